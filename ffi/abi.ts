@@ -1,0 +1,85 @@
+/**
+ * Linux constants and struct layouts for 64-bit little-endian hosts. The numbers are the same on x86-64 and
+ * arm64, in glibc and in musl; test/ffi/abi.test.ts holds them against the C compiler's own headers.
+ *
+ * Offsets ending in `Word` count 32-bit words, all others count bytes.
+ */
+import { endianness } from "node:os";
+
+if (endianness() !== "LE") throw new Error("the struct layouts in ffi/ are for little-endian hosts");
+
+// Address families and socket kinds: <bits/socket.h>
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+export const SOCK_DGRAM = 2;
+export const SOCK_CLOEXEC = 0o2000000;
+export const SHUT_RD = 0;
+
+// setsockopt levels and names: <asm-generic/socket.h>, <linux/in6.h>, <linux/udp.h>
+export const SOL_SOCKET = 1;
+export const SO_SNDBUF = 7;
+export const SO_RCVBUF = 8;
+export const SO_REUSEPORT = 15;
+export const SO_RCVTIMEO = 20;
+export const SO_SNDTIMEO = 21;
+export const SO_ATTACH_REUSEPORT_CBPF = 51;
+export const SO_MEMINFO = 55;
+/** Index of the drop counter in the u32 array that SO_MEMINFO returns: <linux/sock_diag.h>. */
+export const SK_MEMINFO_DROPS = 8;
+export const SK_MEMINFO_VARS = 9;
+export const IPPROTO_IPV6 = 41;
+export const IPV6_V6ONLY = 26;
+export const SOL_UDP = 17;
+export const UDP_SEGMENT = 103;
+export const UDP_GRO = 104;
+
+// recvmmsg and sendmmsg flags: <bits/socket.h>
+export const MSG_TRUNC = 0x20;
+export const MSG_DONTWAIT = 0x40;
+export const MSG_WAITFORONE = 0x10000;
+
+/** The most messages one sendmmsg or recvmmsg takes: UIO_MAXIOV, <linux/uio.h>. */
+export const MESSAGES_MAX = 1024;
+/** The most segments of one merged send that every kernel since 4.18 takes: UDP_MAX_SEGMENTS, <linux/udp.h>. */
+export const SEGMENTS_MAX = 64;
+/** The largest UDP payload over IPv4: 65,535 less 20 bytes of IP and 8 bytes of UDP header (RFC 768, RFC 791). */
+export const UDP_PAYLOAD_MAX = 65_507;
+
+// struct mmsghdr { struct msghdr { name*, namelen, iov*, iovlen, control*, controllen, flags }, len }
+export const MMSGHDR_BYTES = 64;
+export const MMSGHDR_WORDS = MMSGHDR_BYTES / 4;
+export const MSG_NAME_WORD = 0;
+export const MSG_NAMELEN_WORD = 2;
+export const MSG_IOV_WORD = 4;
+export const MSG_IOVLEN_WORD = 6;
+export const MSG_CONTROL_WORD = 8;
+export const MSG_CONTROLLEN_WORD = 10;
+export const MSG_FLAGS_WORD = 12;
+export const MSG_LEN_WORD = 14;
+
+// struct iovec { base*, len }
+export const IOVEC_BYTES = 16;
+export const IOVEC_WORDS = IOVEC_BYTES / 4;
+export const IOV_BASE_WORD = 0;
+export const IOV_LEN_WORD = 2;
+
+// struct cmsghdr { size_t len; int level; int type; } and its data; every message is padded to 8 bytes.
+// musl declares len as a 32-bit number with padding, which reads the same on a little-endian host.
+export const CMSG_HEADER_BYTES = 16;
+export const CMSG_LEN_WORD = 0;
+export const CMSG_LEVEL_WORD = 2;
+export const CMSG_TYPE_WORD = 3;
+export const CMSG_DATA_WORD = 4;
+export const CMSG_ALIGN_BYTES = 8;
+
+// struct sockaddr_in { family u16; port be16; addr 4 bytes; zero[8] }
+export const SOCKADDR_IN_BYTES = 16;
+// struct sockaddr_in6 { family u16; port be16; flowinfo be32; addr 16 bytes; scope u32 }
+export const SOCKADDR_IN6_BYTES = 28;
+
+// struct sock_filter { code u16; jt u8; jf u8; k u32 } and struct sock_fprog { len u16; filter* }
+export const SOCK_FILTER_BYTES = 8;
+export const SOCK_FPROG_BYTES = 16;
+
+// struct timeval { long sec; long usec }
+export const TIMEVAL_BYTES = 16;

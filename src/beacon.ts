@@ -1,0 +1,314 @@
+/**
+ * A beacon: the control plane, on the thread that makes it, and a worker thread for each socket.
+ *
+ *   const beacon = new Beacon({ addr: "127.0.0.1:0", workers: 2 });
+ *   await beacon.listen();
+ *   console.log(beacon.address);
+ *   await beacon.close();
+ */
+import { randomInt } from "node:crypto";
+import type { Logger } from "pino";
+import { attachReusePortProgram } from "../ffi/bpf.ts";
+import type { SocketAddress } from "../ffi/endpoint.ts";
+import { errnoName, SyscallError } from "../ffi/errno.ts";
+import { hostPort, type UdpSocket } from "../ffi/socket.ts";
+import packageJson from "../package.json" with { type: "json" };
+import { type Config, parseHostPort, validateConfig } from "./config.ts";
+import { type HttpServer, serveHttp } from "./control/http.ts";
+import { createLogger } from "./control/log.ts";
+import { Reaper, TICK_MS } from "./control/reaper.ts";
+import { openSockets } from "./control/sockets.ts";
+import { type Stats, total, workerStats } from "./control/stats.ts";
+import { steeringProgram } from "./control/steering.ts";
+import { Supervisor } from "./control/supervisor.ts";
+import {
+  HASH_SECRET,
+  LAST_UNKNOWN_TARGET,
+  MAIN_THREAD_LOCK,
+  OFFLOAD_ERRNO,
+  SharedMemory,
+} from "./shared/memory.ts";
+import { NodeTable } from "./shared/nodes.ts";
+
+export { type Config, ConfigError } from "./config.ts";
+export type { Stats, WorkerStats } from "./control/stats.ts";
+export { type SocketAddress, SyscallError };
+
+export const version: string = packageJson.version;
+
+/** How often the statistics line is logged, if anything happened. */
+const STATISTICS_MS = 60_000;
+
+/** What a listening beacon consists of. */
+interface Running {
+  readonly address: SocketAddress;
+  readonly startedMs: number;
+  readonly memory: SharedMemory;
+  readonly nodes: NodeTable;
+  readonly sockets: readonly UdpSocket[];
+  readonly supervisor: Supervisor;
+  readonly reaper: Reaper;
+  readonly timers: readonly Timer[];
+  readonly http: HttpServer | undefined;
+}
+
+export class Beacon {
+  /** Settles when the beacon is closed; rejects when it ended by itself, with the reason. */
+  readonly closed: Promise<void>;
+  readonly config: Config;
+  readonly #log: Logger;
+  readonly #settleClosed: { resolve: () => void; reject: (error: Error) => void };
+  #running: Running | undefined;
+  #starting: Promise<void> | undefined;
+  #closing: Promise<void> | undefined;
+  #healthy = true;
+
+  /**
+   * @param options over the defaults; unlike the command line's, a library's beacon serves no HTTP unless asked to
+   * @param log a pino logger; silent without it
+   * @throws ConfigError when an option is bad
+   */
+  constructor(
+    options: Partial<Config> = {},
+    log: Logger = createLogger({ level: "silent", format: "json" }),
+  ) {
+    this.config = validateConfig(options);
+    this.#log = log;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    promise.catch(() => {}); // whoever awaits `closed` sees it; nobody has to
+    this.closed = promise;
+    this.#settleClosed = { resolve, reject };
+  }
+
+  /**
+   * Opens the sockets, starts the workers, serves. Returns when packets are being handled.
+   * @throws SyscallError when an address cannot be had; nothing stays open then
+   */
+  listen(): Promise<void> {
+    if (this.#closing) return Promise.reject(new Error("this beacon was closed; make a new one"));
+    this.#starting ??= this.#listen();
+    return this.#starting;
+  }
+
+  /** Where the beacon listens. @throws Error before `listen` is done */
+  get address(): SocketAddress {
+    return this.#mustRun().address;
+  }
+
+  /** Where HTTP is served, if it is. */
+  get httpUrl(): URL | undefined {
+    return this.#running?.http?.url;
+  }
+
+  /** The numbers of this moment. @throws Error before `listen` is done */
+  stats(): Stats {
+    const { memory, nodes, supervisor, sockets, address, startedMs } = this.#mustRun();
+    const { user, system } = process.cpuUsage();
+    return {
+      version,
+      beaconId: this.config.beaconId,
+      address,
+      uptimeS: (performance.now() - startedMs) / 1000,
+      healthy: this.#healthy,
+      nodes: nodes.size(),
+      nodesMax: this.config.maxNodes,
+      residentBytes: process.memoryUsage.rss(),
+      cpuS: (user + system) / 1e6,
+      workers: sockets.map((socket, worker) =>
+        workerStats(memory, worker, {
+          alive: supervisor.isAlive(worker),
+          restarts: supervisor.restarts[worker]!,
+          socketReceiveDrops: socket.receiveDrops(),
+        }),
+      ),
+    };
+  }
+
+  /** What /healthz says; true at start. It changes nothing else. */
+  setHealthy(healthy: boolean): void {
+    this.#healthy = healthy;
+  }
+
+  /** Ends the beacon: frees its ports, threads and memory. Safe at any time, and more than once. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #listen(): Promise<void> {
+    const { config } = this;
+    const log = this.#log;
+    const { sockets, ...granted } = openSockets(parseHostPort(config.addr), {
+      count: config.workers,
+      recvBufferBytes: config.recvBufferBytes,
+      sendBufferBytes: config.sendBufferBytes,
+      offload: config.offload,
+    });
+    const release: (() => unknown)[] = [() => sockets.forEach((socket) => void socket.close())];
+    try {
+      const memory = new SharedMemory({ workers: config.workers, nodesMax: config.maxNodes });
+      memory.words[HASH_SECRET] = randomInt(2 ** 32) | 0;
+      const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+      const reaper = new Reaper(memory, nodes, config.nodeTtlMs);
+      this.#warnOfBuffers(granted);
+      if (config.offload && !granted.offload)
+        log.warn("offload is off: this kernel lacks UDP_GRO or UDP_SEGMENT");
+      if (config.steering) this.#attachSteering(sockets, memory);
+      const supervisor = new Supervisor(
+        memory,
+        nodes,
+        sockets,
+        { batchMax: config.batchMax, offload: granted.offload },
+        {
+          restarted: (worker, error) => log.error({ worker, err: error }, "worker died and was replaced"),
+          failed: (worker, error) => this.#fail(worker, error),
+        },
+      );
+      release.unshift(() => supervisor.stop());
+      await supervisor.start();
+      const address = sockets[0]!.localAddress();
+      const http = this.#serveHttp();
+      release.unshift(() => http?.stop(true));
+      const startedMs = performance.now();
+      const timers = [
+        setInterval(() => this.#tick(), TICK_MS),
+        setInterval(() => this.#logStatistics(), STATISTICS_MS),
+      ];
+      this.#running = { address, startedMs, memory, nodes, sockets, supervisor, reaper, timers, http };
+      log.info(
+        {
+          beaconId: config.beaconId,
+          workers: config.workers,
+          maxNodes: config.maxNodes,
+          offload: granted.offload,
+          ...(http ? { http: http.url.href } : {}),
+        },
+        `beacon ${version} listens on ${hostPort(address.address, address.port)}`,
+      );
+    } catch (error) {
+      for (const step of release) await step();
+      throw error;
+    }
+  }
+
+  async #close(): Promise<void> {
+    await this.#starting?.catch(() => {});
+    const running = this.#running;
+    if (running) {
+      for (const timer of running.timers) clearInterval(timer);
+      await running.http?.stop(true);
+      await running.supervisor.stop();
+      this.#logStatistics();
+      for (const socket of running.sockets) socket.close();
+      this.#running = undefined;
+      this.#log.info("beacon closed");
+    }
+    this.#settleClosed.resolve();
+  }
+
+  /** A worker keeps dying: end everything, and let `closed` say why. */
+  #fail(worker: number, error: Error): void {
+    const reason = new Error(`worker ${worker} keeps dying: ${error.message}`, { cause: error });
+    this.#healthy = false;
+    this.#log.fatal({ worker, err: error }, "worker keeps dying; the beacon ends");
+    this.#settleClosed.reject(reason);
+    void this.close();
+  }
+
+  #mustRun(): Running {
+    if (!this.#running) throw new Error("this beacon is not listening");
+    return this.#running;
+  }
+
+  #notReady(): string | undefined {
+    if (this.#closing || !this.#running) return "not listening";
+    const { supervisor, sockets } = this.#running;
+    const dead = sockets.flatMap((_, worker) => (supervisor.isAlive(worker) ? [] : [worker]));
+    return dead.length === 0 ? undefined : `being replaced: worker ${dead.join(", ")}`;
+  }
+
+  #attachSteering(sockets: readonly UdpSocket[], memory: SharedMemory): void {
+    if (sockets.length === 1) return;
+    try {
+      attachReusePortProgram(sockets[0]!, steeringProgram(memory.words[HASH_SECRET]!, memory.shards));
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      this.#log.warn(`steering is off, packets are spread by flow instead: ${error.message}`);
+    }
+  }
+
+  #warnOfBuffers(granted: { recvBufferBytes: number; sendBufferBytes: number }): void {
+    const check = (name: string, asked: number, got: number, sysctl: string) => {
+      if (got >= asked) return;
+      this.#log.warn(`${name} is ${got} bytes, not the ${asked} asked for: raise ${sysctl} with sysctl`);
+    };
+    check("receive buffer", this.config.recvBufferBytes, granted.recvBufferBytes, "net.core.rmem_max");
+    check("send buffer", this.config.sendBufferBytes, granted.sendBufferBytes, "net.core.wmem_max");
+  }
+
+  #serveHttp(): HttpServer | undefined {
+    const { http, httpIsDefault } = this.config;
+    if (http === "off") return undefined;
+    try {
+      return serveHttp(parseHostPort(http), {
+        isHealthy: () => this.#healthy && !this.#closing,
+        notReady: () => this.#notReady(),
+        stats: () => this.stats(),
+      });
+    } catch (error) {
+      const { code = "failed" } = error as { code?: string };
+      if (!httpIsDefault)
+        throw new Error(`http ${http}: ${code}: choose another address, or off`, { cause: error });
+      this.#log.warn(`no http: the default address ${http} cannot be had (${code}); choose one with --http`);
+      return undefined;
+    }
+  }
+
+  #offloadErrno = 0;
+  #unknownTargets = 0;
+
+  #tick(): void {
+    const { memory, reaper, startedMs } = this.#mustRun();
+    reaper.tick(performance.now() - startedMs);
+    const errno = Atomics.load(memory.words, OFFLOAD_ERRNO);
+    if (errno !== this.#offloadErrno) {
+      this.#offloadErrno = errno;
+      this.#log.warn(`offload of sends is off: this host's network device refuses it (${errnoName(errno)})`);
+    }
+  }
+
+  #statisticsBefore: Record<string, number> = {};
+
+  /** One line with what happened since the last one; no line if nothing did. */
+  #logStatistics(): void {
+    const { memory, nodes } = this.#mustRun();
+    const { workers } = this.stats();
+    const sum = (value: (stats: Stats["workers"][number]) => number) =>
+      workers.reduce((all, worker) => all + value(worker), 0);
+    const now: Record<string, number> = {
+      received: sum((w) => total(w.packetsReceived)),
+      relayed: sum((w) => total(w.relayForwarded)),
+      notFound: sum((w) => w.relayNotFound),
+      dropped: sum((w) => total(w.relayDropped) + total(w.replyDropped)),
+      discovers: sum((w) => w.discovers),
+      refused: sum((w) => total(w.nodesRefused)),
+      punches: sum((w) => w.punches["sent"]!),
+      punchTargetsUnknown: sum((w) => w.punches["target_unknown"]!),
+      malformed: sum((w) => total(w.malformed)),
+      socketDrops: sum((w) => w.socketReceiveDrops),
+    };
+    const before = this.#statisticsBefore;
+    this.#statisticsBefore = now;
+    const since = Object.entries(now).map(([name, value]) => [name, value - (before[name] ?? 0)] as const);
+    const happened = since.filter(([, value]) => value !== 0);
+    if (happened.length === 0) return;
+    this.#log.info({ nodes: nodes.size(), ...Object.fromEntries(happened) }, "statistics");
+    if (now["punchTargetsUnknown"]! > this.#unknownTargets) {
+      this.#unknownTargets = now["punchTargetsUnknown"]!;
+      const lastTarget = workers.map(
+        (_, i) => memory.words[memory.workerWords(i) + LAST_UNKNOWN_TARGET]! >>> 0,
+      );
+      this.#log.info({ lastTarget: lastTarget.find((id) => id !== 0) }, "punch targets unknown");
+    }
+  }
+}

@@ -1,0 +1,198 @@
+/** The beacon's numbers in Prometheus' text format, made from Stats when asked for. */
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { Counts, Stats, WorkerStats } from "./stats.ts";
+
+/** What a worker counts, as metrics; `values` yields the labels beside `worker`, and the count. */
+interface WorkerCounter {
+  readonly name: string;
+  readonly help: string;
+  readonly label?: string;
+  readonly values: (stats: WorkerStats) => Counts | number;
+}
+
+const WORKER_COUNTERS: readonly WorkerCounter[] = [
+  {
+    name: "beacon_packets_received_total",
+    help: "Beacon messages received, by type.",
+    label: "type",
+    values: (stats) => stats.packetsReceived,
+  },
+  {
+    name: "beacon_malformed_total",
+    help: "Datagrams dropped because they are no message for a beacon, by reason.",
+    label: "reason",
+    values: (stats) => stats.malformed,
+  },
+  {
+    name: "beacon_discover_total",
+    help: "Discover messages handled.",
+    values: (stats) => stats.discovers,
+  },
+  {
+    name: "beacon_nodes_refused_total",
+    help: "Discovers and punch requests that found no place in the node table, by reason.",
+    label: "reason",
+    values: (stats) => stats.nodesRefused,
+  },
+  {
+    name: "beacon_punch_total",
+    help: "Punch requests, by outcome.",
+    label: "outcome",
+    values: (stats) => stats.punches,
+  },
+  {
+    name: "beacon_relay_forwarded_total",
+    help: "Relayed packets that the kernel took, by the tier of their destination.",
+    label: "tier",
+    values: (stats) => stats.relayForwarded,
+  },
+  {
+    name: "beacon_relay_not_found_total",
+    help: "Relay packets dropped because nobody knows their destination.",
+    values: (stats) => stats.relayNotFound,
+  },
+  {
+    name: "beacon_relay_dropped_total",
+    help: "Relay packets to a known destination that could not be sent, by reason.",
+    label: "reason",
+    values: (stats) => stats.relayDropped,
+  },
+  {
+    name: "beacon_reply_dropped_total",
+    help: "Discover replies and punch commands that could not be sent, by reason.",
+    label: "reason",
+    values: (stats) => stats.replyDropped,
+  },
+  {
+    name: "beacon_received_bytes_total",
+    help: "UDP payload bytes received.",
+    values: (stats) => stats.receivedBytes,
+  },
+  {
+    name: "beacon_sent_bytes_total",
+    help: "UDP payload bytes that the kernel took.",
+    values: (stats) => stats.sentBytes,
+  },
+  {
+    name: "beacon_offload_segments_total",
+    help: "Packets that arrived or left merged with others of their flow.",
+    label: "direction",
+    values: (stats) => ({ ...stats.offloadSegments }),
+  },
+  {
+    name: "beacon_receive_errors_total",
+    help: "Receive calls that failed and were tried again.",
+    values: (stats) => stats.receiveErrors,
+  },
+  {
+    name: "beacon_socket_receive_drops_total",
+    help: "Datagrams that the kernel dropped at the beacon's sockets, mostly because a buffer was full.",
+    values: (stats) => stats.socketReceiveDrops,
+  },
+  {
+    name: "beacon_worker_restarts_total",
+    help: "Worker threads that died and were replaced.",
+    values: (stats) => stats.restarts,
+  },
+];
+
+/** A histogram whose buckets are counted elsewhere; prom-client's own can only observe values one by one. */
+class ReadyMadeHistogram extends Histogram<"worker"> {
+  readonly #read: () => Stats;
+
+  constructor(registry: Registry, name: string, help: string, read: () => Stats) {
+    super({ name, help, labelNames: ["worker"], registers: [registry] });
+    this.#read = read;
+  }
+
+  override async get(): ReturnType<Histogram<"worker">["get"]> {
+    const base = await super.get();
+    const values = this.#read().workers.flatMap(({ worker, receiveBatch }) => {
+      const sample = (suffix: string, value: number, labels = {}) => ({
+        metricName: `${base.name}_${suffix}`,
+        labels: { ...labels, worker },
+        value,
+      });
+      let below = 0;
+      const buckets = receiveBatch.bounds.map((le, i) => {
+        below += receiveBatch.buckets[i]!;
+        return sample("bucket", below, { le });
+      });
+      return [
+        ...buckets,
+        sample("bucket", receiveBatch.calls, { le: "+Inf" }),
+        sample("sum", receiveBatch.messages),
+        sample("count", receiveBatch.calls),
+      ];
+    });
+    return { ...base, values };
+  }
+}
+
+/** @param read called for each metric of each scrape */
+export function createMetrics(read: () => Stats): Registry {
+  const registry = new Registry();
+  const registers = [registry];
+  for (const { name, help, label, values } of WORKER_COUNTERS) {
+    new Counter({
+      name,
+      help,
+      labelNames: label === undefined ? ["worker"] : ["worker", label],
+      registers,
+      collect() {
+        this.reset();
+        for (const stats of read().workers) {
+          const counts = values(stats);
+          if (typeof counts === "number") this.inc({ worker: stats.worker }, counts);
+          else {
+            for (const [value, count] of Object.entries(counts)) {
+              this.inc({ worker: stats.worker, [label!]: value }, count);
+            }
+          }
+        }
+      },
+    });
+  }
+  new ReadyMadeHistogram(
+    registry,
+    "beacon_receive_batch_size",
+    "Messages that one receive call brought; a merged message counts once.",
+    read,
+  );
+  const gauge = (name: string, help: string, value: (stats: Stats) => number) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(value(read()));
+      },
+    });
+  gauge("beacon_nodes", "Nodes in the table.", (stats) => stats.nodes);
+  gauge("beacon_nodes_limit", "Nodes that the table takes.", (stats) => stats.nodesMax);
+  gauge("beacon_workers", "Worker threads alive.", (stats) => stats.workers.filter((w) => w.alive).length);
+  gauge("beacon_healthy", "1 while /healthz answers 200.", (stats) => Number(stats.healthy));
+  gauge("beacon_start_time_seconds", "When the beacon started, in Unix seconds.", (stats) =>
+    Math.round(Date.now() / 1000 - stats.uptimeS),
+  );
+  gauge("process_resident_memory_bytes", "Resident memory.", (stats) => stats.residentBytes);
+  new Counter({
+    name: "process_cpu_seconds_total",
+    help: "User and system CPU time spent.",
+    registers,
+    collect() {
+      this.reset();
+      this.inc(read().cpuS);
+    },
+  });
+  new Gauge({
+    name: "beacon_build_info",
+    help: "Version of the beacon and of the runtime; always 1.",
+    labelNames: ["version", "bun"],
+    registers,
+    collect() {
+      this.set({ version: read().version, bun: Bun.version }, 1);
+    },
+  });
+  return registry;
+}

@@ -1,0 +1,121 @@
+/** The beacon's numbers: read out of shared memory, once, in the shape that everything else shows them in. */
+import type { SocketAddress } from "../../ffi/endpoint.ts";
+import { MESSAGE_NAMES } from "../protocol.ts";
+import {
+  BATCH_AT,
+  BATCH_BUCKETS,
+  BATCH_MESSAGES,
+  DISCOVERS,
+  DROP_REASONS,
+  MALFORMED_AT,
+  MALFORMED_REASONS,
+  PUNCHES_SENT,
+  PUNCHES_TARGET_UNKNOWN,
+  RECEIVE_ERRORS,
+  RECEIVED_AT,
+  RECEIVED_BYTES,
+  REFUSAL_REASONS,
+  REFUSED_AT,
+  RELAY_DROPPED_AT,
+  RELAY_NOT_FOUND,
+  RELAYED_LOCAL,
+  REPLY_DROPPED_AT,
+  SEGMENTS_RECEIVED,
+  SEGMENTS_SENT,
+  SENT_BYTES,
+} from "../shared/counters.ts";
+import type { SharedMemory } from "../shared/memory.ts";
+
+/** Counts by name: message type, reason or outcome. */
+export type Counts = Readonly<Record<string, number>>;
+
+/** One worker's counts since the beacon started; a worker that was replaced goes on counting. */
+export interface WorkerStats {
+  readonly worker: number;
+  readonly alive: boolean;
+  readonly restarts: number;
+  /** Beacon messages by type; "unknown" are types that the protocol does not have. */
+  readonly packetsReceived: Counts;
+  readonly malformed: Counts;
+  readonly discovers: number;
+  /** Discovers and PunchRequests that found no place in the table. */
+  readonly nodesRefused: Counts;
+  readonly punches: Counts;
+  /** Packets that the kernel took, by tier. */
+  readonly relayForwarded: Counts;
+  readonly relayNotFound: number;
+  readonly relayDropped: Counts;
+  readonly replyDropped: Counts;
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+  /** Messages a receive call brought: `buckets[i]` calls brought at most `bounds[i]`, and more than the bound before. */
+  readonly receiveBatch: {
+    readonly bounds: readonly number[];
+    readonly buckets: readonly number[];
+    readonly calls: number;
+    readonly messages: number;
+  };
+  /** Packets that arrived, or left, merged with others. */
+  readonly offloadSegments: { readonly received: number; readonly sent: number };
+  readonly receiveErrors: number;
+  /** Datagrams that the kernel dropped at this worker's socket, mostly because its buffer was full. */
+  readonly socketReceiveDrops: number;
+}
+
+export interface Stats {
+  readonly version: string;
+  readonly beaconId: number;
+  readonly address: SocketAddress;
+  readonly uptimeS: number;
+  readonly healthy: boolean;
+  readonly nodes: number;
+  readonly nodesMax: number;
+  /** Bytes of this process in memory, and the CPU seconds it used. */
+  readonly residentBytes: number;
+  readonly cpuS: number;
+  readonly workers: readonly WorkerStats[];
+}
+
+/** What the counters do not tell of a worker. */
+export interface WorkerState {
+  readonly alive: boolean;
+  readonly restarts: number;
+  readonly socketReceiveDrops: number;
+}
+
+/** Reads one worker's row. */
+export function workerStats(memory: SharedMemory, worker: number, state: WorkerState): WorkerStats {
+  const row = memory.counterRow(worker);
+  const count = (column: number) => memory.counters[row + column]!;
+  const byName = (at: number, names: readonly string[]) =>
+    Object.fromEntries(names.map((name, i) => [name, count(at + i)]));
+  const buckets = BATCH_BUCKETS.map((_, i) => count(BATCH_AT + i));
+  return {
+    worker,
+    ...state,
+    packetsReceived: byName(RECEIVED_AT, MESSAGE_NAMES),
+    malformed: byName(MALFORMED_AT, MALFORMED_REASONS),
+    discovers: count(DISCOVERS),
+    nodesRefused: byName(REFUSED_AT, REFUSAL_REASONS),
+    punches: { sent: count(PUNCHES_SENT), target_unknown: count(PUNCHES_TARGET_UNKNOWN) },
+    relayForwarded: { local: count(RELAYED_LOCAL) },
+    relayNotFound: count(RELAY_NOT_FOUND),
+    relayDropped: byName(RELAY_DROPPED_AT, DROP_REASONS),
+    replyDropped: byName(REPLY_DROPPED_AT, DROP_REASONS),
+    receivedBytes: count(RECEIVED_BYTES),
+    sentBytes: count(SENT_BYTES),
+    receiveBatch: {
+      bounds: BATCH_BUCKETS,
+      buckets,
+      calls: buckets.reduce((sum, calls) => sum + calls, 0),
+      messages: count(BATCH_MESSAGES),
+    },
+    offloadSegments: { received: count(SEGMENTS_RECEIVED), sent: count(SEGMENTS_SENT) },
+    receiveErrors: count(RECEIVE_ERRORS),
+  };
+}
+
+/** Sum of named counts. */
+export function total(counts: Counts): number {
+  return Object.values(counts).reduce((sum, value) => sum + value, 0);
+}

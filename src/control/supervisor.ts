@@ -1,0 +1,125 @@
+/**
+ * Keeps one worker thread running on each socket. A worker that dies is replaced on the same socket and the same
+ * table; one that keeps dying is beyond that, and the beacon ends.
+ */
+import { Worker } from "node:worker_threads";
+import type { UdpSocket } from "../../ffi/socket.ts";
+import type { WorkerData } from "../data/worker.ts";
+import { type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
+import type { NodeTable } from "../shared/nodes.ts";
+
+/** A worker that dies more often than this within the window is not replaced again. */
+const RESTARTS_MAX = 5;
+const RESTARTS_WINDOW_MS = 60_000;
+
+export interface SupervisorEvents {
+  /** A worker died and is being replaced. */
+  restarted(worker: number, error: Error): void;
+  /** A worker keeps dying; nothing was restarted. */
+  failed(worker: number, error: Error): void;
+}
+
+interface Place {
+  readonly loop: WorkerData["loop"];
+  thread: Worker | undefined;
+  lastError: Error | undefined;
+  deathsMs: number[];
+}
+
+export class Supervisor {
+  /** Workers replaced so far, by worker. */
+  readonly restarts: number[];
+  readonly #places: Place[];
+  #stopping = false;
+
+  constructor(
+    private readonly memory: SharedMemory,
+    private readonly nodes: NodeTable,
+    private readonly sockets: readonly UdpSocket[],
+    options: { batchMax: number; offload: boolean },
+    private readonly events: SupervisorEvents,
+  ) {
+    this.restarts = sockets.map(() => 0);
+    this.#places = sockets.map(({ fd, family }, worker) => ({
+      loop: { worker, fd, family, ...options },
+      thread: undefined,
+      lastError: undefined,
+      deathsMs: [],
+    }));
+  }
+
+  /**
+   * Starts all workers, one after the other, and returns when each is in its loop.
+   * @throws Error of a worker that died before it got there
+   */
+  async start(): Promise<void> {
+    for (const place of this.#places) {
+      await new Promise<void>((ready, died) => this.#spawn(place, ready, died));
+    }
+  }
+
+  /** Ends all workers; returns when their threads are gone. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    Atomics.store(this.memory.words, STOPPING, 1);
+    for (const socket of this.sockets) socket.stopReceiving();
+    const threads = this.#places.flatMap(({ thread }) => thread ?? []);
+    await Promise.all(threads.map((thread) => new Promise((exit) => thread.once("exit", exit))));
+  }
+
+  /** Whether worker's thread is alive. */
+  isAlive(worker: number): boolean {
+    return this.#places[worker]?.thread !== undefined;
+  }
+
+  /** Kills a worker as a crash would, wherever it is in its loop. It is replaced like any other that died. */
+  kill(worker: number): void {
+    void this.#places[worker]?.thread?.terminate();
+  }
+
+  #spawn(place: Place, ready?: () => void, died?: (error: Error) => void): void {
+    const workerData: WorkerData = {
+      shape: this.memory.shape,
+      buffer: this.memory.buffer,
+      loop: place.loop,
+    };
+    const thread = new Worker(workerEntry(), { workerData });
+    place.thread = thread;
+    place.lastError = undefined;
+    let running = false;
+    thread.once("message", () => {
+      running = true;
+      ready?.();
+    });
+    thread.once("error", (error) => {
+      place.lastError = error instanceof Error ? error : new Error(String(error));
+    });
+    thread.once("exit", (code) => {
+      place.thread = undefined;
+      if (this.#stopping) return;
+      const error = place.lastError ?? new Error(`the worker thread ended with code ${code}`);
+      if (!running && died) died(error);
+      else this.#died(place, error);
+    });
+  }
+
+  #died(place: Place, error: Error): void {
+    const { worker } = place.loop;
+    this.nodes.breakLocks(workerLock(worker));
+    const nowMs = performance.now();
+    place.deathsMs = place.deathsMs.filter((deathMs) => nowMs - deathMs < RESTARTS_WINDOW_MS);
+    place.deathsMs.push(nowMs);
+    if (place.deathsMs.length > RESTARTS_MAX) {
+      this.events.failed(worker, error);
+      return;
+    }
+    this.restarts[worker]!++;
+    this.#spawn(place);
+    this.events.restarted(worker, error);
+  }
+}
+
+/** The worker's file. A compiled binary carries it as its second entry point, under the same relative name. */
+function workerEntry(): URL {
+  return new URL("../data/worker.ts", import.meta.url);
+}

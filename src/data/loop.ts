@@ -1,0 +1,147 @@
+/**
+ * The loop of one worker: receive a batch, handle each packet, send what came of it, again. It runs to completion:
+ * no queue, no timer, no copy, and no allocation once it is built.
+ */
+
+import type { Family } from "../../ffi/endpoint.ts";
+import { EAGAIN, EBADF, EFAULT, EINTR, EINVAL, ENOTSOCK, SyscallError } from "../../ffi/errno.ts";
+import type { PacketCalls } from "../../ffi/libc.ts";
+import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../../ffi/mmsg.ts";
+import {
+  BATCH_AT,
+  BATCH_BUCKETS,
+  BATCH_MESSAGES,
+  malformedColumn,
+  RECEIVE_ERRORS,
+  RECEIVED_BYTES,
+  SEGMENTS_RECEIVED,
+} from "../shared/counters.ts";
+import { type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
+import { NodeTable } from "../shared/nodes.ts";
+import { PacketHandler, REPLY_BYTES } from "./packets.ts";
+import { Runs } from "./runs.ts";
+import { Sender } from "./sender.ts";
+
+/**
+ * Runs that one send call takes. More would save little: the call's own cost is a hundredth of what 256 messages
+ * cost. A batch that needs more is sent in parts.
+ */
+const RUNS_MAX = 256;
+/** Receive calls that may fail in a row, with an error that may pass, before the worker gives up. */
+const RECEIVE_ERRORS_MAX = 1000;
+
+const MALFORMED_EMPTY = malformedColumn("empty");
+const MALFORMED_TRUNCATED = malformedColumn("truncated");
+
+/** What a loop is built for; all of it is decided before the first packet. */
+export interface LoopOptions {
+  readonly worker: number;
+  readonly fd: number;
+  readonly family: Family;
+  /** Messages a receive call may bring. */
+  readonly batchMax: number;
+  /** Whether the socket has UDP_GRO on, and packets may leave merged. */
+  readonly offload: boolean;
+}
+
+export class RelayLoop {
+  readonly #receive: ReceiveBatch;
+  readonly #sender: Sender;
+  readonly #handler: PacketHandler;
+  readonly #words: Int32Array;
+  readonly #counters: Float64Array;
+  readonly #row: number;
+  #errorsInARow = 0;
+
+  constructor(calls: PacketCalls, memory: SharedMemory, options: LoopOptions) {
+    const { worker, fd, family, batchMax, offload } = options;
+    const packets = allocatePacketMemory(batchMax, RUNS_MAX * REPLY_BYTES);
+    const nodes = new NodeTable(memory, workerLock(worker));
+    this.#words = memory.words;
+    this.#counters = memory.counters;
+    this.#row = memory.counterRow(worker);
+    this.#receive = new ReceiveBatch(calls, fd, family, batchMax, packets, offload);
+    this.#sender = new Sender(
+      new SendBatch(calls, fd, family, RUNS_MAX, packets),
+      new Runs(RUNS_MAX),
+      nodes,
+      memory.counters,
+      this.#row,
+      memory.words,
+      offload,
+    );
+    this.#handler = new PacketHandler(
+      family,
+      packets,
+      this.#receive,
+      nodes,
+      this.#sender,
+      memory.words,
+      memory.workerWords(worker),
+      memory.counters,
+      this.#row,
+    );
+  }
+
+  /**
+   * Runs until the main thread says stop.
+   * @throws SyscallError when receiving fails for good
+   */
+  run(): void {
+    while (this.step());
+  }
+
+  /**
+   * Waits for one batch, at most the socket's receive timeout, and handles it.
+   * @returns false once the main thread said stop
+   * @throws SyscallError when receiving fails for good
+   */
+  step(): boolean {
+    const messages = this.#receive.receive();
+    if (messages > 0) this.#batch(messages);
+    else if (messages < 0) this.#receiveFailed(-messages);
+    return Atomics.load(this.#words, STOPPING) === 0;
+  }
+
+  #batch(messages: number): void {
+    const receive = this.#receive;
+    const handler = this.#handler;
+    this.#errorsInARow = 0;
+    let receivedBytes = 0;
+    for (let m = 0; m < messages; m++) {
+      const bytes = receive.length(m);
+      const at = receive.packetAt(m);
+      receivedBytes += bytes;
+      const segmentBytes = receive.segmentBytes(m);
+      if (bytes === 0) {
+        if (receive.hasSender(m)) this.#counters[this.#row + MALFORMED_EMPTY]!++;
+      } else if (receive.truncated(m)) {
+        this.#counters[this.#row + MALFORMED_TRUNCATED]!++;
+      } else if (segmentBytes <= 0 || segmentBytes >= bytes) {
+        handler.handle(at, bytes, m);
+      } else {
+        for (let offset = 0; offset < bytes; offset += segmentBytes) {
+          handler.handle(at + offset, Math.min(segmentBytes, bytes - offset), m);
+        }
+        this.#counters[this.#row + SEGMENTS_RECEIVED]! += Math.ceil(bytes / segmentBytes);
+      }
+    }
+    this.#sender.flush();
+    const { counters, row } = { counters: this.#counters, row: this.#row };
+    counters[row + RECEIVED_BYTES]! += receivedBytes;
+    counters[row + BATCH_MESSAGES]! += messages;
+    counters[row + BATCH_AT + bucketOf(messages)]!++;
+  }
+
+  #receiveFailed(errno: number): void {
+    if (errno === EAGAIN || errno === EINTR) return;
+    this.#counters[this.#row + RECEIVE_ERRORS]!++;
+    const final = errno === EBADF || errno === ENOTSOCK || errno === EFAULT || errno === EINVAL;
+    if (final || ++this.#errorsInARow > RECEIVE_ERRORS_MAX) throw new SyscallError("recvmmsg", errno);
+  }
+}
+
+/** The bucket of BATCH_BUCKETS, powers of two, that a batch of so many messages falls into. */
+function bucketOf(messages: number): number {
+  return Math.min(32 - Math.clz32(messages - 1), BATCH_BUCKETS.length - 1);
+}

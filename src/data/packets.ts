@@ -1,0 +1,220 @@
+/**
+ * What happens to one packet: parsed, routed, rewritten in place and put into a run, all before the next one is
+ * looked at.
+ */
+import {
+  ENDPOINT_PORT_MASK,
+  ENDPOINT_WORDS,
+  endpointFromName,
+  type Family,
+  hasNoPort,
+} from "../../ffi/endpoint.ts";
+import type { FixedMemory } from "../../ffi/libc.ts";
+import type { ReceiveBatch } from "../../ffi/mmsg.ts";
+import {
+  ADDRESS_MESSAGE_BYTES_MAX,
+  DELIVER_AT,
+  DISCOVER,
+  DISCOVER_BYTES,
+  DISCOVER_EX,
+  DISCOVER_REPLY,
+  FIRST_ID_AT,
+  MESSAGE_NAMES,
+  PUNCH_COMMAND,
+  PUNCH_REQUEST,
+  PUNCH_REQUEST_BYTES,
+  RELAY,
+  RELAY_BYTES,
+  rewriteToDeliver,
+  rewriteToDeliverDest,
+  SECOND_ID_AT,
+  SYNC,
+  writeAddressMessage,
+} from "../protocol.ts";
+import {
+  DISCOVERS,
+  dropOffset,
+  malformedColumn,
+  PUNCHES_SENT,
+  PUNCHES_TARGET_UNKNOWN,
+  RECEIVED_AT,
+  REFUSED_AT,
+  RELAY_DROPPED_AT,
+  RELAY_NOT_FOUND,
+} from "../shared/counters.ts";
+import { CLOCK_S, LAST_UNKNOWN_TARGET } from "../shared/memory.ts";
+import { NODE_LIMIT, type NodeTable, WANTS_DEST } from "../shared/nodes.ts";
+import { NO_SLOT, RELAYED, REPLY } from "./runs.ts";
+import type { Sender } from "./sender.ts";
+
+const MALFORMED_SHORT = malformedColumn("short");
+const MALFORMED_UNKNOWN_TYPE = malformedColumn("unknown_type");
+const MALFORMED_NOT_FOR_BEACON = malformedColumn("not_for_beacon");
+const MALFORMED_UNSUPPORTED = malformedColumn("unsupported");
+const MALFORMED_NO_SOURCE_PORT = malformedColumn("no_source_port");
+const DROP_CONTENDED = RELAY_DROPPED_AT + dropOffset("contended");
+
+/** Packet memory for one reply, a reply a run. */
+export const REPLY_BYTES = 32;
+if (REPLY_BYTES < ADDRESS_MESSAGE_BYTES_MAX) throw new Error("REPLY_BYTES is too small for an IPv6 address");
+
+export class PacketHandler {
+  readonly #view: DataView;
+  readonly #bytes: Uint8Array;
+  /** Endpoints being worked on: whom a packet came from, and whom it concerns. */
+  readonly #source = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
+  readonly #target = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
+
+  /**
+   * @param packets the memory that the receive batch fills; from `receive.extraAt` on, room for REPLY_BYTES a run
+   * @param words the shared memory's words; `workerWords` is this worker's first among them
+   * @param row this worker's first column in `counters`
+   */
+  constructor(
+    private readonly family: Family,
+    packets: FixedMemory,
+    private readonly receive: ReceiveBatch,
+    private readonly nodes: NodeTable,
+    private readonly sender: Sender,
+    private readonly words: Int32Array,
+    private readonly workerWords: number,
+    private readonly counters: Float64Array,
+    private readonly row: number,
+  ) {
+    this.#view = new DataView(packets.buffer);
+    this.#bytes = new Uint8Array(packets.buffer);
+  }
+
+  /** Handles the packet of `bytes` (at least 1) at `at` in the packet memory, from message m of the batch. */
+  handle(at: number, bytes: number, m: number): void {
+    const type = this.#view.getUint8(at);
+    if (type >= MESSAGE_NAMES.length) {
+      this.#count(RECEIVED_AT);
+      this.#count(MALFORMED_UNKNOWN_TYPE);
+      return;
+    }
+    this.#count(RECEIVED_AT + type);
+    switch (type) {
+      case RELAY:
+        if (bytes < RELAY_BYTES) this.#count(MALFORMED_SHORT);
+        else this.#relay(at, bytes);
+        return;
+      case DISCOVER:
+      case DISCOVER_EX:
+        if (bytes < DISCOVER_BYTES) this.#count(MALFORMED_SHORT);
+        else this.#discover(at, type, m);
+        return;
+      case PUNCH_REQUEST:
+        if (bytes < PUNCH_REQUEST_BYTES) this.#count(MALFORMED_SHORT);
+        else this.#punch(at, m);
+        return;
+      case SYNC:
+        this.#count(MALFORMED_UNSUPPORTED);
+        return;
+      case 0:
+        this.#count(MALFORMED_UNKNOWN_TYPE);
+        return;
+      default:
+        this.#count(MALFORMED_NOT_FOR_BEACON);
+    }
+  }
+
+  #relay(at: number, bytes: number): void {
+    const { nodes, sender } = this;
+    const { runs } = sender;
+    const destId = this.#view.getInt32(at + SECOND_ID_AT);
+    const slot = nodes.find(destId);
+    if (slot < 0) {
+      this.#count(RELAY_NOT_FOUND);
+      return;
+    }
+    if (sender.merging) {
+      const run = runs.newest(slot, nodes.version(slot));
+      if (run >= 0) {
+        const deliverAt = (runs.flags[run]! & WANTS_DEST) === 0 ? DELIVER_AT : 0;
+        const place = runs.join(run, bytes - deliverAt);
+        if (place >= 0) {
+          this.#rewrite(at, deliverAt);
+          sender.batch.setPiece(run, place, at + deliverAt, bytes - deliverAt);
+          return;
+        }
+      }
+    }
+    if (runs.count === runs.capacity) sender.flush();
+    const target = this.#target;
+    const version = nodes.read(slot, destId, target, 0);
+    if (version < 0) {
+      this.#count(DROP_CONTENDED);
+      return;
+    }
+    const flags = target[0]! & ~ENDPOINT_PORT_MASK;
+    const deliverAt = (flags & WANTS_DEST) === 0 ? DELIVER_AT : 0;
+    const deliverBytes = bytes - deliverAt;
+    const run = runs.start(RELAYED, slot, version, flags, deliverBytes, sender.mergeBytesMax(slot));
+    this.#rewrite(at, deliverAt);
+    sender.batch.setDestination(run, target, 0);
+    sender.batch.setPiece(run, 0, at + deliverAt, deliverBytes);
+  }
+
+  #rewrite(at: number, deliverAt: number): void {
+    if (deliverAt === 0) rewriteToDeliverDest(this.#view, at);
+    else rewriteToDeliver(this.#view, at);
+  }
+
+  #discover(at: number, type: number, m: number): void {
+    if (!this.#readSource(m)) return;
+    this.#count(DISCOVERS);
+    const nodeId = this.#view.getInt32(at + FIRST_ID_AT);
+    // Id 0 asks for its address before it has an id; a node that finds no room gets no answer.
+    if (nodeId !== 0 && !this.#record(nodeId, type === DISCOVER_EX ? WANTS_DEST : 0)) return;
+    this.#reply(DISCOVER_REPLY, this.#source, this.#source);
+  }
+
+  #punch(at: number, m: number): void {
+    if (!this.#readSource(m)) return;
+    const requesterId = this.#view.getInt32(at + FIRST_ID_AT);
+    const targetId = this.#view.getInt32(at + SECOND_ID_AT);
+    // The requester's address may be new: a symmetric NAT gives each socket another port. Whether there is room
+    // for it in the table or not, both ends can be told.
+    if (requesterId !== 0) this.#record(requesterId, -1);
+    const slot = this.nodes.find(targetId);
+    if (slot < 0 || this.nodes.read(slot, targetId, this.#target, 0) < 0) {
+      this.#count(PUNCHES_TARGET_UNKNOWN);
+      this.words[this.workerWords + LAST_UNKNOWN_TARGET] = targetId;
+      return;
+    }
+    this.#count(PUNCHES_SENT);
+    this.#reply(PUNCH_COMMAND, this.#target, this.#source);
+    this.#reply(PUNCH_COMMAND, this.#source, this.#target);
+  }
+
+  /** Reads whom message m came from. @returns false, counted, if nothing could be sent there */
+  #readSource(m: number): boolean {
+    endpointFromName(this.family, this.receive.names, this.receive.nameAt(m), this.#source, 0);
+    if (!hasNoPort(this.#source, 0)) return true;
+    this.#count(MALFORMED_NO_SOURCE_PORT);
+    return false;
+  }
+
+  #record(nodeId: number, flags: number): boolean {
+    const result = this.nodes.record(nodeId, this.#source, 0, flags, this.words[CLOCK_S]!);
+    if (result < NODE_LIMIT) return true;
+    this.#count(REFUSED_AT + result - NODE_LIMIT);
+    return false;
+  }
+
+  /** Tells `to` about the endpoint `about`. */
+  #reply(type: typeof DISCOVER_REPLY | typeof PUNCH_COMMAND, about: Int32Array, to: Int32Array): void {
+    const { runs, batch } = this.sender;
+    if (runs.count === runs.capacity) this.sender.flush();
+    const replyAt = this.receive.extraAt + runs.count * REPLY_BYTES;
+    const replyBytes = writeAddressMessage(type, about, 0, this.#bytes, replyAt);
+    const run = runs.start(REPLY, NO_SLOT, -1, 0, replyBytes, 0);
+    batch.setDestination(run, to, 0);
+    batch.setPiece(run, 0, replyAt, replyBytes);
+  }
+
+  #count(column: number): void {
+    this.counters[this.row + column]!++;
+  }
+}

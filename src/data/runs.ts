@@ -1,0 +1,112 @@
+/**
+ * Merging: which packets of a batch leave as one message.
+ *
+ * The words of the batch path: a *datagram* arrives, or several merged into one message, then each is a
+ * *segment*; each is one beacon *packet*; packets that leave as one message are a *run*; what one receive call
+ * brings is a *batch*.
+ *
+ * A run has one destination. Its packets have one size, but for the last, which may be shorter and ends it
+ * (udp(7), UDP_SEGMENT). A packet joins the newest run of its destination or starts a newer one, and runs leave
+ * in the order they were started, so what one destination gets keeps its order, whatever lies between.
+ */
+import { SEGMENTS_MAX, UDP_PAYLOAD_MAX } from "../../ffi/abi.ts";
+
+/** What a run carries, as its packets are counted. */
+export const RELAYED = 0;
+export const REPLY = 1;
+
+/** Slot of a run that belongs to no node: a reply. */
+export const NO_SLOT = -1;
+
+/** Entries of the map from slot to newest run; a power of two, several times the runs of a batch. */
+const MAP_ENTRIES = 4096;
+const MAP_SHIFT = 32 - Math.log2(MAP_ENTRIES);
+
+/** The runs of one batch, in the order in which they leave. */
+export class Runs {
+  /** How many there are. */
+  count = 0;
+  // Columns, by run.
+  readonly slot: Int32Array;
+  readonly version: Int32Array;
+  readonly flags: Int32Array;
+  readonly kind: Uint8Array;
+  readonly packets: Int32Array;
+  readonly bytes: Int32Array;
+  readonly segmentBytes: Int32Array;
+  /** Largest packet that may join; 0 once the run is closed. */
+  readonly joinBytesMax: Int32Array;
+
+  // Slot → newest run. An entry counts only if it was written in this batch; one slot may push out another,
+  // which then merely starts a new run.
+  readonly #mapBatch = new Int32Array(MAP_ENTRIES);
+  readonly #mapRun = new Int32Array(MAP_ENTRIES);
+  #batch = 1;
+
+  constructor(readonly capacity: number) {
+    this.slot = new Int32Array(capacity);
+    this.version = new Int32Array(capacity);
+    this.flags = new Int32Array(capacity);
+    this.kind = new Uint8Array(capacity);
+    this.packets = new Int32Array(capacity);
+    this.bytes = new Int32Array(capacity);
+    this.segmentBytes = new Int32Array(capacity);
+    this.joinBytesMax = new Int32Array(capacity);
+  }
+
+  /** Forgets all runs. */
+  clear(): void {
+    this.count = 0;
+    this.#batch = (this.#batch + 1) | 0;
+  }
+
+  /** @returns the newest run to this slot while its entry had this version, or -1 */
+  newest(slot: number, version: number): number {
+    const entry = Math.imul(slot, 0x9e37_79b1) >>> MAP_SHIFT;
+    if (this.#mapBatch[entry] !== this.#batch) return -1;
+    const run = this.#mapRun[entry]!;
+    return this.slot[run] === slot && this.version[run] === version ? run : -1;
+  }
+
+  /** Adds a packet to a run if it can still take one of this size. @returns its place in the run, or -1 */
+  join(run: number, packetBytes: number): number {
+    const place = this.packets[run]!;
+    if (packetBytes > this.joinBytesMax[run]! || packetBytes === 0) return -1;
+    const bytes = this.bytes[run]! + packetBytes;
+    if (bytes > UDP_PAYLOAD_MAX) return -1;
+    this.packets[run] = place + 1;
+    this.bytes[run] = bytes;
+    if (packetBytes < this.segmentBytes[run]! || place + 1 === SEGMENTS_MAX) this.joinBytesMax[run] = 0;
+    return place;
+  }
+
+  /**
+   * Starts a run with one packet. The caller has seen to it that `count` < `capacity`.
+   * @param mergeBytesMax largest packet that may be merged with others to this destination
+   * @returns the run
+   */
+  start(
+    kind: number,
+    slot: number,
+    version: number,
+    flags: number,
+    packetBytes: number,
+    mergeBytesMax: number,
+  ): number {
+    const run = this.count++;
+    this.kind[run] = kind;
+    this.slot[run] = slot;
+    this.version[run] = version;
+    this.flags[run] = flags;
+    this.packets[run] = 1;
+    this.bytes[run] = packetBytes;
+    this.segmentBytes[run] = packetBytes;
+    this.joinBytesMax[run] = packetBytes <= mergeBytesMax ? packetBytes : 0;
+    if (slot !== NO_SLOT) {
+      const entry = Math.imul(slot, 0x9e37_79b1) >>> MAP_SHIFT;
+      this.#mapBatch[entry] = this.#batch;
+      this.#mapRun[entry] = run;
+    }
+    return run;
+  }
+}

@@ -1,0 +1,167 @@
+/**
+ * Sending: hands the runs of a batch to the kernel in one call, and sees to what the kernel refuses. A refusal
+ * costs the packets it is about and no others. Counters count what the kernel took.
+ */
+import { UDP_PAYLOAD_MAX } from "../../ffi/abi.ts";
+import {
+  EACCES,
+  EAGAIN,
+  EHOSTUNREACH,
+  EINTR,
+  EINVAL,
+  EIO,
+  EMSGSIZE,
+  ENETDOWN,
+  ENETUNREACH,
+  ENOBUFS,
+  ENOMEM,
+  EPERM,
+} from "../../ffi/errno.ts";
+import type { SendBatch } from "../../ffi/mmsg.ts";
+import {
+  dropOffset,
+  RELAY_DROPPED_AT,
+  RELAYED_LOCAL,
+  REPLY_DROPPED_AT,
+  SEGMENTS_SENT,
+  SENT_BYTES,
+} from "../shared/counters.ts";
+import { OFFLOAD_ERRNO } from "../shared/memory.ts";
+import type { NodeTable } from "../shared/nodes.ts";
+import { NO_SLOT, RELAYED, type Runs } from "./runs.ts";
+
+/** Tries of a send that a signal interrupts. */
+const INTERRUPTS_MAX = 16;
+
+const DROP_BUFFER_FULL = dropOffset("buffer_full");
+const DROP_UNREACHABLE = dropOffset("unreachable");
+const DROP_DENIED = dropOffset("denied");
+const DROP_TOO_BIG = dropOffset("too_big");
+const DROP_SEND_ERROR = dropOffset("send_error");
+
+/** Which drop reason an errno of sendmmsg is counted under: an offset into DROP_REASONS. */
+export function dropOffsetOfErrno(errno: number): number {
+  switch (errno) {
+    case EAGAIN:
+    case ENOBUFS:
+    case ENOMEM:
+      return DROP_BUFFER_FULL;
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+    case ENETDOWN:
+      return DROP_UNREACHABLE;
+    case EPERM:
+    case EACCES:
+      return DROP_DENIED;
+    case EMSGSIZE:
+      return DROP_TOO_BIG;
+    default:
+      return DROP_SEND_ERROR;
+  }
+}
+
+export class Sender {
+  /** Whether packets may be merged; goes off for good when the host turns out not to support it. */
+  merging: boolean;
+  #mayWait = true;
+
+  /**
+   * @param row the worker's first column in `counters`
+   * @param processWords the shared memory's words, for OFFLOAD_ERRNO
+   */
+  constructor(
+    readonly batch: SendBatch,
+    readonly runs: Runs,
+    private readonly nodes: NodeTable,
+    private readonly counters: Float64Array,
+    private readonly row: number,
+    private readonly processWords: Int32Array,
+    offload: boolean,
+  ) {
+    if (runs.capacity !== batch.messages) throw new Error("a run is a message: the capacities must agree");
+    this.merging = offload && processWords[OFFLOAD_ERRNO] === 0;
+  }
+
+  /** Largest packet that may be merged with others to this slot's endpoint. */
+  mergeBytesMax(slot: number): number {
+    if (!this.merging) return 0;
+    const limit = this.nodes.mergeLimit(slot);
+    return limit === 0 ? UDP_PAYLOAD_MAX : limit;
+  }
+
+  /** Sends all runs and forgets them. */
+  flush(): void {
+    const { batch, runs, counters, row } = this;
+    const end = runs.count;
+    if (end === 0) return;
+    let relayed = 0;
+    let bytes = 0;
+    let segments = 0;
+    for (let run = 0; run < end; run++) {
+      const packets = runs.packets[run]!;
+      batch.finish(run, packets, runs.segmentBytes[run]!);
+      if (runs.kind[run] === RELAYED) relayed += packets;
+      if (packets > 1) segments += packets;
+      bytes += runs.bytes[run]!;
+    }
+    counters[row + RELAYED_LOCAL]! += relayed;
+    counters[row + SENT_BYTES]! += bytes;
+    counters[row + SEGMENTS_SENT]! += segments;
+    this.#mayWait = true;
+    for (let first = 0; first < end; ) {
+      const taken = this.#send(first, end);
+      if (taken > 0) {
+        first += taken;
+      } else {
+        this.#refused(first, -taken);
+        first++;
+      }
+    }
+    runs.clear();
+  }
+
+  /** @returns as SendBatch.send, but never -EINTR while tries are left */
+  #send(first: number, end: number): number {
+    let taken = -EINTR;
+    for (let attempt = 0; attempt < INTERRUPTS_MAX && taken === -EINTR; attempt++) {
+      taken = this.batch.send(first, end, this.#mayWait);
+    }
+    // The socket's buffer stayed full for the whole send timeout: wait no second time in this batch.
+    if (taken === -EAGAIN) this.#mayWait = false;
+    return taken;
+  }
+
+  /** The kernel refused a run: send its packets one by one where that may help, else count them as dropped. */
+  #refused(run: number, errno: number): void {
+    const { runs } = this;
+    const packets = runs.packets[run]!;
+    const mergeRefused = packets > 1 && (errno === EIO || errno === EINVAL || errno === EMSGSIZE);
+    if (!mergeRefused) {
+      this.#dropped(run, packets, runs.bytes[run]!, errno);
+      return;
+    }
+    this.counters[this.row + SEGMENTS_SENT]! -= packets;
+    if (errno === EIO) {
+      // The device has no checksum offload. Every later merge would meet the same.
+      this.merging = false;
+      Atomics.compareExchange(this.processWords, OFFLOAD_ERRNO, 0, errno);
+    } else if (runs.slot[run] !== NO_SLOT) {
+      // Larger than the path's MTU lets a segment be.
+      this.nodes.limitMerge(runs.slot[run]!, runs.segmentBytes[run]! - 1);
+    }
+    for (let piece = 0; piece < packets; piece++) {
+      this.batch.narrow(run, piece);
+      const taken = this.#send(run, run + 1);
+      if (taken <= 0) this.#dropped(run, 1, this.batch.pieceBytes(run, piece), -taken);
+    }
+  }
+
+  #dropped(run: number, packets: number, bytes: number, errno: number): void {
+    const { counters, row } = this;
+    const isRelay = this.runs.kind[run] === RELAYED;
+    counters[row + (isRelay ? RELAY_DROPPED_AT : REPLY_DROPPED_AT) + dropOffsetOfErrno(errno)]! += packets;
+    if (isRelay) counters[row + RELAYED_LOCAL]! -= packets;
+    if (packets > 1) counters[row + SEGMENTS_SENT]! -= packets;
+    counters[row + SENT_BYTES]! -= bytes;
+  }
+}

@@ -1,0 +1,22 @@
+/** Entry of a worker thread: builds its loop from what the main thread gives it and stays in it. */
+import { isMainThread, parentPort, workerData } from "node:worker_threads";
+import { kernel } from "../../ffi/libc.ts";
+import { type MemoryShape, SharedMemory } from "../shared/memory.ts";
+import { type LoopOptions, RelayLoop } from "./loop.ts";
+
+/** What the main thread gives a worker. */
+export interface WorkerData {
+  readonly shape: MemoryShape;
+  readonly buffer: SharedArrayBuffer;
+  readonly loop: LoopOptions;
+}
+
+/** The one thing a worker says: its loop is built and about to run. */
+export const READY = "ready";
+
+if (!isMainThread) {
+  const { shape, buffer, loop } = workerData as WorkerData;
+  const relay = new RelayLoop(kernel, new SharedMemory(shape, buffer), loop);
+  parentPort?.postMessage(READY);
+  relay.run();
+}

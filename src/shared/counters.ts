@@ -1,0 +1,63 @@
+/**
+ * What the workers count. Each worker owns one row of 64-bit floats in shared memory and is its only writer; the
+ * main thread reads. A float counts exactly to 2^53, and no allocation is needed to write one.
+ */
+import { MESSAGE_NAMES } from "../protocol.ts";
+
+/** Datagrams dropped because they are no message for a beacon. */
+export const MALFORMED_REASONS = [
+  "empty",
+  "short",
+  "unknown_type",
+  "not_for_beacon",
+  "unsupported",
+  "truncated",
+  "no_source_port",
+] as const;
+export type MalformedReason = (typeof MALFORMED_REASONS)[number];
+
+/** Packets dropped because the kernel did not take them, or the node's entry did not hold still to be read. */
+export const DROP_REASONS = [
+  "buffer_full",
+  "unreachable",
+  "denied",
+  "too_big",
+  "send_error",
+  "contended",
+] as const;
+export type DropReason = (typeof DROP_REASONS)[number];
+
+/** Why a Discover or PunchRequest recorded no new node. */
+export const REFUSAL_REASONS = ["node_limit", "shard_full", "contended"] as const;
+
+/** Upper bounds of the batch histogram's buckets: messages a receive call brought. */
+export const BATCH_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024] as const;
+
+// The columns of a row, in order. Names ending in `_AT` start as many columns as the list behind them has.
+export const RECEIVED_AT = 0; // by message type
+export const MALFORMED_AT = RECEIVED_AT + MESSAGE_NAMES.length;
+export const RELAY_DROPPED_AT = MALFORMED_AT + MALFORMED_REASONS.length;
+export const REPLY_DROPPED_AT = RELAY_DROPPED_AT + DROP_REASONS.length;
+export const REFUSED_AT = REPLY_DROPPED_AT + DROP_REASONS.length;
+export const BATCH_AT = REFUSED_AT + REFUSAL_REASONS.length;
+const SINGLES_AT = BATCH_AT + BATCH_BUCKETS.length;
+export const RELAYED_LOCAL = SINGLES_AT;
+export const RELAY_NOT_FOUND = SINGLES_AT + 1;
+export const DISCOVERS = SINGLES_AT + 2;
+export const PUNCHES_SENT = SINGLES_AT + 3;
+export const PUNCHES_TARGET_UNKNOWN = SINGLES_AT + 4;
+export const RECEIVED_BYTES = SINGLES_AT + 5;
+export const SENT_BYTES = SINGLES_AT + 6;
+export const BATCH_MESSAGES = SINGLES_AT + 7;
+export const SEGMENTS_RECEIVED = SINGLES_AT + 8;
+export const SEGMENTS_SENT = SINGLES_AT + 9;
+export const RECEIVE_ERRORS = SINGLES_AT + 10;
+const COLUMNS = SINGLES_AT + 11;
+
+/** Floats from one worker's row to the next: whole cache lines, so that workers do not slow each other down. */
+export const COUNTER_ROW = Math.ceil(COLUMNS / 8) * 8;
+
+/** Offset of a reason in its list, for code that counts it. */
+export const malformedColumn = (reason: MalformedReason): number =>
+  MALFORMED_AT + MALFORMED_REASONS.indexOf(reason);
+export const dropOffset = (reason: DropReason): number => DROP_REASONS.indexOf(reason);

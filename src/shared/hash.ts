@@ -1,0 +1,31 @@
+/**
+ * The hash that places a node: which shard, and so which worker, and which slot in it.
+ *
+ * It is keyed with a secret of the process, so that nobody can choose node ids that all meet in one shard or one
+ * chain of slots. The first step runs inside the kernel too (src/control/steering.ts), which is why it uses only
+ * what classic BPF has: 32-bit multiply, xor and shift. Multipliers: odd, from MurmurHash3's finalizer.
+ */
+export const HASH_MULTIPLIER_1 = 0x85eb_ca6b;
+export const HASH_SHIFT_1 = 15;
+export const HASH_MULTIPLIER_2 = 0xc2b2_ae35;
+export const HASH_SHIFT_2 = 16;
+/** Spreads what is left within a shard; 2^32 / golden ratio, odd. */
+const SLOT_MULTIPLIER = 0x9e37_79b1;
+
+/** @returns a signed 32-bit hash of a node id, given as signed or unsigned 32-bit */
+export function nodeHash(nodeId: number, secret: number): number {
+  let hash = Math.imul(nodeId ^ secret, HASH_MULTIPLIER_1);
+  hash ^= hash >>> HASH_SHIFT_1;
+  hash = Math.imul(hash, HASH_MULTIPLIER_2);
+  return hash ^ (hash >>> HASH_SHIFT_2);
+}
+
+/** The shard, 0 to shards - 1, of a node with this hash. */
+export function shardOfHash(hash: number, shards: number): number {
+  return (hash >>> 0) % shards;
+}
+
+/** The slot, 0 to slots - 1, where the search for a node with this hash begins. */
+export function slotOfHash(hash: number, slots: number): number {
+  return Math.floor((Math.imul(hash, SLOT_MULTIPLIER) >>> 0) * (slots / 2 ** 32));
+}
