@@ -1,0 +1,158 @@
+/**
+ * The load generator: a sender and a sink, on this project's own syscall layer, in one thread that never waits. It keeps
+ * a bounded number of packets in flight, so it offers what the target can just take and nothing is lost on the way.
+ */
+import { AF_INET, SEGMENTS_MAX } from "../ffi/abi.ts";
+import { endpointOf } from "../ffi/endpoint.ts";
+import { kernel } from "../ffi/libc.ts";
+import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../ffi/mmsg.ts";
+import { UdpSocket } from "../ffi/socket.ts";
+import { DISCOVER, DISCOVER_BYTES, RELAY, RELAY_BYTES } from "../src/protocol.ts";
+
+const BUFFER_BYTES = 4 << 20;
+const SINK_BATCH = 64;
+/** Packets on their way: some 3 MiB of a socket buffer, which every target has asked for. */
+const IN_FLIGHT_MAX = 1536;
+/** How long nothing may arrive before what is in flight counts as lost. */
+const LOST_AFTER_NS = 100e6;
+const REGISTER_TRIES_MAX = 100;
+export const SENDER_ID = 0xfffe_0000;
+
+/** What a load looks like. */
+export interface Load {
+  /** Bytes behind a Relay's header. */
+  readonly payloadBytes: number;
+  /** Destinations, taken in turn. */
+  readonly nodes: number;
+  /** Packets to one destination before the next one's turn; over 1, each burst leaves as one merged send. */
+  readonly burst: number;
+}
+
+export interface LoadResult {
+  readonly sent: number;
+  readonly received: number;
+  readonly lost: number;
+  readonly elapsedNs: number;
+}
+
+export class LoadGenerator {
+  readonly #sender = UdpSocket.open(AF_INET);
+  readonly #sink = UdpSocket.open(AF_INET);
+  readonly #send: SendBatch;
+  readonly #receive: ReceiveBatch;
+  readonly #messages: number;
+  readonly #burst: number;
+  readonly #nodes: number;
+  readonly #packets: DataView;
+  readonly #port: number;
+
+  /** @param port the target's, on 127.0.0.1 */
+  constructor(port: number, load: Load) {
+    const { payloadBytes, nodes, burst } = load;
+    if (burst > SEGMENTS_MAX) throw new RangeError(`a burst is at most ${SEGMENTS_MAX} packets`);
+    this.#port = port;
+    this.#nodes = nodes;
+    this.#burst = burst;
+    // One send call: whole bursts, and every node's turn as often as any other's.
+    this.#messages = burst > 1 ? Math.min(nodes, 8) : Math.min(nodes, 256);
+    const packetBytes = RELAY_BYTES + payloadBytes;
+    const memory = allocatePacketMemory(SINK_BATCH, nodes * packetBytes + DISCOVER_BYTES);
+    this.#packets = new DataView(memory.buffer);
+    for (const socket of [this.#sender, this.#sink]) {
+      socket.bind("127.0.0.1", 0);
+      socket.setBuffers(BUFFER_BYTES, BUFFER_BYTES);
+    }
+    this.#sink.enableOffload();
+    this.#receive = new ReceiveBatch(kernel, this.#sink.fd, AF_INET, SINK_BATCH, memory, true);
+    this.#send = new SendBatch(kernel, this.#sender.fd, AF_INET, nodes, memory);
+    const target = endpointOf("127.0.0.1", port);
+    for (let node = 0; node < nodes; node++) {
+      const at = this.#receive.extraAt + node * packetBytes;
+      this.#packets.setUint8(at, RELAY);
+      this.#packets.setUint32(at + 1, SENDER_ID);
+      this.#packets.setUint32(at + 5, 1 + node);
+      this.#send.setDestination(node, target, 0);
+      for (let i = 0; i < burst; i++) this.#send.setPiece(node, i, at, packetBytes);
+      this.#send.finish(node, burst, packetBytes);
+    }
+  }
+
+  /** Makes all nodes known to the target, at the sink. @throws Error when one stays unanswered */
+  register(): void {
+    const memory = allocatePacketMemory(0, DISCOVER_BYTES);
+    const view = new DataView(memory.buffer);
+    const batch = new SendBatch(kernel, this.#sink.fd, AF_INET, 1, memory);
+    batch.setDestination(0, endpointOf("127.0.0.1", this.#port), 0);
+    batch.setPiece(0, 0, 0, DISCOVER_BYTES);
+    batch.finish(0, 1, 0);
+    view.setUint8(0, DISCOVER);
+    for (let node = 0; node < this.#nodes; node++) {
+      view.setUint32(1, 1 + node);
+      let answered = false;
+      for (let attempt = 0; attempt < REGISTER_TRIES_MAX && !answered; attempt++) {
+        batch.send(0, 1, true);
+        const until = Bun.nanoseconds() + LOST_AFTER_NS;
+        while (!answered && Bun.nanoseconds() < until) answered = this.#drain() > 0;
+      }
+      if (!answered) throw new Error(`the target did not answer the Discover of node ${node}`);
+    }
+  }
+
+  /** Loads the target for so long. */
+  run(durationNs: number): LoadResult {
+    let sent = 0;
+    let received = 0;
+    let lost = 0;
+    let next = 0;
+    const start = Bun.nanoseconds();
+    let progress = start;
+    let now = start;
+    const perCall = this.#messages * this.#burst;
+    while (now - start < durationNs) {
+      if (sent - received - lost + perCall <= IN_FLIGHT_MAX) {
+        const taken = this.#send.send(next, next + this.#messages, false);
+        if (taken > 0) sent += taken * this.#burst;
+        next += this.#messages;
+        if (next + this.#messages > this.#nodes) next = 0;
+      }
+      const arrived = this.#drain();
+      now = Bun.nanoseconds();
+      if (arrived > 0) {
+        received += arrived;
+        progress = now;
+      } else if (now - progress > LOST_AFTER_NS) {
+        lost = sent - received;
+        progress = now;
+      }
+    }
+    return { sent, received, lost, elapsedNs: now - start };
+  }
+
+  /** Relays one packet and waits for it. @returns the nanoseconds it took, or -1 if it was lost */
+  ping(): number {
+    const start = Bun.nanoseconds();
+    this.#send.send(0, 1, true);
+    for (;;) {
+      const arrived = this.#drain();
+      const elapsed = Bun.nanoseconds() - start;
+      if (arrived > 0) return elapsed;
+      if (elapsed > LOST_AFTER_NS) return -1;
+    }
+  }
+
+  close(): void {
+    this.#sender.close();
+    this.#sink.close();
+  }
+
+  /** Takes what has arrived. @returns packets */
+  #drain(): number {
+    const messages = this.#receive.receive(false);
+    let packets = 0;
+    for (let m = 0; m < messages; m++) {
+      const segmentBytes = this.#receive.segmentBytes(m);
+      packets += segmentBytes > 0 ? Math.ceil(this.#receive.length(m) / segmentBytes) : 1;
+    }
+    return packets;
+  }
+}

@@ -1,0 +1,223 @@
+/**
+ * The beacon's configuration, from the command line or from code. A flag outranks the environment, which
+ * outranks the config file, which outranks the default; every value given is checked, also one that is
+ * outranked, so that no mistake waits for the day when it comes into use.
+ */
+import { inspect } from "node:util";
+import { Command, CommanderError, Option } from "commander";
+import { jsonShown, jsonText, readJsonObject } from "./config/file.ts";
+import {
+  type Config,
+  envName,
+  type Property,
+  type Setting,
+  settingGroups,
+  settings,
+} from "./config/settings.ts";
+import { ConfigError, quoted, shown, withReason } from "./config/units.ts";
+
+export { batchMaxDefault, type Config, type LogFormat, type LogLevel } from "./config/settings.ts";
+export { ConfigError, type HostPort, parseHostPort } from "./config/units.ts";
+
+/** What the command line asks for: to run, or to print a text that ends in a newline and exit with 0. */
+export type CommandLine =
+  | { readonly kind: "run"; readonly config: Config }
+  | { readonly kind: "print"; readonly text: string };
+
+const helpColumns = 100;
+
+const helpEnding = `
+One dash or two, a space or "=": -addr :9001 and --addr=:9001 are the same.
+Flags outrank the environment, which outranks the config file, which outranks the defaults.
+The config file is one JSON object; its keys are the flags without dashes: {"max-nodes": 100000}.
+
+Example:
+  beacon --addr 0.0.0.0:9001 --max-nodes 100000 --log-format json`;
+
+/** The values of one source, by property, each with the place it came from. */
+type Level = ReadonlyMap<Property, { readonly value: unknown; readonly where: string }>;
+
+/** What runs when nothing is given. Reading it checks every default against its own range. */
+export const defaultConfig: Config = Object.freeze(settle([]));
+
+/**
+ * Reads the arguments (without the program's name), the environment and the config file that they name.
+ * Prints nothing and never exits. Throws a ConfigError for whatever cannot be used.
+ */
+export function parseCommandLine(
+  argv: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+  version: string,
+): CommandLine {
+  let printed = "";
+  const program = createProgram(version, (text) => {
+    printed += text;
+  });
+  const { args, unknown } = withTwoDashes(argv, program.options);
+  try {
+    program.parse(args, { from: "user" });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return { kind: "print", text: printed };
+    if (error.code === "commander.excessArguments")
+      throw new ConfigError(`${shown(program.args[0] ?? "")}: only flags are taken (see --help)`);
+    const near = /\n\(Did you mean (.*)\?\)$/.exec(error.message);
+    const hint = near === null ? "" : `; did you mean ${near[1]}?`;
+    throw new ConfigError(`${shown(unknown ?? "")}: unknown flag${hint} (see --help)`);
+  }
+
+  const flags = program.opts<Record<string, string>>();
+  const variable = (flag: string) => env[envName(flag)] || undefined; // set but empty counts as unset
+  const levels = [
+    readLevel(
+      ({ flag }) => flags[attributeName(flag)],
+      ({ flag }, text) => `--${flag} ${shown(text)}`,
+    ),
+    readLevel(
+      ({ flag }) => variable(flag),
+      ({ flag }, text) => `${envName(flag)}=${shown(text)}`,
+    ),
+  ];
+  const path = flags["config"] ?? variable("config");
+  if (path !== undefined) levels.push(readFileLevel(path));
+  return { kind: "run", config: settle(levels) };
+}
+
+/**
+ * The config of a beacon started from code: `partial` over the defaults, http "off" unless asked for. The
+ * ranges are those of the command line. Throws a ConfigError that names the property.
+ */
+export function validateConfig(partial: Partial<Config>): Config {
+  for (const [property, value] of Object.entries(partial)) {
+    if (value === undefined || property === "httpIsDefault") continue;
+    const setting = settings.find((each) => each.property === property);
+    if (setting === undefined) throw new ConfigError(`${shown(property)}: unknown option`);
+    const text = typeof value === "string" ? quoted(value) : shown(inspect(value, { depth: 0 }));
+    withReason(
+      () => setting.kind.check(value),
+      (reason) => `${property} ${text}: ${reason}`,
+    );
+  }
+  const given = Object.fromEntries(Object.entries(partial).filter(([, value]) => value !== undefined));
+  return { ...defaultConfig, http: "off", httpIsDefault: given["http"] === undefined, ...given };
+}
+
+function createProgram(version: string, print: (text: string) => void): Command {
+  const program = new Command("beacon")
+    .description("UDP rendezvous and relay server for Pilot Protocol")
+    .usage("[flags]")
+    .exitOverride()
+    .configureOutput({
+      writeOut: print,
+      writeErr: () => {},
+      getOutHelpWidth: () => helpColumns,
+      getOutHasColors: () => false,
+    });
+  for (const group of settingGroups) {
+    for (const { flag, value, help, defaultNote, default: fallback } of group.settings) {
+      const note = fallback === undefined ? "" : `default: ${defaultNote ?? fallback}; `;
+      // Not Option.env(): commander would read process.env itself, past the environment handed to us.
+      const text = `${help}\n(${note}env: ${envName(flag)})`;
+      program.addOption(new Option(`--${flag} ${value}`, text).helpGroup(group.title));
+    }
+  }
+  return program
+    .optionsGroup("General:")
+    .addOption(new Option("--config <path>", "JSON file with any of the above.\n(env: BEACON_CONFIG)"))
+    .version(`pilot-beacon ${version}`, "--version", "Print the version and exit.")
+    .helpOption("-h, --help", "Print this text and exit.")
+    .addHelpText("after", helpEnding);
+}
+
+/**
+ * Go's flags take one dash or two, commander's long ones two, and commander lets `--addr --workers` take the
+ * second flag as the value of the first. So each flag is joined here with its value, as `--flag=value`.
+ * `unknown` is the first unknown flag as it was typed.
+ */
+function withTwoDashes(
+  argv: readonly string[],
+  options: readonly Option[],
+): { args: string[]; unknown: string | undefined } {
+  const takesValue = new Map(options.map((option) => [option.name(), option.required]));
+  takesValue.set("help", false).set("h", false);
+  const args: string[] = [];
+  let unknown: string | undefined;
+  for (let i = 0; i < argv.length; i++) {
+    const arg = argv[i]!;
+    const match = /^--?([^-=][^=]*)(=?)(.*)$/s.exec(arg);
+    if (arg === "--") return { args: [...args, ...argv.slice(i)], unknown };
+    const name = match?.[1] ?? "";
+    const needsValue = takesValue.get(name);
+    if (match === null || needsValue === undefined) {
+      if (arg.startsWith("-") && arg !== "-") unknown ??= arg;
+      args.push(match === null ? arg : `--${name}`); // without its value, so that a close name is found
+    } else if (!needsValue) {
+      if (match[2] === "=") throw new ConfigError(`${shown(arg)}: --${name} takes no value`);
+      args.push(name === "h" ? "--help" : `--${name}`);
+    } else if (match[2] === "=") {
+      args.push(`--${name}=${match[3]}`);
+    } else {
+      const value = argv[++i];
+      if (value === undefined || value.startsWith("-"))
+        throw new ConfigError(
+          `--${name}: needs a value${value === undefined ? "" : `, not ${shown(value)}`}`,
+        );
+      args.push(`--${name}=${value}`);
+    }
+  }
+  return { args, unknown };
+}
+
+/** Reads from one source whatever `find` has, checks it, and refuses two flags of one property that disagree. */
+function readLevel(
+  find: (setting: Setting) => string | undefined,
+  place: (setting: Setting, text: string) => string,
+): Level {
+  const level = new Map<Property, { value: unknown; where: string }>();
+  for (const setting of settings) {
+    const text = find(setting);
+    if (text === undefined) continue;
+    const where = place(setting, text);
+    const value = withReason(
+      () => setting.kind.check(setting.kind.parse(text)),
+      (reason) => `${where}: ${reason}`,
+    );
+    const other = level.get(setting.property);
+    if (other !== undefined && other.value !== value)
+      throw new ConfigError(`${where}: ${other.where} sets the same to another value; give one of them`);
+    level.set(setting.property, { value, where });
+  }
+  return level;
+}
+
+function readFileLevel(path: string): Level {
+  const object = readJsonObject(path);
+  for (const key of Object.keys(object)) {
+    if (!settings.some(({ flag }) => flag === key))
+      throw new ConfigError(`${shown(path)}: ${shown(key)}: unknown key (the keys are the flags in --help)`);
+  }
+  return readLevel(
+    ({ flag }) => (Object.hasOwn(object, flag) ? jsonText(object[flag]) : undefined),
+    ({ flag }) => `${shown(path)}: "${flag}": ${jsonShown(object[flag])}`,
+  );
+}
+
+/** The first level that has a property decides it. */
+function settle(levels: readonly Level[]): Config {
+  const defaults = readLevel(
+    (setting) => setting.default,
+    ({ flag }) => `default of --${flag}`,
+  );
+  const values = settings.map(({ property }) => {
+    const level = levels.find((each) => each.has(property)) ?? defaults;
+    return [property, level.get(property)?.value] as const;
+  });
+  // The table's type ties each property to a kind that yields its type, and every property has a default.
+  const config = Object.fromEntries(values) as Omit<Config, "httpIsDefault">;
+  return { ...config, httpIsDefault: !levels.some((level) => level.has("http")) };
+}
+
+/** commander's name for an option's value: --max-nodes is maxNodes. */
+function attributeName(flag: string): string {
+  return new Option(`--${flag} <value>`).attributeName();
+}

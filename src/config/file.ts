@@ -1,0 +1,59 @@
+/** The config file: one JSON object of bounded size, and its values as text. */
+import { closeSync, openSync, readSync } from "node:fs";
+import { ConfigError, quoted, shown } from "./units.ts";
+
+/** Options are a page at most; the bound keeps a wrong path (a log, a device) from filling the memory. */
+const configFileBytesMax = 1024 * 1024;
+
+/** The object that the file holds. Throws a ConfigError that names the file. */
+export function readJsonObject(path: string): Record<string, unknown> {
+  let bytes: Uint8Array;
+  try {
+    bytes = readBounded(path);
+  } catch (error) {
+    if (error instanceof ConfigError) throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    throw new ConfigError(`${shown(path)}: the config file cannot be read (${code ?? "unknown error"})`);
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (error) {
+    const detail = error instanceof Error ? error.message : "";
+    throw new ConfigError(`${shown(path)}: the config file is not JSON: ${shown(detail)}`);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new ConfigError(`${shown(path)}: the config file must hold one JSON object`);
+  return value as Record<string, unknown>;
+}
+
+/** A JSON value as it would stand on the command line; what has no such form becomes text that none accepts. */
+export function jsonText(value: unknown): string {
+  if (typeof value === "string") return value;
+  if (typeof value === "boolean") return value ? "on" : "off";
+  return jsonShown(value);
+}
+
+/** A JSON value for a message. */
+export function jsonShown(value: unknown): string {
+  if (typeof value === "string") return quoted(value);
+  if (typeof value !== "object" || value === null) return JSON.stringify(value);
+  return Array.isArray(value) ? "[...]" : "{...}"; // not whole: JSON.stringify overflows on deep nesting
+}
+
+/** Reads in steps instead of trusting the size, which is 0 for a pipe or /dev/stdin and for all of /proc. */
+function readBounded(path: string): Uint8Array {
+  const buffer = new Uint8Array(configFileBytesMax + 1);
+  const fd = openSync(path, "r");
+  try {
+    let length = 0;
+    while (length < buffer.length) {
+      const got = readSync(fd, buffer, length, buffer.length - length, null);
+      if (got === 0) return buffer.subarray(0, length);
+      length += got;
+    }
+  } finally {
+    closeSync(fd);
+  }
+  throw new ConfigError(`${shown(path)}: the config file is larger than ${configFileBytesMax} bytes`);
+}

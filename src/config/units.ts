@@ -1,0 +1,114 @@
+/**
+ * The small languages that options are written in: durations, sizes and addresses. Each parser throws a
+ * ConfigError that holds only the reason; whoever knows where the text came from puts that before it.
+ */
+import { isIPv4, isIPv6 } from "node:net";
+
+/** A setting that cannot be used. The message is one line: where it stands, what it is, what would be right. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+}
+
+/** Long enough for any sensible path or address, short enough for one line of a terminal or a journal. */
+const shownCharsMax = 100;
+
+const unitMs = new Map([
+  ["h", 3_600_000],
+  ["m", 60_000],
+  ["s", 1_000],
+  ["ms", 1],
+]);
+
+const unitBytes = new Map([
+  ["", 1],
+  ["K", 1024],
+  ["KiB", 1024],
+  ["M", 1024 ** 2],
+  ["MiB", 1024 ** 2],
+  ["G", 1024 ** 3],
+  ["GiB", 1024 ** 3],
+]);
+
+/**
+ * Text from outside, made fit for a message: plain words as they are, anything else quoted; at most 100
+ * characters.
+ */
+export function shown(text: string): string {
+  return /^[\w.,:;/%@+=*~[\]-]+$/.test(text) ? cut(text) : quoted(text);
+}
+
+/**
+ * Text as a JSON string, cut to 100 characters, with everything escaped that moves a cursor or breaks a line:
+ * JSON leaves DEL, C1 controls, bidirectional marks and U+2028 as they are.
+ */
+export function quoted(text: string): string {
+  const json = JSON.stringify(text.slice(0, 2 * shownCharsMax));
+  return cut(json.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${char.codePointAt(0)!.toString(16)}}`));
+}
+
+function cut(text: string): string {
+  return text.length > shownCharsMax ? `${text.slice(0, shownCharsMax - 1)}…` : text;
+}
+
+/**
+ * A duration written as Go writes them ("10m", "1h30m", "1.5s", "500ms"), in whole milliseconds.
+ * Units are h, m, s and ms; a sign, a space or a number without a unit is refused.
+ */
+export function parseDurationMs(text: string): number {
+  if (/^[\d.]+$/.test(text)) throw new ConfigError("needs a unit, such as 10m, 90s or 500ms");
+  if (!/^(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ms|h|m|s))+$/.test(text))
+    throw new ConfigError("must be a duration in h, m, s or ms, such as 10m, 1h30m or 500ms");
+  let totalMs = 0;
+  for (const [, amount, unit] of text.matchAll(/([\d.]+)(ms|h|m|s)/g))
+    totalMs += Number(amount) * unitMs.get(unit!)!;
+  return Math.round(totalMs);
+}
+
+/** A size in bytes: a whole number, alone or with K, KiB, M, MiB, G or GiB (all powers of 1024). */
+export function parseBytes(text: string): number {
+  const match = /^(\d+)([KMG](?:iB)?|)$/.exec(text);
+  if (match === null)
+    throw new ConfigError("must be a whole number of bytes, or one with KiB, MiB or GiB, such as 4MiB");
+  return Number(match[1]) * unitBytes.get(match[2]!)!;
+}
+
+/** Runs `read`; when it refuses with a ConfigError, `tell` turns its reason into the message. */
+export function withReason<T>(read: () => T, tell: (reason: string) => string): T {
+  try {
+    return read();
+  } catch (error) {
+    throw error instanceof ConfigError ? new ConfigError(tell(error.message)) : error;
+  }
+}
+
+export interface HostPort {
+  /** An IPv4 or IPv6 address without brackets; "" stands for every address of both families. */
+  readonly host: string;
+  /** 0 to 65535; 0 lets the kernel pick one. */
+  readonly port: number;
+}
+
+/** Splits ":9001", "0.0.0.0:9001" or "[::1]:9001". Throws a ConfigError for names, zones and short forms. */
+export function parseHostPort(text: string): HostPort {
+  const match = /^(?:\[([^\]]*)\]|([^:]*)):(\d+)$/.exec(text);
+  if (match === null) {
+    throw new ConfigError(
+      /^[^[]*:.*:/s.test(text)
+        ? "an IPv6 address goes in brackets, such as [::1]:9001"
+        : "must be address:port, such as :9001, 0.0.0.0:9001 or [::1]:9001",
+    );
+  }
+  const [, bracketed, bare = "", digits] = match;
+  const host = bracketed ?? bare;
+  if (host.includes("%"))
+    throw new ConfigError("an IPv6 zone is not supported; leave out the % and its name");
+  if (bracketed !== undefined && !isIPv6(host))
+    throw new ConfigError("use an IPv6 address in the brackets, such as [::1]:9001");
+  if (bracketed === undefined && host !== "" && !isIPv4(host))
+    throw new ConfigError(
+      "use an IP address in full, such as 127.0.0.1; names and short forms are not taken",
+    );
+  const port = Number(digits);
+  if (port > 65_535) throw new ConfigError("the port must be a whole number from 0 to 65535");
+  return { host, port };
+}
