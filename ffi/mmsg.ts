@@ -154,17 +154,19 @@ export class ReceiveBatch {
   }
 
   /**
-   * Waits for the first message, takes what else has arrived, and returns.
-   * @returns the number of messages, or a negative errno: -EAGAIN after the socket's receive timeout, -EINTR
+   * Takes what has arrived.
+   * @param wait whether to wait for the first message, at most the socket's receive timeout
+   * @returns the number of messages, or a negative errno: -EAGAIN if there was none, -EINTR
    */
-  receive(): number {
+  receive(wait: boolean): number {
     const words = this.#words;
     for (let m = 0, header = this.#headers; m < this.#count; m++, header += MMSGHDR_WORDS) {
       // The kernel overwrote these with what it filled in.
       words[header + MSG_NAMELEN_WORD] = this.#nameBytes;
       words[header + MSG_CONTROLLEN_WORD] = this.#controlBytes;
     }
-    const count = this.calls.recvmmsg(this.fd, this.#headersAddress, this.messages, MSG_WAITFORONE);
+    const flags = wait ? MSG_WAITFORONE : MSG_DONTWAIT;
+    const count = this.calls.recvmmsg(this.fd, this.#headersAddress, this.messages, flags);
     if (count < 0) {
       this.#count = 0;
       return -this.calls.errno();

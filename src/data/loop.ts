@@ -97,7 +97,7 @@ export class RelayLoop {
    * @throws SyscallError when receiving fails for good
    */
   step(): boolean {
-    const messages = this.#receive.receive();
+    const messages = this.#receive.receive(true);
     if (messages > 0) this.#batch(messages);
     else if (messages < 0) this.#receiveFailed(-messages);
     return Atomics.load(this.#words, STOPPING) === 0;

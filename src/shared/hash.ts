@@ -9,6 +9,7 @@ export const HASH_MULTIPLIER_1 = 0x85eb_ca6b;
 export const HASH_SHIFT_1 = 15;
 export const HASH_MULTIPLIER_2 = 0xc2b2_ae35;
 export const HASH_SHIFT_2 = 16;
+export const SHARD_SHIFT = 16;
 /** Spreads what is left within a shard; 2^32 / golden ratio, odd. */
 const SLOT_MULTIPLIER = 0x9e37_79b1;
 
@@ -20,12 +21,15 @@ export function nodeHash(nodeId: number, secret: number): number {
   return hash ^ (hash >>> HASH_SHIFT_2);
 }
 
-/** The shard, 0 to shards - 1, of a node with this hash. */
+/**
+ * The shard, 0 to shards - 1, of a node with this hash: the upper 16 bits as a fraction of the shards. No modulo:
+ * of a number that may pass 2^31 it would be one of floating point.
+ */
 export function shardOfHash(hash: number, shards: number): number {
-  return (hash >>> 0) % shards;
+  return Math.imul(hash >>> SHARD_SHIFT, shards) >>> SHARD_SHIFT;
 }
 
 /** The slot, 0 to slots - 1, where the search for a node with this hash begins. */
 export function slotOfHash(hash: number, slots: number): number {
-  return Math.floor((Math.imul(hash, SLOT_MULTIPLIER) >>> 0) * (slots / 2 ** 32));
+  return ((Math.imul(hash, SLOT_MULTIPLIER) >>> 0) * slots * 2 ** -32) | 0;
 }
