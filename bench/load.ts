@@ -45,6 +45,7 @@ export class LoadGenerator {
   readonly #nodes: number;
   readonly #packets: DataView;
   readonly #port: number;
+  #next = 0;
 
   /** @param port the target's, on 127.0.0.1 */
   constructor(port: number, load: Load) {
@@ -77,8 +78,12 @@ export class LoadGenerator {
     }
   }
 
-  /** Makes all nodes known to the target, at the sink. @throws Error when one stays unanswered */
-  register(): void {
+  /**
+   * Makes all nodes known to the target, at the sink.
+   * @param turn lets a target that runs in this thread do its part
+   * @throws Error when a node stays unanswered
+   */
+  register(turn?: () => void): void {
     const memory = allocatePacketMemory(0, DISCOVER_BYTES);
     const view = new DataView(memory.buffer);
     const batch = new SendBatch(kernel, this.#sink.fd, AF_INET, 1, memory);
@@ -91,8 +96,9 @@ export class LoadGenerator {
       let answered = false;
       for (let attempt = 0; attempt < REGISTER_TRIES_MAX && !answered; attempt++) {
         batch.send(0, 1, true);
+        turn?.();
         const until = Bun.nanoseconds() + LOST_AFTER_NS;
-        while (!answered && Bun.nanoseconds() < until) answered = this.#drain() > 0;
+        while (!answered && Bun.nanoseconds() < until) answered = this.drain() > 0;
       }
       if (!answered) throw new Error(`the target did not answer the Discover of node ${node}`);
     }
@@ -103,19 +109,13 @@ export class LoadGenerator {
     let sent = 0;
     let received = 0;
     let lost = 0;
-    let next = 0;
     const start = Bun.nanoseconds();
     let progress = start;
     let now = start;
     const perCall = this.#messages * this.#burst;
     while (now - start < durationNs) {
-      if (sent - received - lost + perCall <= IN_FLIGHT_MAX) {
-        const taken = this.#send.send(next, next + this.#messages, false);
-        if (taken > 0) sent += taken * this.#burst;
-        next += this.#messages;
-        if (next + this.#messages > this.#nodes) next = 0;
-      }
-      const arrived = this.#drain();
+      if (sent - received - lost + perCall <= IN_FLIGHT_MAX) sent += this.offer();
+      const arrived = this.drain();
       now = Bun.nanoseconds();
       if (arrived > 0) {
         received += arrived;
@@ -128,12 +128,20 @@ export class LoadGenerator {
     return { sent, received, lost, elapsedNs: now - start };
   }
 
+  /** Sends one call's worth of packets, without waiting. @returns how many the kernel took */
+  offer(): number {
+    const taken = this.#send.send(this.#next, this.#next + this.#messages, false);
+    this.#next += this.#messages;
+    if (this.#next + this.#messages > this.#nodes) this.#next = 0;
+    return taken > 0 ? taken * this.#burst : 0;
+  }
+
   /** Relays one packet and waits for it. @returns the nanoseconds it took, or -1 if it was lost */
   ping(): number {
     const start = Bun.nanoseconds();
     this.#send.send(0, 1, true);
     for (;;) {
-      const arrived = this.#drain();
+      const arrived = this.drain();
       const elapsed = Bun.nanoseconds() - start;
       if (arrived > 0) return elapsed;
       if (elapsed > LOST_AFTER_NS) return -1;
@@ -145,8 +153,8 @@ export class LoadGenerator {
     this.#sink.close();
   }
 
-  /** Takes what has arrived. @returns packets */
-  #drain(): number {
+  /** Takes what has arrived, without waiting. @returns packets */
+  drain(): number {
     const messages = this.#receive.receive(false);
     let packets = 0;
     for (let m = 0; m < messages; m++) {

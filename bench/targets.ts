@@ -44,7 +44,13 @@ export async function startReference(binary: string, { offload, batch }: TargetO
 export async function startBeacon({ offload, batch }: TargetOptions, extra: string[] = []): Promise<Target> {
   const main = new URL("../src/main.ts", import.meta.url).pathname;
   const flags = ["--workers=1", "--addr=127.0.0.1:0", "--http=127.0.0.1:0", "--log-format=json"];
-  const command = [process.execPath, main, ...flags, `--offload=${offload ? "on" : "off"}`, `--batch=${batch}`];
+  const command = [
+    process.execPath,
+    main,
+    ...flags,
+    `--offload=${offload ? "on" : "off"}`,
+    `--batch=${batch}`,
+  ];
   return start([...command, ...extra], (line) => {
     const { msg, http } = JSON.parse(line) as { msg: string; http?: string };
     return { port: Number(/listens on .*:(\d+)$/.exec(msg)?.[1]), http: http ?? "" };
@@ -67,10 +73,15 @@ async function start(
       const { port, http } = read(line);
       if (port > 0) {
         reader.releaseLock();
-        return { pid: child.pid, port, http, stop: () => (child.kill(), child.exited.then(() => {})) };
+        return { pid: child.pid, port, http, stop: () => stop(child) };
       }
     }
   }
+}
+
+async function stop(child: Bun.Subprocess): Promise<void> {
+  child.kill();
+  await child.exited;
 }
 
 /** CPU time that all threads of a process have used, in nanoseconds (proc_pid_schedstat). */

@@ -36,6 +36,12 @@ export { type SocketAddress, SyscallError };
 
 export const version: string = packageJson.version;
 
+/**
+ * The worker's file, named from here and not from where it is used: in a compiled binary all modules have the place of
+ * the entry file, src/main.ts, and what is relative to that stays true.
+ */
+const WORKER_ENTRY = new URL("./data/worker.ts", import.meta.url);
+
 /** How often the statistics line is logged, if anything happened. */
 const STATISTICS_MS = 60_000;
 
@@ -155,6 +161,7 @@ export class Beacon {
         log.warn("offload is off: this kernel lacks UDP_GRO or UDP_SEGMENT");
       if (config.steering) this.#attachSteering(sockets, memory);
       const supervisor = new Supervisor(
+        WORKER_ENTRY,
         memory,
         nodes,
         sockets,

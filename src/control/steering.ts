@@ -15,7 +15,13 @@ import {
   RELAY_BYTES,
   SECOND_ID_AT,
 } from "../protocol.ts";
-import { HASH_MULTIPLIER_1, HASH_MULTIPLIER_2, HASH_SHIFT_1, HASH_SHIFT_2, SHARD_SHIFT } from "../shared/hash.ts";
+import {
+  HASH_MULTIPLIER_1,
+  HASH_MULTIPLIER_2,
+  HASH_SHIFT_1,
+  HASH_SHIFT_2,
+  SHARD_SHIFT,
+} from "../shared/hash.ts";
 
 /** The same function as nodeHash and shardOfHash of src/shared/hash.ts, for the kernel. */
 export function steeringProgram(hashSecret: number, shards: number): Instruction[] {

@@ -32,7 +32,9 @@ export class Supervisor {
   readonly #places: Place[];
   #stopping = false;
 
+  /** @param workerEntry the file that a worker thread runs */
   constructor(
+    private readonly workerEntry: URL,
     private readonly memory: SharedMemory,
     private readonly nodes: NodeTable,
     private readonly sockets: readonly UdpSocket[],
@@ -83,7 +85,7 @@ export class Supervisor {
       buffer: this.memory.buffer,
       loop: place.loop,
     };
-    const thread = new Worker(workerEntry(), { workerData });
+    const thread = new Worker(this.workerEntry, { workerData });
     place.thread = thread;
     place.lastError = undefined;
     let running = false;
@@ -117,9 +119,4 @@ export class Supervisor {
     this.#spawn(place);
     this.events.restarted(worker, error);
   }
-}
-
-/** The worker's file. A compiled binary carries it as its second entry point, under the same relative name. */
-function workerEntry(): URL {
-  return new URL("../data/worker.ts", import.meta.url);
 }

@@ -1,0 +1,70 @@
+/** Whether the packet path allocates: the worker's own loop, in this thread, where its heap can be watched. */
+import { heapSize } from "bun:jsc";
+import { AF_INET } from "../ffi/abi.ts";
+import { kernel } from "../ffi/libc.ts";
+import { openReusePortGroup } from "../ffi/socket.ts";
+import { RelayLoop } from "../src/data/loop.ts";
+import { HASH_SECRET, SharedMemory } from "../src/shared/memory.ts";
+import { type Load, LoadGenerator } from "./load.ts";
+import type { BenchOptions } from "./main.ts";
+import { printMachine, showBar } from "./report.ts";
+
+const PACKETS = 5_000_000;
+const PACKETS_SMOKE = 100_000;
+/** A garbage collection or a compiled function may move the heap by some bytes; 5 million packets must not. */
+const GROWTH_BYTES_MAX = 4096;
+
+/** Every packet to another node, and bursts that are merged: all branches of the relay path. */
+const LOADS: readonly [string, Load, offload: boolean][] = [
+  ["scattered, offload off", { payloadBytes: 200, nodes: 64, burst: 1 }, false],
+  ["scattered, offload on", { payloadBytes: 200, nodes: 64, burst: 1 }, true],
+  ["bursts, offload on", { payloadBytes: 1200, nodes: 64, burst: 48 }, true],
+];
+
+export async function benchAllocation({ smoke, batch }: BenchOptions): Promise<void> {
+  printMachine();
+  const packets = smoke ? PACKETS_SMOKE : PACKETS;
+  for (const [title, load, offload] of LOADS) {
+    const [socket] = openReusePortGroup(AF_INET, "127.0.0.1", 0, 1, (opened) => {
+      opened.setBuffers(4 << 20, 4 << 20);
+      opened.setTimeouts(100, 100);
+      if (offload) opened.enableOffload();
+    });
+    const memory = new SharedMemory({ workers: 1, nodesMax: 1000 });
+    memory.words[HASH_SECRET] = 1;
+    const loop = new RelayLoop(kernel, memory, {
+      worker: 0,
+      fd: socket!.fd,
+      family: AF_INET,
+      batchMax: batch,
+      offload,
+    });
+    const generator = new LoadGenerator(socket!.localAddress().port, load);
+    generator.register(() => loop.step());
+    relay(generator, loop, Math.ceil(packets / 5)); // until everything is compiled
+    Bun.gc(true);
+    const before = heapSize();
+    const relayed = relay(generator, loop, packets);
+    const growth = heapSize() - before;
+    console.log(
+      `  ${title}: ${relayed} packets relayed, heap ${before} bytes before and ${growth} more after; ` +
+        showBar(growth, { atMost: GROWTH_BYTES_MAX }),
+    );
+    generator.close();
+    socket!.close();
+  }
+}
+
+/** @returns packets that came out again */
+function relay(generator: LoadGenerator, loop: RelayLoop, packets: number): number {
+  let relayed = 0;
+  while (relayed < packets) {
+    const offered = generator.offer();
+    for (let arrived = 0; arrived < offered; ) {
+      loop.step();
+      arrived += generator.drain();
+    }
+    relayed += offered;
+  }
+  return relayed;
+}

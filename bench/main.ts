@@ -1,0 +1,48 @@
+/** The benches: `bun run bench <name>`. All load stays on the loopback interface and ends by itself. */
+import { Command, InvalidArgumentError } from "commander";
+import { batchMaxDefault } from "../src/config.ts";
+import { benchAllocation } from "./allocation.ts";
+import { benchIdle } from "./idle.ts";
+import { benchLatency } from "./latency.ts";
+import { benchMemory } from "./memory.ts";
+import { benchRelay } from "./relay.ts";
+
+export interface BenchOptions {
+  readonly rounds: number;
+  /** Length of one measurement. */
+  readonly seconds: number;
+  /** Messages a receive call, of every target. */
+  readonly batch: number;
+  /** Run in seconds, to see that the bench works; the figures mean nothing. */
+  readonly smoke: boolean;
+}
+
+const positive = (text: string): number => {
+  const value = Number(text);
+  if (!(value > 0)) throw new InvalidArgumentError("must be a number over 0");
+  return value;
+};
+
+const BENCHES: readonly [string, string, (options: BenchOptions) => Promise<void>][] = [
+  ["relay", "CPU time a relayed packet, against the reference in C", benchRelay],
+  ["latency", "time through an idle beacon, against the reference in C", benchLatency],
+  ["memory", "resident memory with 500,000 nodes", benchMemory],
+  ["idle", "CPU time of a beacon with nothing to do", benchIdle],
+  ["allocation", "heap growth over 5 million relayed packets", benchAllocation],
+];
+
+const program = new Command("bench").description("Measures the beacon.").showHelpAfterError();
+for (const [name, description, run] of BENCHES) {
+  program
+    .command(name)
+    .description(description)
+    .option("--rounds <n>", "measurements of each contender, in turn", positive, 8)
+    .option("--seconds <n>", "length of one measurement", positive, 2)
+    .option("--batch <n>", "messages a receive call", positive, batchMaxDefault)
+    .option("--smoke", "a run of seconds, to see that it works", false)
+    .action((options: BenchOptions) =>
+      run(options.smoke ? { ...options, rounds: 1, seconds: 0.1 } : options),
+    );
+}
+await program.parseAsync();
+process.exit(0);
