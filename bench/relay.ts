@@ -3,7 +3,14 @@ import type { Stats } from "../src/beacon.ts";
 import { type Load, LoadGenerator } from "./load.ts";
 import type { BenchOptions } from "./main.ts";
 import { printMachine, showBar, showSpread, spreadOf } from "./report.ts";
-import { compileReference, cpuNs, pinGenerator, startBeacon, startReference } from "./targets.ts";
+import {
+  compileReference,
+  cpuNs,
+  pinGenerator,
+  startBeacon,
+  startReference,
+  type Target,
+} from "./targets.ts";
 
 type Contender = "beacon" | "beacon, offload" | "C" | "C, offload";
 
@@ -62,15 +69,19 @@ const COMPARISONS: readonly Comparison[] = [
   },
 ];
 
+/** What was measured of one contender, summed over its slices. */
 interface Measured {
-  readonly cpuNsPerPacket: number;
-  readonly packetsPerS: number;
-  /** Share of its core that the target used; at 1 it was the bottleneck. */
-  readonly busy: number;
-  /** Messages a receive call, of a beacon. */
-  readonly batch: number | undefined;
-  readonly lost: number;
+  cpuNs: number;
+  elapsedNs: number;
+  received: number;
+  lost: number;
 }
+
+/**
+ * The two contenders of a round run beside each other and are loaded in turn, in slices this long: short against the
+ * moods of a shared machine, long against the turn itself.
+ */
+const SLICE_NS = 100e6;
 
 export async function benchRelay({ rounds, seconds, batch }: BenchOptions): Promise<void> {
   printMachine();
@@ -80,72 +91,101 @@ export async function benchRelay({ rounds, seconds, batch }: BenchOptions): Prom
     console.log(`\n${title}`);
     const ratios: number[] = [];
     for (let round = 0; round < rounds; round++) {
-      // The order turns every round, so that neither always runs on a warmer machine.
+      // Fresh processes each round, and the order turns, so that neither always goes first.
       const order = round % 2 === 0 ? [subject, against] : [against, subject];
-      const measured = new Map<Contender, Measured>();
-      for (const contender of order) {
-        measured.set(contender, await measure(contender, load, reference, seconds, batch));
+      const contenders: Contestant[] = [];
+      try {
+        for (const name of order) contenders.push(await Contestant.start(name, load, reference, batch));
+        for (const contender of contenders) contender.warmUp(seconds / 2);
+        for (const contender of contenders) await contender.begin();
+        for (let elapsedNs = 0; elapsedNs < seconds * 1e9; elapsedNs += SLICE_NS) {
+          for (const contender of contenders) contender.slice();
+        }
+        const [a, b] = round % 2 === 0 ? contenders : contenders.toReversed();
+        const ratio = a!.cpuNsPerPacket / b!.cpuNsPerPacket;
+        ratios.push(inverse ? 1 / ratio : ratio);
+        console.log(
+          `  round ${round + 1}  ${await a!.show()};  ${await b!.show()};  ratio ${ratios.at(-1)!.toFixed(3)}`,
+        );
+      } finally {
+        for (const contender of contenders) await contender.stop();
       }
-      const a = measured.get(subject)!;
-      const b = measured.get(against)!;
-      const ratio = a.cpuNsPerPacket / b.cpuNsPerPacket;
-      ratios.push(inverse ? 1 / ratio : ratio);
-      console.log(
-        `  round ${round + 1}  ${show(subject, a)}  ${show(against, b)}  ratio ${ratios.at(-1)!.toFixed(3)}`,
-      );
     }
     const spread = spreadOf(ratios);
     console.log(`  ratio ${showSpread(spread, 3)}; ${showBar(spread.median, bar)}`);
   }
 }
 
-async function measure(
-  contender: Contender,
-  load: Load,
-  reference: string,
-  seconds: number,
-  batch: number,
-): Promise<Measured> {
-  const offload = contender.endsWith("offload");
-  const target = contender.startsWith("C")
-    ? await startReference(reference, { offload, batch })
-    : await startBeacon({ offload, batch });
-  const generator = new LoadGenerator(target.port, load);
-  try {
-    generator.register();
-    generator.run((seconds / 2) * 1e9); // to warm up: compiled code, caches, page tables
-    const statsBefore = await readBatches(target.http);
-    const cpuBefore = cpuNs(target.pid);
-    const { received, lost, elapsedNs } = generator.run(seconds * 1e9);
-    const usedNs = cpuNs(target.pid) - cpuBefore;
-    const statsAfter = await readBatches(target.http);
-    return {
-      cpuNsPerPacket: usedNs / received,
-      packetsPerS: received / (elapsedNs / 1e9),
-      busy: usedNs / elapsedNs,
-      batch:
-        statsBefore && statsAfter
-          ? (statsAfter.messages - statsBefore.messages) / (statsAfter.calls - statsBefore.calls)
-          : undefined,
-      lost,
-    };
-  } finally {
-    generator.close();
-    await target.stop();
+/** One contender of one round: its process and the load on it. */
+class Contestant {
+  readonly #measured: Measured = { cpuNs: 0, elapsedNs: 0, received: 0, lost: 0 };
+  readonly #generator: LoadGenerator;
+  #batchesBefore: Batches | undefined;
+
+  private constructor(
+    private readonly name: Contender,
+    private readonly target: Target,
+    load: Load,
+  ) {
+    this.#generator = new LoadGenerator(target.port, load);
+    this.#generator.register();
+  }
+
+  static async start(name: Contender, load: Load, reference: string, batch: number): Promise<Contestant> {
+    const options = { offload: name.endsWith("offload"), batch };
+    const isReference = name.startsWith("C");
+    const target = isReference ? await startReference(reference, options) : await startBeacon(options);
+    return new Contestant(name, target, load);
+  }
+
+  /** Compiled code, caches, page tables. */
+  warmUp(seconds: number): void {
+    this.#generator.run(seconds * 1e9);
+  }
+
+  async begin(): Promise<void> {
+    this.#batchesBefore = await readBatches(this.target.http);
+  }
+
+  slice(): void {
+    const cpuBefore = cpuNs(this.target.pid);
+    const { received, lost, elapsedNs } = this.#generator.run(SLICE_NS);
+    this.#measured.cpuNs += cpuNs(this.target.pid) - cpuBefore;
+    this.#measured.elapsedNs += elapsedNs;
+    this.#measured.received += received;
+    this.#measured.lost += lost;
+  }
+
+  get cpuNsPerPacket(): number {
+    return this.#measured.cpuNs / this.#measured.received;
+  }
+
+  /** CPU time a packet, rate, share of its core (at 100 % it was the bottleneck), messages a receive call. */
+  async show(): Promise<string> {
+    const { cpuNs, elapsedNs, received, lost } = this.#measured;
+    const before = this.#batchesBefore;
+    const after = await readBatches(this.target.http);
+    const batch =
+      before && after
+        ? `, batch ${((after.messages - before.messages) / (after.calls - before.calls)).toFixed(1)}`
+        : "";
+    return (
+      `${this.name}: ${this.cpuNsPerPacket.toFixed(0)} ns, ${((received / elapsedNs) * 1e6).toFixed(0)} k/s` +
+      ` at ${((cpuNs / elapsedNs) * 100).toFixed(0)} % of a core${batch}${lost === 0 ? "" : `, LOST ${lost}`}`
+    );
+  }
+
+  async stop(): Promise<void> {
+    this.#generator.close();
+    await this.target.stop();
   }
 }
 
-async function readBatches(http: string): Promise<{ messages: number; calls: number } | undefined> {
+type Batches = Stats["workers"][number]["receiveBatch"];
+
+/** @param http "" for a target that serves none */
+async function readBatches(http: string): Promise<Batches | undefined> {
   if (http === "") return undefined;
   const stats = (await (await fetch(new URL("api/stats", http))).json()) as Stats;
   return stats.workers[0]?.receiveBatch;
-}
-
-function show(name: Contender, m: Measured): string {
-  const batch = m.batch === undefined ? "" : `, batch ${m.batch.toFixed(1)}`;
-  const lost = m.lost === 0 ? "" : `, LOST ${m.lost}`;
-  return (
-    `${name}: ${m.cpuNsPerPacket.toFixed(0)} ns, ${(m.packetsPerS / 1000).toFixed(0)} k/s` +
-    ` at ${(m.busy * 100).toFixed(0)} % of a core${batch}${lost};`
-  );
 }
