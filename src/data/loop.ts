@@ -19,14 +19,9 @@ import {
 import { type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
 import { NodeTable } from "../shared/nodes.ts";
 import { PacketHandler, REPLY_BYTES } from "./packets.ts";
-import { Runs } from "./runs.ts";
+import { RUNS_MAX, Runs } from "./runs.ts";
 import { Sender } from "./sender.ts";
 
-/**
- * Runs that one send call takes. More would save little: the call's own cost is a hundredth of what 256 messages
- * cost. A batch that needs more is sent in parts.
- */
-const RUNS_MAX = 256;
 /** Receive calls that may fail in a row, with an error that may pass, before the worker gives up. */
 const RECEIVE_ERRORS_MAX = 1000;
 

@@ -18,8 +18,15 @@ export const REPLY = 1;
 /** Slot of a run that belongs to no node: a reply. */
 export const NO_SLOT = -1;
 
-/** Entries of the map from slot to newest run; a power of two, several times the runs of a batch. */
-const MAP_ENTRIES = 4096;
+/**
+ * Most runs of a batch, and so messages of a send call: more would save little, the call's own cost is a hundredth of what
+ * 256 messages cost. A batch that needs more is sent in parts.
+ */
+export const RUNS_MAX = 256;
+if (RUNS_MAX > 256) throw new Error("a run's number must fit into a byte of the map");
+
+/** Entries of the map from slot to newest run; a power of two, several times the runs of a batch. 1 KiB: it stays cached. */
+const MAP_ENTRIES = 1024;
 const MAP_SHIFT = 32 - Math.log2(MAP_ENTRIES);
 
 /** The runs of one batch, in the order in which they leave. */
@@ -37,13 +44,14 @@ export class Runs {
   /** Largest packet that may join; 0 once the run is closed. */
   readonly joinBytesMax: Int32Array;
 
-  // Slot → newest run. An entry counts only if it was written in this batch; one slot may push out another,
-  // which then merely starts a new run.
-  readonly #mapBatch = new Int32Array(MAP_ENTRIES);
-  readonly #mapRun = new Int32Array(MAP_ENTRIES);
-  #batch = 1;
+  // Slot → newest run. Nothing in it is ever cleared: an entry counts if the run that it names is of this batch and goes to
+  // this slot, and then it is the newest, as a newer one would have taken its place. One slot may push out another, which
+  // then merely starts a new run.
+  readonly #map = new Uint8Array(MAP_ENTRIES);
 
+  /** @param capacity runs of a batch, 1 to RUNS_MAX */
   constructor(readonly capacity: number) {
+    if (capacity < 1 || capacity > RUNS_MAX) throw new RangeError(`capacity must be 1..${RUNS_MAX}`);
     this.slot = new Int32Array(capacity);
     this.version = new Int32Array(capacity);
     this.flags = new Int32Array(capacity);
@@ -57,14 +65,12 @@ export class Runs {
   /** Forgets all runs. */
   clear(): void {
     this.count = 0;
-    this.#batch = (this.#batch + 1) | 0;
   }
 
   /** @returns the newest run to this slot while its entry had this version, or -1 */
   newest(slot: number, version: number): number {
-    const entry = Math.imul(slot, 0x9e37_79b1) >>> MAP_SHIFT;
-    if (this.#mapBatch[entry] !== this.#batch) return -1;
-    const run = this.#mapRun[entry]!;
+    const run = this.#map[mapIndex(slot)]!;
+    if (run >= this.count) return -1;
     return this.slot[run] === slot && this.version[run] === version ? run : -1;
   }
 
@@ -82,7 +88,7 @@ export class Runs {
 
   /**
    * Starts a run with one packet. The caller has seen to it that `count` < `capacity`.
-   * @param mergeBytesMax largest packet that may be merged with others to this destination
+   * @param mergeBytesMax largest packet that may be merged with others to this destination, 0 for none
    * @returns the run
    */
   start(
@@ -102,11 +108,12 @@ export class Runs {
     this.bytes[run] = packetBytes;
     this.segmentBytes[run] = packetBytes;
     this.joinBytesMax[run] = packetBytes <= mergeBytesMax ? packetBytes : 0;
-    if (slot !== NO_SLOT) {
-      const entry = Math.imul(slot, 0x9e37_79b1) >>> MAP_SHIFT;
-      this.#mapBatch[entry] = this.#batch;
-      this.#mapRun[entry] = run;
-    }
+    if (mergeBytesMax > 0) this.#map[mapIndex(slot)] = run;
     return run;
   }
+}
+
+/** Fibonacci hashing: slots are multiples of 16, which a plain mask would lump together. */
+function mapIndex(slot: number): number {
+  return Math.imul(slot, 0x9e37_79b1) >>> MAP_SHIFT;
 }
