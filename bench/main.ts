@@ -1,6 +1,6 @@
 /** The benches: `bun run bench <name>`. All load stays on the loopback interface and ends by itself. */
 import { Command, InvalidArgumentError } from "commander";
-import { batchMaxDefault } from "../src/config.ts";
+import { BATCH_MAX_DEFAULT } from "../src/config.ts";
 import { benchAllocation } from "./allocation.ts";
 import { benchIdle } from "./idle.ts";
 import { benchLatency } from "./latency.ts";
@@ -38,7 +38,7 @@ for (const [name, description, run] of BENCHES) {
     .description(description)
     .option("--rounds <n>", "measurements of each contender, in turn", positive, 8)
     .option("--seconds <n>", "length of one measurement", positive, 2)
-    .option("--batch <n>", "messages a receive call", positive, batchMaxDefault)
+    .option("--batch <n>", "messages a receive call", positive, BATCH_MAX_DEFAULT)
     .option("--smoke", "a run of seconds, to see that it works", false)
     .action((options: BenchOptions) =>
       run(options.smoke ? { ...options, rounds: 1, seconds: 0.1 } : options),

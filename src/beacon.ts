@@ -217,7 +217,7 @@ export class Beacon {
   #fail(worker: number, error: Error): void {
     const reason = new Error(`worker ${worker} keeps dying: ${error.message}`, { cause: error });
     this.#healthy = false;
-    this.#log.fatal({ worker, err: error }, "worker keeps dying; the beacon ends");
+    this.#log.error({ worker, err: error }, "worker died and is not replaced again");
     this.#settleClosed.reject(reason);
     void this.close();
   }

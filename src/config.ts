@@ -16,7 +16,7 @@ import {
 } from "./config/settings.ts";
 import { ConfigError, quoted, shown, withReason } from "./config/units.ts";
 
-export { batchMaxDefault, type Config, type LogFormat, type LogLevel } from "./config/settings.ts";
+export { BATCH_MAX_DEFAULT, type Config, type LogFormat, type LogLevel } from "./config/settings.ts";
 export { ConfigError, type HostPort, parseHostPort } from "./config/units.ts";
 
 /** What the command line asks for: to run, or to print a text that ends in a newline and exit with 0. */
@@ -24,9 +24,9 @@ export type CommandLine =
   | { readonly kind: "run"; readonly config: Config }
   | { readonly kind: "print"; readonly text: string };
 
-const helpColumns = 100;
+const HELP_COLUMNS = 100;
 
-const helpEnding = `
+const HELP_ENDING = `
 One dash or two, a space or "=": -addr :9001 and --addr=:9001 are the same.
 Flags outrank the environment, which outranks the config file, which outranks the defaults.
 The config file is one JSON object; its keys are the flags without dashes: {"max-nodes": 100000}.
@@ -110,7 +110,7 @@ function createProgram(version: string, print: (text: string) => void): Command 
     .configureOutput({
       writeOut: print,
       writeErr: () => {},
-      getOutHelpWidth: () => helpColumns,
+      getOutHelpWidth: () => HELP_COLUMNS,
       getOutHasColors: () => false,
     });
   for (const group of settingGroups) {
@@ -126,7 +126,7 @@ function createProgram(version: string, print: (text: string) => void): Command 
     .addOption(new Option("--config <path>", "JSON file with any of the above.\n(env: BEACON_CONFIG)"))
     .version(`pilot-beacon ${version}`, "--version", "Print the version and exit.")
     .helpOption("-h, --help", "Print this text and exit.")
-    .addHelpText("after", helpEnding);
+    .addHelpText("after", HELP_ENDING);
 }
 
 /**

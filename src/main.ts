@@ -27,7 +27,14 @@ if (commandLine.kind === "print") {
 const { config } = commandLine;
 const log = createLogger({ level: config.logLevel, format: config.logFormat });
 const beacon = new Beacon(config, log);
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void beacon.close());
+let asked = false;
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.on(signal, () => {
+    if (asked) process.exit(EXIT_FAILED); // asked twice: whoever asks does not want to wait
+    asked = true;
+    void beacon.close();
+  });
+}
 try {
   await beacon.listen();
   await beacon.closed;

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { envName, settings } from "../src/config/settings.ts";
 import {
-  batchMaxDefault,
+  BATCH_MAX_DEFAULT,
   type Config,
   ConfigError,
   defaultConfig,
@@ -242,7 +242,7 @@ describe("defaults", () => {
       nodeTtlMs: 600_000,
       offload: true,
       steering: true,
-      batchMax: batchMaxDefault,
+      batchMax: BATCH_MAX_DEFAULT,
       recvBufferBytes: 4_194_304,
       sendBufferBytes: 4_194_304,
     });

@@ -3,7 +3,7 @@ import { closeSync, openSync, readSync } from "node:fs";
 import { ConfigError, quoted, shown } from "./units.ts";
 
 /** Options are a page at most; the bound keeps a wrong path (a log, a device) from filling the memory. */
-const configFileBytesMax = 1024 * 1024;
+const CONFIG_FILE_BYTES_MAX = 1024 * 1024;
 
 /** The object that the file holds. Throws a ConfigError that names the file. */
 export function readJsonObject(path: string): Record<string, unknown> {
@@ -43,7 +43,7 @@ export function jsonShown(value: unknown): string {
 
 /** Reads in steps instead of trusting the size, which is 0 for a pipe or /dev/stdin and for all of /proc. */
 function readBounded(path: string): Uint8Array {
-  const buffer = new Uint8Array(configFileBytesMax + 1);
+  const buffer = new Uint8Array(CONFIG_FILE_BYTES_MAX + 1);
   const fd = openSync(path, "r");
   try {
     let length = 0;
@@ -55,5 +55,5 @@ function readBounded(path: string): Uint8Array {
   } finally {
     closeSync(fd);
   }
-  throw new ConfigError(`${shown(path)}: the config file is larger than ${configFileBytesMax} bytes`);
+  throw new ConfigError(`${shown(path)}: the config file is larger than ${CONFIG_FILE_BYTES_MAX} bytes`);
 }

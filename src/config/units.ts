@@ -10,7 +10,7 @@ export class ConfigError extends Error {
 }
 
 /** Long enough for any sensible path or address, short enough for one line of a terminal or a journal. */
-const shownCharsMax = 100;
+const SHOWN_CHARS_MAX = 100;
 
 const unitMs = new Map([
   ["h", 3_600_000],
@@ -42,12 +42,12 @@ export function shown(text: string): string {
  * JSON leaves DEL, C1 controls, bidirectional marks and U+2028 as they are.
  */
 export function quoted(text: string): string {
-  const json = JSON.stringify(text.slice(0, 2 * shownCharsMax));
+  const json = JSON.stringify(text.slice(0, 2 * SHOWN_CHARS_MAX));
   return cut(json.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${char.codePointAt(0)!.toString(16)}}`));
 }
 
 function cut(text: string): string {
-  return text.length > shownCharsMax ? `${text.slice(0, shownCharsMax - 1)}…` : text;
+  return text.length > SHOWN_CHARS_MAX ? `${text.slice(0, SHOWN_CHARS_MAX - 1)}…` : text;
 }
 
 /**

@@ -18,12 +18,8 @@ export type HttpServer = Bun.Server<undefined>;
 
 /** @throws Error of Bun.serve, with `code` EADDRINUSE, EACCES, EADDRNOTAVAIL … when the address cannot be had */
 export function serveHttp(address: HostPort, beacon: Observed): HttpServer {
-  // One reading of the numbers serves the whole scrape: all metrics of one answer agree.
-  let reading: Stats | undefined;
-  const metrics = createMetrics(() => {
-    reading ??= beacon.stats();
-    return reading;
-  });
+  let reading: Stats;
+  const metrics = createMetrics(() => reading);
   const get = (handler: () => Response | Promise<Response>) => ({ GET: handler });
   return Bun.serve({
     ...(address.host === "" ? {} : { hostname: address.host }),
@@ -37,7 +33,7 @@ export function serveHttp(address: HostPort, beacon: Observed): HttpServer {
         return reason === undefined ? text(200, "ready") : text(503, reason);
       }),
       "/metrics": get(async () => {
-        reading = undefined;
+        reading = beacon.stats(); // one reading serves the whole scrape
         const body = await metrics.metrics();
         return new Response(body, { headers: { "content-type": metrics.contentType } });
       }),

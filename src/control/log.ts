@@ -21,16 +21,16 @@ export interface LoggerOptions {
   readonly destination?: LineWriter;
 }
 
-const stdoutFd = 1;
+const STDOUT_FD = 1;
 
 /** How long a line may hold up the main thread when the reader of a non-blocking pipe does not keep up. */
-const stallMsMax = 100;
+const STALL_MS_MAX = 100;
 
 /** A pino logger. When stdout loses its reader, or the disk under it fills, lines are lost and nothing else. */
 export function createLogger(options: LoggerOptions): Logger {
   const { level, format } = options;
   const lines = options.destination ?? createLineWriter(writeToStdout);
-  const colorize = options.destination === undefined && isatty(stdoutFd) && !process.env["NO_COLOR"];
+  const colorize = options.destination === undefined && isatty(STDOUT_FD) && !process.env["NO_COLOR"];
   return pino(
     {
       level,
@@ -53,7 +53,7 @@ export function createLineWriter(writeSome: (bytes: Uint8Array) => number): Line
     write(line) {
       if (readerGone) return;
       let rest: Uint8Array = Buffer.from(line);
-      let waitsLeft = stalled ? 0 : stallMsMax;
+      let waitsLeft = stalled ? 0 : STALL_MS_MAX;
       while (rest.length > 0) {
         try {
           rest = rest.subarray(writeSome(rest));
@@ -75,7 +75,7 @@ export function createLineWriter(writeSome: (bytes: Uint8Array) => number): Line
 }
 
 function writeToStdout(bytes: Uint8Array): number {
-  return writeSync(stdoutFd, bytes);
+  return writeSync(STDOUT_FD, bytes);
 }
 
 /** pino-pretty as a function, not as its stream: that hands lines on later, after the process may have gone. */

@@ -129,7 +129,7 @@ class ReadyMadeHistogram extends Histogram<"worker"> {
   }
 }
 
-/** @param read called for each metric of each scrape */
+/** @param read yields the numbers to show; called for each metric of a scrape */
 export function createMetrics(read: () => Stats): Registry {
   const registry = new Registry();
   const registers = [registry];

@@ -12,6 +12,9 @@ import type { NodeTable } from "../shared/nodes.ts";
 const RESTARTS_MAX = 5;
 const RESTARTS_WINDOW_MS = 60_000;
 
+/** A worker leaves its loop within a batch; one that has not by now never will by itself. */
+const STOP_MS_MAX = 2000;
+
 export interface SupervisorEvents {
   /** A worker died and is being replaced. */
   restarted(worker: number, error: Error): void;
@@ -66,7 +69,9 @@ export class Supervisor {
     Atomics.store(this.memory.words, STOPPING, 1);
     for (const socket of this.sockets) socket.stopReceiving();
     const threads = this.#places.flatMap(({ thread }) => thread ?? []);
+    const late = setTimeout(() => threads.forEach((thread) => void thread.terminate()), STOP_MS_MAX);
     await Promise.all(threads.map((thread) => new Promise((exit) => thread.once("exit", exit))));
+    clearTimeout(late);
   }
 
   /** Whether worker's thread is alive. */
