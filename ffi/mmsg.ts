@@ -115,7 +115,7 @@ export class ReceiveBatch {
   #count: number;
 
   /**
-   * @param packets from allocatePacketMemory for the same number of messages
+   * @param packets from allocatePacketMemory for the same number of messages; held, as the kernel knows its address
    * @param withOffload whether to ask for control messages, by which UDP_GRO tells the segment size
    */
   constructor(
@@ -123,7 +123,7 @@ export class ReceiveBatch {
     private readonly fd: number,
     family: Family,
     private readonly messages: number,
-    packets: FixedMemory,
+    readonly packets: FixedMemory,
     withOffload: boolean,
   ) {
     if (messages < 1 || messages > MESSAGES_MAX) throw new RangeError(`messages must be 1..${MESSAGES_MAX}`);
@@ -253,14 +253,14 @@ export class SendBatch {
 
   /**
    * @param messages 1 to MESSAGES_MAX
-   * @param packets the memory that all pieces lie in
+   * @param packets the memory that all pieces lie in; held, as the kernel knows its address
    */
   constructor(
     private readonly calls: PacketCalls,
     private readonly fd: number,
     private readonly family: Family,
     readonly messages: number,
-    packets: FixedMemory,
+    readonly packets: FixedMemory,
   ) {
     if (messages < 1 || messages > MESSAGES_MAX) throw new RangeError(`messages must be 1..${MESSAGES_MAX}`);
     const perMessage =

@@ -46,7 +46,10 @@ export class UdpSocket {
   /** @throws SyscallError socket: EAFNOSUPPORT where the kernel has no IPv6, EMFILE, ENFILE, EPERM */
   static open(family: Family): UdpSocket {
     const fd = libc.socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) throw new SyscallError(`socket ${familyName(family)}`, errno());
+    if (fd < 0) {
+      const failure = errno();
+      throw new SyscallError(`socket ${familyName(family)}`, failure);
+    }
     return new UdpSocket(fd, family);
   }
 
@@ -58,7 +61,8 @@ export class UdpSocket {
     const name = new Int32Array(new ArrayBuffer(NAME_WORDS * 4));
     nameFromEndpoint(this.family, endpointOf(address, port), 0, name, 0);
     if (libc.bind(this.fd, name, nameBytes(this.family)) < 0) {
-      throw new SyscallError(`bind ${hostPort(address, port)}`, errno());
+      const failure = errno();
+      throw new SyscallError(`bind ${hostPort(address, port)}`, failure);
     }
   }
 
@@ -106,9 +110,10 @@ export class UdpSocket {
   #setTimeout(option: number, timeoutMs: number, optionName: string): void {
     const timeval = new BigInt64Array(new ArrayBuffer(TIMEVAL_BYTES));
     timeval[0] = BigInt(Math.floor(timeoutMs / 1000));
-    timeval[1] = BigInt((timeoutMs % 1000) * 1000);
+    timeval[1] = BigInt(Math.floor((timeoutMs % 1000) * 1000));
     if (libc.setsockopt(this.fd, SOL_SOCKET, option, timeval, TIMEVAL_BYTES) < 0) {
-      throw new SyscallError(`setsockopt ${optionName}`, errno());
+      const failure = errno();
+      throw new SyscallError(`setsockopt ${optionName}`, failure);
     }
   }
 
@@ -166,7 +171,8 @@ export class UdpSocket {
     const word = new Int32Array(new ArrayBuffer(4));
     word[0] = value;
     if (libc.setsockopt(this.fd, level, option, word, 4) < 0) {
-      throw new SyscallError(`setsockopt ${optionName}`, errno());
+      const failure = errno();
+      throw new SyscallError(`setsockopt ${optionName}`, failure);
     }
   }
 
@@ -175,7 +181,8 @@ export class UdpSocket {
     const length = new Int32Array(new ArrayBuffer(4));
     length[0] = 4;
     if (libc.getsockopt(this.fd, level, option, word, length) < 0) {
-      throw new SyscallError(`getsockopt ${optionName}`, errno());
+      const failure = errno();
+      throw new SyscallError(`getsockopt ${optionName}`, failure);
     }
     return word[0]!;
   }

@@ -4,7 +4,7 @@
  *   process words   64 bytes             what the main thread tells all workers, and they tell it
  *   worker words    64 bytes a worker    what one worker tells the main thread
  *   counters        a row a worker       floats, see counters.ts
- *   shards          64 bytes a shard     lock and node count; shard i belongs with worker i
+ *   shards          64 bytes a shard     lock and counts; shard i belongs with worker i
  *   slots           64 bytes a slot      one node, one cache line, see nodes.ts
  *
  * Everything starts on a cache line and starts as zero.
@@ -46,6 +46,8 @@ export const LAST_UNKNOWN_TARGET = 0;
 /** Who holds the shard's lock: 0 nobody, 1 the main thread, 2 + i worker i. */
 export const SHARD_LOCK = 0;
 export const SHARD_NODES = 1;
+/** +1 when a removal begins and +1 when it is done: while it is odd, or if it changed, a search may have missed a node. */
+export const SHARD_REMOVALS = 2;
 
 export const SLOT_WORDS = LINE_WORDS;
 

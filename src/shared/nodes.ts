@@ -1,32 +1,42 @@
 /**
  * The node table: node id → endpoint, in shared memory, read by every thread and written by every thread.
  *
- * Each shard is an open-addressed table with linear probing. A node keeps its slot for life: removing one leaves
- * a tombstone, never moves another. A slot is one cache line:
+ * Each shard is an open-addressed table with linear probing: a node is found with about one cache miss, as the slots of one
+ * search lie side by side. A slot is one cache line:
  *
  *   word 0       node id, 0 while vacant
  *   word 1       version: +1 with every change of endpoint; its lowest bit names the copy in force
- *   word 2       clock second of the last refresh; of a vacant slot: 0 if no search need look further, else not
+ *   word 2       clock second of the last refresh
  *   word 3       largest packet that the path to this endpoint lets us merge, 0 while no limit is known
  *   words 4-9    endpoint, copy 0, with the node's flags in the free half of its first word
  *   words 10-15  endpoint, copy 1
  *
- * A writer holds the shard's lock, fills the copy that is not in force, and brings it in force with one store. So
- * a reader needs no lock and never waits: it reads the copy in force and then asks whether it still is. And a
- * writer that dies at any instruction leaves nothing to repair but its lock.
+ * A writer holds the shard's lock, fills the copy that is not in force, and brings it in force with one store; a new node
+ * appears with one store, too. So a reader needs no lock and never waits: it reads the copy in force and then asks whether it
+ * still is. And a writer that dies at any instruction leaves a whole table, and its lock.
+ *
+ * Removing a node closes the gap: nodes behind it that would no longer be found move up (Knuth, TAOCP 6.4, algorithm R). Only
+ * the main thread removes, whose death is the process's. Tombstones in place of gaps were tried: after some turnovers of
+ * a full table every vacant slot is one, and a search for an absent node walks hundreds.
+ *
+ * Node ids are taken signed or unsigned, and held signed, as Int32Array has them.
  */
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import { nodeHash, shardOfHash, slotOfHash } from "./hash.ts";
-import { HASH_SECRET, SHARD_LOCK, SHARD_NODES, type SharedMemory, SLOT_WORDS } from "./memory.ts";
+import {
+  HASH_SECRET,
+  SHARD_LOCK,
+  SHARD_NODES,
+  SHARD_REMOVALS,
+  type SharedMemory,
+  SLOT_WORDS,
+} from "./memory.ts";
 
 const ID = 0;
 const VERSION = 1;
 const SEEN_S = 2;
 const MERGE_LIMIT = 3;
 const COPIES = 4;
-/** `SEEN_S` of a slot whose node was removed while a search may have to pass it. */
-const TOMBSTONE = -1;
-
 /** Node flag: the node asked for RelayDeliverDest in place of RelayDeliver. */
 export const WANTS_DEST = 1;
 
@@ -35,6 +45,8 @@ export const WANTS_DEST = 1;
  * shard so full that it must refuse.
  */
 const PROBES_MAX = 512;
+/** Searches for a node that is not found while a removal may have moved it. */
+const FINDS_MAX = 4;
 /** A reader tries again when a writer changed the entry twice within the few nanoseconds of the read. */
 const READS_MAX = 16;
 /** Tries of the lock without a pause: some 10 µs, far longer than a writer holds it while it runs. */
@@ -76,18 +88,32 @@ export class NodeTable {
     this.#slotsPerShard = memory.slotsPerShard;
   }
 
-  /** @returns the slot of a node, for the methods below, or -1 */
+  /** @returns the slot of a node, for the methods below, or -1. Use it at once: a removal may move the node. */
   find(nodeId: number): number {
-    if (nodeId === 0) return -1;
     const words = this.#words;
-    const hash = nodeHash(nodeId, this.#secret);
-    const first = this.#firstSlot(shardOfHash(hash, this.#shards));
+    const id = nodeId | 0;
+    if (id === 0) return -1;
+    const hash = nodeHash(id, this.#secret);
+    const shard = shardOfHash(hash, this.#shards);
+    const removals = this.memory.shardWords(shard) + SHARD_REMOVALS;
+    for (let attempt = 0; attempt < FINDS_MAX; attempt++) {
+      const removalsBefore = Atomics.load(words, removals);
+      const slot = this.#search(id, hash, shard);
+      if (slot >= 0 && words[slot + ID] === id) return slot;
+      if ((removalsBefore & 1) === 0 && Atomics.load(words, removals) === removalsBefore) return -1;
+    }
+    return -1;
+  }
+
+  /** @returns the slot that holds the node, or else the vacant one that ends the search for it, or -1 for neither */
+  #search(id: number, hash: number, shard: number): number {
+    const words = this.#words;
+    const first = this.#firstSlot(shard);
     const end = first + this.#slotsPerShard * SLOT_WORDS;
     let slot = first + slotOfHash(hash, this.#slotsPerShard) * SLOT_WORDS;
     for (let probe = 0; probe < PROBES_MAX; probe++) {
-      const id = words[slot + ID]!;
-      if (id === nodeId) return slot;
-      if (id === 0 && words[slot + SEEN_S] === 0) return -1;
+      const found = words[slot + ID]!;
+      if (found === id || found === 0) return slot;
       slot += SLOT_WORDS;
       if (slot === end) slot = first;
     }
@@ -111,7 +137,7 @@ export class NodeTable {
 
   /**
    * Copies the endpoint of `nodeId`, found at `slot`, to `out[outAt]`, with the node's flags in its first word.
-   * @returns the version that was read, or -1 if the node went away or its entry did not hold still
+   * @returns the version that was read, or -1 if the node is no longer there or its entry did not hold still
    */
   read(slot: number, nodeId: number, out: Int32Array, outAt: number): number {
     const words = this.#words;
@@ -125,7 +151,7 @@ export class NodeTable {
       out[outAt + 3] = Atomics.load(words, copy + 3);
       out[outAt + 4] = Atomics.load(words, copy + 4);
       out[outAt + 5] = Atomics.load(words, copy + 5);
-      if (Atomics.load(words, slot + ID) !== nodeId) return -1;
+      if (Atomics.load(words, slot + ID) !== (nodeId | 0)) return -1;
       if (Atomics.load(words, slot + VERSION) === version) return version;
     }
     return -1;
@@ -135,18 +161,21 @@ export class NodeTable {
    * Records that `nodeId` was heard from the endpoint at `endpoint[at]` at clock second `nowS`.
    * @param flags the node's flags, or -1 to leave them as they are
    * @returns REFRESHED, MOVED (endpoint or flags changed) or ADDED, or why not: NODE_LIMIT, SHARD_FULL, CONTENDED
+   * @throws RangeError for node id 0, which is nobody's
    */
   record(nodeId: number, endpoint: Int32Array, at: number, flags: number, nowS: number): number {
-    const hash = nodeHash(nodeId, this.#secret);
+    const id = nodeId | 0;
+    if (id === 0) throw new RangeError("node id 0 cannot be recorded");
+    const hash = nodeHash(id, this.#secret);
     const shard = shardOfHash(hash, this.#shards);
     if (!this.#lock(shard)) return CONTENDED;
-    const result = this.#recordLocked(nodeId, hash, shard, endpoint, at, flags, nowS);
+    const result = this.#recordLocked(id, hash, shard, endpoint, at, flags, nowS);
     this.#unlock(shard);
     return result;
   }
 
   #recordLocked(
-    nodeId: number,
+    id: number,
     hash: number,
     shard: number,
     endpoint: Int32Array,
@@ -155,32 +184,16 @@ export class NodeTable {
     nowS: number,
   ): number {
     const words = this.#words;
-    const first = this.#firstSlot(shard);
-    const end = first + this.#slotsPerShard * SLOT_WORDS;
-    let slot = first + slotOfHash(hash, this.#slotsPerShard) * SLOT_WORDS;
-    let vacant = -1;
-    for (let probe = 0; probe < PROBES_MAX; probe++) {
-      const id = words[slot + ID]!;
-      if (id === nodeId) {
-        words[slot + SEEN_S] = nowS;
-        words[slot + MERGE_LIMIT] = 0;
-        return this.#moveLocked(slot, endpoint, at, flags) ? MOVED : REFRESHED;
-      }
-      if (id === 0) {
-        if (vacant < 0) vacant = slot;
-        if (words[slot + SEEN_S] === 0) break;
-      }
-      slot += SLOT_WORDS;
-      if (slot === end) slot = first;
-    }
-    if (vacant < 0) return SHARD_FULL;
-    if (this.size() >= this.memory.shape.nodesMax) return NODE_LIMIT;
-    const shardWords = this.memory.shardWords(shard);
-    this.#publishLocked(vacant, endpoint, at, Math.max(flags, 0));
-    words[vacant + SEEN_S] = nowS;
-    words[vacant + MERGE_LIMIT] = 0;
-    Atomics.store(words, vacant + ID, nodeId);
-    Atomics.add(words, shardWords + SHARD_NODES, 1);
+    const slot = this.#search(id, hash, shard);
+    if (slot < 0) return SHARD_FULL;
+    const isNew = words[slot + ID] === 0;
+    if (isNew && this.size() >= this.memory.shape.nodesMax) return NODE_LIMIT;
+    words[slot + SEEN_S] = nowS;
+    words[slot + MERGE_LIMIT] = 0;
+    if (!isNew) return this.#moveLocked(slot, endpoint, at, flags) ? MOVED : REFRESHED;
+    this.#publishLocked(slot, endpoint, at, Math.max(flags, 0));
+    Atomics.store(words, slot + ID, id);
+    Atomics.add(words, this.memory.shardWords(shard) + SHARD_NODES, 1);
     return ADDED;
   }
 
@@ -234,11 +247,13 @@ export class NodeTable {
     const first = this.#firstSlot(shard);
     if (!this.#lock(shard)) return -1;
     let removed = 0;
-    for (let index = from; index < end; index++) {
+    for (let index = from; index < end; ) {
       const slot = first + index * SLOT_WORDS;
       if (words[slot + ID] !== 0 && words[slot + SEEN_S]! < beforeS) {
-        this.#removeLocked(first, index);
+        this.#removeLocked(shard, slot); // and look at the slot again: another node may have moved into it
         removed++;
+      } else {
+        index++;
       }
     }
     if (removed > 0) Atomics.sub(words, this.memory.shardWords(shard) + SHARD_NODES, removed);
@@ -246,21 +261,42 @@ export class NodeTable {
     return removed;
   }
 
-  #removeLocked(first: number, index: number): void {
+  #removeLocked(shard: number, removed: number): void {
     const words = this.#words;
+    const first = this.#firstSlot(shard);
     const slots = this.#slotsPerShard;
-    const slotAt = (i: number) => first + ((i + slots) % slots) * SLOT_WORDS;
-    const slot = slotAt(index);
-    words[slot + SEEN_S] = TOMBSTONE;
-    Atomics.store(words, slot + ID, 0);
-    const next = slotAt(index + 1);
-    if (words[next + ID] !== 0 || words[next + SEEN_S] !== 0) return;
-    // Nothing follows, so no search needs to pass this tombstone, nor any just before it.
-    for (let back = 0; back < PROBES_MAX; back++) {
-      const previous = slotAt(index - back);
-      if (words[previous + ID] !== 0 || words[previous + SEEN_S] !== TOMBSTONE) return;
-      Atomics.store(words, previous + SEEN_S, 0);
+    const end = first + slots * SLOT_WORDS;
+    const removals = this.memory.shardWords(shard) + SHARD_REMOVALS;
+    Atomics.add(words, removals, 1);
+    let gap = removed;
+    Atomics.store(words, gap + ID, 0);
+    for (let slot = next(gap); words[slot + ID] !== 0 && slot !== removed; slot = next(slot)) {
+      const hash = nodeHash(words[slot + ID]!, this.#secret);
+      const home = first + slotOfHash(hash, slots) * SLOT_WORDS;
+      if (distance(home, slot) < distance(gap, slot)) continue; // found without passing the gap
+      this.#moveUpLocked(slot, gap);
+      gap = slot;
     }
+    Atomics.add(words, removals, 1);
+
+    function next(slot: number): number {
+      return slot + SLOT_WORDS === end ? first : slot + SLOT_WORDS;
+    }
+    /** How far a search walks from one slot to another. */
+    function distance(from: number, to: number): number {
+      return to >= from ? to - from : to - from + slots * SLOT_WORDS;
+    }
+  }
+
+  /** Moves a node from its slot into a vacant one. For a moment it is in both, never in none. */
+  #moveUpLocked(slot: number, vacant: number): void {
+    const words = this.#words;
+    const copy = slot + COPIES + (words[slot + VERSION]! & 1) * ENDPOINT_WORDS;
+    this.#publishLocked(vacant, words, copy, words[copy]! & ~ENDPOINT_PORT_MASK);
+    words[vacant + SEEN_S] = words[slot + SEEN_S]!;
+    words[vacant + MERGE_LIMIT] = words[slot + MERGE_LIMIT]!;
+    Atomics.store(words, vacant + ID, words[slot + ID]!);
+    Atomics.store(words, slot + ID, 0);
   }
 
   /** Frees the locks that a dead thread left behind, and counts its shard's nodes anew. @returns how many */

@@ -1,0 +1,145 @@
+/** Which room may know which: the import directions of the sources. An import of a type counts like any other. */
+import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { dirname, join, normalize } from "node:path";
+import { Glob } from "bun";
+
+const ROOT = join(import.meta.dir, "..");
+
+/** Without comments. No source here has `//` or `/*` inside a string other than after a colon. */
+function withoutComments(source: string): string {
+  return source.replace(/\/\*[\s\S]*?\*\//g, "").replace(/(^|[^:])\/\/.*$/gm, "$1");
+}
+
+/** Where each import of a source leads: as it is written, and whether it is of types alone. */
+function importsIn(source: string): { path: string; typesOnly: boolean }[] {
+  const statements = /\b(?:import|export)\s+(type\s+)?(?:[\w*\s{},$]+?\s+from\s+)?["']([^"'\n]+)["']/g;
+  const calls = /\b(?:import|require)\s*\(\s*["']([^"'\n]+)["']/g;
+  const text = withoutComments(source);
+  return [
+    ...[...text.matchAll(statements)].map(([, types, path]) => ({
+      path: path!,
+      typesOnly: types !== undefined,
+    })),
+    ...[...text.matchAll(calls)].map(([, path]) => ({ path: path!, typesOnly: false })),
+  ];
+}
+
+interface Import {
+  readonly from: string;
+  /** A path from the root for what lies in this tree, else the package's name. */
+  readonly to: string;
+  readonly typesOnly: boolean;
+}
+
+const files = ["src", "ffi"].flatMap((folder) => [...new Glob(`${folder}/**/*.ts`).scanSync(ROOT)]).sort();
+const sources = new Map(files.map((file) => [file, readFileSync(join(ROOT, file), "utf8")]));
+const imports: Import[] = files.flatMap((from) =>
+  importsIn(sources.get(from)!).map(({ path, typesOnly }) => ({
+    from,
+    to: path.startsWith(".") ? normalize(join(dirname(from), path)) : path,
+    typesOnly,
+  })),
+);
+
+/** Imports from files that `from` matches, as lines for a failed comparison. */
+function importsFrom(from: RegExp, to: (path: string, one: Import) => boolean): string[] {
+  return imports
+    .filter((one) => from.test(one.from) && to(one.to, one))
+    .map((one) => `${one.from} → ${one.to}`);
+}
+
+const isConfig = (path: string): boolean => /^src\/config(\.ts|\/)/.test(path);
+const isTree = (path: string): boolean => /^(src|ffi)\//.test(path) || path.startsWith("..");
+
+describe("the reading of imports", () => {
+  test("sees every form", () => {
+    const source = `
+      import a from "./a.ts";
+      import { b, type C } from './b.ts';
+      import type { D } from "./d.ts";
+      import * as e from "./e.ts";
+      import f, { g } from "./f.ts";
+      import "./h.ts";
+      export { i } from "./i.ts";
+      export type { J } from "./j.ts";
+      export * from "./k.ts";
+      import {
+        l,
+        type M,
+      } from "./l.ts";
+      const n = await import("./n.ts");
+      // import "./comment.ts";
+      /* import "./comment.ts"; */
+    `;
+    const found = importsIn(source);
+    expect(found.map(({ path }) => path)).toEqual("abdefhijkln".split("").map((name) => `./${name}.ts`));
+    expect(found.filter(({ typesOnly }) => typesOnly).map(({ path }) => path)).toEqual(["./d.ts", "./j.ts"]);
+  });
+
+  test("misses none that Bun's own parser finds", () => {
+    const transpiler = new Bun.Transpiler({ loader: "ts" });
+    for (const [file, source] of sources) {
+      const found = importsIn(source).map(({ path }) => path);
+      for (const { path } of transpiler.scanImports(source.replace(/^#!.*/, "")))
+        expect([file, found]).toEqual([file, expect.arrayContaining([path])]);
+    }
+  });
+
+  test("finds the sources, and nothing that is not there", () => {
+    expect(files).toContain("src/data/loop.ts");
+    expect(files).toContain("ffi/mmsg.ts");
+    const missing = imports.filter(({ to }) => isTree(to) && !sources.has(to));
+    expect(missing).toEqual([]);
+  });
+});
+
+test("ffi knows nothing of beacons", () => {
+  expect(importsFrom(/^ffi\//, (to) => isTree(to) && !to.startsWith("ffi/"))).toEqual([]);
+});
+
+test("only ffi knows pointers", () => {
+  expect(importsFrom(/^src\//, (to) => to === "bun:ffi")).toEqual([]);
+});
+
+test("the data plane knows nothing of the control plane, the beacon and its configuration", () => {
+  const allowed = /^(ffi\/|src\/data\/|src\/shared\/|src\/protocol\.ts$|node:worker_threads$)/;
+  expect(importsFrom(/^src\/data\//, (to) => !allowed.test(to))).toEqual([]);
+});
+
+test("what both planes share rests on ffi and the protocol alone", () => {
+  const allowed = /^(ffi\/|src\/shared\/|src\/protocol\.ts$)/;
+  expect(importsFrom(/^src\/shared\//, (to) => !allowed.test(to))).toEqual([]);
+});
+
+test("the protocol rests on ffi alone", () => {
+  expect(importsFrom(/^src\/protocol\.ts$/, (to) => !to.startsWith("ffi/"))).toEqual([]);
+});
+
+test("the control plane meets the data plane at the worker's file", () => {
+  expect(
+    importsFrom(/^src\/control\//, (to) => to.startsWith("src/data/") && to !== "src/data/worker.ts"),
+  ).toEqual([]);
+});
+
+test("the control plane is handed its configuration: of that file it knows types", () => {
+  expect(importsFrom(/^src\/control\//, (to, { typesOnly }) => isConfig(to) && !typesOnly)).toEqual([]);
+  expect(importsFrom(/^src\/control\//, (to) => to === "src/beacon.ts" || to === "src/main.ts")).toEqual([]);
+});
+
+test("the configuration knows nothing of what is configured", () => {
+  expect(importsFrom(/^src\/config(\.ts$|\/)/, (to) => isTree(to) && !isConfig(to))).toEqual([]);
+});
+
+test("only the entry and the beacon read the configuration, and only its file the command line", () => {
+  const elsewhere = importsFrom(
+    /^(?!src\/(main|beacon|config)\.ts$|src\/config\/)/,
+    (to, { typesOnly }) => isConfig(to) && !typesOnly,
+  );
+  expect(elsewhere).toEqual([]);
+  expect(importsFrom(/^(?!src\/config\.ts$)/, (to) => to === "commander")).toEqual([]);
+});
+
+test("nobody imports the entry", () => {
+  expect(importsFrom(/./, (to) => to === "src/main.ts")).toEqual([]);
+});

@@ -1,0 +1,484 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, endpointOf } from "../../ffi/endpoint.ts";
+import { nodeHash, shardOfHash, slotOfHash } from "../../src/shared/hash.ts";
+import {
+  HASH_SECRET,
+  MAIN_THREAD_LOCK,
+  SHARD_LOCK,
+  SHARD_NODES,
+  SHARD_REMOVALS,
+  SharedMemory,
+  SLOT_WORDS,
+  workerLock,
+} from "../../src/shared/memory.ts";
+import {
+  ADDED,
+  CONTENDED,
+  MOVED,
+  NODE_LIMIT,
+  NodeTable,
+  REFRESHED,
+  SHARD_FULL,
+  WANTS_DEST,
+} from "../../src/shared/nodes.ts";
+import { anyEndpoint } from "../support/arbitraries.ts";
+
+const SECRET = 0x5ec2_e701;
+
+function table(workers: number, nodesMax: number): { memory: SharedMemory; nodes: NodeTable } {
+  const memory = new SharedMemory({ workers, nodesMax });
+  memory.words[HASH_SECRET] = SECRET;
+  return { memory, nodes: new NodeTable(memory, MAIN_THREAD_LOCK) };
+}
+
+/** Ids of `shard` whose search begins at one of `starts` slots, from slot `first` on. */
+function idsStartingAt(
+  memory: SharedMemory,
+  shard: number,
+  first: number,
+  starts: number,
+  count: number,
+): number[] {
+  const ids: number[] = [];
+  for (let id = 1; ids.length < count; id++) {
+    const hash = nodeHash(id, SECRET);
+    if (shardOfHash(hash, memory.shards) !== shard) continue;
+    const slot = slotOfHash(hash, memory.slotsPerShard);
+    if ((slot - first + memory.slotsPerShard) % memory.slotsPerShard < starts) ids.push(id);
+  }
+  return ids;
+}
+
+/** The endpoint in the table, or undefined. */
+function lookUp(
+  nodes: NodeTable,
+  nodeId: number,
+): { endpoint: Int32Array; flags: number; version: number } | undefined {
+  const slot = nodes.find(nodeId);
+  if (slot < 0) return undefined;
+  const endpoint = new Int32Array(ENDPOINT_WORDS);
+  const version = nodes.read(slot, nodeId, endpoint, 0);
+  if (version < 0) return undefined;
+  expect(nodes.version(slot)).toBe(version);
+  const flags = endpoint[0]! & ~ENDPOINT_PORT_MASK;
+  endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
+  return { endpoint, flags, version };
+}
+
+// Words of a slot, as the head of src/shared/nodes.ts lays it out.
+const ID = 0;
+const SEEN_S = 2;
+
+/** Removes one node, refreshed or not, and none that moves into its slot. */
+function remove(memory: SharedMemory, nodes: NodeTable, nodeId: number): void {
+  const slot = nodes.find(nodeId);
+  const index = (slot - memory.slotsAt) / SLOT_WORDS;
+  const shard = Math.floor(index / memory.slotsPerShard);
+  memory.words[slot + SEEN_S] = 0; // no refresh is at second 0
+  expect(nodes.expire(shard, index % memory.slotsPerShard, 1, 1)).toBe(1);
+}
+
+const HOME = endpointOf("192.0.2.1", 9001);
+const AWAY = endpointOf("2001:db8::1", 4000);
+
+describe("NodeTable", () => {
+  test("records, refreshes, moves, and its version says so", () => {
+    const { nodes } = table(1, 10);
+    expect(nodes.find(7)).toBe(-1);
+    expect(nodes.record(7, HOME, 0, 0, 1)).toBe(ADDED);
+    const slot = nodes.find(7);
+    const { version } = lookUp(nodes, 7)!;
+    expect(nodes.record(7, HOME, 0, 0, 2)).toBe(REFRESHED);
+    expect(nodes.record(7, HOME, 0, -1, 2)).toBe(REFRESHED);
+    expect(nodes.version(slot)).toBe(version);
+    expect(nodes.record(7, AWAY, 0, 0, 3)).toBe(MOVED);
+    const moved = nodes.version(slot);
+    expect(moved).not.toBe(version);
+    expect(nodes.record(7, AWAY, 0, WANTS_DEST, 3)).toBe(MOVED);
+    expect(nodes.version(slot)).not.toBe(moved);
+    expect(nodes.record(7, HOME, 0, -1, 3)).toBe(MOVED);
+    expect(lookUp(nodes, 7)).toMatchObject({ endpoint: HOME, flags: WANTS_DEST });
+    expect(nodes.find(7)).toBe(slot);
+    expect(nodes.size()).toBe(1);
+  });
+
+  test("takes an endpoint from the midst of an array and leaves the flags in its first word out", () => {
+    const { nodes } = table(1, 10);
+    const words = new Int32Array(20).fill(-1);
+    words.set(HOME, 5);
+    words[5] = words[5]! | WANTS_DEST;
+    nodes.record(7, words, 5, 0, 1);
+    expect(lookUp(nodes, 7)).toMatchObject({ endpoint: HOME, flags: 0 });
+    const out = new Int32Array(10).fill(99);
+    nodes.read(nodes.find(7), 7, out, 2);
+    expect([...out]).toEqual([99, 99, ...HOME, 99, 99]);
+  });
+
+  test("a version stays positive, so that it is never taken for a failed read", () => {
+    const { memory, nodes } = table(1, 10);
+    nodes.record(7, HOME, 0, 0, 1);
+    const slot = nodes.find(7);
+    memory.words[slot + 1] = 0x7fff_fffe; // word 1 is the version
+    for (const endpoint of [AWAY, HOME, AWAY, HOME]) {
+      const before = nodes.version(slot);
+      expect(nodes.record(7, endpoint, 0, 0, 1)).toBe(MOVED);
+      const found = lookUp(nodes, 7)!;
+      expect(found.endpoint).toEqual(endpoint);
+      expect(found.version).toBeGreaterThanOrEqual(0);
+      expect(found.version).not.toBe(before);
+    }
+  });
+
+  test("reads nothing for another node's id", () => {
+    const { memory, nodes } = table(1, 10);
+    nodes.record(7, HOME, 0, 0, 1);
+    const slot = nodes.find(7);
+    const out = new Int32Array(ENDPOINT_WORDS);
+    expect(nodes.read(slot, 8, out, 0)).toBe(-1);
+    remove(memory, nodes, 7);
+    expect(nodes.read(slot, 7, out, 0)).toBe(-1);
+  });
+
+  test("keeps a merge limit until the next refresh", () => {
+    const { nodes } = table(1, 10);
+    nodes.record(7, HOME, 0, 0, 1);
+    const slot = nodes.find(7);
+    expect(nodes.mergeLimit(slot)).toBe(0);
+    nodes.limitMerge(slot, 1199);
+    expect(nodes.mergeLimit(slot)).toBe(1199);
+    nodes.record(7, HOME, 0, 0, 2);
+    expect(nodes.mergeLimit(slot)).toBe(0);
+  });
+
+  test("never finds id 0, even among vacant slots", () => {
+    const { memory, nodes } = table(1, 10);
+    expect(nodes.find(0)).toBe(-1);
+    nodes.record(7, HOME, 0, 0, 1);
+    remove(memory, nodes, 7);
+    expect(nodes.find(0)).toBe(-1);
+    expect([...nodes.entries()]).toEqual([]);
+  });
+
+  test("holds the extreme ids apart, and shows them unsigned", () => {
+    const { nodes } = table(3, 10);
+    const ids = [1, -1, 0x7fff_ffff, -0x8000_0000];
+    for (const [i, id] of ids.entries()) {
+      expect(nodes.record(id, endpointOf("192.0.2.1", i + 1), 0, 0, 1)).toBe(ADDED);
+    }
+    for (const [i, id] of ids.entries()) {
+      expect(lookUp(nodes, id)?.endpoint).toEqual(endpointOf("192.0.2.1", i + 1));
+    }
+    expect([...nodes.entries()].map(({ nodeId }) => nodeId).sort((a, b) => a - b)).toEqual([
+      1, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff,
+    ]);
+  });
+
+  test("takes an id unsigned for the same node as signed", () => {
+    const { nodes } = table(1, 10);
+    nodes.record(-1, HOME, 0, 0, 1);
+    expect(nodes.find(0xffff_ffff)).toBe(nodes.find(-1));
+    expect(nodes.record(0xffff_ffff, HOME, 0, 0, 2)).toBe(REFRESHED);
+    expect(nodes.read(nodes.find(-1), 0xffff_ffff, new Int32Array(ENDPOINT_WORDS), 0)).toBeGreaterThan(0);
+  });
+
+  test("refuses id 0 and leaves no trace of it", () => {
+    const { memory, nodes } = table(1, 10);
+    const before = memory.words.slice();
+    expect(() => nodes.record(0, HOME, 0, 0, 1)).toThrow(RangeError);
+    expect(memory.words).toEqual(before);
+  });
+
+  test("refuses a new node at the limit, over all shards, but refreshes and moves the old", () => {
+    const { memory, nodes } = table(4, 10);
+    for (let id = 1; id <= 10; id++) expect(nodes.record(id, HOME, 0, 0, 1)).toBe(ADDED);
+    expect(nodes.record(11, HOME, 0, 0, 1)).toBe(NODE_LIMIT);
+    expect(nodes.find(11)).toBe(-1);
+    expect(nodes.record(3, HOME, 0, 0, 1)).toBe(REFRESHED);
+    expect(nodes.record(3, AWAY, 0, 0, 1)).toBe(MOVED);
+    remove(memory, nodes, 3);
+    expect(nodes.record(11, HOME, 0, 0, 1)).toBe(ADDED);
+    expect(nodes.record(3, HOME, 0, 0, 1)).toBe(NODE_LIMIT);
+    expect(nodes.size()).toBe(10);
+  });
+
+  test("refuses a node whose chain of slots is full, and takes it when one is free", () => {
+    const { memory, nodes } = table(1, 2000);
+    const ids = idsStartingAt(memory, 0, memory.slotsPerShard - 30, 1, 600);
+    const added: number[] = [];
+    let refused: number | undefined;
+    for (const id of ids) {
+      const result = nodes.record(id, HOME, 0, 0, 1);
+      if (result === ADDED) added.push(id);
+      else {
+        expect(result).toBe(SHARD_FULL);
+        refused ??= id;
+      }
+    }
+    expect(refused).toBeDefined();
+    expect(added.length).toBe(512);
+    expect(nodes.size()).toBe(added.length);
+    for (const id of added) expect(nodes.find(id)).toBeGreaterThanOrEqual(0);
+    expect(nodes.record(added[0]!, AWAY, 0, 0, 1)).toBe(MOVED);
+    expect(nodes.find(refused!)).toBe(-1);
+    remove(memory, nodes, added[100]!);
+    expect(nodes.record(refused!, HOME, 0, 0, 1)).toBe(ADDED);
+    expect(nodes.find(added[100]!)).toBe(-1);
+    for (const id of added) if (id !== added[100]) expect(nodes.find(id)).toBeGreaterThanOrEqual(0);
+  });
+
+  test("expires what was last refreshed before a second, in a range of one shard", () => {
+    const { nodes } = table(2, 100);
+    for (let id = 1; id <= 100; id++) nodes.record(id, HOME, 0, 0, id);
+    expect(nodes.shards).toBe(2);
+    const whole = nodes.slotsPerShard;
+    const inShard = (shard: number) =>
+      [...Array(100).keys()].map((i) => i + 1).filter((id) => shardOfHash(nodeHash(id, SECRET), 2) === shard);
+    expect(nodes.expire(0, 0, whole, 1)).toBe(0);
+    expect(nodes.expire(0, 0, whole, 51)).toBe(inShard(0).filter((id) => id < 51).length);
+    const left = [...inShard(0).filter((id) => id >= 51), ...inShard(1)].sort((a, b) => a - b);
+    expect([...nodes.entries()].map(({ nodeId }) => nodeId).sort((a, b) => a - b)).toEqual(left);
+    for (const { nodeId, seenS } of nodes.entries()) expect(seenS).toBe(nodeId);
+    // In pieces, the last of which reaches beyond the shard's end.
+    let removed = 0;
+    for (let from = 0; from < whole; from += 100) removed += nodes.expire(1, from, 100, 1000);
+    expect(removed).toBe(inShard(1).length);
+    expect(nodes.size()).toBe(inShard(0).filter((id) => id >= 51).length);
+  });
+});
+
+describe("NodeTable against a map", () => {
+  const SHARDS = 2;
+  const NODES_MAX = 24;
+  const { memory: probe } = table(SHARDS, NODES_MAX);
+  // Chains that share slots and pass the end of a shard, in both shards.
+  const ids = [
+    ...idsStartingAt(probe, 0, probe.slotsPerShard - 4, 6, 24),
+    ...idsStartingAt(probe, 1, probe.slotsPerShard - 2, 3, 12),
+  ];
+  const range = fc.record({
+    from: fc.constantFrom(0, 0, 1, 2, probe.slotsPerShard - 8),
+    count: fc.constantFrom(4, 8, probe.slotsPerShard),
+  });
+  const step = fc.oneof(
+    {
+      weight: 6,
+      arbitrary: fc.record({
+        kind: fc.constant("record" as const),
+        id: fc.constantFrom(...ids),
+        endpoint: anyEndpoint,
+        flags: fc.constantFrom(-1, 0, WANTS_DEST),
+      }),
+    },
+    {
+      weight: 2,
+      arbitrary: fc.record({ kind: fc.constant("refresh" as const), id: fc.constantFrom(...ids) }),
+    },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constant("expire" as const),
+        shard: fc.nat(SHARDS - 1),
+        range,
+        ageS: fc.integer({ min: 0, max: 20 }),
+      }),
+    },
+    {
+      weight: 3,
+      arbitrary: fc.record({ kind: fc.constant("remove" as const), id: fc.constantFrom(...ids) }),
+    },
+  );
+
+  interface Expected {
+    endpoint: Int32Array;
+    flags: number;
+    seenS: number;
+  }
+
+  test("any sequence of record, refresh, expire and remove", () => {
+    fc.assert(
+      fc.property(fc.array(step, { minLength: 1, maxLength: 80 }), (steps) => {
+        const { memory, nodes } = table(SHARDS, NODES_MAX);
+        const model = new Map<number, Expected>();
+        let nowS = 1;
+        const record = (id: number, endpoint: Int32Array, flags: number): void => {
+          const known = model.get(id);
+          const versionBefore = known && lookUp(nodes, id)!.version;
+          const result = nodes.record(id, endpoint, 0, flags, nowS);
+          if (known === undefined) {
+            expect(result).toBe(model.size < NODES_MAX ? ADDED : NODE_LIMIT);
+            if (result === NODE_LIMIT) return;
+            model.set(id, { endpoint, flags: Math.max(flags, 0), seenS: nowS });
+            return;
+          }
+          const newFlags = flags < 0 ? known.flags : flags;
+          const same = newFlags === known.flags && endpoint.every((word, i) => word === known.endpoint[i]);
+          expect(result).toBe(same ? REFRESHED : MOVED);
+          expect(lookUp(nodes, id)!.version === versionBefore).toBe(same);
+          model.set(id, { endpoint, flags: newFlags, seenS: nowS });
+        };
+        for (const action of steps) {
+          nowS++;
+          switch (action.kind) {
+            case "record":
+              record(action.id, action.endpoint, action.flags);
+              break;
+            case "refresh": {
+              const known = model.get(action.id);
+              if (known) record(action.id, known.endpoint, known.flags);
+              break;
+            }
+            case "expire": {
+              const first =
+                memory.slotsAt + (action.shard * memory.slotsPerShard + action.range.from) * SLOT_WORDS;
+              const shardEnd = memory.slotsAt + (action.shard + 1) * memory.slotsPerShard * SLOT_WORDS;
+              const end = Math.min(first + action.range.count * SLOT_WORDS, shardEnd);
+              const stale = [...model]
+                .filter(([, { seenS }]) => seenS < nowS - action.ageS)
+                .map(([id]) => id);
+              const inRange = stale.filter((id) => nodes.find(id) >= first && nodes.find(id) < end);
+              const { from, count } = action.range;
+              const removed = nodes.expire(action.shard, from, count, nowS - action.ageS);
+              // All stale ones that stood there, and perhaps such as moved up into the range.
+              for (const id of inRange) expect(nodes.find(id)).toBe(-1);
+              const gone = stale.filter((id) => nodes.find(id) < 0);
+              expect(removed).toBe(gone.length);
+              for (const id of gone) model.delete(id);
+              break;
+            }
+            case "remove":
+              if (model.delete(action.id)) remove(memory, nodes, action.id);
+              break;
+          }
+          expect(nodes.size()).toBe(model.size);
+          for (const id of ids) {
+            const expected = model.get(id);
+            if (expected === undefined) {
+              expect(nodes.find(id)).toBe(-1);
+            } else {
+              const { endpoint, flags } = expected;
+              expect(lookUp(nodes, id)).toMatchObject({ endpoint, flags });
+            }
+          }
+          const entries = new Map([...nodes.entries()].map((entry) => [entry.nodeId, entry]));
+          expect(entries.size).toBe(model.size);
+          for (const [id, { endpoint, flags, seenS }] of model) {
+            const wantsDest = (flags & WANTS_DEST) !== 0;
+            expect(entries.get(id)).toEqual({ nodeId: id, endpoint, seenS, wantsDest });
+          }
+        }
+      }),
+      { numRuns: 40 },
+    );
+  });
+});
+
+describe("NodeTable under churn", () => {
+  /** Slots that a search for `nodeId` looks at. */
+  function searchLength(memory: SharedMemory, nodeId: number): number {
+    const { words, slotsPerShard } = memory;
+    const hash = nodeHash(nodeId, SECRET);
+    const shard = shardOfHash(hash, memory.shards);
+    const start = slotOfHash(hash, slotsPerShard);
+    for (let looked = 1; ; looked++) {
+      const index = shard * slotsPerShard + ((start + looked - 1) % slotsPerShard);
+      const slot = memory.slotsAt + index * SLOT_WORDS;
+      const id = words[slot + ID];
+      if (id === nodeId || id === 0) return looked;
+      if (looked === slotsPerShard) return looked;
+    }
+  }
+
+  const mean = (values: readonly number[]): number =>
+    values.reduce((sum, value) => sum + value, 0) / values.length;
+
+  /**
+   * Fills a table to `load`, then replaces one node after another, each at a random place.
+   * @returns the mean search length for nodes that are there and for nodes that are not
+   */
+  function churn(load: number, replacements: number): { hits: number; misses: number } {
+    const NODES_MAX = 8192;
+    const { memory, nodes } = table(4, NODES_MAX);
+    const count = memory.slotsPerShard * memory.shards * load;
+    expect(count).toBeLessThanOrEqual(NODES_MAX);
+    const alive = Array.from({ length: count }, (_, i) => i + 1);
+    for (const id of alive) expect(nodes.record(id, HOME, 0, 0, 1)).toBe(ADDED);
+    let state = 1;
+    for (let step = 0; step < replacements; step++) {
+      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0; // Numerical Recipes' generator
+      const victim = Math.floor((state / 2 ** 32) * count);
+      remove(memory, nodes, alive[victim]!);
+      alive[victim] = count + 1 + step;
+      if (nodes.record(alive[victim], HOME, 0, 0, 1) !== ADDED) throw new Error(`no room at step ${step}`);
+    }
+    expect(nodes.size()).toBe(count);
+    const missing = Array.from({ length: count }, (_, i) => -1 - i);
+    return {
+      hits: mean(alive.map((id) => searchLength(memory, id))),
+      misses: mean(missing.map((id) => searchLength(memory, id))),
+    };
+  }
+
+  test("searches are as short as Knuth says before there was any", () => {
+    const { hits, misses } = churn(1 / 2, 0);
+    expect(hits).toBeLessThan(2); // 1.5 expected
+    expect(misses).toBeLessThan(3.5); // 2.5 expected
+  });
+
+  test("searches stay so at half of the slots, a hundred turnovers later", () => {
+    const { hits, misses } = churn(1 / 2, 100 * 8192);
+    expect(hits).toBeLessThan(2);
+    expect(misses).toBeLessThan(3.5);
+  }, 60_000);
+});
+
+describe("locks", () => {
+  test("a lock that nobody releases makes record and expire give up, and reads go on", () => {
+    const { memory, nodes } = table(1, 10);
+    nodes.record(7, HOME, 0, 0, 1);
+    const lock = memory.shardWords(0) + SHARD_LOCK;
+    memory.words[lock] = workerLock(3);
+    expect(nodes.record(7, AWAY, 0, 0, 1)).toBe(CONTENDED);
+    expect(nodes.expire(0, 0, 1, 1)).toBe(-1);
+    expect(lookUp(nodes, 7)?.endpoint).toEqual(HOME);
+    expect(memory.words[lock]).toBe(workerLock(3));
+  }, 20_000);
+
+  test("breakLocks frees the dead one's locks and no others, and counts anew", () => {
+    const { memory, nodes } = table(4, 1000);
+    for (let id = 1; id <= 400; id++) nodes.record(id, HOME, 0, 0, 1);
+    const word = (shard: number, which: number) => memory.shardWords(shard) + which;
+    const dead = workerLock(2);
+    const alive = workerLock(1);
+    memory.words[word(0, SHARD_LOCK)] = dead;
+    memory.words[word(1, SHARD_LOCK)] = alive;
+    memory.words[word(3, SHARD_LOCK)] = dead;
+    // It died between storing a node and counting it, and between removing some and counting them.
+    memory.words[word(0, SHARD_NODES)]! -= 1;
+    memory.words[word(3, SHARD_NODES)]! += 5;
+    expect(nodes.breakLocks(dead)).toBe(2);
+    expect([0, 1, 2, 3].map((shard) => memory.words[word(shard, SHARD_LOCK)])).toEqual([0, alive, 0, 0]);
+    expect(nodes.size()).toBe(400);
+    expect(nodes.breakLocks(dead)).toBe(0);
+    expect(nodes.breakLocks(alive)).toBe(1);
+    for (let id = 1; id <= 400; id++) expect(nodes.record(id, AWAY, 0, 0, 2)).toBe(MOVED);
+  });
+
+  test("a removal in progress makes a search that found nothing look again, a bounded number of times", () => {
+    const { memory, nodes } = table(1, 10);
+    nodes.record(7, HOME, 0, 0, 1);
+    memory.words[memory.shardWords(0) + SHARD_REMOVALS]! += 1;
+    expect(nodes.find(8)).toBe(-1);
+    expect(nodes.find(7)).toBeGreaterThanOrEqual(0);
+  });
+
+  test("all locks are free after every kind of call", () => {
+    const { memory, nodes } = table(2, 1);
+    nodes.record(1, HOME, 0, 0, 1);
+    nodes.record(1, AWAY, 0, 0, 1);
+    nodes.record(2, HOME, 0, 0, 1);
+    nodes.expire(0, 0, 1024, 2);
+    nodes.expire(1, 0, 1024, 2);
+    for (const shard of [0, 1]) expect(memory.words[memory.shardWords(shard) + SHARD_LOCK]).toBe(0);
+  });
+});

@@ -1,0 +1,162 @@
+import { describe, expect, test } from "bun:test";
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
+import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
+import {
+  HASH_SECRET,
+  MAIN_THREAD_LOCK,
+  SHARD_LOCK,
+  SharedMemory,
+  workerLock,
+} from "../../src/shared/memory.ts";
+import { ADDED, MOVED, NodeTable, REFRESHED } from "../../src/shared/nodes.ts";
+import {
+  derive,
+  isWhole,
+  type NodeWorkerData,
+  type NodeWorkerResult,
+  ROUNDS,
+  STOP,
+} from "../support/node-worker.ts";
+
+const NODES = 2;
+/** Ids from here on come and go. */
+const PASSING_ID = 1000;
+
+function oneShard() {
+  const memory = new SharedMemory({ workers: 1, nodesMax: 500 });
+  memory.words[HASH_SECRET] = 0x1357_9bdf;
+  const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+  const endpoint = new Int32Array(ENDPOINT_WORDS);
+  for (let id = 1; id <= NODES; id++) {
+    derive(id, endpoint);
+    expect(nodes.record(id, endpoint, 0, 0, 1)).toBe(ADDED);
+  }
+  return { memory, nodes };
+}
+
+function start(
+  memory: SharedMemory,
+  worker: number,
+  task: NodeWorkerData["task"],
+  operations: number,
+  words: SharedArrayBuffer,
+): Worker {
+  const data: NodeWorkerData = {
+    shape: memory.shape,
+    buffer: memory.buffer,
+    holder: workerLock(worker),
+    task,
+    nodes: NODES,
+    firstId: PASSING_ID + worker * 1_000_000,
+    operations,
+    seed: worker + 1,
+    words,
+  };
+  return new Worker(new URL("../support/node-worker.ts", import.meta.url), { workerData: data });
+}
+
+async function result(worker: Worker): Promise<NodeWorkerResult> {
+  const [message] = (await once(worker, "message")) as [NodeWorkerResult];
+  return message;
+}
+
+/** What must hold of a table that nobody is writing to. */
+function expectConsistent(memory: SharedMemory, nodes: NodeTable): void {
+  expect(memory.words[memory.shardWords(0) + SHARD_LOCK]).toBe(0);
+  const scratch = new Int32Array(ENDPOINT_WORDS);
+  const entries = [...nodes.entries()];
+  expect(nodes.size()).toBe(entries.length);
+  expect(new Set(entries.map(({ nodeId }) => nodeId)).size).toBe(entries.length);
+  for (const { nodeId, endpoint } of entries) {
+    expect(nodes.find(nodeId)).toBeGreaterThanOrEqual(0);
+    expect(isWhole(endpoint, scratch)).toBe(true);
+  }
+  for (let id = 1; id <= NODES; id++) expect(nodes.find(id)).toBeGreaterThanOrEqual(0);
+}
+
+test("isWhole tells whole endpoints from mixed ones", () => {
+  const [a, b, scratch] = [0, 0, 0].map(() => new Int32Array(ENDPOINT_WORDS)) as [
+    Int32Array,
+    Int32Array,
+    Int32Array,
+  ];
+  derive(0x12_3456, a);
+  derive(0x65_4321, b);
+  expect(isWhole(a, scratch)).toBe(true);
+  for (let words = 1; words < ENDPOINT_WORDS; words++) {
+    const mixed = new Int32Array([...a.subarray(0, words), ...b.subarray(words)]);
+    expect(isWhole(mixed, scratch)).toBe(false);
+  }
+});
+
+test("readers never see a torn entry, and nothing is lost, while writers move, add and expire", async () => {
+  const { memory, nodes } = oneShard();
+  // Enough that a table without its lock, or without a reader's second look at the version, fails here.
+  const OPERATIONS = { move: 200_000, cycle: 20_000, read: 1_000_000 };
+  const words = new SharedArrayBuffer(8);
+  const tasks = ["move", "cycle", "move", "cycle", "read", "read"] as const;
+  const results: Promise<NodeWorkerResult>[] = [];
+  // Started one after the other: concurrent first loads of the C library crashed Bun before 1.4.0.
+  for (const [worker, task] of tasks.entries()) {
+    const thread = start(memory, worker, task, OPERATIONS[task], words);
+    results.push(result(thread));
+    await once(thread, "online");
+  }
+  const of = (task: (typeof tasks)[number]) =>
+    Promise.all(results.filter((_, worker) => tasks[worker] === task));
+  const readers = await of("read");
+  Atomics.store(new Int32Array(words), STOP, 1);
+  for (const { torn, missed, done } of readers) {
+    expect(torn).toBe(0);
+    expect(missed).toBe(0);
+    // A read fails only when writers changed the entry twice within each of its tries.
+    expect(done).toBeGreaterThan(0.9 * OPERATIONS.read);
+  }
+  for (const { done, contended } of await of("move")) {
+    expect(done).toBeGreaterThanOrEqual(OPERATIONS.move);
+    expect(contended).toBe(0);
+  }
+  for (const { done, contended } of await of("cycle")) {
+    expect(done).toBeGreaterThanOrEqual(OPERATIONS.cycle);
+    expect(contended).toBe(0);
+  }
+  nodes.expire(0, 0, nodes.slotsPerShard, 1);
+  expect(nodes.size()).toBe(NODES);
+  expectConsistent(memory, nodes);
+}, 30_000);
+
+describe("a writer that dies", () => {
+  test("leaves nothing that breakLocks does not put right, wherever it was", async () => {
+    const { memory, nodes } = oneShard();
+    const DEATHS = 30;
+    const lock = memory.shardWords(0) + SHARD_LOCK;
+    const endpoint = new Int32Array(ENDPOINT_WORDS);
+    let diedWithLock = 0;
+    for (let death = 0; death < DEATHS; death++) {
+      const words = new SharedArrayBuffer(8);
+      const worker = start(memory, 1, "spin", 0, words);
+      const exit = once(worker, "exit");
+      // Wherever it is by the time it went round a few times.
+      const rounds = new Int32Array(words);
+      while (Atomics.load(rounds, ROUNDS) < 1 + death * 7)
+        await Atomics.waitAsync(rounds, ROUNDS, Atomics.load(rounds, ROUNDS)).value;
+      await worker.terminate();
+      await exit;
+      const held = Atomics.load(memory.words, lock) === workerLock(1);
+      if (held) diedWithLock++;
+      expect(nodes.breakLocks(workerLock(1))).toBe(held ? 1 : 0);
+      expectConsistent(memory, nodes);
+      nodes.expire(0, 0, nodes.slotsPerShard, 1);
+      expectConsistent(memory, nodes);
+      derive(death, endpoint);
+      for (let id = 1; id <= NODES; id++)
+        expect([MOVED, REFRESHED]).toContain(nodes.record(id, endpoint, 0, 0, 1));
+    }
+    // It holds the lock nearly all the time; that none of the deaths fell there would mean that this tests nothing.
+    expect(diedWithLock).toBeGreaterThan(0);
+    nodes.expire(0, 0, nodes.slotsPerShard, 1);
+    expect(nodes.size()).toBe(NODES);
+    expectConsistent(memory, nodes);
+  }, 60_000);
+});

@@ -1,0 +1,121 @@
+/** A worker thread that works on a node table, by what its data says; see test/shared/nodes.threads.test.ts. */
+import { isMainThread, parentPort, workerData } from "node:worker_threads";
+import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
+import { type MemoryShape, SharedMemory } from "../../src/shared/memory.ts";
+import { ADDED, CONTENDED, NodeTable } from "../../src/shared/nodes.ts";
+
+export interface NodeWorkerData {
+  readonly shape: MemoryShape;
+  readonly buffer: SharedArrayBuffer;
+  readonly holder: number;
+  /**
+   * read: reads nodes 1 to `nodes` and checks every word, `operations` times and on until it has seen many writes;
+   * move: records the same nodes at ever new endpoints, `operations` times and on until `stop`;
+   * cycle: adds nodes from `firstId` on and expires them again, likewise;
+   * spin: moves and adds, as a beacon's worker does, without an end.
+   */
+  readonly task: "move" | "read" | "cycle" | "spin";
+  readonly nodes: number;
+  readonly firstId: number;
+  readonly operations: number;
+  readonly seed: number;
+  /** Two words: how often `spin` went round; not 0, so that `move` and `cycle` may end. */
+  readonly words: SharedArrayBuffer;
+}
+
+/** What a worker says at its end. */
+export interface NodeWorkerResult {
+  /** Operations that did what they should. */
+  readonly done: number;
+  readonly contended: number;
+  /** Reads whose words do not belong together. */
+  readonly torn: number;
+  /** Searches that did not find a node that was there all the time. */
+  readonly missed: number;
+}
+
+export const ROUNDS = 0;
+export const STOP = 1;
+/** Distinct endpoints that a reader wants to see: far more than there are without writers at the same time. */
+const DISTINCT_MIN = 200;
+
+/** Fills `endpoint` with six words that all follow from one number. */
+export function derive(number: number, endpoint: Int32Array): void {
+  endpoint[0] = Math.imul(number, 0x9e37_79b1) & ENDPOINT_PORT_MASK;
+  for (let word = 1; word < ENDPOINT_WORDS; word++) endpoint[word] = Math.imul(number, word * 2 + 1) ^ word;
+}
+
+/** Whether six words all follow from one number, which word 1 gives away. */
+export function isWhole(endpoint: Int32Array, scratch: Int32Array): boolean {
+  // 0xaaaaaaab is the inverse of 3 modulo 2^32.
+  derive(Math.imul(endpoint[1]! ^ 1, 0xaaaa_aaab), scratch);
+  return scratch.every((word, i) => word === endpoint[i]);
+}
+
+function work({
+  shape,
+  buffer,
+  holder,
+  task,
+  nodes,
+  firstId,
+  operations,
+  seed,
+  words,
+}: NodeWorkerData): void {
+  const table = new NodeTable(new SharedMemory(shape, buffer), holder);
+  const endpoint = new Int32Array(ENDPOINT_WORDS);
+  const scratch = new Int32Array(ENDPOINT_WORDS);
+  const shared = new Int32Array(words);
+  const seen = new Set<number>();
+  let [done, contended, torn, missed] = [0, 0, 0, 0];
+  let state = seed;
+  const random = (): number => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) | 0;
+    return state >>> 8;
+  };
+  const mayEnd = {
+    read: () => seen.size >= DISTINCT_MIN,
+    move: () => Atomics.load(shared, STOP) !== 0,
+    cycle: () => Atomics.load(shared, STOP) !== 0,
+    spin: () => false,
+  }[task];
+  for (let operation = 0; operation < operations || !mayEnd(); operation++) {
+    switch (task) {
+      case "move": {
+        derive(random(), endpoint);
+        const result = table.record(1 + (operation % nodes), endpoint, 0, 0, 1);
+        if (result === CONTENDED) contended++;
+        else done++;
+        break;
+      }
+      case "read": {
+        const id = 1 + (operation % nodes);
+        const slot = table.find(id);
+        if (slot < 0) missed++;
+        if (slot < 0 || table.read(slot, id, endpoint, 0) < 0) break;
+        done++;
+        if (!isWhole(endpoint, scratch)) torn++;
+        if (seen.size < DISTINCT_MIN) seen.add(endpoint[1]!);
+        break;
+      }
+      case "cycle": {
+        derive(random(), endpoint);
+        if (table.record(firstId + operation, endpoint, 0, 0, 0) === ADDED) done++;
+        else contended++;
+        if (operation % 50 === 49) table.expire(0, 0, table.slotsPerShard, 1);
+        break;
+      }
+      case "spin": {
+        derive(random(), endpoint);
+        table.record(1 + (operation % nodes), endpoint, 0, 0, 1);
+        for (let i = 0; i < 10; i++) table.record(firstId + (random() % 1000), endpoint, 0, 0, 0);
+        Atomics.add(shared, ROUNDS, 1);
+        Atomics.notify(shared, ROUNDS);
+      }
+    }
+  }
+  parentPort?.postMessage({ done, contended, torn, missed } satisfies NodeWorkerResult);
+}
+
+if (!isMainThread && workerData) work(workerData as NodeWorkerData);
