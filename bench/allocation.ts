@@ -6,7 +6,7 @@ import { openReusePortGroup } from "../ffi/socket.ts";
 import { RelayLoop } from "../src/data/loop.ts";
 import { HASH_SECRET, SharedMemory } from "../src/shared/memory.ts";
 import { type Load, LoadGenerator } from "./load.ts";
-import type { BenchOptions } from "./main.ts";
+import type { BenchOptions } from "./options.ts";
 import { printMachine, showBar } from "./report.ts";
 
 const PACKETS = 5_000_000;

@@ -1,5 +1,5 @@
 /** What a beacon costs while nothing happens. */
-import type { BenchOptions } from "./main.ts";
+import type { BenchOptions } from "./options.ts";
 import { printMachine, showBar } from "./report.ts";
 import { cpuNs, startBeacon } from "./targets.ts";
 

@@ -1,6 +1,6 @@
 /** Time through an idle relay: one packet at a time, the beacon against the reference in C. */
 import { LoadGenerator } from "./load.ts";
-import type { BenchOptions } from "./main.ts";
+import type { BenchOptions } from "./options.ts";
 import { printMachine, quantile, showBar, showSpread, spreadOf } from "./report.ts";
 import { compileReference, pinGenerator, startBeacon, startReference } from "./targets.ts";
 

@@ -5,17 +5,8 @@ import { benchAllocation } from "./allocation.ts";
 import { benchIdle } from "./idle.ts";
 import { benchLatency } from "./latency.ts";
 import { benchMemory } from "./memory.ts";
+import type { BenchOptions } from "./options.ts";
 import { benchRelay } from "./relay.ts";
-
-export interface BenchOptions {
-  readonly rounds: number;
-  /** Length of one measurement. */
-  readonly seconds: number;
-  /** Messages a receive call, of every target. */
-  readonly batch: number;
-  /** Run in seconds, to see that the bench works; the figures mean nothing. */
-  readonly smoke: boolean;
-}
 
 const positive = (text: string): number => {
   const value = Number(text);

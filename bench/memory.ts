@@ -6,7 +6,7 @@ import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../ffi/mmsg.ts";
 import { UdpSocket } from "../ffi/socket.ts";
 import type { Stats } from "../src/beacon.ts";
 import { DISCOVER, DISCOVER_BYTES } from "../src/protocol.ts";
-import type { BenchOptions } from "./main.ts";
+import type { BenchOptions } from "./options.ts";
 import { printMachine, showBar } from "./report.ts";
 import { residentBytes, startBeacon } from "./targets.ts";
 

@@ -1,7 +1,7 @@
 /** CPU time per relayed packet: the beacon against the reference in C, and against itself, on one core. */
 import type { Stats } from "../src/beacon.ts";
 import { type Load, LoadGenerator } from "./load.ts";
-import type { BenchOptions } from "./main.ts";
+import type { BenchOptions } from "./options.ts";
 import { printMachine, showBar, showSpread, spreadOf } from "./report.ts";
 import {
   compileReference,

@@ -18,16 +18,11 @@ import { type HttpServer, serveHttp } from "./control/http.ts";
 import { createLogger } from "./control/log.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { openSockets } from "./control/sockets.ts";
-import { type Stats, total, workerStats } from "./control/stats.ts";
+import { StatisticsLog } from "./control/statistics-log.ts";
+import { type Stats, workerStats } from "./control/stats.ts";
 import { steeringProgram } from "./control/steering.ts";
 import { Supervisor } from "./control/supervisor.ts";
-import {
-  HASH_SECRET,
-  LAST_UNKNOWN_TARGET,
-  MAIN_THREAD_LOCK,
-  OFFLOAD_ERRNO,
-  SharedMemory,
-} from "./shared/memory.ts";
+import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";
 import { NodeTable } from "./shared/nodes.ts";
 
 export { type Config, ConfigError } from "./config.ts";
@@ -54,6 +49,7 @@ interface Running {
   readonly sockets: readonly UdpSocket[];
   readonly supervisor: Supervisor;
   readonly reaper: Reaper;
+  readonly statistics: StatisticsLog;
   readonly timers: readonly Timer[];
   readonly http: HttpServer | undefined;
 }
@@ -177,11 +173,23 @@ export class Beacon {
       const http = this.#serveHttp();
       release.unshift(() => http?.stop(true));
       const startedMs = performance.now();
+      const statistics = new StatisticsLog(log, memory);
       const timers = [
         setInterval(() => this.#tick(), TICK_MS),
-        setInterval(() => this.#logStatistics(), STATISTICS_MS),
+        setInterval(() => statistics.log(this.stats()), STATISTICS_MS),
       ];
-      this.#running = { address, startedMs, memory, nodes, sockets, supervisor, reaper, timers, http };
+      this.#running = {
+        address,
+        startedMs,
+        memory,
+        nodes,
+        sockets,
+        supervisor,
+        reaper,
+        statistics,
+        timers,
+        http,
+      };
       log.info(
         {
           beaconId: config.beaconId,
@@ -205,7 +213,7 @@ export class Beacon {
       for (const timer of running.timers) clearInterval(timer);
       await running.http?.stop(true);
       await running.supervisor.stop();
-      this.#logStatistics();
+      running.statistics.log(this.stats());
       for (const socket of running.sockets) socket.close();
       this.#running = undefined;
       this.#log.info("beacon closed");
@@ -272,7 +280,6 @@ export class Beacon {
   }
 
   #offloadErrno = 0;
-  #unknownTargets = 0;
 
   #tick(): void {
     const { memory, reaper, startedMs } = this.#mustRun();
@@ -281,41 +288,6 @@ export class Beacon {
     if (errno !== this.#offloadErrno) {
       this.#offloadErrno = errno;
       this.#log.warn(`offload of sends is off: this host's network device refuses it (${errnoName(errno)})`);
-    }
-  }
-
-  #statisticsBefore: Record<string, number> = {};
-
-  /** One line with what happened since the last one; no line if nothing did. */
-  #logStatistics(): void {
-    const { memory, nodes } = this.#mustRun();
-    const { workers } = this.stats();
-    const sum = (value: (stats: Stats["workers"][number]) => number) =>
-      workers.reduce((all, worker) => all + value(worker), 0);
-    const now: Record<string, number> = {
-      received: sum((w) => total(w.packetsReceived)),
-      relayed: sum((w) => total(w.relayForwarded)),
-      notFound: sum((w) => w.relayNotFound),
-      dropped: sum((w) => total(w.relayDropped) + total(w.replyDropped)),
-      discovers: sum((w) => w.discovers),
-      refused: sum((w) => total(w.nodesRefused)),
-      punches: sum((w) => w.punches["sent"]!),
-      punchTargetsUnknown: sum((w) => w.punches["target_unknown"]!),
-      malformed: sum((w) => total(w.malformed)),
-      socketDrops: sum((w) => w.socketReceiveDrops),
-    };
-    const before = this.#statisticsBefore;
-    this.#statisticsBefore = now;
-    const since = Object.entries(now).map(([name, value]) => [name, value - (before[name] ?? 0)] as const);
-    const happened = since.filter(([, value]) => value !== 0);
-    if (happened.length === 0) return;
-    this.#log.info({ nodes: nodes.size(), ...Object.fromEntries(happened) }, "statistics");
-    if (now["punchTargetsUnknown"]! > this.#unknownTargets) {
-      this.#unknownTargets = now["punchTargetsUnknown"]!;
-      const lastTarget = workers.map(
-        (_, i) => memory.words[memory.workerWords(i) + LAST_UNKNOWN_TARGET]! >>> 0,
-      );
-      this.#log.info({ lastTarget: lastTarget.find((id) => id !== 0) }, "punch targets unknown");
     }
   }
 }

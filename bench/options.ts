@@ -1,0 +1,10 @@
+/** What every bench is told. */
+export interface BenchOptions {
+  readonly rounds: number;
+  /** Length of one measurement. */
+  readonly seconds: number;
+  /** Messages a receive call, of every target. */
+  readonly batch: number;
+  /** Run in seconds, to see that the bench works; the figures mean nothing. */
+  readonly smoke: boolean;
+}
