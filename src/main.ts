@@ -7,6 +7,8 @@ import { createLogger } from "./control/log.ts";
 /** Exit codes: 1, the beacon could not start or ended by itself; 2, the configuration is bad. */
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
+/** One Ctrl-C can arrive twice: from the terminal, and passed on by npm or timeout(1). */
+const SAME_SIGNAL_MS = 500;
 
 function readCommandLine(): CommandLine {
   try {
@@ -27,11 +29,12 @@ if (commandLine.kind === "print") {
 const { config } = commandLine;
 const log = createLogger({ level: config.logLevel, format: config.logFormat });
 const beacon = new Beacon(config, log);
-let asked = false;
+let askedMs: number | undefined;
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
-    if (asked) process.exit(EXIT_FAILED); // asked twice: whoever asks does not want to wait
-    asked = true;
+    askedMs ??= performance.now();
+    // Asked again: whoever asks does not want to wait.
+    if (performance.now() - askedMs > SAME_SIGNAL_MS) process.exit(EXIT_FAILED);
     void beacon.close();
   });
 }
