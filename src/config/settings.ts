@@ -28,7 +28,7 @@ export interface Config {
   readonly nodeTtlMs: number;
   /** Let the kernel merge and split datagrams (UDP GRO and GSO). */
   readonly offload: boolean;
-  /** Steer each node's datagrams to the worker that knows it. */
+  /** Steer what writes a node's entry to the worker that owns it. */
   readonly steering: boolean;
   /** Datagrams per receive call. */
   readonly batchMax: number;
@@ -223,7 +223,7 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         kind: onOff,
         value: "<on|off>",
         default: "on",
-        help: "Steer each node's datagrams to one worker.",
+        help: "Steer a node's registrations to the worker that owns its entry.",
       },
     ],
   },

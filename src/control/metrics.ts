@@ -1,5 +1,5 @@
 /** The beacon's numbers in Prometheus' text format, made from Stats when asked for. */
-import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { Counter, Gauge, type Metric, Registry } from "prom-client";
 import type { Counts, Stats, WorkerStats } from "./stats.ts";
 
 /** What a worker counts, as metrics; `values` yields the labels beside `worker`, and the count. */
@@ -96,20 +96,15 @@ const WORKER_COUNTERS: readonly WorkerCounter[] = [
   },
 ];
 
-/** A histogram whose buckets are counted elsewhere; prom-client's own can only observe values one by one. */
-class ReadyMadeHistogram extends Histogram<"worker"> {
-  readonly #read: () => Stats;
-
-  constructor(registry: Registry, name: string, help: string, read: () => Stats) {
-    super({ name, help, labelNames: ["worker"], registers: [registry] });
-    this.#read = read;
-  }
-
-  override async get(): ReturnType<Histogram<"worker">["get"]> {
-    const base = await super.get();
-    const values = this.#read().workers.flatMap(({ worker, receiveBatch }) => {
+/**
+ * A histogram whose buckets are counted elsewhere. prom-client's own can only observe values one by one, so this is a metric of
+ * the registry's own kind: a name, and a `get` that yields the samples.
+ */
+function readyMadeHistogram(name: string, help: string, read: () => Stats): Metric {
+  const get = async () => {
+    const values = read().workers.flatMap(({ worker, receiveBatch }) => {
       const sample = (suffix: string, value: number, labels = {}) => ({
-        metricName: `${base.name}_${suffix}`,
+        metricName: `${name}_${suffix}`,
         labels: { ...labels, worker },
         value,
       });
@@ -125,8 +120,9 @@ class ReadyMadeHistogram extends Histogram<"worker"> {
         sample("count", receiveBatch.calls),
       ];
     });
-    return { ...base, values };
-  }
+    return { name, help, type: "histogram", values, aggregator: "sum" };
+  };
+  return { name, get } as unknown as Metric;
 }
 
 /** @param read yields the numbers to show; called for each metric of a scrape */
@@ -153,11 +149,12 @@ export function createMetrics(read: () => Stats): Registry {
       },
     });
   }
-  new ReadyMadeHistogram(
-    registry,
-    "beacon_receive_batch_size",
-    "Messages that one receive call brought; a merged message counts once.",
-    read,
+  registry.registerMetric(
+    readyMadeHistogram(
+      "beacon_receive_batch_size",
+      "Messages that one receive call brought; a merged message counts once.",
+      read,
+    ),
   );
   const gauge = (name: string, help: string, value: (stats: Stats) => number) =>
     new Gauge({

@@ -1,0 +1,88 @@
+/** The single-file binary: alone in a folder, without an environment, from anywhere. */
+import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Stats } from "../../src/beacon.ts";
+import { Clients } from "./support/client.ts";
+import { Programs, ROOT } from "./support/program.ts";
+import { Random } from "./support/random.ts";
+import { TEST_TIMEOUT_MS } from "./support/wait.ts";
+
+setDefaultTimeout(TEST_TIMEOUT_MS);
+
+describe("the binary", () => {
+  const programs = new Programs();
+  let folder: string;
+  let port = 0;
+  const clients = new Clients(() => ({ port }));
+
+  beforeAll(() => {
+    const build = Bun.spawnSync([process.execPath, "build.ts"], {
+      cwd: ROOT,
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    if (!build.success) throw new Error(`the build failed: ${build.stdout}${build.stderr}`);
+    folder = mkdtempSync(join(tmpdir(), "beacon-e2e-"));
+    copyFileSync(join(ROOT, "dist/beacon"), join(folder, "beacon"));
+  }, TEST_TIMEOUT_MS);
+  afterEach(async () => {
+    clients.close();
+    await programs.kill();
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  const spawn = (...flags: string[]) =>
+    programs.spawn([join(folder, "beacon"), ...flags], { env: {}, cwd: "/" });
+
+  test("relays with 2 workers, serves HTTP, and ends with exit code 0", async () => {
+    const program = spawn("--workers=2", "--addr=:0", "--http=127.0.0.1:0", "--log-format=json");
+    const { port: udpPort, http } = await program.listening();
+    port = udpPort;
+    const [a, b] = [await clients.open("127.0.0.1"), await clients.open("::1")];
+    for (let pair = 0; pair < 20; pair++) {
+      const [idA, idB] = [1 + 2 * pair, 2 + 2 * pair];
+      expect(await a.discover(idA)).toEqual({ type: "discoverReply", ...a.address });
+      expect(await b.discoverEx(idB)).toEqual({ type: "discoverReply", ...b.address });
+      const payload = new Random(pair).bytes(1200);
+      await a.relay(idA, idB, payload);
+      expect(await b.message()).toEqual({ type: "deliverDest", senderId: idA, destId: idB, payload });
+      await b.relay(idB, idA, payload);
+      expect(await a.message()).toEqual({ type: "deliver", senderId: idB, payload });
+    }
+    const stats = (await (await fetch(new URL("api/stats", http))).json()) as Stats;
+    expect(stats.nodes).toBe(40);
+    expect(stats.workers.map(({ alive, restarts }) => ({ alive, restarts }))).toEqual([
+      { alive: true, restarts: 0 },
+      { alive: true, restarts: 0 },
+    ]);
+    expect((await fetch(new URL("metrics", http))).status).toBe(200);
+    program.signal("SIGTERM");
+    expect(await program.exited()).toBe(0);
+    expect(program.stderr).toBe("");
+    expect(program.log().filter(({ level }) => level !== "info" && level !== "warn")).toEqual([]);
+  });
+
+  test("logs for people, too", async () => {
+    const program = spawn("--workers=1", "--addr=127.0.0.1:0", "--http=off", "--max-nodes=1000");
+    await program.line("listens on", (line) =>
+      /INFO.* listens on 127\.0\.0\.1:\d+/.test(line) ? true : undefined,
+    );
+    program.signal("SIGINT");
+    expect(await program.exited()).toBe(0);
+    expect(program.stderr).toBe("");
+  });
+
+  test("--version, --help, and a mistake", async () => {
+    const version = spawn("--version");
+    expect(await version.exited()).toBe(0);
+    expect(version.lines).toEqual([expect.stringMatching(/^pilot-beacon \d+\.\d+\.\d+$/)]);
+    const help = spawn("--help");
+    expect(await help.exited()).toBe(0);
+    expect(help.output()).toContain("--addr");
+    const mistake = spawn("--adr");
+    expect(await mistake.exited()).toBe(2);
+    expect(mistake.stderr).toMatch(/^beacon: .+\n$/);
+  });
+});

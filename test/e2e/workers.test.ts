@@ -1,0 +1,309 @@
+/** Workers that die: nothing is forgotten, traffic goes on, and one that keeps dying ends the beacon. */
+import { dlopen } from "bun:ffi";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { attachReusePortProgram } from "../../ffi/bpf.ts";
+import { Beacon } from "../../src/beacon.ts";
+import { createLogger } from "../../src/control/log.ts";
+import { openSockets } from "../../src/control/sockets.ts";
+import { type WorkerStats, workerStats } from "../../src/control/stats.ts";
+import { steeringProgram } from "../../src/control/steering.ts";
+import { Supervisor } from "../../src/control/supervisor.ts";
+import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
+import { NodeTable } from "../../src/shared/nodes.ts";
+import { type Client, Clients } from "./support/client.ts";
+import { DIES_BEFORE_READY, DIES_ONCE_READY, LAST_WORDS } from "./support/dying-worker.ts";
+import { total } from "./support/totals.ts";
+import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { decode, discover, discoverEx } from "./support/wire.ts";
+
+setDefaultTimeout(TEST_TIMEOUT_MS);
+
+const WORKER_ENTRY = new URL("../../src/data/worker.ts", import.meta.url);
+const DYING_ENTRY = new URL("./support/dying-worker.ts", import.meta.url);
+/** What the supervisor allows within a minute, and so what a test may use up. */
+const RESTARTS_MAX = 5;
+const BUFFER_BYTES = 4 << 20;
+
+/** A beacon's data plane, put together as src/beacon.ts does, with its supervisor in reach. */
+class DataPlane {
+  readonly restarted: { worker: number; error: Error; atMs: number }[] = [];
+  readonly failed: { worker: number; error: Error }[] = [];
+  readonly nodes: NodeTable;
+  readonly supervisor: Supervisor;
+  readonly port: number;
+  readonly #memory: SharedMemory;
+  readonly #sockets: ReturnType<typeof openSockets>["sockets"];
+
+  constructor(workers: number, entry: URL, batchMax = 64) {
+    const options = { recvBufferBytes: BUFFER_BYTES, sendBufferBytes: BUFFER_BYTES, offload: true };
+    const { sockets, offload } = openSockets({ host: "127.0.0.1", port: 0 }, { count: workers, ...options });
+    const memory = new SharedMemory({ workers, nodesMax: 1000 });
+    memory.words[HASH_SECRET] = 12_345;
+    const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+    if (workers > 1) attachReusePortProgram(sockets[0]!, steeringProgram(12_345, workers));
+    this.#memory = memory;
+    this.#sockets = sockets;
+    this.nodes = nodes;
+    this.port = sockets[0]!.localAddress().port;
+    this.supervisor = new Supervisor(
+      entry,
+      memory,
+      nodes,
+      sockets,
+      { batchMax, offload },
+      {
+        restarted: (worker, error) => this.restarted.push({ worker, error, atMs: performance.now() }),
+        failed: (worker, error) => this.failed.push({ worker, error }),
+      },
+    );
+  }
+
+  stats(worker: number): WorkerStats {
+    return workerStats(this.#memory, worker, { alive: true, restarts: 0, socketReceiveDrops: 0 });
+  }
+
+  async close(): Promise<void> {
+    await this.supervisor.stop();
+    for (const socket of this.#sockets) socket.close();
+  }
+}
+
+let plane: DataPlane | undefined;
+const clients = new Clients(() => plane!);
+let stopLoad: (() => Promise<unknown>) | undefined;
+afterEach(async () => {
+  await stopLoad?.();
+  stopLoad = undefined;
+  await plane?.close();
+  plane = undefined;
+  clients.close();
+});
+
+/** What arrived, as "sender to node", of senders that are looked for. */
+const seen = new Set<string>();
+afterEach(() => seen.clear());
+
+/** The load's sender, which nobody looks for. */
+const LOAD_SENDER = 0;
+
+interface Node {
+  readonly id: number;
+  readonly client: Client;
+}
+
+/** Nodes that ask for RelayDeliverDest, so that every packet says whom it is for. */
+async function register(count: number): Promise<Node[]> {
+  return Promise.all(
+    Array.from({ length: count }, async (_, i) => {
+      const client = await clients.open();
+      await client.discoverEx(1 + i);
+      return { id: 1 + i, client };
+    }),
+  );
+}
+
+function collect(client: Client): void {
+  for (const { bytes } of client.take()) {
+    const message = decode(bytes);
+    if (message.type === "deliverDest" && message.senderId !== LOAD_SENDER) {
+      seen.add(`${message.senderId} to ${message.destId}`);
+    }
+  }
+}
+
+/** Relays to every node until each got a packet of this sender; what was sent to a dead worker may be lost. */
+async function expectReachable(nodes: readonly Node[], senderId: number): Promise<void> {
+  const sender = await clients.open();
+  await until(`every node is reached by ${senderId}`, async () => {
+    for (const { client } of nodes) collect(client);
+    const missing = nodes.filter(({ id }) => !seen.has(`${senderId} to ${id}`));
+    for (const { id } of missing) await sender.relay(senderId, id, new Uint8Array(10));
+    return missing.length === 0;
+  });
+}
+
+/** Packets to each node before the load lets others have their turn: some 50,000 a second to 20 nodes. */
+const TURNS = 10;
+
+/** Sends packets to all nodes, in small turns, until told to stop. */
+function load(nodes: readonly Node[], sender: Client): { stop(): Promise<number> } {
+  let running = true;
+  let sent = 0;
+  const loading = (async () => {
+    while (running) {
+      for (let turn = 0; turn < TURNS; turn++) {
+        for (const { id, client } of nodes) {
+          await sender.relay(LOAD_SENDER, id, new Uint8Array(200));
+          collect(client);
+          sent++;
+        }
+      }
+      await Bun.sleep(1);
+    }
+    return sent;
+  })();
+  return {
+    stop: () => {
+      running = false;
+      return loading;
+    },
+  };
+}
+
+describe("a worker that is killed", () => {
+  test("under load, again and again: every node stays known and reachable", async () => {
+    const WORKERS = 2;
+    const ROUNDS = RESTARTS_MAX - 1;
+    plane = new DataPlane(WORKERS, WORKER_ENTRY);
+    await plane.supervisor.start();
+    const nodes = await register(20);
+    const loading = load(nodes, await clients.open());
+    stopLoad = loading.stop;
+    const recoveredMs: number[] = [];
+    for (let round = 0; round < ROUNDS; round++) {
+      for (let worker = 0; worker < WORKERS; worker++) {
+        const deaths = plane.restarted.length;
+        plane.supervisor.kill(worker);
+        const death = await until("the worker is replaced", () => plane?.restarted[deaths]);
+        expect(death.worker).toBe(worker);
+        expect(death.error).toBeInstanceOf(Error);
+        const received = total(plane.stats(worker).packetsReceived);
+        await until(
+          "the new worker receives",
+          () => plane && total(plane.stats(worker).packetsReceived) > received,
+        );
+        recoveredMs.push(performance.now() - death.atMs);
+        await expectReachable(nodes, 1000 + round * WORKERS + worker);
+      }
+    }
+    const sent = await loading.stop();
+    expect(sent).toBeGreaterThan(0);
+    expect(plane.supervisor.restarts).toEqual([ROUNDS, ROUNDS]);
+    expect(plane.failed).toEqual([]);
+    expect(plane.nodes.size()).toBe(nodes.length);
+    expect([...plane.nodes.entries()].map(({ nodeId }) => nodeId).sort((a, b) => a - b)).toEqual(
+      nodes.map(({ id }) => id),
+    );
+    const shown = recoveredMs.map((ms) => ms.toFixed(0)).join(", ");
+    console.log(`from a worker's exit to its successor's first packet: ${shown} ms (${sent} packets sent)`);
+  });
+
+  test("all at once, while nothing happens", async () => {
+    plane = new DataPlane(4, WORKER_ENTRY);
+    await plane.supervisor.start();
+    const nodes = await register(20);
+    for (let worker = 0; worker < 4; worker++) plane.supervisor.kill(worker);
+    await until("all are replaced", () => plane?.restarted.length === 4);
+    expect(plane.restarted.map(({ worker }) => worker).sort()).toEqual([0, 1, 2, 3]);
+    await expectReachable(nodes, 1000);
+    expect(plane.nodes.size()).toBe(20);
+    // New nodes find their place too: no lock stayed behind.
+    for (let id = 101; id <= 140; id++) await nodes[0]!.client.send(discover(id));
+    await untilEqual("nodes", () => plane?.nodes.size(), 60);
+  });
+
+  test("while nodes register: no shard stays locked", async () => {
+    plane = new DataPlane(2, WORKER_ENTRY);
+    await plane.supervisor.start();
+    const client = await clients.open();
+    for (let round = 0; round < RESTARTS_MAX; round++) {
+      const deaths = plane.restarted.length;
+      for (const worker of [0, 1]) plane.supervisor.kill(worker);
+      for (let id = 1; (plane.restarted.length < deaths + 2 || id <= 50) && id <= 900; id++) {
+        await client.send(discoverEx(id));
+        if (id % 20 === 0) await Bun.sleep(1);
+      }
+      await until("both are replaced", () => plane?.restarted.length === deaths + 2);
+    }
+    await expectReachable(
+      Array.from({ length: 50 }, (_, i) => ({ id: 1 + i, client })),
+      5000,
+    );
+    expect(plane.supervisor.restarts).toEqual([RESTARTS_MAX, RESTARTS_MAX]);
+    const known = [...plane.nodes.entries()].length;
+    expect(known).toBeGreaterThanOrEqual(50);
+    expect(plane.nodes.size()).toBe(known);
+  });
+});
+
+describe("a worker that dies by itself", () => {
+  test("before it is ready: start fails with its error", async () => {
+    plane = new DataPlane(2, DYING_ENTRY, DIES_BEFORE_READY);
+    const error = await plane.supervisor.start().then(
+      () => undefined,
+      (reason: unknown) => reason,
+    );
+    expect((error as Error).message).toContain(LAST_WORDS);
+    expect(plane.restarted).toEqual([]);
+    expect(plane.failed).toEqual([]);
+  });
+
+  test("again and again: it is given up", async () => {
+    plane = new DataPlane(1, DYING_ENTRY, DIES_ONCE_READY);
+    await plane.supervisor.start();
+    const failed = await until("it is given up", () => plane?.failed[0]);
+    expect(failed.worker).toBe(0);
+    expect(failed.error.message).toContain(LAST_WORDS);
+    expect(plane.restarted.map(({ worker, error }) => [worker, error.message])).toEqual(
+      Array(RESTARTS_MAX).fill([0, expect.stringContaining(LAST_WORDS)]),
+    );
+    expect(plane.supervisor.restarts).toEqual([RESTARTS_MAX]);
+    expect(plane.supervisor.isAlive(0)).toBe(false);
+    expect(plane.failed).toHaveLength(1);
+  });
+
+  test("a beacon whose socket fails for good ends, and says why", async () => {
+    const { symbols: libc } = dlopen("libc.so.6", {
+      socket: { args: ["i32", "i32", "i32"], returns: "i32" },
+      dup2: { args: ["i32", "i32"], returns: "i32" },
+      close: { args: ["i32"], returns: "i32" },
+    });
+    const [AF_INET, SOCK_STREAM] = [2, 1];
+    const lines: string[] = [];
+    const log = createLogger({
+      level: "info",
+      format: "json",
+      destination: { write: (l) => lines.push(l) },
+    });
+    const beacon = new Beacon({ addr: "127.0.0.1:0", workers: 1, maxNodes: 1000 }, log);
+    await beacon.listen();
+    const fd = fdOfUdpPort(beacon.address.port);
+    // An unconnected TCP socket takes the place of the beacon's: every receive fails with ENOTCONN.
+    const other = libc.socket(AF_INET, SOCK_STREAM, 0);
+    expect(libc.dup2(other, fd)).toBe(fd);
+    libc.close(other);
+    const reason = await inTime(
+      "the beacon ends",
+      beacon.closed.then(
+        () => undefined,
+        (error: unknown) => error as Error,
+      ),
+    );
+    expect(reason?.message).toMatch(/worker 0 keeps dying.*ENOTCONN/);
+    await beacon.close();
+    expect(() => beacon.address).toThrow("not listening");
+    const messages = lines.map((line) => (JSON.parse(line) as { msg: string }).msg);
+    expect(messages.filter((message) => message.endsWith("was replaced"))).toHaveLength(RESTARTS_MAX);
+    expect(messages.filter((message) => message.endsWith("not replaced again"))).toHaveLength(1);
+    expect(messages.at(-1)).toBe("beacon closed");
+  });
+});
+
+/** This process's descriptor of the one UDP socket on a port. */
+function fdOfUdpPort(port: number): number {
+  const hexPort = port.toString(16).toUpperCase().padStart(4, "0");
+  const inode = readFileSync("/proc/net/udp", "utf8")
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .find((fields) => fields[1]?.endsWith(`:${hexPort}`))?.[9];
+  const fd = readdirSync("/proc/self/fd").find((name) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${name}`) === `socket:[${inode}]`;
+    } catch {
+      return false; // the descriptor of the listing itself
+    }
+  });
+  if (inode === undefined || fd === undefined) throw new Error(`nobody here has UDP port ${port}`);
+  return Number(fd);
+}
