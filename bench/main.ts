@@ -30,6 +30,7 @@ for (const [name, description, run] of BENCHES) {
     .option("--rounds <n>", "measurements of each contender, in turn", positive, 8)
     .option("--seconds <n>", "length of one measurement", positive, 2)
     .option("--batch <n>", "messages a receive call", positive, BATCH_MAX_DEFAULT)
+    .option("--only <text>", "only comparisons with this in their title", "")
     .option("--smoke", "a run of seconds, to see that it works", false)
     .action((options: BenchOptions) =>
       run(options.smoke ? { ...options, rounds: 1, seconds: 0.1 } : options),

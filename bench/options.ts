@@ -5,6 +5,8 @@ export interface BenchOptions {
   readonly seconds: number;
   /** Messages a receive call, of every target. */
   readonly batch: number;
+  /** Measure only what has this in its title. */
+  readonly only: string;
   /** Run in seconds, to see that the bench works; the figures mean nothing. */
   readonly smoke: boolean;
 }

@@ -83,11 +83,13 @@ interface Measured {
  */
 const SLICE_NS = 100e6;
 
-export async function benchRelay({ rounds, seconds, batch }: BenchOptions): Promise<void> {
+export async function benchRelay({ rounds, seconds, batch, only }: BenchOptions): Promise<void> {
   printMachine();
   pinGenerator();
   const reference = compileReference();
-  for (const { title, load, subject, against, bar, inverse } of COMPARISONS) {
+  for (const { title, load, subject, against, bar, inverse } of COMPARISONS.filter((each) =>
+    each.title.includes(only),
+  )) {
     console.log(`\n${title}`);
     const ratios: number[] = [];
     for (let round = 0; round < rounds; round++) {

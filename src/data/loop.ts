@@ -41,7 +41,6 @@ export interface LoopOptions {
 
 export class RelayLoop {
   readonly #receive: ReceiveBatch;
-  readonly #sender: Sender;
   readonly #handler: PacketHandler;
   readonly #words: Int32Array;
   readonly #counters: Float64Array;
@@ -56,7 +55,7 @@ export class RelayLoop {
     this.#counters = memory.counters;
     this.#row = memory.counterRow(worker);
     this.#receive = new ReceiveBatch(calls, fd, family, batchMax, packets, offload);
-    this.#sender = new Sender(
+    const sender = new Sender(
       new SendBatch(calls, fd, family, RUNS_MAX, packets),
       new Runs(RUNS_MAX),
       nodes,
@@ -70,7 +69,7 @@ export class RelayLoop {
       packets,
       this.#receive,
       nodes,
-      this.#sender,
+      sender,
       memory.words,
       memory.workerWords(worker),
       memory.counters,
@@ -121,7 +120,7 @@ export class RelayLoop {
         this.#counters[this.#row + SEGMENTS_RECEIVED]! += Math.ceil(bytes / segmentBytes);
       }
     }
-    this.#sender.flush();
+    handler.flush();
     const { counters, row } = { counters: this.#counters, row: this.#row };
     counters[row + RECEIVED_BYTES]! += receivedBytes;
     counters[row + BATCH_MESSAGES]! += messages;
