@@ -126,14 +126,15 @@ async function expectReachable(nodes: readonly Node[], senderId: number): Promis
 /** Packets to each node before the load lets others have their turn: some 50,000 a second to 20 nodes. */
 const TURNS = 10;
 
-/** Sends packets to all nodes, in small turns, until told to stop. */
-function load(nodes: readonly Node[], sender: Client): { stop(): Promise<number> } {
+/** Sends packets from all nodes to all, in small turns, until told to stop: so many flows that every worker gets some. */
+function load(nodes: readonly Node[]): { stop(): Promise<number> } {
   let running = true;
   let sent = 0;
   const loading = (async () => {
     while (running) {
       for (let turn = 0; turn < TURNS; turn++) {
-        for (const { id, client } of nodes) {
+        for (const [i, { id, client }] of nodes.entries()) {
+          const sender = nodes[(i + turn) % nodes.length]!.client;
           await sender.relay(LOAD_SENDER, id, new Uint8Array(200));
           collect(client);
           sent++;
@@ -158,7 +159,7 @@ describe("a worker that is killed", () => {
     plane = new DataPlane(WORKERS, WORKER_ENTRY);
     await plane.supervisor.start();
     const nodes = await register(20);
-    const loading = load(nodes, await clients.open());
+    const loading = load(nodes);
     stopLoad = loading.stop;
     const recoveredMs: number[] = [];
     for (let round = 0; round < ROUNDS; round++) {
