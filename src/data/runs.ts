@@ -44,9 +44,8 @@ export class Runs {
   /** Largest packet that may join; 0 once the run is closed. */
   readonly joinBytesMax: Int32Array;
 
-  // Slot → newest run. Nothing in it is ever cleared: an entry counts if the run that it names is of this batch and goes to
-  // this slot, and then it is the newest, as a newer one would have taken its place. One slot may push out another, which
-  // then merely starts a new run.
+  // Slot → newest run, in either of two neighbouring entries, so that two slots that meet do not push each other out at every
+  // packet. Nothing in it is ever cleared: an entry counts if the run that it names is of this batch and goes to this slot.
   readonly #map = new Uint8Array(MAP_ENTRIES);
 
   /** @param capacity runs of a batch, 1 to RUNS_MAX */
@@ -69,9 +68,21 @@ export class Runs {
 
   /** @returns the newest run to this slot while its entry had this version, or -1 */
   newest(slot: number, version: number): number {
-    const run = this.#map[mapIndex(slot)]!;
-    if (run >= this.count) return -1;
-    return this.slot[run] === slot && this.version[run] === version ? run : -1;
+    const run = this.#map[this.#entryOf(slot)]!;
+    return this.#goesTo(run, slot) && this.version[run] === version ? run : -1;
+  }
+
+  #goesTo(run: number, slot: number): boolean {
+    return run < this.count && this.slot[run] === slot;
+  }
+
+  /** The slot's entry if it has one, else the one to take: a vacant one, or, if there is none, somebody's. */
+  #entryOf(slot: number): number {
+    const entry = Math.imul(slot, 0x9e37_79b1) >>> MAP_SHIFT; // Fibonacci hashing: all slots are multiples of 16
+    const run = this.#map[entry]!;
+    if (this.#goesTo(run, slot)) return entry;
+    const otherRun = this.#map[entry ^ 1]!;
+    return this.#goesTo(otherRun, slot) || (run < this.count && otherRun >= this.count) ? entry ^ 1 : entry;
   }
 
   /** Adds a packet to a run if it can still take one of this size. @returns its place in the run, or -1 */
@@ -99,6 +110,7 @@ export class Runs {
     packetBytes: number,
     mergeBytesMax: number,
   ): number {
+    const entry = this.#entryOf(slot); // before this run counts
     const run = this.count++;
     this.kind[run] = kind;
     this.slot[run] = slot;
@@ -108,12 +120,7 @@ export class Runs {
     this.bytes[run] = packetBytes;
     this.segmentBytes[run] = packetBytes;
     this.joinBytesMax[run] = packetBytes <= mergeBytesMax ? packetBytes : 0;
-    if (mergeBytesMax > 0) this.#map[mapIndex(slot)] = run;
+    if (mergeBytesMax > 0) this.#map[entry] = run;
     return run;
   }
-}
-
-/** Fibonacci hashing: slots are multiples of 16, which a plain mask would lump together. */
-function mapIndex(slot: number): number {
-  return Math.imul(slot, 0x9e37_79b1) >>> MAP_SHIFT;
 }

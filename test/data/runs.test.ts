@@ -137,21 +137,24 @@ describe("Runs", () => {
     expect(merge(new Runs(CAPACITY), packets, UNLIMITED)).toEqual([[0, 1], [2, 3], [4]]);
   });
 
-  test("slots that push each other out of the map merge less, and keep order", () => {
-    // Slots that share an entry of the map with slot 16: those that make it forgotten.
-    const rivals = [16];
-    for (let slot = 32; rivals.length < 4; slot += 16) {
-      const runs = new Runs(2);
-      runs.start(RELAYED, 16, 1, 0, 100, UDP_PAYLOAD_MAX);
-      runs.start(RELAYED, slot, 1, 0, 100, UDP_PAYLOAD_MAX);
-      if (runs.newest(16, 1) < 0) rivals.push(slot);
+  /** Slots that all share slot 16's two entries of the map, by the same hash as in src/data/runs.ts. */
+  const pairOf = (slot: number): number => Math.imul(slot, 0x9e37_79b1) >>> 23;
+  const rivals = Array.from({ length: 20_000 }, (_, i) => 16 * (1 + i)).filter(
+    (slot) => pairOf(slot) === pairOf(16),
+  );
+  const inTurn = (slots: readonly number[]) =>
+    Array.from({ length: CAPACITY }, (_, i) => ({ slot: slots[i % slots.length]!, version: 1, bytes: 10 }));
+
+  test("two slots that meet in the map are both merged", () => {
+    expect(rivals.length).toBeGreaterThan(4);
+    for (const rival of rivals.slice(1)) {
+      const lone = merge(new Runs(CAPACITY), inTurn([16]), UNLIMITED).length;
+      expect(merge(new Runs(CAPACITY), inTurn([16, rival]), UNLIMITED).length).toBeLessThanOrEqual(lone + 1);
     }
-    const inTurn = Array.from({ length: CAPACITY }, (_, i) => ({
-      slot: rivals[i % 4]!,
-      version: 1,
-      bytes: 10,
-    }));
-    expect(merge(new Runs(CAPACITY), inTurn, UNLIMITED)).toHaveLength(CAPACITY);
+  });
+
+  test("more slots than that push each other out, merge less, and keep order", () => {
+    expect(merge(new Runs(CAPACITY), inTurn(rivals.slice(0, 4)), UNLIMITED).length).toBeGreaterThan(4);
     const packets = fc.record({ slot: fc.constantFrom(...rivals), version: fc.nat(1), bytes: sizes });
     fc.assert(
       fc.property(fc.array(packets, { maxLength: CAPACITY }), (list) => {
