@@ -110,7 +110,7 @@ export class Runs {
     packetBytes: number,
     mergeBytesMax: number,
   ): number {
-    const entry = this.#entryOf(slot); // before this run counts
+    if (mergeBytesMax > 0) this.#map[this.#entryOf(slot)] = this.count;
     const run = this.count++;
     this.kind[run] = kind;
     this.slot[run] = slot;
@@ -120,7 +120,6 @@ export class Runs {
     this.bytes[run] = packetBytes;
     this.segmentBytes[run] = packetBytes;
     this.joinBytesMax[run] = packetBytes <= mergeBytesMax ? packetBytes : 0;
-    if (mergeBytesMax > 0) this.#map[entry] = run;
     return run;
   }
 }
