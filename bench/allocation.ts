@@ -13,6 +13,8 @@ const PACKETS = 5_000_000;
 const PACKETS_SMOKE = 100_000;
 /** Until everything is compiled; compiling allocates. */
 const WARM_UP_PACKETS = 300_000;
+/** Steps, of at most the receive timeout of 100 ms, in which nothing arrives before what was sent counts as lost. */
+const IDLE_STEPS_MAX = 20;
 /** For what the measuring itself allocates. An object a packet would be 100 MB and more. */
 const GROWTH_BYTES_MAX = 65_536;
 
@@ -70,9 +72,12 @@ function relay(generator: LoadGenerator, loop: RelayLoop, packets: number): numb
   let relayed = 0;
   while (relayed < packets) {
     const offered = generator.offer();
-    for (let arrived = 0; arrived < offered; ) {
+    for (let arrived = 0, idle = 0; arrived < offered; idle++) {
+      if (idle > IDLE_STEPS_MAX) throw new Error(`${offered - arrived} of ${offered} packets were lost`);
       loop.step();
-      arrived += generator.drain();
+      const more = generator.drain();
+      if (more > 0) idle = 0;
+      arrived += more;
     }
     relayed += offered;
   }

@@ -11,8 +11,10 @@ import { DISCOVER, DISCOVER_BYTES, RELAY, RELAY_BYTES } from "../src/protocol.ts
 
 const BUFFER_BYTES = 4 << 20;
 const SINK_BATCH = 64;
-/** Packets on their way: some 3 MiB of a socket buffer, which every target has asked for. */
+/** Packets on their way, where the buffers hold as many: some 3 MiB. */
 const IN_FLIGHT_MAX = 1536;
+/** What the kernel books for a packet in a buffer beside its bytes: about its own structures and rounding up. */
+const OVERHEAD_BYTES = 1100;
 /** How long nothing may arrive before what is in flight counts as lost. */
 const LOST_AFTER_NS = 500e6;
 const REGISTER_TRIES_MAX = 100;
@@ -45,6 +47,7 @@ export class LoadGenerator {
   readonly #nodes: number;
   readonly #packets: DataView;
   readonly #port: number;
+  readonly #inFlightMax: number;
   #next = 0;
 
   /** @param port the target's, on 127.0.0.1 */
@@ -54,15 +57,20 @@ export class LoadGenerator {
     this.#port = port;
     this.#nodes = nodes;
     this.#burst = burst;
-    // One send call: whole bursts, and every node's turn as often as any other's.
-    this.#messages = burst > 1 ? Math.min(nodes, 8) : Math.min(nodes, 256);
     const packetBytes = RELAY_BYTES + payloadBytes;
     const memory = allocatePacketMemory(SINK_BATCH, nodes * packetBytes + DISCOVER_BYTES);
     this.#packets = new DataView(memory.buffer);
+    let granted = BUFFER_BYTES;
     for (const socket of [this.#sender, this.#sink]) {
       socket.bind("127.0.0.1", 0);
-      socket.setBuffers(BUFFER_BYTES, BUFFER_BYTES);
+      granted = socket.setBuffers(BUFFER_BYTES, BUFFER_BYTES).receiveBytes;
     }
+    // The kernel's own accounts allow twice what it grants. The target was granted the same.
+    const fits = Math.floor((2 * granted) / (packetBytes + OVERHEAD_BYTES));
+    this.#inFlightMax = Math.min(IN_FLIGHT_MAX, Math.max(fits, burst));
+    // One send call: whole bursts, and every node's turn as often as any other's.
+    const messagesMax = Math.min(burst > 1 ? 8 : 256, Math.floor(this.#inFlightMax / burst));
+    this.#messages = Math.min(nodes, messagesMax);
     this.#sink.enableOffload();
     this.#receive = new ReceiveBatch(kernel, this.#sink.fd, AF_INET, SINK_BATCH, memory, true);
     this.#send = new SendBatch(kernel, this.#sender.fd, AF_INET, nodes, memory);
@@ -113,7 +121,7 @@ export class LoadGenerator {
     let now = start;
     const perCall = this.#messages * this.#burst;
     while (now - start < durationNs || received < sent) {
-      if (now - start < durationNs && sent - received + perCall <= IN_FLIGHT_MAX) sent += this.offer();
+      if (now - start < durationNs && sent - received + perCall <= this.#inFlightMax) sent += this.offer();
       const arrived = this.drain();
       received += arrived;
       now = Bun.nanoseconds();

@@ -27,10 +27,13 @@ setDefaultTimeout(TEST_TIMEOUT_MS);
 const ANSWERS = new Set(["discoverReply", "punchCommand", "deliver", "deliverDest"]);
 /** Bytes that the kernel books for a small datagram, at least (skb->truesize), with room to spare. */
 const BOOKED_BYTES = 2048;
-/** Datagrams that may be on their way at once without overflowing a socket's buffer. */
+/**
+ * Datagrams that may be on their way at once: as many as a socket's buffer holds, but enough to get on where that is
+ * little; the kernel counts what it drops then.
+ */
 const WINDOW = (() => {
   const granted = Number(readFileSync("/proc/sys/net/core/rmem_max", "utf8"));
-  return Math.max(64, Math.min(2048, Math.floor(granted / BOOKED_BYTES)));
+  return Math.max(512, Math.min(2048, Math.floor(granted / BOOKED_BYTES)));
 })();
 
 let beacon: Beacon;

@@ -126,9 +126,10 @@ describe.each([
   test("sizes that change within one call", async () => {
     const sender = open();
     const { id, socket } = await node();
-    const payloads = Array.from({ length: 250 }, (_, i) => random.bytes([1200, 1200, 40, 1200, 0][i % 5]!));
+    // No more than the buffers of a host that was never tuned hold: 212,992 bytes, skb overhead included.
+    const payloads = Array.from({ length: 80 }, (_, i) => random.bytes([1200, 1200, 40, 1200, 0][i % 5]!));
     sender.sendEach(payloads.map((payload) => relay(SENDER_ID, id, payload)));
-    expect(await arrivedAt(socket, 250)).toEqual(payloads.map((payload) => hex(deliver(SENDER_ID, payload))));
+    expect(await arrivedAt(socket, 80)).toEqual(payloads.map((payload) => hex(deliver(SENDER_ID, payload))));
   });
 
   test("one merged message for several nodes", async () => {
