@@ -64,6 +64,10 @@ export class Sender {
   /** Whether packets may be merged; goes off for good when the host turns out not to support it. */
   merging: boolean;
   #mayWait = true;
+  // What the kernel took of this batch. Counted once it is known: a counter never goes down.
+  #relayed = 0;
+  #bytes = 0;
+  #segments = 0;
 
   /**
    * @param row the worker's first column in `counters`
@@ -104,9 +108,9 @@ export class Sender {
       if (packets > 1) segments += packets;
       bytes += runs.bytes[run]!;
     }
-    counters[row + RELAYED_LOCAL]! += relayed;
-    counters[row + SENT_BYTES]! += bytes;
-    counters[row + SEGMENTS_SENT]! += segments;
+    this.#relayed = relayed;
+    this.#bytes = bytes;
+    this.#segments = segments;
     this.#mayWait = true;
     for (let first = 0; first < end; ) {
       const taken = this.#send(first, end);
@@ -117,6 +121,9 @@ export class Sender {
         first++;
       }
     }
+    counters[row + RELAYED_LOCAL]! += this.#relayed;
+    counters[row + SENT_BYTES]! += this.#bytes;
+    counters[row + SEGMENTS_SENT]! += this.#segments;
     runs.clear();
   }
 
@@ -140,7 +147,7 @@ export class Sender {
       this.#dropped(run, packets, runs.bytes[run]!, errno);
       return;
     }
-    this.counters[this.row + SEGMENTS_SENT]! -= packets;
+    this.#segments -= packets;
     if (errno === EIO) {
       // The device has no checksum offload. Every later merge would meet the same.
       this.merging = false;
@@ -160,8 +167,8 @@ export class Sender {
     const { counters, row } = this;
     const isRelay = this.runs.kind[run] === RELAYED;
     counters[row + (isRelay ? RELAY_DROPPED_AT : REPLY_DROPPED_AT) + dropOffsetOfErrno(errno)]! += packets;
-    if (isRelay) counters[row + RELAYED_LOCAL]! -= packets;
-    if (packets > 1) counters[row + SEGMENTS_SENT]! -= packets;
-    counters[row + SENT_BYTES]! -= bytes;
+    if (isRelay) this.#relayed -= packets;
+    if (packets > 1) this.#segments -= packets;
+    this.#bytes -= bytes;
   }
 }
