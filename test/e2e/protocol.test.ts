@@ -3,8 +3,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, te
 import { Beacon, type Stats } from "../../src/beacon.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { Random } from "./support/random.ts";
-import { sum, sumByName } from "./support/totals.ts";
-import { TEST_TIMEOUT_MS, untilEqual } from "./support/wait.ts";
+import { isSettled, sum, sumByName } from "./support/totals.ts";
+import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { discover } from "./support/wire.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
@@ -71,7 +71,7 @@ for (const variant of VARIANTS) {
     }
 
     /** What changes in the beacon's counters from here on. */
-    function countersFromHere() {
+    async function countersFromHere() {
       const read = (stats: Stats) => ({
         nodes: stats.nodes,
         discovers: sum(stats, (w) => w.discovers),
@@ -81,6 +81,7 @@ for (const variant of VARIANTS) {
         punchTargetsUnknown: sum(stats, (w) => w.punches["target_unknown"]!),
         sentBytes: sum(stats, (w) => w.sentBytes),
       });
+      await until("the beacon is done with what it took", () => isSettled(beacon.stats()));
       const before = read(beacon.stats());
       return () => {
         const now = read(beacon.stats());
@@ -101,7 +102,7 @@ for (const variant of VARIANTS) {
     test("a Discover is answered with the address it came from", async () => {
       for (const which of [0, 1] as const) {
         const client = await open(which);
-        const changes = countersFromHere();
+        const changes = await countersFromHere();
         expect(await client.discover(newId())).toEqual({ type: "discoverReply", ...client.address });
         await untilEqual("counters", changes, {
           nodes: 1,
@@ -123,7 +124,7 @@ for (const variant of VARIANTS) {
 
     test("a Discover of id 0 is answered and not recorded", async () => {
       const { a, b, idB } = await twoNodes();
-      const changes = countersFromHere();
+      const changes = await countersFromHere();
       expect(await a.discover(0)).toEqual({ type: "discoverReply", ...a.address });
       await b.relay(idB, 0, text("nobody has id 0"));
       await untilEqual("counters", changes, {
@@ -176,7 +177,7 @@ for (const variant of VARIANTS) {
     test("a sender need not be registered; its id is passed on", async () => {
       const { b, idB } = await twoNodes();
       const stranger = await open();
-      const changes = countersFromHere();
+      const changes = await countersFromHere();
       for (const senderId of [0, 1, 0xdead_beef, idB]) {
         await stranger.relay(senderId, idB, text("x"));
         expect(await b.message()).toEqual({ type: "deliver", senderId, payload: text("x") });
@@ -186,7 +187,7 @@ for (const variant of VARIANTS) {
 
     test("a Relay to nobody is counted and not answered", async () => {
       const { a, idA } = await twoNodes();
-      const changes = countersFromHere();
+      const changes = await countersFromHere();
       await a.relay(idA, newId(), text("x"));
       await untilEqual("counters", changes, { notFound: 1 });
       await expectOnlySentinel(a);
@@ -208,7 +209,7 @@ for (const variant of VARIANTS) {
 
     test("a PunchRequest tells both ends where the other is", async () => {
       const { a, b, idA, idB } = await twoNodes();
-      const changes = countersFromHere();
+      const changes = await countersFromHere();
       await a.punch(idA, idB);
       expect(await a.message()).toEqual({ type: "punchCommand", ...b.address });
       expect(await b.message()).toEqual({ type: "punchCommand", ...a.address });
@@ -238,7 +239,7 @@ for (const variant of VARIANTS) {
     test("a PunchRequest for nobody sends nothing, is counted, and records the requester all the same", async () => {
       const [a, b] = [await open(0), await open(1)];
       const idA = newId();
-      const changes = countersFromHere();
+      const changes = await countersFromHere();
       await a.punch(idA, newId());
       await untilEqual("counters", changes, { nodes: 1, punchTargetsUnknown: 1 });
       await b.relay(5, idA, text("x"));
@@ -249,7 +250,7 @@ for (const variant of VARIANTS) {
     test("a PunchRequest of id 0 is served and not recorded", async () => {
       const { b, idB } = await twoNodes();
       const nobody = await open();
-      const changes = countersFromHere();
+      const changes = await countersFromHere();
       await nobody.punch(0, idB);
       expect(await nobody.message()).toEqual({ type: "punchCommand", ...b.address });
       expect(await b.message()).toEqual({ type: "punchCommand", ...nobody.address });
@@ -290,7 +291,7 @@ for (const variant of VARIANTS) {
           return { id, client };
         }),
       );
-      const changes = countersFromHere();
+      const changes = await countersFromHere();
       /** What is still to come, by sender and destination, in order. */
       const expected = new Map<string, Uint8Array[]>();
       for (let round = 0; round < ROUNDS; round++) {

@@ -35,3 +35,11 @@ export function taken(stats: Stats): number {
 export function socketDrops(stats: Stats): number {
   return sum(stats, (w) => w.socketReceiveDrops);
 }
+
+/**
+ * Whether all that the workers have taken is also done with: a batch's messages, and what was sent, are counted when it is
+ * over. For beacons that got no merged messages.
+ */
+export function isSettled(stats: Stats): boolean {
+  return taken(stats) === sum(stats, (w) => w.receiveBatch.messages);
+}
