@@ -111,10 +111,7 @@ export class UdpSocket {
     const timeval = new BigInt64Array(new ArrayBuffer(TIMEVAL_BYTES));
     timeval[0] = BigInt(Math.floor(timeoutMs / 1000));
     timeval[1] = BigInt(Math.floor((timeoutMs % 1000) * 1000));
-    if (libc.setsockopt(this.fd, SOL_SOCKET, option, timeval, TIMEVAL_BYTES) < 0) {
-      const failure = errno();
-      throw new SyscallError(`setsockopt ${optionName}`, failure);
-    }
+    this.#setOptionValue(SOL_SOCKET, option, timeval, optionName);
   }
 
   /**
@@ -170,7 +167,16 @@ export class UdpSocket {
   #setOption(level: number, option: number, value: number, optionName: string): void {
     const word = new Int32Array(new ArrayBuffer(4));
     word[0] = value;
-    if (libc.setsockopt(this.fd, level, option, word, 4) < 0) {
+    this.#setOptionValue(level, option, word, optionName);
+  }
+
+  #setOptionValue(
+    level: number,
+    option: number,
+    value: Int32Array | BigInt64Array,
+    optionName: string,
+  ): void {
+    if (libc.setsockopt(this.fd, level, option, value, value.byteLength) < 0) {
       const failure = errno();
       throw new SyscallError(`setsockopt ${optionName}`, failure);
     }

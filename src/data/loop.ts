@@ -100,6 +100,8 @@ export class RelayLoop {
   #batch(messages: number): void {
     const receive = this.#receive;
     const handler = this.#handler;
+    const counters = this.#counters;
+    const row = this.#row;
     this.#errorsInARow = 0;
     let receivedBytes = 0;
     for (let m = 0; m < messages; m++) {
@@ -108,20 +110,19 @@ export class RelayLoop {
       receivedBytes += bytes;
       const segmentBytes = receive.segmentBytes(m);
       if (bytes === 0) {
-        if (receive.hasSender(m)) this.#counters[this.#row + MALFORMED_EMPTY]!++;
+        if (receive.hasSender(m)) counters[row + MALFORMED_EMPTY]!++;
       } else if (receive.truncated(m)) {
-        this.#counters[this.#row + MALFORMED_TRUNCATED]!++;
+        counters[row + MALFORMED_TRUNCATED]!++;
       } else if (segmentBytes <= 0 || segmentBytes >= bytes) {
         handler.handle(at, bytes, m);
       } else {
         for (let offset = 0; offset < bytes; offset += segmentBytes) {
           handler.handle(at + offset, Math.min(segmentBytes, bytes - offset), m);
         }
-        this.#counters[this.#row + SEGMENTS_RECEIVED]! += Math.ceil(bytes / segmentBytes);
+        counters[row + SEGMENTS_RECEIVED]! += Math.ceil(bytes / segmentBytes);
       }
     }
     handler.flush();
-    const { counters, row } = { counters: this.#counters, row: this.#row };
     counters[row + RECEIVED_BYTES]! += receivedBytes;
     counters[row + BATCH_MESSAGES]! += messages;
     counters[row + BATCH_AT + bucketOf(messages)]!++;
