@@ -40,16 +40,18 @@ export async function benchAllocation({ smoke, batch }: BenchOptions): Promise<v
       opened.setTimeouts(100, 100);
       if (offload) opened.enableOffload();
     });
-    const memory = new SharedMemory({ workers: 1, nodesMax: 1000 });
+    const memory = new SharedMemory({ workers: 1, nodesMax: 1000, routesMax: 100 });
     memory.words[HASH_SECRET] = 1;
     const loop = new RelayLoop(kernel, memory, {
       worker: 0,
       fd: socket!.fd,
       family: AF_INET,
+      beaconId: 0,
       batchMax: batch,
       offload,
     });
-    const generator = new LoadGenerator(socket!.localAddress().port, load);
+    const generator = new LoadGenerator(load);
+    generator.aim(socket!.localAddress().port);
     generator.register(() => loop.step());
     relay(generator, loop, WARM_UP_PACKETS);
     Bun.gc(true);

@@ -25,7 +25,8 @@ export async function benchLatency({ rounds, seconds, batch }: BenchOptions): Pr
         name === "C"
           ? await startReference(reference, { offload: true, batch })
           : await startBeacon({ offload: true, batch });
-      const generator = new LoadGenerator(target.port, { payloadBytes: 200, nodes: 1, burst: 1 });
+      const generator = new LoadGenerator({ payloadBytes: 200, nodes: 1, burst: 1 });
+      generator.aim(target.port);
       try {
         generator.register();
         ping(generator, seconds * WARM_UP);
@@ -49,8 +50,8 @@ export async function benchLatency({ rounds, seconds, batch }: BenchOptions): Pr
   console.log(`  ratio of p50 ${showSpread(spread, 3)}; ${showBar(spread.median, BAR)}`);
 }
 
-/** @returns nanoseconds of each packet, -1 for a lost one */
-function ping(generator: LoadGenerator, seconds: number): number[] {
+/** Relays one packet at a time. @returns nanoseconds of each, -1 for a lost one */
+export function ping(generator: LoadGenerator, seconds: number): number[] {
   const times: number[] = [];
   const start = Bun.nanoseconds();
   for (let i = 0; i < seconds * PACKETS_PER_S; i++) {

@@ -7,7 +7,7 @@ import { endpointOf } from "../ffi/endpoint.ts";
 import { kernel } from "../ffi/libc.ts";
 import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../ffi/mmsg.ts";
 import { UdpSocket } from "../ffi/socket.ts";
-import { DISCOVER, DISCOVER_BYTES, RELAY, RELAY_BYTES } from "../src/protocol.ts";
+import { DISCOVER, DISCOVER_BYTES, RELAY, RELAY_BYTES, SYNC, SYNC_BYTES } from "../src/protocol.ts";
 
 const BUFFER_BYTES = 4 << 20;
 const SINK_BATCH = 64;
@@ -46,15 +46,13 @@ export class LoadGenerator {
   readonly #burst: number;
   readonly #nodes: number;
   readonly #packets: DataView;
-  readonly #port: number;
+  #port = 0;
   readonly #inFlightMax: number;
   #next = 0;
 
-  /** @param port the target's, on 127.0.0.1 */
-  constructor(port: number, load: Load) {
+  constructor(load: Load) {
     const { payloadBytes, nodes, burst } = load;
     if (burst > SEGMENTS_MAX) throw new RangeError(`a burst is at most ${SEGMENTS_MAX} packets`);
-    this.#port = port;
     this.#nodes = nodes;
     this.#burst = burst;
     const packetBytes = RELAY_BYTES + payloadBytes;
@@ -74,16 +72,26 @@ export class LoadGenerator {
     this.#sink.enableOffload();
     this.#receive = new ReceiveBatch(kernel, this.#sink.fd, AF_INET, SINK_BATCH, memory, true);
     this.#send = new SendBatch(kernel, this.#sender.fd, AF_INET, nodes, memory);
-    const target = endpointOf("127.0.0.1", port);
     for (let node = 0; node < nodes; node++) {
       const at = this.#receive.extraAt + node * packetBytes;
       this.#packets.setUint8(at, RELAY);
       this.#packets.setUint32(at + 1, SENDER_ID);
       this.#packets.setUint32(at + 5, 1 + node);
-      this.#send.setDestination(node, target, 0);
       for (let i = 0; i < burst; i++) this.#send.setPiece(node, i, at, packetBytes);
       this.#send.finish(node, burst, packetBytes);
     }
+  }
+
+  /** Port of the sink, on 127.0.0.1: where nodes are, or the peer that has them. */
+  get sinkPort(): number {
+    return this.#sink.localAddress().port;
+  }
+
+  /** Loads this target from now on. @param port on 127.0.0.1 */
+  aim(port: number): void {
+    this.#port = port;
+    const target = endpointOf("127.0.0.1", port);
+    for (let node = 0; node < this.#nodes; node++) this.#send.setDestination(node, target, 0);
   }
 
   /**
@@ -92,24 +100,40 @@ export class LoadGenerator {
    * @throws Error when a node stays unanswered
    */
   register(turn?: () => void): void {
-    const memory = allocatePacketMemory(0, DISCOVER_BYTES);
-    const view = new DataView(memory.buffer);
-    const batch = new SendBatch(kernel, this.#sink.fd, AF_INET, 1, memory);
-    batch.setDestination(0, endpointOf("127.0.0.1", this.#port), 0);
-    batch.setPiece(0, 0, 0, DISCOVER_BYTES);
-    batch.finish(0, 1, 0);
+    const view = new DataView(new ArrayBuffer(DISCOVER_BYTES));
     view.setUint8(0, DISCOVER);
     for (let node = 0; node < this.#nodes; node++) {
       view.setUint32(1, 1 + node);
       let answered = false;
       for (let attempt = 0; attempt < REGISTER_TRIES_MAX && !answered; attempt++) {
-        batch.send(0, 1, true);
+        sendOnce(this.#sink, new Uint8Array(view.buffer), this.#port);
         turn?.();
         const until = Bun.nanoseconds() + LOST_AFTER_NS;
         while (!answered && Bun.nanoseconds() < until) answered = this.drain() > 0;
       }
       if (!answered) throw new Error(`the target did not answer the Discover of node ${node}`);
     }
+  }
+
+  /**
+   * Announces all nodes to the target, as the gossip of a peer at the sink, and waits until it relays to one of them.
+   * @throws Error when it does not
+   */
+  announce(): void {
+    const message = new DataView(new ArrayBuffer(SYNC_BYTES + 4 * this.#nodes));
+    message.setUint8(0, SYNC);
+    message.setUint16(5, this.#nodes);
+    for (let node = 0; node < this.#nodes; node++) message.setUint32(SYNC_BYTES + 4 * node, 1 + node);
+    for (let attempt = 0; attempt < REGISTER_TRIES_MAX; attempt++) {
+      sendOnce(this.#sink, new Uint8Array(message.buffer), this.#port);
+      Bun.sleepSync(10);
+      this.drain(); // the target's own gossip
+      if (this.ping() < 0) continue;
+      Bun.sleepSync(10);
+      this.drain(); // what was not the answer
+      return;
+    }
+    throw new Error("the target does not relay to its peer");
   }
 
   /** Loads the target for so long, and then until all packets are through or lost. */
@@ -166,4 +190,15 @@ export class LoadGenerator {
     }
     return packets;
   }
+}
+
+/** Sends one datagram to a port of 127.0.0.1, for what is not part of a load. */
+export function sendOnce(socket: UdpSocket, bytes: Uint8Array, port: number): void {
+  const memory = allocatePacketMemory(0, bytes.length);
+  new Uint8Array(memory.buffer).set(bytes);
+  const batch = new SendBatch(kernel, socket.fd, AF_INET, 1, memory);
+  batch.setDestination(0, endpointOf("127.0.0.1", port), 0);
+  batch.setPiece(0, 0, 0, bytes.length);
+  batch.finish(0, 1, 0);
+  batch.send(0, 1, true);
 }

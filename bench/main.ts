@@ -5,6 +5,7 @@ import { benchAllocation } from "./allocation.ts";
 import { benchIdle } from "./idle.ts";
 import { benchLatency } from "./latency.ts";
 import { benchMemory } from "./memory.ts";
+import { benchMesh } from "./mesh.ts";
 import type { BenchOptions } from "./options.ts";
 import { benchRelay } from "./relay.ts";
 
@@ -18,6 +19,7 @@ const BENCHES: readonly [string, string, (options: BenchOptions) => Promise<void
   ["relay", "CPU time a relayed packet, against the reference in C", benchRelay],
   ["latency", "time through an idle beacon, against the reference in C", benchLatency],
   ["memory", "resident memory with 500,000 nodes", benchMemory],
+  ["mesh", "CPU time and pauses with a full mesh: 500,000 nodes, 524,000 routes", benchMesh],
   ["idle", "CPU time of a beacon with nothing to do", benchIdle],
   ["allocation", "heap growth over 5 million relayed packets", benchAllocation],
 ];

@@ -27,11 +27,7 @@ export async function benchMemory({ smoke, batch }: BenchOptions): Promise<void>
   try {
     const emptyMib = residentBytes(target.pid) / MIB;
     const start = performance.now();
-    let again = 0;
-    for (let socket = 0; socket < SOCKETS; socket++) {
-      const from = Math.floor((nodes * socket) / SOCKETS);
-      again += register(target.port, 1 + from, Math.floor((nodes * (socket + 1)) / SOCKETS) - from);
-    }
+    const again = registerAll(target.port, nodes);
     const seconds = (performance.now() - start) / 1000;
     const stats = (await (await fetch(new URL("api/stats", target.http))).json()) as Stats;
     const fullMib = residentBytes(target.pid) / MIB;
@@ -47,6 +43,16 @@ export async function benchMemory({ smoke, batch }: BenchOptions): Promise<void>
   } finally {
     await target.stop();
   }
+}
+
+/** Registers `count` nodes from SOCKETS sockets, ids from 1 on. @returns Discovers that had to be repeated */
+export function registerAll(port: number, count: number): number {
+  let again = 0;
+  for (let socket = 0; socket < SOCKETS; socket++) {
+    const from = Math.floor((count * socket) / SOCKETS);
+    again += register(port, 1 + from, Math.floor((count * (socket + 1)) / SOCKETS) - from);
+  }
+  return again;
 }
 
 /** Registers `count` nodes, ids from `firstId` on, from one socket. @returns Discovers that had to be repeated */

@@ -12,7 +12,7 @@ import {
   type Target,
 } from "./targets.ts";
 
-type Contender = "beacon" | "beacon, offload" | "C" | "C, offload";
+type Contender = "beacon" | "beacon, offload" | "to a peer" | "to a peer, offload" | "C" | "C, offload";
 
 interface Comparison {
   readonly title: string;
@@ -67,7 +67,31 @@ const COMPARISONS: readonly Comparison[] = [
     against: "beacon",
     bar: { atMost: 1.03 },
   },
+  {
+    title: "200 B, offload off: to nodes of a peer over to nodes",
+    load: scattered(200),
+    subject: "to a peer",
+    against: "beacon",
+    bar: { atMost: 1 },
+  },
+  {
+    title: "1,200 B, offload on: to nodes of a peer over to nodes",
+    load: scattered(1200),
+    subject: "to a peer, offload",
+    against: "beacon, offload",
+    bar: { atMost: 1 },
+  },
+  {
+    title: "bursts of 48 × 1,200 B, offload on: to nodes of a peer over to nodes",
+    load: bursts,
+    subject: "to a peer, offload",
+    against: "beacon, offload",
+    bar: { atMost: 1 },
+  },
 ];
+
+/** The sink counts packets: no gossip shall reach it in the middle of a measurement. And it speaks just once. */
+const QUIET = ["--gossip-interval=1m", "--peer-timeout=1h"];
 
 /** What was measured of one contender, summed over its slices. */
 interface Measured {
@@ -121,28 +145,30 @@ export async function benchRelay({ rounds, seconds, batch, only }: BenchOptions)
 /** One contender of one round: its process and the load on it. */
 class Contestant {
   readonly #measured: Measured = { cpuNs: 0, elapsedNs: 0, received: 0, lost: 0 };
-  readonly #generator: LoadGenerator;
   #batchesBefore: Batches | undefined;
 
   private constructor(
     private readonly name: Contender,
     private readonly target: Target,
-    load: Load,
-  ) {
-    this.#generator = new LoadGenerator(target.port, load);
-    this.#generator.register();
-  }
+    private readonly generator: LoadGenerator,
+  ) {}
 
   static async start(name: Contender, load: Load, reference: string, batch: number): Promise<Contestant> {
     const options = { offload: name.endsWith("offload"), batch };
-    const isReference = name.startsWith("C");
-    const target = isReference ? await startReference(reference, options) : await startBeacon(options);
-    return new Contestant(name, target, load);
+    const generator = new LoadGenerator(load);
+    const hasPeer = name.startsWith("to a peer");
+    const target = name.startsWith("C")
+      ? await startReference(reference, options)
+      : await startBeacon(options, hasPeer ? [`--peers=127.0.0.1:${generator.sinkPort}`, ...QUIET] : []);
+    generator.aim(target.port);
+    if (hasPeer) generator.announce();
+    else generator.register();
+    return new Contestant(name, target, generator);
   }
 
   /** Compiled code, caches, page tables. */
   warmUp(seconds: number): void {
-    this.#generator.run(seconds * 1e9);
+    this.generator.run(seconds * 1e9);
   }
 
   async begin(): Promise<void> {
@@ -151,7 +177,7 @@ class Contestant {
 
   slice(): void {
     const cpuBefore = cpuNs(this.target.pid);
-    const { received, lost, elapsedNs } = this.#generator.run(SLICE_NS);
+    const { received, lost, elapsedNs } = this.generator.run(SLICE_NS);
     this.#measured.cpuNs += cpuNs(this.target.pid) - cpuBefore;
     this.#measured.elapsedNs += elapsedNs;
     this.#measured.received += received;
@@ -178,7 +204,7 @@ class Contestant {
   }
 
   async stop(): Promise<void> {
-    this.#generator.close();
+    this.generator.close();
     await this.target.stop();
   }
 }

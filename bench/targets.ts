@@ -84,10 +84,14 @@ async function stop(child: Bun.Subprocess): Promise<void> {
   await child.exited;
 }
 
-/** CPU time that all threads of a process have used, in nanoseconds (proc_pid_schedstat). */
-export function cpuNs(pid: number): number {
+/**
+ * CPU time that the threads of a process have used, in nanoseconds (proc_pid_schedstat).
+ * @param counts whether the thread of this name counts; without it, all do
+ */
+export function cpuNs(pid: number, counts: (thread: string) => boolean = () => true): number {
   let total = 0;
   for (const task of readdirSync(`/proc/${pid}/task`)) {
+    if (!counts(readFileSync(`/proc/${pid}/task/${task}/comm`, "utf8").trim())) continue;
     total += Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, "utf8").split(" ")[0]);
   }
   return total;

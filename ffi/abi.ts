@@ -9,6 +9,7 @@ import { endianness } from "node:os";
 if (endianness() !== "LE") throw new Error("the struct layouts in ffi/ are for little-endian hosts");
 
 // Address families and socket kinds: <bits/socket.h>
+export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const SOCK_DGRAM = 2;
@@ -76,6 +77,9 @@ export const CMSG_ALIGN_BYTES = 8;
 export const SOCKADDR_IN_BYTES = 16;
 // struct sockaddr_in6 { family u16; port be16; flowinfo be32; addr 16 bytes; scope u32 }
 export const SOCKADDR_IN6_BYTES = 28;
+// struct sockaddr_un { family u16; path char[108] }
+export const SUN_PATH_AT = 2;
+export const SUN_PATH_BYTES = 108;
 
 // struct sock_filter { code u16; jt u8; jf u8; k u32 } and struct sock_fprog { len u16; filter* }
 export const SOCK_FILTER_BYTES = 8;
@@ -83,3 +87,7 @@ export const SOCK_FPROG_BYTES = 16;
 
 // struct timeval { long sec; long usec }
 export const TIMEVAL_BYTES = 16;
+
+// Clocks: <bits/time.h>; struct timespec { long sec; long nsec }
+export const CLOCK_MONOTONIC = 1;
+export const TIMESPEC_BYTES = 16;

@@ -5,6 +5,7 @@
  * (ldso/dynlink.c, load_library), so one name serves both.
  */
 import { dlopen, type Pointer, ptr, read } from "bun:ffi";
+import { CLOCK_MONOTONIC, TIMESPEC_BYTES } from "./abi.ts";
 
 const { symbols: libc } = dlopen("libc.so.6", {
   socket: { args: ["i32", "i32", "i32"], returns: "i32" },
@@ -14,8 +15,10 @@ const { symbols: libc } = dlopen("libc.so.6", {
   getsockname: { args: ["i32", "ptr", "ptr"], returns: "i32" },
   recvmmsg: { args: ["i32", "ptr", "u32", "i32", "ptr"], returns: "i32" },
   sendmmsg: { args: ["i32", "ptr", "u32", "i32"], returns: "i32" },
+  sendto: { args: ["i32", "ptr", "usize", "i32", "ptr", "u32"], returns: "i64" },
   shutdown: { args: ["i32", "i32"], returns: "i32" },
   close: { args: ["i32"], returns: "i32" },
+  clock_gettime: { args: ["i32", "ptr"], returns: "i32" },
   __errno_location: { args: [], returns: "ptr" },
 });
 
@@ -25,6 +28,16 @@ const { symbols: libc } = dlopen("libc.so.6", {
  */
 export function errno(): number {
   return read.i32(libc.__errno_location() as Pointer, 0);
+}
+
+/**
+ * CLOCK_MONOTONIC in microseconds, which other processes of this host read too. process.hrtime is no substitute:
+ * in Bun (1.4.5) it starts with the process.
+ */
+export function monotonicUs(): number {
+  const timespec = new BigInt64Array(new ArrayBuffer(TIMESPEC_BYTES));
+  libc.clock_gettime(CLOCK_MONOTONIC, timespec); // fails for unknown clocks only
+  return Number(timespec[0]! * 1_000_000n + timespec[1]! / 1000n);
 }
 
 /**

@@ -13,11 +13,20 @@ import type { SocketAddress } from "../ffi/endpoint.ts";
 import { errnoName, SyscallError } from "../ffi/errno.ts";
 import { hostPort, type UdpSocket } from "../ffi/socket.ts";
 import packageJson from "../package.json" with { type: "json" };
-import { type Config, parseHostPort, validateConfig } from "./config.ts";
+import {
+  type Config,
+  type ConfigChanges,
+  compareConfigs,
+  parseHostPort,
+  reloadedConfig,
+  validateConfig,
+} from "./config.ts";
 import { type HttpServer, serveHttp } from "./control/http.ts";
 import { createLogger } from "./control/log.ts";
+import { Mesh } from "./control/mesh/mesh.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { openSockets } from "./control/sockets.ts";
+import { StateKeeper } from "./control/state-keeper.ts";
 import { StatisticsLog } from "./control/statistics-log.ts";
 import { type Stats, workerStats } from "./control/stats.ts";
 import { steeringProgram } from "./control/steering.ts";
@@ -25,7 +34,8 @@ import { Supervisor } from "./control/supervisor.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";
 import { NodeTable } from "./shared/nodes.ts";
 
-export { type Config, ConfigError } from "./config.ts";
+export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
+export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
 export type { Stats, WorkerStats } from "./control/stats.ts";
 export { type SocketAddress, SyscallError };
 
@@ -49,6 +59,8 @@ interface Running {
   readonly sockets: readonly UdpSocket[];
   readonly supervisor: Supervisor;
   readonly reaper: Reaper;
+  readonly state: StateKeeper | undefined;
+  readonly mesh: Mesh;
   readonly statistics: StatisticsLog;
   readonly timers: readonly Timer[];
   readonly http: HttpServer | undefined;
@@ -57,13 +69,15 @@ interface Running {
 export class Beacon {
   /** Settles when the beacon is closed; rejects when it ended by itself, with the reason. */
   readonly closed: Promise<void>;
-  readonly config: Config;
+  #config: Config;
   readonly #log: Logger;
   readonly #settleClosed: { resolve: () => void; reject: (error: Error) => void };
   #running: Running | undefined;
   #starting: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   #healthy = true;
+  /** Ends the wait of a drain; undefined while there is none. */
+  #endDrain: (() => void) | undefined;
 
   /**
    * @param options over the defaults; unlike the command line's, a library's beacon serves no HTTP unless asked to
@@ -74,7 +88,7 @@ export class Beacon {
     options: Partial<Config> = {},
     log: Logger = createLogger({ level: "silent", format: "json" }),
   ) {
-    this.config = validateConfig(options);
+    this.#config = validateConfig(options);
     this.#log = log;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     promise.catch(() => {}); // whoever awaits `closed` sees it; nobody has to
@@ -92,6 +106,11 @@ export class Beacon {
     return this.#starting;
   }
 
+  /** The configuration in force. */
+  get config(): Config {
+    return this.#config;
+  }
+
   /** Where the beacon listens. @throws Error before `listen` is done */
   get address(): SocketAddress {
     return this.#mustRun().address;
@@ -104,18 +123,20 @@ export class Beacon {
 
   /** The numbers of this moment. @throws Error before `listen` is done */
   stats(): Stats {
-    const { memory, nodes, supervisor, sockets, address, startedMs } = this.#mustRun();
+    const { memory, nodes, supervisor, sockets, address, startedMs, mesh, state } = this.#mustRun();
     const { user, system } = process.cpuUsage();
     return {
       version,
       beaconId: this.config.beaconId,
       address,
       uptimeS: (performance.now() - startedMs) / 1000,
-      healthy: this.#healthy,
+      healthy: this.#isHealthy(),
       nodes: nodes.size(),
       nodesMax: this.config.maxNodes,
       residentBytes: process.memoryUsage.rss(),
       cpuS: (user + system) / 1e6,
+      mesh: mesh.stats(),
+      stateSavedS: state?.savedS ?? null,
       workers: sockets.map((socket, worker) =>
         workerStats(memory, worker, {
           alive: supervisor.isAlive(worker),
@@ -131,16 +152,50 @@ export class Beacon {
     this.#healthy = healthy;
   }
 
-  /** Ends the beacon: frees its ports, threads and memory. Safe at any time, and more than once. */
+  /**
+   * Goes on with another configuration as far as that can change while the beacon runs; what cannot stays as it is.
+   * @throws ConfigError when an option is bad, or bad beside those that stay; nothing has changed then
+   */
+  reconfigure(options: Partial<Config>): ConfigChanges {
+    const wanted = validateConfig(options);
+    const changes = compareConfigs(this.#config, wanted);
+    this.#config = reloadedConfig(this.#config, wanted);
+    if (changes.reloaded.includes("logLevel")) this.#log.level = this.#config.logLevel;
+    this.#running?.mesh.reconfigure(this.#config);
+    return changes;
+  }
+
+  /**
+   * Says that it is going (unhealthy, not ready), relays on for the time that `drainMs` gives, and closes. A call of `close` ends
+   * the wait.
+   */
+  async drain(): Promise<void> {
+    if (this.#endDrain === undefined && !this.#closing) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const timer = setTimeout(resolve, this.#config.drainMs);
+      this.#endDrain = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      if (this.#config.drainMs > 0) this.#log.info({ drainMs: this.#config.drainMs }, "draining");
+      await promise;
+    }
+    await this.close();
+  }
+
+  /**
+   * Ends the beacon: tells its peers, saves its state, frees its ports, threads and memory. Safe at any time, and more than once.
+   */
   close(): Promise<void> {
+    this.#endDrain?.();
     this.#closing ??= this.#close();
     return this.#closing;
   }
 
   async #listen(): Promise<void> {
-    const { config } = this;
+    const config = this.#config;
     const log = this.#log;
-    const { sockets, ...granted } = openSockets(parseHostPort(config.addr), {
+    const { sockets, reaches, ...granted } = openSockets(parseHostPort(config.addr), {
       count: config.workers,
       recvBufferBytes: config.recvBufferBytes,
       sendBufferBytes: config.sendBufferBytes,
@@ -148,7 +203,11 @@ export class Beacon {
     });
     const release: (() => unknown)[] = [() => sockets.forEach((socket) => void socket.close())];
     try {
-      const memory = new SharedMemory({ workers: config.workers, nodesMax: config.maxNodes });
+      const memory = new SharedMemory({
+        workers: config.workers,
+        nodesMax: config.maxNodes,
+        routesMax: config.maxRoutes,
+      });
       memory.words[HASH_SECRET] = randomInt(2 ** 32) | 0;
       const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
       const reaper = new Reaper(memory, nodes, config.nodeTtlMs);
@@ -156,12 +215,17 @@ export class Beacon {
       if (config.offload && !granted.offload)
         log.warn("offload is off: this kernel lacks UDP_GRO or UDP_SEGMENT");
       if (config.steering) this.#attachSteering(sockets, memory);
+      const state =
+        config.stateFile === "off"
+          ? undefined
+          : new StateKeeper(config.stateFile, config.stateIntervalMs, memory, nodes, config.nodeTtlMs, log);
+      await state?.load(reaches); // before the first packet is read
       const supervisor = new Supervisor(
         WORKER_ENTRY,
         memory,
         nodes,
         sockets,
-        { batchMax: config.batchMax, offload: granted.offload },
+        { beaconId: config.beaconId, batchMax: config.batchMax, offload: granted.offload },
         {
           restarted: (worker, error) => log.error({ worker, err: error }, "worker died and was replaced"),
           failed: (worker, error) => this.#fail(worker, error),
@@ -172,6 +236,9 @@ export class Beacon {
       const address = sockets[0]!.localAddress();
       const http = this.#serveHttp();
       release.unshift(() => http?.stop(true));
+      const mesh = new Mesh({ memory, nodes, socket: sockets[0]!, address, reaches }, config, log);
+      mesh.start();
+      state?.start();
       const startedMs = performance.now();
       const statistics = new StatisticsLog(log, memory);
       const timers = [
@@ -186,6 +253,8 @@ export class Beacon {
         sockets,
         supervisor,
         reaper,
+        state,
+        mesh,
         statistics,
         timers,
         http,
@@ -211,8 +280,10 @@ export class Beacon {
     const running = this.#running;
     if (running) {
       for (const timer of running.timers) clearInterval(timer);
+      await running.mesh.stop();
       await running.http?.stop(true);
       await running.supervisor.stop();
+      await running.state?.stop(); // once nobody writes to the table any more
       running.statistics.log(this.stats());
       for (const socket of running.sockets) socket.close();
       this.#running = undefined;
@@ -235,8 +306,13 @@ export class Beacon {
     return this.#running;
   }
 
+  #isHealthy(): boolean {
+    return this.#healthy && this.#endDrain === undefined && !this.#closing;
+  }
+
   #notReady(): string | undefined {
     if (this.#closing || !this.#running) return "not listening";
+    if (this.#endDrain !== undefined) return "draining";
     const { supervisor, sockets } = this.#running;
     const dead = sockets.flatMap((_, worker) => (supervisor.isAlive(worker) ? [] : [worker]));
     return dead.length === 0 ? undefined : `being replaced: worker ${dead.join(", ")}`;
@@ -266,7 +342,7 @@ export class Beacon {
     if (http === "off") return undefined;
     try {
       return serveHttp(parseHostPort(http), {
-        isHealthy: () => this.#healthy && !this.#closing,
+        isHealthy: () => this.#isHealthy(),
         notReady: () => this.#notReady(),
         stats: () => this.stats(),
       });
@@ -282,8 +358,10 @@ export class Beacon {
   #offloadErrno = 0;
 
   #tick(): void {
-    const { memory, reaper, startedMs } = this.#mustRun();
+    const { memory, reaper, startedMs, supervisor, mesh } = this.#mustRun();
     reaper.tick(performance.now() - startedMs);
+    supervisor.tick();
+    mesh.tick();
     const errno = Atomics.load(memory.words, OFFLOAD_ERRNO);
     if (errno !== this.#offloadErrno) {
       this.#offloadErrno = errno;

@@ -3,12 +3,15 @@
  * outranks the config file, which outranks the default; every value given is checked, also one that is
  * outranked, so that no mistake waits for the day when it comes into use.
  */
-import { inspect } from "node:util";
+import { inspect, isDeepStrictEqual } from "node:util";
 import { Command, CommanderError, Option } from "commander";
 import { jsonShown, jsonText, readJsonObject } from "./config/file.ts";
+import { checkTogether, withTokenRead } from "./config/rules.ts";
 import {
   type Config,
   envName,
+  flagOf,
+  masked,
   type Property,
   type Setting,
   settingGroups,
@@ -16,8 +19,17 @@ import {
 } from "./config/settings.ts";
 import { ConfigError, quoted, shown, withReason } from "./config/units.ts";
 
-export { BATCH_MAX_DEFAULT, type Config, type LogFormat, type LogLevel } from "./config/settings.ts";
-export { ConfigError, type HostPort, parseHostPort } from "./config/units.ts";
+export { type ConfigChanges, compareConfigs, reloadedConfig } from "./config/reload.ts";
+export {
+  BATCH_MAX_DEFAULT,
+  type Config,
+  flagOf,
+  type LogFormat,
+  type LogLevel,
+  maskedConfig,
+  type Property,
+} from "./config/settings.ts";
+export { ConfigError, type HostPort, parseHostNamePort, parseHostPort } from "./config/units.ts";
 
 /** What the command line asks for: to run, or to print a text that ends in a newline and exit with 0. */
 export type CommandLine =
@@ -59,8 +71,10 @@ export function parseCommandLine(
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return { kind: "print", text: printed };
-    if (error.code === "commander.excessArguments")
-      throw new ConfigError(`${shown(program.args[0] ?? "")}: only flags are taken (see --help)`);
+    if (error.code === "commander.excessArguments") {
+      const [word = ""] = program.args;
+      throw new ConfigError(`${hasSecret(args) ? "***" : shown(word)}: only flags are taken (see --help)`);
+    }
     const near = /\n\(Did you mean (.*)\?\)$/.exec(error.message);
     const hint = near === null ? "" : `; did you mean ${near[1]}?`;
     throw new ConfigError(`${shown(unknown ?? "")}: unknown flag${hint} (see --help)`);
@@ -71,11 +85,11 @@ export function parseCommandLine(
   const levels = [
     readLevel(
       ({ flag }) => flags[attributeName(flag)],
-      ({ flag }, text) => `--${flag} ${shown(text)}`,
+      ({ flag }, text) => `--${flag} ${masked(flag, shown(text))}`,
     ),
     readLevel(
       ({ flag }) => variable(flag),
-      ({ flag }, text) => `${envName(flag)}=${shown(text)}`,
+      ({ flag }, text) => `${envName(flag)}=${masked(flag, shown(text))}`,
     ),
   ];
   const path = flags["config"] ?? variable("config");
@@ -88,18 +102,26 @@ export function parseCommandLine(
  * ranges are those of the command line. Throws a ConfigError that names the property.
  */
 export function validateConfig(partial: Partial<Config>): Config {
-  for (const [property, value] of Object.entries(partial)) {
-    if (value === undefined || property === "httpIsDefault") continue;
+  const { httpIsDefault, ...options } = partial;
+  const given: Partial<Record<Property, unknown>> = {};
+  for (const [property, value] of Object.entries(options)) {
+    if (value === undefined) continue;
     const setting = settings.find((each) => each.property === property);
     if (setting === undefined) throw new ConfigError(`${shown(property)}: unknown option`);
     const text = typeof value === "string" ? quoted(value) : shown(inspect(value, { depth: 0 }));
-    withReason(
+    given[setting.property] = withReason(
       () => setting.kind.check(value),
-      (reason) => `${property} ${text}: ${reason}`,
+      (reason) => `${property} ${masked(setting.flag, text)}: ${reason}`,
     );
   }
-  const given = Object.fromEntries(Object.entries(partial).filter(([, value]) => value !== undefined));
-  return { ...defaultConfig, http: "off", httpIsDefault: given["http"] === undefined, ...given };
+  const config = {
+    ...defaultConfig,
+    http: "off",
+    ...(given as Partial<Config>), // each value went through the check of its own property
+    httpIsDefault: httpIsDefault ?? given.http === undefined,
+  };
+  checkTogether(config, (property) => property);
+  return withTokenRead(config);
 }
 
 function createProgram(version: string, print: (text: string) => void): Command {
@@ -132,7 +154,7 @@ function createProgram(version: string, print: (text: string) => void): Command 
 /**
  * Go's flags take one dash or two, commander's long ones two, and commander lets `--addr --workers` take the
  * second flag as the value of the first. So each flag is joined here with its value, as `--flag=value`.
- * `unknown` is the first unknown flag as it was typed.
+ * `unknown` is the first unknown flag as it was typed, without its value.
  */
 function withTwoDashes(
   argv: readonly string[],
@@ -149,7 +171,8 @@ function withTwoDashes(
     const name = match?.[1] ?? "";
     const needsValue = takesValue.get(name);
     if (match === null || needsValue === undefined) {
-      if (arg.startsWith("-") && arg !== "-") unknown ??= arg;
+      // Without its value: the flag may be a secret's, but for a slip.
+      if (arg.startsWith("-") && arg !== "-") unknown ??= /^-+[^-=][^=]*/.exec(arg)?.[0] ?? arg;
       args.push(match === null ? arg : `--${name}`); // without its value, so that a close name is found
     } else if (!needsValue) {
       if (match[2] === "=") throw new ConfigError(`${shown(arg)}: --${name} takes no value`);
@@ -160,7 +183,7 @@ function withTwoDashes(
       const value = argv[++i];
       if (value === undefined || value.startsWith("-"))
         throw new ConfigError(
-          `--${name}: needs a value${value === undefined ? "" : `, not ${shown(value)}`}`,
+          `--${name}: needs a value${value === undefined ? "" : `, not ${masked(name, shown(value))}`}`,
         );
       args.push(`--${name}=${value}`);
     }
@@ -168,26 +191,39 @@ function withTwoDashes(
   return { args, unknown };
 }
 
-/** Reads from one source whatever `find` has, checks it, and refuses two flags of one property that disagree. */
-function readLevel(
-  find: (setting: Setting) => string | undefined,
-  place: (setting: Setting, text: string) => string,
+/** Whether a secret was given: then a word too many may be the rest of one with a space in it. */
+function hasSecret(args: readonly string[]): boolean {
+  return settings.some(({ flag, secret }) => secret && args.some((arg) => arg.startsWith(`--${flag}=`)));
+}
+
+/**
+ * Reads from one source whatever `find` has (text, or any value that JSON can hold), checks it, and refuses two flags
+ * of one property that disagree.
+ */
+function readLevel<T>(
+  find: (setting: Setting) => T | undefined,
+  place: (setting: Setting, written: T) => string,
 ): Level {
   const level = new Map<Property, { value: unknown; where: string }>();
   for (const setting of settings) {
-    const text = find(setting);
-    if (text === undefined) continue;
-    const where = place(setting, text);
+    const written = find(setting);
+    if (written === undefined) continue;
+    const where = place(setting, written);
     const value = withReason(
-      () => setting.kind.check(setting.kind.parse(text)),
+      () => setting.kind.check(parse(setting, written)),
       (reason) => `${where}: ${reason}`,
     );
     const other = level.get(setting.property);
-    if (other !== undefined && other.value !== value)
+    if (other !== undefined && !isDeepStrictEqual(other.value, value))
       throw new ConfigError(`${where}: ${other.where} sets the same to another value; give one of them`);
     level.set(setting.property, { value, where });
   }
   return level;
+}
+
+function parse({ kind }: Setting, written: unknown): unknown {
+  if (typeof written !== "string" && kind.fromJson !== undefined) return kind.fromJson(written);
+  return kind.parse(jsonText(written));
 }
 
 function readFileLevel(path: string): Level {
@@ -197,12 +233,15 @@ function readFileLevel(path: string): Level {
       throw new ConfigError(`${shown(path)}: ${shown(key)}: unknown key (the keys are the flags in --help)`);
   }
   return readLevel(
-    ({ flag }) => (Object.hasOwn(object, flag) ? jsonText(object[flag]) : undefined),
-    ({ flag }) => `${shown(path)}: "${flag}": ${jsonShown(object[flag])}`,
+    ({ flag }) => (Object.hasOwn(object, flag) ? object[flag] : undefined),
+    ({ flag }, value) => `${shown(path)}: "${flag}": ${masked(flag, jsonShown(value))}`,
   );
 }
 
-/** The first level that has a property decides it. */
+/**
+ * The first level that has a property decides it. Throws a ConfigError when what was decided does not go together, or
+ * the token's file cannot be used.
+ */
 function settle(levels: readonly Level[]): Config {
   const defaults = readLevel(
     (setting) => setting.default,
@@ -213,8 +252,10 @@ function settle(levels: readonly Level[]): Config {
     return [property, level.get(property)?.value] as const;
   });
   // The table's type ties each property to a kind that yields its type, and every property has a default.
-  const config = Object.fromEntries(values) as Omit<Config, "httpIsDefault">;
-  return { ...config, httpIsDefault: !levels.some((level) => level.has("http")) };
+  const decided = Object.fromEntries(values) as Omit<Config, "httpIsDefault">;
+  const config = { ...decided, httpIsDefault: !levels.some((level) => level.has("http")) };
+  checkTogether(config, flagOf);
+  return withTokenRead(config);
 }
 
 /** commander's name for an option's value: --max-nodes is maxNodes. */

@@ -1,18 +1,27 @@
 #!/usr/bin/env bun
 /** The command line: reads the configuration, runs one beacon until a signal, exits. */
 import { Beacon, ConfigError, version } from "./beacon.ts";
-import { type CommandLine, parseCommandLine } from "./config.ts";
+import { type CommandLine, flagOf, parseCommandLine } from "./config.ts";
 import { createLogger } from "./control/log.ts";
+import { ServiceManager } from "./control/service-manager.ts";
 
 /** Exit codes: 1, the beacon could not start or ended by itself; 2, the configuration is bad. */
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 /** One Ctrl-C can arrive twice: from the terminal, and passed on by npm or timeout(1). */
 const SAME_SIGNAL_MS = 500;
+/** How long a beacon that was asked twice to stop may take for its last gossip and its state file. */
+const HURRY_MS = 1000;
+/** What a service manager is asked to allow beyond the time to drain. */
+const CLOSE_MS_MAX = 30_000;
 
 function readCommandLine(): CommandLine {
+  return parseCommandLine(process.argv.slice(2), process.env, version);
+}
+
+function readCommandLineOrExit(): CommandLine {
   try {
-    return parseCommandLine(process.argv.slice(2), process.env, version);
+    return readCommandLine();
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     process.stderr.write(`beacon: ${error.message}\n`);
@@ -20,7 +29,7 @@ function readCommandLine(): CommandLine {
   }
 }
 
-const commandLine = readCommandLine();
+const commandLine = readCommandLineOrExit();
 if (commandLine.kind === "print") {
   process.stdout.write(commandLine.text);
   process.exit(0);
@@ -29,17 +38,48 @@ if (commandLine.kind === "print") {
 const { config } = commandLine;
 const log = createLogger({ level: config.logLevel, format: config.logFormat });
 const beacon = new Beacon(config, log);
+const manager = ServiceManager.fromEnvironment(process.env, log);
+
 let askedMs: number | undefined;
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
-    askedMs ??= performance.now();
-    // Asked again: whoever asks does not want to wait.
-    if (performance.now() - askedMs > SAME_SIGNAL_MS) process.exit(EXIT_FAILED);
-    void beacon.close();
+    if (askedMs === undefined) {
+      askedMs = performance.now();
+      manager.stopping("draining", beacon.config.drainMs + CLOSE_MS_MAX);
+      void beacon.drain();
+    } else if (performance.now() - askedMs > SAME_SIGNAL_MS) {
+      // Asked again: whoever asks does not want to wait.
+      setTimeout(() => process.exit(0), HURRY_MS);
+      void beacon.close();
+    }
   });
 }
+
+/** Reads the configuration again: same arguments and environment, but the files they name may say something else now. */
+function reload(): void {
+  manager.reloading();
+  try {
+    const wanted = readCommandLine();
+    if (wanted.kind === "run") report(beacon.reconfigure(wanted.config));
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    log.error(`configuration not reloaded, the one in force stays: ${error.message}`);
+  }
+  manager.ready(SERVING);
+}
+
+function report({ reloaded, needRestart }: ReturnType<Beacon["reconfigure"]>): void {
+  const flags = (properties: typeof reloaded) => properties.map(flagOf);
+  log.info({ changed: flags(reloaded) }, "configuration reloaded");
+  if (needRestart.length > 0) log.warn(`changed only by a restart: ${flags(needRestart).join(", ")}`);
+}
+
+const SERVING = "serving";
 try {
   await beacon.listen();
+  process.on("SIGHUP", reload);
+  manager.ready(SERVING);
+  if (manager.watchdogMs !== undefined) setInterval(() => manager.watchdog(), manager.watchdogMs / 2);
   await beacon.closed;
   process.exit(0);
 } catch (error) {

@@ -43,12 +43,16 @@ export const DISCOVER_BYTES = 5;
 export const PUNCH_REQUEST_BYTES = 9;
 export const RELAY_BYTES = 9;
 export const RELAY_DELIVER_BYTES = 5;
+export const SYNC_BYTES = 7;
 
 /** Offsets of node ids, and of what a delivery starts with, from the message's first byte. */
 export const FIRST_ID_AT = 1;
 export const SECOND_ID_AT = 5;
 /** A Relay becomes a RelayDeliver in place by starting this many bytes later. */
 export const DELIVER_AT = RELAY_BYTES - RELAY_DELIVER_BYTES;
+
+/** Offset of a Sync's count of node ids, from the message's first byte; its beacon id is at FIRST_ID_AT, its node ids start at SYNC_BYTES. */
+export const SYNC_COUNT_AT = 5;
 
 /** The longest DiscoverReply or PunchCommand: an IPv6 one. */
 export const ADDRESS_MESSAGE_BYTES_MAX = 1 + 1 + 16 + 2;

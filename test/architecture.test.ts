@@ -50,6 +50,8 @@ function importsFrom(from: RegExp, to: (path: string, one: Import) => boolean): 
 }
 
 const isConfig = (path: string): boolean => /^src\/config(\.ts|\/)/.test(path);
+/** How addresses are written, and text from outside is shown: not the configuration, though it speaks so too. */
+const isLanguage = (path: string): boolean => path === "src/config/units.ts";
 const isTree = (path: string): boolean => /^(src|ffi)\//.test(path) || path.startsWith("..");
 
 describe("the reading of imports", () => {
@@ -122,8 +124,9 @@ test("the control plane meets the data plane at the worker's file", () => {
   ).toEqual([]);
 });
 
-test("the control plane is handed its configuration: of that file it knows types", () => {
-  expect(importsFrom(/^src\/control\//, (to, { typesOnly }) => isConfig(to) && !typesOnly)).toEqual([]);
+test("the control plane is handed its configuration: it knows its types, and how addresses are written", () => {
+  const values = (to: string, { typesOnly }: Import) => isConfig(to) && !typesOnly && !isLanguage(to);
+  expect(importsFrom(/^src\/control\//, values)).toEqual([]);
   expect(importsFrom(/^src\/control\//, (to) => to === "src/beacon.ts" || to === "src/main.ts")).toEqual([]);
 });
 
@@ -134,7 +137,7 @@ test("the configuration knows nothing of what is configured", () => {
 test("only the entry and the beacon read the configuration, and only its file the command line", () => {
   const elsewhere = importsFrom(
     /^(?!src\/(main|beacon|config)\.ts$|src\/config\/)/,
-    (to, { typesOnly }) => isConfig(to) && !typesOnly,
+    (to, { typesOnly }) => isConfig(to) && !typesOnly && !isLanguage(to),
   );
   expect(elsewhere).toEqual([]);
   expect(importsFrom(/^(?!src\/config\.ts$)/, (to) => to === "commander")).toEqual([]);

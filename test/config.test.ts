@@ -1,6 +1,4 @@
 import { afterAll, describe, expect, spyOn, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { envName, settings } from "../src/config/settings.ts";
@@ -12,25 +10,10 @@ import {
   parseCommandLine,
   validateConfig,
 } from "../src/config.ts";
+import { type Environment, refusal, run, temporaryFiles } from "./config/support.ts";
 
-type Environment = Record<string, string | undefined>;
-
-const folder = mkdtempSync(join(tmpdir(), "beacon-config-"));
-afterAll(() => rmSync(folder, { recursive: true }));
-
-let filesWritten = 0;
-function file(content: string | Uint8Array | object): string {
-  const path = join(folder, `${filesWritten++}.json`);
-  const plain = typeof content === "string" || content instanceof Uint8Array;
-  writeFileSync(path, plain ? content : JSON.stringify(content));
-  return path;
-}
-
-function run(argv: readonly string[], env: Environment = {}): Config {
-  const line = parseCommandLine(argv, env, "1.2.3");
-  if (line.kind !== "run") throw new Error(`printed instead: ${line.text}`);
-  return line.config;
-}
+const { file, folder, remove } = temporaryFiles();
+afterAll(remove);
 
 function printed(...argv: string[]): string {
   const line = parseCommandLine(argv, {}, "1.2.3");
@@ -38,24 +21,22 @@ function printed(...argv: string[]): string {
   return line.text;
 }
 
-function refusal(read: () => unknown): string {
-  try {
-    read();
-  } catch (error) {
-    expect(error).toBeInstanceOf(ConfigError);
-    return (error as ConfigError).message;
-  }
-  throw new Error("was not refused");
-}
-
 /** What differs from the defaults. */
 function changes(argv: readonly string[], env: Environment = {}): Partial<Config> {
   const defaults: Record<string, unknown> = { ...defaultConfig };
-  return Object.fromEntries(Object.entries(run(argv, env)).filter(([key, value]) => defaults[key] !== value));
+  const isChange = ([key, value]: [string, unknown]) => !Bun.deepEquals(defaults[key], value);
+  return Object.fromEntries(Object.entries(run(argv, env)).filter(isChange));
+}
+
+interface Samples {
+  good: [string, unknown][];
+  bad: string[];
+  /** Flags without which none is good. */
+  needs?: string[];
 }
 
 /** For each flag: texts that are taken, with their value, and texts that are not. */
-const samples: Record<string, { good: [string, unknown][]; bad: string[] }> = {
+const samples: Record<string, Samples> = {
   addr: {
     good: [
       ["0.0.0.0:9", "0.0.0.0:9"],
@@ -83,6 +64,76 @@ const samples: Record<string, { good: [string, unknown][]; bad: string[] }> = {
       ["2M", 2 ** 21],
     ],
     bad: ["65535", "0", "2G", ""],
+  },
+  peers: {
+    good: [
+      ["", []],
+      [" ", []],
+      ["b2:9001", ["b2:9001"]],
+      [
+        "b2.example:1, 192.0.2.3:65535 ,[2001:db8::1]:9",
+        ["b2.example:1", "192.0.2.3:65535", "[2001:db8::1]:9"],
+      ],
+      ["b:1,a:1,b:1", ["b:1", "a:1"]],
+    ],
+    bad: [",", "b2", "b2:0", ":9001", "a:1,", "a:1,,b:1", "a:1;b:1", "a:1 b:1", "[fe80::1%eth0]:1", "[...]"],
+  },
+  "gossip-interval": {
+    good: [
+      ["100ms", 100],
+      ["1m", 60_000],
+    ],
+    bad: ["99ms", "1m1ms", "0", "off", ""],
+  },
+  "peer-timeout": {
+    good: [
+      ["10001ms", 10_001],
+      ["1h", 3_600_000],
+    ],
+    bad: ["999ms", "1h1ms", "0", "90"],
+  },
+  "max-routes": {
+    good: [
+      ["1", 1],
+      ["16000000", 16_000_000],
+    ],
+    bad: ["0", "16000001", "1M"],
+  },
+  registry: {
+    good: [
+      ["off", "off"],
+      ["registry.example:9000", "registry.example:9000"],
+      ["[::1]:1", "[::1]:1"],
+    ],
+    bad: ["", "on", "registry", ":9000", "registry:0", "http://registry:9000"],
+    needs: ["--beacon-id", "1"],
+  },
+  "registry-interval": {
+    good: [
+      ["100ms", 100],
+      ["1h", 3_600_000],
+    ],
+    bad: ["99ms", "1h1ms", "0", "off"],
+  },
+  "registry-admin-token": {
+    good: [
+      ["", ""],
+      ["!~", "!~"],
+      ["x".repeat(1024), "x".repeat(1024)],
+      ["off", "off"],
+    ],
+    bad: [" ", "two words", "tab\t", "line\n", "schlüssel", "\0", "\x7f", "x".repeat(1025)],
+  },
+  "registry-admin-token-file": {
+    good: [["off", "off"]],
+    bad: ["", "a\0b"],
+  },
+  "advertise-addr": {
+    good: [
+      ["auto", "auto"],
+      ["b1.example:9001", "b1.example:9001"],
+    ],
+    bad: ["", "off", ":9001", "b1.example:0"],
   },
   "max-nodes": {
     good: [
@@ -127,6 +178,29 @@ const samples: Record<string, { good: [string, unknown][]; bad: string[] }> = {
     ],
     bad: ["no", "0"],
   },
+  drain: {
+    good: [
+      ["0", 0],
+      ["0s", 0],
+      ["1h", 3_600_000],
+    ],
+    bad: ["", "1h1ms", "5", "00", "-0"],
+  },
+  "state-file": {
+    good: [
+      ["off", "off"],
+      ["/var/lib/beacon/nodes", "/var/lib/beacon/nodes"],
+      ["nodes, all of them", "nodes, all of them"],
+    ],
+    bad: ["", "a\0b"],
+  },
+  "state-interval": {
+    good: [
+      ["1s", 1000],
+      ["1h", 3_600_000],
+    ],
+    bad: ["999ms", "1h1ms", "60", "off"],
+  },
   http: {
     good: [
       ["off", "off"],
@@ -163,7 +237,7 @@ describe("every option", () => {
   });
 
   for (const { flag, property } of settings) {
-    const { good, bad } = samples[flag]!;
+    const { good, bad, needs = [] } = samples[flag]!;
     test(`--${flag} is read alike from a flag, the environment and a file`, () => {
       for (const [text, value] of good) {
         for (const spelling of [
@@ -172,9 +246,9 @@ describe("every option", () => {
           [`-${flag}=${text}`],
           [`--${flag}=${text}`],
         ])
-          expect(run(spelling)[property]).toBe(value as never);
-        expect(run([], { [envName(flag)]: text })[property]).toBe(value as never);
-        expect(run(["--config", file({ [flag]: text })])[property]).toBe(value as never);
+          expect(run([...needs, ...spelling])[property]).toEqual(value as never);
+        expect(run(needs, { [envName(flag)]: text })[property]).toEqual(value as never);
+        expect(run([...needs, "--config", file({ [flag]: text })])[property]).toEqual(value as never);
       }
     });
 
@@ -245,6 +319,17 @@ describe("defaults", () => {
       batchMax: BATCH_MAX_DEFAULT,
       recvBufferBytes: 4_194_304,
       sendBufferBytes: 4_194_304,
+      peers: [],
+      gossipIntervalMs: 10_000,
+      peerTimeoutMs: 90_000,
+      maxRoutes: 1_000_000,
+      registry: "off",
+      registryAdminToken: "",
+      registryAdminTokenFile: "off",
+      advertiseAddr: "auto",
+      drainMs: 0,
+      stateFile: "off",
+      stateIntervalMs: 60_000,
     });
     expect(defaultConfig.workers).toBeWithin(1, 65);
   });
@@ -273,9 +358,9 @@ describe("the command line", () => {
   test.each([
     [["--workers", "0"], "--workers 0: must be a whole number from 1 to 64"],
     [["--adr", ":1"], "--adr: unknown flag; did you mean --addr? (see --help)"],
-    [["-adr=:1"], "-adr=:1: unknown flag; did you mean --addr? (see --help)"],
+    [["-adr=:1"], "-adr: unknown flag; did you mean --addr? (see --help)"],
     [["--colour"], "--colour: unknown flag (see --help)"],
-    [["--__proto__=1"], "--__proto__=1: unknown flag (see --help)"],
+    [["--__proto__=1"], "--__proto__: unknown flag (see --help)"],
     [["--constructor", "1"], "--constructor: unknown flag (see --help)"],
     [["---addr", ":1"], "---addr: unknown flag; did you mean --addr? (see --help)"],
     [["--=1"], "--=1: unknown flag (see --help)"],
@@ -354,8 +439,12 @@ describe("the config file", () => {
       offload: false,
       steering: true,
       "max-nodes": "7",
+      drain: 0,
+      "state-file": false,
     });
     expect(run(["--config", path])).toMatchObject({
+      drainMs: 0,
+      stateFile: "off",
       workers: 2,
       recvBufferBytes: 65_536,
       offload: false,
@@ -373,6 +462,14 @@ describe("the config file", () => {
     ['{"workers": [1]}', '"workers": [...]: must be a whole number from 1 to 64'],
     [`{"workers": ${"[".repeat(400_000)}${"]".repeat(400_000)}}`, '"workers": [...]: must be a whole'],
     ['{"addr": {}}', '"addr": {...}: must be address:port'],
+    ['{"state-file": true}', '"state-file": true: must be the path of a file; or off'],
+    ['{"state-file": 7}', '"state-file": 7: must be the path'],
+    ['{"state-file": null}', '"state-file": null: must be the path'],
+    ['{"state-file": ["a"]}', '"state-file": [...]: must be the path'],
+    ['{"registry-admin-token": 12345678901234567890}', '"registry-admin-token": ***: must be a string'],
+    ['{"registry-admin-token": null}', '"registry-admin-token": ***: must be a string'],
+    ['{"registry": true}', '"registry": true: must be host:port'],
+    ['{"drain": 5}', '"drain": 5: needs a unit'],
     ['{"maxNodes": 1}', "maxNodes: unknown key"],
     ['{"config": "x"}', "config: unknown key"],
     ['{"__proto__": {"workers": 1}}', "__proto__: unknown key"],
@@ -433,6 +530,10 @@ describe("validateConfig", () => {
     [{ addr: 9001 }, "addr 9001: must be address:port"],
     [{ addr: null }, "addr null: must be address:port"],
     [{ http: false }, "http false: must be address:port"],
+    [{ registry: "r" }, 'registry "r": must be host:port'],
+    [{ advertiseAddr: "off" }, 'advertiseAddr "off": must be host:port'],
+    [{ stateFile: false }, "stateFile false: must be the path of a file; or off"],
+    [{ drainMs: "0s" }, 'drainMs "0s": must be from 0s to 1h'],
     [{ logLevel: "loud" }, "must be one of trace, debug"],
     [{ port: 1 }, "port: unknown option"],
     [{ maxNodes: { a: "\n" } }, "maxNodes "],
@@ -447,7 +548,7 @@ describe("validateConfig", () => {
     const number = fc.oneof(fc.integer({ min: -2, max: 2 ** 33 }), fc.integer({ min: -2, max: 70_000 }));
     fc.assert(
       fc.property(fc.constantFrom(...numeric), number, ({ flag, property }, value) => {
-        const unit = property === "nodeTtlMs" ? "ms" : "";
+        const unit = property.endsWith("Ms") ? "ms" : "";
         const accepts = (read: () => unknown) => {
           try {
             read();

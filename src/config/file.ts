@@ -1,4 +1,4 @@
-/** The config file: one JSON object of bounded size, and its values as text. */
+/** Files that options come from, of bounded size: the config file, one JSON object, and what it may hold. */
 import { closeSync, openSync, readSync } from "node:fs";
 import { ConfigError, quoted, shown } from "./units.ts";
 
@@ -7,19 +7,13 @@ const CONFIG_FILE_BYTES_MAX = 1024 * 1024;
 
 /** The object that the file holds. Throws a ConfigError that names the file. */
 export function readJsonObject(path: string): Record<string, unknown> {
-  let bytes: Uint8Array;
-  try {
-    bytes = readBounded(path);
-  } catch (error) {
-    if (error instanceof ConfigError) throw error;
-    const { code } = error as NodeJS.ErrnoException;
-    throw new ConfigError(`${shown(path)}: the config file cannot be read (${code ?? "unknown error"})`);
-  }
+  const bytes = readBounded(path, "the config file", CONFIG_FILE_BYTES_MAX);
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (error) {
-    const detail = error instanceof Error ? error.message : "";
+    // The parser quotes what it stumbled over, which may be a secret without its quotation marks.
+    const detail = error instanceof Error ? error.message.replace(/".*"/s, "***") : "";
     throw new ConfigError(`${shown(path)}: the config file is not JSON: ${shown(detail)}`);
   }
   if (typeof value !== "object" || value === null || Array.isArray(value))
@@ -41,19 +35,32 @@ export function jsonShown(value: unknown): string {
   return Array.isArray(value) ? "[...]" : "{...}"; // not whole: JSON.stringify overflows on deep nesting
 }
 
+/** The bytes of the file, `bytesMax` at most. Throws a ConfigError that names it; `what` says what it is for. */
+export function readBounded(path: string, what: string, bytesMax: number): Uint8Array {
+  const buffer = new Uint8Array(bytesMax + 1);
+  let length: number;
+  try {
+    length = fill(buffer, path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new ConfigError(`${shown(path)}: ${what} cannot be read (${code ?? "unknown error"})`);
+  }
+  if (length > bytesMax) throw new ConfigError(`${shown(path)}: ${what} is larger than ${bytesMax} bytes`);
+  return buffer.subarray(0, length);
+}
+
 /** Reads in steps instead of trusting the size, which is 0 for a pipe or /dev/stdin and for all of /proc. */
-function readBounded(path: string): Uint8Array {
-  const buffer = new Uint8Array(CONFIG_FILE_BYTES_MAX + 1);
+function fill(buffer: Uint8Array, path: string): number {
   const fd = openSync(path, "r");
   try {
     let length = 0;
     while (length < buffer.length) {
       const got = readSync(fd, buffer, length, buffer.length - length, null);
-      if (got === 0) return buffer.subarray(0, length);
+      if (got === 0) break;
       length += got;
     }
+    return length;
   } finally {
     closeSync(fd);
   }
-  throw new ConfigError(`${shown(path)}: the config file is larger than ${CONFIG_FILE_BYTES_MAX} bytes`);
 }

@@ -3,7 +3,15 @@
  * environment variable (BEACON_MAX_NODES) and the config-file key ("max-nodes") follow from the flag.
  */
 import { availableParallelism } from "node:os";
-import { ConfigError, parseBytes, parseDurationMs, parseHostPort, withReason } from "./units.ts";
+import {
+  ConfigError,
+  parseBytes,
+  parseDurationMs,
+  parseHostNamePort,
+  parseHostPort,
+  shown,
+  withReason,
+} from "./units.ts";
 
 const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -34,6 +42,29 @@ export interface Config {
   readonly batchMax: number;
   readonly recvBufferBytes: number;
   readonly sendBufferBytes: number;
+  /** The other beacons, each "host:port" for parseHostNamePort; no text stands twice. */
+  readonly peers: readonly string[];
+  readonly gossipIntervalMs: number;
+  /** The routes of a peer that has not been heard for this long are withdrawn; longer than the gossip interval. */
+  readonly peerTimeoutMs: number;
+  /** Most nodes known through peers. */
+  readonly maxRoutes: number;
+  /** "host:port" for parseHostNamePort. */
+  readonly registry: string | "off";
+  /** Time between two rounds with the registry, less or more a tenth. */
+  readonly registryIntervalMs: number;
+  /** A secret; "" is none. */
+  readonly registryAdminToken: string;
+  /** A path. "off" in every config that was checked: what the file held is the registryAdminToken then. */
+  readonly registryAdminTokenFile: string | "off";
+  /** "host:port" for parseHostNamePort, as others reach this beacon. */
+  readonly advertiseAddr: string | "auto";
+  /** How long a beacon that is asked to stop goes on relaying. */
+  readonly drainMs: number;
+  /** A path. */
+  readonly stateFile: string | "off";
+  /** How often the state file is saved. */
+  readonly stateIntervalMs: number;
 }
 
 /** Bounds what is allocated for each worker; not a measured limit. */
@@ -45,11 +76,21 @@ const WORKERS_MAX = 64;
  */
 export const BATCH_MAX_DEFAULT = 64;
 
+/** Every beacon tells every other about its nodes, so a mesh is small; a longer list is something else. */
+const PEERS_MAX = 128;
+
+const TOKEN_CHARS_MAX = 1024;
+
 export type Property = Exclude<keyof Config, "httpIsDefault">;
 
 /** How one sort of value is read from text and, however it came, checked. Both throw only the reason. */
 export interface Kind<T> {
   parse(text: string): unknown;
+  /**
+   * What a JSON value means that is not a string. Without this it means what its text would (5 is "5", true is
+   * "on"), which is wrong for a kind that takes any text.
+   */
+  fromJson?(value: unknown): unknown;
   check(value: unknown): T;
 }
 
@@ -62,6 +103,10 @@ interface SettingOf<P extends Property> {
   readonly default?: string;
   readonly defaultNote?: string;
   readonly help: string;
+  /** May change while the beacon runs. */
+  readonly reloadable?: true;
+  /** Its value appears in no message. */
+  readonly secret?: true;
 }
 export type Setting = { [P in Property]: SettingOf<P> }[Property];
 
@@ -69,7 +114,7 @@ function ranged(min: number, max: number, reason: string): (value: unknown) => n
   return (value) => {
     if (typeof value !== "number" || !Number.isInteger(value) || value < min || value > max)
       throw new ConfigError(reason);
-    return value;
+    return value + 0; // -0 is 0
   };
 }
 
@@ -82,7 +127,7 @@ function whole(min: number, max: number): Kind<number> {
 
 function duration(min: string, max: string): Kind<number> {
   const check = ranged(parseDurationMs(min), parseDurationMs(max), `must be from ${min} to ${max}`);
-  return { parse: parseDurationMs, check };
+  return { parse: (text) => (text === "0" ? 0 : parseDurationMs(text)), check }; // as in Go, 0 needs no unit
 }
 
 function bytes(min: string, max: string): Kind<number> {
@@ -110,23 +155,70 @@ const onOff: Kind<boolean> = {
   },
 };
 
-const address: Kind<string> = {
-  parse: (text) => text,
-  check: (value) => {
-    parseHostPort(typeof value === "string" ? value : "");
+/** A text that `verify` does not refuse. */
+function address(verify: (text: string) => unknown): Kind<string> {
+  const check = (value: unknown) => {
+    verify(typeof value === "string" ? value : "");
     return value as string;
+  };
+  return { parse: (text) => text, check };
+}
+
+const bindAddress = address(parseHostPort);
+const hostAddress = address(parseHostNamePort);
+
+/** What `kind` takes, or the word. */
+function orWord(word: string, kind: Kind<string>): Kind<string> {
+  const check = (value: unknown) =>
+    value === word
+      ? word
+      : withReason(
+          () => kind.check(value),
+          (reason) => `${reason}; or ${word}`,
+        );
+  return { ...kind, check };
+}
+
+const path: Kind<string> = {
+  parse: (text) => text,
+  fromJson: (value) => (value === false ? "off" : value),
+  check: (value) => {
+    if (typeof value !== "string" || value === "" || value.includes("\0"))
+      throw new ConfigError("must be the path of a file");
+    return value;
   },
 };
 
-const addressOrOff: Kind<string> = {
-  parse: address.parse,
-  check: (value) =>
-    value === "off"
-      ? value
-      : withReason(
-          () => address.check(value),
-          (reason) => `${reason}; or off`,
-        ),
+/** The reason is all that is ever said of a token that is refused. */
+export const token: Kind<string> = {
+  parse: (text) => text,
+  fromJson: (value) => value,
+  check: (value) => {
+    if (typeof value !== "string" || value.length > TOKEN_CHARS_MAX || !/^[!-~]*$/.test(value))
+      throw new ConfigError(
+        `must be a string of printable ASCII without spaces, at most ${TOKEN_CHARS_MAX} characters`,
+      );
+    return value;
+  },
+};
+
+const peerList: Kind<readonly string[]> = {
+  parse: (text) => (text.trim() === "" ? [] : text.split(",").map((entry) => entry.trim())),
+  fromJson: (value) => value,
+  check: (value) => {
+    if (!Array.isArray(value) || value.length > PEERS_MAX)
+      throw new ConfigError(
+        `must be a list of at most ${PEERS_MAX} host:port with commas between (in JSON and in code, an array)`,
+      );
+    const entries = Array.from(value, (entry: unknown) => {
+      const text = typeof entry === "string" ? entry : "";
+      return withReason(
+        () => hostAddress.check(text),
+        (reason) => `${shown(text)}: ${reason}`,
+      );
+    });
+    return Object.freeze([...new Set(entries)]);
+  },
 };
 
 /** Every option, in the order and under the headings of the help text. */
@@ -137,7 +229,7 @@ export const settingGroups: readonly { readonly title: string; readonly settings
       {
         flag: "addr",
         property: "addr",
-        kind: address,
+        kind: bindAddress,
         value: "<address>",
         default: ":9001",
         help: "UDP address to serve. :9001 is every address, IPv4 and IPv6; port 0 picks a free one.",
@@ -165,6 +257,94 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         value: "<size>",
         default: "4MiB",
         help: "Kernel send buffer of each socket.",
+      },
+    ],
+  },
+  {
+    title: "Mesh:",
+    settings: [
+      {
+        flag: "peers",
+        property: "peers",
+        kind: peerList,
+        value: "<list>",
+        default: "",
+        defaultNote: "none",
+        help: "Other beacons, as host:port,host:port (in JSON, an array).",
+        reloadable: true,
+      },
+      {
+        flag: "gossip-interval",
+        property: "gossipIntervalMs",
+        kind: duration("100ms", "1m"),
+        value: "<duration>",
+        default: "10s",
+        help: "How often peers are told this beacon's nodes.",
+        reloadable: true,
+      },
+      {
+        flag: "peer-timeout",
+        property: "peerTimeoutMs",
+        kind: duration("1s", "1h"),
+        value: "<duration>",
+        default: "90s",
+        help: "Withdraw the routes of a peer silent for this long.",
+        reloadable: true,
+      },
+      {
+        flag: "max-routes",
+        property: "maxRoutes",
+        kind: whole(1, 16_000_000),
+        value: "<count>",
+        default: "1000000",
+        help: "Most nodes known through peers.",
+      },
+      {
+        flag: "registry",
+        property: "registry",
+        kind: orWord("off", hostAddress),
+        value: "<host:port|off>",
+        default: "off",
+        help: "Registry that lists the beacons. Needs --beacon-id.",
+        reloadable: true,
+      },
+      {
+        flag: "registry-interval",
+        property: "registryIntervalMs",
+        kind: duration("100ms", "1h"),
+        value: "<duration>",
+        default: "30s",
+        help: "How often the registry is asked for the beacons, and told of this one.",
+        reloadable: true,
+      },
+      {
+        flag: "registry-admin-token",
+        property: "registryAdminToken",
+        kind: token,
+        value: "<token>",
+        default: "",
+        defaultNote: "none",
+        help: "Token for the registry; flags show in the process list.",
+        reloadable: true,
+        secret: true,
+      },
+      {
+        flag: "registry-admin-token-file",
+        property: "registryAdminTokenFile",
+        kind: orWord("off", path),
+        value: "<path|off>",
+        default: "off",
+        help: "File that holds the token instead.",
+        reloadable: true,
+      },
+      {
+        flag: "advertise-addr",
+        property: "advertiseAddr",
+        kind: orWord("auto", hostAddress),
+        value: "<host:port|auto>",
+        default: "auto",
+        help: "Address under which the registry lists this beacon.",
+        reloadable: true,
       },
     ],
   },
@@ -228,12 +408,42 @@ export const settingGroups: readonly { readonly title: string; readonly settings
     ],
   },
   {
+    title: "Process:",
+    settings: [
+      {
+        flag: "drain",
+        property: "drainMs",
+        kind: duration("0s", "1h"),
+        value: "<duration>",
+        default: "0s",
+        help: "Go on relaying for this long after a stop signal.",
+        reloadable: true,
+      },
+      {
+        flag: "state-file",
+        property: "stateFile",
+        kind: orWord("off", path),
+        value: "<path|off>",
+        default: "off",
+        help: "Keep the node table in this file across restarts.",
+      },
+      {
+        flag: "state-interval",
+        property: "stateIntervalMs",
+        kind: duration("1s", "1h"),
+        value: "<duration>",
+        default: "60s",
+        help: "How often that file is saved; a crash loses what came since.",
+      },
+    ],
+  },
+  {
     title: "Monitoring:",
     settings: [
       {
         flag: "http",
         property: "http",
-        kind: addressOrOff,
+        kind: orWord("off", bindAddress),
         value: "<address|off>",
         default: "127.0.0.1:9002",
         help: "Address of the health and metrics server.",
@@ -241,7 +451,7 @@ export const settingGroups: readonly { readonly title: string; readonly settings
       {
         flag: "health",
         property: "http",
-        kind: addressOrOff,
+        kind: orWord("off", bindAddress),
         value: "<address|off>",
         help: "The same as --http.",
       },
@@ -252,6 +462,7 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         value: "<level>",
         default: "info",
         help: `Least severe level to log: ${LOG_LEVELS.join(", ")}.`,
+        reloadable: true,
       },
       {
         flag: "log-format",
@@ -270,4 +481,20 @@ export const settings: readonly Setting[] = settingGroups.flatMap((group) => gro
 /** The environment variable of a flag: BEACON_MAX_NODES of "max-nodes". */
 export function envName(flag: string): string {
   return `BEACON_${flag.toUpperCase().replaceAll("-", "_")}`;
+}
+
+/** The flag of a property as it is typed, for messages: "--max-nodes". */
+export function flagOf(property: Property): string {
+  return `--${settings.find((setting) => setting.property === property)!.flag}`;
+}
+
+/** What may stand in a message in the place of `text`, the value of this flag. */
+export function masked(flag: string, text: string): string {
+  return settings.some((setting) => setting.secret && setting.flag === flag) ? "***" : text;
+}
+
+/** The config for people to read: a secret that is set is "***". */
+export function maskedConfig(config: Config): Record<string, unknown> {
+  const secrets = settings.filter(({ property, secret }) => secret && config[property] !== "");
+  return { ...config, ...Object.fromEntries(secrets.map(({ property }) => [property, "***"])) };
 }

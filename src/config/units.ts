@@ -12,6 +12,10 @@ export class ConfigError extends Error {
 /** Long enough for any sensible path or address, short enough for one line of a terminal or a journal. */
 const SHOWN_CHARS_MAX = 100;
 
+/** As DNS has it (RFC 1123), with the underscore that some networks use all the same. */
+const HOST_NAME_CHARS_MAX = 253;
+const HOST_NAME_LABEL = /^[a-z\d_](?:[a-z\d_-]{0,61}[a-z\d_])?$/i;
+
 const unitMs = new Map([
   ["h", 3_600_000],
   ["m", 60_000],
@@ -82,7 +86,7 @@ export function withReason<T>(read: () => T, tell: (reason: string) => string): 
 }
 
 export interface HostPort {
-  /** An IPv4 or IPv6 address without brackets; "" stands for every address of both families. */
+  /** An address without brackets, or a name where names are taken; "" is every address of both families. */
   readonly host: string;
   /** 0 to 65535; 0 lets the kernel pick one. */
   readonly port: number;
@@ -90,25 +94,46 @@ export interface HostPort {
 
 /** Splits ":9001", "0.0.0.0:9001" or "[::1]:9001". Throws a ConfigError for names, zones and short forms. */
 export function parseHostPort(text: string): HostPort {
-  const match = /^(?:\[([^\]]*)\]|([^:]*)):(\d+)$/.exec(text);
-  if (match === null) {
-    throw new ConfigError(
-      /^[^[]*:.*:/s.test(text)
-        ? "an IPv6 address goes in brackets, such as [::1]:9001"
-        : "must be address:port, such as :9001, 0.0.0.0:9001 or [::1]:9001",
-    );
-  }
-  const [, bracketed, bare = "", digits] = match;
-  const host = bracketed ?? bare;
-  if (host.includes("%"))
-    throw new ConfigError("an IPv6 zone is not supported; leave out the % and its name");
-  if (bracketed !== undefined && !isIPv6(host))
-    throw new ConfigError("use an IPv6 address in the brackets, such as [::1]:9001");
-  if (bracketed === undefined && host !== "" && !isIPv4(host))
+  const address = splitHostPort(text, 0, "must be address:port, such as :9001, 0.0.0.0:9001 or [::1]:9001");
+  if (!address.bracketed && address.host !== "" && !isIPv4(address.host))
     throw new ConfigError(
       "use an IP address in full, such as 127.0.0.1; names and short forms are not taken",
     );
-  const port = Number(digits);
-  if (port > 65_535) throw new ConfigError("the port must be a whole number from 0 to 65535");
+  return { host: address.host, port: address.port };
+}
+
+/**
+ * Splits "beacon.example:9001", "192.0.2.1:9001" or "[2001:db8::1]:9001": somebody to send to, so neither the host
+ * nor the port may be left open. Throws a ConfigError, also for zones and for the short forms of IPv4 addresses.
+ */
+export function parseHostNamePort(text: string): HostPort {
+  const form = "must be host:port, such as beacon.example:9001, 192.0.2.1:9001 or [2001:db8::1]:9001";
+  const { host, port, bracketed } = splitHostPort(text, 1, form);
+  if (host === "") throw new ConfigError(form);
+  if (bracketed || isIPv4(host)) return { host, port };
+  const labels = host.split(".");
+  if (host.length > HOST_NAME_CHARS_MAX || !labels.every((label) => HOST_NAME_LABEL.test(label)))
+    throw new ConfigError("use a host name of letters, digits, dots and inner hyphens, or an IP address");
+  // No top-level domain is a number, but resolvers read 127.1, 010.0.0.1 and 0x7f.1 as addresses.
+  if (/^(?:\d+|0x[\da-f]*)$/i.test(labels.at(-1)!))
+    throw new ConfigError("use an IP address in full, such as 192.0.2.1; short forms are not taken");
   return { host, port };
+}
+
+/** What both have in common. `form` is the reason where the text is nothing of the kind. */
+function splitHostPort(text: string, portMin: number, form: string): HostPort & { bracketed: boolean } {
+  const match = /^(?:\[([^\]]*)\]|([^:]*)):(\d+)$/.exec(text);
+  if (match === null)
+    throw new ConfigError(
+      /^[^[]*:.*:/s.test(text) ? "an IPv6 address goes in brackets, such as [::1]:9001" : form,
+    );
+  const [, bracketed, bare = "", digits] = match;
+  if (bracketed?.includes("%"))
+    throw new ConfigError("an IPv6 zone is not supported; leave out the % and its name");
+  if (bracketed !== undefined && !isIPv6(bracketed))
+    throw new ConfigError("use an IPv6 address in the brackets, such as [::1]:9001");
+  const port = Number(digits);
+  if (port < portMin || port > 65_535)
+    throw new ConfigError(`the port must be a whole number from ${portMin} to 65535`);
+  return { host: bracketed ?? bare, port, bracketed: bracketed !== undefined };
 }

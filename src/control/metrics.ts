@@ -64,6 +64,17 @@ const WORKER_COUNTERS: readonly WorkerCounter[] = [
     values: (stats) => stats.replyDropped,
   },
   {
+    name: "beacon_gossip_received_total",
+    help: "Gossip messages of peers.",
+    values: (stats) => stats.gossipReceived,
+  },
+  {
+    name: "beacon_gossip_rejected_total",
+    help: "Gossip messages that changed nothing, by reason.",
+    label: "reason",
+    values: (stats) => stats.gossipRejected,
+  },
+  {
     name: "beacon_received_bytes_total",
     help: "UDP payload bytes received.",
     values: (stats) => stats.receivedBytes,
@@ -173,15 +184,86 @@ export function createMetrics(read: () => Stats): Registry {
     Math.round(Date.now() / 1000 - stats.uptimeS),
   );
   gauge("process_resident_memory_bytes", "Resident memory.", (stats) => stats.residentBytes);
-  new Counter({
-    name: "process_cpu_seconds_total",
-    help: "User and system CPU time spent.",
-    registers,
-    collect() {
-      this.reset();
-      this.inc(read().cpuS);
-    },
-  });
+  const counter = (name: string, help: string, value: (stats: Stats) => number) =>
+    new Counter({
+      name,
+      help,
+      registers,
+      collect() {
+        this.reset();
+        this.inc(value(read()));
+      },
+    });
+  counter("process_cpu_seconds_total", "User and system CPU time spent.", (stats) => stats.cpuS);
+  counter("beacon_gossip_sent_total", "Gossip messages that the kernel took.", ({ mesh }) => mesh.gossipSent);
+  counter(
+    "beacon_gossip_send_errors_total",
+    "Gossip messages that the kernel did not take.",
+    ({ mesh }) => mesh.gossipSendErrors,
+  );
+  counter(
+    "beacon_gossip_truncated_total",
+    "Rounds of gossip in which not all nodes fitted into the message.",
+    ({ mesh }) => mesh.gossipTruncated,
+  );
+  counter(
+    "beacon_peer_routes_refused_total",
+    "Nodes announced by peers for which there was no room among the routes.",
+    ({ mesh }) => mesh.routesRefused,
+  );
+  gauge(
+    "beacon_peers",
+    "Peer beacons: configured or listed by the registry.",
+    ({ mesh }) => mesh.peers.length,
+  );
+  gauge("beacon_peer_routes_limit", "Routes that the table takes.", ({ mesh }) => mesh.routesMax);
+  const byLabel = (
+    kind: typeof Counter | typeof Gauge,
+    name: string,
+    help: string,
+    label: string,
+    values: (stats: Stats) => Counts,
+  ) =>
+    new kind({
+      name,
+      help,
+      labelNames: [label],
+      registers,
+      collect() {
+        this.reset();
+        for (const [value, count] of Object.entries(values(read()))) this.inc({ [label]: value }, count);
+      },
+    });
+  byLabel(Gauge, "beacon_peer_routes", "Nodes that are reached through a peer.", "peer", ({ mesh }) =>
+    Object.fromEntries(mesh.peers.map(({ address, routes }) => [address, routes])),
+  );
+  byLabel(
+    Gauge,
+    "beacon_peer_gossip_age_seconds",
+    "Time since a peer's last gossip; no sample if there was none.",
+    "peer",
+    ({ mesh }) =>
+      Object.fromEntries(
+        mesh.peers.flatMap(({ address, gossipAgeS }) => (gossipAgeS === null ? [] : [[address, gossipAgeS]])),
+      ),
+  );
+  byLabel(
+    Counter,
+    "beacon_registry_rounds_total",
+    "Rounds with the registry, by outcome; ok is the good one.",
+    "outcome",
+    ({ mesh }) => mesh.registryRounds,
+  );
+  gauge(
+    "beacon_registry_last_success_timestamp_seconds",
+    "When a round with the registry last went well, in Unix seconds; 0 if none did.",
+    ({ mesh }) => mesh.registryLastSuccessS ?? 0,
+  );
+  gauge(
+    "beacon_state_saved_timestamp_seconds",
+    "When the node table was last saved, in Unix seconds; 0 if it was not.",
+    (stats) => stats.stateSavedS ?? 0,
+  );
   new Gauge({
     name: "beacon_build_info",
     help: "Version of the beacon and of the runtime; always 1.",

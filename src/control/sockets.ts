@@ -1,5 +1,6 @@
 /** The sockets of a beacon: one for each worker, all on one address and port. */
 import { AF_INET, AF_INET6 } from "../../ffi/abi.ts";
+import { isIPv4 } from "../../ffi/endpoint.ts";
 import { EAFNOSUPPORT, SyscallError } from "../../ffi/errno.ts";
 import { openReusePortGroup, type UdpSocket } from "../../ffi/socket.ts";
 import type { HostPort } from "../config.ts";
@@ -26,6 +27,8 @@ export interface BeaconSockets {
   readonly sendBufferBytes: number;
   /** Whether the kernel merges and cuts datagrams for us; false if it can't or was not asked to. */
   readonly offload: boolean;
+  /** Whether packets to an endpoint can leave from these sockets: whether it is of an address family that they serve. */
+  reaches(endpoint: Int32Array): boolean;
 }
 
 /**
@@ -61,5 +64,11 @@ function open(
     socket.setTimeouts(RECEIVE_TIMEOUT_MS, SEND_TIMEOUT_MS);
     if (offload) offload = socket.enableOffload();
   });
-  return { sockets, recvBufferBytes: granted.receiveBytes, sendBufferBytes: granted.sendBytes, offload };
+  return {
+    sockets,
+    recvBufferBytes: granted.receiveBytes,
+    sendBufferBytes: granted.sendBytes,
+    offload,
+    reaches: (endpoint) => dualStack || isIPv4(endpoint, 0) === (family === AF_INET),
+  };
 }

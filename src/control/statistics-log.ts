@@ -12,6 +12,8 @@ const SUMS: Readonly<Record<string, (worker: WorkerStats) => number>> = {
   refused: (worker) => total(worker.nodesRefused),
   punches: (worker) => worker.punches["sent"]!,
   punchTargetsUnknown: (worker) => worker.punches["target_unknown"]!,
+  gossip: (worker) => worker.gossipReceived,
+  gossipRejected: (worker) => total(worker.gossipRejected),
   malformed: (worker) => total(worker.malformed),
   socketDrops: (worker) => worker.socketReceiveDrops,
 };

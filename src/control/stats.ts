@@ -7,6 +7,9 @@ import {
   BATCH_MESSAGES,
   DISCOVERS,
   DROP_REASONS,
+  GOSSIP_RECEIVED,
+  GOSSIP_REJECTED_AT,
+  GOSSIP_REJECTIONS,
   MALFORMED_AT,
   MALFORMED_REASONS,
   PUNCHES_SENT,
@@ -19,12 +22,14 @@ import {
   RELAY_DROPPED_AT,
   RELAY_NOT_FOUND,
   RELAYED_LOCAL,
+  RELAYED_TO_PEER,
   REPLY_DROPPED_AT,
   SEGMENTS_RECEIVED,
   SEGMENTS_SENT,
   SENT_BYTES,
 } from "../shared/counters.ts";
 import type { SharedMemory } from "../shared/memory.ts";
+import type { MeshStats } from "./mesh/mesh.ts";
 
 /** Counts by name: message type, reason or outcome. */
 export type Counts = Readonly<Record<string, number>>;
@@ -46,6 +51,9 @@ export interface WorkerStats {
   readonly relayNotFound: number;
   readonly relayDropped: Counts;
   readonly replyDropped: Counts;
+  /** Gossip of peers that was handed on, and gossip of anybody that was not. */
+  readonly gossipReceived: number;
+  readonly gossipRejected: Counts;
   readonly receivedBytes: number;
   readonly sentBytes: number;
   /** Messages a receive call brought: `buckets[i]` calls brought at most `bounds[i]`, and more than the bound before. */
@@ -73,6 +81,9 @@ export interface Stats {
   /** Bytes of this process in memory, and the CPU seconds it used. */
   readonly residentBytes: number;
   readonly cpuS: number;
+  readonly mesh: MeshStats;
+  /** When the node table was last saved, in Unix seconds; null if it was not. */
+  readonly stateSavedS: number | null;
   readonly workers: readonly WorkerStats[];
 }
 
@@ -98,10 +109,12 @@ export function workerStats(memory: SharedMemory, worker: number, state: WorkerS
     discovers: count(DISCOVERS),
     nodesRefused: byName(REFUSED_AT, REFUSAL_REASONS),
     punches: { sent: count(PUNCHES_SENT), target_unknown: count(PUNCHES_TARGET_UNKNOWN) },
-    relayForwarded: { local: count(RELAYED_LOCAL) },
+    relayForwarded: { local: count(RELAYED_LOCAL), peer: count(RELAYED_TO_PEER) },
     relayNotFound: count(RELAY_NOT_FOUND),
     relayDropped: byName(RELAY_DROPPED_AT, DROP_REASONS),
     replyDropped: byName(REPLY_DROPPED_AT, DROP_REASONS),
+    gossipReceived: count(GOSSIP_RECEIVED),
+    gossipRejected: byName(GOSSIP_REJECTED_AT, GOSSIP_REJECTIONS),
     receivedBytes: count(RECEIVED_BYTES),
     sentBytes: count(SENT_BYTES),
     receiveBatch: {

@@ -5,12 +5,18 @@
 import { Worker } from "node:worker_threads";
 import type { UdpSocket } from "../../ffi/socket.ts";
 import type { WorkerData } from "../data/worker.ts";
-import { type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
+import { HEARTBEAT, type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 
 /** A worker that dies more often than this within the window is not replaced again. */
 const RESTARTS_MAX = 5;
 const RESTARTS_WINDOW_MS = 60_000;
+
+/**
+ * A worker whose loop took no step for so many ticks hangs: a step takes 100 ms without traffic, and a batch with a full send buffer
+ * some more. Ticks and not time, so that a host that slept finds no worker late.
+ */
+const STALLED_TICKS_MAX = 10;
 
 /** A worker leaves its loop within a batch; one that has not by now never will by itself. */
 const STOP_MS_MAX = 2000;
@@ -27,6 +33,9 @@ interface Place {
   thread: Worker | undefined;
   lastError: Error | undefined;
   deathsMs: number[];
+  heartbeat: number;
+  /** Ticks since the heartbeat moved. */
+  stalledTicks: number;
 }
 
 export class Supervisor {
@@ -41,7 +50,7 @@ export class Supervisor {
     private readonly memory: SharedMemory,
     private readonly nodes: NodeTable,
     private readonly sockets: readonly UdpSocket[],
-    options: { batchMax: number; offload: boolean },
+    options: Omit<WorkerData["loop"], "worker" | "fd" | "family">,
     private readonly events: SupervisorEvents,
   ) {
     this.restarts = sockets.map(() => 0);
@@ -50,6 +59,8 @@ export class Supervisor {
       thread: undefined,
       lastError: undefined,
       deathsMs: [],
+      heartbeat: 0,
+      stalledTicks: 0,
     }));
   }
 
@@ -77,6 +88,21 @@ export class Supervisor {
   /** Whether worker's thread is alive. */
   isAlive(worker: number): boolean {
     return this.#places[worker]?.thread !== undefined;
+  }
+
+  /** To be called about every second: a worker that hangs is killed, and so replaced. */
+  tick(): void {
+    for (const place of this.#places) {
+      const { worker } = place.loop;
+      const heartbeat = Atomics.load(this.memory.words, this.memory.workerWords(worker) + HEARTBEAT);
+      const stalled = heartbeat === place.heartbeat && place.thread !== undefined;
+      place.heartbeat = heartbeat;
+      place.stalledTicks = stalled ? place.stalledTicks + 1 : 0;
+      if (place.stalledTicks < STALLED_TICKS_MAX) continue;
+      place.stalledTicks = 0;
+      place.lastError = new Error(`its loop took no step in ${STALLED_TICKS_MAX} seconds`);
+      this.kill(worker);
+    }
   }
 
   /** Kills a worker as a crash would, wherever it is in its loop. It is replaced like any other that died. */

@@ -16,8 +16,11 @@ import {
   RECEIVED_BYTES,
   SEGMENTS_RECEIVED,
 } from "../shared/counters.ts";
-import { type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
+import { Mailbox } from "../shared/mailbox.ts";
+import { HEARTBEAT, type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
 import { NodeTable } from "../shared/nodes.ts";
+import { PeerTable } from "../shared/peers.ts";
+import { RouteTable } from "../shared/routes.ts";
 import { PacketHandler, REPLY_BYTES } from "./packets.ts";
 import { RUNS_MAX, Runs } from "./runs.ts";
 import { Sender } from "./sender.ts";
@@ -33,6 +36,7 @@ export interface LoopOptions {
   readonly worker: number;
   readonly fd: number;
   readonly family: Family;
+  readonly beaconId: number;
   /** Messages a receive call may bring. */
   readonly batchMax: number;
   /** Whether the socket has UDP_GRO on, and packets may leave merged. */
@@ -45,20 +49,22 @@ export class RelayLoop {
   readonly #words: Int32Array;
   readonly #counters: Float64Array;
   readonly #row: number;
+  readonly #heartbeat: number;
   #errorsInARow = 0;
 
   constructor(calls: PacketCalls, memory: SharedMemory, options: LoopOptions) {
-    const { worker, fd, family, batchMax, offload } = options;
+    const { worker, fd, family, beaconId, batchMax, offload } = options;
     const packets = allocatePacketMemory(batchMax, RUNS_MAX * REPLY_BYTES);
     const nodes = new NodeTable(memory, workerLock(worker));
     this.#words = memory.words;
     this.#counters = memory.counters;
     this.#row = memory.counterRow(worker);
+    this.#heartbeat = memory.workerWords(worker) + HEARTBEAT;
     this.#receive = new ReceiveBatch(calls, fd, family, batchMax, packets, offload);
     const sender = new Sender(
       new SendBatch(calls, fd, family, RUNS_MAX, packets),
       new Runs(RUNS_MAX),
-      nodes,
+      nodes.slots,
       memory.counters,
       this.#row,
       memory.words,
@@ -66,9 +72,13 @@ export class RelayLoop {
     );
     this.#handler = new PacketHandler(
       family,
+      beaconId,
       packets,
       this.#receive,
       nodes,
+      new PeerTable(memory),
+      new RouteTable(memory),
+      new Mailbox(memory, worker),
       sender,
       memory.words,
       memory.workerWords(worker),
@@ -94,6 +104,7 @@ export class RelayLoop {
     const messages = this.#receive.receive(true);
     if (messages > 0) this.#batch(messages);
     else if (messages < 0) this.#receiveFailed(-messages);
+    this.#words[this.#heartbeat]!++;
     return Atomics.load(this.#words, STOPPING) === 0;
   }
 

@@ -2,6 +2,8 @@
  * What happens to one packet: parsed, routed, rewritten in place and put into a run, all before the next one is
  * looked at.
  */
+
+import { MESSAGES_MAX } from "../../ffi/abi.ts";
 import {
   ENDPOINT_PORT_MASK,
   ENDPOINT_WORDS,
@@ -29,11 +31,17 @@ import {
   rewriteToDeliverDest,
   SECOND_ID_AT,
   SYNC,
+  SYNC_BYTES,
+  SYNC_COUNT_AT,
   writeAddressMessage,
 } from "../protocol.ts";
 import {
   DISCOVERS,
   dropOffset,
+  GOSSIP_RECEIVED,
+  GOSSIP_REJECTED_AT,
+  GOSSIP_REJECTIONS,
+  type GossipRejection,
   malformedColumn,
   PUNCHES_SENT,
   PUNCHES_TARGET_UNKNOWN,
@@ -42,17 +50,23 @@ import {
   RELAY_DROPPED_AT,
   RELAY_NOT_FOUND,
 } from "../shared/counters.ts";
-import { CLOCK_S, LAST_UNKNOWN_TARGET } from "../shared/memory.ts";
-import { NODE_LIMIT, type NodeTable, WANTS_DEST } from "../shared/nodes.ts";
-import { NO_SLOT, RELAYED, REPLY } from "./runs.ts";
+import type { Mailbox } from "../shared/mailbox.ts";
+import { CLOCK_S, LAST_REJECTED_SOURCE, LAST_REJECTION, LAST_UNKNOWN_TARGET } from "../shared/memory.ts";
+import { NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
+import type { PeerTable } from "../shared/peers.ts";
+import type { RouteTable } from "../shared/routes.ts";
+import { IS_PEER, WANTS_DEST } from "../shared/slots.ts";
+import { NO_SLOT, REPLY, TO_NODE, TO_PEER } from "./runs.ts";
 import type { Sender } from "./sender.ts";
 
 const MALFORMED_SHORT = malformedColumn("short");
 const MALFORMED_UNKNOWN_TYPE = malformedColumn("unknown_type");
 const MALFORMED_NOT_FOR_BEACON = malformedColumn("not_for_beacon");
-const MALFORMED_UNSUPPORTED = malformedColumn("unsupported");
 const MALFORMED_NO_SOURCE_PORT = malformedColumn("no_source_port");
 const DROP_CONTENDED = RELAY_DROPPED_AT + dropOffset("contended");
+
+/** Flags of destinations that get a Relay with its 9-byte head, not a RelayDeliver. */
+const KEEPS_HEAD = WANTS_DEST | IS_PEER;
 
 /** Packet memory for one reply, a reply a run. */
 export const REPLY_BYTES = 32;
@@ -64,9 +78,16 @@ export class PacketHandler {
   /** Endpoints being worked on: whom a packet came from, and whom it concerns. */
   readonly #source = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
   readonly #target = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
-  /** Destination of the last Relay, and its run; -1 if there is none that takes more, or the node may have changed. */
+  /**
+   * Destination of the last Relay, its run, -1 if there is none that takes more or the node may have changed, and up to which message
+   * of the batch that holds.
+   */
   #burstDestId = 0;
   #burstRun = -1;
+  #burstEnd = 0;
+  /** The message of this batch whose source was last looked for among the peers, -1 for none, and whether it was one. */
+  #peerCheckedMessage = -1;
+  #fromPeer = false;
 
   /**
    * @param packets the memory that the receive batch fills; from `receive.extraAt` on, room for REPLY_BYTES a run
@@ -75,9 +96,13 @@ export class PacketHandler {
    */
   constructor(
     private readonly family: Family,
+    private readonly beaconId: number,
     packets: FixedMemory,
     private readonly receive: ReceiveBatch,
     private readonly nodes: NodeTable,
+    private readonly peers: PeerTable,
+    private readonly routes: RouteTable,
+    private readonly mailbox: Mailbox,
     private readonly sender: Sender,
     private readonly words: Int32Array,
     private readonly workerWords: number,
@@ -100,7 +125,7 @@ export class PacketHandler {
     switch (type) {
       case RELAY:
         if (bytes < RELAY_BYTES) this.#count(MALFORMED_SHORT);
-        else this.#relay(at, bytes);
+        else this.#relay(at, bytes, m);
         return;
       case DISCOVER:
       case DISCOVER_EX:
@@ -112,7 +137,7 @@ export class PacketHandler {
         else this.#punch(at, m);
         return;
       case SYNC:
-        this.#count(MALFORMED_UNSUPPORTED);
+        this.#sync(at, bytes, m);
         return;
       case 0:
         this.#count(MALFORMED_UNKNOWN_TYPE);
@@ -122,63 +147,121 @@ export class PacketHandler {
     }
   }
 
-  #relay(at: number, bytes: number): void {
+  #relay(at: number, bytes: number, m: number): void {
     const { nodes, sender } = this;
     const { runs } = sender;
     const destId = this.#view.getInt32(at + SECOND_ID_AT);
     // In a burst, each packet goes where the one before went: half the work of a merged packet is saved.
-    if (destId === this.#burstDestId && this.#burstRun >= 0 && this.#join(this.#burstRun, at, bytes)) return;
-    const slot = nodes.find(destId);
+    if (destId === this.#burstDestId && this.#burstRun >= 0 && m <= this.#burstEnd) {
+      if (this.#join(this.#burstRun, at, bytes)) return;
+    }
+    let kind = TO_NODE;
+    let slot = nodes.find(destId);
+    let slotId = destId;
     if (slot < 0) {
-      this.#count(RELAY_NOT_FOUND);
-      return;
+      const peer = this.#isFromPeer(m) ? -1 : this.routes.find(destId);
+      if (peer < 0) {
+        this.#count(RELAY_NOT_FOUND);
+        return;
+      }
+      kind = TO_PEER;
+      slot = this.peers.slot(peer);
+      slotId = this.peers.slotId(peer);
     }
     if (sender.merging) {
-      const run = runs.newest(slot, nodes.version(slot));
+      const run = runs.newest(slot, nodes.slots.version(slot));
       if (run >= 0 && this.#join(run, at, bytes)) {
-        this.#burstDestId = destId;
-        this.#burstRun = run;
+        this.#remember(destId, run, m);
         return;
       }
     }
     if (runs.count === runs.capacity) this.flush();
     const target = this.#target;
-    const version = nodes.read(slot, destId, target, 0);
+    const version = nodes.slots.read(slot, slotId, target, 0);
     if (version < 0) {
       this.#count(DROP_CONTENDED);
       return;
     }
     const flags = target[0]! & ~ENDPOINT_PORT_MASK;
-    const deliverAt = (flags & WANTS_DEST) === 0 ? DELIVER_AT : 0;
-    const deliverBytes = bytes - deliverAt;
-    const run = runs.start(RELAYED, slot, version, flags, deliverBytes, sender.mergeBytesMax(slot));
-    this.#rewrite(at, deliverAt);
+    const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
+    const run = runs.start(kind, slot, version, flags, bytes - cut, sender.mergeBytesMax(slot));
+    this.#rewrite(at, flags);
     sender.batch.setDestination(run, target, 0);
-    sender.batch.setPiece(run, 0, at + deliverAt, deliverBytes);
+    sender.batch.setPiece(run, 0, at + cut, bytes - cut);
+    if (sender.merging) this.#remember(destId, run, m);
+    else this.#burstRun = -1;
+  }
+
+  /** The next Relay to the same destination may join this run; on the way to a peer, only if it comes from the same source. */
+  #remember(destId: number, run: number, m: number): void {
     this.#burstDestId = destId;
-    this.#burstRun = sender.merging ? run : -1;
+    this.#burstRun = run;
+    this.#burstEnd = (this.sender.runs.flags[run]! & IS_PEER) === 0 ? MESSAGES_MAX : m;
   }
 
   /** Puts a Relay into a run, if that can take one of its size. */
   #join(run: number, at: number, bytes: number): boolean {
     const { runs, batch } = this.sender;
-    const deliverAt = (runs.flags[run]! & WANTS_DEST) === 0 ? DELIVER_AT : 0;
-    const place = runs.join(run, bytes - deliverAt);
+    const flags = runs.flags[run]!;
+    const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
+    const place = runs.join(run, bytes - cut);
     if (place < 0) return false;
-    this.#rewrite(at, deliverAt);
-    batch.setPiece(run, place, at + deliverAt, bytes - deliverAt);
+    this.#rewrite(at, flags);
+    batch.setPiece(run, place, at + cut, bytes - cut);
     return true;
   }
 
   /** Sends what has come of the packets so far. */
   flush(): void {
     this.#burstRun = -1;
+    this.#peerCheckedMessage = -1;
     this.sender.flush();
   }
 
-  #rewrite(at: number, deliverAt: number): void {
-    if (deliverAt === 0) rewriteToDeliverDest(this.#view, at);
-    else rewriteToDeliver(this.#view, at);
+  /** Turns a Relay, in place, into what a destination with these flags gets. */
+  #rewrite(at: number, flags: number): void {
+    if ((flags & KEEPS_HEAD) === 0) rewriteToDeliver(this.#view, at);
+    else if ((flags & IS_PEER) === 0) rewriteToDeliverDest(this.#view, at);
+  }
+
+  /**
+   * Whether message m came from a peer beacon. Such a Relay goes to nodes of this beacon only: two beacons that each believe the
+   * other has a node would send it to and fro for ever.
+   */
+  #isFromPeer(m: number): boolean {
+    if (m !== this.#peerCheckedMessage) {
+      this.#peerCheckedMessage = m;
+      endpointFromName(this.family, this.receive.names, this.receive.nameAt(m), this.#source, 0);
+      this.#fromPeer = this.peers.find(this.#source, 0) >= 0;
+    }
+    return this.#fromPeer;
+  }
+
+  /** Hands a peer's gossip to the main thread. */
+  #sync(at: number, bytes: number, m: number): void {
+    endpointFromName(this.family, this.receive.names, this.receive.nameAt(m), this.#source, 0);
+    const reason = this.#takeSync(at, bytes);
+    if (reason === undefined) {
+      this.#count(GOSSIP_RECEIVED);
+      return;
+    }
+    const offset = GOSSIP_REJECTIONS.indexOf(reason);
+    this.#count(GOSSIP_REJECTED_AT + offset);
+    this.words.set(this.#source, this.workerWords + LAST_REJECTED_SOURCE);
+    this.words[this.workerWords + LAST_REJECTION] = 1 + offset;
+  }
+
+  /** @returns why not */
+  #takeSync(at: number, bytes: number): GossipRejection | undefined {
+    if (bytes < SYNC_BYTES) return "short";
+    if (this.peers.find(this.#source, 0) < 0) return "unknown_peer";
+    const syncBytes = SYNC_BYTES + 4 * this.#view.getUint16(at + SYNC_COUNT_AT);
+    if (bytes < syncBytes) return "count";
+    const { beaconId } = this;
+    if (beaconId !== 0 && this.#view.getUint32(at + FIRST_ID_AT) === beaconId) return "own_id";
+    // The view is an object, the one that this loop makes: for a peer's gossip, some in a minute.
+    const message = this.#bytes.subarray(at, at + syncBytes);
+    return this.mailbox.put(this.#source, message) ? undefined : "mailbox_full";
   }
 
   #discover(at: number, type: number, m: number): void {
@@ -198,7 +281,7 @@ export class PacketHandler {
     // for it in the table or not, both ends can be told.
     if (requesterId !== 0) this.#record(requesterId, -1);
     const slot = this.nodes.find(targetId);
-    if (slot < 0 || this.nodes.read(slot, targetId, this.#target, 0) < 0) {
+    if (slot < 0 || this.nodes.slots.read(slot, targetId, this.#target, 0) < 0) {
       this.#count(PUNCHES_TARGET_UNKNOWN);
       this.words[this.workerWords + LAST_UNKNOWN_TARGET] = targetId;
       return;

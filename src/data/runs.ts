@@ -12,8 +12,9 @@
 import { SEGMENTS_MAX, UDP_PAYLOAD_MAX } from "../../ffi/abi.ts";
 
 /** What a run carries, as its packets are counted. */
-export const RELAYED = 0;
-export const REPLY = 1;
+export const TO_NODE = 0;
+export const TO_PEER = 1;
+export const REPLY = 2;
 
 /** Slot of a run that belongs to no node: a reply. */
 export const NO_SLOT = -1;

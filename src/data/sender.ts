@@ -22,13 +22,14 @@ import {
   dropOffset,
   RELAY_DROPPED_AT,
   RELAYED_LOCAL,
+  RELAYED_TO_PEER,
   REPLY_DROPPED_AT,
   SEGMENTS_SENT,
   SENT_BYTES,
 } from "../shared/counters.ts";
 import { OFFLOAD_ERRNO } from "../shared/memory.ts";
-import type { NodeTable } from "../shared/nodes.ts";
-import { NO_SLOT, RELAYED, type Runs } from "./runs.ts";
+import type { Slots } from "../shared/slots.ts";
+import { NO_SLOT, REPLY, type Runs, TO_NODE, TO_PEER } from "./runs.ts";
 
 /** Tries of a send that a signal interrupts. */
 const INTERRUPTS_MAX = 16;
@@ -65,7 +66,7 @@ export class Sender {
   merging: boolean;
   #mayWait = true;
   // What the kernel took of this batch. Counted once it is known: a counter never goes down.
-  #relayed = 0;
+  readonly #packets = new Int32Array(3); // by kind of run
   #bytes = 0;
   #segments = 0;
 
@@ -76,7 +77,7 @@ export class Sender {
   constructor(
     readonly batch: SendBatch,
     readonly runs: Runs,
-    private readonly nodes: NodeTable,
+    private readonly slots: Slots,
     private readonly counters: Float64Array,
     private readonly row: number,
     private readonly processWords: Int32Array,
@@ -89,7 +90,7 @@ export class Sender {
   /** Largest packet that may be merged with others to this slot's endpoint. */
   mergeBytesMax(slot: number): number {
     if (!this.merging) return 0;
-    const limit = this.nodes.mergeLimit(slot);
+    const limit = this.slots.mergeLimit(slot);
     return limit === 0 ? UDP_PAYLOAD_MAX : limit;
   }
 
@@ -98,17 +99,16 @@ export class Sender {
     const { batch, runs, counters, row } = this;
     const end = runs.count;
     if (end === 0) return;
-    let relayed = 0;
+    const kinds = this.#packets.fill(0);
     let bytes = 0;
     let segments = 0;
     for (let run = 0; run < end; run++) {
       const packets = runs.packets[run]!;
       batch.finish(run, packets, runs.segmentBytes[run]!);
-      if (runs.kind[run] === RELAYED) relayed += packets;
+      kinds[runs.kind[run]!]! += packets;
       if (packets > 1) segments += packets;
       bytes += runs.bytes[run]!;
     }
-    this.#relayed = relayed;
     this.#bytes = bytes;
     this.#segments = segments;
     this.#mayWait = true;
@@ -121,7 +121,8 @@ export class Sender {
         first++;
       }
     }
-    counters[row + RELAYED_LOCAL]! += this.#relayed;
+    counters[row + RELAYED_LOCAL]! += kinds[TO_NODE]!;
+    counters[row + RELAYED_TO_PEER]! += kinds[TO_PEER]!;
     counters[row + SENT_BYTES]! += this.#bytes;
     counters[row + SEGMENTS_SENT]! += this.#segments;
     runs.clear();
@@ -154,7 +155,7 @@ export class Sender {
       Atomics.compareExchange(this.processWords, OFFLOAD_ERRNO, 0, errno);
     } else if (runs.slot[run] !== NO_SLOT) {
       // Larger than the path's MTU lets a segment be.
-      this.nodes.limitMerge(runs.slot[run]!, runs.segmentBytes[run]! - 1);
+      this.slots.limitMerge(runs.slot[run]!, runs.segmentBytes[run]! - 1);
     }
     for (let piece = 0; piece < packets; piece++) {
       this.batch.narrow(run, piece);
@@ -165,9 +166,10 @@ export class Sender {
 
   #dropped(run: number, packets: number, bytes: number, errno: number): void {
     const { counters, row } = this;
-    const isRelay = this.runs.kind[run] === RELAYED;
-    counters[row + (isRelay ? RELAY_DROPPED_AT : REPLY_DROPPED_AT) + dropOffsetOfErrno(errno)]! += packets;
-    if (isRelay) this.#relayed -= packets;
+    const kind = this.runs.kind[run]!;
+    const reasons = kind === REPLY ? REPLY_DROPPED_AT : RELAY_DROPPED_AT;
+    counters[row + reasons + dropOffsetOfErrno(errno)]! += packets;
+    this.#packets[kind]! -= packets;
     if (packets > 1) this.#segments -= packets;
     this.#bytes -= bytes;
   }

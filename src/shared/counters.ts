@@ -10,7 +10,6 @@ export const MALFORMED_REASONS = [
   "short",
   "unknown_type",
   "not_for_beacon",
-  "unsupported",
   "truncated",
   "no_source_port",
 ] as const;
@@ -27,6 +26,10 @@ export const DROP_REASONS = [
 ] as const;
 export type DropReason = (typeof DROP_REASONS)[number];
 
+/** Gossip that changed nothing: cut short, of a count that it does not hold, from no peer, from this beacon itself, or too much. */
+export const GOSSIP_REJECTIONS = ["short", "count", "unknown_peer", "own_id", "mailbox_full"] as const;
+export type GossipRejection = (typeof GOSSIP_REJECTIONS)[number];
+
 /** Why a Discover or PunchRequest recorded no new node. */
 export const REFUSAL_REASONS = ["node_limit", "shard_full", "contended"] as const;
 
@@ -40,19 +43,22 @@ export const RELAY_DROPPED_AT = MALFORMED_AT + MALFORMED_REASONS.length;
 export const REPLY_DROPPED_AT = RELAY_DROPPED_AT + DROP_REASONS.length;
 export const REFUSED_AT = REPLY_DROPPED_AT + DROP_REASONS.length;
 export const BATCH_AT = REFUSED_AT + REFUSAL_REASONS.length;
-const SINGLES_AT = BATCH_AT + BATCH_BUCKETS.length;
+export const GOSSIP_REJECTED_AT = BATCH_AT + BATCH_BUCKETS.length;
+const SINGLES_AT = GOSSIP_REJECTED_AT + GOSSIP_REJECTIONS.length;
 export const RELAYED_LOCAL = SINGLES_AT;
-export const RELAY_NOT_FOUND = SINGLES_AT + 1;
-export const DISCOVERS = SINGLES_AT + 2;
-export const PUNCHES_SENT = SINGLES_AT + 3;
-export const PUNCHES_TARGET_UNKNOWN = SINGLES_AT + 4;
-export const RECEIVED_BYTES = SINGLES_AT + 5;
-export const SENT_BYTES = SINGLES_AT + 6;
-export const BATCH_MESSAGES = SINGLES_AT + 7;
-export const SEGMENTS_RECEIVED = SINGLES_AT + 8;
-export const SEGMENTS_SENT = SINGLES_AT + 9;
-export const RECEIVE_ERRORS = SINGLES_AT + 10;
-const COLUMNS = SINGLES_AT + 11;
+export const RELAYED_TO_PEER = SINGLES_AT + 1;
+export const RELAY_NOT_FOUND = SINGLES_AT + 2;
+export const DISCOVERS = SINGLES_AT + 3;
+export const PUNCHES_SENT = SINGLES_AT + 4;
+export const PUNCHES_TARGET_UNKNOWN = SINGLES_AT + 5;
+export const GOSSIP_RECEIVED = SINGLES_AT + 6;
+export const RECEIVED_BYTES = SINGLES_AT + 7;
+export const SENT_BYTES = SINGLES_AT + 8;
+export const BATCH_MESSAGES = SINGLES_AT + 9;
+export const SEGMENTS_RECEIVED = SINGLES_AT + 10;
+export const SEGMENTS_SENT = SINGLES_AT + 11;
+export const RECEIVE_ERRORS = SINGLES_AT + 12;
+const COLUMNS = SINGLES_AT + 13;
 
 /** Floats from one worker's row to the next: whole cache lines, so that workers do not slow each other down. */
 export const COUNTER_ROW = Math.ceil(COLUMNS / 8) * 8;

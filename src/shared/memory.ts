@@ -5,27 +5,42 @@
  *   worker words    64 bytes a worker    what one worker tells the main thread
  *   counters        a row a worker       floats, see counters.ts
  *   shards          64 bytes a shard     lock and counts; shard i belongs with worker i
- *   slots           64 bytes a slot      one node, one cache line, see nodes.ts
+ *   peers           keys and slots       the peer beacons, see peers.ts
+ *   mailboxes       1 MiB a worker       what workers hand to the main thread, see mailbox.ts
+ *   nodes           64 bytes a slot      one node, one cache line, see nodes.ts
+ *   routes          8 bytes a slot       which peer has a node, see routes.ts
  *
  * Everything starts on a cache line and starts as zero.
  */
 import { COUNTER_ROW } from "./counters.ts";
+import { SLOT_WORDS } from "./slots.ts";
 
 const LINE_BYTES = 64;
 const LINE_WORDS = LINE_BYTES / 4;
 
 /**
- * Slots for each node of the limit. With half of them empty, a search looks at 1.5 slots for a node that is
+ * Slots for each node, and for each route, of the limit. With half of them empty, a search looks at 1.5 slots for a node that is
  * there and 2.5 for one that is not (Knuth, TAOCP 6.4), each a cache line.
  */
-const SLOTS_PER_NODE = 2;
-/** So that a shard that gets more than its share of a small table still has room. */
-const SLOTS_PER_SHARD_MIN = 1024;
+const SLOTS_PER_ENTRY = 2;
+/** So that a shard that gets more than its share of a small table still has room, and no search meets its own start. */
+const SLOTS_MIN = 1024;
+
+/** Endpoints of peer beacons. A mesh in which everybody tells everybody is of tens, not hundreds. */
+export const PEERS_MAX = 128;
+/** A route's slot: node id, and which peer has it. */
+export const ROUTE_WORDS = 2;
+/**
+ * A worker's mailbox: 16 gossip messages of the largest size, so that as many peers may speak at once. Untouched pages of it take no
+ * memory. A power of two.
+ */
+export const MAILBOX_WORDS = (1 << 20) / 4;
 
 /** Sizes that fix the map. */
 export interface MemoryShape {
   readonly workers: number;
   readonly nodesMax: number;
+  readonly routesMax: number;
 }
 
 // Process words.
@@ -37,10 +52,17 @@ export const CLOCK_S = 1;
 export const HASH_SECRET = 2;
 /** The errno for which a worker found that merged sends cannot work on this host, else 0. */
 export const OFFLOAD_ERRNO = 3;
+/** +1 whenever a worker put something into its mailbox; the main thread waits on it. */
+export const MAIL = 4;
 
 // Worker words, from `workerWords(worker)`.
 /** The last node that somebody wanted to punch to and that was not known. */
 export const LAST_UNKNOWN_TARGET = 0;
+/** +1 at every step of its loop, so at least at every receive timeout. */
+export const HEARTBEAT = 1;
+/** Why gossip was last rejected, as 1 + the offset into GOSSIP_REJECTIONS, and whose: an endpoint. */
+export const LAST_REJECTION = 2;
+export const LAST_REJECTED_SOURCE = 3;
 
 // Shard words, from `shardWords(shard)`.
 /** Who holds the shard's lock: 0 nobody, 1 the main thread, 2 + i worker i. */
@@ -49,7 +71,19 @@ export const SHARD_NODES = 1;
 /** +1 when a removal begins and +1 when it is done: while it is odd, or if it changed, a search may have missed a node. */
 export const SHARD_REMOVALS = 2;
 
-export const SLOT_WORDS = LINE_WORDS;
+// Peer words, from `peersAt`.
+/** Peers lie below this number. */
+export const PEERS_END = 0;
+
+// Route words, from `routesAt`.
+export const ROUTE_REMOVALS = 0;
+
+// Mailbox words, from `mailbox(worker)`; each on a line of its own, as each has another writer.
+/** Words ever put in; only the worker writes it. */
+export const MAILBOX_HEAD = 0;
+/** Words ever taken out; only the main thread writes it. */
+export const MAILBOX_TAIL = LINE_WORDS;
+export const MAILBOX_RING = 2 * LINE_WORDS;
 
 export const MAIN_THREAD_LOCK = 1;
 export const workerLock = (worker: number): number => 2 + worker;
@@ -57,33 +91,54 @@ export const workerLock = (worker: number): number => 2 + worker;
 export class SharedMemory {
   readonly buffer: SharedArrayBuffer;
   readonly words: Int32Array;
+  readonly bytes: Uint8Array;
   readonly counters: Float64Array;
   readonly shards: number;
   readonly slotsPerShard: number;
-  /** First word of the first slot. */
+  readonly routeSlots: number;
+  /** First words of the peers' words, of their keys, and of their slots. */
+  readonly peersAt: number;
+  readonly peerKeysAt: number;
+  readonly peerSlotsAt: number;
+  /** First word of the first node's slot. */
   readonly slotsAt: number;
+  /** First words of the routes' words, and of their slots. */
+  readonly routesAt: number;
+  readonly routeSlotsAt: number;
   readonly #workerWordsAt: number;
   readonly #shardWordsAt: number;
+  readonly #mailboxesAt: number;
 
   /** @param buffer the same shape's memory, made by another thread; without it, new memory */
   constructor(
     readonly shape: MemoryShape,
     buffer?: SharedArrayBuffer,
   ) {
-    const { workers, nodesMax } = shape;
+    const { workers, nodesMax, routesMax } = shape;
     this.shards = workers;
-    this.slotsPerShard = Math.max(SLOTS_PER_SHARD_MIN, Math.ceil((nodesMax * SLOTS_PER_NODE) / workers));
-    const countersAt = LINE_BYTES * (1 + workers);
-    const shardsAt = countersAt + workers * COUNTER_ROW * 8;
-    const slotsAt = shardsAt + this.shards * LINE_BYTES;
-    const bytes = slotsAt + this.shards * this.slotsPerShard * LINE_BYTES;
-    this.buffer = buffer ?? new SharedArrayBuffer(bytes);
-    if (this.buffer.byteLength !== bytes) throw new Error("this shared memory has another shape");
+    this.slotsPerShard = Math.max(SLOTS_MIN, Math.ceil((nodesMax * SLOTS_PER_ENTRY) / workers));
+    this.routeSlots = Math.max(SLOTS_MIN, routesMax * SLOTS_PER_ENTRY);
+    let words = LINE_WORDS;
+    const reserve = (count: number): number => {
+      const at = words;
+      words = Math.ceil((at + count) / LINE_WORDS) * LINE_WORDS;
+      return at;
+    };
+    this.#workerWordsAt = reserve(workers * LINE_WORDS);
+    const countersAt = reserve(workers * COUNTER_ROW * 2);
+    this.#shardWordsAt = reserve(this.shards * LINE_WORDS);
+    this.peersAt = reserve(LINE_WORDS);
+    this.peerKeysAt = reserve(PEERS_MAX);
+    this.peerSlotsAt = reserve(PEERS_MAX * SLOT_WORDS);
+    this.#mailboxesAt = reserve(workers * (MAILBOX_RING + MAILBOX_WORDS));
+    this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);
+    this.routesAt = reserve(LINE_WORDS);
+    this.routeSlotsAt = reserve(this.routeSlots * ROUTE_WORDS);
+    this.buffer = buffer ?? new SharedArrayBuffer(words * 4);
+    if (this.buffer.byteLength !== words * 4) throw new Error("this shared memory has another shape");
     this.words = new Int32Array(this.buffer);
-    this.counters = new Float64Array(this.buffer, countersAt, workers * COUNTER_ROW);
-    this.slotsAt = slotsAt / 4;
-    this.#workerWordsAt = LINE_WORDS;
-    this.#shardWordsAt = shardsAt / 4;
+    this.bytes = new Uint8Array(this.buffer);
+    this.counters = new Float64Array(this.buffer, countersAt * 4, workers * COUNTER_ROW);
   }
 
   workerWords(worker: number): number {
@@ -97,5 +152,9 @@ export class SharedMemory {
 
   shardWords(shard: number): number {
     return this.#shardWordsAt + shard * LINE_WORDS;
+  }
+
+  mailbox(worker: number): number {
+    return this.#mailboxesAt + worker * (MAILBOX_RING + MAILBOX_WORDS);
   }
 }

@@ -1,54 +1,18 @@
 /**
  * The node table: node id → endpoint, in shared memory, read by every thread and written by every thread.
  *
- * Each shard is an open-addressed table with linear probing: a node is found with about one cache miss, as the slots of one
- * search lie side by side. A slot is one cache line:
- *
- *   word 0       node id, 0 while vacant
- *   word 1       version: +1 with every change of endpoint; its lowest bit names the copy in force
- *   word 2       clock second of the last refresh
- *   word 3       largest packet that the path to this endpoint lets us merge, 0 while no limit is known
- *   words 4-9    endpoint, copy 0, with the node's flags in the free half of its first word
- *   words 10-15  endpoint, copy 1
- *
- * A writer holds the shard's lock, fills the copy that is not in force, and brings it in force with one store; a new node
- * appears with one store, too. So a reader needs no lock and never waits: it reads the copy in force and then asks whether it
- * still is. And a writer that dies at any instruction leaves a whole table, and its lock.
- *
- * Removing a node closes the gap: nodes behind it that would no longer be found move up (Knuth, TAOCP 6.4, algorithm R). Only
- * the main thread removes, whose death is the process's. Tombstones in place of gaps were tried: after some turnovers of
- * a full table every vacant slot is one, and a search for an absent node walks hundreds.
+ * It is cut into shards, each with a lock and an area of slots (slots.ts) with open addressing (open-addressing.ts). A writer holds
+ * the shard's lock; a reader needs none and never waits. A writer that dies at any instruction leaves a whole table, and its lock.
+ * Only the main thread removes nodes, whose death is the process's.
  *
  * Node ids are taken signed or unsigned, and held signed, as Int32Array has them.
  */
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import { nodeHash, shardOfHash, slotOfHash } from "./hash.ts";
-import {
-  HASH_SECRET,
-  SHARD_LOCK,
-  SHARD_NODES,
-  SHARD_REMOVALS,
-  type SharedMemory,
-  SLOT_WORDS,
-} from "./memory.ts";
+import { HASH_SECRET, SHARD_LOCK, SHARD_NODES, SHARD_REMOVALS, type SharedMemory } from "./memory.ts";
+import { type Area, FINDS_MAX, removeSlot, searchSlots } from "./open-addressing.ts";
+import { SLOT_ID, SLOT_SEEN_S, SLOT_WORDS, Slots, WANTS_DEST } from "./slots.ts";
 
-const ID = 0;
-const VERSION = 1;
-const SEEN_S = 2;
-const MERGE_LIMIT = 3;
-const COPIES = 4;
-/** Node flag: the node asked for RelayDeliverDest in place of RelayDeliver. */
-export const WANTS_DEST = 1;
-
-/**
- * The longest search. At half load a chain of 100 slots is already one in many millions; reaching this means a
- * shard so full that it must refuse.
- */
-const PROBES_MAX = 512;
-/** Searches for a node that is not found while a removal may have moved it. */
-const FINDS_MAX = 4;
-/** A reader tries again when a writer changed the entry twice within the few nanoseconds of the read. */
-const READS_MAX = 16;
 /** Tries of the lock without a pause: some 10 µs, far longer than a writer holds it while it runs. */
 const LOCK_SPINS_MAX = 1000;
 /** Then the holder is off its core or dead: wait, up to a second. The supervisor frees a dead one's lock sooner. */
@@ -76,6 +40,8 @@ export class NodeTable {
   readonly #secret: number;
   readonly #shards: number;
   readonly #slotsPerShard: number;
+  /** The slots, whose endpoints anybody may read by what `find` returned. */
+  readonly slots: Slots;
 
   /** @param holder this thread's number in the shard locks: MAIN_THREAD_LOCK or workerLock(i) */
   constructor(
@@ -86,6 +52,7 @@ export class NodeTable {
     this.#secret = memory.words[HASH_SECRET]!;
     this.#shards = memory.shards;
     this.#slotsPerShard = memory.slotsPerShard;
+    this.slots = new Slots(memory.words);
   }
 
   /** @returns the slot of a node, for the methods below, or -1. Use it at once: a removal may move the node. */
@@ -99,62 +66,17 @@ export class NodeTable {
     for (let attempt = 0; attempt < FINDS_MAX; attempt++) {
       const removalsBefore = Atomics.load(words, removals);
       const slot = this.#search(id, hash, shard);
-      if (slot >= 0 && words[slot + ID] === id) return slot;
+      if (slot >= 0 && words[slot + SLOT_ID] === id) return slot;
       if ((removalsBefore & 1) === 0 && Atomics.load(words, removals) === removalsBefore) return -1;
     }
     return -1;
   }
 
-  /** @returns the slot that holds the node, or else the vacant one that ends the search for it, or -1 for neither */
+  /** @returns as searchSlots */
   #search(id: number, hash: number, shard: number): number {
-    const words = this.#words;
     const first = this.#firstSlot(shard);
-    const end = first + this.#slotsPerShard * SLOT_WORDS;
-    let slot = first + slotOfHash(hash, this.#slotsPerShard) * SLOT_WORDS;
-    for (let probe = 0; probe < PROBES_MAX; probe++) {
-      const found = words[slot + ID]!;
-      if (found === id || found === 0) return slot;
-      slot += SLOT_WORDS;
-      if (slot === end) slot = first;
-    }
-    return -1;
-  }
-
-  /** Changes whenever the slot's endpoint or flags do. */
-  version(slot: number): number {
-    return Atomics.load(this.#words, slot + VERSION);
-  }
-
-  /** Largest packet that may be merged on the way to this slot's endpoint, 0 while no limit is known. */
-  mergeLimit(slot: number): number {
-    return this.#words[slot + MERGE_LIMIT]!;
-  }
-
-  /** Notes that packets over `bytes` cannot be merged on the way to this endpoint. A hint: gone at the next refresh. */
-  limitMerge(slot: number, bytes: number): void {
-    this.#words[slot + MERGE_LIMIT] = bytes;
-  }
-
-  /**
-   * Copies the endpoint of `nodeId`, found at `slot`, to `out[outAt]`, with the node's flags in its first word.
-   * @returns the version that was read, or -1 if the node is no longer there or its entry did not hold still
-   */
-  read(slot: number, nodeId: number, out: Int32Array, outAt: number): number {
-    const words = this.#words;
-    for (let attempt = 0; attempt < READS_MAX; attempt++) {
-      const version = Atomics.load(words, slot + VERSION);
-      const copy = slot + COPIES + (version & 1) * ENDPOINT_WORDS;
-      // Atomic loads keep their order on arm64 too; plain ones could slip behind the check below.
-      out[outAt] = Atomics.load(words, copy);
-      out[outAt + 1] = Atomics.load(words, copy + 1);
-      out[outAt + 2] = Atomics.load(words, copy + 2);
-      out[outAt + 3] = Atomics.load(words, copy + 3);
-      out[outAt + 4] = Atomics.load(words, copy + 4);
-      out[outAt + 5] = Atomics.load(words, copy + 5);
-      if (Atomics.load(words, slot + ID) !== (nodeId | 0)) return -1;
-      if (Atomics.load(words, slot + VERSION) === version) return version;
-    }
-    return -1;
+    const home = first + slotOfHash(hash, this.#slotsPerShard) * SLOT_WORDS;
+    return searchSlots(this.#words, first, first + this.#slotsPerShard * SLOT_WORDS, SLOT_WORDS, home, id);
   }
 
   /**
@@ -186,13 +108,13 @@ export class NodeTable {
     const words = this.#words;
     const slot = this.#search(id, hash, shard);
     if (slot < 0) return SHARD_FULL;
-    const isNew = words[slot + ID] === 0;
+    const isNew = words[slot + SLOT_ID] === 0;
     if (isNew && this.size() >= this.memory.shape.nodesMax) return NODE_LIMIT;
-    words[slot + SEEN_S] = nowS;
-    words[slot + MERGE_LIMIT] = 0;
+    words[slot + SLOT_SEEN_S] = nowS;
+    this.slots.limitMerge(slot, 0);
     if (!isNew) return this.#moveLocked(slot, endpoint, at, flags) ? MOVED : REFRESHED;
-    this.#publishLocked(slot, endpoint, at, Math.max(flags, 0));
-    Atomics.store(words, slot + ID, id);
+    this.slots.publish(slot, endpoint, at, Math.max(flags, 0));
+    Atomics.store(words, slot + SLOT_ID, id);
     Atomics.add(words, this.memory.shardWords(shard) + SHARD_NODES, 1);
     return ADDED;
   }
@@ -200,22 +122,13 @@ export class NodeTable {
   /** @returns whether anything changed */
   #moveLocked(slot: number, endpoint: Int32Array, at: number, flags: number): boolean {
     const words = this.#words;
-    const copy = slot + COPIES + (words[slot + VERSION]! & 1) * ENDPOINT_WORDS;
+    const copy = this.slots.endpointAt(slot);
     const newFlags = flags < 0 ? words[copy]! & ~ENDPOINT_PORT_MASK : flags;
     let changed = words[copy]! ^ ((endpoint[at]! & ENDPOINT_PORT_MASK) | newFlags);
     for (let word = 1; word < ENDPOINT_WORDS; word++) changed |= words[copy + word]! ^ endpoint[at + word]!;
     if (changed === 0) return false;
-    this.#publishLocked(slot, endpoint, at, newFlags);
+    this.slots.publish(slot, endpoint, at, newFlags);
     return true;
-  }
-
-  #publishLocked(slot: number, endpoint: Int32Array, at: number, flags: number): void {
-    const words = this.#words;
-    const version = (words[slot + VERSION]! + 1) & 0x7fff_ffff; // never -1, which means "could not be read"
-    const copy = slot + COPIES + (version & 1) * ENDPOINT_WORDS;
-    words[copy] = (endpoint[at]! & ENDPOINT_PORT_MASK) | flags;
-    for (let word = 1; word < ENDPOINT_WORDS; word++) words[copy + word] = endpoint[at + word]!;
-    Atomics.store(words, slot + VERSION, version);
   }
 
   /** Nodes in the table. */
@@ -245,12 +158,13 @@ export class NodeTable {
     const words = this.#words;
     const end = Math.min(from + count, this.#slotsPerShard);
     const first = this.#firstSlot(shard);
+    const area = this.#area(shard);
     if (!this.#lock(shard)) return -1;
     let removed = 0;
     for (let index = from; index < end; ) {
       const slot = first + index * SLOT_WORDS;
-      if (words[slot + ID] !== 0 && words[slot + SEEN_S]! < beforeS) {
-        this.#removeLocked(shard, slot); // and look at the slot again: another node may have moved into it
+      if (words[slot + SLOT_ID] !== 0 && words[slot + SLOT_SEEN_S]! < beforeS) {
+        removeSlot(area, slot); // and look at the slot again: another node may have moved into it
         removed++;
       } else {
         index++;
@@ -261,42 +175,25 @@ export class NodeTable {
     return removed;
   }
 
-  #removeLocked(shard: number, removed: number): void {
+  /** A shard's slots, for removing nodes from them under its lock. */
+  #area(shard: number): Area {
     const words = this.#words;
     const first = this.#firstSlot(shard);
-    const slots = this.#slotsPerShard;
-    const end = first + slots * SLOT_WORDS;
-    const removals = this.memory.shardWords(shard) + SHARD_REMOVALS;
-    Atomics.add(words, removals, 1);
-    let gap = removed;
-    Atomics.store(words, gap + ID, 0);
-    for (let slot = next(gap); words[slot + ID] !== 0 && slot !== removed; slot = next(slot)) {
-      const hash = nodeHash(words[slot + ID]!, this.#secret);
-      const home = first + slotOfHash(hash, slots) * SLOT_WORDS;
-      if (distance(home, slot) < distance(gap, slot)) continue; // found without passing the gap
-      this.#moveUpLocked(slot, gap);
-      gap = slot;
-    }
-    Atomics.add(words, removals, 1);
-
-    function next(slot: number): number {
-      return slot + SLOT_WORDS === end ? first : slot + SLOT_WORDS;
-    }
-    /** How far a search walks from one slot to another. */
-    function distance(from: number, to: number): number {
-      return to >= from ? to - from : to - from + slots * SLOT_WORDS;
-    }
-  }
-
-  /** Moves a node from its slot into a vacant one. For a moment it is in both, never in none. */
-  #moveUpLocked(slot: number, vacant: number): void {
-    const words = this.#words;
-    const copy = slot + COPIES + (words[slot + VERSION]! & 1) * ENDPOINT_WORDS;
-    this.#publishLocked(vacant, words, copy, words[copy]! & ~ENDPOINT_PORT_MASK);
-    words[vacant + SEEN_S] = words[slot + SEEN_S]!;
-    words[vacant + MERGE_LIMIT] = words[slot + MERGE_LIMIT]!;
-    Atomics.store(words, vacant + ID, words[slot + ID]!);
-    Atomics.store(words, slot + ID, 0);
+    return {
+      words,
+      first,
+      end: first + this.#slotsPerShard * SLOT_WORDS,
+      slotWords: SLOT_WORDS,
+      removals: this.memory.shardWords(shard) + SHARD_REMOVALS,
+      homeOf: (id) => first + slotOfHash(nodeHash(id, this.#secret), this.#slotsPerShard) * SLOT_WORDS,
+      copy: (slot, vacant) => {
+        const endpoint = this.slots.endpointAt(slot);
+        this.slots.publish(vacant, words, endpoint, words[endpoint]! & ~ENDPOINT_PORT_MASK);
+        words[vacant + SLOT_SEEN_S] = words[slot + SLOT_SEEN_S]!;
+        this.slots.limitMerge(vacant, this.slots.mergeLimit(slot));
+        Atomics.store(words, vacant + SLOT_ID, words[slot + SLOT_ID]!);
+      },
+    };
   }
 
   /** Frees the locks that a dead thread left behind, and counts its shard's nodes anew. @returns how many */
@@ -310,13 +207,27 @@ export class NodeTable {
       const first = this.#firstSlot(shard);
       let nodes = 0;
       for (let index = 0; index < this.#slotsPerShard; index++) {
-        if (words[first + index * SLOT_WORDS + ID] !== 0) nodes++;
+        if (words[first + index * SLOT_WORDS + SLOT_ID] !== 0) nodes++;
       }
       Atomics.store(words, shardWords + SHARD_NODES, nodes);
       this.#unlock(shard);
       broken++;
     }
     return broken;
+  }
+
+  /**
+   * Copies what is in slot `index` of a shard to `out`: ENDPOINT_WORDS words of endpoint with the node's flags in the free
+   * half of the first, and behind them the clock second of its last refresh. For whoever goes through the whole table beside
+   * the workers, without a lock. Removals move nodes to lower slots, or from the first PROBES_MAX of a shard to its last.
+   * @returns the node's id, signed, or 0 if the slot is vacant or its entry did not hold still
+   */
+  entryAt(shard: number, index: number, out: Int32Array): number {
+    const slot = this.#firstSlot(shard) + index * SLOT_WORDS;
+    const nodeId = Atomics.load(this.#words, slot + SLOT_ID);
+    if (nodeId === 0 || this.slots.read(slot, nodeId, out, 0) < 0) return 0;
+    out[ENDPOINT_WORDS] = this.#words[slot + SLOT_SEEN_S]!;
+    return nodeId;
   }
 
   /** Every node, in no order, without holding any lock; for tools and tests, not for the packet path. */
@@ -326,13 +237,13 @@ export class NodeTable {
       const first = this.#firstSlot(shard);
       for (let index = 0; index < this.#slotsPerShard; index++) {
         const slot = first + index * SLOT_WORDS;
-        const nodeId = words[slot + ID]!;
+        const nodeId = words[slot + SLOT_ID]!;
         if (nodeId === 0) continue;
         const endpoint = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
-        if (this.read(slot, nodeId, endpoint, 0) < 0) continue;
+        if (this.slots.read(slot, nodeId, endpoint, 0) < 0) continue;
         const wantsDest = (endpoint[0]! & WANTS_DEST) !== 0;
         endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
-        yield { nodeId: nodeId >>> 0, endpoint, seenS: words[slot + SEEN_S]!, wantsDest };
+        yield { nodeId: nodeId >>> 0, endpoint, seenS: words[slot + SLOT_SEEN_S]!, wantsDest };
       }
     }
   }
@@ -356,3 +267,4 @@ export class NodeTable {
     Atomics.store(this.#words, this.memory.shardWords(shard) + SHARD_LOCK, 0);
   }
 }
+export { PROBES_MAX } from "./open-addressing.ts";

@@ -1,6 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { ConfigError, parseBytes, parseDurationMs, parseHostPort, shown } from "../../src/config/units.ts";
+import {
+  ConfigError,
+  parseBytes,
+  parseDurationMs,
+  parseHostNamePort,
+  parseHostPort,
+  shown,
+} from "../../src/config/units.ts";
 
 /** Every parser either returns or throws a ConfigError; this tells which. */
 function refusal(read: () => unknown): string | undefined {
@@ -129,6 +136,111 @@ describe("parseHostPort", () => {
 
   test("refuses or returns, whatever the text", () => {
     fc.assert(fc.property(fc.string({ unit: "binary" }), (text) => void refusal(() => parseHostPort(text))));
+  });
+});
+
+describe("parseHostNamePort", () => {
+  const label63 = "a".repeat(63);
+  const name253 = `${`${label63}.`.repeat(3)}${"b".repeat(61)}`;
+
+  test.each([
+    ["beacon.example:9001", "beacon.example", 9001],
+    ["localhost:1", "localhost", 1],
+    ["B2:65535", "B2", 65_535],
+    ["b-2.x--y.example:9", "b-2.x--y.example", 9],
+    ["_beacon._udp.my_host:9", "_beacon._udp.my_host", 9],
+    ["4.3.2.1.in-addr.arpa:9", "4.3.2.1.in-addr.arpa", 9],
+    ["2001.example:9", "2001.example", 9],
+    ["0xcafe.0xyz:9", "0xcafe.0xyz", 9],
+    ["xn--bcher-kva.example:9", "xn--bcher-kva.example", 9],
+    [`${label63}:9`, label63, 9],
+    [`${name253}:9`, name253, 9],
+    ["192.0.2.1:9001", "192.0.2.1", 9001],
+    ["[2001:db8::1]:9001", "2001:db8::1", 9001],
+    ["[::ffff:10.0.0.1]:1", "::ffff:10.0.0.1", 1],
+  ])("%s", (text, host, port) => expect(parseHostNamePort(text)).toEqual({ host, port }));
+
+  test.each([
+    ["", "must be host:port"],
+    ["beacon.example", "must be host:port"],
+    ["9001", "must be host:port"],
+    [":9001", "must be host:port"],
+    ["beacon:", "must be host:port"],
+    ["beacon:-1", "must be host:port"],
+    ["beacon:http", "must be host:port"],
+    ["beacon:9001\n", "must be host:port"],
+    ["beacon:0", "from 1 to 65535"],
+    ["beacon:65536", "from 1 to 65535"],
+    [`beacon:${"9".repeat(400)}`, "from 1 to 65535"],
+    ["::1:9001", "in brackets"],
+    ["fe80::1%eth0", "in brackets"],
+    ["http://beacon:9001", "in brackets"],
+    ["127.1:9", "use an IP address in full"],
+    ["010.0.0.1:9", "use an IP address in full"],
+    ["256.0.0.1:9", "use an IP address in full"],
+    ["1.2.3.4.5:9", "use an IP address in full"],
+    ["2130706433:9", "use an IP address in full"],
+    ["0x7f.0.0.0x1:9", "use an IP address in full"],
+    ["beacon.0X:9", "use an IP address in full"],
+    ["-beacon:9", "use a host name"],
+    ["beacon-:9", "use a host name"],
+    ["a.-b:9", "use a host name"],
+    ["a..b:9", "use a host name"],
+    [".a:9", "use a host name"],
+    ["a.:9", "use a host name"],
+    [" a:9", "use a host name"],
+    ["a b:9", "use a host name"],
+    ["a/b:9", "use a host name"],
+    ["user@b:9", "use a host name"],
+    ["a\0:9", "use a host name"],
+    ["a\n:9", "use a host name"],
+    ["bücher.example:9", "use a host name"],
+    ["\u017f:9", "use a host name"], // upper case S to a pattern that ignores case the Unicode way
+    ["fe80%eth0:9", "use a host name"],
+    [`${label63}a:9`, "use a host name"],
+    [`${name253}b:9`, "use a host name"],
+    ["[beacon]:9", "use an IPv6 address in the brackets"],
+    ["[127.0.0.1]:9", "use an IPv6 address in the brackets"],
+    ["[]:9", "use an IPv6 address in the brackets"],
+    ["[fe80::1%eth0]:9", "zone"],
+  ])("refuses %j", (text, reason) => expect(refusal(() => parseHostNamePort(text))).toContain(reason));
+
+  test("reads back every name, address and port", () => {
+    const domain = fc.domain().filter((name) => name.length <= 253); // fast-check makes some of 255
+    const port = fc.integer({ min: 1, max: 65_535 });
+    fc.assert(
+      fc.property(fc.oneof(domain, fc.ipV4()), port, (host, n) =>
+        expect(parseHostNamePort(`${host}:${n}`)).toEqual({ host, port: n }),
+      ),
+    );
+    fc.assert(
+      fc.property(fc.ipV6(), port, (host, n) =>
+        expect(parseHostNamePort(`[${host}]:${n}`)).toEqual({ host, port: n }),
+      ),
+    );
+  });
+
+  test("takes every address that parseHostPort takes, if it says where to", () => {
+    const host = fc.oneof(
+      fc.constant(""),
+      fc.ipV4(),
+      fc.ipV4Extended(),
+      fc.ipV6().map((address) => `[${address}]`),
+    );
+    fc.assert(
+      fc.property(host, fc.integer({ min: 0, max: 65_536 }), (name, n) => {
+        const open = name === "" || n === 0;
+        const taken = refusal(() => parseHostPort(`${name}:${n}`)) === undefined;
+        expect(refusal(() => parseHostNamePort(`${name}:${n}`)) === undefined).toBe(taken && !open);
+      }),
+    );
+  });
+
+  test("refuses or returns, whatever the text, and soon", () => {
+    const text = fc.oneof(fc.string(), fc.string({ unit: "binary" }));
+    fc.assert(fc.property(text, (host) => void refusal(() => parseHostNamePort(`${host}:9`))));
+    expect(refusal(() => parseHostNamePort(`${"a-".repeat(1_000_000)}:9`))).toContain("use a host name");
+    expect(refusal(() => parseHostNamePort(`${"a.".repeat(1_000_000)}:9`))).toContain("use a host name");
   });
 });
 

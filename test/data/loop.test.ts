@@ -60,7 +60,7 @@ import { controlMessage, hex, int32Bytes, type ReceivedMessage, ScriptedKernel }
 import { Peer } from "../support/peer.ts";
 
 function sharedMemory(nodesMax = 100): SharedMemory {
-  const memory = new SharedMemory({ workers: 1, nodesMax });
+  const memory = new SharedMemory({ workers: 1, nodesMax, routesMax: 100 });
   memory.words[CLOCK_S] = 1;
   memory.words[HASH_SECRET] = 0x7e57;
   return memory;
@@ -78,6 +78,7 @@ class Bench {
       worker: 0,
       fd: 5,
       family: AF_INET,
+      beaconId: 0,
       batchMax,
       offload,
     });
@@ -138,6 +139,7 @@ describe("RelayLoop on real sockets", () => {
       worker: 0,
       fd: socket.fd,
       family: AF_INET,
+      beaconId: 0,
       batchMax: 64,
       offload: true,
     });
@@ -190,7 +192,7 @@ describe("RelayLoop on real sockets", () => {
 
   test("a descriptor that is none, or no socket, is fatal at once", () => {
     const failure = (fd: number): unknown => {
-      const options = { worker: 0, fd, family: AF_INET, batchMax: 4, offload: true } as const;
+      const options = { worker: 0, fd, family: AF_INET, beaconId: 0, batchMax: 4, offload: true } as const;
       try {
         new RelayLoop(kernel, sharedMemory(), options).run();
       } catch (error) {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { SEGMENTS_MAX, UDP_PAYLOAD_MAX } from "../../ffi/abi.ts";
-import { NO_SLOT, RELAYED, REPLY, RUNS_MAX, Runs } from "../../src/data/runs.ts";
+import { NO_SLOT, TO_NODE, REPLY, RUNS_MAX, Runs } from "../../src/data/runs.ts";
 
 const CAPACITY = 64;
 
@@ -24,7 +24,7 @@ function merge(runs: Runs, packets: readonly Packet[], mergeBytesMax: (slot: num
       expect(place).toBe(members[newest]!.length);
       members[newest]!.push(i);
     } else {
-      expect(runs.start(RELAYED, slot, version, 0, bytes, mergeBytesMax(slot))).toBe(members.length);
+      expect(runs.start(TO_NODE, slot, version, 0, bytes, mergeBytesMax(slot))).toBe(members.length);
       members.push([i]);
     }
   }
@@ -168,14 +168,14 @@ describe("Runs", () => {
     for (const capacity of [0, -1, RUNS_MAX + 1]) expect(() => new Runs(capacity)).toThrow(RangeError);
     const runs = new Runs(RUNS_MAX);
     for (let run = 0; run < RUNS_MAX; run++) {
-      expect(runs.start(RELAYED, run * 16, 1, 0, 100, UDP_PAYLOAD_MAX)).toBe(run);
+      expect(runs.start(TO_NODE, run * 16, 1, 0, 100, UDP_PAYLOAD_MAX)).toBe(run);
       expect(runs.newest(run * 16, 1)).toBe(run);
     }
   });
 
   test("forget every run of the batch before", () => {
     const runs = new Runs(CAPACITY);
-    const start = (slot: number): number => runs.start(RELAYED, slot, 1, 0, 100, UDP_PAYLOAD_MAX);
+    const start = (slot: number): number => runs.start(TO_NODE, slot, 1, 0, 100, UDP_PAYLOAD_MAX);
     const destinations = [16, 32, 48, 64];
     destinations.forEach(start);
     expect(destinations.map((slot) => runs.newest(slot, 1))).toEqual([0, 1, 2, 3]);
@@ -200,7 +200,7 @@ describe("Runs", () => {
 
   test("keep the node's flags", () => {
     const runs = new Runs(CAPACITY);
-    expect(runs.flags[runs.start(RELAYED, 16, 1, 1, 100, 0)]).toBe(1);
-    expect(runs.flags[runs.start(RELAYED, 32, 1, 0, 100, 0)]).toBe(0);
+    expect(runs.flags[runs.start(TO_NODE, 16, 1, 1, 100, 0)]).toBe(1);
+    expect(runs.flags[runs.start(TO_NODE, 32, 1, 0, 100, 0)]).toBe(0);
   });
 });

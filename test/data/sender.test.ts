@@ -17,7 +17,7 @@ import {
   EPERM,
 } from "../../ffi/errno.ts";
 import { allocatePacketMemory, SendBatch } from "../../ffi/mmsg.ts";
-import { NO_SLOT, RELAYED, REPLY, Runs } from "../../src/data/runs.ts";
+import { NO_SLOT, TO_NODE, REPLY, Runs } from "../../src/data/runs.ts";
 import { dropOffsetOfErrno, Sender } from "../../src/data/sender.ts";
 import {
   DROP_REASONS,
@@ -66,7 +66,7 @@ class Bench {
   readonly #bytes: DataView;
   readonly #room: number;
 
-  constructor(offload = true, memory = new SharedMemory({ workers: 2, nodesMax: 100 })) {
+  constructor(offload = true, memory = new SharedMemory({ workers: 2, nodesMax: 100, routesMax: 100 })) {
     this.memory = memory;
     this.nodes = new NodeTable(memory, workerLock(WORKER));
     for (let node = 0; node < 8; node++) this.nodes.record(node + 1, this.endpoint(node), 0, 0, 1);
@@ -75,7 +75,7 @@ class Bench {
     this.#room = Math.floor(packets.buffer.byteLength / PACKET_ROOM);
     const batch = new SendBatch(this.kernel, 5, AF_INET, CAPACITY, packets);
     const row = memory.counterRow(WORKER);
-    this.sender = new Sender(batch, this.runs, this.nodes, memory.counters, row, memory.words, offload);
+    this.sender = new Sender(batch, this.runs, this.nodes.slots, memory.counters, row, memory.words, offload);
   }
 
   endpoint(node: number): Int32Array {
@@ -87,21 +87,21 @@ class Bench {
   }
 
   /** Puts a packet into a run, as the packet handler does. */
-  put(node: number, bytes: number, kind = RELAYED): void {
+  put(node: number, bytes: number, kind = TO_NODE): void {
     const { sender, runs } = this;
     const serial = this.packets.length;
     this.packets.push({ node, kind, bytes });
     const at = (serial % this.#room) * PACKET_ROOM;
     this.#bytes.setUint32(at, serial);
-    const slot = kind === RELAYED ? this.slot(node) : NO_SLOT;
-    const newest = sender.merging && kind === RELAYED ? runs.newest(slot, 1) : -1;
+    const slot = kind === TO_NODE ? this.slot(node) : NO_SLOT;
+    const newest = sender.merging && kind === TO_NODE ? runs.newest(slot, 1) : -1;
     const place = newest < 0 ? -1 : runs.join(newest, bytes);
     if (place >= 0) {
       sender.batch.setPiece(newest, place, at, bytes);
       return;
     }
     if (runs.count === runs.capacity) sender.flush();
-    const limit = kind === RELAYED ? sender.mergeBytesMax(slot) : 0;
+    const limit = kind === TO_NODE ? sender.mergeBytesMax(slot) : 0;
     const run = runs.start(kind, slot, 1, 0, bytes, limit);
     sender.batch.setDestination(run, this.endpoint(node), 0);
     sender.batch.setPiece(run, 0, at, bytes);
@@ -130,7 +130,7 @@ class Bench {
     const { left, packets, kernel } = this;
     expect(new Set(left).size).toBe(left.length);
     for (let node = 0; node < 8; node++) {
-      for (const kind of [RELAYED, REPLY]) {
+      for (const kind of [TO_NODE, REPLY]) {
         const mine = left.filter(
           (serial) => packets[serial]!.node === node && packets[serial]!.kind === kind,
         );
@@ -144,8 +144,8 @@ class Bench {
       const port = (9000 + node).toString(16).padStart(4, "0");
       expect(name.slice(4, 16)).toBe(`${port}${hex(new Uint8Array([10, 0, 0, node]))}`);
     }
-    const relays = packets.filter(({ kind }) => kind === RELAYED).length;
-    const relaysLeft = left.filter((serial) => packets[serial]!.kind === RELAYED).length;
+    const relays = packets.filter(({ kind }) => kind === TO_NODE).length;
+    const relaysLeft = left.filter((serial) => packets[serial]!.kind === TO_NODE).length;
     const sum = (at: number): number => DROP_REASONS.reduce((total, _, i) => total + this.count(at + i), 0);
     expect(this.count(RELAYED_LOCAL)).toBe(relaysLeft);
     expect(sum(RELAY_DROPPED_AT)).toBe(relays - relaysLeft);
@@ -305,7 +305,7 @@ describe("Sender", () => {
       expect(bench.left).toEqual([0, 2, 5, 1, 3, 4, 6]);
       expect(bench.sender.merging).toBe(true);
       expect(bench.memory.words[OFFLOAD_ERRNO]).toBe(0);
-      expect(bench.nodes.mergeLimit(bench.slot(0))).toBe(99);
+      expect(bench.nodes.slots.mergeLimit(bench.slot(0))).toBe(99);
       expect(bench.sender.mergeBytesMax(bench.slot(0))).toBe(99);
       expect(bench.sender.mergeBytesMax(bench.slot(3))).toBe(UDP_PAYLOAD_MAX);
       bench.check();
@@ -364,7 +364,7 @@ describe("Sender", () => {
     const packet = fc.record({
       node: fc.nat(7),
       bytes: fc.constantFrom(50, 100, 100, 100, 1200),
-      kind: fc.constantFrom(RELAYED, RELAYED, RELAYED, REPLY),
+      kind: fc.constantFrom(TO_NODE, TO_NODE, TO_NODE, REPLY),
     });
     const flushes = fc.array(
       fc.tuple(fc.array(packet, { maxLength: 40 }), fc.array(step, { maxLength: 20 })),
@@ -390,7 +390,7 @@ describe("Sender", () => {
   test("wants a message for each run", () => {
     const { sender, nodes, memory } = new Bench();
     expect(
-      () => new Sender(sender.batch, new Runs(CAPACITY + 1), nodes, memory.counters, 0, memory.words, true),
+      () => new Sender(sender.batch, new Runs(CAPACITY + 1), nodes.slots, memory.counters, 0, memory.words, true),
     ).toThrow("capacities");
   });
 });

@@ -38,7 +38,7 @@ class DataPlane {
   constructor(workers: number, entry: URL, batchMax = 64) {
     const options = { recvBufferBytes: BUFFER_BYTES, sendBufferBytes: BUFFER_BYTES, offload: true };
     const { sockets, offload } = openSockets({ host: "127.0.0.1", port: 0 }, { count: workers, ...options });
-    const memory = new SharedMemory({ workers, nodesMax: 1000 });
+    const memory = new SharedMemory({ workers, nodesMax: 1000, routesMax: 100 });
     memory.words[HASH_SECRET] = 12_345;
     const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
     if (workers > 1) attachReusePortProgram(sockets[0]!, steeringProgram(12_345, workers));
@@ -51,7 +51,7 @@ class DataPlane {
       memory,
       nodes,
       sockets,
-      { batchMax, offload },
+      { beaconId: 0, batchMax, offload },
       {
         restarted: (worker, error) => this.restarted.push({ worker, error, atMs: performance.now() }),
         failed: (worker, error) => this.failed.push({ worker, error }),

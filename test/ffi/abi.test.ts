@@ -10,6 +10,7 @@ const words = (expression: string): string => `(${expression}) / 4`;
 
 /** What each constant of ffi/abi.ts is in C. */
 const IN_C: Record<Constant, string> = {
+  AF_UNIX: "AF_UNIX",
   AF_INET: "AF_INET",
   AF_INET6: "AF_INET6",
   SOCK_DGRAM: "SOCK_DGRAM",
@@ -59,9 +60,13 @@ const IN_C: Record<Constant, string> = {
   CMSG_ALIGN_BYTES: "CMSG_SPACE(1) - CMSG_SPACE(0)",
   SOCKADDR_IN_BYTES: "sizeof(struct sockaddr_in)",
   SOCKADDR_IN6_BYTES: "sizeof(struct sockaddr_in6)",
+  SUN_PATH_AT: "offsetof(struct sockaddr_un, sun_path)",
+  SUN_PATH_BYTES: "sizeof(((struct sockaddr_un *)0)->sun_path)",
   SOCK_FILTER_BYTES: "sizeof(struct sock_filter)",
   SOCK_FPROG_BYTES: "sizeof(struct sock_fprog)",
   TIMEVAL_BYTES: "sizeof(struct timeval)",
+  CLOCK_MONOTONIC: "CLOCK_MONOTONIC",
+  TIMESPEC_BYTES: "sizeof(struct timespec)",
 };
 
 /** Offsets that the sources write as plain numbers, next to where they are used. */
@@ -85,6 +90,12 @@ const OFFSETS: Record<string, readonly [inC: string, bytes: number]> = {
   // ffi/socket.ts, setTimeouts: two 64-bit numbers
   "timeval.tv_sec": ["offsetof(struct timeval, tv_sec)", 0],
   "timeval.tv_usec": ["offsetof(struct timeval, tv_usec)", 8],
+  // ffi/libc.ts, monotonicUs: two 64-bit numbers
+  "timespec.tv_sec": ["offsetof(struct timespec, tv_sec)", 0],
+  "timespec.tv_nsec": ["offsetof(struct timespec, tv_nsec)", 8],
+  // ffi/unix.ts, sendUnixDatagram: a u16
+  sun_family: ["offsetof(struct sockaddr_un, sun_family)", 0],
+  "size of sun_family": ["sizeof(((struct sockaddr_un *)0)->sun_family)", 2],
   // ffi/mmsg.ts: room for the control messages
   "space of a u16": ["CMSG_SPACE(sizeof(uint16_t))", 24],
   "space of an int": ["CMSG_SPACE(sizeof(int))", 24],
@@ -111,6 +122,8 @@ function evaluateInC(expressions: Record<string, string>): Record<string, number
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
 #include <netinet/in.h>
 #include <linux/filter.h>
 #include <linux/sock_diag.h>

@@ -9,7 +9,6 @@ import {
   SHARD_NODES,
   SHARD_REMOVALS,
   SharedMemory,
-  SLOT_WORDS,
   workerLock,
 } from "../../src/shared/memory.ts";
 import {
@@ -20,14 +19,14 @@ import {
   NodeTable,
   REFRESHED,
   SHARD_FULL,
-  WANTS_DEST,
 } from "../../src/shared/nodes.ts";
+import { SLOT_WORDS, WANTS_DEST } from "../../src/shared/slots.ts";
 import { anyEndpoint } from "../support/arbitraries.ts";
 
 const SECRET = 0x5ec2_e701;
 
 function table(workers: number, nodesMax: number): { memory: SharedMemory; nodes: NodeTable } {
-  const memory = new SharedMemory({ workers, nodesMax });
+  const memory = new SharedMemory({ workers, nodesMax, routesMax: 100 });
   memory.words[HASH_SECRET] = SECRET;
   return { memory, nodes: new NodeTable(memory, MAIN_THREAD_LOCK) };
 }
@@ -58,9 +57,9 @@ function lookUp(
   const slot = nodes.find(nodeId);
   if (slot < 0) return undefined;
   const endpoint = new Int32Array(ENDPOINT_WORDS);
-  const version = nodes.read(slot, nodeId, endpoint, 0);
+  const version = nodes.slots.read(slot, nodeId, endpoint, 0);
   if (version < 0) return undefined;
-  expect(nodes.version(slot)).toBe(version);
+  expect(nodes.slots.version(slot)).toBe(version);
   const flags = endpoint[0]! & ~ENDPOINT_PORT_MASK;
   endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
   return { endpoint, flags, version };
@@ -91,12 +90,12 @@ describe("NodeTable", () => {
     const { version } = lookUp(nodes, 7)!;
     expect(nodes.record(7, HOME, 0, 0, 2)).toBe(REFRESHED);
     expect(nodes.record(7, HOME, 0, -1, 2)).toBe(REFRESHED);
-    expect(nodes.version(slot)).toBe(version);
+    expect(nodes.slots.version(slot)).toBe(version);
     expect(nodes.record(7, AWAY, 0, 0, 3)).toBe(MOVED);
-    const moved = nodes.version(slot);
+    const moved = nodes.slots.version(slot);
     expect(moved).not.toBe(version);
     expect(nodes.record(7, AWAY, 0, WANTS_DEST, 3)).toBe(MOVED);
-    expect(nodes.version(slot)).not.toBe(moved);
+    expect(nodes.slots.version(slot)).not.toBe(moved);
     expect(nodes.record(7, HOME, 0, -1, 3)).toBe(MOVED);
     expect(lookUp(nodes, 7)).toMatchObject({ endpoint: HOME, flags: WANTS_DEST });
     expect(nodes.find(7)).toBe(slot);
@@ -111,7 +110,7 @@ describe("NodeTable", () => {
     nodes.record(7, words, 5, 0, 1);
     expect(lookUp(nodes, 7)).toMatchObject({ endpoint: HOME, flags: 0 });
     const out = new Int32Array(10).fill(99);
-    nodes.read(nodes.find(7), 7, out, 2);
+    nodes.slots.read(nodes.find(7), 7, out, 2);
     expect([...out]).toEqual([99, 99, ...HOME, 99, 99]);
   });
 
@@ -121,7 +120,7 @@ describe("NodeTable", () => {
     const slot = nodes.find(7);
     memory.words[slot + 1] = 0x7fff_fffe; // word 1 is the version
     for (const endpoint of [AWAY, HOME, AWAY, HOME]) {
-      const before = nodes.version(slot);
+      const before = nodes.slots.version(slot);
       expect(nodes.record(7, endpoint, 0, 0, 1)).toBe(MOVED);
       const found = lookUp(nodes, 7)!;
       expect(found.endpoint).toEqual(endpoint);
@@ -135,20 +134,20 @@ describe("NodeTable", () => {
     nodes.record(7, HOME, 0, 0, 1);
     const slot = nodes.find(7);
     const out = new Int32Array(ENDPOINT_WORDS);
-    expect(nodes.read(slot, 8, out, 0)).toBe(-1);
+    expect(nodes.slots.read(slot, 8, out, 0)).toBe(-1);
     remove(memory, nodes, 7);
-    expect(nodes.read(slot, 7, out, 0)).toBe(-1);
+    expect(nodes.slots.read(slot, 7, out, 0)).toBe(-1);
   });
 
   test("keeps a merge limit until the next refresh", () => {
     const { nodes } = table(1, 10);
     nodes.record(7, HOME, 0, 0, 1);
     const slot = nodes.find(7);
-    expect(nodes.mergeLimit(slot)).toBe(0);
-    nodes.limitMerge(slot, 1199);
-    expect(nodes.mergeLimit(slot)).toBe(1199);
+    expect(nodes.slots.mergeLimit(slot)).toBe(0);
+    nodes.slots.limitMerge(slot, 1199);
+    expect(nodes.slots.mergeLimit(slot)).toBe(1199);
     nodes.record(7, HOME, 0, 0, 2);
-    expect(nodes.mergeLimit(slot)).toBe(0);
+    expect(nodes.slots.mergeLimit(slot)).toBe(0);
   });
 
   test("never finds id 0, even among vacant slots", () => {
@@ -179,7 +178,7 @@ describe("NodeTable", () => {
     nodes.record(-1, HOME, 0, 0, 1);
     expect(nodes.find(0xffff_ffff)).toBe(nodes.find(-1));
     expect(nodes.record(0xffff_ffff, HOME, 0, 0, 2)).toBe(REFRESHED);
-    expect(nodes.read(nodes.find(-1), 0xffff_ffff, new Int32Array(ENDPOINT_WORDS), 0)).toBeGreaterThan(0);
+    expect(nodes.slots.read(nodes.find(-1), 0xffff_ffff, new Int32Array(ENDPOINT_WORDS), 0)).toBeGreaterThan(0);
   });
 
   test("refuses id 0 and leaves no trace of it", () => {

@@ -24,7 +24,7 @@ const NODES = 2;
 const PASSING_ID = 1000;
 
 function oneShard() {
-  const memory = new SharedMemory({ workers: 1, nodesMax: 500 });
+  const memory = new SharedMemory({ workers: 1, nodesMax: 500, routesMax: 100 });
   memory.words[HASH_SECRET] = 0x1357_9bdf;
   const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
   const endpoint = new Int32Array(ENDPOINT_WORDS);

@@ -37,13 +37,14 @@ socket.setBuffers(4 << 20, 4 << 20);
 socket.setTimeouts(100, 1000);
 if (offload && !socket.enableOffload()) throw new Error("this kernel has no offload");
 socket.bind("127.0.0.1", 0);
-const memory = new SharedMemory({ workers: 1, nodesMax: 100 });
+const memory = new SharedMemory({ workers: 1, nodesMax: 100, routesMax: 100 });
 memory.words[CLOCK_S] = 1;
 memory.words[HASH_SECRET] = 1;
 const loop = new RelayLoop(kernel, memory, {
   worker: 0,
   fd: socket.fd,
   family: AF_INET,
+  beaconId: 0,
   batchMax: 64,
   offload,
 });

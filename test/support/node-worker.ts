@@ -93,7 +93,7 @@ function work({
         const id = 1 + (operation % nodes);
         const slot = table.find(id);
         if (slot < 0) missed++;
-        if (slot < 0 || table.read(slot, id, endpoint, 0) < 0) break;
+        if (slot < 0 || table.slots.read(slot, id, endpoint, 0) < 0) break;
         done++;
         if (!isWhole(endpoint, scratch)) torn++;
         if (seen.size < DISTINCT_MIN) seen.add(endpoint[1]!);

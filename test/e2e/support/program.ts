@@ -26,7 +26,7 @@ export class Program {
   #wake: (() => void)[] = [];
   readonly #done: Promise<number>;
 
-  private constructor(private readonly child: Bun.Subprocess<"ignore", "pipe", "pipe">) {
+  private constructor(private readonly child: Bun.Subprocess<"ignore" | "pipe", "pipe", "pipe">) {
     const out = this.#read(child.stdout, (text, rest) => {
       const lines = (rest + text).split("\n");
       this.lines.push(...lines.slice(0, -1));
@@ -44,15 +44,17 @@ export class Program {
     });
   }
 
-  /** @param command as for execve; environment without BEACON_ variables unless given */
+  /** @param command as for execve; environment without BEACON_ variables, and no standard input, unless given */
   static spawn(
     command: readonly string[],
-    options: { readonly env?: Record<string, string>; readonly cwd?: string } = {},
+    options: {
+      readonly env?: Record<string, string>;
+      readonly cwd?: string;
+      readonly stdin?: "ignore" | "pipe";
+    } = {},
   ): Program {
-    const { env = CLEAN_ENV, cwd = ROOT } = options;
-    return new Program(
-      Bun.spawn([...command], { env, cwd, stdin: "ignore", stdout: "pipe", stderr: "pipe" }),
-    );
+    const { env = CLEAN_ENV, cwd = ROOT, stdin = "ignore" } = options;
+    return new Program(Bun.spawn([...command], { env, cwd, stdin, stdout: "pipe", stderr: "pipe" }));
   }
 
   /** Runs src/main.ts with these flags. */
@@ -93,6 +95,14 @@ export class Program {
   /** The log, of a beacon that logs JSON. @throws SyntaxError for a line that is none */
   log(): LogLine[] {
     return this.lines.map((line) => JSON.parse(line) as LogLine);
+  }
+
+  /** Writes a line to its standard input, which must be a pipe. */
+  async write(line: string): Promise<void> {
+    const { stdin } = this.child;
+    if (stdin === undefined) throw new Error("this program was started without a standard input");
+    stdin.write(`${line}\n`);
+    await stdin.flush();
   }
 
   output(): string {

@@ -37,7 +37,17 @@ export const deliver = (senderId: number, payload: Uint8Array) => message(0x06, 
 export const deliverDest = (senderId: number, destId: number, payload: Uint8Array) =>
   message(0x09, [senderId, destId], payload);
 
-/** Reads what a beacon sends. @throws Error for anything else, also for bytes too many */
+/** @param count what it says of the number of ids; the truth unless given */
+export function sync(beaconId: number, nodeIds: readonly number[], count = nodeIds.length): Uint8Array {
+  const bytes = Buffer.alloc(7 + 4 * nodeIds.length);
+  bytes[0] = 0x07;
+  bytes.writeUInt32BE(beaconId, 1);
+  bytes.writeUInt16BE(count, 5);
+  for (const [i, id] of nodeIds.entries()) bytes.writeUInt32BE(id, 7 + 4 * i);
+  return bytes;
+}
+
+/** Reads what a beacon sends to a node. @throws Error for anything else, also for bytes too many */
 export function decode(bytes: Uint8Array): Message {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   switch (buffer[0]) {

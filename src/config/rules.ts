@@ -1,0 +1,42 @@
+/** What options ask of each other, once each is right by itself. */
+import { readBounded } from "./file.ts";
+import { type Config, type Property, token } from "./settings.ts";
+import { ConfigError, shown, withReason } from "./units.ts";
+
+/** A few of the longest tokens; the bound keeps a wrong path from being read whole. */
+const TOKEN_FILE_BYTES_MAX = 4096;
+
+/**
+ * Throws a ConfigError for options that do not go together. `nameOf` says what a property is called where the config
+ * comes from: its flag, or itself.
+ */
+export function checkTogether(config: Config, nameOf: (property: Property) => string): void {
+  if (config.registry !== "off" && config.beaconId === 0)
+    throw new ConfigError(
+      `${nameOf("registry")} needs ${nameOf("beaconId")}: a number other than 0, its own for each beacon`,
+    );
+  if (config.peerTimeoutMs <= config.gossipIntervalMs)
+    throw new ConfigError(
+      `${nameOf("peerTimeoutMs")}: must be longer than ${nameOf("gossipIntervalMs")}, ${config.gossipIntervalMs}ms`,
+    );
+  if (config.registryAdminToken !== "" && config.registryAdminTokenFile !== "off")
+    throw new ConfigError(
+      `${nameOf("registryAdminTokenFile")}: ${nameOf("registryAdminToken")} sets the same; give one of them`,
+    );
+}
+
+/**
+ * The config with the token in the place of the file that holds it, so that a config that was checked is right when it
+ * is checked again. Throws a ConfigError that names the file, never what it holds.
+ */
+export function withTokenRead(config: Config): Config {
+  const path = config.registryAdminTokenFile;
+  if (path === "off") return config;
+  const text = new TextDecoder().decode(readBounded(path, "the token file", TOKEN_FILE_BYTES_MAX)).trim();
+  if (text === "") throw new ConfigError(`${shown(path)}: the token file is empty`);
+  const registryAdminToken = withReason(
+    () => token.check(text),
+    (reason) => `${shown(path)}: the token in it ${reason}`,
+  );
+  return { ...config, registryAdminToken, registryAdminTokenFile: "off" };
+}

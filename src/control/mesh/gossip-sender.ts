@@ -1,0 +1,92 @@
+/** Gossip out: this beacon's nodes, in one Sync message, to each peer. */
+
+import { UDP_PAYLOAD_MAX } from "../../../ffi/abi.ts";
+import { EAGAIN, EINTR } from "../../../ffi/errno.ts";
+import { kernel } from "../../../ffi/libc.ts";
+import { allocatePacketMemory, SendBatch } from "../../../ffi/mmsg.ts";
+import type { UdpSocket } from "../../../ffi/socket.ts";
+import { FIRST_ID_AT, SYNC, SYNC_BYTES, SYNC_COUNT_AT } from "../../protocol.ts";
+import { ENTRY_SEEN_S, type NodeVisitor } from "../node-scan.ts";
+
+/** What fits into one datagram: 16,375. */
+export const GOSSIP_NODES_MAX = Math.floor((UDP_PAYLOAD_MAX - SYNC_BYTES) / 4);
+
+/** A full send buffer drains within milliseconds: so often, and so long apart, it is tried. */
+const TRIES_MAX = 20;
+const RETRY_MS = 5;
+
+/** Goes through all nodes, as scanNodes does. */
+export type Scan = (visit: NodeVisitor) => Promise<unknown>;
+
+export class GossipSender {
+  readonly #send: SendBatch;
+  readonly #message: DataView;
+  #nodes = 0;
+
+  /** @param socket one of the public port's, so that peers know the source */
+  constructor(socket: UdpSocket, beaconId: number) {
+    const memory = allocatePacketMemory(0, UDP_PAYLOAD_MAX);
+    this.#send = new SendBatch(kernel, socket.fd, socket.family, 1, memory);
+    this.#message = new DataView(memory.buffer);
+    this.#message.setUint8(0, SYNC);
+    this.#message.setUint32(FIRST_ID_AT, beaconId);
+  }
+
+  /** The next message names no nodes, which withdraws all. */
+  clear(): void {
+    this.#nodes = 0;
+  }
+
+  /**
+   * The next message names the nodes of the table, or, if they are too many for one, those seen last.
+   * @param size nodes in the table, about
+   * @param nowS the clock
+   * @param ttlS age, in seconds, at which a node counts as gone
+   * @returns how many were left out
+   */
+  async collect(scan: Scan, size: number, nowS: number, ttlS: number): Promise<number> {
+    const nodeIds = new Int32Array(size + GOSSIP_NODES_MAX);
+    const ages = new Int32Array(nodeIds.length);
+    const byAge = new Uint32Array(ttlS); // how many there are of each age
+    let found = 0;
+    await scan((nodeId, entry) => {
+      const ageS = Math.max(0, nowS - entry[ENTRY_SEEN_S]!);
+      if (ageS >= ttlS) return;
+      if (found === nodeIds.length) return; // the table grew by more than a message's worth meanwhile
+      nodeIds[found] = nodeId;
+      ages[found++] = ageS;
+      byAge[ageS]!++;
+    });
+    // Ages that fit as a whole, and what room is left for nodes of the next one.
+    let room = GOSSIP_NODES_MAX;
+    let agesWhole = 0;
+    while (agesWhole < ttlS && byAge[agesWhole]! <= room) room -= byAge[agesWhole++]!;
+    this.clear();
+    for (let i = 0; i < found; i++) {
+      if (ages[i]! < agesWhole || (ages[i] === agesWhole && room-- > 0)) this.#add(nodeIds[i]!);
+    }
+    return found - this.#nodes;
+  }
+
+  #add(nodeId: number): void {
+    this.#message.setInt32(SYNC_BYTES + 4 * this.#nodes++, nodeId);
+  }
+
+  /**
+   * Sends the message.
+   * @returns 0, or the errno with which the kernel refused it
+   */
+  async send(endpoint: Int32Array): Promise<number> {
+    this.#message.setUint16(SYNC_COUNT_AT, this.#nodes);
+    for (let attempt = 1; ; attempt++) {
+      this.#send.setDestination(0, endpoint, 0);
+      this.#send.setPiece(0, 0, 0, SYNC_BYTES + 4 * this.#nodes);
+      this.#send.finish(0, 1, 0);
+      const taken = this.#send.send(0, 1, false);
+      if (taken > 0) return 0;
+      const mayPass = taken === -EAGAIN || taken === -EINTR;
+      if (!mayPass || attempt === TRIES_MAX) return -taken;
+      await Bun.sleep(RETRY_MS);
+    }
+  }
+}

@@ -1,0 +1,425 @@
+/**
+ * The mesh: the peer beacons, what this beacon tells them of its nodes, and what they tell of theirs.
+ *
+ * Peers are those of the configuration together with those that the registry lists. Workers take gossip from them alone, and hand it
+ * over in their mailboxes.
+ */
+import { networkInterfaces } from "node:os";
+import type { Logger } from "pino";
+import { ENDPOINT_WORDS, endpointOf, type SocketAddress, socketAddressOf } from "../../../ffi/endpoint.ts";
+import { errnoName } from "../../../ffi/errno.ts";
+import { hostPort, type UdpSocket } from "../../../ffi/socket.ts";
+import { ConfigError, type HostPort, parseHostNamePort, shown } from "../../config/units.ts";
+import type { Config } from "../../config.ts";
+import { SYNC_BYTES } from "../../protocol.ts";
+import { GOSSIP_REJECTIONS, type GossipRejection } from "../../shared/counters.ts";
+import { type Mail, Mailbox } from "../../shared/mailbox.ts";
+import {
+  CLOCK_S,
+  LAST_REJECTED_SOURCE,
+  LAST_REJECTION,
+  MAIL,
+  PEERS_MAX,
+  type SharedMemory,
+} from "../../shared/memory.ts";
+import type { NodeTable } from "../../shared/nodes.ts";
+import { PeerTable } from "../../shared/peers.ts";
+import { RouteTable } from "../../shared/routes.ts";
+import { scanNodes } from "../node-scan.ts";
+import { PeriodicTask } from "../periodic-task.ts";
+import { Announcements } from "./announcements.ts";
+import { GOSSIP_NODES_MAX, GossipSender } from "./gossip-sender.ts";
+import type { ListedBeacon } from "./registry.ts";
+import { RegistryRounds } from "./registry-rounds.ts";
+import { Resolver } from "./resolver.ts";
+
+/** How often names are looked up anew. */
+const RESOLVE_MS = 30_000;
+/** The same complaint is logged at most this often. */
+const COMPLAINT_MS = 60_000;
+/** Messages taken from one mailbox before other things have their turn. */
+const MAIL_TURN = 64;
+const MAIL_PAUSE_MS = 1;
+
+const REJECTION_ADVICE: Record<GossipRejection, string> = {
+  short: "it is cut short",
+  count: "it holds fewer nodes than it says",
+  unknown_peer: "that is no peer of this beacon: if it should be one, name this address in --peers",
+  own_id: "it carries this beacon's own id: give each beacon its own --beacon-id",
+  mailbox_full: "too much of it at once",
+};
+
+/** A peer's endpoint: what gossip comes from and goes to. */
+interface Peer {
+  readonly number: number;
+  /** "ip:port" */
+  readonly address: string;
+  readonly endpoint: Int32Array;
+  /** When it was last heard, on the clock of performance.now. */
+  heardMs: number | undefined;
+  /** Why the last gossip to it was refused by the kernel, or 0. */
+  sendErrno: number;
+}
+
+export interface PeerStats {
+  /** "ip:port" */
+  readonly address: string;
+  /** Nodes that are reached through it. */
+  readonly routes: number;
+  /** Seconds since its last gossip; null if there was none. */
+  readonly gossipAgeS: number | null;
+}
+
+export interface MeshStats {
+  readonly peers: readonly PeerStats[];
+  readonly routesMax: number;
+  /** Nodes that peers announced and that found no room among the routes. */
+  readonly routesRefused: number;
+  readonly gossipSent: number;
+  readonly gossipSendErrors: number;
+  /** Gossip rounds in which not all nodes fitted into the message. */
+  readonly gossipTruncated: number;
+  /** Rounds with the registry by outcome; "ok" is the good one. */
+  readonly registryRounds: Readonly<Record<string, number>>;
+  /** Unix seconds; null if there was none. */
+  readonly registryLastSuccessS: number | null;
+}
+
+/** What the mesh is made of. */
+export interface MeshParts {
+  readonly memory: SharedMemory;
+  readonly nodes: NodeTable;
+  /** Gossip leaves from here. */
+  readonly socket: UdpSocket;
+  readonly address: SocketAddress;
+  /** Whether packets to an endpoint can leave from the public port. */
+  readonly reaches: (endpoint: Int32Array) => boolean;
+}
+
+export class Mesh {
+  readonly #peers = new Map<string, Peer>(); // by address
+  /** Addresses of each "host:port" that a peer was named by, in the order to try them. */
+  #addresses = new Map<string, readonly string[]>();
+  #listed: readonly string[] = [];
+  #advertised = "";
+  readonly #table: PeerTable;
+  readonly #announcements: Announcements;
+  readonly #sender: GossipSender;
+  readonly #resolver: Resolver;
+  readonly #registry: RegistryRounds;
+  readonly #gossip: PeriodicTask;
+  readonly #resolving: PeriodicTask;
+  readonly #mailboxes: readonly Mailbox[];
+  readonly #complainedMs = new Map<string, number>();
+  #gossipSent = 0;
+  #gossipSendErrors = 0;
+  #gossipTruncated = 0;
+  #readingMail: Promise<void> | undefined;
+  #stopped = false;
+
+  constructor(
+    private readonly parts: MeshParts,
+    private config: Config,
+    private readonly log: Logger,
+  ) {
+    const { memory, socket } = parts;
+    this.#table = new PeerTable(memory);
+    this.#announcements = new Announcements(new RouteTable(memory));
+    this.#sender = new GossipSender(socket, config.beaconId);
+    this.#resolver = new Resolver(log);
+    this.#mailboxes = Array.from(
+      { length: memory.shape.workers },
+      (_, worker) => new Mailbox(memory, worker),
+    );
+    this.#gossip = new PeriodicTask(
+      (signal) => this.#sendGossip(signal),
+      () => this.config.gossipIntervalMs,
+    );
+    this.#resolving = new PeriodicTask(
+      () => this.#resolve(),
+      () => RESOLVE_MS,
+    );
+    this.#registry = new RegistryRounds(
+      () => this.config,
+      (localAddress) => this.#defaultAdvertised(localAddress),
+      (beacons, advertised) => this.#list(beacons, advertised),
+      log,
+    );
+  }
+
+  start(): void {
+    this.#applyPeers(); // those named by address are there for the first gossip
+    this.#gossip.start();
+    this.#resolving.start();
+    this.#registry.start();
+    this.#readingMail = this.#readMail();
+  }
+
+  /** Goes on with another configuration. */
+  reconfigure(config: Config): void {
+    this.config = config;
+    this.#applyPeers();
+    this.#gossip.soon();
+    this.#resolving.soon();
+    this.#registry.soon();
+  }
+
+  /** To be called about every second: withdraws the routes of peers that went silent. */
+  tick(): void {
+    const nowMs = performance.now();
+    for (const peer of this.#peers.values()) {
+      if (peer.heardMs === undefined || nowMs - peer.heardMs <= this.config.peerTimeoutMs) continue;
+      peer.heardMs = undefined;
+      const routes = this.#announcements.routes(peer.number);
+      this.log.warn({ peer: peer.address, routes }, "peer went silent, its routes are withdrawn");
+      void this.#announcements.withdraw(peer.number);
+    }
+    this.#reportRejections();
+  }
+
+  /** Ends all that goes on, and tells the peers that this beacon has no nodes any more. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await Promise.all([this.#gossip.stop(), this.#resolving.stop(), this.#registry.stop()]);
+    this.#sender.clear();
+    await this.#sendToAll();
+    Atomics.notify(this.parts.memory.words, MAIL);
+    await this.#readingMail;
+  }
+
+  stats(): MeshStats {
+    const nowMs = performance.now();
+    return {
+      peers: Array.from(this.#peers.values(), ({ address, number, heardMs }) => ({
+        address,
+        routes: this.#announcements.routes(number),
+        gossipAgeS: heardMs === undefined ? null : (nowMs - heardMs) / 1000,
+      })),
+      routesMax: this.config.maxRoutes,
+      routesRefused: this.#announcements.refused,
+      gossipSent: this.#gossipSent,
+      gossipSendErrors: this.#gossipSendErrors,
+      gossipTruncated: this.#gossipTruncated,
+      registryRounds: { ...this.#registry.outcomes },
+      registryLastSuccessS: this.#registry.lastSuccessS ?? null,
+    };
+  }
+
+  // Who the peers are.
+
+  async #resolve(): Promise<void> {
+    const hosts = new Set(this.#names().map(({ host }) => host));
+    this.#resolver.retain(hosts);
+    await Promise.all(Array.from(hosts, (host) => this.#resolver.resolve(host)));
+    if (!this.#stopped) this.#applyPeers();
+  }
+
+  #list(beacons: readonly ListedBeacon[], advertised: string): void {
+    this.#advertised = advertised;
+    this.#listed = beacons.filter(({ id }) => id !== this.config.beaconId).map(({ addr }) => addr);
+    this.#applyPeers();
+    this.#resolving.soon();
+  }
+
+  /** What peers are named by, each once. */
+  #names(): readonly (HostPort & { readonly name: string })[] {
+    const names = new Set([...this.config.peers, ...this.#listed]);
+    names.delete(this.#advertised);
+    return Array.from(names).flatMap((name) => {
+      try {
+        return { name, ...parseHostNamePort(name) };
+      } catch (error) {
+        if (!(error instanceof ConfigError)) throw error;
+        this.#complain(name, `the registry lists a beacon at ${shown(name)}: ${error.message}`);
+        return [];
+      }
+    });
+  }
+
+  /** Brings the peers in line with their names and what is known of those. */
+  #applyPeers(): void {
+    const own = this.#ownAddresses();
+    const wanted = new Map<string, Int32Array>();
+    this.#addresses = new Map();
+    for (const { name, host, port } of this.#names()) {
+      const known = this.#resolver.known(host);
+      const endpoints = known.map((address) => endpointOf(address, port)).filter(this.parts.reaches);
+      if (known.length > 0 && endpoints.length === 0) {
+        this.#complain(name, `peer ${name} cannot be reached: --addr serves another address family`);
+      }
+      const addresses: string[] = [];
+      for (const endpoint of endpoints) {
+        const address = addressText(endpoint);
+        if (own.has(address)) continue;
+        wanted.set(address, endpoint);
+        addresses.push(address);
+      }
+      this.#addresses.set(name, addresses);
+    }
+    for (const [address, peer] of this.#peers) {
+      if (!wanted.has(address)) void this.#remove(address, peer);
+    }
+    for (const [address, endpoint] of wanted) {
+      if (!this.#peers.has(address)) this.#add(address, endpoint);
+    }
+  }
+
+  #add(address: string, endpoint: Int32Array): void {
+    const number = this.#table.add(endpoint, 0);
+    if (number < 0) {
+      this.#complain("peers", `more than ${PEERS_MAX} peers: ${address} and others are left out`);
+      return;
+    }
+    this.#peers.set(address, { number, address, endpoint, heardMs: undefined, sendErrno: 0 });
+    this.log.info({ peer: address }, "peer added");
+    this.#gossip.soon();
+  }
+
+  async #remove(address: string, { number }: Peer): Promise<void> {
+    this.#peers.delete(address);
+    this.#table.disown(number);
+    this.log.info({ peer: address }, "peer removed");
+    await this.#announcements.withdraw(number);
+    this.#table.remove(number); // only now may another peer have its number
+  }
+
+  /** "ip:port" of this beacon, in all ways that this host knows of. */
+  #ownAddresses(): ReadonlySet<string> {
+    const { address, port } = this.parts.address;
+    const hosts = isWildcard(address) ? this.#hostAddresses() : [address];
+    return new Set(hosts.map((host) => addressText(endpointOf(withoutZone(host), port))));
+  }
+
+  #hostAddresses(): readonly string[] {
+    try {
+      return Object.values(networkInterfaces()).flatMap((entries = []) => entries.map((one) => one.address));
+    } catch {
+      // A sandbox without netlink sockets. A beacon that names itself among its peers then gossips with itself, which it rejects.
+      this.#complain("own", "this host does not tell its addresses: leave this beacon's own out of --peers");
+      return [];
+    }
+  }
+
+  /** What the registry is told if the operator has not said it. */
+  #defaultAdvertised(localAddress: string): string {
+    const { address, port } = this.parts.address;
+    return hostPort(isWildcard(address) ? localAddress : address, port);
+  }
+
+  // Gossip out.
+
+  async #sendGossip(signal: AbortSignal): Promise<void> {
+    if (this.#peers.size === 0) return;
+    const { memory, nodes } = this.parts;
+    const ttlS = Math.ceil(this.config.nodeTtlMs / 1000);
+    const leftOut = await this.#sender.collect(
+      (visit) => scanNodes(nodes, visit, { signal }),
+      nodes.size(),
+      memory.words[CLOCK_S]!,
+      ttlS,
+    );
+    if (signal.aborted) return;
+    if (leftOut > 0) {
+      this.#gossipTruncated++;
+      this.#complain(
+        "truncated",
+        `gossip holds the ${GOSSIP_NODES_MAX} nodes seen last, which is what one datagram takes; peers are not told of ${leftOut} others`,
+      );
+    }
+    await this.#sendToAll();
+  }
+
+  /** To each peer, by the first of its addresses that works. */
+  async #sendToAll(): Promise<void> {
+    const sent = new Set<Peer>();
+    for (const addresses of this.#addresses.values()) {
+      for (const address of addresses) {
+        const peer = this.#peers.get(address);
+        if (peer === undefined) continue;
+        if (sent.has(peer) || (await this.#sendTo(peer))) {
+          sent.add(peer);
+          break;
+        }
+      }
+    }
+  }
+
+  async #sendTo(peer: Peer): Promise<boolean> {
+    const errno = await this.#sender.send(peer.endpoint);
+    if (errno === 0) this.#gossipSent++;
+    else {
+      this.#gossipSendErrors++;
+      if (errno !== peer.sendErrno)
+        this.log.warn(
+          { peer: peer.address },
+          `gossip cannot be sent (${errnoName(errno)}); it is tried again`,
+        );
+    }
+    peer.sendErrno = errno;
+    return errno === 0;
+  }
+
+  // Gossip in.
+
+  async #readMail(): Promise<void> {
+    const { words } = this.parts.memory;
+    while (!this.#stopped) {
+      const mail = Atomics.load(words, MAIL);
+      let taken = 0;
+      for (const mailbox of this.#mailboxes) {
+        for (let turn = 0; turn < MAIL_TURN; turn++, taken++) {
+          const message = mailbox.peek();
+          if (message === undefined) break;
+          this.#receive(message);
+          mailbox.drop();
+        }
+      }
+      if (taken > 0) await Bun.sleep(MAIL_PAUSE_MS);
+      else await Atomics.waitAsync(words, MAIL, mail).value;
+    }
+  }
+
+  #receive({ at, bytes, sourceAt }: Mail): void {
+    const { memory } = this.parts;
+    const number = this.#table.find(memory.words, sourceAt);
+    const peer = this.#peers.get(addressText(memory.words, sourceAt));
+    if (peer === undefined || peer.number !== number) return; // removed since the worker asked
+    const message = new DataView(memory.buffer, at, bytes);
+    const nodeIds = new Int32Array((bytes - SYNC_BYTES) / 4);
+    for (let i = 0; i < nodeIds.length; i++) nodeIds[i] = message.getInt32(SYNC_BYTES + 4 * i);
+    if (peer.heardMs === undefined)
+      this.log.info({ peer: peer.address, nodes: nodeIds.length }, "peer announces its nodes");
+    peer.heardMs = performance.now();
+    this.#table.refresh(number);
+    void this.#announcements.announce(number, nodeIds);
+  }
+
+  #reportRejections(): void {
+    const { words, shape } = { words: this.parts.memory.words, shape: this.parts.memory.shape };
+    for (let worker = 0; worker < shape.workers; worker++) {
+      const at = this.parts.memory.workerWords(worker);
+      const reason = GOSSIP_REJECTIONS[words[at + LAST_REJECTION]! - 1];
+      if (reason === undefined) continue;
+      words[at + LAST_REJECTION] = 0;
+      const source = addressText(words, at + LAST_REJECTED_SOURCE);
+      this.#complain(reason, `gossip from ${source} is rejected: ${REJECTION_ADVICE[reason]}`);
+    }
+  }
+
+  /** A warning, at most one in COMPLAINT_MS about the same. */
+  #complain(about: string, message: string): void {
+    const nowMs = performance.now();
+    if (nowMs - (this.#complainedMs.get(about) ?? -COMPLAINT_MS) < COMPLAINT_MS) return;
+    this.#complainedMs.set(about, nowMs);
+    this.log.warn(message);
+  }
+}
+
+const isWildcard = (address: string) => address === "0.0.0.0" || address === "::";
+const withoutZone = (address: string) => address.replace(/%.*$/, "");
+
+/** "ip:port" of the endpoint at `words[at]`, in its one form. */
+function addressText(words: Int32Array, at = 0): string {
+  const { address, port } = socketAddressOf(words.slice(at, at + ENDPOINT_WORDS), 0);
+  return hostPort(address, port);
+}

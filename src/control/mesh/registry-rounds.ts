@@ -1,0 +1,76 @@
+/** Rounds with the registry: this beacon is registered, and its peers are known, as long as they go well. */
+import type { Logger } from "pino";
+import { parseHostNamePort } from "../../config/units.ts";
+import type { Config } from "../../config.ts";
+import { PeriodicTask } from "../periodic-task.ts";
+import { type ListedBeacon, RegistryError, registryRound } from "./registry.ts";
+
+/** Rounds are spread by this share of their interval, so that beacons that were started together do not ask together for ever. */
+const JITTER = 0.1;
+
+export class RegistryRounds {
+  /** Rounds by how they ended: "ok", or a RegistryErrorCode. */
+  readonly outcomes: Record<string, number> = { ok: 0 };
+  /** Unix seconds; undefined before the first. */
+  lastSuccessS: number | undefined;
+  readonly #task: PeriodicTask;
+
+  /**
+   * @param config as it is now
+   * @param defaultAdvertised "host:port" of this beacon, from this host's address on the connection
+   * @param listed is told of the beacons after each round that went well, and of none when there is no registry any more
+   */
+  constructor(
+    private readonly config: () => Config,
+    private readonly defaultAdvertised: (localAddress: string) => string,
+    private readonly listed: (beacons: readonly ListedBeacon[], advertised: string) => void,
+    private readonly log: Logger,
+  ) {
+    this.#task = new PeriodicTask(
+      (signal) => this.#round(signal),
+      () => config().registryIntervalMs * (1 + JITTER * (2 * Math.random() - 1)),
+    );
+  }
+
+  start(): void {
+    this.#task.start();
+  }
+
+  /** The next round begins as soon as it can. */
+  soon(): void {
+    this.#task.soon();
+  }
+
+  stop(): Promise<void> {
+    return this.#task.stop();
+  }
+
+  async #round(signal: AbortSignal): Promise<void> {
+    const { registry, beaconId, registryAdminToken: adminToken, advertiseAddr } = this.config();
+    if (registry === "off") {
+      this.listed([], "");
+      return;
+    }
+    const advertise = advertiseAddr === "auto" ? this.defaultAdvertised : () => advertiseAddr;
+    const address = parseHostNamePort(registry);
+    try {
+      const { beacons, advertised } = await registryRound(
+        { registry: address, beaconId, adminToken, advertise },
+        signal,
+      );
+      if (signal.aborted || this.config().registry !== registry) return;
+      this.#ended("ok");
+      this.lastSuccessS = Math.round(Date.now() / 1000);
+      this.listed(beacons, advertised);
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!(error instanceof RegistryError)) throw error;
+      this.#ended(error.code);
+      this.log.warn(`${error.message}; peers stay as they are`);
+    }
+  }
+
+  #ended(outcome: string): void {
+    this.outcomes[outcome] = (this.outcomes[outcome] ?? 0) + 1;
+  }
+}

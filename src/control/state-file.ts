@@ -1,0 +1,462 @@
+/**
+ * The state file: the node table on disk, so that a beacon that is started again can relay to the nodes of before at once, and not
+ * only when each has sent its next Discover.
+ *
+ * Numbers are little-endian, as on every platform that the beacon runs on, unless said otherwise.
+ *
+ *   header, 32 bytes
+ *     0   8  magic: "PBNODES" and a newline
+ *     8   2  version of the format, 1
+ *     10  2  bytes of an entry, 32
+ *     12  4  0
+ *     16  8  when it was saved, in ms since 1970 by the host's clock
+ *     24  4  how many entries follow
+ *     28  4  CRC-32 (that of zlib) of all entries and then of bytes 0-27
+ *   entries, 32 bytes each, and nothing behind the last
+ *     0   4  node id, not 0
+ *     4   2  flags: 1, the node wants RelayDeliverDest
+ *     6   2  port, in network byte order, not 0
+ *     8   16 IPv6 address, in network byte order, IPv4 as ::ffff:a.b.c.d
+ *     24  4  scope id, else 0
+ *     28  4  seconds from the node's last refresh to when the file was saved
+ *
+ * An age and not a time, as the clock that the table goes by starts with the process. A node can stand there twice; the younger
+ * entry counts, and of two as young the later.
+ *
+ * The checksum is there to find what a crash or a bad disk left. CRC-32 is what costs nothing at that (16 MiB in a millisecond; SHA-256
+ * takes ten) and finds every damage of up to 32 bits in a row; against one who writes the file on purpose no checksum would help. The
+ * header is written last, when the count is known.
+ *
+ * A file belongs to one beacon: two that save to one path undo each other's work.
+ */
+import { constants } from "node:fs";
+import { type FileHandle, open, realpath, rename, stat, unlink } from "node:fs/promises";
+import { dirname } from "node:path";
+import { crc32 } from "node:zlib";
+import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
+import type { SharedMemory } from "../shared/memory.ts";
+import { ADDED, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
+import { SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
+import { ENTRY_SEEN_S, restingPause, SLOTS_PER_SLICE, scanNodes } from "./node-scan.ts";
+
+const MAGIC = Buffer.from("PBNODES\n", "latin1");
+const FORMAT_VERSION = 1;
+const VERSION_AT = 8;
+const ENTRY_BYTES_AT = 10;
+const SAVED_MS_AT = 16;
+const COUNT_AT = 24;
+const CHECKSUM_AT = 28;
+const HEADER_BYTES = 32;
+
+const ENTRY_BYTES = 32;
+const ENTRY_WORDS = ENTRY_BYTES / 4;
+const ENDPOINT_AT = 1;
+const AGE_S_AT = 7;
+if (AGE_S_AT !== ENDPOINT_AT + ENDPOINT_WORDS) throw new Error("an entry holds an endpoint");
+
+/** Twice the most that --max-nodes can be: a file with more is none of ours, and is not read through to see that. */
+const ENTRIES_MAX = 2 ** 25;
+/** What is written or read at a time: four slices of a scan, if every slot holds a node. */
+const CHUNK_BYTES = 4 * SLOTS_PER_SLICE * ENTRY_BYTES;
+
+/** Appended to the path: the file while it is being written, and one that was refused. */
+const TEMPORARY = ".tmp";
+const REJECTED = ".rejected";
+
+/** What to do about an errno of a save. */
+const ADVICE: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such directory: create it, or choose another path",
+  ENOTDIR: "a part of the path is no directory: choose another path",
+  EISDIR: "a directory is in the way: move it, or choose another path",
+  EACCES: "this user may not write there: give it the directory, or choose another path",
+  EPERM: "this user may not write there: give it the directory, or choose another path",
+  EROFS: "that file system is read-only: choose another path",
+  ENOSPC: "that disk is full: free some space",
+  EDQUOT: "the quota is used up: free some space, or raise it",
+  EBUSY: "the file is a mount of its own: mount its directory in place of it",
+  ENAMETOOLONG: "choose a shorter path",
+  ELOOP: "its symbolic links lead nowhere: choose another path",
+  EIO: "that disk fails: look at the kernel's log",
+};
+
+/** A state file that could not be saved. The message is one line: what failed, why, and what to do. */
+export class StateFileError extends Error {
+  override readonly name = "StateFileError";
+}
+
+export interface SaveResult {
+  /** Entries written. A node that a removal moved meanwhile may be among them twice. */
+  readonly nodes: number;
+  readonly bytes: number;
+  /** One line for the log. */
+  readonly message: string;
+}
+
+export interface LoadOptions {
+  /** Clock second that is now; entries get seconds before it, which may be negative. */
+  readonly nowS: number;
+  /** Whether packets can be sent to this endpoint; by the family of the socket, for example. */
+  accepts(endpoint: Int32Array): boolean;
+}
+
+/** What became of a file's entries. */
+interface LoadCounts {
+  /** Nodes that are in the table now because of the file. */
+  restored: number;
+  /** Nodes not restored: silent for the time to live by now; */
+  tooOld: number;
+  /** without an id or port, or with an endpoint that was not accepted; */
+  unusable: number;
+  /** or for whom the table had no room. */
+  noRoom: number;
+}
+
+/**
+ * restored: the file was read, whatever was in it. missing: there is none. damaged, foreign (another program's), newer (a newer
+ * beacon's): it was renamed and the table left as it was. unreadable: it was left there.
+ */
+export type LoadOutcome = "restored" | "missing" | "damaged" | "foreign" | "newer" | "unreadable";
+
+export interface LoadResult extends Readonly<LoadCounts> {
+  readonly outcome: LoadOutcome;
+  /** One line for the log: what there was, and what to do, if anything. */
+  readonly message: string;
+}
+
+/** Why a file is not one to restore from. */
+class Refusal extends Error {
+  constructor(
+    readonly outcome: "damaged" | "foreign" | "newer",
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+export class StateFile {
+  readonly #stop = new AbortController();
+  #saving: Promise<SaveResult | undefined> | undefined;
+  #last: Promise<SaveResult> | undefined;
+
+  /**
+   * @param path of the file; where that is a symbolic link, the file is where it leads
+   * @param nodeTtlS nodes silent for this long are neither saved nor restored
+   * @param wallMs the host's clock, ms since 1970
+   */
+  constructor(
+    private readonly path: string,
+    private readonly memory: SharedMemory,
+    private readonly nodes: NodeTable,
+    private readonly nodeTtlS: number,
+    private readonly wallMs: () => number = Date.now,
+  ) {}
+
+  /**
+   * Saves the table beside the workers' and the main thread's work; it takes two seconds for a million slots. Either the whole
+   * new file is in place afterwards, on the disk, or the old one. While one save goes on, another call joins it.
+   * @param nowS clock second that is now
+   * @returns undefined if `saveLast` went before it
+   * @throws StateFileError when it failed, and the old file, if any, is as it was
+   */
+  save(nowS: number): Promise<SaveResult | undefined> {
+    if (this.#last) return Promise.resolve(undefined);
+    this.#saving ??= this.#write(nowS, restingPause(), this.#stop.signal).finally(() => {
+      this.#saving = undefined;
+    });
+    return this.#saving;
+  }
+
+  /**
+   * The same without pauses, for a beacon that ends: a save that goes on is given up for this one, and none comes after it. Made
+   * when the workers have stopped, it holds what they last wrote.
+   * @throws StateFileError as `save` does
+   */
+  saveLast(nowS: number): Promise<SaveResult> {
+    this.#last ??= this.#writeLast(nowS);
+    return this.#last;
+  }
+
+  async #writeLast(nowS: number): Promise<SaveResult> {
+    this.#stop.abort();
+    await this.#saving?.catch(() => {}); // whoever asked for that one hears of it
+    const saved = await this.#write(nowS, () => Promise.resolve(), undefined);
+    return saved!;
+  }
+
+  /** @returns undefined if the signal stopped it; the old file is as it was then */
+  async #write(
+    nowS: number,
+    pause: () => Promise<void>,
+    signal: AbortSignal | undefined,
+  ): Promise<SaveResult | undefined> {
+    let temporary: string | undefined;
+    try {
+      const target = await replaceable(this.path);
+      const beside = target + TEMPORARY;
+      await removeIfThere(beside); // a beacon that was killed may have left it
+      const file = await open(beside, "wx", 0o600);
+      temporary = beside;
+      let nodes: number | undefined;
+      try {
+        nodes = await this.#writeTable(file, nowS, pause, signal);
+        if (nodes !== undefined) await file.sync();
+      } finally {
+        await file.close();
+      }
+      if (nodes === undefined) {
+        await removeIfThere(temporary);
+        return undefined;
+      }
+      await rename(temporary, target);
+      await syncDirectory(dirname(target));
+      const bytes = HEADER_BYTES + nodes * ENTRY_BYTES;
+      return { nodes, bytes, message: `saved ${nodes} nodes to the state file ${this.#shown()}` };
+    } catch (error) {
+      if (temporary !== undefined) await removeIfThere(temporary).catch(() => {});
+      const { code, message } = error as NodeJS.ErrnoException;
+      const reason = code === undefined ? message : `${code}: ${ADVICE[code] ?? "look after that path"}`;
+      throw new StateFileError(`the state file ${this.#shown()} cannot be saved: ${reason}`, {
+        cause: error,
+      });
+    }
+  }
+
+  /** @returns how many entries were written, or undefined if the signal stopped it */
+  async #writeTable(
+    file: FileHandle,
+    nowS: number,
+    pause: () => Promise<void>,
+    signal: AbortSignal | undefined,
+  ): Promise<number | undefined> {
+    const header = Buffer.alloc(HEADER_BYTES);
+    MAGIC.copy(header);
+    header.writeUInt16LE(FORMAT_VERSION, VERSION_AT);
+    header.writeUInt16LE(ENTRY_BYTES, ENTRY_BYTES_AT);
+    header.writeBigUInt64LE(BigInt(Math.max(0, Math.floor(this.wallMs()))), SAVED_MS_AT);
+    const bytes = new Uint8Array(CHUNK_BYTES);
+    const words = new Int32Array(bytes.buffer);
+    let used = 0;
+    let count = 0;
+    let checksum = 0;
+    const flush = async (): Promise<void> => {
+      const chunk = bytes.subarray(0, used * 4);
+      checksum = crc32(chunk, checksum);
+      await writeWhole(file, chunk, HEADER_BYTES + count * ENTRY_BYTES);
+      count += used / ENTRY_WORDS;
+      used = 0;
+    };
+    const isWhole = await scanNodes(
+      this.nodes,
+      (nodeId, entry) => {
+        const ageS = Math.max(0, nowS - entry[ENTRY_SEEN_S]!); // heard since the save began: 0
+        if (ageS >= this.nodeTtlS) return;
+        words[used] = nodeId;
+        for (let word = 0; word < ENDPOINT_WORDS; word++) words[used + ENDPOINT_AT + word] = entry[word]!;
+        words[used + AGE_S_AT] = ageS;
+        used += ENTRY_WORDS;
+      },
+      {
+        pause: async () => {
+          if (words.length - used < SLOTS_PER_SLICE * ENTRY_WORDS) await flush();
+          await pause();
+        },
+        ...(signal ? { signal } : {}),
+      },
+    );
+    if (!isWhole) return undefined;
+    await flush();
+    header.writeUInt32LE(count, COUNT_AT);
+    header.writeUInt32LE(crc32(header.subarray(0, CHECKSUM_AT), checksum), CHECKSUM_AT);
+    await writeWhole(file, header, 0);
+    return count;
+  }
+
+  /**
+   * Restores what the file holds, each node as old as it is by now: the age that was saved and what passed since by the host's
+   * clock, or nothing if that went backwards. Nodes that the table knows already stay as they are unless the file's are younger.
+   * The file is read twice, a piece at a time, as nothing may enter the table before the checksum is known to be right. Whatever
+   * is or is not there, it does not throw. A file that is refused is kept under its name and ".rejected", in place of an older one.
+   */
+  async load(options: LoadOptions): Promise<LoadResult> {
+    const counts: LoadCounts = { restored: 0, tooOld: 0, unusable: 0, noRoom: 0 };
+    const done = (outcome: LoadOutcome, message: string): LoadResult => ({ outcome, ...counts, message });
+    const name = `the state file ${this.#shown()}`;
+    try {
+      // Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
+      const file = await open(this.path, constants.O_RDONLY | constants.O_NONBLOCK);
+      try {
+        const info = await file.stat();
+        if (!info.isFile())
+          return done("unreadable", `${name} is no regular file: starting without it; choose another path`);
+        const header = await readHeader(file, info.size);
+        await this.#restore(file, header, options, counts);
+        return done("restored", `${name} held ${header.count} nodes: ${shownCounts(counts)}`);
+      } finally {
+        await file.close();
+      }
+    } catch (error) {
+      if (error instanceof Refusal) {
+        const kept = await this.#keepAside();
+        return done(error.outcome, `${name} ${error.message}: starting without it; ${kept}`);
+      }
+      const { code, message } = error as NodeJS.ErrnoException;
+      if (code === "ENOENT") return done("missing", `${name} does not exist yet: starting without it`);
+      return done(
+        "unreadable",
+        `${name} cannot be read (${code ?? message}): starting without it; let this user read it, or choose another path`,
+      );
+    }
+  }
+
+  async #restore(file: FileHandle, header: Header, options: LoadOptions, counts: LoadCounts): Promise<void> {
+    const elapsedS = Math.max(0, Math.floor((this.wallMs() - header.savedMs) / 1000));
+    const endpoint = new Int32Array(ENDPOINT_WORDS);
+    for await (const chunk of entriesIn(file, header.count)) {
+      const words = new Int32Array(chunk.buffer, chunk.byteOffset, chunk.length / 4);
+      for (let at = 0; at < words.length; at += ENTRY_WORDS) {
+        const ageS = (words[at + AGE_S_AT]! >>> 0) + elapsedS;
+        for (let word = 0; word < ENDPOINT_WORDS; word++) endpoint[word] = words[at + ENDPOINT_AT + word]!;
+        const flags = endpoint[0]! & WANTS_DEST;
+        endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
+        if (words[at] === 0 || hasNoPort(endpoint, 0) || !options.accepts(endpoint)) counts.unusable++;
+        else if (ageS >= this.nodeTtlS) counts.tooOld++;
+        else this.#record(words[at]!, endpoint, flags, options.nowS - ageS, counts);
+      }
+    }
+  }
+
+  #record(nodeId: number, endpoint: Int32Array, flags: number, seenS: number, counts: LoadCounts): void {
+    const slot = this.nodes.find(nodeId);
+    if (slot >= 0 && this.memory.words[slot + SLOT_SEEN_S]! > seenS) return;
+    const result = this.nodes.record(nodeId, endpoint, 0, flags, seenS);
+    if (result === ADDED) counts.restored++;
+    else if (result >= NODE_LIMIT) counts.noRoom++;
+  }
+
+  /** Renames a file that was refused, so that no save replaces it. @returns where it is, for a message */
+  async #keepAside(): Promise<string> {
+    try {
+      const target = await realpath(this.path);
+      await rename(target, target + REJECTED);
+      return `it is kept as ${JSON.stringify(target + REJECTED)}`;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      return `it could not be renamed (${code}), and the next save replaces it: copy it if it matters`;
+    }
+  }
+
+  #shown(): string {
+    return JSON.stringify(this.path);
+  }
+}
+
+interface Header {
+  readonly count: number;
+  readonly savedMs: number;
+}
+
+/**
+ * Reads the header, and then all entries for the checksum.
+ * @throws Refusal if this is no file of this format, whole and of this version
+ */
+async function readHeader(file: FileHandle, fileBytes: number): Promise<Header> {
+  const header = Buffer.alloc(HEADER_BYTES);
+  const got = await readWhole(file, header, 0);
+  const start = header.subarray(0, Math.min(got, MAGIC.length));
+  if (!start.equals(MAGIC.subarray(0, start.length))) throw new Refusal("foreign", "is no state file");
+  if (got < HEADER_BYTES) throw new Refusal("damaged", "is damaged (it ends within its header)");
+  const version = header.readUInt16LE(VERSION_AT);
+  if (version > FORMAT_VERSION)
+    throw new Refusal("newer", `is of a newer beacon (format ${version}, this one knows ${FORMAT_VERSION})`);
+  const count = header.readUInt32LE(COUNT_AT);
+  const isOurs = version === FORMAT_VERSION && header.readUInt16LE(ENTRY_BYTES_AT) === ENTRY_BYTES;
+  if (!isOurs || count > ENTRIES_MAX) throw new Refusal("damaged", "is damaged (its header makes no sense)");
+  const bytes = HEADER_BYTES + count * ENTRY_BYTES;
+  if (fileBytes !== bytes)
+    throw new Refusal("damaged", `is damaged (it has ${fileBytes} bytes in place of ${bytes})`);
+  let checksum = 0;
+  for await (const chunk of entriesIn(file, count)) checksum = crc32(chunk, checksum);
+  checksum = crc32(header.subarray(0, CHECKSUM_AT), checksum);
+  if (checksum !== header.readUInt32LE(CHECKSUM_AT))
+    throw new Refusal("damaged", "is damaged (its checksum does not match)");
+  return { count, savedMs: Number(header.readBigUInt64LE(SAVED_MS_AT)) };
+}
+
+/** The entries, a chunk of whole ones at a time, each good until the next. It ends early if the file does. */
+async function* entriesIn(file: FileHandle, count: number): AsyncGenerator<Uint8Array> {
+  const buffer = new Uint8Array(Math.min(CHUNK_BYTES, count * ENTRY_BYTES));
+  for (let left = count * ENTRY_BYTES, at = HEADER_BYTES; left > 0; ) {
+    const got = await readWhole(file, buffer.subarray(0, Math.min(left, buffer.length)), at);
+    const whole = got - (got % ENTRY_BYTES);
+    if (whole === 0) return;
+    yield buffer.subarray(0, whole);
+    at += whole;
+    left -= whole;
+  }
+}
+
+/** Fills `bytes` from byte `at` of the file on. @returns how many there were */
+async function readWhole(file: FileHandle, bytes: Uint8Array, at: number): Promise<number> {
+  let got = 0;
+  while (got < bytes.length) {
+    const { bytesRead } = await file.read(bytes, got, bytes.length - got, at + got);
+    if (bytesRead === 0) break;
+    got += bytesRead;
+  }
+  return got;
+}
+
+async function writeWhole(file: FileHandle, bytes: Uint8Array, at: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesWritten } = await file.write(bytes, done, bytes.length - done, at + done);
+    done += bytesWritten;
+  }
+}
+
+/**
+ * The path that a rename may replace: where symbolic links lead to, as the path of a link would lose the link.
+ * @throws Error if what is there is no regular file: a rename by root would replace even /dev/null
+ */
+async function replaceable(path: string): Promise<string> {
+  try {
+    const target = await realpath(path);
+    if (!(await stat(target)).isFile()) throw new Error("it is no regular file: choose another path");
+    return target;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return path;
+    throw error;
+  }
+}
+
+async function removeIfThere(path: string): Promise<void> {
+  try {
+    await unlink(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+}
+
+/**
+ * Makes a rename last through a loss of power. Where that is not to be had (a directory that may be written but not read, a file
+ * system without it), there is a whole file all the same, the new one or the old.
+ */
+async function syncDirectory(path: string): Promise<void> {
+  try {
+    const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      await directory.sync();
+    } finally {
+      await directory.close();
+    }
+  } catch {
+    // Nothing to do about it, as said.
+  }
+}
+
+function shownCounts({ restored, tooOld, unusable, noRoom }: LoadCounts): string {
+  const parts = [`${restored} restored`];
+  if (tooOld > 0) parts.push(`${tooOld} too old`);
+  if (unusable > 0) parts.push(`${unusable} not to be reached from this address`);
+  if (noRoom > 0) parts.push(`${noRoom} without room: raise --max-nodes`);
+  return parts.join(", ");
+}

@@ -1,0 +1,68 @@
+/** Keeps the node table in its state file: read at start, written again and again, and at the end. */
+import type { Logger } from "pino";
+import { CLOCK_S, type SharedMemory } from "../shared/memory.ts";
+import type { NodeTable } from "../shared/nodes.ts";
+import { PeriodicTask } from "./periodic-task.ts";
+import { type SaveResult, StateFile, StateFileError } from "./state-file.ts";
+
+export class StateKeeper {
+  /** When the file was last saved, in Unix seconds; undefined before the first time. */
+  savedS: number | undefined;
+  readonly #file: StateFile;
+  readonly #task: PeriodicTask;
+
+  /**
+   * @param intervalMs time between two saves
+   * @param nodeTtlMs how long a node stays without a refresh
+   */
+  constructor(
+    path: string,
+    intervalMs: number,
+    private readonly memory: SharedMemory,
+    nodes: NodeTable,
+    nodeTtlMs: number,
+    private readonly log: Logger,
+  ) {
+    this.#file = new StateFile(path, memory, nodes, Math.ceil(nodeTtlMs / 1000));
+    this.#task = new PeriodicTask(
+      () => this.#save((nowS) => this.#file.save(nowS), "debug"),
+      () => intervalMs,
+    );
+  }
+
+  /** Puts the nodes of the file into the table. What keeps the file from being read is logged. */
+  async load(accepts: (endpoint: Int32Array) => boolean): Promise<void> {
+    const { outcome, message } = await this.#file.load({ nowS: this.#nowS, accepts });
+    this.log[outcome === "restored" || outcome === "missing" ? "info" : "warn"](message);
+  }
+
+  /** Saves from now on, beside everything else. */
+  start(): void {
+    this.#task.start();
+  }
+
+  /** Saves a last time, fast. To be called when nobody writes to the table any more. */
+  async stop(): Promise<void> {
+    await this.#save((nowS) => this.#file.saveLast(nowS), "info");
+    await this.#task.stop();
+  }
+
+  async #save(
+    save: (nowS: number) => Promise<SaveResult | undefined>,
+    level: "debug" | "info",
+  ): Promise<void> {
+    try {
+      const saved = await save(this.#nowS);
+      if (saved === undefined) return;
+      this.savedS = Math.round(Date.now() / 1000);
+      this.log[level](saved.message);
+    } catch (error) {
+      if (!(error instanceof StateFileError)) throw error;
+      this.log.warn(error.message);
+    }
+  }
+
+  get #nowS(): number {
+    return this.memory.words[CLOCK_S]!;
+  }
+}

@@ -1,0 +1,151 @@
+/** What options ask of each other, and what of them may change while a beacon runs. */
+import { afterAll, describe, expect, test } from "bun:test";
+import { settings } from "../../src/config/settings.ts";
+import {
+  type Config,
+  compareConfigs,
+  defaultConfig,
+  flagOf,
+  type Property,
+  reloadedConfig,
+  validateConfig,
+} from "../../src/config.ts";
+import { refusal, run, temporaryFiles } from "./support.ts";
+
+const { file, remove } = temporaryFiles();
+afterAll(remove);
+
+/** For each property, a value that is not its default. */
+const others: Omit<Config, "httpIsDefault"> = {
+  addr: ":1",
+  beaconId: 7,
+  logLevel: "warn",
+  logFormat: "json",
+  http: ":2",
+  workers: defaultConfig.workers + 1,
+  maxNodes: 7,
+  nodeTtlMs: 7000,
+  offload: false,
+  steering: false,
+  batchMax: 7,
+  recvBufferBytes: 70_000,
+  sendBufferBytes: 70_000,
+  peers: ["b2:1"],
+  gossipIntervalMs: 7000,
+  peerTimeoutMs: 70_000,
+  maxRoutes: 7,
+  registry: "r:7",
+  registryIntervalMs: 7000,
+  registryAdminToken: "s3cret",
+  registryAdminTokenFile: "/run/token",
+  advertiseAddr: "b1:1",
+  drainMs: 7,
+  stateFile: "/var/lib/beacon/nodes",
+  stateIntervalMs: 7000,
+};
+const properties = Object.keys(others) as Property[];
+const reloadable: readonly Property[] = [
+  "peers",
+  "gossipIntervalMs",
+  "peerTimeoutMs",
+  "registry",
+  "registryIntervalMs",
+  "registryAdminToken",
+  "registryAdminTokenFile",
+  "advertiseAddr",
+  "drainMs",
+  "logLevel",
+];
+
+describe("options that do not go together", () => {
+  test("a registry needs a beacon id", () => {
+    const reason = "a number other than 0, its own for each beacon";
+    const message = `--registry needs --beacon-id: ${reason}`;
+    expect(refusal(() => run(["--registry", "r:1"]))).toBe(message);
+    expect(refusal(() => run(["--beacon-id=0"], { BEACON_REGISTRY: "r:1", BEACON_BEACON_ID: "1" }))).toBe(
+      message,
+    );
+    expect(refusal(() => run(["--config", file({ registry: "r:1" })]))).toBe(message);
+    expect(refusal(() => validateConfig({ registry: "r:1" }))).toBe(`registry needs beaconId: ${reason}`);
+    expect(run(["--registry", "r:1"], { BEACON_BEACON_ID: "1" }).registry).toBe("r:1");
+    expect(run(["--registry=off"], { BEACON_REGISTRY: "r:1" }).registry).toBe("off");
+    expect(validateConfig({ registry: "r:1", beaconId: 1 }).registry).toBe("r:1");
+  });
+
+  test("peers get longer than one gossip interval", () => {
+    const message = "--peer-timeout: must be longer than --gossip-interval, 10000ms";
+    expect(refusal(() => run(["--peer-timeout", "10s"]))).toBe(message);
+    expect(refusal(() => run(["--peer-timeout", "1s"]))).toBe(message);
+    expect(refusal(() => run(["--gossip-interval=1m"], { BEACON_PEER_TIMEOUT: "1m" }))).toContain("60000ms");
+    expect(refusal(() => validateConfig({ peerTimeoutMs: 10_000 }))).toBe(
+      "peerTimeoutMs: must be longer than gossipIntervalMs, 10000ms",
+    );
+    expect(run(["--peer-timeout", "1s", "--gossip-interval", "999ms"]).peerTimeoutMs).toBe(1000);
+    expect(validateConfig({ peerTimeoutMs: 10_001 }).peerTimeoutMs).toBe(10_001);
+  });
+});
+
+describe("compareConfigs", () => {
+  test("finds nothing where the values are the same", () => {
+    const nothing = { reloaded: [], needRestart: [] };
+    expect(compareConfigs(defaultConfig, { ...defaultConfig })).toEqual(nothing);
+    const peers = ["--peers", "a:1,b:1"];
+    expect(compareConfigs(run(peers), run(peers))).toEqual(nothing);
+    expect(compareConfigs(run([]), { ...run([]), httpIsDefault: false })).toEqual(nothing);
+    expect(compareConfigs(validateConfig({ drainMs: 0 }), validateConfig({ drainMs: -0 }))).toEqual(nothing);
+  });
+
+  test("every property is in these tests", () => {
+    expect(properties.toSorted()).toEqual([...new Set(settings.map(({ property }) => property))].sort());
+  });
+
+  for (const property of properties) {
+    const can = reloadable.includes(property);
+    test(`${property} ${can ? "can change" : "cannot change"} while the beacon runs`, () => {
+      const wanted = { ...defaultConfig, [property]: others[property] };
+      const expected = can
+        ? { reloaded: [property], needRestart: [] }
+        : { reloaded: [], needRestart: [property] };
+      expect(compareConfigs(defaultConfig, wanted)).toEqual(expected);
+      expect(compareConfigs(wanted, defaultConfig)).toEqual(expected);
+    });
+  }
+
+  test("tells all that changed, in the order of the help, each once", () => {
+    const { reloaded, needRestart } = compareConfigs(defaultConfig, { ...others, httpIsDefault: false });
+    const inOrder = [...new Set(settings.map(({ property }) => property))];
+    expect(reloaded).toEqual(inOrder.filter((property) => reloadable.includes(property)));
+    expect(needRestart).toEqual(inOrder.filter((property) => !reloadable.includes(property)));
+  });
+
+  test("sees a token's file that was rewritten, by the token", () => {
+    const before = run(["--registry-admin-token-file", file("one")]);
+    const after = run(["--registry-admin-token-file", file("two")]);
+    expect(compareConfigs(before, after)).toEqual({ reloaded: ["registryAdminToken"], needRestart: [] });
+  });
+});
+
+describe("reloadedConfig", () => {
+  test("takes what can change from the wanted config, and the rest from the running one", () => {
+    const running = { ...defaultConfig, beaconId: 1 };
+    const wanted = { ...others, httpIsDefault: false, registryAdminTokenFile: "off" };
+    const config = reloadedConfig(running, wanted);
+    for (const property of properties)
+      expect(config[property]).toEqual((reloadable.includes(property) ? wanted : running)[property]);
+    expect(config.httpIsDefault).toBe(running.httpIsDefault);
+    expect(compareConfigs(config, wanted).reloaded).toEqual([]);
+    expect(running).toEqual({ ...defaultConfig, beaconId: 1 });
+  });
+
+  test("refuses a registry when only the wanted config has the beacon id for it", () => {
+    expect(refusal(() => reloadedConfig(run([]), run(["--registry=r:1", "--beacon-id=1"])))).toBe(
+      "--registry needs --beacon-id: a number other than 0, its own for each beacon",
+    );
+  });
+});
+
+test("flagOf names the flag of every property, the first where there are two", () => {
+  expect(flagOf("maxNodes")).toBe("--max-nodes");
+  expect(flagOf("http")).toBe("--http");
+  for (const property of properties) expect(flagOf(property)).toMatch(/^--[a-z-]+$/);
+});
