@@ -11,7 +11,14 @@ import { LoadGenerator, sendOnce } from "./load.ts";
 import { registerAll } from "./memory.ts";
 import type { BenchOptions } from "./options.ts";
 import { printMachine, quantile, showBar } from "./report.ts";
-import { cpuNs, pinGenerator, startBeacon, type Target } from "./targets.ts";
+import {
+  compileReference,
+  cpuNs,
+  pinGenerator,
+  startBeacon,
+  startReference,
+  type Target,
+} from "./targets.ts";
 
 /** A datagram holds 16,375 ids, so a peer with 65,535 nodes is four here, each with an address of its own. */
 const PEERS = 32;
@@ -23,6 +30,8 @@ const LOCAL_NODES_SMOKE = 5_000;
 const PEER_NODES_FROM = 0x4000_0000;
 const GOSSIP_MS = 10_000;
 const STATE_SAVES_EVERY_S = 60;
+/** How long one target is loaded before the other: both see the same moods of the machine. */
+const SLICE_S = 0.1;
 const PAUSE_MS_MAX = 5;
 const CPU_PERCENT_MAX = 2;
 
@@ -36,74 +45,114 @@ export async function benchMesh({ smoke, batch, seconds }: BenchOptions): Promis
     peer.setBuffers(4 << 20, 4 << 20);
   }
   const folder = mkdtempSync(join(tmpdir(), "beacon-bench-"));
-  const generator = new LoadGenerator({ payloadBytes: 200, nodes: 1, burst: 1 });
   const names = peers.map((peer) => `127.0.0.1:${peer.localAddress().port}`).join(",");
-  const target = await startBeacon({ offload: true, batch }, [
+  const beacon = await startBeacon({ offload: true, batch }, [
     `--max-nodes=${LOCAL_NODES + 1}`,
     `--peers=${names}`,
     `--state-file=${join(folder, "nodes")}`,
   ]);
+  const reference = await startReference(compileReference(), { offload: true, batch });
+  const pingers = [new Pinger("beacon", beacon), new Pinger("C", reference)] as const;
   try {
-    generator.aim(target.port);
-    registerAll(target.port, localNodes);
-    generator.register();
+    registerAll(beacon.port, localNodes);
+    for (const pinger of pingers) pinger.register();
     // As long as it takes to save the state once, but for a run in seconds.
     const runS = smoke ? 1 : Math.max(STATE_SAVES_EVERY_S, seconds * 30);
-    await measure("without gossip of peers", target, generator, runS, () => {});
     let round = 0;
-    const control = await measure("with gossip of peers", target, generator, runS, () => {
+    const cpuPercent = await pingInTurn(pingers, beacon, runS, () => {
       for (const [i, peer] of peers.entries()) {
-        sendOnce(peer, gossip(PEER_NODES_FROM + i * NODES_PER_PEER, round), target.port);
+        sendOnce(peer, gossip(PEER_NODES_FROM + i * NODES_PER_PEER, round), beacon.port);
       }
       round++;
     });
-    const { mesh, nodes } = (await (await fetch(new URL("api/stats", target.http))).json()) as Stats;
+    const { mesh, nodes } = (await (await fetch(new URL("api/stats", beacon.http))).json()) as Stats;
     const routes = mesh.peers.reduce((sum, peer) => sum + peer.routes, 0);
-    console.log(`  ${nodes} local nodes, ${routes} routes through ${mesh.peers.length} peers`);
     console.log(
-      `  gossip, reaping and saving: ${control.cpuPercent.toFixed(2)} % of a core; ${showBar(control.cpuPercent, { atMost: CPU_PERCENT_MAX })}`,
+      `\n${runS} s with ${nodes} local nodes and ${routes} routes through ${mesh.peers.length} addresses of peers, ` +
+        `gossip every ${GOSSIP_MS / 1000} s, the state saved every ${STATE_SAVES_EVERY_S} s`,
     );
+    for (const pinger of pingers) pinger.show();
     console.log(
-      `  longest way of a relay: ${control.maxMs.toFixed(2)} ms; ${showBar(control.maxMs, { atMost: PAUSE_MS_MAX })}`,
+      `  gossip, reaping, saving: all threads but the workers' ${cpuPercent.toFixed(2)} % of a core; ` +
+        showBar(cpuPercent, { atMost: CPU_PERCENT_MAX }),
+    );
+    const [{ longestMs }] = pingers;
+    console.log(
+      `  longest way of a relay ${longestMs.toFixed(2)} ms; ${showBar(longestMs, { atMost: PAUSE_MS_MAX })}`,
     );
   } finally {
-    generator.close();
+    for (const pinger of pingers) pinger.close();
     for (const peer of peers) peer.close();
-    await target.stop();
+    for (const target of [beacon, reference]) await target.stop();
     rmSync(folder, { recursive: true });
   }
 }
 
-/** Relays one packet at a time for `runS` seconds, with `tell` called every GOSSIP_MS. */
-async function measure(
-  title: string,
-  target: Target,
-  generator: LoadGenerator,
+/** Relays through one target, one packet at a time. Beside the beacon, C shows what pauses the machine makes by itself. */
+class Pinger {
+  readonly #generator = new LoadGenerator({ payloadBytes: 200, nodes: 1, burst: 1 });
+  readonly #ms: number[] = [];
+  #lost = 0;
+
+  constructor(
+    private readonly name: string,
+    target: Target,
+  ) {
+    this.#generator.aim(target.port);
+  }
+
+  register(): void {
+    this.#generator.register();
+  }
+
+  slice(): void {
+    for (const ns of ping(this.#generator, SLICE_S)) {
+      if (ns < 0) this.#lost++;
+      else this.#ms.push(ns / 1e6);
+    }
+  }
+
+  get longestMs(): number {
+    return this.#ms.reduce((most, ms) => Math.max(most, ms), 0);
+  }
+
+  show(): void {
+    const quantiles = [0.5, 0.9, 0.99, 0.999, 0.9999].map((q) => {
+      const name = `p${(q * 100).toFixed(2).replace(/\.?0+$/, "")}`;
+      return `${name} ${quantile(this.#ms, q).toFixed(3)}`;
+    });
+    console.log(
+      `  ${this.name}: ${this.#ms.length} relays, ${this.#lost} lost, ms: ${quantiles.join(", ")}, ` +
+        `longest ${this.longestMs.toFixed(3)}`,
+    );
+  }
+
+  close(): void {
+    this.#generator.close();
+  }
+}
+
+/**
+ * Loads all pingers in turn for `runS` seconds, with `tell` called every GOSSIP_MS.
+ * @returns the share of a core, in percent, that the beacon's threads used, without its workers
+ */
+async function pingInTurn(
+  pingers: readonly Pinger[],
+  beacon: Target,
   runS: number,
   tell: () => void,
-): Promise<{ cpuPercent: number; maxMs: number }> {
+): Promise<number> {
   const isControl = (thread: string) => thread !== "Worker";
   const start = Bun.nanoseconds();
-  const before = cpuNs(target.pid, isControl);
-  const times: number[] = [];
-  for (let toldNs = -Infinity; Bun.nanoseconds() - start < runS * 1e9; ) {
-    if (Bun.nanoseconds() - toldNs > GOSSIP_MS * 1e6) {
-      toldNs = Bun.nanoseconds();
+  const before = cpuNs(beacon.pid, isControl);
+  for (let tellNs = start; Bun.nanoseconds() - start < runS * 1e9; ) {
+    if (Bun.nanoseconds() >= tellNs) {
+      tellNs += GOSSIP_MS * 1e6;
       tell();
     }
-    times.push(...ping(generator, 0.1));
+    for (const pinger of pingers) pinger.slice();
   }
-  const cpuPercent = ((cpuNs(target.pid, isControl) - before) / (Bun.nanoseconds() - start)) * 100;
-  const ms = times.filter((time) => time >= 0).map((time) => time / 1e6);
-  const shown = [0.5, 0.9, 0.99, 0.999, 0.9999].map(
-    (q) => `p${(q * 100).toFixed(2).replace(/\.?0+$/, "")} ${quantile(ms, q).toFixed(3)}`,
-  );
-  const maxMs = ms.reduce((most, time) => Math.max(most, time), 0);
-  console.log(
-    `  ${title}, ${runS} s: ${ms.length} relays, ${times.length - ms.length} lost, ms: ${shown.join(", ")}, ` +
-      `longest ${maxMs.toFixed(3)}; main thread ${cpuPercent.toFixed(2)} % of a core`,
-  );
-  return { cpuPercent, maxMs };
+  return ((cpuNs(beacon.pid, isControl) - before) / (Bun.nanoseconds() - start)) * 100;
 }
 
 /** A peer's message. Each time one node in a hundred is another one. */

@@ -74,9 +74,10 @@ export class Beacon {
   readonly #settleClosed: { resolve: () => void; reject: (error: Error) => void };
   #running: Running | undefined;
   #starting: Promise<void> | undefined;
+  #draining: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   #healthy = true;
-  /** Ends the wait of a drain; undefined while there is none. */
+  /** Ends the wait of a drain. */
   #endDrain: (() => void) | undefined;
 
   /**
@@ -167,20 +168,11 @@ export class Beacon {
 
   /**
    * Says that it is going (unhealthy, not ready), relays on for the time that `drainMs` gives, and closes. A call of `close` ends
-   * the wait.
+   * the wait, another one of this does not.
    */
-  async drain(): Promise<void> {
-    if (this.#endDrain === undefined && !this.#closing) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const timer = setTimeout(resolve, this.#config.drainMs);
-      this.#endDrain = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-      if (this.#config.drainMs > 0) this.#log.info({ drainMs: this.#config.drainMs }, "draining");
-      await promise;
-    }
-    await this.close();
+  drain(): Promise<void> {
+    this.#draining ??= this.#drain();
+    return this.#draining;
   }
 
   /**
@@ -232,12 +224,13 @@ export class Beacon {
         },
       );
       release.unshift(() => supervisor.stop());
-      await supervisor.start();
       const address = sockets[0]!.localAddress();
+      const mesh = new Mesh({ memory, nodes, socket: sockets[0]!, address, reaches }, config, log);
+      await supervisor.start();
       const http = this.#serveHttp();
       release.unshift(() => http?.stop(true));
-      const mesh = new Mesh({ memory, nodes, socket: sockets[0]!, address, reaches }, config, log);
       mesh.start();
+      if (this.#config !== config) mesh.reconfigure(this.#config); // meanwhile
       state?.start();
       const startedMs = performance.now();
       const statistics = new StatisticsLog(log, memory);
@@ -275,6 +268,20 @@ export class Beacon {
     }
   }
 
+  async #drain(): Promise<void> {
+    if (!this.#closing) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const timer = setTimeout(resolve, this.#config.drainMs);
+      this.#endDrain = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      if (this.#config.drainMs > 0) this.#log.info({ drainMs: this.#config.drainMs }, "draining");
+      await promise;
+    }
+    await this.close();
+  }
+
   async #close(): Promise<void> {
     await this.#starting?.catch(() => {});
     const running = this.#running;
@@ -307,12 +314,12 @@ export class Beacon {
   }
 
   #isHealthy(): boolean {
-    return this.#healthy && this.#endDrain === undefined && !this.#closing;
+    return this.#healthy && !this.#draining && !this.#closing;
   }
 
   #notReady(): string | undefined {
     if (this.#closing || !this.#running) return "not listening";
-    if (this.#endDrain !== undefined) return "draining";
+    if (this.#draining) return "draining";
     const { supervisor, sockets } = this.#running;
     const dead = sockets.flatMap((_, worker) => (supervisor.isAlive(worker) ? [] : [worker]));
     return dead.length === 0 ? undefined : `being replaced: worker ${dead.join(", ")}`;

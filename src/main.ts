@@ -57,6 +57,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
 
 /** Reads the configuration again: same arguments and environment, but the files they name may say something else now. */
 function reload(): void {
+  if (askedMs !== undefined) return; // it goes, and has said so
   manager.reloading();
   try {
     const wanted = readCommandLine();
@@ -75,10 +76,11 @@ function report({ reloaded, needRestart }: ReturnType<Beacon["reconfigure"]>): v
 }
 
 const SERVING = "serving";
+// Without a handler the signal would kill. What it asks for is done once the beacon listens.
+process.on("SIGHUP", () => void beacon.listen().then(reload, () => {}));
 try {
   await beacon.listen();
-  process.on("SIGHUP", reload);
-  manager.ready(SERVING);
+  if (askedMs === undefined) manager.ready(SERVING);
   if (manager.watchdogMs !== undefined) setInterval(() => manager.watchdog(), manager.watchdogMs / 2);
   await beacon.closed;
   process.exit(0);

@@ -10,6 +10,8 @@ export class StateKeeper {
   savedS: number | undefined;
   readonly #file: StateFile;
   readonly #task: PeriodicTask;
+  /** What could not be read may be worth more than what would take its place. */
+  #maySave = true;
 
   /**
    * @param intervalMs time between two saves
@@ -34,16 +36,18 @@ export class StateKeeper {
   async load(accepts: (endpoint: Int32Array) => boolean): Promise<void> {
     const { outcome, message } = await this.#file.load({ nowS: this.#nowS, accepts });
     this.log[outcome === "restored" || outcome === "missing" ? "info" : "warn"](message);
+    this.#maySave = outcome !== "unreadable";
+    if (!this.#maySave) this.log.warn("no nodes are saved either, so that the file stays as it is");
   }
 
   /** Saves from now on, beside everything else. */
   start(): void {
-    this.#task.start();
+    if (this.#maySave) this.#task.start();
   }
 
   /** Saves a last time, fast. To be called when nobody writes to the table any more. */
   async stop(): Promise<void> {
-    await this.#save((nowS) => this.#file.saveLast(nowS), "info");
+    if (this.#maySave) await this.#save((nowS) => this.#file.saveLast(nowS), "info");
     await this.#task.stop();
   }
 

@@ -65,7 +65,7 @@ export class NodeTable {
     const removals = this.memory.shardWords(shard) + SHARD_REMOVALS;
     for (let attempt = 0; attempt < FINDS_MAX; attempt++) {
       const removalsBefore = Atomics.load(words, removals);
-      const slot = this.#search(id, hash, shard);
+      const slot = this.#search(id, hash, shard, removalsBefore & 1);
       if (slot >= 0 && words[slot + SLOT_ID] === id) return slot;
       if ((removalsBefore & 1) === 0 && Atomics.load(words, removals) === removalsBefore) return -1;
     }
@@ -73,10 +73,11 @@ export class NodeTable {
   }
 
   /** @returns as searchSlots */
-  #search(id: number, hash: number, shard: number): number {
+  #search(id: number, hash: number, shard: number, gaps: number): number {
     const first = this.#firstSlot(shard);
     const home = first + slotOfHash(hash, this.#slotsPerShard) * SLOT_WORDS;
-    return searchSlots(this.#words, first, first + this.#slotsPerShard * SLOT_WORDS, SLOT_WORDS, home, id);
+    const end = first + this.#slotsPerShard * SLOT_WORDS;
+    return searchSlots(this.#words, first, end, SLOT_WORDS, home, id, gaps);
   }
 
   /**
@@ -106,7 +107,7 @@ export class NodeTable {
     nowS: number,
   ): number {
     const words = this.#words;
-    const slot = this.#search(id, hash, shard);
+    const slot = this.#search(id, hash, shard, 0);
     if (slot < 0) return SHARD_FULL;
     const isNew = words[slot + SLOT_ID] === 0;
     if (isNew && this.size() >= this.memory.shape.nodesMax) return NODE_LIMIT;

@@ -15,11 +15,13 @@
  */
 export const PROBES_MAX = 512;
 
-/** Searches for an id that is not found while a removal may have moved it. */
-export const FINDS_MAX = 4;
+/** Searches for an id that is not found while removals may have moved it: each of a series may spoil one. */
+export const FINDS_MAX = 16;
 
 /**
  * @param home the slot that the id's hash names
+ * @param gaps vacant slots to pass. For a reader 1 while a removal goes on: there may be one gap then, between an id and its home,
+ * and for long, if the thread that removes is taken off its core
  * @returns the slot that holds the id, or else the vacant one that ends the search for it, or -1 for neither
  */
 export function searchSlots(
@@ -29,11 +31,13 @@ export function searchSlots(
   slotWords: number,
   home: number,
   id: number,
+  gaps: number,
 ): number {
   let slot = home;
+  let passed = 0;
   for (let probe = 0; probe < PROBES_MAX; probe++) {
     const found = words[slot]!;
-    if (found === id || found === 0) return slot;
+    if (found === id || (found === 0 && passed++ === gaps)) return slot;
     slot += slotWords;
     if (slot === end) slot = first;
   }

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { closeSync, openSync } from "node:fs";
 import fc from "fast-check";
-import { AF_INET, MSG_TRUNC, SOL_UDP, UDP_GRO } from "../../ffi/abi.ts";
-import { endpointOf } from "../../ffi/endpoint.ts";
+import { AF_INET, AF_INET6, MSG_TRUNC, SOL_UDP, UDP_GRO, UDP_PAYLOAD_MAX } from "../../ffi/abi.ts";
+import { ENDPOINT_WORDS, endpointFromName, endpointOf, type Family } from "../../ffi/endpoint.ts";
 import {
   EAGAIN,
   EBADF,
@@ -11,6 +11,7 @@ import {
   EINVAL,
   ENOMEM,
   ENOTSOCK,
+  EPERM,
   errnoName,
   SyscallError,
 } from "../../ffi/errno.ts";
@@ -27,6 +28,7 @@ import {
   RELAY,
   RELAY_DELIVER,
   RELAY_DELIVER_DEST,
+  SYNC,
 } from "../../src/protocol.ts";
 import {
   BATCH_AT,
@@ -34,10 +36,14 @@ import {
   BATCH_MESSAGES,
   DISCOVERS,
   DROP_REASONS,
+  type DropReason,
+  GOSSIP_RECEIVED,
+  GOSSIP_REJECTED_AT,
+  GOSSIP_REJECTIONS,
+  type GossipRejection,
   MALFORMED_AT,
   MALFORMED_REASONS,
   type MalformedReason,
-  malformedColumn,
   PUNCHES_SENT,
   PUNCHES_TARGET_UNKNOWN,
   RECEIVE_ERRORS,
@@ -47,15 +53,22 @@ import {
   RELAY_DROPPED_AT,
   RELAY_NOT_FOUND,
   RELAYED_LOCAL,
+  RELAYED_TO_PEER,
   SEGMENTS_RECEIVED,
 } from "../../src/shared/counters.ts";
+import { Mailbox } from "../../src/shared/mailbox.ts";
 import {
   CLOCK_S,
   HASH_SECRET,
+  LAST_REJECTED_SOURCE,
+  LAST_REJECTION,
   LAST_UNKNOWN_TARGET,
   SharedMemory,
   STOPPING,
 } from "../../src/shared/memory.ts";
+import { PeerTable } from "../../src/shared/peers.ts";
+import { RouteTable } from "../../src/shared/routes.ts";
+import { endpointFromBytes, nameFromBytes } from "../support/arbitraries.ts";
 import { controlMessage, hex, int32Bytes, type ReceivedMessage, ScriptedKernel } from "../support/kernel.ts";
 import { Peer } from "../support/peer.ts";
 
@@ -66,22 +79,78 @@ function sharedMemory(nodesMax = 100): SharedMemory {
   return memory;
 }
 
-/** A loop on a scripted kernel. */
+interface BenchOptions {
+  readonly offload?: boolean;
+  readonly batchMax?: number;
+  readonly nodesMax?: number;
+  readonly beaconId?: number;
+  readonly family?: Family;
+}
+
+/** A loop on a scripted kernel, and what the main thread has in its memory. */
 class Bench {
   readonly kernel = new ScriptedKernel(EAGAIN);
   readonly memory: SharedMemory;
   readonly loop: RelayLoop;
+  readonly peers: PeerTable;
+  readonly routes: RouteTable;
+  readonly mailbox: Mailbox;
 
-  constructor({ offload = true, batchMax = 8, nodesMax = 100 } = {}) {
+  constructor({
+    offload = true,
+    batchMax = 8,
+    nodesMax = 100,
+    beaconId = 0,
+    family = AF_INET,
+  }: BenchOptions = {}) {
     this.memory = sharedMemory(nodesMax);
     this.loop = new RelayLoop(this.kernel, this.memory, {
       worker: 0,
       fd: 5,
-      family: AF_INET,
-      beaconId: 0,
+      family,
+      beaconId,
       batchMax,
       offload,
     });
+    this.peers = new PeerTable(this.memory);
+    this.routes = new RouteTable(this.memory);
+    this.mailbox = new Mailbox(this.memory, 0);
+  }
+
+  /** Makes whoever has this sockaddr a peer. @returns its number */
+  addPeer(peerName: Uint8Array): number {
+    return this.peers.add(endpointOfName(peerName), 0);
+  }
+
+  /** Takes the gossip out of the mailbox: source and message, in hex. */
+  takeMail(): Mail[] {
+    const { memory, mailbox } = this;
+    const taken: Mail[] = [];
+    for (let mail = mailbox.peek(); mail !== undefined; mail = mailbox.peek()) {
+      const source = memory.words.slice(mail.sourceAt, mail.sourceAt + ENDPOINT_WORDS);
+      const bytes = hex(memory.bytes.slice(mail.at, mail.at + mail.bytes));
+      taken.push({ source: [...source].join(), bytes });
+      mailbox.drop();
+    }
+    return taken;
+  }
+
+  /** Gossip that was rejected, by reason. */
+  rejected(): Partial<Record<GossipRejection, number>> {
+    return this.#named(GOSSIP_REJECTED_AT, GOSSIP_REJECTIONS);
+  }
+
+  /** The last rejection as it is told to the main thread. */
+  lastRejection(): Rejection | undefined {
+    const { words } = this.memory;
+    const at = this.memory.workerWords(0);
+    const reason = GOSSIP_REJECTIONS[words[at + LAST_REJECTION]! - 1];
+    const source = words.slice(at + LAST_REJECTED_SOURCE, at + LAST_REJECTED_SOURCE + ENDPOINT_WORDS);
+    return reason && { reason, source: [...source].join() };
+  }
+
+  relaysDropped(): Partial<Record<DropReason, number>> {
+    return this.#named(RELAY_DROPPED_AT, DROP_REASONS);
   }
 
   step(...messages: ReceivedMessage[]): boolean {
@@ -101,9 +170,31 @@ class Bench {
   }
 
   malformed(): Partial<Record<MalformedReason, number>> {
-    const counts = MALFORMED_REASONS.map((reason) => [reason, this.count(malformedColumn(reason))] as const);
-    return Object.fromEntries(counts.filter(([, count]) => count !== 0));
+    return this.#named(MALFORMED_AT, MALFORMED_REASONS);
   }
+
+  /** Counts by name, without those that stand at 0. */
+  #named<Name extends string>(at: number, names: readonly Name[]): Partial<Record<Name, number>> {
+    const counts = names.map((one, i) => [one, this.count(at + i)] as const);
+    return Object.fromEntries(counts.filter(([, count]) => count !== 0)) as Partial<Record<Name, number>>;
+  }
+}
+
+interface Mail {
+  readonly source: string;
+  readonly bytes: string;
+}
+
+interface Rejection {
+  readonly reason: GossipRejection;
+  readonly source: string;
+}
+
+/** The endpoint of a struct sockaddr_in. */
+function endpointOfName(bytes: Uint8Array): Int32Array {
+  const endpoint = new Int32Array(ENDPOINT_WORDS);
+  endpointFromName(AF_INET, new Int32Array(bytes.slice().buffer), 0, endpoint, 0);
+  return endpoint;
 }
 
 /** struct sockaddr_in of 10.0.0.`host`. */
@@ -119,6 +210,9 @@ const u32 = (value: number): number[] => [
 ];
 const message = (type: number, ids: readonly number[], tail: Uint8Array | number[] = []): Uint8Array =>
   new Uint8Array([type, ...ids.flatMap(u32), ...tail]);
+/** A Sync that says it names `count` nodes. */
+const sync = (beaconId: number, nodeIds: readonly number[], count = nodeIds.length): Uint8Array =>
+  new Uint8Array([SYNC, ...u32(beaconId), ...u32(count).slice(2), ...nodeIds.flatMap(u32)]);
 const gro = (segmentBytes: number): Uint8Array => controlMessage(SOL_UDP, UDP_GRO, int32Bytes(segmentBytes));
 const text = (value: string): Uint8Array => new TextEncoder().encode(value);
 
@@ -126,7 +220,7 @@ describe("RelayLoop on real sockets", () => {
   let socket: UdpSocket;
   let memory: SharedMemory;
   let loop: RelayLoop;
-  const [alice, bob] = [new Peer(), new Peer()];
+  const [alice, bob, carol] = [new Peer(), new Peer(), new Peer()];
   const beacon = new Int32Array(6);
 
   beforeAll(() => {
@@ -146,7 +240,7 @@ describe("RelayLoop on real sockets", () => {
     beacon.set(endpointOf("127.0.0.1", socket.localAddress().port));
   });
   afterAll(() => {
-    for (const open of [socket, alice, bob]) open.close();
+    for (const open of [socket, alice, bob, carol]) open.close();
   });
 
   /** Steps until `column` has reached `count`; the runner's time limit bounds it. */
@@ -181,6 +275,28 @@ describe("RelayLoop on real sockets", () => {
     stepUntil(PUNCHES_SENT, 1);
     expect(alice.receive()?.bytes).toEqual(new Uint8Array([PUNCH_COMMAND, 4, ...own(bob)]));
     expect(bob.receive()?.bytes).toEqual(new Uint8Array([PUNCH_COMMAND, 4, ...own(alice)]));
+  });
+
+  test("forwards to a peer what is for a node of its, unchanged, and takes its gossip", () => {
+    const peers = new PeerTable(memory);
+    const peer = peers.add(carol.endpoint, 0);
+    new RouteTable(memory).claim(11, peer);
+    const packets = 40;
+    const relayTo = (dest: number, i: number) => message(RELAY, [1, dest], new Uint8Array(1000).fill(i));
+    for (let i = 0; i < packets; i++) alice.send(relayTo(11, i), beacon);
+    stepUntil(RELAYED_TO_PEER, packets);
+    for (let i = 0; i < packets; i++) expect(carol.receive()?.bytes).toEqual(relayTo(11, i));
+    const local = memory.counters[RELAYED_LOCAL]!;
+    const unknown = memory.counters[RELAY_NOT_FOUND]!;
+    for (const dest of [11, 1]) carol.send(relayTo(dest, 7), beacon);
+    stepUntil(RELAYED_LOCAL, local + 1);
+    stepUntil(RELAY_NOT_FOUND, unknown + 1);
+    expect(alice.receive()?.bytes).toEqual(message(RELAY_DELIVER, [1], new Uint8Array(1000).fill(7)));
+    carol.send(sync(8, [21, 22]), beacon);
+    stepUntil(GOSSIP_RECEIVED, 1);
+    const mail = new Mailbox(memory, 0).peek()!;
+    expect(hex(memory.bytes.slice(mail.at, mail.at + mail.bytes))).toBe(hex(sync(8, [21, 22])));
+    expect(peers.find(memory.words, mail.sourceAt)).toBe(peer);
   });
 
   test("ends when the main thread says so, after what it received", () => {
@@ -336,16 +452,321 @@ describe("a scripted batch", () => {
   });
 });
 
+describe("peers", () => {
+  const [PEER, OTHER_PEER, NODE] = [name(4, 4000), name(5, 4000), name(1)];
+  /** Its route leads to the peer; nobody here has it. */
+  const REMOTE = 11;
+  const OTHER_REMOTE = 12;
+
+  /** A beacon with two peers, a node of its own, and a route to each of two nodes at the first peer. */
+  function mesh(options: BenchOptions = {}): Bench {
+    const bench = new Bench(options);
+    for (const [number, peerName] of [PEER, OTHER_PEER].entries())
+      expect(bench.addPeer(peerName)).toBe(number);
+    for (const id of [REMOTE, OTHER_REMOTE]) bench.routes.claim(id, 0);
+    bench.step({ bytes: message(DISCOVER, [1]), name: NODE });
+    bench.kernel.sent.length = 0;
+    return bench;
+  }
+
+  const relayTo = (dest: number, serial: number, tail = 20): Uint8Array =>
+    message(RELAY, [serial, dest], new Uint8Array(tail).fill(serial));
+  const sent = (bench: Bench) =>
+    bench.kernel.datagrams.map(({ name: to, bytes }) => ({ to, bytes: hex(bytes) }));
+  const forwarded = (dest: number, serials: readonly number[], to = PEER) =>
+    serials.map((serial) => ({ to: hex(to), bytes: hex(relayTo(dest, serial)) }));
+
+  test.each(["on", "off"])("a relay for a peer's node leaves as it came, offload %s", (offload) => {
+    const bench = mesh({ offload: offload === "on" });
+    bench.step(...[1, 2, 3].map((serial) => ({ bytes: relayTo(REMOTE, serial), name: name(serial) })));
+    expect(sent(bench)).toEqual(forwarded(REMOTE, [1, 2, 3]));
+    expect(bench.kernel.sent).toHaveLength(offload === "on" ? 1 : 3);
+    expect([RELAYED_LOCAL, RELAYED_TO_PEER, RELAY_NOT_FOUND].map((column) => bench.count(column))).toEqual([
+      0, 3, 0,
+    ]);
+  });
+
+  test("relays for several nodes of one peer leave as one message", () => {
+    const bench = mesh();
+    const packets = [REMOTE, OTHER_REMOTE, REMOTE, OTHER_REMOTE].map((dest, i) => relayTo(dest, i));
+    bench.step({ bytes: new Uint8Array(Buffer.concat(packets)), name: NODE, control: gro(29) });
+    expect(bench.kernel.sent).toHaveLength(1);
+    expect(sent(bench)).toEqual(packets.map((bytes) => ({ to: hex(PEER), bytes: hex(bytes) })));
+  });
+
+  test("a node that is here and at a peer is here", () => {
+    const bench = mesh();
+    bench.routes.claim(1, 1);
+    bench.step({ bytes: relayTo(1, 5), name: name(2) });
+    expect(sent(bench)).toEqual([
+      { to: hex(NODE), bytes: hex(message(RELAY_DELIVER, [5], relayTo(1, 5).subarray(9))) },
+    ]);
+    expect([bench.count(RELAYED_LOCAL), bench.count(RELAYED_TO_PEER)]).toEqual([1, 0]);
+  });
+
+  test("a node that comes here in the midst of a burst gets the rest of it here", () => {
+    const bench = mesh();
+    bench.step(
+      { bytes: relayTo(REMOTE, 1), name: name(2) },
+      { bytes: message(DISCOVER, [REMOTE]), name: name(3) },
+      { bytes: relayTo(REMOTE, 2), name: name(2) },
+    );
+    expect(sent(bench).filter(({ to }) => to === hex(PEER))).toEqual(forwarded(REMOTE, [1]));
+    expect([bench.count(RELAYED_LOCAL), bench.count(RELAYED_TO_PEER)]).toEqual([1, 1]);
+  });
+
+  describe("what a peer relays is never forwarded", () => {
+    const all = (dest: number, serials: readonly number[]) =>
+      new Uint8Array(Buffer.concat(serials.map((serial) => relayTo(dest, serial))));
+
+    test.each(["on", "off"])("behind a node's to the same destination, offload %s", (offload) => {
+      const bench = mesh({ offload: offload === "on" });
+      bench.step(
+        { bytes: relayTo(REMOTE, 1), name: NODE },
+        { bytes: relayTo(REMOTE, 2), name: PEER },
+        { bytes: relayTo(REMOTE, 3), name: NODE },
+        { bytes: relayTo(REMOTE, 4), name: OTHER_PEER },
+        { bytes: relayTo(OTHER_REMOTE, 5), name: OTHER_PEER },
+        { bytes: relayTo(REMOTE, 6), name: NODE },
+      );
+      expect(sent(bench)).toEqual(forwarded(REMOTE, [1, 3, 6]));
+      expect([bench.count(RELAYED_TO_PEER), bench.count(RELAY_NOT_FOUND)]).toEqual([3, 3]);
+    });
+
+    test("behind a node's merged burst, and merged itself", () => {
+      const bench = mesh();
+      bench.step(
+        { bytes: all(REMOTE, [1, 2, 3]), name: NODE, control: gro(29) },
+        { bytes: all(REMOTE, [4, 5, 6]), name: PEER, control: gro(29) },
+        { bytes: all(REMOTE, [7, 8]), name: NODE, control: gro(29) },
+        { bytes: all(OTHER_REMOTE, [9, 10]), name: OTHER_PEER, control: gro(29) },
+        { bytes: all(OTHER_REMOTE, [11, 12]), name: NODE, control: gro(29) },
+      );
+      expect(sent(bench)).toEqual([
+        ...forwarded(REMOTE, [1, 2, 3, 7, 8]),
+        ...forwarded(OTHER_REMOTE, [11, 12]),
+      ]);
+      expect([bench.count(RELAYED_TO_PEER), bench.count(RELAY_NOT_FOUND)]).toEqual([7, 5]);
+    });
+
+    test("in a batch that is sent in parts", () => {
+      const nodes = 255;
+      const bench = mesh({ batchMax: 1024, nodesMax: 1000 });
+      const filling = Array.from({ length: nodes }, (_, i) => ({
+        bytes: message(DISCOVER, [1000 + i]),
+        name: name(9, i + 1),
+      }));
+      const both = [NODE, PEER].map((from, i) => ({ bytes: relayTo(REMOTE, i), name: from }));
+      // The node's relay takes the last run of the first part; after the second, it stands behind the peer's.
+      bench.step(...filling, ...both, ...filling, ...filling.slice(0, 1), ...both.toReversed(), ...both);
+      expect(bench.kernel.sendCalls.length).toBeGreaterThan(2);
+      expect(sent(bench).filter(({ to }) => to === hex(PEER))).toEqual(forwarded(REMOTE, [0, 0, 0]));
+      expect([bench.count(RELAYED_TO_PEER), bench.count(RELAY_NOT_FOUND)]).toEqual([3, 3]);
+    });
+
+    test("but delivered to a node of this beacon, before and behind a node's", () => {
+      const bench = mesh();
+      bench.step(...[PEER, NODE, PEER].map((from, serial) => ({ bytes: relayTo(1, serial), name: from })));
+      expect(sent(bench).map(({ bytes }) => bytes)).toEqual(
+        [0, 1, 2].map((serial) => hex(message(RELAY_DELIVER, [serial], relayTo(1, serial).subarray(9)))),
+      );
+      expect(bench.kernel.sent).toHaveLength(1);
+    });
+  });
+
+  test("the message before tells nothing of where this one comes from", () => {
+    const bench = mesh();
+    // One message a batch, so all are number 0; then the same places with other sources.
+    for (const [serial, from] of [PEER, NODE, PEER, NODE].entries())
+      bench.step({ bytes: relayTo(REMOTE, serial), name: from });
+    bench.step(...[NODE, PEER].map((from, i) => ({ bytes: relayTo(REMOTE, 4 + i), name: from })));
+    bench.step(...[PEER, NODE].map((from, i) => ({ bytes: relayTo(REMOTE, 6 + i), name: from })));
+    expect(sent(bench)).toEqual(forwarded(REMOTE, [1, 3, 4, 7]));
+  });
+
+  test("who is no peer any more is a node like others; its number's next owner gets what is for it", () => {
+    const bench = mesh();
+    bench.step({ bytes: relayTo(REMOTE, 1), name: NODE });
+    bench.peers.disown(0);
+    bench.step({ bytes: relayTo(REMOTE, 2), name: PEER });
+    bench.peers.remove(0);
+    bench.step({ bytes: relayTo(REMOTE, 3), name: NODE });
+    expect(bench.relaysDropped()).toEqual({ contended: 1 });
+    expect(bench.addPeer(name(6))).toBe(0);
+    bench.step({ bytes: relayTo(REMOTE, 4), name: NODE });
+    expect(sent(bench)).toEqual([...forwarded(REMOTE, [1, 2]), ...forwarded(REMOTE, [4], name(6))]);
+    expect(bench.count(RELAYED_TO_PEER)).toBe(3);
+  });
+
+  test("a relay that the kernel does not take is a relay dropped", () => {
+    const bench = mesh();
+    bench.kernel.sends.push(() => -EPERM);
+    bench.step({ bytes: relayTo(REMOTE, 1), name: NODE });
+    expect(bench.relaysDropped()).toEqual({ denied: 1 });
+    expect(bench.count(RELAYED_TO_PEER)).toBe(0);
+  });
+
+  test("a peer on an IPv6 socket is known whatever interface its packets come in by", () => {
+    const bench = new Bench({ family: AF_INET6, offload: false });
+    const address = new Uint8Array([0xfe, 0x80, ...Array<number>(13).fill(0), 9]);
+    const from = (scope: number, portNumber = 4000): Uint8Array =>
+      new Uint8Array(nameFromBytes(AF_INET6, address, portNumber, scope).buffer).slice(0, 28);
+    bench.peers.add(endpointFromBytes(address, 4000, 2), 0);
+    bench.routes.claim(REMOTE, 0);
+    for (const [serial, of] of [from(2), from(3), from(2, 4001)].entries())
+      bench.step({ bytes: relayTo(REMOTE, serial), name: of });
+    expect(sent(bench)).toEqual(forwarded(REMOTE, [2], from(2)));
+    bench.step({ bytes: sync(8, []), name: from(3) });
+    expect(bench.count(GOSSIP_RECEIVED)).toBe(1);
+  });
+
+  describe("gossip", () => {
+    const OWN = 7;
+    const FROM_PEER = [...endpointOfName(PEER)].join();
+
+    test.each<[string, Uint8Array]>([
+      ["of no nodes", sync(8, [])],
+      ["of some", sync(8, [1, 2, 0xffff_ffff, 0, 2])],
+      ["of a beacon without an id", sync(0, [1])],
+      ["of the highest ids", sync(0xffff_ffff, [0xffff_ffff])],
+      [
+        "of as many as a datagram takes",
+        sync(
+          8,
+          Array.from({ length: 16_375 }, (_, i) => i),
+        ),
+      ],
+    ])("from a peer: %s", (_, bytes) => {
+      const bench = mesh({ beaconId: OWN });
+      bench.step({ bytes, name: PEER });
+      expect(bench.takeMail()).toEqual([{ source: FROM_PEER, bytes: hex(bytes) }]);
+      expect(bench.count(GOSSIP_RECEIVED)).toBe(1);
+      expect(bench.count(RECEIVED_AT + SYNC)).toBe(1);
+      expect(bench.rejected()).toEqual({});
+      expect(bench.lastRejection()).toBeUndefined();
+      expect(bench.kernel.sent).toEqual([]);
+    });
+
+    test("bytes behind the last node are left out", () => {
+      const bench = mesh();
+      bench.step({ bytes: new Uint8Array([...sync(8, [1, 2]), 9, 9, 9, 9, 9]), name: PEER });
+      bench.step({ bytes: sync(8, [3, 4, 5], 1), name: PEER });
+      expect(bench.takeMail().map(({ bytes }) => bytes)).toEqual([sync(8, [1, 2]), sync(8, [3])].map(hex));
+    });
+
+    test.each<[GossipRejection, string, Uint8Array, Uint8Array]>([
+      ["short", "a type alone", new Uint8Array([SYNC]), PEER],
+      ["short", "six bytes", sync(8, []).subarray(0, 6), PEER],
+      ["short", "six bytes of a stranger", sync(8, []).subarray(0, 6), NODE],
+      ["unknown_peer", "a stranger's", sync(8, [1]), NODE],
+      ["unknown_peer", "a peer's address, another port", sync(8, [1]), name(4, 4001)],
+      ["unknown_peer", "a peer's port, another address", sync(8, [1]), name(6, 4000)],
+      ["unknown_peer", "a stranger's of a wrong count", sync(8, [1], 2), NODE],
+      ["count", "no node of one", sync(8, [], 1), PEER],
+      ["count", "one node of two", sync(8, [1], 2), PEER],
+      ["count", "half a node", sync(8, [1]).subarray(0, 9), PEER],
+      ["count", "as many as can be said", sync(8, [1, 2, 3], 0xffff), PEER],
+      ["count", "of the own id, and a wrong count", sync(OWN, [1], 2), PEER],
+      ["own_id", "of the own id", sync(OWN, [1]), PEER],
+      ["own_id", "of the own id, without nodes", sync(OWN, []), PEER],
+    ])("is rejected as %s: %s", (reason, _, bytes, from) => {
+      const bench = mesh({ beaconId: OWN });
+      bench.step({ bytes, name: from });
+      expect(bench.rejected()).toEqual({ [reason]: 1 });
+      expect(bench.lastRejection()).toEqual({ reason, source: [...endpointOfName(from)].join() });
+      expect(bench.count(RECEIVED_AT + SYNC)).toBe(1);
+      expect(bench.count(GOSSIP_RECEIVED)).toBe(0);
+      expect(bench.takeMail()).toEqual([]);
+      expect(bench.malformed()).toEqual({});
+      expect(bench.kernel.sent).toEqual([]);
+    });
+
+    test("of a beacon without an id is no news of its own to one that has none either", () => {
+      const bench = mesh({ beaconId: 0 });
+      bench.step({ bytes: sync(0, [1]), name: PEER });
+      expect(bench.count(GOSSIP_RECEIVED)).toBe(1);
+    });
+
+    test("own ids count in all their bits", () => {
+      const bench = mesh({ beaconId: 0xffff_fff0 });
+      bench.step(
+        ...[0xffff_fff0, 0xffff_fff1, 0x7fff_fff0].map((id) => ({ bytes: sync(id, []), name: PEER })),
+      );
+      expect([bench.count(GOSSIP_RECEIVED), bench.rejected()]).toEqual([2, { own_id: 1 }]);
+    });
+
+    test("what finds the mailbox full is rejected, what is in it stays, and there is room again once it is taken", () => {
+      const bench = mesh({ batchMax: 64 });
+      const messages = Array.from({ length: 20 }, (_, i) => sync(100 + i, Array<number>(16_375).fill(i)));
+      expect(messages[0]!.length).toBe(UDP_PAYLOAD_MAX);
+      bench.step(...messages.map((bytes) => ({ bytes, name: PEER })));
+      const accepted = bench.count(GOSSIP_RECEIVED);
+      expect(accepted).toBeGreaterThanOrEqual(15);
+      expect(bench.rejected()).toEqual({ mailbox_full: 20 - accepted });
+      expect(bench.lastRejection()?.reason).toBe("mailbox_full");
+      expect(bench.takeMail()).toEqual(
+        messages.slice(0, accepted).map((bytes) => ({ source: FROM_PEER, bytes: hex(bytes) })),
+      );
+      bench.step({ bytes: messages[0]!, name: PEER });
+      expect(bench.takeMail()).toEqual([{ source: FROM_PEER, bytes: hex(messages[0]!) }]);
+    });
+
+    test("in segments of a merged message is taken one by one", () => {
+      const bench = mesh({ beaconId: OWN });
+      const segments = [sync(8, [1, 2]), relayTo(REMOTE, 1, 6), sync(OWN, [3, 4]), sync(9, [5, 6])];
+      const last = sync(10, []);
+      bench.step({ bytes: new Uint8Array(Buffer.concat([...segments, last])), name: PEER, control: gro(15) });
+      expect(bench.takeMail().map(({ bytes }) => bytes)).toEqual([segments[0]!, segments[3]!, last].map(hex));
+      expect(bench.rejected()).toEqual({ own_id: 1 });
+      expect(bench.count(RELAY_NOT_FOUND)).toBe(1);
+    });
+  });
+});
+
 describe("any traffic at all", () => {
-  const anyName = fc
-    .tuple(fc.integer({ min: 1, max: 5 }), fc.constantFrom(0, 4000, 5000))
-    .map((from) => name(...from));
-  const ids = fc.constantFrom(0, 1, 2, 3, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff);
-  const valid = fc
-    .tuple(fc.constantFrom(DISCOVER, DISCOVER_EX, PUNCH_REQUEST, RELAY, RELAY, RELAY), ids, ids, fc.nat(30))
+  const PEERS = [name(4, 4000), name(5, 4000)] as const;
+  const anyName = fc.oneof(
+    fc
+      .tuple(fc.integer({ min: 1, max: 5 }), fc.constantFrom(0, 4000, 5000))
+      .map(([host, port]) => name(host, port)),
+    fc.constantFrom(...PEERS),
+  );
+  const localIds = fc.constantFrom(0, 1, 2, 3, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff);
+  const remoteIds = fc.constantFrom(2, 11, 12, 0x8000_0001, 0xffff_fffe);
+  const ids = fc.oneof(localIds, remoteIds);
+  const nodeMessage = fc
+    .tuple(
+      fc.constantFrom(DISCOVER, DISCOVER_EX, PUNCH_REQUEST, RELAY, RELAY, RELAY),
+      ids,
+      fc.oneof(ids, remoteIds),
+      fc.nat(30),
+    )
     .map(([type, a, b, tail]) =>
       message(type, type === DISCOVER || type === DISCOVER_EX ? [a] : [a, b], new Uint8Array(tail)),
     );
+  /** A beacon id that may be the own one, perhaps more nodes than there are, or fewer, perhaps cut. */
+  const gossip = fc
+    .record({
+      beaconId: fc.constantFrom(0, 7, 8, 0xffff_ffff),
+      nodeIds: fc.array(ids, { maxLength: 6 }),
+      more: fc.constantFrom(0, 0, 0, 0, 1, -1, -5, 0xff00),
+      trailing: fc.constantFrom(0, 0, 0, 1, 3, 4, 9),
+      length: fc.oneof(fc.constant(1000), fc.constant(1000), fc.nat(40)),
+    })
+    .map(({ beaconId, nodeIds, more, trailing, length }) => {
+      const whole = sync(beaconId, nodeIds, Math.max(0, nodeIds.length + more));
+      return new Uint8Array([...whole, ...new Uint8Array(trailing).fill(0xee)].slice(0, Math.max(length, 1)));
+    });
+  const valid = fc.oneof({ weight: 4, arbitrary: nodeMessage }, { weight: 1, arbitrary: gossip });
+  /** Routes as the main thread changes them, to the number of a peer or -1 to none. */
+  const routeChanges = fc.array(fc.tuple(remoteIds, fc.constantFrom(0, 1, 1, -1)), { maxLength: 4 });
+
+  function applyRoutes(bench: Bench, changes: readonly (readonly [number, number])[]): void {
+    for (const [id, peer] of changes) {
+      if (peer >= 0) bench.routes.claim(id, peer);
+      else for (const [of] of PEERS.entries()) bench.routes.withdraw(id, of);
+    }
+  }
   const random = fc.uint8Array({ maxLength: 100 });
   const lowType = fc.tuple(fc.nat(0x0f), random).map(([type, tail]) => new Uint8Array([type, ...tail]));
   const messages = fc.record({
@@ -370,50 +791,77 @@ describe("any traffic at all", () => {
 
   test("never throws, and counts every datagram exactly once", () => {
     fc.assert(
-      fc.property(batches, fc.boolean(), fc.constantFrom(2, 100), (list, offload, nodesMax) => {
-        const bench = new Bench({ offload, nodesMax });
-        let datagrams = 0;
-        for (const batch of list) {
-          bench.step(...batch);
-          for (const { bytes, control, flags } of batch) {
-            const segmentBytes = offload ? segmentBytesOf(control) : 0;
-            const whole = flags === MSG_TRUNC || !isMerged(bytes.length, segmentBytes);
-            datagrams += whole ? 1 : Math.ceil(bytes.length / segmentBytes);
+      fc.property(
+        batches,
+        routeChanges,
+        fc.boolean(),
+        fc.constantFrom(2, 100),
+        (list, changes, offload, nodesMax) => {
+          const bench = new Bench({ offload, nodesMax, beaconId: 7 });
+          for (const peer of PEERS) bench.addPeer(peer);
+          applyRoutes(bench, changes);
+          let datagrams = 0;
+          for (const batch of list) {
+            bench.step(...batch);
+            for (const { bytes, control, flags } of batch) {
+              const segmentBytes = offload ? segmentBytesOf(control) : 0;
+              const whole = flags === MSG_TRUNC || !isMerged(bytes.length, segmentBytes);
+              datagrams += whole ? 1 : Math.ceil(bytes.length / segmentBytes);
+            }
           }
-        }
-        const received = bench.sum(RECEIVED_AT, MESSAGE_NAMES.length);
-        const { empty = 0, truncated = 0 } = bench.malformed();
-        expect(received + empty + truncated).toBe(datagrams);
-        // And by what became of it.
-        expect(
-          bench.sum(MALFORMED_AT, MALFORMED_REASONS.length) +
-            bench.count(RELAYED_LOCAL) +
-            bench.count(RELAY_NOT_FOUND) +
-            bench.sum(RELAY_DROPPED_AT, DROP_REASONS.length) +
-            bench.count(DISCOVERS) +
-            bench.count(PUNCHES_SENT) +
-            bench.count(PUNCHES_TARGET_UNKNOWN),
-        ).toBe(datagrams);
-      }),
+          const received = bench.sum(RECEIVED_AT, MESSAGE_NAMES.length);
+          const { empty = 0, truncated = 0 } = bench.malformed();
+          expect(received + empty + truncated).toBe(datagrams);
+          // And by what became of it.
+          expect(
+            bench.sum(MALFORMED_AT, MALFORMED_REASONS.length) +
+              bench.count(RELAYED_LOCAL) +
+              bench.count(RELAYED_TO_PEER) +
+              bench.count(RELAY_NOT_FOUND) +
+              bench.sum(RELAY_DROPPED_AT, DROP_REASONS.length) +
+              bench.count(GOSSIP_RECEIVED) +
+              bench.sum(GOSSIP_REJECTED_AT, GOSSIP_REJECTIONS.length) +
+              bench.count(DISCOVERS) +
+              bench.count(PUNCHES_SENT) +
+              bench.count(PUNCHES_TARGET_UNKNOWN),
+          ).toBe(datagrams);
+          expect(bench.takeMail()).toHaveLength(bench.count(GOSSIP_RECEIVED));
+        },
+      ),
       { numRuns: 300 },
     );
   });
 
-  /** One datagram that leaves: to whom, what, and for relays the node it is for. */
+  /** One datagram that leaves: to whom, what, and for relays the node it is for, or the peer that it is forwarded to. */
   interface Expected {
     readonly name: string;
     readonly bytes: string;
     readonly lane: string;
   }
 
-  /** The protocol over a map of nodes, one datagram after the other. */
+  /** The protocol over maps of nodes and routes, one datagram after the other. */
   class Model {
     readonly nodes = new Map<number, { name: Uint8Array; wantsDest: boolean }>();
+    readonly peers: readonly string[] = PEERS.map(hex);
+    /** Node → number of the peer that has it. */
+    readonly routes = new Map<number, number>();
     readonly out: Expected[] = [];
+    readonly mail: Mail[] = [];
+    readonly rejected: Partial<Record<GossipRejection, number>> = {};
+    lastRejection: Rejection | undefined;
+    readonly relays = { local: 0, peer: 0, notFound: 0 };
     lastUnknown = 0;
     refused = 0;
 
-    constructor(private readonly nodesMax: number) {}
+    constructor(
+      private readonly nodesMax: number,
+      private readonly beaconId: number,
+    ) {}
+
+    route(id: number, peer: number): void {
+      if (peer >= 0) this.routes.set(id, peer);
+      else this.routes.delete(id);
+    }
 
     #send(to: Uint8Array, bytes: Uint8Array, lane: string): void {
       this.out.push({ name: hex(to), bytes: hex(bytes), lane });
@@ -452,15 +900,37 @@ describe("any traffic at all", () => {
         }
         this.#send(from, this.#address(PUNCH_COMMAND, node.name), "reply");
         this.#send(node.name, this.#address(PUNCH_COMMAND, from), "reply");
+      } else if (type === SYNC) {
+        const source = [...endpointOfName(from)].join();
+        const reason = this.#rejection(bytes, view, from);
+        if (reason === undefined) {
+          this.mail.push({ source, bytes: hex(bytes.slice(0, 7 + 4 * view.getUint16(5))) });
+        } else {
+          this.rejected[reason] = (this.rejected[reason] ?? 0) + 1;
+          this.lastRejection = { reason, source };
+        }
       } else if (type === RELAY && bytes.length >= 9) {
         const dest = view.getUint32(5);
         const node = this.nodes.get(dest);
-        if (node === undefined) return;
+        if (node === undefined) {
+          const peer = this.peers.includes(hex(from)) ? undefined : this.routes.get(dest);
+          this.relays[peer === undefined ? "notFound" : "peer"]++;
+          if (peer !== undefined) this.#send(PEERS[peer]!, bytes, `relay to peer ${peer}`);
+          return;
+        }
+        this.relays.local++;
         const sent = node.wantsDest
           ? new Uint8Array([RELAY_DELIVER_DEST, ...bytes.subarray(1)])
           : new Uint8Array([RELAY_DELIVER, ...bytes.subarray(1, 5), ...bytes.subarray(9)]);
         this.#send(node.name, sent, `relay to ${dest}`);
       }
+    }
+
+    #rejection(bytes: Uint8Array, view: DataView, from: Uint8Array): GossipRejection | undefined {
+      if (bytes.length < 7) return "short";
+      if (!this.peers.includes(hex(from))) return "unknown_peer";
+      if (bytes.length < 7 + 4 * view.getUint16(5)) return "count";
+      return this.beaconId !== 0 && view.getUint32(1) === this.beaconId ? "own_id" : undefined;
     }
   }
 
@@ -474,14 +944,20 @@ describe("any traffic at all", () => {
 
   test("does what the protocol says, in order for each destination, with offload and without", () => {
     const plain = fc.record({ bytes: fc.oneof(valid, valid, valid, lowType), name: anyName });
-    const merged = fc
-      .record({
-        tails: fc.array(ids, { minLength: 2, maxLength: 6 }),
-        tail: fc.nat(20),
-        last: fc.nat(20),
-        name: anyName,
-      })
-      .map(({ tails, tail, last, name: from }) => ({ tails, tail, last, name: from }));
+    /** Relays, and in between a gossip of the same size; the last may be shorter. */
+    const merged = fc.record({
+      contents: fc.array(
+        fc.oneof(
+          { weight: 3, arbitrary: ids },
+          { weight: 3, arbitrary: remoteIds },
+          { weight: 1, arbitrary: gossip },
+        ),
+        { minLength: 2, maxLength: 6 },
+      ),
+      tail: fc.nat(20),
+      last: fc.nat(20),
+      name: anyName,
+    });
     const item = fc.oneof({ weight: 3, arbitrary: plain }, { weight: 1, arbitrary: merged });
     const known = [1, 2, 3].map((id) => ({
       bytes: message(id === 3 ? DISCOVER_EX : DISCOVER, [id]),
@@ -489,14 +965,18 @@ describe("any traffic at all", () => {
     }));
     fc.assert(
       fc.property(
-        fc.array(fc.array(item, { maxLength: 8 }), { minLength: 1, maxLength: 6 }),
+        fc.array(fc.tuple(routeChanges, fc.array(item, { maxLength: 8 })), { minLength: 1, maxLength: 6 }),
         fc.boolean(),
         fc.constantFrom(3, 100),
-        (rounds, offload, nodesMax) => {
-          const bench = new Bench({ offload, nodesMax });
-          const model = new Model(nodesMax);
+        fc.constantFrom(0, 7),
+        (rounds, offload, nodesMax, beaconId) => {
+          const bench = new Bench({ offload, nodesMax, beaconId });
+          const model = new Model(nodesMax, beaconId);
+          for (const peer of PEERS) bench.addPeer(peer);
           let serial = 1;
-          for (const round of [known, ...rounds]) {
+          for (const [changes, round] of [[[], known] as const, ...rounds]) {
+            applyRoutes(bench, changes);
+            for (const change of changes) model.route(...change);
             const batch: ReceivedMessage[] = [];
             for (const entry of round) {
               if ("bytes" in entry) {
@@ -505,10 +985,12 @@ describe("any traffic at all", () => {
                 batch.push({ bytes, name: entry.name });
                 continue;
               }
-              const { tails, tail, last } = entry;
-              const packets = tails.map((dest, i) => {
-                const size = i === tails.length - 1 ? Math.min(tail, last) : tail;
-                return message(RELAY, [serial++, dest], new Uint8Array(size).fill(serial));
+              const { contents, tail, last } = entry;
+              const packets = contents.map((content, i) => {
+                const size = 9 + (i === contents.length - 1 ? Math.min(tail, last) : tail);
+                if (typeof content !== "number")
+                  return new Uint8Array([...content, ...Array<number>(size).fill(0xdd)].slice(0, size));
+                return message(RELAY, [serial++, content], new Uint8Array(size - 9).fill(serial));
               });
               for (const packet of packets) model.datagram(packet, entry.name);
               if (offload) {
@@ -541,6 +1023,15 @@ describe("any traffic at all", () => {
           expect(bench.sum(REFUSED_AT, 1)).toBe(model.refused);
           const unknown = bench.memory.words[bench.memory.workerWords(0) + LAST_UNKNOWN_TARGET]! >>> 0;
           expect(unknown).toBe(model.lastUnknown);
+          expect({
+            local: bench.count(RELAYED_LOCAL),
+            peer: bench.count(RELAYED_TO_PEER),
+            notFound: bench.count(RELAY_NOT_FOUND),
+          }).toEqual(model.relays);
+          expect(bench.takeMail()).toEqual(model.mail);
+          expect(bench.count(GOSSIP_RECEIVED)).toBe(model.mail.length);
+          expect(bench.rejected()).toEqual(model.rejected);
+          expect(bench.lastRejection()).toEqual(model.lastRejection);
         },
       ),
       { numRuns: 300 },

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { SEGMENTS_MAX, UDP_PAYLOAD_MAX } from "../../ffi/abi.ts";
-import { NO_SLOT, TO_NODE, REPLY, RUNS_MAX, Runs } from "../../src/data/runs.ts";
+import { NO_SLOT, REPLY, RUNS_MAX, Runs, TO_NODE } from "../../src/data/runs.ts";
 
 const CAPACITY = 64;
 

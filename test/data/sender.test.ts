@@ -17,19 +17,21 @@ import {
   EPERM,
 } from "../../ffi/errno.ts";
 import { allocatePacketMemory, SendBatch } from "../../ffi/mmsg.ts";
-import { NO_SLOT, TO_NODE, REPLY, Runs } from "../../src/data/runs.ts";
+import { NO_SLOT, REPLY, Runs, TO_NODE, TO_PEER } from "../../src/data/runs.ts";
 import { dropOffsetOfErrno, Sender } from "../../src/data/sender.ts";
 import {
   DROP_REASONS,
   type DropReason,
   RELAY_DROPPED_AT,
   RELAYED_LOCAL,
+  RELAYED_TO_PEER,
   REPLY_DROPPED_AT,
   SEGMENTS_SENT,
   SENT_BYTES,
 } from "../../src/shared/counters.ts";
 import { OFFLOAD_ERRNO, SharedMemory, workerLock } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
+import { PeerTable } from "../../src/shared/peers.ts";
 import { endpointFromBytes } from "../support/arbitraries.ts";
 import { cut, hex, ScriptedKernel, type SendStep } from "../support/kernel.ts";
 
@@ -54,11 +56,15 @@ const refuse =
     return at === 0 ? -errno : at < 0 ? messages.length : at;
   };
 
-/** A sender on a scripted kernel. Destinations are nodes 0, 1, 2…; each packet starts with its serial number. */
+/**
+ * A sender on a scripted kernel. Destinations are nodes 0, 1, 2…, and a peer beacon at the same endpoint as each; each packet starts
+ * with its serial number.
+ */
 class Bench {
   readonly kernel = new ScriptedKernel(EAGAIN);
   readonly memory: SharedMemory;
   readonly nodes: NodeTable;
+  readonly peers: PeerTable;
   readonly runs = new Runs(CAPACITY);
   readonly sender: Sender;
   /** Of every packet put in: its destination and size. */
@@ -69,7 +75,11 @@ class Bench {
   constructor(offload = true, memory = new SharedMemory({ workers: 2, nodesMax: 100, routesMax: 100 })) {
     this.memory = memory;
     this.nodes = new NodeTable(memory, workerLock(WORKER));
-    for (let node = 0; node < 8; node++) this.nodes.record(node + 1, this.endpoint(node), 0, 0, 1);
+    this.peers = new PeerTable(memory);
+    for (let node = 0; node < 8; node++) {
+      this.nodes.record(node + 1, this.endpoint(node), 0, 0, 1);
+      this.peers.add(this.endpoint(node), 0);
+    }
     const packets = allocatePacketMemory(4, 0);
     this.#bytes = new DataView(packets.buffer);
     this.#room = Math.floor(packets.buffer.byteLength / PACKET_ROOM);
@@ -82,8 +92,9 @@ class Bench {
     return endpointFromBytes(new Uint8Array([10, 0, 0, node]), 9000 + node);
   }
 
-  slot(node: number): number {
-    return this.nodes.find(node + 1);
+  slot(node: number, kind = TO_NODE): number {
+    if (kind === REPLY) return NO_SLOT;
+    return kind === TO_PEER ? this.peers.slot(node) : this.nodes.find(node + 1);
   }
 
   /** Puts a packet into a run, as the packet handler does. */
@@ -93,15 +104,15 @@ class Bench {
     this.packets.push({ node, kind, bytes });
     const at = (serial % this.#room) * PACKET_ROOM;
     this.#bytes.setUint32(at, serial);
-    const slot = kind === TO_NODE ? this.slot(node) : NO_SLOT;
-    const newest = sender.merging && kind === TO_NODE ? runs.newest(slot, 1) : -1;
+    const slot = this.slot(node, kind);
+    const newest = sender.merging && slot !== NO_SLOT ? runs.newest(slot, 1) : -1;
     const place = newest < 0 ? -1 : runs.join(newest, bytes);
     if (place >= 0) {
       sender.batch.setPiece(newest, place, at, bytes);
       return;
     }
     if (runs.count === runs.capacity) sender.flush();
-    const limit = kind === TO_NODE ? sender.mergeBytesMax(slot) : 0;
+    const limit = slot !== NO_SLOT ? sender.mergeBytesMax(slot) : 0;
     const run = runs.start(kind, slot, 1, 0, bytes, limit);
     sender.batch.setDestination(run, this.endpoint(node), 0);
     sender.batch.setPiece(run, 0, at, bytes);
@@ -130,7 +141,7 @@ class Bench {
     const { left, packets, kernel } = this;
     expect(new Set(left).size).toBe(left.length);
     for (let node = 0; node < 8; node++) {
-      for (const kind of [TO_NODE, REPLY]) {
+      for (const kind of [TO_NODE, TO_PEER, REPLY]) {
         const mine = left.filter(
           (serial) => packets[serial]!.node === node && packets[serial]!.kind === kind,
         );
@@ -144,10 +155,12 @@ class Bench {
       const port = (9000 + node).toString(16).padStart(4, "0");
       expect(name.slice(4, 16)).toBe(`${port}${hex(new Uint8Array([10, 0, 0, node]))}`);
     }
-    const relays = packets.filter(({ kind }) => kind === TO_NODE).length;
-    const relaysLeft = left.filter((serial) => packets[serial]!.kind === TO_NODE).length;
+    const relays = packets.filter(({ kind }) => kind !== REPLY).length;
+    const leftOf = (kind: number) => left.filter((serial) => packets[serial]!.kind === kind).length;
+    const relaysLeft = leftOf(TO_NODE) + leftOf(TO_PEER);
     const sum = (at: number): number => DROP_REASONS.reduce((total, _, i) => total + this.count(at + i), 0);
-    expect(this.count(RELAYED_LOCAL)).toBe(relaysLeft);
+    expect(this.count(RELAYED_LOCAL)).toBe(leftOf(TO_NODE));
+    expect(this.count(RELAYED_TO_PEER)).toBe(leftOf(TO_PEER));
     expect(sum(RELAY_DROPPED_AT)).toBe(relays - relaysLeft);
     expect(sum(REPLY_DROPPED_AT)).toBe(packets.length - relays - (left.length - relaysLeft));
     expect(this.count(SENT_BYTES)).toBe(left.reduce((bytes, serial) => bytes + packets[serial]!.bytes, 0));
@@ -354,6 +367,38 @@ describe("Sender", () => {
     bench.check();
   });
 
+  test("relays to peers are counted by themselves, their drops as any relay's", () => {
+    const bench = new Bench();
+    bench.put(0, 100, TO_PEER);
+    bench.put(0, 100);
+    bench.put(0, 100, TO_PEER);
+    bench.put(1, 100, TO_PEER);
+    bench.put(2, 100, TO_PEER);
+    bench.put(2, 100, TO_PEER);
+    bench.script(take(2), fail(EPERM), fail(ENETUNREACH), all);
+    bench.sender.flush();
+    expect(bench.left).toEqual([0, 2, 1]);
+    expect([bench.count(RELAYED_TO_PEER), bench.count(RELAYED_LOCAL)]).toEqual([2, 1]);
+    expect(bench.dropped(RELAY_DROPPED_AT)).toEqual({ denied: 1, unreachable: 2 });
+    expect(bench.dropped(REPLY_DROPPED_AT)).toEqual({});
+    bench.check();
+  });
+
+  test("a merge to a peer that is refused goes one by one, and is remembered by the peer's slot alone", () => {
+    const bench = new Bench();
+    for (let i = 0; i < 3; i++) bench.put(0, 100, TO_PEER);
+    bench.script(fail(EMSGSIZE), all, fail(EPERM), all);
+    bench.sender.flush();
+    expect(bench.left).toEqual([0, 2]);
+    expect(bench.count(RELAYED_TO_PEER)).toBe(2);
+    expect(bench.dropped(RELAY_DROPPED_AT)).toEqual({ denied: 1 });
+    expect(bench.sender.mergeBytesMax(bench.slot(0, TO_PEER))).toBe(99);
+    expect(bench.sender.mergeBytesMax(bench.slot(0))).toBe(UDP_PAYLOAD_MAX);
+    bench.peers.refresh(0);
+    expect(bench.sender.mergeBytesMax(bench.slot(0, TO_PEER))).toBe(UDP_PAYLOAD_MAX);
+    bench.check();
+  });
+
   test("whatever the kernel answers: nothing twice, order kept, everything counted", () => {
     const errnos = [EINTR, EAGAIN, EPERM, EIO, EMSGSIZE, EINVAL, ENOBUFS, ENETUNREACH, ECONNREFUSED];
     const step = fc.oneof(
@@ -364,7 +409,7 @@ describe("Sender", () => {
     const packet = fc.record({
       node: fc.nat(7),
       bytes: fc.constantFrom(50, 100, 100, 100, 1200),
-      kind: fc.constantFrom(TO_NODE, TO_NODE, TO_NODE, REPLY),
+      kind: fc.constantFrom(TO_NODE, TO_NODE, TO_PEER, TO_PEER, REPLY),
     });
     const flushes = fc.array(
       fc.tuple(fc.array(packet, { maxLength: 40 }), fc.array(step, { maxLength: 20 })),
@@ -390,7 +435,8 @@ describe("Sender", () => {
   test("wants a message for each run", () => {
     const { sender, nodes, memory } = new Bench();
     expect(
-      () => new Sender(sender.batch, new Runs(CAPACITY + 1), nodes.slots, memory.counters, 0, memory.words, true),
+      () =>
+        new Sender(sender.batch, new Runs(CAPACITY + 1), nodes.slots, memory.counters, 0, memory.words, true),
     ).toThrow("capacities");
   });
 });

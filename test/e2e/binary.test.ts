@@ -1,12 +1,15 @@
 /** The single-file binary: alone in a folder, without an environment, from anywhere. */
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Stats } from "../../src/beacon.ts";
 import { Clients } from "./support/client.ts";
-import { Programs, ROOT } from "./support/program.ts";
+import { freePort } from "./support/mesh.ts";
+import { Notified } from "./support/notified.ts";
+import { installed, Programs, ROOT } from "./support/program.ts";
 import { Random } from "./support/random.ts";
+import { decodeState } from "./support/state.ts";
 import { TEST_TIMEOUT_MS } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
@@ -63,6 +66,47 @@ describe("the binary", () => {
     expect(program.stderr).toBe("");
     expect(program.log().filter(({ level }) => level !== "info" && level !== "warn")).toEqual([]);
   });
+
+  const python = installed("python3");
+  test.skipIf(!python)(
+    `keeps its nodes, reads its configuration again, and tells a service manager${python ? "" : " (needs python3)"}`,
+    async () => {
+      const [config, state] = [join(folder, "config.json"), join(folder, "nodes")];
+      const manager = await Notified.bind(programs, join(folder, "notify"));
+      const env = { NOTIFY_SOCKET: manager.path, WATCHDOG_USEC: "200000" };
+      port = freePort();
+      const start = () =>
+        programs.spawn([join(folder, "beacon"), `--addr=127.0.0.1:${port}`, `--config=${config}`], {
+          env,
+          cwd: "/",
+        });
+      const base = { http: "off", "log-format": "json", workers: 2, "max-nodes": 1000, "state-file": state };
+      writeFileSync(config, JSON.stringify(base));
+
+      const first = start();
+      expect(await manager.text(/READY/)).toBe("READY=1 STATUS=serving");
+      const [a, b] = [await clients.open(), await clients.open()];
+      await a.discover(1);
+      await b.discoverEx(2);
+      await manager.text(/WATCHDOG/);
+      writeFileSync(config, JSON.stringify({ ...base, drain: "100ms" }));
+      first.signal("SIGHUP");
+      expect(await first.logged(/reloaded/)).toMatchObject({ level: "info", changed: ["--drain"] });
+      await manager.text(/RELOADING=1/);
+      first.signal("SIGTERM");
+      expect(await manager.text(/STOPPING/)).toBe("STOPPING=1 EXTEND_TIMEOUT_USEC=30100000 STATUS=draining");
+      expect(await first.exited()).toBe(0);
+      expect(decodeState(readFileSync(state)).nodes).toHaveLength(2);
+
+      const second = start();
+      await second.listening();
+      await a.relay(1, 2, new Uint8Array([42]));
+      expect(await b.message()).toMatchObject({ type: "deliverDest", senderId: 1, destId: 2 });
+      await b.relay(2, 1, new Uint8Array([43]));
+      expect(await a.message()).toMatchObject({ type: "deliver", senderId: 2 });
+      expect(first.stderr + second.stderr).toBe("");
+    },
+  );
 
   test("logs for people, too", async () => {
     const program = spawn("--workers=1", "--addr=127.0.0.1:0", "--http=off", "--max-nodes=1000");

@@ -1,12 +1,17 @@
 /** What an operator sees over HTTP. */
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Beacon, type Stats, version } from "../../src/beacon.ts";
+import { ScriptedRegistry } from "../support/scripted-registry.ts";
 import { BurstSocket } from "./support/bursts.ts";
-import { Clients } from "./support/client.ts";
+import { Client, Clients } from "./support/client.ts";
+import { nameOf } from "./support/mesh.ts";
 import { installed } from "./support/program.ts";
 import { sum } from "./support/totals.ts";
-import { TEST_TIMEOUT_MS, untilEqual } from "./support/wait.ts";
-import { deliver, discover, relay } from "./support/wire.ts";
+import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { deliver, discover, relay, sync } from "./support/wire.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -25,7 +30,24 @@ const METRICS: Record<string, { type: string; label?: string }> = {
   beacon_offload_segments_total: { type: "counter", label: "direction" },
   beacon_socket_receive_drops_total: { type: "counter" },
   beacon_worker_restarts_total: { type: "counter" },
+  beacon_gossip_received_total: { type: "counter" },
+  beacon_gossip_rejected_total: { type: "counter", label: "reason" },
+  beacon_gossip_sent_total: { type: "counter" },
+  beacon_gossip_send_errors_total: { type: "counter" },
+  beacon_gossip_truncated_total: { type: "counter" },
+  beacon_peers: { type: "gauge" },
+  beacon_peer_routes_limit: { type: "gauge" },
+  beacon_peer_routes_refused_total: { type: "counter" },
+  beacon_registry_rounds_total: { type: "counter", label: "outcome" },
+  beacon_registry_last_success_timestamp_seconds: { type: "gauge" },
+  beacon_state_saved_timestamp_seconds: { type: "gauge" },
   beacon_build_info: { type: "gauge", label: "version" },
+};
+
+/** And those that are there only where there are peers. */
+const PEER_METRICS: typeof METRICS = {
+  beacon_peer_routes: { type: "gauge", label: "peer" },
+  beacon_peer_gossip_age_seconds: { type: "gauge", label: "peer" },
 };
 
 interface Sample {
@@ -48,6 +70,27 @@ function parse(text: string): { types: Record<string, string>; samples: Sample[]
     samples.push({ name: match[1]!, labels: Object.fromEntries(labels), value: Number(match[3]) });
   }
   return { types, samples };
+}
+
+/** Each metric is there, of its type, and no sample lacks its label. */
+function expectMetrics(metrics: typeof METRICS, { types, samples }: ReturnType<typeof parse>): void {
+  for (const [name, { type, label }] of Object.entries(metrics)) {
+    expect([name, types[name]]).toEqual([name, type]);
+    const own = samples.filter((sample) => sample.name === name);
+    expect([name, own.length > 0]).toEqual([name, true]);
+    if (label !== undefined) {
+      expect([name, own.filter((sample) => !sample.labels[label]).length]).toEqual([name, 0]);
+    }
+  }
+}
+
+const promtool = installed("promtool");
+const promtoolNote = promtool ? "" : " (needs promtool)";
+
+function expectPromtoolSilent(text: string): void {
+  const child = Bun.spawnSync(["promtool", "check", "metrics"], { stdin: new TextEncoder().encode(text) });
+  expect(child.stdout.toString() + child.stderr.toString()).toBe("");
+  expect(child.exitCode).toBe(0);
 }
 
 let beacon: Beacon;
@@ -105,6 +148,7 @@ describe("paths", () => {
     for (const changing of ["uptimeS", "residentBytes", "cpuS"]) delete now[changing];
     expect(rest as unknown).toEqual(JSON.parse(JSON.stringify(now)));
     expect(served).toMatchObject({ version, beaconId: 0xffff_ffff, nodesMax: 1000, healthy: true });
+    expect(served).toMatchObject({ stateSavedS: null, mesh: { peers: [], registryLastSuccessS: null } });
   });
 
   test("anything else is 404 and names what there is", async () => {
@@ -137,15 +181,10 @@ describe("metrics", () => {
   test("every one is there, with its type and labels", async () => {
     const response = await get("/metrics");
     expect(response.headers.get("content-type")).toStartWith("text/plain; version=0.0.4");
-    const { types, samples } = parse(await response.text());
-    for (const [name, { type, label }] of Object.entries(METRICS)) {
-      expect([name, types[name]]).toEqual([name, type]);
-      const own = samples.filter((sample) => sample.name === name);
-      expect([name, own.length > 0]).toEqual([name, true]);
-      if (label !== undefined) {
-        expect([name, own.filter((sample) => !sample.labels[label]).length]).toEqual([name, 0]);
-      }
-    }
+    const parsed = parse(await response.text());
+    expectMetrics(METRICS, parsed);
+    const { samples } = parsed;
+    for (const name of Object.keys(PEER_METRICS)) expect(value(samples, name)).toBe(0);
     expect(samples.find(({ name }) => name === "beacon_build_info")).toEqual({
       name: "beacon_build_info",
       labels: { version, bun: Bun.version },
@@ -270,15 +309,100 @@ describe("metrics", () => {
     );
   });
 
-  test.skipIf(!installed("promtool"))(
-    `promtool finds nothing to say${installed("promtool") ? "" : " (needs promtool)"}`,
-    async () => {
-      const body = await (await get("/metrics")).text();
-      const child = Bun.spawnSync(["promtool", "check", "metrics"], {
-        stdin: new TextEncoder().encode(body),
-      });
-      expect(child.stdout.toString() + child.stderr.toString()).toBe("");
-      expect(child.exitCode).toBe(0);
-    },
-  );
+  test.skipIf(!promtool)(`promtool finds nothing to say${promtoolNote}`, async () => {
+    expectPromtoolSilent(await (await get("/metrics")).text());
+  });
+});
+
+describe("metrics of a beacon with a peer, a registry and a state file", () => {
+  const folder = mkdtempSync(join(tmpdir(), "beacon-http-"));
+  let registry: ScriptedRegistry;
+  let peer: Client;
+  let meshed: Beacon;
+  beforeAll(async () => {
+    registry = await ScriptedRegistry.listen();
+    peer = await Client.open("127.0.0.1", { address: "127.0.0.1", port: 0 });
+    meshed = new Beacon({
+      addr: "127.0.0.1:0",
+      http: "127.0.0.1:0",
+      workers: 2,
+      maxNodes: 1000,
+      maxRoutes: 500,
+      beaconId: 1,
+      peers: [nameOf(peer)],
+      gossipIntervalMs: 100,
+      registry: `127.0.0.1:${registry.port}`,
+      registryIntervalMs: 100,
+      stateFile: join(folder, "nodes"),
+    });
+    await meshed.listen();
+  });
+  afterAll(async () => {
+    await meshed.close();
+    peer.close();
+    await registry.close();
+    rmSync(folder, { recursive: true });
+  });
+
+  const text = async () => (await fetch(new URL("/metrics", meshed.httpUrl))).text();
+  const metric = async (name: string, labels: Record<string, string> = {}) =>
+    value(parse(await text()).samples, name, labels);
+
+  test("the numbers are what peers and registry did", async () => {
+    const [PEER_ID, PEER_NODE] = [2, 5001];
+    const startS = Math.floor(Date.now() / 1000) - 1;
+    const { address, port } = meshed.address;
+    const at = { address, port };
+    const [stranger, node] = [await Client.open(address, at), await Client.open(address, at)];
+    try {
+      await peer.send(sync(PEER_ID, [PEER_NODE, 5002, 5003]), at);
+      await untilEqual("routes", () => metric("beacon_peer_routes", { peer: nameOf(peer) }), 3);
+      await stranger.send(sync(PEER_ID, [1]));
+      await untilEqual(
+        "rejected gossip",
+        () => metric("beacon_gossip_rejected_total", { reason: "unknown_peer" }),
+        1,
+      );
+      await node.discover(7);
+      await node.relay(7, PEER_NODE, new Uint8Array([42]));
+      await untilEqual(
+        "relays by tier",
+        async () => [
+          await metric("beacon_relay_forwarded_total", { tier: "peer" }),
+          await metric("beacon_relay_forwarded_total", { tier: "local" }),
+        ],
+        [1, 0],
+      );
+      const { samples } = parse(await text());
+      expect(value(samples, "beacon_gossip_received_total")).toBe(1);
+      expect(value(samples, "beacon_gossip_rejected_total")).toBe(1);
+      expect(value(samples, "beacon_peers")).toBe(1);
+      expect(value(samples, "beacon_peer_routes_limit")).toBe(500);
+      expect(value(samples, "beacon_peer_routes_refused_total")).toBe(0);
+      expect(value(samples, "beacon_peer_gossip_age_seconds", { peer: nameOf(peer) })).toBeGreaterThan(0);
+      await until("gossip", async () => (await metric("beacon_gossip_sent_total")) > 0);
+      await until(
+        "a round with the registry",
+        async () => (await metric("beacon_registry_rounds_total", { outcome: "ok" })) > 0,
+      );
+      expect(await metric("beacon_registry_last_success_timestamp_seconds")).toBeGreaterThan(startS);
+      await until("a save", async () => (await metric("beacon_state_saved_timestamp_seconds")) > startS);
+    } finally {
+      stranger.close();
+      node.close();
+    }
+    expectMetrics({ ...METRICS, ...PEER_METRICS }, parse(await text()));
+    const stats = (await (await fetch(new URL("/api/stats", meshed.httpUrl))).json()) as Stats;
+    expect(stats.mesh).toMatchObject({
+      peers: [{ address: nameOf(peer), routes: 3, gossipAgeS: expect.any(Number) }],
+      routesMax: 500,
+      registryRounds: { ok: expect.any(Number) },
+    });
+    expect(stats.mesh.registryLastSuccessS).toBeGreaterThan(startS);
+    expect(stats.stateSavedS).toBeGreaterThan(startS);
+  });
+
+  test.skipIf(!promtool)(`promtool finds nothing to say${promtoolNote}`, async () => {
+    expectPromtoolSilent(await text());
+  });
 });

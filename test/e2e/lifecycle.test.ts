@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { Beacon, SyscallError } from "../../src/beacon.ts";
 import { createLogger } from "../../src/control/log.ts";
 import { Clients } from "./support/client.ts";
+import { expectFree } from "./support/ports.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
@@ -48,13 +49,6 @@ async function failure(promise: Promise<unknown>): Promise<Error> {
     return error as Error;
   }
   throw new Error("it did not fail");
-}
-
-/** Binds a UDP port and lets it go again. @throws Error if it is taken */
-async function expectFree(port: number): Promise<void> {
-  const socket = await Bun.udpSocket({ hostname: "127.0.0.1", port });
-  expect(socket.port).toBe(port);
-  socket.close();
 }
 
 /** What a beacon takes of its process. Threads that the runtime starts for itself have other names. */

@@ -175,6 +175,7 @@ describe.each([
     const sender = open();
     const { id, socket } = await node();
     const before = sumByName(beacon.stats(), (w) => w.malformed);
+    const rejectedBefore = sumByName(beacon.stats(), (w) => w.gossipRejected);
     const segments = segmentsFromHere();
     const junk = (type: number) => {
       const bytes = random.bytes(200);
@@ -204,8 +205,10 @@ describe.each([
     expect(malformed).toEqual({
       unknown_type: (before["unknown_type"] ?? 0) + 3,
       not_for_beacon: (before["not_for_beacon"] ?? 0) + 2,
-      unsupported: (before["unsupported"] ?? 0) + 1,
       short: (before["short"] ?? 0) + 1,
+    });
+    expect(sumByName(beacon.stats(), (w) => w.gossipRejected)).toEqual({
+      unknown_peer: (rejectedBefore["unknown_peer"] ?? 0) + 1,
     });
     expect(sender.take()).toEqual([]);
   });

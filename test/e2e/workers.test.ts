@@ -1,4 +1,4 @@
-/** Workers that die: nothing is forgotten, traffic goes on, and one that keeps dying ends the beacon. */
+/** Workers that die, or hang: nothing is forgotten, traffic goes on, and one that keeps dying ends the beacon. */
 import { dlopen } from "bun:ffi";
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
@@ -9,10 +9,10 @@ import { openSockets } from "../../src/control/sockets.ts";
 import { type WorkerStats, workerStats } from "../../src/control/stats.ts";
 import { steeringProgram } from "../../src/control/steering.ts";
 import { Supervisor } from "../../src/control/supervisor.ts";
-import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
+import { HASH_SECRET, HEARTBEAT, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
 import { type Client, Clients } from "./support/client.ts";
-import { DIES_BEFORE_READY, DIES_ONCE_READY, LAST_WORDS } from "./support/dying-worker.ts";
+import { DIES_BEFORE_READY, DIES_ONCE_READY, HANGS_AT_FIRST, LAST_WORDS } from "./support/dying-worker.ts";
 import { total } from "./support/totals.ts";
 import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { decode, discover, discoverEx } from "./support/wire.ts";
@@ -23,6 +23,8 @@ const WORKER_ENTRY = new URL("../../src/data/worker.ts", import.meta.url);
 const DYING_ENTRY = new URL("./support/dying-worker.ts", import.meta.url);
 /** What the supervisor allows within a minute, and so what a test may use up. */
 const RESTARTS_MAX = 5;
+/** Ticks without a step after which the supervisor kills a worker. */
+const STALLED_TICKS_MAX = 10;
 const BUFFER_BYTES = 4 << 20;
 
 /** A beacon's data plane, put together as src/beacon.ts does, with its supervisor in reach. */
@@ -61,6 +63,11 @@ class DataPlane {
 
   stats(worker: number): WorkerStats {
     return workerStats(this.#memory, worker, { alive: true, restarts: 0, socketReceiveDrops: 0 });
+  }
+
+  /** Steps that a worker's loop has taken. */
+  steps(worker: number): number {
+    return this.#memory.words[this.#memory.workerWords(worker) + HEARTBEAT]!;
   }
 
   async close(): Promise<void> {
@@ -288,6 +295,71 @@ describe("a worker that dies by itself", () => {
     expect(messages.filter((message) => message.endsWith("was replaced"))).toHaveLength(RESTARTS_MAX);
     expect(messages.filter((message) => message.endsWith("not replaced again"))).toHaveLength(1);
     expect(messages.at(-1)).toBe("beacon closed");
+  });
+});
+
+describe("a worker that hangs", () => {
+  test("is killed and replaced, whatever it held", async () => {
+    plane = new DataPlane(1, DYING_ENTRY, HANGS_AT_FIRST);
+    const { supervisor, restarted, nodes } = plane;
+    await supervisor.start();
+    supervisor.tick(); // which sees its one step
+    for (let tick = 1; tick < STALLED_TICKS_MAX; tick++) supervisor.tick();
+    await Bun.sleep(100); // a worker that was killed would have ended
+    expect(restarted).toEqual([]);
+    expect(supervisor.isAlive(0)).toBe(true);
+    const client = await clients.open();
+    await client.send(discoverEx(7)); // waits in the socket
+    supervisor.tick();
+    await until("it is replaced", () => restarted.length > 0);
+    expect(restarted.map(({ worker, error }) => [worker, error.message])).toEqual([
+      [0, expect.stringContaining(`no step in ${STALLED_TICKS_MAX} seconds`)],
+    ]);
+    expect(await client.message()).toEqual({ type: "discoverReply", ...client.address });
+    expect(nodes.size()).toBe(1);
+    expect(supervisor.restarts).toEqual([1]);
+    await expectReachable([{ id: 7, client }], 1000);
+  });
+
+  test("is not one that waits for packets, and not one that handles them", async () => {
+    plane = new DataPlane(2, WORKER_ENTRY);
+    const { supervisor, restarted } = plane;
+    await supervisor.start();
+    const nodes = await register(20);
+    await until("both took a step", () => [0, 1].every((worker) => plane!.steps(worker) > 0));
+    for (const loading of [undefined, load(nodes)]) {
+      stopLoad = loading?.stop;
+      for (let round = 0; round < 5; round++) {
+        for (let tick = 0; tick < STALLED_TICKS_MAX; tick++) supervisor.tick();
+        const before = [0, 1].map((worker) => plane!.steps(worker));
+        await until("both take a step", () => before.every((steps, worker) => plane!.steps(worker) > steps));
+      }
+    }
+    expect(restarted).toEqual([]);
+    await expectReachable(nodes, 1000);
+  });
+
+  test("does not hold up the end", async () => {
+    plane = new DataPlane(1, DYING_ENTRY, HANGS_AT_FIRST);
+    await plane.supervisor.start();
+    await inTime("it stops", plane.supervisor.stop());
+    expect(plane.supervisor.isAlive(0)).toBe(false);
+    expect(plane.restarted).toEqual([]);
+  });
+
+  test("again and again is given up", async () => {
+    // Its heartbeat stands still for the supervisor, which is not told of any step.
+    plane = new DataPlane(1, WORKER_ENTRY);
+    const { supervisor, failed, restarted } = plane;
+    await supervisor.start();
+    for (let death = 1; death <= RESTARTS_MAX + 1; death++) {
+      for (let tick = 0; tick <= 2 * STALLED_TICKS_MAX; tick++) supervisor.tick();
+      await until("it died", () => restarted.length + failed.length === death);
+    }
+    expect(failed.map(({ worker }) => worker)).toEqual([0]);
+    expect(supervisor.isAlive(0)).toBe(false);
+    for (let tick = 0; tick <= STALLED_TICKS_MAX; tick++) supervisor.tick(); // nobody is there to be killed
+    expect(restarted).toHaveLength(RESTARTS_MAX);
   });
 });
 

@@ -178,7 +178,9 @@ describe("NodeTable", () => {
     nodes.record(-1, HOME, 0, 0, 1);
     expect(nodes.find(0xffff_ffff)).toBe(nodes.find(-1));
     expect(nodes.record(0xffff_ffff, HOME, 0, 0, 2)).toBe(REFRESHED);
-    expect(nodes.slots.read(nodes.find(-1), 0xffff_ffff, new Int32Array(ENDPOINT_WORDS), 0)).toBeGreaterThan(0);
+    expect(nodes.slots.read(nodes.find(-1), 0xffff_ffff, new Int32Array(ENDPOINT_WORDS), 0)).toBeGreaterThan(
+      0,
+    );
   });
 
   test("refuses id 0 and leaves no trace of it", () => {
@@ -469,6 +471,20 @@ describe("locks", () => {
     memory.words[memory.shardWords(0) + SHARD_REMOVALS]! += 1;
     expect(nodes.find(8)).toBe(-1);
     expect(nodes.find(7)).toBeGreaterThanOrEqual(0);
+  });
+
+  test("a removal that stands still, its thread off its core, hides no other node", () => {
+    const { memory, nodes } = table(2, 10);
+    const ids = idsStartingAt(memory, 1, memory.slotsPerShard - 2, 1, 5);
+    for (const id of ids) nodes.record(id, HOME, 0, 0, 1);
+    for (const removed of ids) {
+      const slot = nodes.find(removed);
+      memory.words[memory.shardWords(1) + SHARD_REMOVALS]! += 1;
+      memory.words[slot + ID] = 0;
+      for (const id of ids) expect(nodes.find(id) >= 0).toBe(id !== removed);
+      memory.words[slot + ID] = removed;
+      memory.words[memory.shardWords(1) + SHARD_REMOVALS]! -= 1;
+    }
   });
 
   test("all locks are free after every kind of call", () => {

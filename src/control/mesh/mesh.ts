@@ -7,7 +7,7 @@
 import { networkInterfaces } from "node:os";
 import type { Logger } from "pino";
 import { ENDPOINT_WORDS, endpointOf, type SocketAddress, socketAddressOf } from "../../../ffi/endpoint.ts";
-import { errnoName } from "../../../ffi/errno.ts";
+import { EAGAIN, errnoName } from "../../../ffi/errno.ts";
 import { hostPort, type UdpSocket } from "../../../ffi/socket.ts";
 import { ConfigError, type HostPort, parseHostNamePort, shown } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
@@ -44,7 +44,8 @@ const MAIL_PAUSE_MS = 1;
 const REJECTION_ADVICE: Record<GossipRejection, string> = {
   short: "it is cut short",
   count: "it holds fewer nodes than it says",
-  unknown_peer: "that is no peer of this beacon: if it should be one, name this address in --peers",
+  unknown_peer:
+    "that is no peer of this beacon: if it should be one, name this address in --peers, or see that the registry lists it so",
   own_id: "it carries this beacon's own id: give each beacon its own --beacon-id",
   mailbox_full: "too much of it at once",
 };
@@ -100,7 +101,9 @@ export class Mesh {
   readonly #peers = new Map<string, Peer>(); // by address
   /** Addresses of each "host:port" that a peer was named by, in the order to try them. */
   #addresses = new Map<string, readonly string[]>();
+  /** Names of the beacons that the registry listed in one of the last two rounds, and in the last one. */
   #listed: readonly string[] = [];
+  #lastListed: readonly string[] = [];
   #advertised = "";
   readonly #table: PeerTable;
   readonly #announcements: Announcements;
@@ -136,7 +139,7 @@ export class Mesh {
       () => this.config.gossipIntervalMs,
     );
     this.#resolving = new PeriodicTask(
-      () => this.#resolve(),
+      (signal) => this.#resolve(signal),
       () => RESOLVE_MS,
     );
     this.#registry = new RegistryRounds(
@@ -145,10 +148,10 @@ export class Mesh {
       (beacons, advertised) => this.#list(beacons, advertised),
       log,
     );
+    this.#applyPeers(); // those named by address are known before the first packet
   }
 
   start(): void {
-    this.#applyPeers(); // those named by address are there for the first gossip
     this.#gossip.start();
     this.#resolving.start();
     this.#registry.start();
@@ -207,16 +210,22 @@ export class Mesh {
 
   // Who the peers are.
 
-  async #resolve(): Promise<void> {
+  async #resolve(signal: AbortSignal): Promise<void> {
     const hosts = new Set(this.#names().map(({ host }) => host));
     this.#resolver.retain(hosts);
-    await Promise.all(Array.from(hosts, (host) => this.#resolver.resolve(host)));
-    if (!this.#stopped) this.#applyPeers();
+    const resolved = Array.from(hosts, async (host) => {
+      // Each as soon as it is there: one slow name does not hold up the others.
+      if ((await this.#resolver.resolve(host, signal)) && !signal.aborted) this.#applyPeers();
+    });
+    await Promise.all(resolved);
   }
 
   #list(beacons: readonly ListedBeacon[], advertised: string): void {
     this.#advertised = advertised;
-    this.#listed = beacons.filter(({ id }) => id !== this.config.beaconId).map(({ addr }) => addr);
+    const names = beacons.filter(({ id }) => id !== this.config.beaconId).map(({ addr }) => addr);
+    // Whoever is missing for one round is still there: a registry that lost its memory gets it back within a round.
+    this.#listed = this.config.registry === "off" ? [] : [...names, ...this.#lastListed];
+    this.#lastListed = names;
     this.#applyPeers();
     this.#resolving.soon();
   }
@@ -329,22 +338,26 @@ export class Mesh {
     await this.#sendToAll();
   }
 
-  /** To each peer, by the first of its addresses that works. */
+  /**
+   * To each peer, by the first of its addresses that it was heard from, or by all of them while there is none: the kernel may take
+   * what leads nowhere. Ends at once if the socket's buffer stays full.
+   */
   async #sendToAll(): Promise<void> {
     const sent = new Set<Peer>();
     for (const addresses of this.#addresses.values()) {
-      for (const address of addresses) {
-        const peer = this.#peers.get(address);
-        if (peer === undefined) continue;
-        if (sent.has(peer) || (await this.#sendTo(peer))) {
-          sent.add(peer);
-          break;
-        }
+      const peers = addresses.flatMap((address) => this.#peers.get(address) ?? []);
+      const isHeard = ({ heardMs }: Peer) => heardMs !== undefined;
+      for (const peer of [...peers.filter(isHeard), ...peers.filter((one) => !isHeard(one))]) {
+        const errno = sent.has(peer) ? 0 : await this.#sendTo(peer);
+        if (errno === EAGAIN) return;
+        if (errno !== 0) continue;
+        sent.add(peer);
+        if (isHeard(peer)) break;
       }
     }
   }
 
-  async #sendTo(peer: Peer): Promise<boolean> {
+  async #sendTo(peer: Peer): Promise<number> {
     const errno = await this.#sender.send(peer.endpoint);
     if (errno === 0) this.#gossipSent++;
     else {
@@ -356,7 +369,7 @@ export class Mesh {
         );
     }
     peer.sendErrno = errno;
-    return errno === 0;
+    return errno;
   }
 
   // Gossip in.
@@ -402,6 +415,7 @@ export class Mesh {
       if (reason === undefined) continue;
       words[at + LAST_REJECTION] = 0;
       const source = addressText(words, at + LAST_REJECTED_SOURCE);
+      if (reason === "unknown_peer" && this.#peers.has(source)) continue; // it has become one meanwhile
       this.#complain(reason, `gossip from ${source} is rejected: ${REJECTION_ADVICE[reason]}`);
     }
   }

@@ -26,19 +26,28 @@ export class Resolver {
     return isIP(host) !== 0 ? [host] : (this.#known.get(host) ?? []);
   }
 
-  /** Looks a name up anew. If that fails, what was known stays; a warning is logged, once until it works again. */
-  async resolve(host: string): Promise<void> {
-    if (isIP(host) !== 0) return;
+  /**
+   * Looks a name up anew. If that fails, what was known stays; a warning is logged, once until it works again.
+   * @param signal ends the wait; nothing has changed then
+   * @returns whether other addresses are known now than before
+   */
+  async resolve(host: string, signal?: AbortSignal): Promise<boolean> {
+    if (isIP(host) !== 0) return false;
     try {
-      const found = await this.#lookUp(host);
+      const found = await this.#lookUp(host, signal);
       if (this.#failing.delete(host)) this.log.info({ host }, "host name resolved again");
-      this.#known.set(host, [...new Set(found.map(({ address }) => address))]);
+      const before = this.#known.get(host) ?? [];
+      const addresses = [...new Set(found.map(({ address }) => address))];
+      this.#known.set(host, addresses);
+      return addresses.join() !== before.join();
     } catch (error) {
+      if (signal?.aborted) return false;
       if (!this.#failing.has(host)) {
         const { code = (error as Error).message } = error as NodeJS.ErrnoException;
         this.log.warn({ host }, `no address for ${host} (${code}): check the name; it is tried again`);
       }
       this.#failing.add(host);
+      return false;
     }
   }
 
@@ -49,7 +58,7 @@ export class Resolver {
   }
 
   /** One question a name at a time: an unanswered one keeps a thread of the runtime busy. */
-  async #lookUp(host: string): Promise<readonly LookupAddress[]> {
+  async #lookUp(host: string, signal: AbortSignal | undefined): Promise<readonly LookupAddress[]> {
     let asked = this.#asked.get(host);
     if (asked === undefined) {
       asked = this.lookup(host).finally(() => this.#asked.delete(host));
@@ -58,10 +67,13 @@ export class Resolver {
     }
     const { promise: late, reject } = Promise.withResolvers<never>();
     const timer = setTimeout(() => reject(new Error("the name server does not answer")), LOOKUP_MS_MAX);
+    const abort = () => reject(signal?.reason);
+    signal?.addEventListener("abort", abort);
     try {
       return await Promise.race([asked, late]);
     } finally {
       clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
     }
   }
 }

@@ -5,7 +5,7 @@ import { hostPort, UdpSocket } from "../../../ffi/socket.ts";
 import type { PeerStats, Stats } from "../../../src/beacon.ts";
 import { BurstSocket } from "./bursts.ts";
 import { Client } from "./client.ts";
-import { type Program, Programs } from "./program.ts";
+import { CLEAN_ENV, MAIN, type Program, Programs } from "./program.ts";
 import { sum, sumByName } from "./totals.ts";
 import { untilEqual } from "./wait.ts";
 import { relay, type WireAddress } from "./wire.ts";
@@ -104,9 +104,9 @@ export class BeaconProcess {
     return values.length === 0 ? undefined : values.reduce((all, value) => all + value);
   }
 
-  /** What it has warned of so far. */
+  /** What it has warned of so far, beside the small buffers of a host that was never tuned. */
   warnings(): string[] {
-    return this.messages("warn");
+    return this.messages("warn").filter((text) => !/^(receive|send) buffer is/.test(text));
   }
 
   messages(level: string): string[] {
@@ -121,16 +121,18 @@ export class Mesh {
 
   /**
    * Starts a beacon and waits until it listens.
-   * @param addr as for --addr; without a host, it is spoken to at 127.0.0.1
+   * @param addr as for --addr; where that is every address, it is spoken to at 127.0.0.1
+   * @param within a command that runs the command behind it in its own place
    */
   async beacon(
     addr: string,
     flags: readonly string[] = [],
-    env: Record<string, string> = {},
+    { env = {}, within = [] }: { env?: Record<string, string>; within?: readonly string[] } = {},
   ): Promise<BeaconProcess> {
-    const program = this.#programs.beacon([`--addr=${addr}`, ...FLAGS, ...flags], env);
-    const host = /^\[?(.*?)\]?:\d+$/.exec(addr)?.[1];
-    return BeaconProcess.of(program, host || "127.0.0.1");
+    const command = [...within, process.execPath, MAIN, `--addr=${addr}`, ...FLAGS, ...flags];
+    const program = this.#programs.spawn(command, { env: { ...CLEAN_ENV, ...env } });
+    const host = addr.replace(/^\[?(.*?)\]?:\d+$/, "$1");
+    return BeaconProcess.of(program, host === "" || host === "0.0.0.0" ? "127.0.0.1" : host);
   }
 
   /** A node of a beacon, on the beacon's address unless another is given, or anybody else. */
@@ -157,15 +159,19 @@ export class Mesh {
   }
 }
 
-/** What `--peers` calls a client that plays a peer. */
-export function nameOf({ address: { address, port } }: Client): string {
+/** What --peers calls somebody who plays a peer. */
+export function nameOf({ address: { address, port } }: { readonly address: WireAddress }): string {
   return hostPort(address, port);
 }
 
 /** Waits until a beacon knows all nodes that its peer has; for nodes that nobody else has. */
 export async function announced(from: BeaconProcess, to: BeaconProcess): Promise<void> {
   const { nodes } = await from.stats();
-  await untilEqual(`nodes of ${from.name} that ${to.name} knows`, async () => (await to.routes())[from.name], nodes);
+  await untilEqual(
+    `nodes of ${from.name} that ${to.name} knows`,
+    async () => (await to.routes())[from.name],
+    nodes,
+  );
 }
 
 /** Sends a packet to a node through a beacon, and waits until it arrives. */

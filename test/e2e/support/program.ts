@@ -66,10 +66,14 @@ export class Program {
     return this.child.pid;
   }
 
-  /** Waits for a line that `find` finds something in. @throws Error if the program ends, or takes too long */
-  async line<T>(what: string, find: (line: string) => T | undefined): Promise<T> {
+  /**
+   * Waits for a line that `find` finds something in.
+   * @param from the first line to look at
+   * @throws Error if the program ends, or takes too long
+   */
+  async line<T>(what: string, find: (line: string) => T | undefined, from = 0): Promise<T> {
     const search = async () => {
-      for (let at = 0; ; ) {
+      for (let at = from; ; ) {
         for (; at < this.lines.length; at++) {
           const found = find(this.lines[at]!);
           if (found !== undefined) return found;
@@ -79,6 +83,15 @@ export class Program {
       }
     };
     return inTime(`a line: ${what}`, search());
+  }
+
+  /** Waits for a message that `pattern` matches, of a beacon that logs JSON. @param from the first line to look at */
+  async logged(pattern: RegExp, from = 0): Promise<LogLine> {
+    const find = (text: string) => {
+      const line = text.startsWith("{") ? (JSON.parse(text) as LogLine) : undefined;
+      return line !== undefined && pattern.test(line.msg) ? line : undefined;
+    };
+    return this.line(String(pattern), find, from);
   }
 
   /** Waits until a beacon with JSON logs listens. */

@@ -47,6 +47,16 @@ export function sync(beaconId: number, nodeIds: readonly number[], count = nodeI
   return bytes;
 }
 
+/** Reads gossip. @throws Error for anything else, also for bytes too many */
+export function decodeSync(bytes: Uint8Array): { beaconId: number; nodeIds: number[] } {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  if (buffer[0] !== 0x07 || buffer.length < 7 || buffer.length !== 7 + 4 * buffer.readUInt16BE(5)) {
+    throw new Error(`no gossip: ${buffer.subarray(0, 32).toString("hex")}`);
+  }
+  const nodeIds = Array.from({ length: buffer.readUInt16BE(5) }, (_, i) => buffer.readUInt32BE(7 + 4 * i));
+  return { beaconId: buffer.readUInt32BE(1), nodeIds };
+}
+
 /** Reads what a beacon sends to a node. @throws Error for anything else, also for bytes too many */
 export function decode(bytes: Uint8Array): Message {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);

@@ -1,0 +1,219 @@
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { AF_INET, AF_INET6, UDP_PAYLOAD_MAX } from "../../../ffi/abi.ts";
+import { ENDPOINT_WORDS, endpointOf } from "../../../ffi/endpoint.ts";
+import { EINVAL } from "../../../ffi/errno.ts";
+import { UdpSocket } from "../../../ffi/socket.ts";
+import { GOSSIP_NODES_MAX, GossipSender, type Scan } from "../../../src/control/mesh/gossip-sender.ts";
+import { ENTRY_SEEN_S, scanNodes } from "../../../src/control/node-scan.ts";
+import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../../src/shared/memory.ts";
+import { NodeTable } from "../../../src/shared/nodes.ts";
+import { nodeId } from "../../support/arbitraries.ts";
+import { LOOPBACK, Peer } from "../../support/peer.ts";
+
+const BEACON_ID = 0xdead_beef;
+const NOW_S = 10_000;
+const TTL_S = 600;
+
+interface Entry {
+  readonly id: number;
+  readonly ageS: number;
+}
+
+/** A scan that comes across these nodes, in this order. */
+function scanOf(entries: Iterable<Entry>): Scan {
+  return async (visit) => {
+    const entry = new Int32Array(ENDPOINT_WORDS + 1);
+    for (const { id, ageS } of entries) {
+      entry[ENTRY_SEEN_S] = NOW_S - ageS;
+      visit(id, entry);
+    }
+  };
+}
+
+const many = (count: number, ageOf: (i: number) => number): Entry[] =>
+  Array.from({ length: count }, (_, i) => ({ id: i + 1, ageS: ageOf(i) }));
+
+/** A Sync as the head of src/protocol.ts has it. */
+function parse(bytes: Uint8Array) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  expect(view.getUint8(0)).toBe(0x07);
+  const count = view.getUint16(5);
+  expect(bytes.length).toBe(7 + 4 * count);
+  return {
+    beaconId: view.getUint32(1),
+    nodeIds: Array.from({ length: count }, (_, i) => view.getUint32(7 + 4 * i)),
+  };
+}
+
+describe.each([AF_INET, AF_INET6] as const)("GossipSender on a socket of family %d", (family) => {
+  let socket: UdpSocket;
+  let peer: Peer;
+  let sender: GossipSender;
+
+  beforeAll(() => {
+    socket = UdpSocket.open(family);
+    socket.bind(LOOPBACK[family], 0);
+    peer = new Peer(family);
+    sender = new GossipSender(socket, BEACON_ID);
+  });
+  afterEach(() => {
+    sender.clear();
+  });
+  afterAll(() => {
+    socket.close();
+    peer.close();
+  });
+
+  const collect = (entries: readonly Entry[], size = entries.length) =>
+    sender.collect(scanOf(entries), size, NOW_S, TTL_S);
+
+  /** Sends to the peer. @returns what arrives there, taken apart */
+  async function arrives(to = peer) {
+    expect(await sender.send(to.endpoint)).toBe(0);
+    const { bytes, from } = to.receive()!;
+    expect(from).toEqual(socket.localAddress());
+    const { beaconId, nodeIds } = parse(bytes);
+    expect(beaconId).toBe(BEACON_ID);
+    return nodeIds;
+  }
+
+  test("names nobody before it has collected, and nobody when there is nobody", async () => {
+    expect(await arrives()).toEqual([]);
+    expect(await collect([])).toBe(0);
+    expect(await arrives()).toEqual([]);
+  });
+
+  test("names the nodes of the table, unsigned, in their order, to each peer the same", async () => {
+    const entries = [7, -1, 1, 0x7fff_ffff, -0x8000_0000].map((id) => ({ id, ageS: 3 }));
+    expect(await collect(entries)).toBe(0);
+    const other = new Peer(family);
+    const expected = [7, 0xffff_ffff, 1, 0x7fff_ffff, 0x8000_0000];
+    for (const to of [peer, other, peer]) expect(await arrives(to)).toEqual(expected);
+    other.close();
+  });
+
+  test("names what it collected last, and after a clear nobody", async () => {
+    await collect(many(100, () => 0));
+    expect(await arrives()).toHaveLength(100);
+    await collect(many(3, () => 0));
+    expect(await arrives()).toEqual([1, 2, 3]);
+    sender.clear();
+    expect(await arrives()).toEqual([]);
+    await collect(many(2, () => 0));
+    expect(await arrives()).toEqual([1, 2]);
+  });
+
+  test("names no node that is as old as the time to live, and each that is not", async () => {
+    const ages = [0, TTL_S - 1, TTL_S, TTL_S + 1, NOW_S, 1];
+    expect(await collect(ages.map((ageS, i) => ({ id: i + 1, ageS })))).toBe(0);
+    expect(await arrives()).toEqual([1, 2, 6]);
+  });
+
+  test("a node heard since the clock was read is new", async () => {
+    expect(await collect([{ id: 5, ageS: -1 }])).toBe(0);
+    expect(await arrives()).toEqual([5]);
+  });
+
+  test("as many as a message takes are all named, in a datagram as large as there may be", async () => {
+    expect(7 + 4 * GOSSIP_NODES_MAX).toBe(UDP_PAYLOAD_MAX);
+    expect(await collect(many(GOSSIP_NODES_MAX, (i) => i % TTL_S))).toBe(0);
+    expect(await arrives()).toEqual(many(GOSSIP_NODES_MAX, () => 0).map(({ id }) => id));
+  });
+
+  test("one more, and the oldest is left out, wherever it stands", async () => {
+    for (const oldest of [0, 5000, GOSSIP_NODES_MAX]) {
+      expect(await collect(many(GOSSIP_NODES_MAX + 1, (i) => (i === oldest ? 7 : i % 7)))).toBe(1);
+      const nodeIds = await arrives();
+      expect(nodeIds).toHaveLength(GOSSIP_NODES_MAX);
+      expect(nodeIds).not.toContain(oldest + 1);
+    }
+  });
+
+  test("of nodes of one age, as many are named as there is room for", async () => {
+    for (const age of [0, TTL_S - 1]) {
+      expect(await collect(many(40_000, () => age))).toBe(40_000 - GOSSIP_NODES_MAX);
+      expect(new Set(await arrives()).size).toBe(GOSSIP_NODES_MAX);
+    }
+  });
+
+  test("those that are too old take no room from the others", async () => {
+    const entries = many(40_000, (i) => (i % 3 === 0 ? 5 : TTL_S + (i % 50)));
+    expect(await collect(entries)).toBe(0);
+    expect(await arrives()).toEqual(entries.filter(({ ageS }) => ageS === 5).map(({ id }) => id));
+  });
+
+  test("whatever their ages: the newest are named, and nobody is who is older than one left out", async () => {
+    const ages = fc.array(fc.tuple(fc.integer({ min: -2, max: TTL_S + 5 }), fc.nat(9000)), {
+      minLength: 1,
+      maxLength: 6,
+    });
+    await fc.assert(
+      fc.asyncProperty(ages, fc.nat(1000), async (groups, rotation) => {
+        const all = groups.flatMap(([ageS, count]) => Array<number>(count).fill(ageS));
+        const ageOf = all.map((_, i) => all[(i * 7919 + rotation) % all.length]!);
+        const entries = many(all.length, (i) => ageOf[i]!);
+        const alive = entries.filter(({ ageS }) => ageS < TTL_S);
+        expect(await collect(entries)).toBe(Math.max(0, alive.length - GOSSIP_NODES_MAX));
+        const named = new Set(await arrives());
+        expect(named.size).toBe(Math.min(alive.length, GOSSIP_NODES_MAX));
+        let oldestNamed = 0;
+        let newestLeftOut = TTL_S;
+        for (const { id, ageS } of entries) {
+          if (named.has(id)) oldestNamed = Math.max(oldestNamed, ageS);
+          else newestLeftOut = Math.min(newestLeftOut, Math.max(0, ageS));
+        }
+        expect(oldestNamed).toBeLessThanOrEqual(newestLeftOut);
+      }),
+      { numRuns: 25 },
+    );
+  });
+
+  test("a table that grew while it was looked through is named as far as its nodes were noted", async () => {
+    expect(
+      await collect(
+        many(100, () => 1),
+        0,
+      ),
+    ).toBe(0);
+    expect(await arrives()).toHaveLength(100);
+    // More than a message's worth on top of what was expected.
+    expect(
+      await collect(
+        many(GOSSIP_NODES_MAX + 500, () => 1),
+        100,
+      ),
+    ).toBe(100);
+    expect(await arrives()).toHaveLength(GOSSIP_NODES_MAX);
+  });
+
+  test("names what is in a real table", async () => {
+    const memory = new SharedMemory({ workers: 2, nodesMax: 1000, routesMax: 1 });
+    memory.words[HASH_SECRET] = 1;
+    const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+    const home = endpointOf("192.0.2.1", 1);
+    const ids = fc.sample(nodeId, 200);
+    for (const [i, id] of ids.entries()) nodes.record(id, home, 0, 0, NOW_S - (i % 2 === 0 ? 0 : TTL_S));
+    const scan: Scan = (visit) => scanNodes(nodes, visit);
+    expect(await sender.collect(scan, nodes.size(), NOW_S, TTL_S)).toBe(0);
+    const alive = [...nodes.entries()].filter(({ seenS }) => seenS === NOW_S).map(({ nodeId: id }) => id);
+    expect((await arrives()).sort()).toEqual(alive.sort());
+  });
+
+  test("a scan that fails leaves the message as it was", async () => {
+    await collect(many(3, () => 0));
+    const failing: Scan = async (visit) => {
+      await scanOf([{ id: 9, ageS: 0 }])(visit);
+      throw new Error("no luck");
+    };
+    await expect(sender.collect(failing, 10, NOW_S, TTL_S)).rejects.toThrow("no luck");
+    expect(await arrives()).toEqual([1, 2, 3]);
+  });
+
+  test("says why the kernel did not take it, and goes on with the next", async () => {
+    await collect(many(3, () => 0));
+    const nowhere = endpointOf(LOOPBACK[family], 0); // nothing can be sent to port 0
+    expect(await sender.send(nowhere)).toBe(EINVAL);
+    expect(await arrives()).toEqual([1, 2, 3]);
+  });
+});
