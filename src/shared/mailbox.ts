@@ -65,7 +65,9 @@ export class Mailbox {
     let head = words[this.#head]!;
     let free = MAILBOX_WORDS - ((head - Atomics.load(words, this.#tail)) | 0);
     const toEnd = MAILBOX_WORDS - (head & (MAILBOX_WORDS - 1));
-    if (toEnd < size) {
+    // An empty ring is begun anew, so that no more of its memory is ever touched than was full at once.
+    const beginsAnew = free === MAILBOX_WORDS && toEnd + size <= MAILBOX_WORDS;
+    if (toEnd < size || beginsAnew) {
       if (free < toEnd + size) return false;
       const skip = this.#ring + (head & (MAILBOX_WORDS - 1));
       words[skip + WORDS] = toEnd;

@@ -6,7 +6,7 @@
  *   counters        a row a worker       floats, see counters.ts
  *   shards          64 bytes a shard     lock and counts; shard i belongs with worker i
  *   peers           keys and slots       the peer beacons, see peers.ts
- *   mailboxes       1 MiB a worker       what workers hand to the main thread, see mailbox.ts
+ *   mailboxes       8 MiB a worker       what workers hand to the main thread, see mailbox.ts
  *   nodes           64 bytes a slot      one node, one cache line, see nodes.ts
  *   routes          8 bytes a slot       which peer has a node, see routes.ts
  *
@@ -31,10 +31,10 @@ export const PEERS_MAX = 128;
 /** A route's slot: node id, and which peer has it. */
 export const ROUTE_WORDS = 2;
 /**
- * A worker's mailbox: 16 gossip messages of the largest size, so that as many peers may speak at once. Untouched pages of it take no
- * memory. A power of two.
+ * A worker's mailbox: a gossip message of the largest size from nearly each of PEERS_MAX peers, which may all speak at once. Only
+ * as much of it takes memory as was ever full (mailbox.ts). A power of two.
  */
-export const MAILBOX_WORDS = (1 << 20) / 4;
+export const MAILBOX_WORDS = (8 << 20) / 4;
 
 /** Sizes that fix the map. */
 export interface MemoryShape {

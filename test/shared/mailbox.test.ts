@@ -4,7 +4,14 @@ import { Worker } from "node:worker_threads";
 import fc from "fast-check";
 import { ENDPOINT_WORDS, endpointOf } from "../../ffi/endpoint.ts";
 import { MAILBOX_MESSAGE_BYTES_MAX, Mailbox } from "../../src/shared/mailbox.ts";
-import { MAIL, MAILBOX_HEAD, MAILBOX_TAIL, MAILBOX_WORDS, SharedMemory } from "../../src/shared/memory.ts";
+import {
+  MAIL,
+  MAILBOX_HEAD,
+  MAILBOX_RING,
+  MAILBOX_TAIL,
+  MAILBOX_WORDS,
+  SharedMemory,
+} from "../../src/shared/memory.ts";
 import { ALL_PUT, bytesOf, fillMessage, fillSource, type MailWorkerData } from "../support/mail-worker.ts";
 
 /** Words of a message in the ring, as the head of src/shared/mailbox.ts lays it out. */
@@ -136,6 +143,18 @@ describe("Mailbox", () => {
     }
   });
 
+  test("one that is emptied each time touches no more of its memory than two messages take", () => {
+    const { memory, worker, mailbox } = mailboxAt(0);
+    const bytes = 10_000;
+    for (let i = 0; i < 1000; i++) {
+      expect(mailbox.put(SOURCE, new Uint8Array(bytes).fill(1))).toBe(true);
+      take(memory, mailbox);
+    }
+    const ring = memory.mailbox(worker) + MAILBOX_RING;
+    const touched = memory.words.subarray(ring, ring + MAILBOX_WORDS).findLastIndex((word) => word !== 0);
+    expect(touched * 4).toBeLessThan(2 * (bytes + 100));
+  });
+
   test("a worker that dies in the midst of a message leaves a whole mailbox, and the next one goes on", () => {
     const size = 1000;
     for (const place of [0, MAILBOX_WORDS - 1, MAILBOX_WORDS - 2, MAILBOX_WORDS - 100, -100]) {
@@ -193,7 +212,9 @@ describe("Mailbox against a list", () => {
 
           const put = (bytes: number): boolean => {
             const words = wordsOf(bytes);
-            const skipped = at + words > MAILBOX_WORDS ? MAILBOX_WORDS - at : 0;
+            const toEnd = MAILBOX_WORDS - at;
+            const beginsAnew = ring.length === 0 && toEnd + words <= MAILBOX_WORDS;
+            const skipped = toEnd < words || beginsAnew ? toEnd : 0;
             const used = ring.reduce((sum, piece) => sum + piece.words, 0);
             const fits = used + skipped + words <= MAILBOX_WORDS;
             fillSource(++serial, source);
