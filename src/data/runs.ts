@@ -77,6 +77,13 @@ export class Runs {
     return run < this.count && this.slot[run] === slot;
   }
 
+  #setNewest(slot: number, run: number): void {
+    const entry = this.#entryOf(slot);
+    this.#map[entry] = run;
+    // The neighbour may name an older run to this slot; it would pass for the newest once this entry is somebody else's.
+    if (this.#goesTo(this.#map[entry ^ 1]!, slot)) this.#map[entry ^ 1] = run;
+  }
+
   /** The slot's entry if it has one, else the one to take: a vacant one, or, if there is none, somebody's. */
   #entryOf(slot: number): number {
     const entry = Math.imul(slot, 0x9e37_79b1) >>> MAP_SHIFT; // Fibonacci hashing: all slots are multiples of 16
@@ -111,7 +118,7 @@ export class Runs {
     packetBytes: number,
     mergeBytesMax: number,
   ): number {
-    if (mergeBytesMax > 0) this.#map[this.#entryOf(slot)] = this.count;
+    if (mergeBytesMax > 0) this.#setNewest(slot, this.count);
     const run = this.count++;
     this.kind[run] = kind;
     this.slot[run] = slot;

@@ -8,6 +8,7 @@
 import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import {
   MAIL,
+  MAILBOX_BEGUN,
   MAILBOX_HEAD,
   MAILBOX_RING,
   MAILBOX_TAIL,
@@ -22,9 +23,9 @@ const MESSAGE_HEAD_WORDS = 2 + ENDPOINT_WORDS;
 const SKIP = -1;
 if ((MAILBOX_WORDS & (MAILBOX_WORDS - 1)) !== 0) throw new Error("MAILBOX_WORDS must be a power of two");
 
-/** The largest message that always fits into an empty mailbox, wherever its ring stands. */
+/** The largest message. */
 export const MAILBOX_MESSAGE_BYTES_MAX = 65_536;
-if (2 * (MESSAGE_HEAD_WORDS + MAILBOX_MESSAGE_BYTES_MAX / 4) > MAILBOX_WORDS)
+if (MESSAGE_HEAD_WORDS + MAILBOX_MESSAGE_BYTES_MAX / 4 > MAILBOX_WORDS)
   throw new Error("the mailbox is too small for the largest message");
 
 /** What the main thread finds in a mailbox; valid until it takes the next one. */
@@ -39,6 +40,7 @@ export interface Mail {
 export class Mailbox {
   readonly #words: Int32Array;
   readonly #head: number;
+  readonly #begun: number;
   readonly #tail: number;
   readonly #ring: number;
 
@@ -49,6 +51,7 @@ export class Mailbox {
     const at = memory.mailbox(worker);
     this.#words = memory.words;
     this.#head = at + MAILBOX_HEAD;
+    this.#begun = at + MAILBOX_BEGUN;
     this.#tail = at + MAILBOX_TAIL;
     this.#ring = at + MAILBOX_RING;
   }
@@ -64,19 +67,19 @@ export class Mailbox {
     const size = MESSAGE_HEAD_WORDS + ((message.length + 3) >>> 2);
     let head = words[this.#head]!;
     let free = MAILBOX_WORDS - ((head - Atomics.load(words, this.#tail)) | 0);
-    const toEnd = MAILBOX_WORDS - (head & (MAILBOX_WORDS - 1));
-    // An empty ring is begun anew, so that no more of its memory is ever touched than was full at once.
-    const beginsAnew = free === MAILBOX_WORDS && toEnd + size <= MAILBOX_WORDS;
-    if (toEnd < size || beginsAnew) {
+    // An empty ring is begun anew, so that no more of its memory is touched than was full at once.
+    if (free === MAILBOX_WORDS) Atomics.store(words, this.#begun, head);
+    const toEnd = MAILBOX_WORDS - this.#offset(head);
+    if (toEnd < size) {
       if (free < toEnd + size) return false;
-      const skip = this.#ring + (head & (MAILBOX_WORDS - 1));
+      const skip = this.#ring + this.#offset(head);
       words[skip + WORDS] = toEnd;
       if (toEnd > BYTES) words[skip + BYTES] = SKIP;
       head = (head + toEnd) | 0;
       free -= toEnd;
     }
     if (free < size) return false;
-    const at = this.#ring + (head & (MAILBOX_WORDS - 1));
+    const at = this.#ring + this.#offset(head);
     words[at + WORDS] = size;
     words[at + BYTES] = message.length;
     words.set(source, at + SOURCE);
@@ -92,7 +95,7 @@ export class Mailbox {
     const words = this.#words;
     const head = Atomics.load(words, this.#head);
     for (let tail = words[this.#tail]!; tail !== head; ) {
-      const at = this.#ring + (tail & (MAILBOX_WORDS - 1));
+      const at = this.#ring + this.#offset(tail);
       const size = words[at + WORDS]!;
       if (size > BYTES && words[at + BYTES] !== SKIP) {
         return { at: (at + MESSAGE_HEAD_WORDS) * 4, bytes: words[at + BYTES]!, sourceAt: at + SOURCE };
@@ -107,7 +110,12 @@ export class Mailbox {
   drop(): void {
     const words = this.#words;
     const tail = words[this.#tail]!;
-    const size = words[this.#ring + (tail & (MAILBOX_WORDS - 1)) + WORDS]!;
+    const size = words[this.#ring + this.#offset(tail) + WORDS]!;
     Atomics.store(words, this.#tail, (tail + size) | 0);
+  }
+
+  /** Where the ring has the word that is put in after `count` others. For the main thread only while the ring is not empty. */
+  #offset(count: number): number {
+    return (count - Atomics.load(this.#words, this.#begun)) & (MAILBOX_WORDS - 1);
   }
 }

@@ -81,6 +81,8 @@ export const ROUTE_REMOVALS = 0;
 // Mailbox words, from `mailbox(worker)`; each on a line of its own, as each has another writer.
 /** Words ever put in; only the worker writes it. */
 export const MAILBOX_HEAD = 0;
+/** How many those were when the ring was last begun; only the worker writes it, too, and only while the ring is empty. */
+export const MAILBOX_BEGUN = 1;
 /** Words ever taken out; only the main thread writes it. */
 export const MAILBOX_TAIL = LINE_WORDS;
 export const MAILBOX_RING = 2 * LINE_WORDS;

@@ -164,6 +164,24 @@ describe("Runs", () => {
     );
   });
 
+  test("a slot that was pushed out finds none of its older runs, batch after batch", () => {
+    const few = fc.record({
+      slot: fc.constantFrom(...rivals.slice(0, 3)),
+      version: fc.constant(1),
+      bytes: fc.constantFrom(50, 100, 150),
+    });
+    fc.assert(
+      fc.property(fc.array(fc.array(few, { maxLength: 16 }), { minLength: 1, maxLength: 4 }), (batches) => {
+        const runs = new Runs(CAPACITY);
+        for (const packets of batches) {
+          expectRules(runs, packets, merge(runs, packets, UNLIMITED));
+          runs.clear();
+        }
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
   test("are 1 to RUNS_MAX", () => {
     for (const capacity of [0, -1, RUNS_MAX + 1]) expect(() => new Runs(capacity)).toThrow(RangeError);
     const runs = new Runs(RUNS_MAX);

@@ -19,20 +19,45 @@ const wordsOf = (bytes: number): number => 2 + ENDPOINT_WORDS + Math.ceil(bytes 
 
 const SOURCE = endpointOf("192.0.2.1", 9001);
 
-/** Places where a ring may stand: at its start, in its midst, at its end, and where the 32 bits of a place run over. */
-const places = [
-  ...[0, 1, 12_345, MAILBOX_WORDS - 1, MAILBOX_WORDS - 2, MAILBOX_WORDS - 8, MAILBOX_WORDS - 20],
-  ...[2 ** 31 - 1, 2 ** 31 - 100, 2 ** 31, -1, -2, -100, -MAILBOX_WORDS, 5 - MAILBOX_WORDS],
+/** How many words may have been put in ever: none, some, more than a ring has, and where the 32 bits of the count run over. */
+const counts = [
+  0,
+  1,
+  12_345,
+  MAILBOX_WORDS - 1,
+  MAILBOX_WORDS,
+  2 ** 31 - 1,
+  2 ** 31 - 100,
+  2 ** 31,
+  -1,
+  -100,
 ];
 
-/** An empty mailbox whose ring stands at `place`, of the last of some workers. */
-function mailboxAt(place: number, workers = 2) {
+/** An empty mailbox into which `count` words were put before, of the last of some workers. */
+function mailboxAt(count: number, workers = 2) {
   const memory = new SharedMemory({ workers, nodesMax: 1, routesMax: 1 });
   const worker = workers - 1;
   const at = memory.mailbox(worker);
-  memory.words[at + MAILBOX_HEAD] = place;
-  memory.words[at + MAILBOX_TAIL] = place;
+  memory.words[at + MAILBOX_HEAD] = count;
+  memory.words[at + MAILBOX_TAIL] = count;
   return { memory, worker, mailbox: new Mailbox(memory, worker) };
+}
+
+/** Messages of which a whole number fills a ring. */
+const PART_WORDS = 16_384;
+const PARTS = MAILBOX_WORDS / PART_WORDS;
+const part = new Uint8Array(4 * (PART_WORDS - wordsOf(0))).fill(0x77);
+
+/** Fills a mailbox until `left` words are left before its ring's end, and takes the first messages again. */
+function fillUpTo(mailbox: Mailbox, left: number): void {
+  for (let i = 1; i <= PARTS; i++) {
+    const bytes = i === PARTS ? part.subarray(4 * left) : part;
+    expect(mailbox.put(SOURCE, bytes)).toBe(true);
+  }
+  for (let i = 1; i < PARTS; i++) {
+    expect(mailbox.peek()?.bytes).toBe(part.length);
+    mailbox.drop();
+  }
 }
 
 interface Message {
@@ -57,8 +82,8 @@ function expectMessage(found: Message | undefined, source: Int32Array, bytes: Ui
 }
 
 describe("Mailbox", () => {
-  test("an empty one has no message, wherever its ring stands", () => {
-    for (const place of places) expect(mailboxAt(place).mailbox.peek()).toBeUndefined();
+  test("an empty one has no message, whatever was in it before", () => {
+    for (const count of counts) expect(mailboxAt(count).mailbox.peek()).toBeUndefined();
   });
 
   test("a message stays until it is dropped, and comes with its source", () => {
@@ -88,11 +113,10 @@ describe("Mailbox", () => {
     }
   });
 
-  test("the largest message fits into an empty one, wherever its ring stands", () => {
+  test("the largest message fits into an empty one, whatever was in it before", () => {
     const bytes = new Uint8Array(MAILBOX_MESSAGE_BYTES_MAX).fill(9);
-    const words = wordsOf(MAILBOX_MESSAGE_BYTES_MAX);
-    for (const place of [...places, ...[-1, 0, 1].map((by) => MAILBOX_WORDS - words + by)]) {
-      const { memory, mailbox } = mailboxAt(place);
+    for (const count of counts) {
+      const { memory, mailbox } = mailboxAt(count);
       expect(mailbox.put(SOURCE, bytes)).toBe(true);
       expectMessage(take(memory, mailbox), SOURCE, bytes);
       expect(mailbox.peek()).toBeUndefined();
@@ -100,18 +124,53 @@ describe("Mailbox", () => {
   });
 
   test("takes as many as there is room for to the last word, and then none, not even an empty one", () => {
-    for (const place of places.map((from) => from & -MAILBOX_WORDS)) {
-      const { memory, mailbox } = mailboxAt(place);
-      const bytes = new Uint8Array(4 * (1024 - wordsOf(0)));
-      const fitting = MAILBOX_WORDS / wordsOf(bytes.length);
-      for (let i = 0; i < fitting; i++) expect(mailbox.put(SOURCE, bytes.fill(i))).toBe(true);
+    for (const count of [0, MAILBOX_WORDS - 1, 2 ** 31 - 100]) {
+      const { memory, mailbox } = mailboxAt(count);
+      for (let i = 0; i < PARTS; i++) expect(mailbox.put(SOURCE, part.fill(i))).toBe(true);
       const before = memory.words.slice();
-      expect(mailbox.put(SOURCE, bytes)).toBe(false);
+      expect(mailbox.put(SOURCE, part)).toBe(false);
       expect(mailbox.put(SOURCE, new Uint8Array())).toBe(false);
       expect(Bun.deepEquals(memory.words.slice(), before)).toBe(true);
-      for (let i = 0; i < fitting; i++) expectMessage(take(memory, mailbox), SOURCE, bytes.fill(i));
+      for (let i = 0; i < PARTS; i++) expectMessage(take(memory, mailbox), SOURCE, part.fill(i));
       expect(mailbox.peek()).toBeUndefined();
-      expect(mailbox.put(SOURCE, bytes)).toBe(true);
+      expect(mailbox.put(SOURCE, part)).toBe(true);
+    }
+  });
+
+  test("an emptied one has room for as much as a new one", () => {
+    const { memory, mailbox } = mailboxAt(0);
+    for (const messages of [1, PARTS, 2, PARTS, PARTS - 1, PARTS]) {
+      for (let i = 0; i < messages; i++) expect(mailbox.put(SOURCE, part)).toBe(true);
+      for (let i = 0; i < messages; i++) expect(take(memory, mailbox)?.bytes.length).toBe(part.length);
+      expect(mailbox.peek()).toBeUndefined();
+    }
+  });
+
+  test("a message for which the ring's end comes too soon begins at its beginning", () => {
+    const sizes = [0, 1, 4, 40, 5000];
+    for (const left of [0, 1, 2, 3, 7, 8, 9, 10, 18, 30]) {
+      for (const count of [0, 2 ** 31 - MAILBOX_WORDS]) {
+        const { memory, mailbox } = mailboxAt(count);
+        fillUpTo(mailbox, left);
+        for (const bytes of sizes) expect(mailbox.put(SOURCE, new Uint8Array(bytes).fill(bytes))).toBe(true);
+        expect(take(memory, mailbox)?.bytes.length).toBe(part.length - 4 * left);
+        for (const bytes of sizes)
+          expectMessage(take(memory, mailbox), SOURCE, new Uint8Array(bytes).fill(bytes));
+        expect(mailbox.peek()).toBeUndefined();
+      }
+    }
+  });
+
+  test("a message that would have to begin at the ring's beginning and finds no room there changes nothing", () => {
+    const largest = new Uint8Array(MAILBOX_MESSAGE_BYTES_MAX);
+    for (let free = 0; free < 10; free++) {
+      const { memory, mailbox } = mailboxAt(0);
+      fillUpTo(mailbox, 0); // all but its last part is free again
+      for (let i = 1; i < PARTS; i++)
+        expect(mailbox.put(SOURCE, i === 1 ? part.subarray(4 * free) : part)).toBe(true);
+      const before = memory.words.slice();
+      expect(mailbox.put(SOURCE, largest)).toBe(false);
+      expect(Bun.deepEquals(memory.words.slice(), before)).toBe(true);
     }
   });
 
@@ -130,16 +189,14 @@ describe("Mailbox", () => {
       const memory = new SharedMemory({ workers: 3, nodesMax: 1, routesMax: 1 });
       const mailboxes = [0, 1, 2].map((worker) => new Mailbox(memory, worker));
       const [own, next] = [memory.mailbox(1), memory.mailbox(2)];
-      memory.words[own + MAILBOX_HEAD] = memory.words[own + MAILBOX_TAIL] = MAILBOX_WORDS - left;
       const before = memory.words.slice();
-      const bytes = new Uint8Array(5000).fill(255);
-      while (mailboxes[1]!.put(SOURCE, bytes));
+      fillUpTo(mailboxes[1]!, left);
+      while (mailboxes[1]!.put(SOURCE, part.fill(255)));
       for (const other of [0, 2]) expect(mailboxes[other]!.peek()).toBeUndefined();
       const after = memory.words.slice();
       after[MAIL] = before[MAIL]!;
       expect(Bun.deepEquals(after.subarray(0, own), before.subarray(0, own))).toBe(true);
       expect(Bun.deepEquals(after.subarray(next), before.subarray(next))).toBe(true);
-      expectMessage(take(memory, mailboxes[1]!), SOURCE, bytes);
     }
   });
 
@@ -156,18 +213,21 @@ describe("Mailbox", () => {
   });
 
   test("a worker that dies in the midst of a message leaves a whole mailbox, and the next one goes on", () => {
-    const size = 1000;
-    for (const place of [0, MAILBOX_WORDS - 1, MAILBOX_WORDS - 2, MAILBOX_WORDS - 100, -100]) {
-      const { memory, worker, mailbox } = mailboxAt(place);
-      mailbox.put(SOURCE, new Uint8Array(40).fill(1));
+    const bytesOfLost = 1000;
+    // In an empty one, and where the message would have begun the ring anew.
+    for (const left of [undefined, 1, 2, 8, 30]) {
+      const { memory, worker, mailbox } = mailboxAt(-100);
+      if (left !== undefined) fillUpTo(mailbox, left);
+      const waiting = left === undefined ? [] : [part.length - 4 * left];
       const head = memory.mailbox(worker) + MAILBOX_HEAD;
       const before = memory.words[head]!;
-      mailbox.put(SOURCE, new Uint8Array(size).fill(2));
+      mailbox.put(SOURCE, new Uint8Array(bytesOfLost).fill(2));
       memory.words[head] = before; // all was written but the one word that makes it a message
+      expect(mailbox.peek()?.bytes).toBe(waiting[0]);
       const next = new Mailbox(memory, worker);
       expect(next.put(SOURCE, new Uint8Array(3).fill(3))).toBe(true);
-      for (const fill of [1, 3])
-        expectMessage(take(memory, mailbox), SOURCE, new Uint8Array(fill === 1 ? 40 : 3).fill(fill));
+      for (const bytes of waiting) expect(take(memory, mailbox)?.bytes.length).toBe(bytes);
+      expectMessage(take(memory, mailbox), SOURCE, new Uint8Array(3).fill(3));
       expect(mailbox.peek()).toBeUndefined();
     }
   });
@@ -201,20 +261,19 @@ describe("Mailbox against a list", () => {
     const { memory, worker, mailbox } = mailboxAt(0);
     fc.assert(
       fc.property(
-        fc.oneof(fc.constantFrom(...places), fc.integer()),
+        fc.oneof(fc.constantFrom(...counts), fc.integer()),
         fc.array(step, { minLength: 1, maxLength: 40 }),
-        (place, steps) => {
-          memory.words[memory.mailbox(worker) + MAILBOX_HEAD] = place;
-          memory.words[memory.mailbox(worker) + MAILBOX_TAIL] = place;
+        (count, steps) => {
+          memory.words[memory.mailbox(worker) + MAILBOX_HEAD] = count;
+          memory.words[memory.mailbox(worker) + MAILBOX_TAIL] = count;
           const ring: Piece[] = [];
-          let at = ((place % MAILBOX_WORDS) + MAILBOX_WORDS) % MAILBOX_WORDS;
+          let at = 0;
           let serial = 0;
 
           const put = (bytes: number): boolean => {
             const words = wordsOf(bytes);
-            const toEnd = MAILBOX_WORDS - at;
-            const beginsAnew = ring.length === 0 && toEnd + words <= MAILBOX_WORDS;
-            const skipped = toEnd < words || beginsAnew ? toEnd : 0;
+            if (ring.length === 0) at = 0;
+            const skipped = at + words > MAILBOX_WORDS ? MAILBOX_WORDS - at : 0;
             const used = ring.reduce((sum, piece) => sum + piece.words, 0);
             const fits = used + skipped + words <= MAILBOX_WORDS;
             fillSource(++serial, source);
@@ -253,7 +312,7 @@ describe("Mailbox against a list", () => {
                 break;
               case "fill":
                 // With no small ones, thousands of which would only take long.
-                while (put(Math.max(action.bytes, 10_000)));
+                while (put(Math.max(action.bytes, 40_000)));
                 break;
               case "take":
                 takeOne();

@@ -32,7 +32,7 @@ export class Resolver {
    * @returns whether other addresses are known now than before
    */
   async resolve(host: string, signal?: AbortSignal): Promise<boolean> {
-    if (isIP(host) !== 0) return false;
+    if (isIP(host) !== 0 || signal?.aborted) return false;
     try {
       const found = await this.#lookUp(host, signal);
       if (this.#failing.delete(host)) this.log.info({ host }, "host name resolved again");
