@@ -78,6 +78,9 @@ export class PacketHandler {
   /** Endpoints being worked on: whom a packet came from, and whom it concerns. */
   readonly #source = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
   readonly #target = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
+  /** The slot whose endpoint is in `#target`, and the endpoint's version, which no other endpoint of this slot has; -1 for none. */
+  #targetSlot = -1;
+  #targetVersion = -1;
   /**
    * Destination of the last Relay, its run, -1 if there is none that takes more or the node may have changed, and up to which message
    * of the batch that holds.
@@ -176,17 +179,16 @@ export class PacketHandler {
       }
     }
     if (runs.count === runs.capacity) this.flush();
-    const target = this.#target;
-    const version = nodes.slots.read(slot, slotId, target, 0);
+    const version = this.#readTarget(slot, slotId);
     if (version < 0) {
       this.#count(DROP_CONTENDED);
       return;
     }
-    const flags = target[0]! & ~ENDPOINT_PORT_MASK;
+    const flags = this.#target[0]! & ~ENDPOINT_PORT_MASK;
     const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
     const run = runs.start(kind, slot, version, flags, bytes - cut, sender.mergeBytesMax(slot));
     this.#rewrite(at, flags);
-    sender.batch.setDestination(run, target, 0);
+    sender.batch.setDestination(run, this.#target, 0);
     sender.batch.setPiece(run, 0, at + cut, bytes - cut);
     if (sender.merging) this.#remember(destId, run, m);
     else this.#burstRun = -1;
@@ -197,6 +199,15 @@ export class PacketHandler {
     this.#burstDestId = destId;
     this.#burstRun = run;
     this.#burstEnd = (this.sender.runs.flags[run]! & IS_PEER) === 0 ? MESSAGES_MAX : m;
+  }
+
+  /** Reads a slot's endpoint, unless it is the one read last and nothing has changed. @returns as Slots.read */
+  #readTarget(slot: number, id: number): number {
+    const { slots } = this.nodes;
+    if (slot === this.#targetSlot && slots.version(slot) === this.#targetVersion) return this.#targetVersion;
+    this.#targetVersion = slots.read(slot, id, this.#target, 0);
+    this.#targetSlot = slot;
+    return this.#targetVersion;
   }
 
   /** Puts a Relay into a run, if that can take one of its size. */
@@ -281,7 +292,7 @@ export class PacketHandler {
     // for it in the table or not, both ends can be told.
     if (requesterId !== 0) this.#record(requesterId, -1);
     const slot = this.nodes.find(targetId);
-    if (slot < 0 || this.nodes.slots.read(slot, targetId, this.#target, 0) < 0) {
+    if (slot < 0 || this.#readTarget(slot, targetId) < 0) {
       this.#count(PUNCHES_TARGET_UNKNOWN);
       this.words[this.workerWords + LAST_UNKNOWN_TARGET] = targetId;
       return;

@@ -8,6 +8,8 @@ import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import { PEERS_END, PEERS_MAX, type SharedMemory } from "./memory.ts";
 import { IS_PEER, SLOT_ID, SLOT_WORDS, Slots } from "./slots.ts";
 
+const NO_ENDPOINT = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
+
 export class PeerTable {
   readonly #words: Int32Array;
   readonly #keysAt: number;
@@ -77,7 +79,9 @@ export class PeerTable {
   /** Removes a peer to which no route leads any more. Main thread only. */
   remove(peer: number): void {
     this.disown(peer);
-    Atomics.store(this.#words, this.slot(peer) + SLOT_ID, 0);
+    const slot = this.slot(peer);
+    Atomics.store(this.#words, slot + SLOT_ID, 0);
+    this.slots.publish(slot, NO_ENDPOINT, 0, 0); // whoever remembers the endpoint by its version sees that it is gone
   }
 
   /** Notes nothing of merged sizes any more: paths change. Main thread only. */
