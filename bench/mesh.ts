@@ -47,7 +47,7 @@ export async function benchMesh({ smoke, batch, seconds }: BenchOptions): Promis
   const folder = mkdtempSync(join(tmpdir(), "beacon-bench-"));
   const names = peers.map((peer) => `127.0.0.1:${peer.localAddress().port}`).join(",");
   const beacon = await startBeacon({ offload: true, batch }, [
-    `--max-nodes=${LOCAL_NODES + 1}`,
+    `--max-nodes=${LOCAL_NODES}`,
     `--peers=${names}`,
     `--state-file=${join(folder, "nodes")}`,
   ]);

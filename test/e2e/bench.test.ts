@@ -39,6 +39,13 @@ test.skipIf(!installed("taskset"))("memory", async () => {
   expect(output).toMatch(/resident \d+ MiB empty, \d+ MiB full/);
 });
 
+test.skipIf(needs !== "")(`mesh${needs}`, async () => {
+  const output = await smoke("mesh");
+  expect(output).toMatch(/1 s with 5000 local nodes and 32750 routes through 2 addresses of peers/);
+  expect(output).toMatch(/beacon: \d+ relays, \d+ lost, ms: p50 [\d.]+/);
+  expect(output).toMatch(/% of a core; bar: at most 2, (met|MISSED)/);
+});
+
 test.skipIf(!installed("taskset"))("idle", async () => {
   expect(await smoke("idle")).toMatch(/idle with 2 workers: [\d.]+ % of one core/);
 });
