@@ -284,7 +284,7 @@ describe("beside worker threads", () => {
         threads.push(thread);
         return { thread, words: new Int32Array(words) };
       });
-      for (const { thread } of rounds) await once(thread, "online");
+      await Promise.all(rounds.map(({ thread }) => once(thread, "online")));
       const roundsDone = () => rounds.map(({ words }) => Atomics.load(words, ROUNDS));
       while (roundsDone().some((done) => done === 0)) await Bun.sleep(1);
       const before = roundsDone();
