@@ -234,15 +234,24 @@ export class Mesh {
   #names(): readonly (HostPort & { readonly name: string })[] {
     const names = new Set([...this.config.peers, ...this.#listed]);
     names.delete(this.#advertised);
-    return Array.from(names).flatMap((name) => {
+    // Before any of them is looked up: the list is the registry's, and may be of any length.
+    if (names.size > PEERS_MAX) this.#tooMany(names.size);
+    const parsed: (HostPort & { readonly name: string })[] = [];
+    const strange: string[] = [];
+    for (const name of Array.from(names).slice(0, PEERS_MAX)) {
       try {
-        return { name, ...parseHostNamePort(name) };
+        parsed.push({ name, ...parseHostNamePort(name) });
       } catch (error) {
         if (!(error instanceof ConfigError)) throw error;
-        this.#complain(name, `the registry lists a beacon at ${shown(name)}: ${error.message}`);
-        return [];
+        strange.push(`${shown(name)}: ${error.message}`);
       }
-    });
+    }
+    if (strange.length > 0)
+      this.#complain(
+        "strange",
+        `the registry lists ${strange.length} beacons without an address, such as ${strange[0]}`,
+      );
+    return parsed;
   }
 
   /** Brings the peers in line with their names and what is known of those. */
@@ -254,7 +263,7 @@ export class Mesh {
       const known = this.#resolver.known(host);
       const endpoints = known.map((address) => endpointOf(address, port)).filter(this.parts.reaches);
       if (known.length > 0 && endpoints.length === 0) {
-        this.#complain(name, `peer ${name} cannot be reached: --addr serves another address family`);
+        this.#complain("family", `peer ${name} cannot be reached: --addr serves another address family`);
       }
       const addresses: string[] = [];
       for (const endpoint of endpoints) {
@@ -276,12 +285,16 @@ export class Mesh {
   #add(address: string, endpoint: Int32Array): void {
     const number = this.#table.add(endpoint, 0);
     if (number < 0) {
-      this.#complain("peers", `more than ${PEERS_MAX} peers: ${address} and others are left out`);
+      this.#tooMany(PEERS_MAX + 1);
       return;
     }
     this.#peers.set(address, { number, address, endpoint, heardMs: undefined, sendErrno: 0 });
     this.log.info({ peer: address }, "peer added");
     this.#gossip.soon();
+  }
+
+  #tooMany(peers: number): void {
+    this.#complain("peers", `${peers} peers or more: ${PEERS_MAX} is the limit, the others are left out`);
   }
 
   async #remove(address: string, { number }: Peer): Promise<void> {
@@ -420,7 +433,7 @@ export class Mesh {
     }
   }
 
-  /** A warning, at most one in COMPLAINT_MS about the same. */
+  /** A warning, at most one in COMPLAINT_MS about the same. @param about one of few words, not a name from outside */
   #complain(about: string, message: string): void {
     const nowMs = performance.now();
     if (nowMs - (this.#complainedMs.get(about) ?? -COMPLAINT_MS) < COMPLAINT_MS) return;
