@@ -1,10 +1,13 @@
 /** Whether the packet path allocates: the worker's own loop, in this thread, where its heap can be watched. */
 import { heapStats } from "bun:jsc";
 import { AF_INET } from "../ffi/abi.ts";
+import { endpointOf } from "../ffi/endpoint.ts";
 import { kernel } from "../ffi/libc.ts";
 import { openReusePortGroup } from "../ffi/socket.ts";
 import { RelayLoop } from "../src/data/loop.ts";
 import { HASH_SECRET, SharedMemory } from "../src/shared/memory.ts";
+import { PeerTable } from "../src/shared/peers.ts";
+import { RouteTable } from "../src/shared/routes.ts";
 import { type Load, LoadGenerator } from "./load.ts";
 import type { BenchOptions } from "./options.ts";
 import { printMachine, showBar } from "./report.ts";
@@ -24,17 +27,19 @@ const GROWTH_BYTES_MAX = 65_536;
  */
 const heapBytes = () => heapStats().heapCapacity;
 
-/** Every packet to another node, and bursts that are merged: all branches of the relay path. */
-const LOADS: readonly [string, Load, offload: boolean][] = [
-  ["scattered, offload off", { payloadBytes: 200, nodes: 64, burst: 1 }, false],
-  ["scattered, offload on", { payloadBytes: 200, nodes: 64, burst: 1 }, true],
-  ["bursts, offload on", { payloadBytes: 1200, nodes: 64, burst: 48 }, true],
+/** Every packet to another node, bursts that are merged, and nodes of a peer: all branches of the relay path. */
+const LOADS: readonly [string, Load, offload: boolean, toPeer: boolean][] = [
+  ["scattered, offload off", { payloadBytes: 200, nodes: 64, burst: 1 }, false, false],
+  ["scattered, offload on", { payloadBytes: 200, nodes: 64, burst: 1 }, true, false],
+  ["bursts, offload on", { payloadBytes: 1200, nodes: 64, burst: 48 }, true, false],
+  ["scattered to a peer, offload off", { payloadBytes: 200, nodes: 64, burst: 1 }, false, true],
+  ["bursts to a peer, offload on", { payloadBytes: 1200, nodes: 64, burst: 48 }, true, true],
 ];
 
 export async function benchAllocation({ smoke, batch }: BenchOptions): Promise<void> {
   printMachine();
   const packets = smoke ? PACKETS_SMOKE : PACKETS;
-  for (const [title, load, offload] of LOADS) {
+  for (const [title, load, offload, toPeer] of LOADS) {
     const [socket] = openReusePortGroup(AF_INET, "127.0.0.1", 0, 1, (opened) => {
       opened.setBuffers(4 << 20, 4 << 20);
       opened.setTimeouts(100, 100);
@@ -52,7 +57,8 @@ export async function benchAllocation({ smoke, batch }: BenchOptions): Promise<v
     });
     const generator = new LoadGenerator(load);
     generator.aim(socket!.localAddress().port);
-    generator.register(() => loop.step());
+    if (toPeer) announce(memory, load.nodes, generator.sinkPort);
+    else generator.register(() => loop.step());
     relay(generator, loop, WARM_UP_PACKETS);
     Bun.gc(true);
     heapBytes(); // measuring allocates too, the first time
@@ -67,6 +73,13 @@ export async function benchAllocation({ smoke, batch }: BenchOptions): Promise<v
     generator.close();
     socket!.close();
   }
+}
+
+/** Makes the nodes known as those of a peer on this port. */
+function announce(memory: SharedMemory, nodes: number, port: number): void {
+  const routes = new RouteTable(memory);
+  const peer = new PeerTable(memory).add(endpointOf("127.0.0.1", port), 0);
+  for (let node = 0; node < nodes; node++) routes.claim(1 + node, peer);
 }
 
 /** @returns packets that came out again */
