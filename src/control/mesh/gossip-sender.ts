@@ -11,6 +11,9 @@ import { ENTRY_SEEN_S, type NodeVisitor } from "../node-scan.ts";
 /** What fits into one datagram: 16,375. */
 export const GOSSIP_NODES_MAX = Math.floor((UDP_PAYLOAD_MAX - SYNC_BYTES) / 4);
 
+/** So that a table that grows does not need a larger place each time. */
+const ROOM_TO_GROW = 1.25;
+
 /** A full send buffer drains within milliseconds: so often, and so long apart, it is tried. */
 const TRIES_MAX = 20;
 const RETRY_MS = 5;
@@ -22,6 +25,8 @@ export class GossipSender {
   readonly #send: SendBatch;
   readonly #message: DataView;
   #nodes = 0;
+  /** Ids and ages of the nodes that a scan finds. */
+  #found: readonly [Int32Array, Int32Array] = [new Int32Array(0), new Int32Array(0)];
 
   /** @param socket one of the public port's, so that peers know the source */
   constructor(socket: UdpSocket, beaconId: number) {
@@ -45,8 +50,7 @@ export class GossipSender {
    * @returns how many were left out
    */
   async collect(scan: Scan, size: number, nowS: number, ttlS: number): Promise<number> {
-    const nodeIds = new Int32Array(size + GOSSIP_NODES_MAX);
-    const ages = new Int32Array(nodeIds.length);
+    const [nodeIds, ages] = this.#roomFor(size + GOSSIP_NODES_MAX);
     const byAge = new Uint32Array(ttlS); // how many there are of each age
     let found = 0;
     await scan((nodeId, entry) => {
@@ -66,6 +70,15 @@ export class GossipSender {
       if (ages[i]! < agesWhole || (ages[i] === agesWhole && room-- > 0)) this.#add(nodeIds[i]!);
     }
     return found - this.#nodes;
+  }
+
+  /** Kept from round to round: megabytes of garbage would have the collector run each time. */
+  #roomFor(nodes: number): readonly [Int32Array, Int32Array] {
+    if (this.#found[0].length < nodes) {
+      const room = Math.ceil(nodes * ROOM_TO_GROW);
+      this.#found = [new Int32Array(room), new Int32Array(room)];
+    }
+    return this.#found;
   }
 
   #add(nodeId: number): void {
