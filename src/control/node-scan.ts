@@ -9,7 +9,8 @@
  * began, is met in what it looks at again; who stood there from the first is left out then.
  */
 import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
-import { type NodeTable, PROBES_MAX } from "../shared/nodes.ts";
+import type { NodeTable } from "../shared/nodes.ts";
+import { PROBES_MAX } from "../shared/open-addressing.ts";
 
 /** Words of an entry as a visitor gets it: the endpoint, with the node's flags in the free half of its first word … */
 const ENTRY_WORDS = ENDPOINT_WORDS + 1;

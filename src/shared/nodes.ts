@@ -268,4 +268,3 @@ export class NodeTable {
     Atomics.store(this.#words, this.memory.shardWords(shard) + SHARD_LOCK, 0);
   }
 }
-export { PROBES_MAX } from "./open-addressing.ts";

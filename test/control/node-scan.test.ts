@@ -6,7 +6,8 @@ import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, endpointOf } from "../../ffi/endpoi
 import { ENTRY_SEEN_S, SLOTS_PER_SLICE, scanNodes } from "../../src/control/node-scan.ts";
 import { nodeHash, shardOfHash, slotOfHash } from "../../src/shared/hash.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory, workerLock } from "../../src/shared/memory.ts";
-import { ADDED, NodeTable, PROBES_MAX } from "../../src/shared/nodes.ts";
+import { ADDED, NodeTable } from "../../src/shared/nodes.ts";
+import { PROBES_MAX } from "../../src/shared/open-addressing.ts";
 import { SLOT_WORDS, WANTS_DEST } from "../../src/shared/slots.ts";
 import { derive, isWhole, type NodeWorkerData, ROUNDS } from "../support/node-worker.ts";
 

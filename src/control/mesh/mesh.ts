@@ -421,9 +421,10 @@ export class Mesh {
   }
 
   #reportRejections(): void {
-    const { words, shape } = { words: this.parts.memory.words, shape: this.parts.memory.shape };
+    const { memory } = this.parts;
+    const { words, shape } = memory;
     for (let worker = 0; worker < shape.workers; worker++) {
-      const at = this.parts.memory.workerWords(worker);
+      const at = memory.workerWords(worker);
       const reason = GOSSIP_REJECTIONS[words[at + LAST_REJECTION]! - 1];
       if (reason === undefined) continue;
       words[at + LAST_REJECTION] = 0;
