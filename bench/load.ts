@@ -30,6 +30,8 @@ export interface Load {
   readonly nodes: number;
   /** Packets to one destination before the next one's turn; over 1, each burst leaves as one merged send. */
   readonly burst: number;
+  /** Id of the first destination; 1 unless given. */
+  readonly firstId?: number;
 }
 
 export interface LoadResult {
@@ -53,7 +55,7 @@ export class LoadGenerator {
   #next = 0;
 
   constructor(load: Load) {
-    const { payloadBytes, nodes, burst } = load;
+    const { payloadBytes, nodes, burst, firstId = 1 } = load;
     if (burst > SEGMENTS_MAX) throw new RangeError(`a burst is at most ${SEGMENTS_MAX} packets`);
     this.#nodes = nodes;
     this.#burst = burst;
@@ -78,7 +80,7 @@ export class LoadGenerator {
       const at = this.#receive.extraAt + node * packetBytes;
       this.#packets.setUint8(at, RELAY);
       this.#packets.setUint32(at + 1, SENDER_ID);
-      this.#packets.setUint32(at + 5, 1 + node);
+      this.#packets.setUint32(at + 5, firstId + node);
       for (let i = 0; i < burst; i++) this.#send.setPiece(node, i, at, packetBytes);
       this.#send.finish(node, burst, packetBytes);
     }

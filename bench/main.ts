@@ -8,6 +8,7 @@ import { benchMemory } from "./memory.ts";
 import { benchMesh } from "./mesh.ts";
 import type { BenchOptions } from "./options.ts";
 import { benchRelay } from "./relay.ts";
+import { benchWss } from "./wss.ts";
 
 const positive = (text: string): number => {
   const value = Number(text);
@@ -20,6 +21,7 @@ const BENCHES: readonly [string, string, (options: BenchOptions) => Promise<void
   ["latency", "time through an idle beacon, against the reference in C", benchLatency],
   ["memory", "resident memory with 500,000 nodes", benchMemory],
   ["mesh", "CPU time and pauses with a full mesh: 500,000 nodes, 524,000 routes", benchMesh],
+  ["wss", "the WebSocket bridge, against a bare server on Bun", benchWss],
   ["idle", "CPU time of a beacon with nothing to do", benchIdle],
   ["allocation", "heap growth over 5 million relayed packets", benchAllocation],
 ];

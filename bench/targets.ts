@@ -10,8 +10,9 @@ const GENERATOR_CPU = "1";
 export interface Target {
   readonly pid: number;
   readonly port: number;
-  /** Where it serves HTTP; "" for the reference. */
+  /** Where it serves HTTP, and WebSocket; "" for what it does not serve. */
   readonly http: string;
+  readonly wss: string;
   stop(): Promise<void>;
 }
 
@@ -20,9 +21,9 @@ export interface TargetOptions {
   readonly batch: number;
 }
 
-/** Moves this process to the generator's core. */
-export function pinGenerator(): void {
-  Bun.spawnSync(["taskset", "-apc", GENERATOR_CPU, String(process.pid)]);
+/** Moves a process, this one unless given, to the generators' core. */
+export function pinGenerator(pid = process.pid): void {
+  Bun.spawnSync(["taskset", "-apc", GENERATOR_CPU, String(pid)]);
 }
 
 /** Compiles the reference relay. @returns its path; the folder is removed when this process ends */
@@ -37,7 +38,21 @@ export function compileReference(): string {
 }
 
 export async function startReference(binary: string, { offload, batch }: TargetOptions): Promise<Target> {
-  return start([binary, String(batch), offload ? "1" : "0"], (line) => ({ port: Number(line), http: "" }));
+  return start([binary, String(batch), offload ? "1" : "0"], (line) => ({
+    port: Number(line),
+    http: "",
+    wss: "",
+  }));
+}
+
+/** A WebSocket server that does nothing but send back what it gets. Its port is that of TCP. */
+export async function startEcho(): Promise<Target> {
+  const echo = new URL("reference/echo.ts", import.meta.url).pathname;
+  return start([process.execPath, echo], (line) => ({
+    port: Number(new URL(line).port),
+    http: "",
+    wss: line,
+  }));
 }
 
 /** @param extra further flags */
@@ -52,14 +67,14 @@ export async function startBeacon({ offload, batch }: TargetOptions, extra: stri
     `--batch=${batch}`,
   ];
   return start([...command, ...extra], (line) => {
-    const { msg, http } = JSON.parse(line) as { msg: string; http?: string };
-    return { port: Number(/listens on .*:(\d+)$/.exec(msg)?.[1]), http: http ?? "" };
+    const { msg, http = "", wss = "" } = JSON.parse(line) as { msg: string; http?: string; wss?: string };
+    return { port: Number(/listens on .*:(\d+)$/.exec(msg)?.[1]), http, wss };
   });
 }
 
 async function start(
   command: string[],
-  read: (line: string) => { port: number; http: string },
+  read: (line: string) => Omit<Target, "pid" | "stop">,
 ): Promise<Target> {
   const child = Bun.spawn(["taskset", "-c", TARGET_CPU, ...command], { stdout: "pipe", stderr: "inherit" });
   const reader = child.stdout.getReader();
@@ -70,10 +85,10 @@ async function start(
     if (done) throw new Error(`${command[0]} ended before it was ready: ${output}`);
     output += decoder.decode(value);
     for (const line of output.split("\n").slice(0, -1)) {
-      const { port, http } = read(line);
-      if (port > 0) {
+      const found = read(line);
+      if (found.port > 0) {
         reader.releaseLock();
-        return { pid: child.pid, port, http, stop: () => stop(child) };
+        return { pid: child.pid, ...found, stop: () => stop(child) };
       }
     }
   }

@@ -36,7 +36,7 @@ import {
   UDP_GRO,
   UDP_SEGMENT,
 } from "./abi.ts";
-import { type Family, NAME_WORDS, nameBytes, nameFromEndpoint } from "./endpoint.ts";
+import { endpointFromName, type Family, NAME_WORDS, nameBytes, nameFromEndpoint } from "./endpoint.ts";
 import { allocateFixed, type FixedMemory, type PacketCalls } from "./libc.ts";
 
 /** Room for the control messages of one received message: UDP_GRO takes 24 bytes, the rest is reserve. */
@@ -121,7 +121,7 @@ export class ReceiveBatch {
   constructor(
     private readonly calls: PacketCalls,
     private readonly fd: number,
-    family: Family,
+    private readonly family: Family,
     private readonly messages: number,
     readonly packets: FixedMemory,
     withOffload: boolean,
@@ -203,6 +203,11 @@ export class ReceiveBatch {
 
   nameAt(m: number): number {
     return this.#nameWords + m * NAME_WORDS;
+  }
+
+  /** Copies the endpoint that message m came from to `endpoint`; the free half of word 0 is 0. */
+  readSource(m: number, endpoint: Int32Array): void {
+    endpointFromName(this.family, this.names, this.nameAt(m), endpoint, 0);
   }
 
   #controlAt(m: number): number {

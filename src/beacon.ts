@@ -21,22 +21,28 @@ import {
   reloadedConfig,
   validateConfig,
 } from "./config.ts";
+import { Bridge, type BridgeParts } from "./control/bridge/bridge.ts";
+import type { KeyFunction } from "./control/bridge/keys.ts";
+import { bridgeOptions, openFilesMax } from "./control/bridge/setup.ts";
 import { type HttpServer, serveHttp } from "./control/http.ts";
 import { createLogger } from "./control/log.ts";
+import { MailReader } from "./control/mail-reader.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { openSockets } from "./control/sockets.ts";
 import { StateKeeper } from "./control/state-keeper.ts";
 import { StatisticsLog } from "./control/statistics-log.ts";
-import { type Stats, workerStats } from "./control/stats.ts";
+import { packetStats, type Stats } from "./control/stats.ts";
 import { steeringProgram } from "./control/steering.ts";
 import { Supervisor } from "./control/supervisor.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";
 import { NodeTable } from "./shared/nodes.ts";
 
 export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
+export type { BridgeStats } from "./control/bridge/bridge.ts";
+export type { KeyFunction } from "./control/bridge/keys.ts";
 export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
-export type { Stats, WorkerStats } from "./control/stats.ts";
+export type { PacketStats, Stats, WorkerStats } from "./control/stats.ts";
 export { type SocketAddress, SyscallError };
 
 export const version: string = packageJson.version;
@@ -50,6 +56,9 @@ const WORKER_ENTRY = new URL("./data/worker.ts", import.meta.url);
 /** How often the statistics line is logged, if anything happened. */
 const STATISTICS_MS = 60_000;
 
+/** Files that a beacon has open beside WebSockets: a socket a worker, 64 at most; HTTP, the state file, what Bun needs. */
+const FILES_BESIDE_WSS = 256;
+
 /** What a listening beacon consists of. */
 interface Running {
   readonly address: SocketAddress;
@@ -61,6 +70,8 @@ interface Running {
   readonly reaper: Reaper;
   readonly state: StateKeeper | undefined;
   readonly mesh: Mesh;
+  readonly bridge: Bridge | undefined;
+  readonly mail: MailReader;
   readonly statistics: StatisticsLog;
   readonly timers: readonly Timer[];
   readonly http: HttpServer | undefined;
@@ -83,13 +94,15 @@ export class Beacon {
   /**
    * @param options over the defaults; unlike the command line's, a library's beacon serves no HTTP unless asked to
    * @param log a pino logger; silent without it
+   * @param keyOf tells the public keys of nodes that come through the WebSocket bridge, in place of a registry or a file
    * @throws ConfigError when an option is bad
    */
   constructor(
     options: Partial<Config> = {},
     log: Logger = createLogger({ level: "silent", format: "json" }),
+    private readonly keyOf?: KeyFunction,
   ) {
-    this.#config = validateConfig(options);
+    this.#config = validateConfig(options, { hasKeySource: keyOf !== undefined });
     this.#log = log;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     promise.catch(() => {}); // whoever awaits `closed` sees it; nobody has to
@@ -122,9 +135,14 @@ export class Beacon {
     return this.#running?.http?.url;
   }
 
+  /** Where nodes connect whose network blocks UDP, if there is such a place. */
+  get wssUrl(): URL | undefined {
+    return this.#running?.bridge?.url;
+  }
+
   /** The numbers of this moment. @throws Error before `listen` is done */
   stats(): Stats {
-    const { memory, nodes, supervisor, sockets, address, startedMs, mesh, state } = this.#mustRun();
+    const { memory, nodes, supervisor, sockets, address, startedMs, mesh, state, bridge } = this.#mustRun();
     const { user, system } = process.cpuUsage();
     return {
       version,
@@ -138,13 +156,14 @@ export class Beacon {
       cpuS: (user + system) / 1e6,
       mesh: mesh.stats(),
       stateSavedS: state?.savedS ?? null,
-      workers: sockets.map((socket, worker) =>
-        workerStats(memory, worker, {
-          alive: supervisor.isAlive(worker),
-          restarts: supervisor.restarts[worker]!,
-          socketReceiveDrops: socket.receiveDrops(),
-        }),
-      ),
+      workers: sockets.map((socket, worker) => ({
+        worker,
+        alive: supervisor.isAlive(worker),
+        restarts: supervisor.restarts[worker]!,
+        socketReceiveDrops: socket.receiveDrops(),
+        ...packetStats(memory, memory.counterRow(worker)),
+      })),
+      bridge: bridge ? { ...bridge.stats(), packets: packetStats(memory, memory.bridgeRow) } : null,
     };
   }
 
@@ -154,15 +173,20 @@ export class Beacon {
   }
 
   /**
-   * Goes on with another configuration as far as that can change while the beacon runs; what cannot stays as it is.
-   * @throws ConfigError when an option is bad, or bad beside those that stay; nothing has changed then
+   * Goes on with another configuration as far as that can change while the beacon runs; what cannot stays as it is. Files that it
+   * names are read anew.
+   * @throws ConfigError when an option or a file is bad, or bad beside those that stay; nothing has changed then
    */
   reconfigure(options: Partial<Config>): ConfigChanges {
-    const wanted = validateConfig(options);
+    const keySource = { hasKeySource: this.keyOf !== undefined };
+    const wanted = validateConfig(options, keySource);
     const changes = compareConfigs(this.#config, wanted);
-    this.#config = reloadedConfig(this.#config, wanted);
-    if (changes.reloaded.includes("logLevel")) this.#log.level = this.#config.logLevel;
-    this.#running?.mesh.reconfigure(this.#config);
+    const config = reloadedConfig(this.#config, wanted, keySource);
+    const bridge = this.#running?.bridge;
+    bridge?.reconfigure(bridgeOptions(config, this.keyOf));
+    this.#config = config;
+    if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
+    this.#running?.mesh.reconfigure(config);
     return changes;
   }
 
@@ -229,6 +253,18 @@ export class Beacon {
       await supervisor.start();
       const http = this.#serveHttp();
       release.unshift(() => http?.stop(true));
+      const bridge = this.#openBridge({
+        memory,
+        nodes,
+        fd: sockets[0]!.fd,
+        family: sockets[0]!.family,
+        beaconId: config.beaconId,
+        offload: granted.offload,
+        log,
+      });
+      release.unshift(() => bridge?.stop());
+      const mail = new MailReader(memory, bridge ? [bridge.mail, mesh.mail] : [mesh.mail]);
+      mail.start();
       mesh.start();
       if (this.#config !== config) mesh.reconfigure(this.#config); // meanwhile
       state?.start();
@@ -248,6 +284,8 @@ export class Beacon {
         reaper,
         state,
         mesh,
+        bridge,
+        mail,
         statistics,
         timers,
         http,
@@ -259,6 +297,7 @@ export class Beacon {
           maxNodes: config.maxNodes,
           offload: granted.offload,
           ...(http ? { http: http.url.href } : {}),
+          ...(bridge ? { wss: bridge.url.href } : {}),
         },
         `beacon ${version} listens on ${hostPort(address.address, address.port)}`,
       );
@@ -270,6 +309,7 @@ export class Beacon {
 
   async #drain(): Promise<void> {
     if (!this.#closing) {
+      this.#running?.bridge?.drain();
       const { promise, resolve } = Promise.withResolvers<void>();
       const timer = setTimeout(resolve, this.#config.drainMs);
       this.#endDrain = () => {
@@ -289,6 +329,8 @@ export class Beacon {
       for (const timer of running.timers) clearInterval(timer);
       await running.mesh.stop();
       await running.http?.stop(true);
+      await running.bridge?.stop();
+      await running.mail.stop();
       await running.supervisor.stop();
       await running.state?.stop(); // once nobody writes to the table any more
       running.statistics.log(this.stats());
@@ -344,6 +386,25 @@ export class Beacon {
     check("send buffer", this.config.sendBufferBytes, granted.sendBufferBytes, "net.core.wmem_max");
   }
 
+  #openBridge(parts: BridgeParts): Bridge | undefined {
+    const { wss, wssMaxPeers } = this.#config;
+    if (wss === "off") return undefined;
+    const options = bridgeOptions(this.#config, this.keyOf);
+    const filesMax = openFilesMax();
+    if (filesMax < wssMaxPeers + FILES_BESIDE_WSS)
+      this.#log.warn(
+        `this process may open ${filesMax} files, too few for ${wssMaxPeers} WebSockets (--wss-max-peers): ` +
+          "raise LimitNOFILE or ulimit -n",
+      );
+    try {
+      return new Bridge(parseHostPort(wss), parts, options);
+    } catch (error) {
+      options.keys.close();
+      const { code = "failed" } = error as { code?: string };
+      throw new Error(`wss ${wss}: ${code}: choose another address, or off`, { cause: error });
+    }
+  }
+
   #serveHttp(): HttpServer | undefined {
     const { http, httpIsDefault } = this.config;
     if (http === "off") return undefined;
@@ -365,10 +426,11 @@ export class Beacon {
   #offloadErrno = 0;
 
   #tick(): void {
-    const { memory, reaper, startedMs, supervisor, mesh } = this.#mustRun();
+    const { memory, reaper, startedMs, supervisor, mesh, bridge } = this.#mustRun();
     reaper.tick(performance.now() - startedMs);
     supervisor.tick();
     mesh.tick();
+    bridge?.tick();
     const errno = Atomics.load(memory.words, OFFLOAD_ERRNO);
     if (errno !== this.#offloadErrno) {
       this.#offloadErrno = errno;

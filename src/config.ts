@@ -6,7 +6,7 @@
 import { inspect, isDeepStrictEqual } from "node:util";
 import { Command, CommanderError, Option } from "commander";
 import { jsonShown, jsonText, readJsonObject } from "./config/file.ts";
-import { checkTogether, withTokenRead } from "./config/rules.ts";
+import { checkTogether, type HandedOver, withTokenRead } from "./config/rules.ts";
 import {
   type Config,
   envName,
@@ -101,7 +101,7 @@ export function parseCommandLine(
  * The config of a beacon started from code: `partial` over the defaults, http "off" unless asked for. The
  * ranges are those of the command line. Throws a ConfigError that names the property.
  */
-export function validateConfig(partial: Partial<Config>): Config {
+export function validateConfig(partial: Partial<Config>, handedOver: HandedOver = {}): Config {
   const { httpIsDefault, ...options } = partial;
   const given: Partial<Record<Property, unknown>> = {};
   for (const [property, value] of Object.entries(options)) {
@@ -120,7 +120,7 @@ export function validateConfig(partial: Partial<Config>): Config {
     ...(given as Partial<Config>), // each value went through the check of its own property
     httpIsDefault: httpIsDefault ?? given.http === undefined,
   };
-  checkTogether(config, (property) => property);
+  checkTogether(config, (property) => property, handedOver);
   return withTokenRead(config);
 }
 

@@ -5,7 +5,7 @@ import { type CommandLine, flagOf, parseCommandLine } from "./config.ts";
 import { createLogger } from "./control/log.ts";
 import { ServiceManager } from "./control/service-manager.ts";
 
-/** Exit codes: 1, the beacon could not start or ended by itself; 2, the configuration is bad. */
+/** Exit codes: 1, the beacon could not start or ended by itself; 2, the configuration is bad, or a file that it names. */
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 /** One Ctrl-C can arrive twice: from the terminal, and passed on by npm or timeout(1). */
@@ -87,5 +87,5 @@ try {
 } catch (error) {
   log.fatal(error instanceof Error ? error.message : String(error));
   await beacon.close();
-  process.exit(EXIT_FAILED);
+  process.exit(error instanceof ConfigError ? EXIT_USAGE : EXIT_FAILED);
 }

@@ -50,8 +50,8 @@ function importsFrom(from: RegExp, to: (path: string, one: Import) => boolean): 
 }
 
 const isConfig = (path: string): boolean => /^src\/config(\.ts|\/)/.test(path);
-/** How addresses are written, and text from outside is shown: not the configuration, though it speaks so too. */
-const isLanguage = (path: string): boolean => path === "src/config/units.ts";
+/** How addresses are written, text from outside is shown, and an operator's files are read: not the configuration, though it does so too. */
+const isLanguage = (path: string): boolean => /^src\/config\/(units|file)\.ts$/.test(path);
 const isTree = (path: string): boolean => /^(src|ffi)\//.test(path) || path.startsWith("..");
 
 describe("the reading of imports", () => {
@@ -118,13 +118,14 @@ test("the protocol rests on ffi alone", () => {
   expect(importsFrom(/^src\/protocol\.ts$/, (to) => !to.startsWith("ffi/"))).toEqual([]);
 });
 
-test("the control plane meets the data plane at the worker's file", () => {
-  expect(
-    importsFrom(/^src\/control\//, (to) => to.startsWith("src/data/") && to !== "src/data/worker.ts"),
-  ).toEqual([]);
+test("the control plane meets the data plane at the worker's file, and at that for the bridge's frames", () => {
+  const meetings = /^src\/data\/(worker|frames)\.ts$/;
+  expect(importsFrom(/^src\/control\//, (to) => to.startsWith("src/data/") && !meetings.test(to))).toEqual(
+    [],
+  );
 });
 
-test("the control plane is handed its configuration: it knows its types, and how addresses are written", () => {
+test("the control plane is handed its configuration: it knows its types, and how it is written", () => {
   const values = (to: string, { typesOnly }: Import) => isConfig(to) && !typesOnly && !isLanguage(to);
   expect(importsFrom(/^src\/control\//, values)).toEqual([]);
   expect(importsFrom(/^src\/control\//, (to) => to === "src/beacon.ts" || to === "src/main.ts")).toEqual([]);

@@ -135,6 +135,62 @@ const samples: Record<string, Samples> = {
     ],
     bad: ["", "off", ":9001", "b1.example:0"],
   },
+  wss: {
+    good: [
+      ["off", "off"],
+      [":443", ":443"],
+      ["[::1]:0", "[::1]:0"],
+    ],
+    bad: ["", "on", "localhost:443", ":65536", "wss://192.0.2.1:443"],
+    needs: ["--wss-keys", "keys.json"],
+  },
+  "wss-tls-cert": {
+    good: [
+      ["/etc/beacon/chain.pem", "/etc/beacon/chain.pem"],
+      ["chain, all of it", "chain, all of it"],
+    ],
+    bad: ["", "a\0b"],
+    needs: ["--wss-tls-key", "key.pem"],
+  },
+  "wss-tls-key": {
+    good: [["/etc/beacon/key.pem", "/etc/beacon/key.pem"]],
+    bad: ["", "a\0b"],
+    needs: ["--wss-tls-cert", "chain.pem"],
+  },
+  "wss-max-peers": {
+    good: [
+      ["1", 1],
+      ["1000000", 1_000_000],
+    ],
+    bad: ["", "0", "1000001", "10k", "off"],
+  },
+  "wss-trusted-proxy": {
+    good: [
+      ["", []],
+      [" ", []],
+      ["192.0.2.1", ["192.0.2.1"]],
+      ["10.0.0.0/8, 2001:db8::/32 ,::1", ["10.0.0.0/8", "2001:db8::/32", "::1"]],
+      ["::1,10.0.0.0/8,::1", ["::1", "10.0.0.0/8"]],
+    ],
+    bad: [
+      ",",
+      "none",
+      "localhost",
+      "127.1",
+      "10.1.2.3/8",
+      "10.0.0.0/33",
+      "::1,",
+      "::1;10.0.0.1",
+      "fe80::1%eth0",
+    ],
+  },
+  "wss-keys": {
+    good: [
+      ["off", "off"],
+      ["/var/lib/beacon/keys.json", "/var/lib/beacon/keys.json"],
+    ],
+    bad: ["", "a\0b"],
+  },
   "max-nodes": {
     good: [
       ["1", 1],
@@ -327,6 +383,12 @@ describe("defaults", () => {
       registryAdminToken: "",
       registryAdminTokenFile: "off",
       advertiseAddr: "auto",
+      wss: "off",
+      wssTlsCert: "off",
+      wssTlsKey: "off",
+      wssMaxPeers: 10_000,
+      wssTrustedProxies: [],
+      wssKeys: "off",
       drainMs: 0,
       stateFile: "off",
       stateIntervalMs: 60_000,

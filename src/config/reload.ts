@@ -1,6 +1,6 @@
 /** What another config changes of a beacon that runs. */
 import { isDeepStrictEqual } from "node:util";
-import { checkTogether } from "./rules.ts";
+import { checkTogether, type HandedOver } from "./rules.ts";
 import { type Config, flagOf, type Property, settings } from "./settings.ts";
 
 /** The properties whose values differ, in the order of the help text. */
@@ -26,14 +26,15 @@ export function compareConfigs(running: Config, wanted: Config): ConfigChanges {
 
 /**
  * The running config with what can change taken from the wanted one. Throws a ConfigError where the two do not go
- * together: a registry, and the beacon id that it needs only in the wanted config.
+ * together: a registry, and the beacon id that it needs only in the wanted config; or a bridge that goes on, and
+ * nothing left that knows the nodes' keys.
  */
-export function reloadedConfig(running: Config, wanted: Config): Config {
+export function reloadedConfig(running: Config, wanted: Config, handedOver: HandedOver = {}): Config {
   const { reloaded } = compareConfigs(running, wanted);
   const config = {
     ...running,
     ...Object.fromEntries(reloaded.map((property) => [property, wanted[property]])),
   };
-  checkTogether(config, flagOf);
+  checkTogether(config, flagOf, handedOver);
   return config;
 }

@@ -6,11 +6,21 @@ import { ConfigError, shown, withReason } from "./units.ts";
 /** A few of the longest tokens; the bound keeps a wrong path from being read whole. */
 const TOKEN_FILE_BYTES_MAX = 4096;
 
+/** What code can hand to a beacon beside its options. */
+export interface HandedOver {
+  /** Something that knows the nodes' keys, so that neither a file nor the registry has to. */
+  readonly hasKeySource?: boolean;
+}
+
 /**
  * Throws a ConfigError for options that do not go together. `nameOf` says what a property is called where the config
  * comes from: its flag, or itself.
  */
-export function checkTogether(config: Config, nameOf: (property: Property) => string): void {
+export function checkTogether(
+  config: Config,
+  nameOf: (property: Property) => string,
+  { hasKeySource = false }: HandedOver = {},
+): void {
   if (config.registry !== "off" && config.beaconId === 0)
     throw new ConfigError(
       `${nameOf("registry")} needs ${nameOf("beaconId")}: a number other than 0, its own for each beacon`,
@@ -22,6 +32,17 @@ export function checkTogether(config: Config, nameOf: (property: Property) => st
   if (config.registryAdminToken !== "" && config.registryAdminTokenFile !== "off")
     throw new ConfigError(
       `${nameOf("registryAdminTokenFile")}: ${nameOf("registryAdminToken")} sets the same; give one of them`,
+    );
+  if (config.wssTlsCert !== "off" && config.wssTlsKey === "off")
+    throw new ConfigError(
+      `${nameOf("wssTlsCert")} needs ${nameOf("wssTlsKey")}: the certificate's private key`,
+    );
+  if (config.wssTlsKey !== "off" && config.wssTlsCert === "off")
+    throw new ConfigError(`${nameOf("wssTlsKey")} needs ${nameOf("wssTlsCert")}: the key's certificate`);
+  if (config.wss !== "off" && config.wssKeys === "off" && config.registry === "off" && !hasKeySource)
+    throw new ConfigError(
+      `${nameOf("wss")} needs ${nameOf("wssKeys")} or ${nameOf("registry")}: ` +
+        "something that knows the nodes' keys",
     );
 }
 

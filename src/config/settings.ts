@@ -5,6 +5,7 @@
 import { availableParallelism } from "node:os";
 import {
   ConfigError,
+  parseAddressPrefix,
   parseBytes,
   parseDurationMs,
   parseHostNamePort,
@@ -59,6 +60,18 @@ export interface Config {
   readonly registryAdminTokenFile: string | "off";
   /** "host:port" for parseHostNamePort, as others reach this beacon. */
   readonly advertiseAddr: string | "auto";
+  /** "host:port" of the WebSocket bridge. */
+  readonly wss: string | "off";
+  /** A path; "off" where wssTlsKey is. */
+  readonly wssTlsCert: string | "off";
+  /** A path; "off" where wssTlsCert is. */
+  readonly wssTlsKey: string | "off";
+  /** Most connections of the bridge at once. */
+  readonly wssMaxPeers: number;
+  /** The proxies whose X-Forwarded-For is believed, each for parseAddressPrefix; no text stands twice. */
+  readonly wssTrustedProxies: readonly string[];
+  /** A path. "off" leaves the nodes' keys to the registry, or to a source that code hands over. */
+  readonly wssKeys: string | "off";
   /** How long a beacon that is asked to stop goes on relaying. */
   readonly drainMs: number;
   /** A path. */
@@ -78,6 +91,9 @@ export const BATCH_MAX_DEFAULT = 64;
 
 /** Every beacon tells every other about its nodes, so a mesh is small; a longer list is something else. */
 const PEERS_MAX = 128;
+
+/** Every upgrade's address is compared with each of them. */
+const PROXIES_MAX = 128;
 
 const TOKEN_CHARS_MAX = 1024;
 
@@ -166,6 +182,7 @@ function address(verify: (text: string) => unknown): Kind<string> {
 
 const bindAddress = address(parseHostPort);
 const hostAddress = address(parseHostNamePort);
+const addressPrefix = address(parseAddressPrefix);
 
 /** What `kind` takes, or the word. */
 function orWord(word: string, kind: Kind<string>): Kind<string> {
@@ -202,24 +219,28 @@ export const token: Kind<string> = {
   },
 };
 
-const peerList: Kind<readonly string[]> = {
-  parse: (text) => (text.trim() === "" ? [] : text.split(",").map((entry) => entry.trim())),
-  fromJson: (value) => value,
-  check: (value) => {
-    if (!Array.isArray(value) || value.length > PEERS_MAX)
+/** At most `max` of what `kind` takes, each once. `what` names them. */
+function listOf(kind: Kind<string>, max: number, what: string): Kind<readonly string[]> {
+  const check = (value: unknown) => {
+    if (!Array.isArray(value) || value.length > max)
       throw new ConfigError(
-        `must be a list of at most ${PEERS_MAX} host:port with commas between (in JSON and in code, an array)`,
+        `must be a list of at most ${max} ${what} with commas between (in JSON and in code, an array)`,
       );
     const entries = Array.from(value, (entry: unknown) => {
       const text = typeof entry === "string" ? entry : "";
       return withReason(
-        () => hostAddress.check(text),
+        () => kind.check(text),
         (reason) => `${shown(text)}: ${reason}`,
       );
     });
     return Object.freeze([...new Set(entries)]);
-  },
-};
+  };
+  return {
+    parse: (text) => (text.trim() === "" ? [] : text.split(",").map((entry) => entry.trim())),
+    fromJson: (value) => value,
+    check,
+  };
+}
 
 /** Every option, in the order and under the headings of the help text. */
 export const settingGroups: readonly { readonly title: string; readonly settings: readonly Setting[] }[] = [
@@ -266,7 +287,7 @@ export const settingGroups: readonly { readonly title: string; readonly settings
       {
         flag: "peers",
         property: "peers",
-        kind: peerList,
+        kind: listOf(hostAddress, PEERS_MAX, "host:port"),
         value: "<list>",
         default: "",
         defaultNote: "none",
@@ -344,6 +365,67 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         value: "<host:port|auto>",
         default: "auto",
         help: "Address under which the registry lists this beacon.",
+        reloadable: true,
+      },
+    ],
+  },
+  {
+    title: "WebSocket bridge:",
+    settings: [
+      {
+        flag: "wss",
+        property: "wss",
+        kind: orWord("off", bindAddress),
+        value: "<address|off>",
+        default: "off",
+        help:
+          "Address to serve nodes whose network blocks UDP, over WebSocket. " +
+          "Needs --wss-keys or --registry.",
+      },
+      {
+        flag: "wss-tls-cert",
+        property: "wssTlsCert",
+        kind: orWord("off", path),
+        value: "<path|off>",
+        default: "off",
+        help: "PEM file with the certificate and those that lead to its root. Needs --wss-tls-key.",
+        reloadable: true,
+      },
+      {
+        flag: "wss-tls-key",
+        property: "wssTlsKey",
+        kind: orWord("off", path),
+        value: "<path|off>",
+        default: "off",
+        help: "PEM file with the certificate's private key.",
+        reloadable: true,
+      },
+      {
+        flag: "wss-max-peers",
+        property: "wssMaxPeers",
+        kind: whole(1, 1_000_000),
+        value: "<count>",
+        default: "10000",
+        help: "Most connections at once; above it an upgrade gets 503.",
+        reloadable: true,
+      },
+      {
+        flag: "wss-trusted-proxy",
+        property: "wssTrustedProxies",
+        kind: listOf(addressPrefix, PROXIES_MAX, "IP addresses or prefixes"),
+        value: "<list>",
+        default: "",
+        defaultNote: "none",
+        help: "Proxies whose X-Forwarded-For is believed, as 192.0.2.1,10.0.0.0/8 (in JSON, an array).",
+        reloadable: true,
+      },
+      {
+        flag: "wss-keys",
+        property: "wssKeys",
+        kind: orWord("off", path),
+        value: "<path|off>",
+        default: "off",
+        help: "JSON file with the nodes' public keys; without it the registry is asked.",
         reloadable: true,
       },
     ],

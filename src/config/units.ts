@@ -1,8 +1,9 @@
 /**
- * The small languages that options are written in: durations, sizes and addresses. Each parser throws a
+ * The small languages that options are written in: durations, sizes, addresses and prefixes. Each parser throws a
  * ConfigError that holds only the reason; whoever knows where the text came from puts that before it.
  */
 import { isIPv4, isIPv6 } from "node:net";
+import ipaddr from "ipaddr.js";
 
 /** A setting that cannot be used. The message is one line: where it stands, what it is, what would be right. */
 export class ConfigError extends Error {
@@ -15,6 +16,8 @@ const SHOWN_CHARS_MAX = 100;
 /** As DNS has it (RFC 1123), with the underscore that some networks use all the same. */
 const HOST_NAME_CHARS_MAX = 253;
 const HOST_NAME_LABEL = /^[a-z\d_](?:[a-z\d_-]{0,61}[a-z\d_])?$/i;
+
+const ZONE_REFUSED = "an IPv6 zone is not supported; leave out the % and its name";
 
 const unitMs = new Map([
   ["h", 3_600_000],
@@ -128,12 +131,48 @@ function splitHostPort(text: string, portMin: number, form: string): HostPort & 
       /^[^[]*:.*:/s.test(text) ? "an IPv6 address goes in brackets, such as [::1]:9001" : form,
     );
   const [, bracketed, bare = "", digits] = match;
-  if (bracketed?.includes("%"))
-    throw new ConfigError("an IPv6 zone is not supported; leave out the % and its name");
+  if (bracketed?.includes("%")) throw new ConfigError(ZONE_REFUSED);
   if (bracketed !== undefined && !isIPv6(bracketed))
     throw new ConfigError("use an IPv6 address in the brackets, such as [::1]:9001");
   const port = Number(digits);
   if (port < portMin || port > 65_535)
     throw new ConfigError(`the port must be a whole number from ${portMin} to 65535`);
   return { host: bracketed ?? bare, port, bracketed: bracketed !== undefined };
+}
+
+/**
+ * Reads an IP address or a prefix, such as 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32, as its address and number of bits.
+ * An address alone has them all; an IPv4-mapped one (::ffff:192.0.2.1) becomes IPv4. Throws a ConfigError, also for
+ * zones, for the short forms of IPv4 addresses, and for bits set behind the prefix.
+ */
+export function parseAddressPrefix(text: string): readonly [ipaddr.IPv4 | ipaddr.IPv6, number] {
+  const [, written = "", digits] = /^([^/]*)(?:\/(0|[1-9]\d*))?$/.exec(text) ?? [];
+  if (written.includes("%")) throw new ConfigError(ZONE_REFUSED);
+  if (!isIPv4(written) && !isIPv6(written))
+    throw new ConfigError(
+      "must be an IP address in full or address/bits, such as 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32",
+    );
+  const [address, mappedBits] = parseAddress(written);
+  const bitsMax = mappedBits + 8 * address.toByteArray().length;
+  const bits = Number(digits ?? bitsMax);
+  if (bits < mappedBits || bits > bitsMax)
+    throw new ConfigError(`the prefix must have from ${mappedBits} to ${bitsMax} bits`);
+  const prefixBits = bits - mappedBits;
+  const network = networkOf(address, prefixBits).toString();
+  if (network !== address.toString())
+    throw new ConfigError(`has bits set behind the prefix; use ${network}/${prefixBits}`);
+  return [address, prefixBits];
+}
+
+/** The address, IPv4 if it is IPv4-mapped, and how many bits such a mapping puts before it. */
+function parseAddress(text: string): [ipaddr.IPv4 | ipaddr.IPv6, number] {
+  if (isIPv4(text)) return [ipaddr.IPv4.parse(text), 0];
+  // ipaddr.js reads ::192.0.2.1 as ::ffff:192.0.2.1, but 0::192.0.2.1 as what it is.
+  const address = ipaddr.IPv6.parse(text.replace(/^::(?=[\d.]+$)/, "0::"));
+  return address.isIPv4MappedAddress() ? [address.toIPv4Address(), 96] : [address, 0];
+}
+
+function networkOf(address: ipaddr.IPv4 | ipaddr.IPv6, bits: number): ipaddr.IPv4 | ipaddr.IPv6 {
+  const kept = (i: number) => Math.min(Math.max(bits - 8 * i, 0), 8);
+  return ipaddr.fromByteArray(address.toByteArray().map((byte, i) => byte & (0xff00 >> kept(i))));
 }

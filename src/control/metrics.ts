@@ -1,16 +1,17 @@
 /** The beacon's numbers in Prometheus' text format, made from Stats when asked for. */
 import { Counter, Gauge, type Metric, Registry } from "prom-client";
-import type { Counts, Stats, WorkerStats } from "./stats.ts";
+import type { Counts, PacketStats, Stats, WorkerStats } from "./stats.ts";
 
-/** What a worker counts, as metrics; `values` yields the labels beside `worker`, and the count. */
-interface WorkerCounter {
+/** One metric: a number, or, with a label, a number for each value of the label. */
+interface Shown<From> {
   readonly name: string;
   readonly help: string;
   readonly label?: string;
-  readonly values: (stats: WorkerStats) => Counts | number;
+  readonly values: (from: From) => Counts | number;
 }
 
-const WORKER_COUNTERS: readonly WorkerCounter[] = [
+/** Counted by each worker, and by the WebSocket bridge; their label `worker` is "bridge" then. */
+const PACKET_COUNTERS: readonly Shown<PacketStats>[] = [
   {
     name: "beacon_packets_received_total",
     help: "Beacon messages received, by type.",
@@ -42,7 +43,7 @@ const WORKER_COUNTERS: readonly WorkerCounter[] = [
   },
   {
     name: "beacon_relay_forwarded_total",
-    help: "Relayed packets that the kernel took, by the tier of their destination.",
+    help: "Relayed packets that the kernel or a bridged node's connection took, by the tier of their destination.",
     label: "tier",
     values: (stats) => stats.relayForwarded,
   },
@@ -95,6 +96,10 @@ const WORKER_COUNTERS: readonly WorkerCounter[] = [
     help: "Receive calls that failed and were tried again.",
     values: (stats) => stats.receiveErrors,
   },
+];
+
+/** Counted for each worker. */
+const WORKER_COUNTERS: readonly Shown<WorkerStats>[] = [
   {
     name: "beacon_socket_receive_drops_total",
     help: "Datagrams that the kernel dropped at the beacon's sockets, mostly because a buffer was full.",
@@ -104,6 +109,139 @@ const WORKER_COUNTERS: readonly WorkerCounter[] = [
     name: "beacon_worker_restarts_total",
     help: "Worker threads that died and were replaced.",
     values: (stats) => stats.restarts,
+  },
+];
+
+const COUNTERS: readonly Shown<Stats>[] = [
+  {
+    name: "process_cpu_seconds_total",
+    help: "User and system CPU time spent.",
+    values: (stats) => stats.cpuS,
+  },
+  {
+    name: "beacon_gossip_sent_total",
+    help: "Gossip messages that the kernel took.",
+    values: ({ mesh }) => mesh.gossipSent,
+  },
+  {
+    name: "beacon_gossip_send_errors_total",
+    help: "Gossip messages that the kernel did not take.",
+    values: ({ mesh }) => mesh.gossipSendErrors,
+  },
+  {
+    name: "beacon_gossip_truncated_total",
+    help: "Rounds of gossip in which not all nodes fitted into the message.",
+    values: ({ mesh }) => mesh.gossipTruncated,
+  },
+  {
+    name: "beacon_peer_routes_refused_total",
+    help: "Nodes announced by peers for which there was no room among the routes.",
+    values: ({ mesh }) => mesh.routesRefused,
+  },
+  {
+    name: "beacon_registry_rounds_total",
+    help: "Rounds with the registry, by outcome; ok is the good one.",
+    label: "outcome",
+    values: ({ mesh }) => mesh.registryRounds,
+  },
+  {
+    name: "beacon_wss_upgrades_total",
+    help: "Requests for a WebSocket, by outcome.",
+    label: "outcome",
+    values: ({ bridge }) => bridge?.upgrades ?? {},
+  },
+  {
+    name: "beacon_wss_auth_total",
+    help: "Handshakes of nodes that ended, by outcome.",
+    label: "outcome",
+    values: ({ bridge }) => bridge?.auth ?? {},
+  },
+  {
+    name: "beacon_wss_frames_total",
+    help: "Beacon messages over WebSockets: in, from nodes, and out, to nodes.",
+    label: "direction",
+    values: ({ bridge }) => ({ ...bridge?.frames }),
+  },
+  {
+    name: "beacon_wss_dropped_total",
+    help: "Frames from or for nodes of the WebSocket bridge that were dropped, by reason.",
+    label: "reason",
+    values: ({ bridge }) => bridge?.dropped ?? {},
+  },
+  {
+    name: "beacon_wss_idle_disconnects_total",
+    help: "Nodes of the WebSocket bridge that were disconnected because they were silent.",
+    values: ({ bridge }) => bridge?.idleDisconnects ?? 0,
+  },
+];
+
+const GAUGES: readonly Shown<Stats>[] = [
+  { name: "beacon_nodes", help: "Nodes in the table.", values: (stats) => stats.nodes },
+  { name: "beacon_nodes_limit", help: "Nodes that the table takes.", values: (stats) => stats.nodesMax },
+  {
+    name: "beacon_workers",
+    help: "Worker threads alive.",
+    values: ({ workers }) => workers.filter(({ alive }) => alive).length,
+  },
+  {
+    name: "beacon_healthy",
+    help: "1 while /healthz answers 200.",
+    values: (stats) => Number(stats.healthy),
+  },
+  {
+    name: "beacon_start_time_seconds",
+    help: "When the beacon started, in Unix seconds.",
+    values: (stats) => Math.round(Date.now() / 1000 - stats.uptimeS),
+  },
+  {
+    name: "process_resident_memory_bytes",
+    help: "Resident memory.",
+    values: (stats) => stats.residentBytes,
+  },
+  {
+    name: "beacon_peers",
+    help: "Peer beacons: configured or listed by the registry.",
+    values: ({ mesh }) => mesh.peers.length,
+  },
+  {
+    name: "beacon_peer_routes_limit",
+    help: "Routes that the table takes.",
+    values: ({ mesh }) => mesh.routesMax,
+  },
+  {
+    name: "beacon_peer_routes",
+    help: "Nodes that are reached through a peer.",
+    label: "peer",
+    values: ({ mesh }) => Object.fromEntries(mesh.peers.map(({ address, routes }) => [address, routes])),
+  },
+  {
+    name: "beacon_peer_gossip_age_seconds",
+    help: "Time since a peer's last gossip; no sample if there was none.",
+    label: "peer",
+    values: ({ mesh }) =>
+      Object.fromEntries(
+        mesh.peers.flatMap(({ address, gossipAgeS }) => (gossipAgeS === null ? [] : [[address, gossipAgeS]])),
+      ),
+  },
+  {
+    name: "beacon_registry_last_success_timestamp_seconds",
+    help: "When a round with the registry last went well, in Unix seconds; 0 if none did.",
+    values: ({ mesh }) => mesh.registryLastSuccessS ?? 0,
+  },
+  {
+    name: "beacon_wss_peers",
+    help: "Nodes connected through the WebSocket bridge.",
+    values: ({ bridge }) => bridge?.peers ?? 0,
+  },
+  {
+    name: "beacon_wss_buffered_bytes",
+    help: "Bytes that wait for nodes of the WebSocket bridge to read them.",
+    values: ({ bridge }) => bridge?.bufferedBytes ?? 0,
+  },
+  {
+    name: "beacon_state_saved_timestamp_seconds",
+    help: "When the node table was last saved, in Unix seconds; 0 if it was not.",
+    values: (stats) => stats.stateSavedS ?? 0,
   },
 ];
 
@@ -140,129 +278,46 @@ function readyMadeHistogram(name: string, help: string, read: () => Stats): Metr
 export function createMetrics(read: () => Stats): Registry {
   const registry = new Registry();
   const registers = [registry];
-  for (const { name, help, label, values } of WORKER_COUNTERS) {
-    new Counter({
+  /** @param rows what is shown, each with the labels that tell it from the others */
+  const show = <From>(
+    kind: typeof Counter | typeof Gauge,
+    { name, help, label, values }: Shown<From>,
+    rows: () => readonly (readonly [labels: Record<string, string | number>, from: From])[],
+    labelNames: readonly string[] = [],
+  ) =>
+    new kind({
       name,
       help,
-      labelNames: label === undefined ? ["worker"] : ["worker", label],
+      labelNames: label === undefined ? labelNames : [...labelNames, label],
       registers,
       collect() {
         this.reset();
-        for (const stats of read().workers) {
-          const counts = values(stats);
-          if (typeof counts === "number") this.inc({ worker: stats.worker }, counts);
+        for (const [labels, from] of rows()) {
+          const counts = values(from);
+          if (typeof counts === "number") this.inc(labels, counts);
           else {
-            for (const [value, count] of Object.entries(counts)) {
-              this.inc({ worker: stats.worker, [label!]: value }, count);
-            }
+            for (const [value, count] of Object.entries(counts))
+              this.inc({ ...labels, [label!]: value }, count);
           }
         }
       },
     });
-  }
+  const workers = () => read().workers.map((stats) => [{ worker: stats.worker }, stats] as const);
+  const bridge = () => {
+    const stats = read().bridge;
+    return stats ? [[{ worker: "bridge" }, stats.packets] as const] : [];
+  };
+  const whole = () => [[{}, read()] as const];
+  for (const metric of PACKET_COUNTERS) show(Counter, metric, () => [...workers(), ...bridge()], ["worker"]);
+  for (const metric of WORKER_COUNTERS) show(Counter, metric, workers, ["worker"]);
+  for (const metric of COUNTERS) show(Counter, metric, whole);
+  for (const metric of GAUGES) show(Gauge, metric, whole);
   registry.registerMetric(
     readyMadeHistogram(
       "beacon_receive_batch_size",
       "Messages that one receive call brought; a merged message counts once.",
       read,
     ),
-  );
-  const gauge = (name: string, help: string, value: (stats: Stats) => number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(value(read()));
-      },
-    });
-  gauge("beacon_nodes", "Nodes in the table.", (stats) => stats.nodes);
-  gauge("beacon_nodes_limit", "Nodes that the table takes.", (stats) => stats.nodesMax);
-  gauge("beacon_workers", "Worker threads alive.", (stats) => stats.workers.filter((w) => w.alive).length);
-  gauge("beacon_healthy", "1 while /healthz answers 200.", (stats) => Number(stats.healthy));
-  gauge("beacon_start_time_seconds", "When the beacon started, in Unix seconds.", (stats) =>
-    Math.round(Date.now() / 1000 - stats.uptimeS),
-  );
-  gauge("process_resident_memory_bytes", "Resident memory.", (stats) => stats.residentBytes);
-  const counter = (name: string, help: string, value: (stats: Stats) => number) =>
-    new Counter({
-      name,
-      help,
-      registers,
-      collect() {
-        this.reset();
-        this.inc(value(read()));
-      },
-    });
-  counter("process_cpu_seconds_total", "User and system CPU time spent.", (stats) => stats.cpuS);
-  counter("beacon_gossip_sent_total", "Gossip messages that the kernel took.", ({ mesh }) => mesh.gossipSent);
-  counter(
-    "beacon_gossip_send_errors_total",
-    "Gossip messages that the kernel did not take.",
-    ({ mesh }) => mesh.gossipSendErrors,
-  );
-  counter(
-    "beacon_gossip_truncated_total",
-    "Rounds of gossip in which not all nodes fitted into the message.",
-    ({ mesh }) => mesh.gossipTruncated,
-  );
-  counter(
-    "beacon_peer_routes_refused_total",
-    "Nodes announced by peers for which there was no room among the routes.",
-    ({ mesh }) => mesh.routesRefused,
-  );
-  gauge(
-    "beacon_peers",
-    "Peer beacons: configured or listed by the registry.",
-    ({ mesh }) => mesh.peers.length,
-  );
-  gauge("beacon_peer_routes_limit", "Routes that the table takes.", ({ mesh }) => mesh.routesMax);
-  const byLabel = (
-    kind: typeof Counter | typeof Gauge,
-    name: string,
-    help: string,
-    label: string,
-    values: (stats: Stats) => Counts,
-  ) =>
-    new kind({
-      name,
-      help,
-      labelNames: [label],
-      registers,
-      collect() {
-        this.reset();
-        for (const [value, count] of Object.entries(values(read()))) this.inc({ [label]: value }, count);
-      },
-    });
-  byLabel(Gauge, "beacon_peer_routes", "Nodes that are reached through a peer.", "peer", ({ mesh }) =>
-    Object.fromEntries(mesh.peers.map(({ address, routes }) => [address, routes])),
-  );
-  byLabel(
-    Gauge,
-    "beacon_peer_gossip_age_seconds",
-    "Time since a peer's last gossip; no sample if there was none.",
-    "peer",
-    ({ mesh }) =>
-      Object.fromEntries(
-        mesh.peers.flatMap(({ address, gossipAgeS }) => (gossipAgeS === null ? [] : [[address, gossipAgeS]])),
-      ),
-  );
-  byLabel(
-    Counter,
-    "beacon_registry_rounds_total",
-    "Rounds with the registry, by outcome; ok is the good one.",
-    "outcome",
-    ({ mesh }) => mesh.registryRounds,
-  );
-  gauge(
-    "beacon_registry_last_success_timestamp_seconds",
-    "When a round with the registry last went well, in Unix seconds; 0 if none did.",
-    ({ mesh }) => mesh.registryLastSuccessS ?? 0,
-  );
-  gauge(
-    "beacon_state_saved_timestamp_seconds",
-    "When the node table was last saved, in Unix seconds; 0 if it was not.",
-    (stats) => stats.stateSavedS ?? 0,
   );
   new Gauge({
     name: "beacon_build_info",

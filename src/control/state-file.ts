@@ -249,9 +249,10 @@ export class StateFile {
       this.nodes,
       (nodeId, entry) => {
         const ageS = Math.max(0, nowS - entry[ENTRY_SEEN_S]!); // heard since the save began: 0
-        if (ageS >= this.nodeTtlS) return;
+        if (ageS >= this.nodeTtlS || hasNoPort(entry, 0)) return; // one of the bridge's was perhaps never heard by UDP
         words[used] = nodeId;
         for (let word = 0; word < ENDPOINT_WORDS; word++) words[used + ENDPOINT_AT + word] = entry[word]!;
+        words[used + ENDPOINT_AT] = entry[0]! & (ENDPOINT_PORT_MASK | WANTS_DEST);
         words[used + AGE_S_AT] = ageS;
         used += ENTRY_WORDS;
       },

@@ -1,21 +1,20 @@
 /** The statistics line of the log: what happened since the last one. */
 import type { Logger } from "pino";
 import { LAST_UNKNOWN_TARGET, type SharedMemory } from "../shared/memory.ts";
-import { type Stats, total, type WorkerStats } from "./stats.ts";
+import { type PacketStats, type Stats, total } from "./stats.ts";
 
-const SUMS: Readonly<Record<string, (worker: WorkerStats) => number>> = {
-  received: (worker) => total(worker.packetsReceived),
-  relayed: (worker) => total(worker.relayForwarded),
-  notFound: (worker) => worker.relayNotFound,
-  dropped: (worker) => total(worker.relayDropped) + total(worker.replyDropped),
-  discovers: (worker) => worker.discovers,
-  refused: (worker) => total(worker.nodesRefused),
-  punches: (worker) => worker.punches["sent"]!,
-  punchTargetsUnknown: (worker) => worker.punches["target_unknown"]!,
-  gossip: (worker) => worker.gossipReceived,
-  gossipRejected: (worker) => total(worker.gossipRejected),
-  malformed: (worker) => total(worker.malformed),
-  socketDrops: (worker) => worker.socketReceiveDrops,
+const SUMS: Readonly<Record<string, (row: PacketStats) => number>> = {
+  received: (row) => total(row.packetsReceived),
+  relayed: (row) => total(row.relayForwarded),
+  notFound: (row) => row.relayNotFound,
+  dropped: (row) => total(row.relayDropped) + total(row.replyDropped),
+  discovers: (row) => row.discovers,
+  refused: (row) => total(row.nodesRefused),
+  punches: (row) => row.punches["sent"]!,
+  punchTargetsUnknown: (row) => row.punches["target_unknown"]!,
+  gossip: (row) => row.gossipReceived,
+  gossipRejected: (row) => total(row.gossipRejected),
+  malformed: (row) => total(row.malformed),
 };
 
 export class StatisticsLog {
@@ -28,12 +27,15 @@ export class StatisticsLog {
 
   /** One line with what happened since the last call; no line if nothing did. */
   log(stats: Stats): void {
-    const now = Object.fromEntries(
-      Object.entries(SUMS).map(([name, count]) => [
-        name,
-        stats.workers.reduce((sum, worker) => sum + count(worker), 0),
-      ]),
-    );
+    const { workers, bridge } = stats;
+    const rows = bridge ? [...workers, bridge.packets] : workers;
+    const sum = <T>(of: readonly T[], count: (one: T) => number) =>
+      of.reduce((all, one) => all + count(one), 0);
+    const now = {
+      ...Object.fromEntries(Object.entries(SUMS).map(([name, count]) => [name, sum(rows, count)])),
+      socketDrops: sum(workers, (worker) => worker.socketReceiveDrops),
+      bridgeRefused: bridge ? total(bridge.auth) - bridge.auth["ok"]! : 0,
+    };
     const since = Object.entries(now)
       .map(([name, count]) => [name, count - (this.#before[name] ?? 0)] as const)
       .filter(([, count]) => count !== 0);

@@ -12,6 +12,7 @@ import {
   GOSSIP_REJECTIONS,
   MALFORMED_AT,
   MALFORMED_REASONS,
+  PUNCHES_BRIDGED,
   PUNCHES_SENT,
   PUNCHES_TARGET_UNKNOWN,
   RECEIVE_ERRORS,
@@ -22,6 +23,7 @@ import {
   RELAY_DROPPED_AT,
   RELAY_NOT_FOUND,
   RELAYED_LOCAL,
+  RELAYED_TO_BRIDGE,
   RELAYED_TO_PEER,
   REPLY_DROPPED_AT,
   SEGMENTS_RECEIVED,
@@ -29,16 +31,14 @@ import {
   SENT_BYTES,
 } from "../shared/counters.ts";
 import type { SharedMemory } from "../shared/memory.ts";
+import type { BridgeStats } from "./bridge/bridge.ts";
 import type { MeshStats } from "./mesh/mesh.ts";
 
 /** Counts by name: message type, reason or outcome. */
 export type Counts = Readonly<Record<string, number>>;
 
-/** One worker's counts since the beacon started; a worker that was replaced goes on counting. */
-export interface WorkerStats {
-  readonly worker: number;
-  readonly alive: boolean;
-  readonly restarts: number;
+/** What was counted of packets since the beacon started, by a worker or for the WebSocket bridge. */
+export interface PacketStats {
   /** Beacon messages by type; "unknown" are types that the protocol does not have. */
   readonly packetsReceived: Counts;
   readonly malformed: Counts;
@@ -46,7 +46,7 @@ export interface WorkerStats {
   /** Discovers and PunchRequests that found no place in the table. */
   readonly nodesRefused: Counts;
   readonly punches: Counts;
-  /** Packets that the kernel took, by tier. */
+  /** Packets that the kernel took, or the connection of a bridged node, by tier. */
   readonly relayForwarded: Counts;
   readonly relayNotFound: number;
   readonly relayDropped: Counts;
@@ -66,6 +66,13 @@ export interface WorkerStats {
   /** Packets that arrived, or left, merged with others. */
   readonly offloadSegments: { readonly received: number; readonly sent: number };
   readonly receiveErrors: number;
+}
+
+/** One worker's counts; a worker that was replaced goes on counting. */
+export interface WorkerStats extends PacketStats {
+  readonly worker: number;
+  readonly alive: boolean;
+  readonly restarts: number;
   /** Datagrams that the kernel dropped at this worker's socket, mostly because its buffer was full. */
   readonly socketReceiveDrops: number;
 }
@@ -85,31 +92,31 @@ export interface Stats {
   /** When the node table was last saved, in Unix seconds; null if it was not. */
   readonly stateSavedS: number | null;
   readonly workers: readonly WorkerStats[];
+  /** The WebSocket bridge, and what came of the packets that came through it; null if there is none. */
+  readonly bridge: (BridgeStats & { readonly packets: PacketStats }) | null;
 }
 
-/** What the counters do not tell of a worker. */
-export interface WorkerState {
-  readonly alive: boolean;
-  readonly restarts: number;
-  readonly socketReceiveDrops: number;
-}
-
-/** Reads one worker's row. */
-export function workerStats(memory: SharedMemory, worker: number, state: WorkerState): WorkerStats {
-  const row = memory.counterRow(worker);
+/** Reads one row of the counters. */
+export function packetStats(memory: SharedMemory, row: number): PacketStats {
   const count = (column: number) => memory.counters[row + column]!;
   const byName = (at: number, names: readonly string[]) =>
     Object.fromEntries(names.map((name, i) => [name, count(at + i)]));
   const buckets = BATCH_BUCKETS.map((_, i) => count(BATCH_AT + i));
   return {
-    worker,
-    ...state,
     packetsReceived: byName(RECEIVED_AT, MESSAGE_NAMES),
     malformed: byName(MALFORMED_AT, MALFORMED_REASONS),
     discovers: count(DISCOVERS),
     nodesRefused: byName(REFUSED_AT, REFUSAL_REASONS),
-    punches: { sent: count(PUNCHES_SENT), target_unknown: count(PUNCHES_TARGET_UNKNOWN) },
-    relayForwarded: { local: count(RELAYED_LOCAL), peer: count(RELAYED_TO_PEER) },
+    punches: {
+      sent: count(PUNCHES_SENT),
+      target_unknown: count(PUNCHES_TARGET_UNKNOWN),
+      bridged: count(PUNCHES_BRIDGED),
+    },
+    relayForwarded: {
+      bridged: count(RELAYED_TO_BRIDGE),
+      local: count(RELAYED_LOCAL),
+      peer: count(RELAYED_TO_PEER),
+    },
     relayNotFound: count(RELAY_NOT_FOUND),
     relayDropped: byName(RELAY_DROPPED_AT, DROP_REASONS),
     replyDropped: byName(REPLY_DROPPED_AT, DROP_REASONS),

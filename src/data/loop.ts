@@ -17,10 +17,8 @@ import {
   SEGMENTS_RECEIVED,
 } from "../shared/counters.ts";
 import { Mailbox } from "../shared/mailbox.ts";
-import { HEARTBEAT, type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
+import { FRAMES, GOSSIP, HEARTBEAT, type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
 import { NodeTable } from "../shared/nodes.ts";
-import { PeerTable } from "../shared/peers.ts";
-import { RouteTable } from "../shared/routes.ts";
 import { PacketHandler, REPLY_BYTES } from "./packets.ts";
 import { RUNS_MAX, Runs } from "./runs.ts";
 import { Sender } from "./sender.ts";
@@ -68,23 +66,21 @@ export class RelayLoop {
       memory.counters,
       this.#row,
       memory.words,
-      offload,
+      { offload, mayWait: true },
     );
-    this.#handler = new PacketHandler(
-      family,
+    this.#handler = new PacketHandler({
       beaconId,
-      packets,
-      this.#receive,
+      memory,
       nodes,
-      new PeerTable(memory),
-      new RouteTable(memory),
-      new Mailbox(memory, worker),
+      packets,
+      repliesAt: this.#receive.extraAt,
+      source: this.#receive,
       sender,
-      memory.words,
-      memory.workerWords(worker),
-      memory.counters,
-      this.#row,
-    );
+      gossip: new Mailbox(memory, GOSSIP, worker),
+      frames: new Mailbox(memory, FRAMES, worker),
+      threadWords: memory.workerWords(worker),
+      counterRow: this.#row,
+    });
   }
 
   /**

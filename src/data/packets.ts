@@ -4,15 +4,8 @@
  */
 
 import { MESSAGES_MAX } from "../../ffi/abi.ts";
-import {
-  ENDPOINT_PORT_MASK,
-  ENDPOINT_WORDS,
-  endpointFromName,
-  type Family,
-  hasNoPort,
-} from "../../ffi/endpoint.ts";
+import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
 import type { FixedMemory } from "../../ffi/libc.ts";
-import type { ReceiveBatch } from "../../ffi/mmsg.ts";
 import {
   ADDRESS_MESSAGE_BYTES_MAX,
   DELIVER_AT,
@@ -43,19 +36,26 @@ import {
   GOSSIP_REJECTIONS,
   type GossipRejection,
   malformedColumn,
+  PUNCHES_BRIDGED,
   PUNCHES_SENT,
   PUNCHES_TARGET_UNKNOWN,
   RECEIVED_AT,
   REFUSED_AT,
   RELAY_DROPPED_AT,
   RELAY_NOT_FOUND,
+  REPLY_DROPPED_AT,
 } from "../shared/counters.ts";
-import type { Mailbox } from "../shared/mailbox.ts";
-import { CLOCK_S, LAST_REJECTED_SOURCE, LAST_REJECTION, LAST_UNKNOWN_TARGET } from "../shared/memory.ts";
+import {
+  CLOCK_S,
+  LAST_REJECTED_SOURCE,
+  LAST_REJECTION,
+  LAST_UNKNOWN_TARGET,
+  type SharedMemory,
+} from "../shared/memory.ts";
 import { NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
-import type { PeerTable } from "../shared/peers.ts";
-import type { RouteTable } from "../shared/routes.ts";
-import { IS_PEER, WANTS_DEST } from "../shared/slots.ts";
+import { PeerTable } from "../shared/peers.ts";
+import { RouteTable } from "../shared/routes.ts";
+import { IS_BRIDGED, IS_PEER, WANTS_DEST } from "../shared/slots.ts";
 import { NO_SLOT, REPLY, TO_NODE, TO_PEER } from "./runs.ts";
 import type { Sender } from "./sender.ts";
 
@@ -64,6 +64,8 @@ const MALFORMED_UNKNOWN_TYPE = malformedColumn("unknown_type");
 const MALFORMED_NOT_FOR_BEACON = malformedColumn("not_for_beacon");
 const MALFORMED_NO_SOURCE_PORT = malformedColumn("no_source_port");
 const DROP_CONTENDED = RELAY_DROPPED_AT + dropOffset("contended");
+const DROP_FORGED_SENDER = RELAY_DROPPED_AT + dropOffset("forged_sender");
+const DROP_BRIDGE_FULL = dropOffset("bridge_full");
 
 /** Flags of destinations that get a Relay with its 9-byte head, not a RelayDeliver. */
 const KEEPS_HEAD = WANTS_DEST | IS_PEER;
@@ -72,7 +74,48 @@ const KEEPS_HEAD = WANTS_DEST | IS_PEER;
 export const REPLY_BYTES = 32;
 if (REPLY_BYTES < ADDRESS_MESSAGE_BYTES_MAX) throw new Error("REPLY_BYTES is too small for an IPv6 address");
 
+/** Where the packets of a batch come from. */
+export interface PacketSource {
+  /** Copies the endpoint that message m came from to `endpoint`; the free half of word 0 is 0. */
+  readSource(m: number, endpoint: Int32Array): void;
+}
+
+/** Where messages go that leave this thread by another way than the kernel's. */
+export interface MessageTaker {
+  /**
+   * @param label ENDPOINT_WORDS words: whom the message came from, or, in the first, the node that it is for
+   * @param packets where the message is, from `from` on
+   * @returns false if there was no room
+   */
+  put(label: Int32Array, packets: DataView, from: number, bytes: number): boolean;
+}
+
+/** What a handler works with. */
+export interface HandlerParts {
+  readonly beaconId: number;
+  readonly memory: SharedMemory;
+  readonly nodes: NodeTable;
+  /** The memory that the packets are in. */
+  readonly packets: FixedMemory;
+  /** Where in it there is room for REPLY_BYTES a run. */
+  readonly repliesAt: number;
+  readonly source: PacketSource;
+  readonly sender: Sender;
+  /** Takes the gossip of peers. */
+  readonly gossip: MessageTaker;
+  /** Takes frames for nodes behind the WebSocket bridge. */
+  readonly frames: MessageTaker;
+  /** The first of this thread's words in the shared memory, and its first column among the counters. */
+  readonly threadWords: number;
+  readonly counterRow: number;
+}
+
 export class PacketHandler {
+  /**
+   * The node that the packets come from, by proof of its key; 0 for datagrams, which anybody may have sent. A proven node sends in its
+   * own name alone, is answered through the bridge, and has no endpoint that could be recorded or told to others.
+   */
+  provenId = 0;
   readonly #view: DataView;
   readonly #bytes: Uint8Array;
   /** Endpoints being worked on: whom a packet came from, and whom it concerns. */
@@ -92,28 +135,38 @@ export class PacketHandler {
   #peerCheckedMessage = -1;
   #fromPeer = false;
 
-  /**
-   * @param packets the memory that the receive batch fills; from `receive.extraAt` on, room for REPLY_BYTES a run
-   * @param words the shared memory's words; `workerWords` is this worker's first among them
-   * @param row this worker's first column in `counters`
-   */
-  constructor(
-    private readonly family: Family,
-    private readonly beaconId: number,
-    packets: FixedMemory,
-    private readonly receive: ReceiveBatch,
-    private readonly nodes: NodeTable,
-    private readonly peers: PeerTable,
-    private readonly routes: RouteTable,
-    private readonly mailbox: Mailbox,
-    private readonly sender: Sender,
-    private readonly words: Int32Array,
-    private readonly workerWords: number,
-    private readonly counters: Float64Array,
-    private readonly row: number,
-  ) {
-    this.#view = new DataView(packets.buffer);
-    this.#bytes = new Uint8Array(packets.buffer);
+  readonly #beaconId: number;
+  readonly #nodes: NodeTable;
+  readonly #peers: PeerTable;
+  readonly #routes: RouteTable;
+  readonly #packetSource: PacketSource;
+  readonly #sender: Sender;
+  readonly #gossip: MessageTaker;
+  readonly #frames: MessageTaker;
+  /** The label of frames: the node that they are for. */
+  readonly #frameLabel = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
+  readonly #repliesAt: number;
+  readonly #words: Int32Array;
+  readonly #threadWords: number;
+  readonly #counters: Float64Array;
+  readonly #row: number;
+
+  constructor(parts: HandlerParts) {
+    this.#view = new DataView(parts.packets.buffer);
+    this.#bytes = new Uint8Array(parts.packets.buffer);
+    this.#beaconId = parts.beaconId;
+    this.#nodes = parts.nodes;
+    this.#peers = new PeerTable(parts.memory);
+    this.#routes = new RouteTable(parts.memory);
+    this.#packetSource = parts.source;
+    this.#sender = parts.sender;
+    this.#gossip = parts.gossip;
+    this.#frames = parts.frames;
+    this.#repliesAt = parts.repliesAt;
+    this.#words = parts.memory.words;
+    this.#threadWords = parts.threadWords;
+    this.#counters = parts.memory.counters;
+    this.#row = parts.counterRow;
   }
 
   /** Handles the packet of `bytes` (at least 1) at `at` in the packet memory, from message m of the batch. */
@@ -151,7 +204,12 @@ export class PacketHandler {
   }
 
   #relay(at: number, bytes: number, m: number): void {
-    const { nodes, sender } = this;
+    if (this.provenId !== 0 && this.#view.getInt32(at + FIRST_ID_AT) !== this.provenId) {
+      this.#count(DROP_FORGED_SENDER);
+      return;
+    }
+    const nodes = this.#nodes;
+    const sender = this.#sender;
     const { runs } = sender;
     const destId = this.#view.getInt32(at + SECOND_ID_AT);
     // In a burst, each packet goes where the one before went: half the work of a merged packet is saved.
@@ -162,14 +220,14 @@ export class PacketHandler {
     let slot = nodes.find(destId);
     let slotId = destId;
     if (slot < 0) {
-      const peer = this.#isFromPeer(m) ? -1 : this.routes.find(destId);
+      const peer = this.#isFromPeer(m) ? -1 : this.#routes.find(destId);
       if (peer < 0) {
         this.#count(RELAY_NOT_FOUND);
         return;
       }
       kind = TO_PEER;
-      slot = this.peers.slot(peer);
-      slotId = this.peers.slotId(peer);
+      slot = this.#peers.slot(peer);
+      slotId = this.#peers.slotId(peer);
     }
     if (sender.merging) {
       const run = runs.newest(slot, nodes.slots.version(slot));
@@ -185,6 +243,11 @@ export class PacketHandler {
       return;
     }
     const flags = this.#target[0]! & ~ENDPOINT_PORT_MASK;
+    if ((flags & IS_BRIDGED) !== 0) {
+      rewriteToDeliver(this.#view, at);
+      this.#toBridge(destId, at + DELIVER_AT, bytes - DELIVER_AT, RELAY_DROPPED_AT);
+      return;
+    }
     const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
     const run = runs.start(kind, slot, version, flags, bytes - cut, sender.mergeBytesMax(slot));
     this.#rewrite(at, flags);
@@ -198,12 +261,18 @@ export class PacketHandler {
   #remember(destId: number, run: number, m: number): void {
     this.#burstDestId = destId;
     this.#burstRun = run;
-    this.#burstEnd = (this.sender.runs.flags[run]! & IS_PEER) === 0 ? MESSAGES_MAX : m;
+    this.#burstEnd = (this.#sender.runs.flags[run]! & IS_PEER) === 0 ? MESSAGES_MAX : m;
+  }
+
+  /** Hands a packet to the bridge. @param drops where the counts of its kind's drops start */
+  #toBridge(nodeId: number, at: number, bytes: number, drops: number): void {
+    this.#frameLabel[0] = nodeId;
+    if (!this.#frames.put(this.#frameLabel, this.#view, at, bytes)) this.#count(drops + DROP_BRIDGE_FULL);
   }
 
   /** Reads a slot's endpoint, unless it is the one read last and nothing has changed. @returns as Slots.read */
   #readTarget(slot: number, id: number): number {
-    const { slots } = this.nodes;
+    const { slots } = this.#nodes;
     if (slot === this.#targetSlot && slots.version(slot) === this.#targetVersion) return this.#targetVersion;
     this.#targetVersion = slots.read(slot, id, this.#target, 0);
     this.#targetSlot = slot;
@@ -212,7 +281,7 @@ export class PacketHandler {
 
   /** Puts a Relay into a run, if that can take one of its size. */
   #join(run: number, at: number, bytes: number): boolean {
-    const { runs, batch } = this.sender;
+    const { runs, batch } = this.#sender;
     const flags = runs.flags[run]!;
     const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
     const place = runs.join(run, bytes - cut);
@@ -226,7 +295,7 @@ export class PacketHandler {
   flush(): void {
     this.#burstRun = -1;
     this.#peerCheckedMessage = -1;
-    this.sender.flush();
+    this.#sender.flush();
   }
 
   /** Turns a Relay, in place, into what a destination with these flags gets. */
@@ -242,15 +311,20 @@ export class PacketHandler {
   #isFromPeer(m: number): boolean {
     if (m !== this.#peerCheckedMessage) {
       this.#peerCheckedMessage = m;
-      endpointFromName(this.family, this.receive.names, this.receive.nameAt(m), this.#source, 0);
-      this.#fromPeer = this.peers.find(this.#source, 0) >= 0;
+      this.#packetSource.readSource(m, this.#source);
+      this.#fromPeer = this.#sourceIsPeer();
     }
     return this.#fromPeer;
   }
 
+  /** A proven node is none, though its proxy may share a peer's address. */
+  #sourceIsPeer(): boolean {
+    return this.provenId === 0 && this.#peers.find(this.#source, 0) >= 0;
+  }
+
   /** Hands a peer's gossip to the main thread. */
   #sync(at: number, bytes: number, m: number): void {
-    endpointFromName(this.family, this.receive.names, this.receive.nameAt(m), this.#source, 0);
+    this.#packetSource.readSource(m, this.#source);
     const reason = this.#takeSync(at, bytes);
     if (reason === undefined) {
       this.#count(GOSSIP_RECEIVED);
@@ -258,26 +332,30 @@ export class PacketHandler {
     }
     const offset = GOSSIP_REJECTIONS.indexOf(reason);
     this.#count(GOSSIP_REJECTED_AT + offset);
-    this.words.set(this.#source, this.workerWords + LAST_REJECTED_SOURCE);
-    this.words[this.workerWords + LAST_REJECTION] = 1 + offset;
+    this.#words.set(this.#source, this.#threadWords + LAST_REJECTED_SOURCE);
+    this.#words[this.#threadWords + LAST_REJECTION] = 1 + offset;
   }
 
   /** @returns why not */
   #takeSync(at: number, bytes: number): GossipRejection | undefined {
     if (bytes < SYNC_BYTES) return "short";
-    if (this.peers.find(this.#source, 0) < 0) return "unknown_peer";
+    if (!this.#sourceIsPeer()) return "unknown_peer";
     const syncBytes = SYNC_BYTES + 4 * this.#view.getUint16(at + SYNC_COUNT_AT);
     if (bytes < syncBytes) return "count";
-    const { beaconId } = this;
+    const beaconId = this.#beaconId;
     if (beaconId !== 0 && this.#view.getUint32(at + FIRST_ID_AT) === beaconId) return "own_id";
-    // The view is an object, the one that this loop makes: for a peer's gossip, some in a minute.
-    const message = this.#bytes.subarray(at, at + syncBytes);
-    return this.mailbox.put(this.#source, message) ? undefined : "mailbox_full";
+    return this.#gossip.put(this.#source, this.#view, at, syncBytes) ? undefined : "mailbox_full";
   }
 
   #discover(at: number, type: number, m: number): void {
     if (!this.#readSource(m)) return;
     this.#count(DISCOVERS);
+    if (this.provenId !== 0) {
+      // In place of the Discover, which is read: a frame's room holds a reply (frames.ts).
+      const replyBytes = writeAddressMessage(DISCOVER_REPLY, this.#source, 0, this.#bytes, at);
+      this.#toBridge(this.provenId, at, replyBytes, REPLY_DROPPED_AT);
+      return;
+    }
     const nodeId = this.#view.getInt32(at + FIRST_ID_AT);
     // Id 0 asks for its address before it has an id; a node that finds no room gets no answer.
     if (nodeId !== 0 && !this.#record(nodeId, type === DISCOVER_EX ? WANTS_DEST : 0)) return;
@@ -286,15 +364,23 @@ export class PacketHandler {
 
   #punch(at: number, m: number): void {
     if (!this.#readSource(m)) return;
+    if (this.provenId !== 0) {
+      this.#count(PUNCHES_BRIDGED);
+      return;
+    }
     const requesterId = this.#view.getInt32(at + FIRST_ID_AT);
     const targetId = this.#view.getInt32(at + SECOND_ID_AT);
     // The requester's address may be new: a symmetric NAT gives each socket another port. Whether there is room
     // for it in the table or not, both ends can be told.
     if (requesterId !== 0) this.#record(requesterId, -1);
-    const slot = this.nodes.find(targetId);
+    const slot = this.#nodes.find(targetId);
     if (slot < 0 || this.#readTarget(slot, targetId) < 0) {
       this.#count(PUNCHES_TARGET_UNKNOWN);
-      this.words[this.workerWords + LAST_UNKNOWN_TARGET] = targetId;
+      this.#words[this.#threadWords + LAST_UNKNOWN_TARGET] = targetId;
+      return;
+    }
+    if ((this.#target[0]! & IS_BRIDGED) !== 0) {
+      this.#count(PUNCHES_BRIDGED);
       return;
     }
     this.#count(PUNCHES_SENT);
@@ -304,7 +390,7 @@ export class PacketHandler {
 
   /** Reads whom message m came from. @returns false, counted, if nothing could be sent there */
   #readSource(m: number): boolean {
-    endpointFromName(this.family, this.receive.names, this.receive.nameAt(m), this.#source, 0);
+    this.#packetSource.readSource(m, this.#source);
     if (!hasNoPort(this.#source, 0)) return true;
     this.#count(MALFORMED_NO_SOURCE_PORT);
     return false;
@@ -312,7 +398,7 @@ export class PacketHandler {
 
   #record(nodeId: number, flags: number): boolean {
     this.#burstRun = -1;
-    const result = this.nodes.record(nodeId, this.#source, 0, flags, this.words[CLOCK_S]!);
+    const result = this.#nodes.record(nodeId, this.#source, 0, flags, this.#words[CLOCK_S]!);
     if (result < NODE_LIMIT) return true;
     this.#count(REFUSED_AT + result - NODE_LIMIT);
     return false;
@@ -320,9 +406,9 @@ export class PacketHandler {
 
   /** Tells `to` about the endpoint `about`. */
   #reply(type: typeof DISCOVER_REPLY | typeof PUNCH_COMMAND, about: Int32Array, to: Int32Array): void {
-    const { runs, batch } = this.sender;
+    const { runs, batch } = this.#sender;
     if (runs.count === runs.capacity) this.flush();
-    const replyAt = this.receive.extraAt + runs.count * REPLY_BYTES;
+    const replyAt = this.#repliesAt + runs.count * REPLY_BYTES;
     const replyBytes = writeAddressMessage(type, about, 0, this.#bytes, replyAt);
     const run = runs.start(REPLY, NO_SLOT, -1, 0, replyBytes, 0);
     batch.setDestination(run, to, 0);
@@ -330,6 +416,6 @@ export class PacketHandler {
   }
 
   #count(column: number): void {
-    this.counters[this.row + column]!++;
+    this.#counters[this.#row + column]!++;
   }
 }

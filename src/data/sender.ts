@@ -64,15 +64,17 @@ export function dropOffsetOfErrno(errno: number): number {
 export class Sender {
   /** Whether packets may be merged; goes off for good when the host turns out not to support it. */
   merging: boolean;
-  #mayWait = true;
+  readonly #waits: boolean;
+  #mayWait: boolean;
   // What the kernel took of this batch. Counted once it is known: a counter never goes down.
   readonly #packets = new Int32Array(3); // by kind of run
   #bytes = 0;
   #segments = 0;
 
   /**
-   * @param row the worker's first column in `counters`
+   * @param row this thread's first column in `counters`
    * @param processWords the shared memory's words, for OFFLOAD_ERRNO
+   * @param options whether packets may be merged, and whether a full socket buffer may be waited for
    */
   constructor(
     readonly batch: SendBatch,
@@ -81,10 +83,11 @@ export class Sender {
     private readonly counters: Float64Array,
     private readonly row: number,
     private readonly processWords: Int32Array,
-    offload: boolean,
+    options: { readonly offload: boolean; readonly mayWait: boolean },
   ) {
     if (runs.capacity !== batch.messages) throw new Error("a run is a message: the capacities must agree");
-    this.merging = offload && processWords[OFFLOAD_ERRNO] === 0;
+    this.#waits = this.#mayWait = options.mayWait;
+    this.merging = options.offload && processWords[OFFLOAD_ERRNO] === 0;
   }
 
   /** Largest packet that may be merged with others to this slot's endpoint. */
@@ -111,7 +114,7 @@ export class Sender {
     }
     this.#bytes = bytes;
     this.#segments = segments;
-    this.#mayWait = true;
+    this.#mayWait = this.#waits;
     for (let first = 0; first < end; ) {
       const taken = this.#send(first, end);
       if (taken > 0) {

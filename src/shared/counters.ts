@@ -1,6 +1,7 @@
 /**
- * What the workers count. Each worker owns one row of 64-bit floats in shared memory and is its only writer; the
- * main thread reads. A float counts exactly to 2^53, and no allocation is needed to write one.
+ * What is counted of packets. Each worker owns one row of 64-bit floats in shared memory and is its only writer; the
+ * main thread reads, and has a row of its own for what comes through the WebSocket bridge. A float counts exactly to 2^53,
+ * and no allocation is needed to write one.
  */
 import { MESSAGE_NAMES } from "../protocol.ts";
 
@@ -15,7 +16,10 @@ export const MALFORMED_REASONS = [
 ] as const;
 export type MalformedReason = (typeof MALFORMED_REASONS)[number];
 
-/** Packets dropped because the kernel did not take them, or the node's entry did not hold still to be read. */
+/**
+ * Packets dropped because the kernel did not take them; or the node's entry did not hold still to be read; or there was no room on the
+ * way to the WebSocket bridge; or they came from there with the sender id of another node.
+ */
 export const DROP_REASONS = [
   "buffer_full",
   "unreachable",
@@ -23,6 +27,8 @@ export const DROP_REASONS = [
   "too_big",
   "send_error",
   "contended",
+  "bridge_full",
+  "forged_sender",
 ] as const;
 export type DropReason = (typeof DROP_REASONS)[number];
 
@@ -58,9 +64,11 @@ export const BATCH_MESSAGES = SINGLES_AT + 9;
 export const SEGMENTS_RECEIVED = SINGLES_AT + 10;
 export const SEGMENTS_SENT = SINGLES_AT + 11;
 export const RECEIVE_ERRORS = SINGLES_AT + 12;
-const COLUMNS = SINGLES_AT + 13;
+export const RELAYED_TO_BRIDGE = SINGLES_AT + 13;
+export const PUNCHES_BRIDGED = SINGLES_AT + 14;
+const COLUMNS = SINGLES_AT + 15;
 
-/** Floats from one worker's row to the next: whole cache lines, so that workers do not slow each other down. */
+/** Floats from one row to the next: whole cache lines, so that workers do not slow each other down. */
 export const COUNTER_ROW = Math.ceil(COLUMNS / 8) * 8;
 
 /** Offset of a reason in its list, for code that counts it. */

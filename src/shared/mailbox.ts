@@ -2,8 +2,9 @@
  * A worker's mailbox: messages that the main thread has to see to, in a ring of bounded size. The worker puts in, the main thread
  * takes out, neither waits for the other. What finds no room is the sender's loss, as with a socket's buffer.
  *
- * A message in the ring is a head of MESSAGE_HEAD_WORDS words (its length in the ring in words, its bytes or SKIP, its source endpoint)
- * and its bytes, in one piece. Where the ring's end comes too soon for one, a SKIP fills the rest.
+ * A message in the ring is a head of MESSAGE_HEAD_WORDS words (its length in the ring in words, its bytes or SKIP, its label) and its
+ * bytes, in one piece. Where the ring's end comes too soon for one, a SKIP fills the rest. The label is for those who put in and take
+ * out: whom the message came from, or whom it is for.
  */
 import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import {
@@ -18,7 +19,7 @@ import {
 
 const WORDS = 0;
 const BYTES = 1;
-const SOURCE = 2;
+const LABEL = 2;
 const MESSAGE_HEAD_WORDS = 2 + ENDPOINT_WORDS;
 const SKIP = -1;
 if ((MAILBOX_WORDS & (MAILBOX_WORDS - 1)) !== 0) throw new Error("MAILBOX_WORDS must be a power of two");
@@ -28,13 +29,13 @@ export const MAILBOX_MESSAGE_BYTES_MAX = 65_536;
 if (MESSAGE_HEAD_WORDS + MAILBOX_MESSAGE_BYTES_MAX / 4 > MAILBOX_WORDS)
   throw new Error("the mailbox is too small for the largest message");
 
-/** What the main thread finds in a mailbox; valid until it takes the next one. */
+/** What the main thread finds in a mailbox. */
 export interface Mail {
   /** Where the message starts in the shared memory's bytes, and its length. */
   readonly at: number;
   readonly bytes: number;
-  /** Index of its source endpoint in the shared memory's words. */
-  readonly sourceAt: number;
+  /** Index of its label in the shared memory's words. */
+  readonly labelAt: number;
 }
 
 export class Mailbox {
@@ -43,28 +44,31 @@ export class Mailbox {
   readonly #begun: number;
   readonly #tail: number;
   readonly #ring: number;
+  /** Words taken and perhaps not yet released; the main thread's alone. */
+  #taken: number;
 
-  constructor(
-    private readonly memory: SharedMemory,
-    worker: number,
-  ) {
-    const at = memory.mailbox(worker);
+  /** @param kind GOSSIP or FRAMES */
+  constructor(memory: SharedMemory, kind: number, worker: number) {
+    const at = memory.mailbox(kind, worker);
     this.#words = memory.words;
     this.#head = at + MAILBOX_HEAD;
     this.#begun = at + MAILBOX_BEGUN;
     this.#tail = at + MAILBOX_TAIL;
     this.#ring = at + MAILBOX_RING;
+    this.#taken = Atomics.load(memory.words, this.#tail);
   }
 
   /**
    * Puts a message in and wakes the main thread. Worker only.
-   * @param source the endpoint it came from
-   * @param message at most MAILBOX_MESSAGE_BYTES_MAX bytes
+   * @param label ENDPOINT_WORDS words
+   * @param packets where the message is, from `from` on; whole words of it are read, so up to 3 bytes more than the message has
+   * @param bytes at most MAILBOX_MESSAGE_BYTES_MAX
    * @returns false if there was no room
    */
-  put(source: Int32Array, message: Uint8Array): boolean {
+  put(label: Int32Array, packets: DataView, from: number, bytes: number): boolean {
     const words = this.#words;
-    const size = MESSAGE_HEAD_WORDS + ((message.length + 3) >>> 2);
+    const messageWords = (bytes + 3) >>> 2;
+    const size = MESSAGE_HEAD_WORDS + messageWords;
     let head = words[this.#head]!;
     let free = MAILBOX_WORDS - ((head - Atomics.load(words, this.#tail)) | 0);
     // An empty ring is begun anew, so that no more of its memory is touched than was full at once.
@@ -81,37 +85,37 @@ export class Mailbox {
     if (free < size) return false;
     const at = this.#ring + this.#offset(head);
     words[at + WORDS] = size;
-    words[at + BYTES] = message.length;
-    words.set(source, at + SOURCE);
-    this.memory.bytes.set(message, (at + MESSAGE_HEAD_WORDS) * 4);
+    words[at + BYTES] = bytes;
+    for (let word = 0; word < ENDPOINT_WORDS; word++) words[at + LABEL + word] = label[word]!;
+    // Word by word: a copy by TypedArray.set would need a view of the message, an object for each packet.
+    const body = at + MESSAGE_HEAD_WORDS;
+    for (let word = 0; word < messageWords; word++) {
+      words[body + word] = packets.getInt32(from + 4 * word, true);
+    }
     Atomics.store(words, this.#head, (head + size) | 0);
     Atomics.add(words, MAIL, 1);
     Atomics.notify(words, MAIL);
     return true;
   }
 
-  /** The oldest message, or undefined. It stays until `drop`. Main thread only. */
-  peek(): Mail | undefined {
+  /** The oldest message not taken yet, or undefined. It stays where it is until `release`. Main thread only. */
+  take(): Mail | undefined {
     const words = this.#words;
     const head = Atomics.load(words, this.#head);
-    for (let tail = words[this.#tail]!; tail !== head; ) {
-      const at = this.#ring + this.#offset(tail);
+    while (this.#taken !== head) {
+      const at = this.#ring + this.#offset(this.#taken);
       const size = words[at + WORDS]!;
+      this.#taken = (this.#taken + size) | 0;
       if (size > BYTES && words[at + BYTES] !== SKIP) {
-        return { at: (at + MESSAGE_HEAD_WORDS) * 4, bytes: words[at + BYTES]!, sourceAt: at + SOURCE };
+        return { at: (at + MESSAGE_HEAD_WORDS) * 4, bytes: words[at + BYTES]!, labelAt: at + LABEL };
       }
-      tail = (tail + size) | 0;
-      Atomics.store(words, this.#tail, tail);
     }
     return undefined;
   }
 
-  /** Frees the room of the message that `peek` returned. Main thread only. */
-  drop(): void {
-    const words = this.#words;
-    const tail = words[this.#tail]!;
-    const size = words[this.#ring + this.#offset(tail) + WORDS]!;
-    Atomics.store(words, this.#tail, (tail + size) | 0);
+  /** Frees the room of all messages taken. Main thread only. */
+  release(): void {
+    Atomics.store(this.#words, this.#tail, this.#taken);
   }
 
   /** Where the ring has the word that is put in after `count` others. For the main thread only while the ring is not empty. */

@@ -2,11 +2,11 @@
  * The one map of the memory that the main thread and the workers share. Nobody else computes an offset in it.
  *
  *   process words   64 bytes             what the main thread tells all workers, and they tell it
- *   worker words    64 bytes a worker    what one worker tells the main thread
- *   counters        a row a worker       floats, see counters.ts
+ *   worker words    64 bytes a worker    what one worker tells the main thread; and the WebSocket bridge, which is on it
+ *   counters        a row a worker       floats, see counters.ts; one more row for the WebSocket bridge
  *   shards          64 bytes a shard     lock and counts; shard i belongs with worker i
  *   peers           keys and slots       the peer beacons, see peers.ts
- *   mailboxes       8 MiB a worker       what workers hand to the main thread, see mailbox.ts
+ *   mailboxes       16 MiB a worker      what workers hand to the main thread, see mailbox.ts
  *   nodes           64 bytes a slot      one node, one cache line, see nodes.ts
  *   routes          8 bytes a slot       which peer has a node, see routes.ts
  *
@@ -15,8 +15,7 @@
 import { COUNTER_ROW } from "./counters.ts";
 import { SLOT_WORDS } from "./slots.ts";
 
-const LINE_BYTES = 64;
-const LINE_WORDS = LINE_BYTES / 4;
+const LINE_WORDS = 64 / 4;
 
 /**
  * Slots for each node, and for each route, of the limit. With half of them empty, a search looks at 1.5 slots for a node that is
@@ -30,9 +29,14 @@ const SLOTS_MIN = 1024;
 export const PEERS_MAX = 128;
 /** A route's slot: node id, and which peer has it. */
 export const ROUTE_WORDS = 2;
+/** What a worker's mailboxes hold: gossip of peers, and frames for nodes behind the WebSocket bridge. */
+export const GOSSIP = 0;
+export const FRAMES = 1;
+const MAILBOX_KINDS = 2;
 /**
- * A worker's mailbox: a gossip message of the largest size from nearly each of PEERS_MAX peers, which may all speak at once. Only
- * as much of it takes memory as was ever full (mailbox.ts). A power of two.
+ * A mailbox: a gossip message of the largest size from nearly each of PEERS_MAX peers, which may all speak at once; or frames of 1,200
+ * bytes for 30 ms at 200,000 a second, far more than the main thread ever looks away. Only as much of it takes memory as was ever full
+ * (mailbox.ts). A power of two.
  */
 export const MAILBOX_WORDS = (8 << 20) / 4;
 
@@ -52,7 +56,7 @@ export const CLOCK_S = 1;
 export const HASH_SECRET = 2;
 /** The errno for which a worker found that merged sends cannot work on this host, else 0. */
 export const OFFLOAD_ERRNO = 3;
-/** +1 whenever a worker put something into its mailbox; the main thread waits on it. */
+/** +1 whenever a worker put something into a mailbox; the main thread waits on it. */
 export const MAIL = 4;
 
 // Worker words, from `workerWords(worker)`.
@@ -78,7 +82,7 @@ export const PEERS_END = 0;
 // Route words, from `routesAt`.
 export const ROUTE_REMOVALS = 0;
 
-// Mailbox words, from `mailbox(worker)`; each on a line of its own, as each has another writer.
+// Mailbox words, from `mailbox(kind, worker)`; each on a line of its own, as each has another writer.
 /** Words ever put in; only the worker writes it. */
 export const MAILBOX_HEAD = 0;
 /** How many those were when the ring was last begun; only the worker writes it, too, and only while the ring is empty. */
@@ -126,13 +130,13 @@ export class SharedMemory {
       words = Math.ceil((at + count) / LINE_WORDS) * LINE_WORDS;
       return at;
     };
-    this.#workerWordsAt = reserve(workers * LINE_WORDS);
-    const countersAt = reserve(workers * COUNTER_ROW * 2);
+    this.#workerWordsAt = reserve((workers + 1) * LINE_WORDS);
+    const countersAt = reserve((workers + 1) * COUNTER_ROW * 2);
     this.#shardWordsAt = reserve(this.shards * LINE_WORDS);
     this.peersAt = reserve(LINE_WORDS);
     this.peerKeysAt = reserve(PEERS_MAX);
     this.peerSlotsAt = reserve(PEERS_MAX * SLOT_WORDS);
-    this.#mailboxesAt = reserve(workers * (MAILBOX_RING + MAILBOX_WORDS));
+    this.#mailboxesAt = reserve(workers * MAILBOX_KINDS * (MAILBOX_RING + MAILBOX_WORDS));
     this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);
     this.routesAt = reserve(LINE_WORDS);
     this.routeSlotsAt = reserve(this.routeSlots * ROUTE_WORDS);
@@ -140,7 +144,7 @@ export class SharedMemory {
     if (this.buffer.byteLength !== words * 4) throw new Error("this shared memory has another shape");
     this.words = new Int32Array(this.buffer);
     this.bytes = new Uint8Array(this.buffer);
-    this.counters = new Float64Array(this.buffer, countersAt * 4, workers * COUNTER_ROW);
+    this.counters = new Float64Array(this.buffer, countersAt * 4, (workers + 1) * COUNTER_ROW);
   }
 
   workerWords(worker: number): number {
@@ -152,11 +156,22 @@ export class SharedMemory {
     return worker * COUNTER_ROW;
   }
 
+  /** The bridge's own worker words. */
+  get bridgeWords(): number {
+    return this.workerWords(this.shape.workers);
+  }
+
+  /** First column of the bridge's row in `counters`. */
+  get bridgeRow(): number {
+    return this.shape.workers * COUNTER_ROW;
+  }
+
   shardWords(shard: number): number {
     return this.#shardWordsAt + shard * LINE_WORDS;
   }
 
-  mailbox(worker: number): number {
-    return this.#mailboxesAt + worker * (MAILBOX_RING + MAILBOX_WORDS);
+  /** @param kind GOSSIP or FRAMES */
+  mailbox(kind: number, worker: number): number {
+    return this.#mailboxesAt + (worker * MAILBOX_KINDS + kind) * (MAILBOX_RING + MAILBOX_WORDS);
   }
 }

@@ -7,11 +7,11 @@
  *
  * Node ids are taken signed or unsigned, and held signed, as Int32Array has them.
  */
-import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
+import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
 import { nodeHash, shardOfHash, slotOfHash } from "./hash.ts";
 import { HASH_SECRET, SHARD_LOCK, SHARD_NODES, SHARD_REMOVALS, type SharedMemory } from "./memory.ts";
 import { type Area, FINDS_MAX, removeSlot, searchSlots } from "./open-addressing.ts";
-import { SLOT_ID, SLOT_SEEN_S, SLOT_WORDS, Slots, WANTS_DEST } from "./slots.ts";
+import { IS_BRIDGED, SLOT_ID, SLOT_SEEN_S, SLOT_WORDS, Slots, WANTS_DEST } from "./slots.ts";
 
 /** Tries of the lock without a pause: some 10 µs, far longer than a writer holds it while it runs. */
 const LOCK_SPINS_MAX = 1000;
@@ -19,7 +19,7 @@ const LOCK_SPINS_MAX = 1000;
 const LOCK_WAIT_MS = 1;
 const LOCK_WAITS_MAX = 1000;
 
-/** What `record` did. From NODE_LIMIT on, nothing was recorded; the order is that of REFUSAL_REASONS. */
+/** What `record` or `bridge` did. From NODE_LIMIT on, nothing was recorded; the order is that of REFUSAL_REASONS. */
 export const REFRESHED = 0;
 export const MOVED = 1;
 export const ADDED = 2;
@@ -33,7 +33,12 @@ export interface NodeEntry {
   readonly endpoint: Int32Array;
   readonly seenS: number;
   readonly wantsDest: boolean;
+  /** Connected through the bridge. Then the endpoint is the one heard by UDP, with port 0 if there was none. */
+  readonly isBridged: boolean;
 }
+
+/** The endpoint of a node that was never heard by UDP. */
+const NO_ENDPOINT = new Int32Array(ENDPOINT_WORDS);
 
 export class NodeTable {
   readonly #words: Int32Array;
@@ -82,7 +87,7 @@ export class NodeTable {
 
   /**
    * Records that `nodeId` was heard from the endpoint at `endpoint[at]` at clock second `nowS`.
-   * @param flags the node's flags, or -1 to leave them as they are
+   * @param flags WANTS_DEST or 0, or -1 to leave that as it is
    * @returns REFRESHED, MOVED (endpoint or flags changed) or ADDED, or why not: NODE_LIMIT, SHARD_FULL, CONTENDED
    * @throws RangeError for node id 0, which is nobody's
    */
@@ -110,26 +115,95 @@ export class NodeTable {
     const slot = this.#search(id, hash, shard, 0);
     if (slot < 0) return SHARD_FULL;
     const isNew = words[slot + SLOT_ID] === 0;
-    if (isNew && this.size() >= this.memory.shape.nodesMax) return NODE_LIMIT;
+    if (isNew && this.#isFull()) return NODE_LIMIT;
     words[slot + SLOT_SEEN_S] = nowS;
     this.slots.limitMerge(slot, 0);
     if (!isNew) return this.#moveLocked(slot, endpoint, at, flags) ? MOVED : REFRESHED;
-    this.slots.publish(slot, endpoint, at, Math.max(flags, 0));
-    Atomics.store(words, slot + SLOT_ID, id);
-    Atomics.add(words, this.memory.shardWords(shard) + SHARD_NODES, 1);
+    this.#addLocked(slot, id, shard, endpoint, at, Math.max(flags, 0));
     return ADDED;
+  }
+
+  #isFull(): boolean {
+    return this.size() >= this.memory.shape.nodesMax;
+  }
+
+  #addLocked(slot: number, id: number, shard: number, endpoint: Int32Array, at: number, flags: number): void {
+    this.slots.publish(slot, endpoint, at, flags);
+    Atomics.store(this.#words, slot + SLOT_ID, id);
+    Atomics.add(this.#words, this.memory.shardWords(shard) + SHARD_NODES, 1);
   }
 
   /** @returns whether anything changed */
   #moveLocked(slot: number, endpoint: Int32Array, at: number, flags: number): boolean {
     const words = this.#words;
     const copy = this.slots.endpointAt(slot);
-    const newFlags = flags < 0 ? words[copy]! & ~ENDPOINT_PORT_MASK : flags;
+    const flagsBefore = words[copy]! & ~ENDPOINT_PORT_MASK;
+    const newFlags = flags < 0 ? flagsBefore : flags | (flagsBefore & IS_BRIDGED);
     let changed = words[copy]! ^ ((endpoint[at]! & ENDPOINT_PORT_MASK) | newFlags);
     for (let word = 1; word < ENDPOINT_WORDS; word++) changed |= words[copy + word]! ^ endpoint[at + word]!;
     if (changed === 0) return false;
     this.slots.publish(slot, endpoint, at, newFlags);
     return true;
+  }
+
+  /**
+   * From now on `nodeId` gets its packets through the bridge, whether it was known or not. It is not removed before `unbridge`, and
+   * keeps the endpoint that it has, or gets by UDP meanwhile.
+   * @returns as `record`
+   * @throws RangeError for node id 0
+   */
+  bridge(nodeId: number, nowS: number): number {
+    const id = nodeId | 0;
+    if (id === 0) throw new RangeError("node id 0 cannot be bridged");
+    const hash = nodeHash(id, this.#secret);
+    const shard = shardOfHash(hash, this.#shards);
+    if (!this.#lock(shard)) return CONTENDED;
+    const result = this.#bridgeLocked(id, hash, shard, nowS);
+    this.#unlock(shard);
+    return result;
+  }
+
+  #bridgeLocked(id: number, hash: number, shard: number, nowS: number): number {
+    const slot = this.#search(id, hash, shard, 0);
+    if (slot < 0) return SHARD_FULL;
+    if (this.#words[slot + SLOT_ID] === 0) {
+      if (this.#isFull()) return NODE_LIMIT;
+      this.#words[slot + SLOT_SEEN_S] = nowS;
+      this.slots.limitMerge(slot, 0);
+      this.#addLocked(slot, id, shard, NO_ENDPOINT, 0, IS_BRIDGED);
+      return ADDED;
+    }
+    const flags = this.slots.flags(slot);
+    if ((flags & IS_BRIDGED) !== 0) return REFRESHED;
+    this.slots.setFlags(slot, flags | IS_BRIDGED);
+    return MOVED;
+  }
+
+  /**
+   * The node left the bridge: it gets its packets at its endpoint again, or is removed if it has none. Main thread only, as for every
+   * removal.
+   * @returns false if the lock could not be had, and nothing changed
+   */
+  unbridge(nodeId: number): boolean {
+    const id = nodeId | 0;
+    const hash = nodeHash(id, this.#secret);
+    const shard = shardOfHash(hash, this.#shards);
+    if (!this.#lock(shard)) return false;
+    const slot = this.#search(id, hash, shard, 0);
+    if (slot >= 0 && id !== 0 && this.#words[slot + SLOT_ID] === id) this.#unbridgeLocked(slot, shard);
+    this.#unlock(shard);
+    return true;
+  }
+
+  #unbridgeLocked(slot: number, shard: number): void {
+    const flags = this.slots.flags(slot);
+    if ((flags & IS_BRIDGED) === 0) return;
+    if (hasNoPort(this.#words, this.slots.endpointAt(slot))) {
+      removeSlot(this.#area(shard), slot);
+      Atomics.sub(this.#words, this.memory.shardWords(shard) + SHARD_NODES, 1);
+    } else {
+      this.slots.setFlags(slot, flags & ~IS_BRIDGED);
+    }
   }
 
   /** Nodes in the table. */
@@ -152,7 +226,7 @@ export class NodeTable {
 
   /**
    * Removes the nodes among `count` slots of a shard, from slot `from` on, that were last refreshed before clock
-   * second `beforeS`. The lock is held meanwhile: keep `count` small.
+   * second `beforeS`; not those that are bridged. The lock is held meanwhile: keep `count` small.
    * @returns how many were removed, or -1 if the lock could not be had
    */
   expire(shard: number, from: number, count: number, beforeS: number): number {
@@ -164,7 +238,8 @@ export class NodeTable {
     let removed = 0;
     for (let index = from; index < end; ) {
       const slot = first + index * SLOT_WORDS;
-      if (words[slot + SLOT_ID] !== 0 && words[slot + SLOT_SEEN_S]! < beforeS) {
+      const isSilent = words[slot + SLOT_ID] !== 0 && words[slot + SLOT_SEEN_S]! < beforeS;
+      if (isSilent && (this.slots.flags(slot) & IS_BRIDGED) === 0) {
         removeSlot(area, slot); // and look at the slot again: another node may have moved into it
         removed++;
       } else {
@@ -188,8 +263,7 @@ export class NodeTable {
       removals: this.memory.shardWords(shard) + SHARD_REMOVALS,
       homeOf: (id) => first + slotOfHash(nodeHash(id, this.#secret), this.#slotsPerShard) * SLOT_WORDS,
       copy: (slot, vacant) => {
-        const endpoint = this.slots.endpointAt(slot);
-        this.slots.publish(vacant, words, endpoint, words[endpoint]! & ~ENDPOINT_PORT_MASK);
+        this.slots.publish(vacant, words, this.slots.endpointAt(slot), this.slots.flags(slot));
         words[vacant + SLOT_SEEN_S] = words[slot + SLOT_SEEN_S]!;
         this.slots.limitMerge(vacant, this.slots.mergeLimit(slot));
         Atomics.store(words, vacant + SLOT_ID, words[slot + SLOT_ID]!);
@@ -243,8 +317,9 @@ export class NodeTable {
         const endpoint = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
         if (this.slots.read(slot, nodeId, endpoint, 0) < 0) continue;
         const wantsDest = (endpoint[0]! & WANTS_DEST) !== 0;
+        const isBridged = (endpoint[0]! & IS_BRIDGED) !== 0;
         endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
-        yield { nodeId: nodeId >>> 0, endpoint, seenS: words[slot + SLOT_SEEN_S]!, wantsDest };
+        yield { nodeId: nodeId >>> 0, endpoint, seenS: words[slot + SLOT_SEEN_S]!, wantsDest, isBridged };
       }
     }
   }

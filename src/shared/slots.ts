@@ -26,6 +26,8 @@ if (COPIES + 2 * ENDPOINT_WORDS !== SLOT_WORDS) throw new Error("a slot holds tw
 export const WANTS_DEST = 1;
 /** Flag: not a node but a peer beacon, which gets Relays as they are. */
 export const IS_PEER = 2;
+/** Flag: the node is connected through the WebSocket bridge, and gets its packets there, whatever its endpoint. */
+export const IS_BRIDGED = 4;
 
 /** A reader tries again when a writer changed the entry twice within the few nanoseconds of the read. */
 const READS_MAX = 16;
@@ -75,6 +77,16 @@ export class Slots {
   /** Index of the endpoint in force, for the slot's writer. */
   endpointAt(slot: number): number {
     return slot + COPIES + (this.words[slot + VERSION]! & 1) * ENDPOINT_WORDS;
+  }
+
+  /** The flags in force, for the slot's writer. */
+  flags(slot: number): number {
+    return this.words[this.endpointAt(slot)]! & ~ENDPOINT_PORT_MASK;
+  }
+
+  /** Puts other flags in force, with the same endpoint. Only for the slot's writer. */
+  setFlags(slot: number, flags: number): void {
+    this.publish(slot, this.words, this.endpointAt(slot), flags);
   }
 
   /** Puts the endpoint at `endpoint[at]` in force, with these flags. Only for the slot's writer. */

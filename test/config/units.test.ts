@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import {
   ConfigError,
+  parseAddressPrefix,
   parseBytes,
   parseDurationMs,
   parseHostNamePort,
@@ -241,6 +242,162 @@ describe("parseHostNamePort", () => {
     fc.assert(fc.property(text, (host) => void refusal(() => parseHostNamePort(`${host}:9`))));
     expect(refusal(() => parseHostNamePort(`${"a-".repeat(1_000_000)}:9`))).toContain("use a host name");
     expect(refusal(() => parseHostNamePort(`${"a.".repeat(1_000_000)}:9`))).toContain("use a host name");
+  });
+});
+
+describe("parseAddressPrefix", () => {
+  const read = (text: string) => {
+    const [address, bits] = parseAddressPrefix(text);
+    return [address.kind(), address.toString(), bits];
+  };
+
+  test.each([
+    ["192.0.2.1", "ipv4", "192.0.2.1", 32],
+    ["192.0.2.1/32", "ipv4", "192.0.2.1", 32],
+    ["10.0.0.0/8", "ipv4", "10.0.0.0", 8],
+    ["10.128.0.0/9", "ipv4", "10.128.0.0", 9],
+    ["192.0.2.254/31", "ipv4", "192.0.2.254", 31],
+    ["0.0.0.0/0", "ipv4", "0.0.0.0", 0],
+    ["255.255.255.255", "ipv4", "255.255.255.255", 32],
+    ["2001:db8::1", "ipv6", "2001:db8::1", 128],
+    ["2001:DB8:0:0:0:0:0:1/128", "ipv6", "2001:db8::1", 128],
+    ["2001:db8::/32", "ipv6", "2001:db8::", 32],
+    ["2001:db8:8000::/33", "ipv6", "2001:db8:8000::", 33],
+    ["::", "ipv6", "::", 128],
+    ["::/0", "ipv6", "::", 0],
+    ["64:ff9b::192.0.2.1", "ipv6", "64:ff9b::c000:201", 128],
+    ["1:0::2:3:192.0.2.1", "ipv6", "1::2:3:c000:201", 128],
+  ])("%s", (text, kind, address, bits) => expect(read(text)).toEqual([kind, address, bits]));
+
+  test.each([
+    ["::ffff:192.0.2.1", "192.0.2.1", 32],
+    ["::ffff:c000:201", "192.0.2.1", 32],
+    ["0:0:0:0:0:FFFF:192.0.2.1/128", "192.0.2.1", 32],
+    ["::ffff:10.0.0.0/104", "10.0.0.0", 8],
+    ["::ffff:0:0/96", "0.0.0.0", 0],
+  ])("%s is IPv4", (text, address, bits) => expect(read(text)).toEqual(["ipv4", address, bits]));
+
+  test.each([
+    ["::192.0.2.1", "::c000:201"],
+    ["::fffe:192.0.2.1", "::fffe:c000:201"],
+    ["::ffff:0:192.0.2.1", "::ffff:0:c000:201"],
+    ["::1:ffff:192.0.2.1", "::1:ffff:c000:201"],
+  ])("%s is not", (text, address) => expect(read(text)).toEqual(["ipv6", address, 128]));
+
+  test.each([
+    ["10.1.2.3/8", "10.0.0.0/8"],
+    ["10.0.0.1/31", "10.0.0.0/31"],
+    ["10.128.0.0/8", "10.0.0.0/8"],
+    ["128.0.0.0/0", "0.0.0.0/0"],
+    ["2001:db8::1/32", "2001:db8::/32"],
+    ["2001:db8:8000::/32", "2001:db8::/32"],
+    ["8000::/0", "::/0"],
+    ["::ffff:10.1.2.3/104", "10.0.0.0/8"],
+    ["::ffff:10.1.2.3/96", "0.0.0.0/0"],
+  ])("refuses %s, and names %s", (text, right) => {
+    expect(refusal(() => parseAddressPrefix(text))).toBe(`has bits set behind the prefix; use ${right}`);
+    expect(refusal(() => parseAddressPrefix(right))).toBeUndefined();
+  });
+
+  test.each([
+    ["10.0.0.0/33", "from 0 to 32 bits"],
+    [`0.0.0.0/${"9".repeat(400)}`, "from 0 to 32 bits"],
+    ["2001:db8::/129", "from 0 to 128 bits"],
+    ["::ffff:10.0.0.0/95", "from 96 to 128 bits"],
+    ["::ffff:10.0.0.0/8", "from 96 to 128 bits"],
+    ["::ffff:10.0.0.0/129", "from 96 to 128 bits"],
+    ["fe80::1%eth0", "zone"],
+    ["fe80::%eth0/10", "zone"],
+    ["fe80::1%", "zone"],
+    ["", "must be an IP address in full"],
+    ["/", "must be an IP address in full"],
+    ["/8", "must be an IP address in full"],
+    ["10.0.0.0/", "must be an IP address in full"],
+    ["10.0.0.0/08", "must be an IP address in full"],
+    ["10.0.0.0/-1", "must be an IP address in full"],
+    ["10.0.0.0/+8", "must be an IP address in full"],
+    ["10.0.0.0/8.0", "must be an IP address in full"],
+    ["10.0.0.0/1e1", "must be an IP address in full"],
+    ["10.0.0.0/0x8", "must be an IP address in full"],
+    ["10.0.0.0/255.0.0.0", "must be an IP address in full"],
+    ["10.0.0.0/8/8", "must be an IP address in full"],
+    ["10.0.0.0 /8", "must be an IP address in full"],
+    ["10.0.0.0/8\n", "must be an IP address in full"],
+    ["10.0.0.1\n", "must be an IP address in full"],
+    [" 10.0.0.1", "must be an IP address in full"],
+    ["10/8", "must be an IP address in full"],
+    ["127.1", "must be an IP address in full"],
+    ["010.0.0.1", "must be an IP address in full"],
+    ["0x7f.0.0.1", "must be an IP address in full"],
+    ["2130706433", "must be an IP address in full"],
+    ["256.0.0.1", "must be an IP address in full"],
+    ["10.0.0.1:80", "must be an IP address in full"],
+    ["[::1]", "must be an IP address in full"],
+    ["::1::", "must be an IP address in full"],
+    ["::ffff:127.1", "must be an IP address in full"],
+    ["::ffff:010.0.0.1", "must be an IP address in full"],
+    ["::1]/[::1", "must be an IP address in full"],
+    ["localhost", "must be an IP address in full"],
+  ])("refuses %j", (text, reason) => expect(refusal(() => parseAddressPrefix(text))).toContain(reason));
+
+  test("an address alone is itself with all of its bits", () => {
+    fc.assert(fc.property(fc.ipV4(), (text) => expect(read(text)).toEqual(["ipv4", text, 32])));
+  });
+
+  test("an IPv6 address is the same however it is written", () => {
+    const groups = fc.array(fc.nat(0xffff), { minLength: 8, maxLength: 8 });
+    const zeros = fc.tuple(fc.nat(8), fc.nat(8)).map(([a, b]) => [Math.min(a, b), Math.max(a, b)] as const);
+    fc.assert(
+      fc.property(groups, zeros, fc.boolean(), (any, [from, to], isDotted) => {
+        const parts = any.map((group, i) => (i >= from && i < to ? 0 : group));
+        const hex = parts.map((group) => group.toString(16));
+        const bytes = parts.slice(6).flatMap((group) => [group >> 8, group & 0xff]);
+        const end = isDotted ? [bytes.join(".")] : hex.slice(6);
+        const written = [...hex.slice(0, 6), ...end];
+        if (from < to && to <= 6) written.splice(from, to - from, ...(from === 0 ? ["", ""] : [""]));
+        const [address, bits] = parseAddressPrefix(written.join(":"));
+        const isMapped = parts.slice(0, 5).every((part) => part === 0) && parts[5] === 0xffff;
+        expect(address.toByteArray()).toEqual(
+          isMapped ? bytes : parts.flatMap((group) => [group >> 8, group & 0xff]),
+        );
+        expect(bits).toBe(isMapped ? 32 : 128);
+      }),
+      {
+        examples: [
+          [[0, 0, 0, 0, 0, 0, 0xc000, 0x201], [0, 6], true],
+          [[0, 0, 0, 0, 0, 0xffff, 0xc000, 0x201], [0, 5], true],
+          [[1, 0, 0, 0, 2, 3, 0xc000, 0x201], [2, 4], true],
+        ],
+      },
+    );
+  });
+
+  test("takes exactly the prefixes with nothing behind them, and names them to the others", () => {
+    const v4 = fc.tuple(fc.ipV4(), fc.nat(32));
+    const v6 = fc.tuple(fc.ipV6(), fc.nat(128));
+    fc.assert(
+      fc.property(fc.oneof(v4, v6), ([text, bits]) => {
+        const message = refusal(() => parseAddressPrefix(`${text}/${bits}`));
+        const right = message === undefined ? `${text}/${bits}` : message.split("use ")[1]!;
+        const [prefix, prefixBits] = parseAddressPrefix(right);
+        const [address] = parseAddressPrefix(text);
+        expect(prefixBits).toBe(bits);
+        expect(address.match([prefix, prefixBits])).toBe(true);
+        expect(message === undefined).toBe(address.toString() === prefix.toString());
+      }),
+      { examples: [[["10.0.0.0", 8]], [["10.1.0.0", 8]], [["2001:db8::", 32]]] },
+    );
+  });
+
+  test("refuses or returns, whatever the text", () => {
+    const part = fc.oneof(
+      fc.string({ unit: "binary" }),
+      fc.ipV4Extended(),
+      fc.ipV6(),
+      fc.nat(130).map(String),
+    );
+    const text = fc.array(part, { maxLength: 3 }).map((parts) => parts.join("/"));
+    fc.assert(fc.property(text, (any) => void refusal(() => parseAddressPrefix(any))));
   });
 });
 

@@ -6,7 +6,7 @@ import { attachReusePortProgram } from "../../ffi/bpf.ts";
 import { Beacon } from "../../src/beacon.ts";
 import { createLogger } from "../../src/control/log.ts";
 import { openSockets } from "../../src/control/sockets.ts";
-import { type WorkerStats, workerStats } from "../../src/control/stats.ts";
+import { type PacketStats, packetStats } from "../../src/control/stats.ts";
 import { steeringProgram } from "../../src/control/steering.ts";
 import { Supervisor } from "../../src/control/supervisor.ts";
 import { HASH_SECRET, HEARTBEAT, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
@@ -61,8 +61,8 @@ class DataPlane {
     );
   }
 
-  stats(worker: number): WorkerStats {
-    return workerStats(this.#memory, worker, { alive: true, restarts: 0, socketReceiveDrops: 0 });
+  stats(worker: number): PacketStats {
+    return packetStats(this.#memory, this.#memory.counterRow(worker));
   }
 
   /** Steps that a worker's loop has taken. */

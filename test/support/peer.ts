@@ -2,7 +2,6 @@
 import { AF_INET, AF_INET6 } from "../../ffi/abi.ts";
 import {
   ENDPOINT_WORDS,
-  endpointFromName,
   endpointOf,
   type Family,
   type SocketAddress,
@@ -73,7 +72,7 @@ export class Peer {
     if (count < 0 && count !== -EAGAIN) throw new Error(`recvmmsg: errno ${-count}`);
     const endpoint = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
     for (let m = 0; m < count; m++) {
-      endpointFromName(this.family, this.#receive.names, this.#receive.nameAt(m), endpoint, 0);
+      this.#receive.readSource(m, endpoint);
       const at = this.#receive.packetAt(m);
       this.#pending.push({
         bytes: new Uint8Array(this.#packets.buffer.slice(at, at + this.#receive.length(m))),

@@ -75,6 +75,8 @@ export class ScriptedRegistry {
   readonly requests: RegistryRequest[] = [];
   /** Who is listed, address by id; a test may add and remove beacons here. */
   readonly registered = new Map<number, string>();
+  /** The nodes' public keys, in base64, by node id; a test may add and remove nodes here. */
+  readonly keys = new Map<number, string>();
   /** Connections accepted so far. */
   connections = 0;
   readonly port: number;
@@ -100,7 +102,7 @@ export class ScriptedRegistry {
 
   /** What a registry should answer. A beacon that registers is listed from then on. */
   correctAnswer(request: RegistryRequest): object {
-    const { type, beacon_id, addr } = request;
+    const { type, beacon_id, addr, node_id } = request;
     if (type === "beacon_register") {
       this.registered.set(Number(beacon_id), String(addr));
       return { type: "beacon_register_ok", beacon_id };
@@ -108,6 +110,11 @@ export class ScriptedRegistry {
     if (type === "beacon_list") {
       const beacons = [...this.registered].map(([id, listed]) => ({ id, addr: listed }));
       return { type: "beacon_list_ok", beacons };
+    }
+    if (type === "lookup") {
+      const key = this.keys.get(Number(node_id));
+      if (key === undefined) return { type: "error", error: `node ${node_id} not found` };
+      return { type: "lookup_ok", node_id, address: "0:0000.0000.0001", public: true, public_key: key };
     }
     return { type: "error", error: `unknown type: ${type}` };
   }

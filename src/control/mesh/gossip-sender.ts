@@ -6,6 +6,7 @@ import { kernel } from "../../../ffi/libc.ts";
 import { allocatePacketMemory, SendBatch } from "../../../ffi/mmsg.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
 import { FIRST_ID_AT, SYNC, SYNC_BYTES, SYNC_COUNT_AT } from "../../protocol.ts";
+import { IS_BRIDGED } from "../../shared/slots.ts";
 import { ENTRY_SEEN_S, type NodeVisitor } from "../node-scan.ts";
 
 /** What fits into one datagram: 16,375. */
@@ -54,7 +55,8 @@ export class GossipSender {
     const byAge = new Uint32Array(ttlS); // how many there are of each age
     let found = 0;
     await scan((nodeId, entry) => {
-      const ageS = Math.max(0, nowS - entry[ENTRY_SEEN_S]!);
+      const isBridged = (entry[0]! & IS_BRIDGED) !== 0; // and so here, whenever it was last heard by UDP
+      const ageS = isBridged ? 0 : Math.max(0, nowS - entry[ENTRY_SEEN_S]!);
       if (ageS >= ttlS) return;
       if (found === nodeIds.length) return; // the table grew by more than a message's worth meanwhile
       nodeIds[found] = nodeId;

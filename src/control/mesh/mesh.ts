@@ -13,18 +13,19 @@ import { ConfigError, type HostPort, parseHostNamePort, shown } from "../../conf
 import type { Config } from "../../config.ts";
 import { SYNC_BYTES } from "../../protocol.ts";
 import { GOSSIP_REJECTIONS, type GossipRejection } from "../../shared/counters.ts";
-import { type Mail, Mailbox } from "../../shared/mailbox.ts";
+import type { Mail } from "../../shared/mailbox.ts";
 import {
   CLOCK_S,
+  GOSSIP,
   LAST_REJECTED_SOURCE,
   LAST_REJECTION,
-  MAIL,
   PEERS_MAX,
   type SharedMemory,
 } from "../../shared/memory.ts";
 import type { NodeTable } from "../../shared/nodes.ts";
 import { PeerTable } from "../../shared/peers.ts";
 import { RouteTable } from "../../shared/routes.ts";
+import type { MailTaker } from "../mail-reader.ts";
 import { scanNodes } from "../node-scan.ts";
 import { PeriodicTask } from "../periodic-task.ts";
 import { Announcements } from "./announcements.ts";
@@ -37,9 +38,8 @@ import { Resolver } from "./resolver.ts";
 const RESOLVE_MS = 30_000;
 /** The same complaint is logged at most this often. */
 const COMPLAINT_MS = 60_000;
-/** Messages taken from one mailbox before other things have their turn. */
-const MAIL_TURN = 64;
-const MAIL_PAUSE_MS = 1;
+/** Messages taken from one mailbox before other things have their turn: with the largest, about a millisecond. */
+const MAIL_TURN_MAX = 16;
 
 const REJECTION_ADVICE: Record<GossipRejection, string> = {
   short: "it is cut short",
@@ -98,6 +98,12 @@ export interface MeshParts {
 }
 
 export class Mesh {
+  /** Takes the gossip that workers let through. */
+  readonly mail: MailTaker = {
+    kind: GOSSIP,
+    turnMax: MAIL_TURN_MAX,
+    receive: (mail) => this.#receive(mail),
+  };
   readonly #peers = new Map<string, Peer>(); // by address
   /** Addresses of each "host:port" that a peer was named by, in the order to try them. */
   #addresses = new Map<string, readonly string[]>();
@@ -112,13 +118,10 @@ export class Mesh {
   readonly #registry: RegistryRounds;
   readonly #gossip: PeriodicTask;
   readonly #resolving: PeriodicTask;
-  readonly #mailboxes: readonly Mailbox[];
   readonly #complainedMs = new Map<string, number>();
   #gossipSent = 0;
   #gossipSendErrors = 0;
   #gossipTruncated = 0;
-  #readingMail: Promise<void> | undefined;
-  #stopped = false;
 
   constructor(
     private readonly parts: MeshParts,
@@ -130,10 +133,6 @@ export class Mesh {
     this.#announcements = new Announcements(new RouteTable(memory));
     this.#sender = new GossipSender(socket, config.beaconId);
     this.#resolver = new Resolver(log);
-    this.#mailboxes = Array.from(
-      { length: memory.shape.workers },
-      (_, worker) => new Mailbox(memory, worker),
-    );
     this.#gossip = new PeriodicTask(
       (signal) => this.#sendGossip(signal),
       () => this.config.gossipIntervalMs,
@@ -155,7 +154,6 @@ export class Mesh {
     this.#gossip.start();
     this.#resolving.start();
     this.#registry.start();
-    this.#readingMail = this.#readMail();
   }
 
   /** Goes on with another configuration. */
@@ -182,12 +180,9 @@ export class Mesh {
 
   /** Ends all that goes on, and tells the peers that this beacon has no nodes any more. */
   async stop(): Promise<void> {
-    this.#stopped = true;
     await Promise.all([this.#gossip.stop(), this.#resolving.stop(), this.#registry.stop()]);
     this.#sender.clear();
     await this.#sendToAll();
-    Atomics.notify(this.parts.memory.words, MAIL);
-    await this.#readingMail;
   }
 
   stats(): MeshStats {
@@ -387,28 +382,10 @@ export class Mesh {
 
   // Gossip in.
 
-  async #readMail(): Promise<void> {
-    const { words } = this.parts.memory;
-    while (!this.#stopped) {
-      const mail = Atomics.load(words, MAIL);
-      let taken = 0;
-      for (const mailbox of this.#mailboxes) {
-        for (let turn = 0; turn < MAIL_TURN; turn++, taken++) {
-          const message = mailbox.peek();
-          if (message === undefined) break;
-          this.#receive(message);
-          mailbox.drop();
-        }
-      }
-      if (taken > 0) await Bun.sleep(MAIL_PAUSE_MS);
-      else await Atomics.waitAsync(words, MAIL, mail).value;
-    }
-  }
-
-  #receive({ at, bytes, sourceAt }: Mail): void {
+  #receive({ at, bytes, labelAt }: Mail): void {
     const { memory } = this.parts;
-    const number = this.#table.find(memory.words, sourceAt);
-    const peer = this.#peers.get(addressText(memory.words, sourceAt));
+    const number = this.#table.find(memory.words, labelAt);
+    const peer = this.#peers.get(addressText(memory.words, labelAt));
     if (peer === undefined || peer.number !== number) return; // removed since the worker asked
     const message = new DataView(memory.buffer, at, bytes);
     const nodeIds = new Int32Array((bytes - SYNC_BYTES) / 4);

@@ -3,7 +3,8 @@ import type { Logger } from "pino";
 import { parseHostNamePort } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
 import { PeriodicTask } from "../periodic-task.ts";
-import { type ListedBeacon, RegistryError, registryRound } from "./registry.ts";
+import { type ListedBeacon, registryRound } from "./registry.ts";
+import { RegistryError } from "./registry-protocol.ts";
 
 /** Rounds are spread by this share of their interval, so that beacons that were started together do not ask together for ever. */
 const JITTER = 0.1;

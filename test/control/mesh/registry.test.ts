@@ -3,14 +3,16 @@ import { getEventListeners } from "node:events";
 import { join } from "node:path";
 import fc from "fast-check";
 import {
-  FRAME_BYTES_MAX,
-  FrameReader,
-  RegistryError,
-  type RegistryErrorCode,
   type RegistryOptions,
   type RegistryRound,
   registryRound,
 } from "../../../src/control/mesh/registry.ts";
+import {
+  FRAME_BYTES_MAX,
+  FrameReader,
+  RegistryError,
+  type RegistryErrorCode,
+} from "../../../src/control/mesh/registry-protocol.ts";
 import { installed } from "../../e2e/support/program.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
 import { openFds } from "../../support/fds.ts";

@@ -1,12 +1,6 @@
 /** A node whose packets leave merged, and which can tell how they arrive: on the project's own syscall layer. */
 import { AF_INET, AF_INET6, SEGMENTS_MAX } from "../../../ffi/abi.ts";
-import {
-  ENDPOINT_WORDS,
-  endpointFromName,
-  endpointOf,
-  type Family,
-  socketAddressOf,
-} from "../../../ffi/endpoint.ts";
+import { ENDPOINT_WORDS, endpointOf, type Family, socketAddressOf } from "../../../ffi/endpoint.ts";
 import { EAGAIN, errnoName } from "../../../ffi/errno.ts";
 import { allocateFixed, type FixedMemory, kernel } from "../../../ffi/libc.ts";
 import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../../../ffi/mmsg.ts";
@@ -123,7 +117,7 @@ export class BurstSocket {
       if (messages < 0) throw new Error(`recvmmsg: ${errnoName(-messages)}`);
       const endpoint = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
       for (let m = 0; m < messages; m++) {
-        endpointFromName(this.#family, this.#receive.names, this.#receive.nameAt(m), endpoint, 0);
+        this.#receive.readSource(m, endpoint);
         const { address, port } = socketAddressOf(endpoint, 0);
         const at = this.#receive.packetAt(m);
         const bytes = this.#receive.length(m);

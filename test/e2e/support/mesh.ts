@@ -3,6 +3,8 @@ import { AF_INET6 } from "../../../ffi/abi.ts";
 import { EADDRINUSE, SyscallError } from "../../../ffi/errno.ts";
 import { hostPort, UdpSocket } from "../../../ffi/socket.ts";
 import type { PeerStats, Stats } from "../../../src/beacon.ts";
+import type { NodeIdentity } from "../../support/pilot-node.ts";
+import { BridgedNode } from "./bridged.ts";
 import { BurstSocket } from "./bursts.ts";
 import { Client } from "./client.ts";
 import { CLEAN_ENV, MAIN, type Program, Programs } from "./program.ts";
@@ -47,15 +49,17 @@ export class BeaconProcess {
   private constructor(
     readonly program: Program,
     private readonly http: string,
+    /** Where its bridge is, if it has one. */
+    readonly wss: string | undefined,
     /** Where nodes and peers on this host find it. */
     readonly at: WireAddress,
   ) {}
 
   /** Waits until it listens. */
   static async of(program: Program, host: string): Promise<BeaconProcess> {
-    const { port, http } = await program.listening();
+    const { port, http, line } = await program.listening();
     if (http === undefined) throw new Error("a beacon without its numbers");
-    return new BeaconProcess(program, http, { address: host, port });
+    return new BeaconProcess(program, http, line["wss"] as string | undefined, { address: host, port });
   }
 
   /** What its peers call it. */
@@ -117,7 +121,7 @@ export class BeaconProcess {
 /** Beacons and clients that are ended together. */
 export class Mesh {
   readonly #programs = new Programs();
-  readonly #clients: (Client | BurstSocket)[] = [];
+  readonly #clients: (Client | BurstSocket | BridgedNode)[] = [];
 
   /**
    * Starts a beacon and waits until it listens.
@@ -140,6 +144,14 @@ export class Mesh {
     const client = await Client.open(host, { address: host, port: beacon.at.port });
     this.#clients.push(client);
     return client;
+  }
+
+  /** A node behind the bridge of a beacon. */
+  async bridged({ wss }: { readonly wss: string | undefined }, identity: NodeIdentity): Promise<BridgedNode> {
+    if (wss === undefined) throw new Error("a beacon without a bridge");
+    const node = await BridgedNode.connect(wss, identity);
+    this.#clients.push(node);
+    return node;
   }
 
   /** Somebody who sends and takes bursts. */

@@ -1,0 +1,367 @@
+/**
+ * The WebSocket bridge: nodes whose network blocks UDP reach the beacon over one long-lived connection, and send and get beacon
+ * messages as frames on it.
+ *
+ * A node that has proven its id is marked in the node table. Workers hand packets for it over in their mailboxes (`mail`), and what it
+ * sends itself is handled here by the code that handles datagrams (src/data/frames.ts).
+ */
+import type { Logger } from "pino";
+import type { Family } from "../../../ffi/endpoint.ts";
+import { kernel } from "../../../ffi/libc.ts";
+import type { HostPort } from "../../config/units.ts";
+import { FrameHandler } from "../../data/frames.ts";
+import { dropOffset, RELAY_DROPPED_AT } from "../../shared/counters.ts";
+import type { Mail } from "../../shared/mailbox.ts";
+import { CLOCK_S, FRAMES, type SharedMemory } from "../../shared/memory.ts";
+import { NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
+import type { MailTaker } from "../mail-reader.ts";
+import type { Counts } from "../stats.ts";
+import type { BridgeSocket, Connection } from "./connection.ts";
+import { AUTH_OK, Challenge, HANDSHAKE_REFUSALS, NONCE_MS, REPLY_BYTES_MAX, REPLY_MS } from "./handshake.ts";
+import type { KeySource } from "./keys.ts";
+import { Outbox } from "./outbox.ts";
+import { BridgeServer, type ServerOptions } from "./server.ts";
+
+/** A node that says nothing for so long, not even that it got a ping, is gone. */
+const IDLE_MS_MAX = 90_000;
+/** A silent node is pinged so often: two pings may get lost. */
+const PING_MS = 30_000;
+/** How long the other end may take to close a connection that was closed here. */
+const CLOSING_MS_MAX = 5_000;
+/** Frames taken from a worker's mailbox before others have their turn. */
+const MAIL_TURN_MAX = 512;
+/** The same complaint is logged at most this often. */
+const COMPLAINT_MS = 60_000;
+
+/** Close codes (RFC 6455, 7.4.1). */
+const CLOSE_NORMAL = 1000;
+const CLOSE_GOING_AWAY = 1001;
+const CLOSE_POLICY = 1008;
+const CLOSE_TRY_AGAIN_LATER = 1013;
+
+/** How handshakes end: well, or refused; or the other end left before, or the node's key or a place could not be had. */
+const AUTH_OUTCOMES = ["ok", ...HANDSHAKE_REFUSALS, "left", "key_source", "no_room"] as const;
+type AuthOutcome = (typeof AUTH_OUTCOMES)[number];
+
+export interface BridgeStats {
+  /** Nodes connected. */
+  readonly peers: number;
+  /** Connections, with those whose node has not proven its id yet. */
+  readonly connections: number;
+  readonly upgrades: Counts;
+  readonly auth: Counts;
+  /** Beacon messages from nodes and to them. */
+  readonly frames: { readonly in: number; readonly out: number };
+  readonly dropped: Counts;
+  readonly idleDisconnects: number;
+  /** Bytes that wait for nodes to read them. */
+  readonly bufferedBytes: number;
+}
+
+/** What the bridge is made of. */
+export interface BridgeParts {
+  readonly memory: SharedMemory;
+  readonly nodes: NodeTable;
+  /** One of the public port's, from which frames to UDP nodes and peers leave. */
+  readonly fd: number;
+  readonly family: Family;
+  readonly beaconId: number;
+  readonly offload: boolean;
+  readonly log: Logger;
+}
+
+/** What can change while it runs. */
+export interface BridgeOptions extends ServerOptions {
+  readonly keys: KeySource;
+}
+
+export class Bridge {
+  /** Takes packets that workers have for nodes of the bridge. */
+  readonly mail: MailTaker = {
+    kind: FRAMES,
+    turnMax: MAIL_TURN_MAX,
+    receive: (mail) => this.#receive(mail),
+    turnDone: () => this.#outbox.flush(),
+  };
+  readonly #server: BridgeServer;
+  readonly #connections = new Set<Connection>();
+  /** Open ones, by node id, signed. */
+  readonly #nodes = new Map<number, Connection>();
+  /** Nodes that left and whose mark in the table could not be taken away yet. */
+  readonly #leaving = new Set<number>();
+  readonly #outbox: Outbox;
+  readonly #frames: FrameHandler;
+  #flushing = false;
+  #options: BridgeOptions;
+  readonly #auth = Object.fromEntries(AUTH_OUTCOMES.map((outcome) => [outcome, 0]));
+  #framesIn = 0;
+  /** Frames for nodes that had just left, and frames of nodes that are text. */
+  #dropped = { gone: 0, text: 0 };
+  #idleDisconnects = 0;
+  #complainedMs = -COMPLAINT_MS;
+  readonly #log: Logger;
+
+  /** @throws Error of Bun.serve, with `code` EADDRINUSE, EACCES, EADDRNOTAVAIL … when the address cannot be had */
+  constructor(
+    address: HostPort,
+    private readonly parts: BridgeParts,
+    options: BridgeOptions,
+  ) {
+    const { memory, nodes } = parts;
+    this.#log = parts.log;
+    this.#options = options;
+    this.#outbox = new Outbox(memory);
+    this.#frames = new FrameHandler(kernel, memory, nodes, parts, {
+      put: (label, packets, from, bytes) =>
+        this.#put(label[0]!, new Uint8Array(packets.buffer, packets.byteOffset + from, bytes)),
+      flush: () => this.#outbox.flush(),
+    });
+    this.#server = new BridgeServer(address, options, parts.log, () => this.#connections.size, {
+      open: (socket) => this.#open(socket),
+      message: (socket, message) => this.#message(socket.data, message),
+      pong: ({ data }) => this.#heard(data),
+      drain: ({ data }) => this.#outbox.update(data),
+      close: ({ data }) => this.#gone(data),
+    });
+  }
+
+  get url(): URL {
+    return this.#server.url;
+  }
+
+  get options(): BridgeOptions {
+    return this.#options;
+  }
+
+  /** Goes on with other options; connections stay. */
+  reconfigure(options: BridgeOptions): void {
+    const { keys } = this.#options;
+    this.#options = options;
+    if (keys !== options.keys) keys.close();
+    this.#server.reconfigure(options);
+  }
+
+  /** Lets no more nodes in. */
+  drain(): void {
+    this.#server.isClosing = true;
+  }
+
+  /** Closes all connections, and the server. */
+  async stop(): Promise<void> {
+    this.drain();
+    this.#flush();
+    for (const connection of this.#connections) {
+      this.#close(connection, CLOSE_GOING_AWAY, "going away");
+    }
+    this.#options.keys.close();
+    // The close frames are written by now, or wait behind what their nodes do not read.
+    await this.#server.stop();
+  }
+
+  /** To be called about every second: pings silent nodes, and ends connections that are late or gone. */
+  tick(): void {
+    const nowMs = performance.now();
+    this.#server.tick();
+    for (const connection of this.#connections) this.#check(connection, nowMs);
+    for (const nodeId of this.#leaving) this.#leave(nodeId);
+  }
+
+  stats(): BridgeStats {
+    const { memory } = this.parts;
+    const count = (row: number, column: number) => memory.counters[row + column]!;
+    const bridgeFull = dropOffset("bridge_full");
+    let mailboxFull = 0;
+    for (let worker = 0; worker < memory.shape.workers; worker++) {
+      mailboxFull += count(memory.counterRow(worker), RELAY_DROPPED_AT + bridgeFull);
+    }
+    return {
+      peers: this.#nodes.size,
+      connections: this.#connections.size,
+      upgrades: this.#server.upgrades,
+      auth: { ...this.#auth },
+      frames: { in: this.#framesIn, out: this.#outbox.sent },
+      dropped: {
+        ...this.#dropped,
+        slow_reader: this.#outbox.dropped,
+        mailbox_full: mailboxFull,
+        forged_sender: count(memory.bridgeRow, RELAY_DROPPED_AT + dropOffset("forged_sender")),
+      },
+      idleDisconnects: this.#idleDisconnects,
+      bufferedBytes: this.#outbox.bufferedBytes,
+    };
+  }
+
+  // Connections.
+
+  #open(socket: BridgeSocket): void {
+    const connection = socket.data;
+    connection.socket = socket;
+    connection.openedMs = connection.heardMs = connection.pingedMs = performance.now();
+    this.#connections.add(connection);
+    connection.challenge = new Challenge(connection.openedMs, Math.floor(Date.now() / 1000));
+    socket.sendText(connection.challenge.text);
+  }
+
+  #message(connection: Connection, message: string | Buffer): void {
+    this.#heard(connection);
+    switch (connection.state) {
+      case "open":
+        if (typeof message !== "string") this.#frame(connection, message);
+        else if (isReply(message)) this.#end(connection, "used");
+        else this.#dropped.text++;
+        return;
+      case "challenged":
+        if (typeof message === "string") void this.#verify(connection, message);
+        else this.#end(connection, "malformed");
+        return;
+      case "verifying":
+        this.#end(connection, "used");
+        return;
+      case "closing":
+    }
+  }
+
+  async #verify(connection: Connection, reply: string): Promise<void> {
+    connection.state = "verifying";
+    const { keys } = this.#options;
+    try {
+      const proof = await connection.challenge!.verify(
+        reply,
+        (nodeId) => keys.keyOf(nodeId),
+        () => performance.now(),
+      );
+      connection.challenge = undefined;
+      if (connection.state !== "verifying") return; // it left, or said more than it should
+      if (proof.refusal) this.#end(connection, proof.refusal);
+      else this.#admit(connection, proof.nodeId | 0);
+    } catch (error) {
+      // Whatever it is: one node's handshake must not end the beacon.
+      this.#complain(`nodes cannot be let in, as their keys cannot be had: ${(error as Error).message}`);
+      if (connection.state === "verifying") this.#end(connection, "key_source");
+    }
+  }
+
+  #admit(connection: Connection, nodeId: number): void {
+    const { memory, nodes } = this.parts;
+    const before = this.#nodes.get(nodeId);
+    if (nodes.bridge(nodeId, memory.words[CLOCK_S]!) >= NODE_LIMIT) {
+      this.#complain("nodes cannot be let in: the node table is full; see --max-nodes");
+      this.#end(connection, "no_room");
+      return;
+    }
+    this.#leaving.delete(nodeId);
+    this.#nodes.set(nodeId, connection);
+    connection.nodeId = nodeId;
+    connection.state = "open";
+    if (before) this.#close(before, CLOSE_NORMAL, "replaced");
+    this.#auth["ok"]!++;
+    connection.socket.sendText(AUTH_OK);
+  }
+
+  /** Ends a handshake that failed, or a connection that begins another one. */
+  #end(connection: Connection, outcome: AuthOutcome): void {
+    this.#auth[outcome]!++;
+    const mayPass = outcome === "key_source" || outcome === "no_room";
+    if (mayPass) this.#close(connection, CLOSE_TRY_AGAIN_LATER, "try again later");
+    else this.#close(connection, CLOSE_POLICY, "auth failed");
+  }
+
+  #heard(connection: Connection): void {
+    connection.heardMs = performance.now();
+  }
+
+  /** From now on nothing that comes from it counts, and nothing is sent to it. */
+  #close(connection: Connection, code: number, reason: string): void {
+    this.#leaveAs(connection);
+    if (connection.state === "closing") return;
+    connection.state = "closing";
+    connection.closingMs = performance.now();
+    connection.socket.close(code, reason);
+  }
+
+  /** Its socket is closed. */
+  #gone(connection: Connection): void {
+    if (connection.state === "challenged" || connection.state === "verifying") this.#auth["left"]!++;
+    this.#leaveAs(connection);
+    connection.state = "closing";
+    connection.isGone = true;
+    this.#connections.delete(connection);
+    this.#outbox.update(connection);
+  }
+
+  /** If it is its node's connection, it is not any more. */
+  #leaveAs(connection: Connection): void {
+    const { nodeId } = connection;
+    if (this.#nodes.get(nodeId) !== connection) return;
+    this.#nodes.delete(nodeId);
+    this.#leave(nodeId);
+  }
+
+  #leave(nodeId: number): void {
+    if (this.parts.nodes.unbridge(nodeId)) this.#leaving.delete(nodeId);
+    else this.#leaving.add(nodeId);
+  }
+
+  #check(connection: Connection, nowMs: number): void {
+    switch (connection.state) {
+      case "challenged":
+        if (nowMs - connection.openedMs > REPLY_MS) this.#end(connection, "late");
+        return;
+      case "verifying":
+        if (nowMs - connection.openedMs > NONCE_MS) this.#end(connection, "late");
+        return;
+      case "open":
+        if (nowMs - connection.heardMs > IDLE_MS_MAX) {
+          this.#idleDisconnects++;
+          this.#close(connection, CLOSE_GOING_AWAY, "idle");
+        } else if (nowMs - Math.max(connection.heardMs, connection.pingedMs) > PING_MS) {
+          connection.pingedMs = nowMs;
+          connection.socket.ping();
+        }
+        return;
+      case "closing":
+        if (nowMs - connection.closingMs > CLOSING_MS_MAX) connection.socket.terminate();
+    }
+  }
+
+  // Frames.
+
+  #frame(connection: Connection, frame: Uint8Array): void {
+    this.#framesIn++;
+    this.#frames.handle(connection.nodeId, connection.endpoint, frame);
+    if (this.#flushing) return;
+    this.#flushing = true;
+    setImmediate(() => this.#flush()); // once all that has arrived is read
+  }
+
+  #flush(): void {
+    this.#flushing = false;
+    this.#frames.flush();
+  }
+
+  #receive({ at, bytes, labelAt }: Mail): void {
+    const { memory } = this.parts;
+    this.#put(memory.words[labelAt]!, memory.bytes.subarray(at, at + bytes));
+  }
+
+  /** @returns true: it was taken, or counted as dropped */
+  #put(nodeId: number, frame: Uint8Array): boolean {
+    const connection = this.#nodes.get(nodeId);
+    if (connection) this.#outbox.put(connection, frame);
+    else this.#dropped.gone++;
+    return true;
+  }
+
+  /** A warning, at most one in COMPLAINT_MS. */
+  #complain(message: string): void {
+    const nowMs = performance.now();
+    if (nowMs - this.#complainedMs < COMPLAINT_MS) return;
+    this.#complainedMs = nowMs;
+    this.#log.warn(message);
+  }
+}
+
+/** Whether a text is another reply to the challenge; other texts mean nothing. */
+function isReply(message: string): boolean {
+  return message.length <= REPLY_BYTES_MAX && message.includes('"auth_reply"');
+}

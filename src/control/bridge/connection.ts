@@ -1,0 +1,36 @@
+/** One WebSocket connection of the bridge, from its upgrade to its end. */
+import { endpointOf } from "../../../ffi/endpoint.ts";
+import type { Challenge } from "./handshake.ts";
+
+export type BridgeSocket = Bun.ServerWebSocket<Connection>;
+
+/**
+ * challenged: the node has to prove who it is. verifying: it has replied. open: it is the node's connection. closing: nothing that
+ * comes from it counts any more.
+ */
+export type ConnectionState = "challenged" | "verifying" | "open" | "closing";
+
+export class Connection {
+  state: ConnectionState = "challenged";
+  /** The node that it has proven to be, signed; 0 before that. */
+  nodeId = 0;
+  /** Once it is open. */
+  socket!: BridgeSocket;
+  challenge: Challenge | undefined;
+  /** Frames for it that are sent with the next flush of the outbox, and bytes that wait for it to read. */
+  readonly pending: Uint8Array[] = [];
+  bufferedBytes = 0;
+  /** Whether the socket is closed. */
+  isGone = false;
+  /** When it was opened, last heard and last pinged, or when it began to close, on the clock of performance.now. */
+  openedMs = 0;
+  heardMs = 0;
+  pingedMs = 0;
+  closingMs = 0;
+  /** The endpoint that it comes from: the client's address, and the port of the connection. */
+  readonly endpoint: Int32Array;
+
+  constructor(address: string, port: number) {
+    this.endpoint = endpointOf(address, port);
+  }
+}

@@ -1,0 +1,70 @@
+/**
+ * Frames on their way to nodes behind the bridge. They are collected, and what a connection gets is handed to the kernel in one piece.
+ *
+ * What a node does not read in time waits in memory, up to a bound; what would go beyond is dropped, as the kernel does with datagrams
+ * that find a socket's buffer full. The bound of one node shrinks as others fill their part, so that however many nodes stop reading,
+ * all of them together stay below BUFFERED_BYTES_MAX, and there is always room for one more.
+ */
+import { RELAY_DELIVER } from "../../protocol.ts";
+import { RELAYED_TO_BRIDGE } from "../../shared/counters.ts";
+import type { SharedMemory } from "../../shared/memory.ts";
+import type { Connection } from "./connection.ts";
+
+/** What may wait for one node: at 10 Mbit/s, a fifth of a second. */
+const NODE_BUFFERED_BYTES_MAX = 256 * 1024;
+/** What may wait for all. */
+export const BUFFERED_BYTES_MAX = 64 * 1024 * 1024;
+/** A node may have this part of what the others leave. */
+const SHARE = 1 / 8;
+
+export class Outbox {
+  /** Frames that the connections took, and that were dropped because their node did not read. */
+  sent = 0;
+  dropped = 0;
+  /** Bytes that wait for nodes to read, in all. */
+  bufferedBytes = 0;
+  readonly #pending: Connection[] = [];
+
+  constructor(private readonly memory: SharedMemory) {}
+
+  /** @param frame must stay as it is until `flush` */
+  put(connection: Connection, frame: Uint8Array): void {
+    if (connection.pending.length === 0) this.#pending.push(connection);
+    connection.pending.push(frame);
+  }
+
+  /** Sends what was put in. */
+  flush(): void {
+    for (const connection of this.#pending) {
+      if (!connection.isGone) connection.socket.cork(() => this.#send(connection));
+      connection.pending.length = 0;
+      this.update(connection); // what the kernel did not take is known once the cork is out
+    }
+    this.#pending.length = 0;
+  }
+
+  #send(connection: Connection): void {
+    const { socket, pending } = connection;
+    for (const frame of pending) {
+      if (connection.bufferedBytes > 0 && connection.bufferedBytes + frame.length > this.#bytesMax) {
+        this.dropped++;
+        continue;
+      }
+      this.sent++;
+      if (frame[0] === RELAY_DELIVER) this.memory.counters[this.memory.bridgeRow + RELAYED_TO_BRIDGE]!++;
+      if (socket.sendBinary(frame) < 0) this.update(connection);
+    }
+  }
+
+  /** What may wait for one node now. */
+  get #bytesMax(): number {
+    return Math.min(NODE_BUFFERED_BYTES_MAX, (BUFFERED_BYTES_MAX - this.bufferedBytes) * SHARE);
+  }
+
+  /** To be called when something of what waited was sent, or the connection is gone. */
+  update(connection: Connection): void {
+    const bytes = connection.isGone ? 0 : connection.socket.getBufferedAmount();
+    this.bufferedBytes += bytes - connection.bufferedBytes;
+    connection.bufferedBytes = bytes;
+  }
+}

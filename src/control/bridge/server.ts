@@ -1,0 +1,166 @@
+/** The bridge's HTTP server: upgrades of nodes to WebSocket, and a health check for proxies. */
+import type { Logger } from "pino";
+import { hostPort } from "../../../ffi/socket.ts";
+import type { HostPort } from "../../config/units.ts";
+import { FRAME_BYTES_MAX } from "../../data/frames.ts";
+import type { Counts } from "../stats.ts";
+import { TrustedProxies } from "./client-address.ts";
+import { Connection } from "./connection.ts";
+import type { TlsFiles } from "./tls.ts";
+
+const PATH = "/v1/compat";
+const SUBPROTOCOL = "pilot.v1";
+/** For a request's head: who takes longer is no node. */
+const REQUEST_S_MAX = 10;
+
+/** What became of requests for an upgrade. */
+export const UPGRADE_OUTCOMES = ["ok", "not_websocket", "no_subprotocol", "full", "closing"] as const;
+export type UpgradeOutcome = (typeof UPGRADE_OUTCOMES)[number];
+
+/** What can change while the server runs. */
+export interface ServerOptions {
+  readonly maxPeers: number;
+  readonly trustedProxies: readonly string[];
+  /** Without it, connections are plain. */
+  readonly tls: TlsFiles | undefined;
+}
+
+const text = (status: number, body: string, headers: Record<string, string> = {}) =>
+  new Response(`${body}\n`, { status, headers: { "content-type": "text/plain; charset=utf-8", ...headers } });
+
+export class BridgeServer {
+  /** Once true, no node is let in, and the health check fails. */
+  isClosing = false;
+  readonly #upgrades = Object.fromEntries(UPGRADE_OUTCOMES.map((outcome) => [outcome, 0]));
+  #options: ServerOptions;
+  #proxies: TrustedProxies;
+  #server: Bun.Server<Connection>;
+  /** Whether the port was lost when another certificate was to be served. */
+  #isLost = false;
+
+  /**
+   * @param connections how many there are
+   * @param handler what happens on connections
+   * @throws Error of Bun.serve, with `code` EADDRINUSE, EACCES, EADDRNOTAVAIL … when the address cannot be had
+   */
+  constructor(
+    private readonly address: HostPort,
+    options: ServerOptions,
+    private readonly log: Logger,
+    private readonly connections: () => number,
+    private readonly handler: Bun.WebSocketHandler<Connection>,
+  ) {
+    this.#options = options;
+    this.#proxies = new TrustedProxies(options.trustedProxies);
+    this.#server = this.#serve(address.port);
+  }
+
+  get upgrades(): Counts {
+    return { ...this.#upgrades };
+  }
+
+  get url(): URL {
+    const { hostname = "", port = 0 } = this.#server;
+    return new URL(`${this.#options.tls ? "wss" : "ws"}://${hostPort(hostname, port)}${PATH}`);
+  }
+
+  /** Goes on with other options; connections stay as they are. */
+  reconfigure(options: ServerOptions): void {
+    const { tls } = this.#options;
+    const isSameTls = options.tls?.cert === tls?.cert && options.tls?.key === tls?.key;
+    this.#options = options;
+    this.#proxies = new TrustedProxies(options.trustedProxies);
+    if (isSameTls) return;
+    // A server that runs cannot change its certificate (Bun 1.4.5). One that stops listening keeps its connections.
+    void this.#server.stop();
+    this.#serveAgain();
+  }
+
+  /** To be called about every second. */
+  tick(): void {
+    if (this.#isLost) this.#serveAgain();
+  }
+
+  #serveAgain(): void {
+    const { port = this.address.port } = this.#server;
+    try {
+      this.#server = this.#serve(port);
+      this.#isLost = false;
+      this.log.info("the WebSocket bridge listens with another certificate");
+    } catch (error) {
+      if (!this.#isLost)
+        this.log.error(
+          `the WebSocket bridge lost port ${port} (${(error as Error).message}); it tries again`,
+        );
+      this.#isLost = true;
+    }
+  }
+
+  /** Ends it, and every connection with it. */
+  async stop(): Promise<void> {
+    await this.#server.stop(true);
+  }
+
+  #serve(port: number): Bun.Server<Connection> {
+    const { host } = this.address;
+    const { tls } = this.#options;
+    return Bun.serve<Connection>({
+      ...(host === "" ? {} : { hostname: host }),
+      ...(tls ? { tls } : {}),
+      port,
+      idleTimeout: REQUEST_S_MAX,
+      maxRequestBodySize: 0,
+      routes: {
+        "/health": { GET: () => (this.isClosing ? text(503, "closing") : text(200, "ok")) },
+        [PATH]: {
+          GET: (request: Request, server: Bun.Server<Connection>) => this.#upgrade(request, server),
+        },
+      },
+      fetch: () => text(404, `not found: there are ${PATH} and /health`),
+      error: (error) => text(500, `internal error: ${error.message}`),
+      websocket: {
+        maxPayloadLength: FRAME_BYTES_MAX, // what is larger closes its connection
+        perMessageDeflate: false,
+        idleTimeout: 0, // the bridge's own: sending would count as a sign of life here
+        sendPings: false,
+        ...this.handler,
+      },
+    });
+  }
+
+  #upgrade(request: Request, server: Bun.Server<Connection>): Response | undefined {
+    const peer = server.requestIP(request);
+    const refusal = this.#refusal(request);
+    const outcome =
+      refusal ?? (peer && this.#accept(request, server, peer.address, peer.port) ? "ok" : "not_websocket");
+    this.#upgrades[outcome]!++;
+    switch (outcome) {
+      case "ok":
+        return undefined;
+      case "not_websocket":
+        return text(426, "only WebSocket is spoken here", { upgrade: "websocket" });
+      case "no_subprotocol":
+        return text(400, `the subprotocol ${SUBPROTOCOL} is needed`);
+      case "full":
+        return text(503, "no room for more nodes", { "retry-after": "30" });
+      case "closing":
+        return text(503, "closing");
+    }
+  }
+
+  #refusal({ headers }: Request): UpgradeOutcome | undefined {
+    if (headers.get("upgrade")?.toLowerCase() !== "websocket") return "not_websocket";
+    const offered = (headers.get("sec-websocket-protocol") ?? "").split(",").map((name) => name.trim());
+    if (!offered.includes(SUBPROTOCOL)) return "no_subprotocol";
+    if (this.isClosing) return "closing";
+    return this.connections() >= this.#options.maxPeers ? "full" : undefined;
+  }
+
+  #accept(request: Request, server: Bun.Server<Connection>, address: string, port: number): boolean {
+    const client = this.#proxies.clientOf(address, request.headers.get("x-forwarded-for"));
+    return server.upgrade(request, {
+      headers: { "sec-websocket-protocol": SUBPROTOCOL },
+      data: new Connection(client, port),
+    });
+  }
+}

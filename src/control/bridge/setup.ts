@@ -1,0 +1,41 @@
+/** What the bridge is run with, from the configuration, the files that it names, and the system. */
+import { readFileSync } from "node:fs";
+import { parseHostNamePort } from "../../config/units.ts";
+import type { Config } from "../../config.ts";
+import type { BridgeOptions } from "./bridge.ts";
+import { FileKeys } from "./file-keys.ts";
+import { FunctionKeys, type KeyFunction, type KeySource } from "./keys.ts";
+import { RegistryKeys } from "./registry-keys.ts";
+import { readTlsFiles } from "./tls.ts";
+
+/**
+ * Reads the files anew, whether their names are new or not.
+ * @param keyOf the source of keys of a library's user, which outranks the configured ones
+ * @throws ConfigError when a file cannot be used
+ */
+export function bridgeOptions(config: Config, keyOf: KeyFunction | undefined): BridgeOptions {
+  const { wssTlsCert, wssTlsKey, wssMaxPeers, wssTrustedProxies } = config;
+  return {
+    maxPeers: wssMaxPeers,
+    trustedProxies: wssTrustedProxies,
+    tls: wssTlsCert === "off" ? undefined : readTlsFiles(wssTlsCert, wssTlsKey),
+    keys: keySource(config, keyOf),
+  };
+}
+
+function keySource({ wssKeys, registry }: Config, keyOf: KeyFunction | undefined): KeySource {
+  if (keyOf) return new FunctionKeys(keyOf);
+  return wssKeys === "off"
+    ? new RegistryKeys({ registry: parseHostNamePort(registry) })
+    : FileKeys.read(wssKeys);
+}
+
+/** Files that this process may have open at once, connections included; Infinity if the system does not tell. */
+export function openFilesMax(): number {
+  try {
+    const limits = readFileSync("/proc/self/limits", "utf8"); // getrlimit(2), which Bun does not have
+    return Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? Infinity);
+  } catch {
+    return Infinity;
+  }
+}
