@@ -173,6 +173,11 @@ const COUNTERS: readonly Shown<Stats>[] = [
     help: "Nodes of the WebSocket bridge that were disconnected because they were silent.",
     values: ({ bridge }) => bridge?.idleDisconnects ?? 0,
   },
+  {
+    name: "beacon_wss_slow_disconnects_total",
+    help: "Nodes of the WebSocket bridge that were disconnected because too much waited for all of them.",
+    values: ({ bridge }) => bridge?.slowDisconnects ?? 0,
+  },
 ];
 
 const GAUGES: readonly Shown<Stats>[] = [

@@ -8,7 +8,7 @@ import { nodeHash, shardOfHash, slotOfHash } from "../../src/shared/hash.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory, workerLock } from "../../src/shared/memory.ts";
 import { ADDED, NodeTable } from "../../src/shared/nodes.ts";
 import { PROBES_MAX } from "../../src/shared/open-addressing.ts";
-import { SLOT_WORDS, WANTS_DEST } from "../../src/shared/slots.ts";
+import { IS_BRIDGED, SLOT_WORDS, WANTS_DEST } from "../../src/shared/slots.ts";
 import { derive, isWhole, type NodeWorkerData, ROUNDS } from "../support/node-worker.ts";
 
 const SECRET = 0x5ec2_e701;
@@ -59,6 +59,29 @@ describe("a table that holds still", () => {
     });
     expect(isWholeScan).toBe(true);
     expect(found.size).toBe(1000);
+  });
+
+  test("nodes of the bridge come with their flag, with an endpoint and without", async () => {
+    const { nodes } = table(2, 1000);
+    const scratch = new Int32Array(ENDPOINT_WORDS);
+    for (let id = 1; id <= 900; id++) {
+      derive(id, scratch);
+      if (id % 3 !== 0) nodes.record(id, scratch, 0, id & WANTS_DEST, id);
+      if (id % 3 !== 1) nodes.bridge(id, 1000 + id);
+    }
+    const found = new Set<number>();
+    await scanNodes(nodes, (id, entry) => {
+      found.add(id);
+      const isHeard = id % 3 !== 0;
+      const flags = (id % 3 !== 1 ? IS_BRIDGED : 0) | (isHeard ? id & WANTS_DEST : 0);
+      expect(entry[0]! & ~ENDPOINT_PORT_MASK).toBe(flags);
+      expect(entry[ENTRY_SEEN_S]).toBe(isHeard ? id : 1000 + id);
+      if (isHeard) derive(id, scratch);
+      else scratch.fill(0);
+      entry[0]! &= ENDPOINT_PORT_MASK;
+      expect([...entry.subarray(0, ENDPOINT_WORDS)]).toEqual([...scratch]);
+    });
+    expect(found.size).toBe(900);
   });
 
   test("each node comes once, wherever it stands", async () => {
@@ -193,6 +216,33 @@ describe("removals between slices", () => {
       expect(moved.length).toBeGreaterThan(5); // else this would be no test
       const left = ids.filter((id) => nodes.find(id) >= 0);
       expect(left.filter((id) => !seen.has(id))).toEqual([]);
+    }
+  });
+
+  test("no node that stays is missed when others leave the bridge, or stay there", async () => {
+    for (let before = 1; before < 2 * Math.ceil((slots + PROBES_MAX) / SLOTS_PER_SLICE); before++) {
+      const { memory, nodes } = table(SHARDS, NODES_MAX * SHARDS);
+      for (const [i, id] of ids.entries()) {
+        if (i % 2 === 0) expect(nodes.bridge(id, 2)).toBe(ADDED);
+        else expect(nodes.record(id, HOME, 0, 0, 2)).toBe(ADDED);
+      }
+      const bridged = ids.filter((_, i) => i % 2 === 0);
+      let pauses = 0;
+      let moved = 0;
+      const left = new Set<number>();
+      const seen = await visits(nodes, async () => {
+        if (++pauses !== before) return;
+        const slotsBefore = ids.map((id) => indexOf(memory, nodes, id));
+        for (const [i, id] of bridged.entries()) {
+          if (i % 2 !== 0) continue;
+          expect(nodes.unbridge(id)).toBe(true);
+          left.add(id);
+        }
+        moved = ids.filter((id, i) => !left.has(id) && indexOf(memory, nodes, id) !== slotsBefore[i]).length;
+      });
+      expect(moved).toBeGreaterThan(50); // else this would be no test
+      expect(left.size).toBe(Math.ceil(bridged.length / 2));
+      expect(ids.filter((id) => !left.has(id) && !seen.has(id))).toEqual([]);
     }
   });
 

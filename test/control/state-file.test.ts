@@ -182,7 +182,8 @@ describe("there and back", () => {
         expect(found.size).toBe(fresh.length);
         for (const { id, endpoint, wantsDest, ageS } of fresh) {
           const seenS = 5 - ageS - elapsedS;
-          expect(found.get(id >>> 0)).toEqual({ nodeId: id >>> 0, endpoint, wantsDest, seenS });
+          const isBridged = false;
+          expect(found.get(id >>> 0)).toEqual({ nodeId: id >>> 0, endpoint, wantsDest, seenS, isBridged });
         }
       }),
       { numRuns: 100 },
@@ -280,6 +281,39 @@ describe("what is saved", () => {
       [2, 2 - TTL_S],
       [3, 1],
     ]);
+  });
+
+  test("nodes of the bridge where they were heard by UDP, as such; none that never was", async () => {
+    const { nodes, file } = beacon();
+    nodes.record(1, HOME, 0, 0, 90);
+    nodes.record(2, AWAY, 0, WANTS_DEST, 80);
+    nodes.record(3, HOME, 0, 0, 100 - TTL_S); // too old, though it is connected
+    for (const id of [1, 2, 3, 4, 5]) nodes.bridge(id, 100);
+    nodes.record(5, AWAY, 0, 0, 95); // since it came
+    expect(await file.save(100)).toMatchObject({ nodes: 3, bytes: 32 + 3 * 32 });
+    const bytes = readFileSync(path);
+    const saved = [0, 1, 2].map((i) => bytes.subarray(32 + 32 * i, 64 + 32 * i).toString("hex"));
+    const expected = fileBytes([
+      { id: 1, endpoint: HOME, ageS: 10 },
+      { id: 2, endpoint: AWAY, flags: WANTS_DEST, ageS: 20 },
+      { id: 5, endpoint: AWAY, ageS: 5 },
+    ]);
+    expect(saved.sort()).toEqual(
+      [0, 1, 2].map((i) => expected.subarray(32 + 32 * i, 64 + 32 * i).toString("hex")).sort(),
+    );
+    const after = beacon();
+    expect(await after.load({ nowS: 1 })).toMatchObject({ outcome: "restored", restored: 3, unusable: 0 });
+    const found = entriesOf(after.nodes);
+    expect([...found.keys()].sort()).toEqual([1, 2, 5]);
+    for (const { isBridged } of found.values()) expect(isBridged).toBe(false);
+    expect(found.get(2)).toMatchObject({ endpoint: AWAY, wantsDest: true, seenS: 1 - 20 });
+  });
+
+  test("nothing of a table in which all are of the bridge alone", async () => {
+    const { nodes, file } = beacon();
+    for (let id = 1; id <= 500; id++) nodes.bridge(id, 1);
+    expect(await file.save(1)).toMatchObject({ nodes: 0, bytes: 32 });
+    expectFile(fileBytes([]));
   });
 
   test("restored nodes that were never heard again grow older from save to save", async () => {

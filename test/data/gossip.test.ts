@@ -21,7 +21,7 @@ import {
   RELAYED_TO_PEER,
 } from "../../src/shared/counters.ts";
 import { Mailbox } from "../../src/shared/mailbox.ts";
-import { CLOCK_S, HASH_SECRET, SharedMemory } from "../../src/shared/memory.ts";
+import { CLOCK_S, GOSSIP, HASH_SECRET, SharedMemory } from "../../src/shared/memory.ts";
 import { PeerTable } from "../../src/shared/peers.ts";
 import { Random } from "../e2e/support/random.ts";
 import { endpointFromBytes } from "../support/arbitraries.ts";
@@ -104,7 +104,7 @@ test("a million random messages: each counted once, and the mailbox gets what a 
   memory.words[HASH_SECRET] = 0x7e57;
   const peers = new PeerTable(memory);
   for (const { endpoint, isPeer } of sources) if (isPeer) peers.add(endpoint, 0);
-  const mailbox = new Mailbox(memory, 0);
+  const mailbox = new Mailbox(memory, GOSSIP, 0);
 
   const room = 7 + 4 * LARGEST_NODES;
   const messages = Array.from({ length: BATCH }, () => new Uint8Array(room));
@@ -145,17 +145,18 @@ test("a million random messages: each counted once, and the mailbox gets what a 
   /** Takes what the batch put into the mailbox. @returns whether it is what it should be */
   function takeExpected(): boolean {
     for (const { m, length, source } of expected) {
-      const mail = mailbox.peek();
+      const mail = mailbox.take();
       if (mail?.bytes !== length) return false;
       const bytes = memory.bytes.subarray(mail.at, mail.at + length);
       if (Buffer.compare(bytes, messages[m]!.subarray(0, length)) !== 0) return false;
       for (let word = 0; word < ENDPOINT_WORDS; word++)
-        if (memory.words[mail.sourceAt + word] !== source.endpoint[word]) return false;
-      mailbox.drop();
+        if (memory.words[mail.labelAt + word] !== source.endpoint[word]) return false;
     }
     accepted += expected.length;
     expected.length = 0;
-    return mailbox.peek() === undefined;
+    const isEmpty = mailbox.take() === undefined;
+    mailbox.release();
+    return isEmpty;
   }
 
   const heapBytes = (): number => {

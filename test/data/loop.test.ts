@@ -44,6 +44,7 @@ import {
   MALFORMED_AT,
   MALFORMED_REASONS,
   type MalformedReason,
+  PUNCHES_BRIDGED,
   PUNCHES_SENT,
   PUNCHES_TARGET_UNKNOWN,
   RECEIVE_ERRORS,
@@ -54,19 +55,27 @@ import {
   RELAY_NOT_FOUND,
   RELAYED_LOCAL,
   RELAYED_TO_PEER,
+  REPLY_DROPPED_AT,
   SEGMENTS_RECEIVED,
+  SEGMENTS_SENT,
 } from "../../src/shared/counters.ts";
 import { Mailbox } from "../../src/shared/mailbox.ts";
 import {
   CLOCK_S,
+  FRAMES,
+  GOSSIP,
   HASH_SECRET,
   LAST_REJECTED_SOURCE,
   LAST_REJECTION,
   LAST_UNKNOWN_TARGET,
+  MAIL,
+  MAILBOX_WORDS,
+  MAIN_THREAD_LOCK,
   PEERS_MAX,
   SharedMemory,
   STOPPING,
 } from "../../src/shared/memory.ts";
+import { ADDED, MOVED, NodeTable } from "../../src/shared/nodes.ts";
 import { PeerTable } from "../../src/shared/peers.ts";
 import { RouteTable } from "../../src/shared/routes.ts";
 import { endpointFromBytes, nameFromBytes } from "../support/arbitraries.ts";
@@ -95,7 +104,9 @@ class Bench {
   readonly loop: RelayLoop;
   readonly peers: PeerTable;
   readonly routes: RouteTable;
-  readonly mailbox: Mailbox;
+  readonly nodes: NodeTable;
+  readonly gossip: Mailbox;
+  readonly frames: Mailbox;
 
   constructor({
     offload = true,
@@ -115,7 +126,9 @@ class Bench {
     });
     this.peers = new PeerTable(this.memory);
     this.routes = new RouteTable(this.memory);
-    this.mailbox = new Mailbox(this.memory, 0);
+    this.nodes = new NodeTable(this.memory, MAIN_THREAD_LOCK);
+    this.gossip = new Mailbox(this.memory, GOSSIP, 0);
+    this.frames = new Mailbox(this.memory, FRAMES, 0);
   }
 
   /** Makes whoever has this sockaddr a peer. @returns its number */
@@ -125,14 +138,26 @@ class Bench {
 
   /** Takes the gossip out of the mailbox: source and message, in hex. */
   takeMail(): Mail[] {
-    const { memory, mailbox } = this;
+    const { memory, gossip } = this;
     const taken: Mail[] = [];
-    for (let mail = mailbox.peek(); mail !== undefined; mail = mailbox.peek()) {
-      const source = memory.words.slice(mail.sourceAt, mail.sourceAt + ENDPOINT_WORDS);
+    for (let mail = gossip.take(); mail !== undefined; mail = gossip.take()) {
+      const source = memory.words.slice(mail.labelAt, mail.labelAt + ENDPOINT_WORDS);
       const bytes = hex(memory.bytes.slice(mail.at, mail.at + mail.bytes));
       taken.push({ source: [...source].join(), bytes });
-      mailbox.drop();
     }
+    gossip.release();
+    return taken;
+  }
+
+  /** Takes the frames for nodes behind the bridge out of the mailbox. */
+  takeFrames(): Frame[] {
+    const { memory, frames } = this;
+    const taken: Frame[] = [];
+    for (let mail = frames.take(); mail !== undefined; mail = frames.take()) {
+      const bytes = memory.bytes.slice(mail.at, mail.at + mail.bytes);
+      taken.push({ nodeId: memory.words[mail.labelAt]! >>> 0, bytes });
+    }
+    frames.release();
     return taken;
   }
 
@@ -184,6 +209,11 @@ class Bench {
 interface Mail {
   readonly source: string;
   readonly bytes: string;
+}
+
+interface Frame {
+  readonly nodeId: number;
+  readonly bytes: Uint8Array;
 }
 
 interface Rejection {
@@ -295,9 +325,37 @@ describe("RelayLoop on real sockets", () => {
     expect(alice.receive()?.bytes).toEqual(message(RELAY_DELIVER, [1], new Uint8Array(1000).fill(7)));
     carol.send(sync(8, [21, 22]), beacon);
     stepUntil(GOSSIP_RECEIVED, 1);
-    const mail = new Mailbox(memory, 0).peek()!;
+    const mail = new Mailbox(memory, GOSSIP, 0).take()!;
     expect(hex(memory.bytes.slice(mail.at, mail.at + mail.bytes))).toBe(hex(sync(8, [21, 22])));
-    expect(peers.find(memory.words, mail.sourceAt)).toBe(peer);
+    expect(peers.find(memory.words, mail.labelAt)).toBe(peer);
+  });
+
+  test("hands over what is for a node behind the bridge, and carries what it sends by UDP", () => {
+    const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+    const frames = new Mailbox(memory, FRAMES, 0);
+    expect(nodes.bridge(2, 1)).toBe(MOVED); // bob
+    const packets = 40;
+    const payload = (i: number): Uint8Array => new Uint8Array(1001).fill(i);
+    const relays = memory.counters[RECEIVED_AT + RELAY]!;
+    for (let i = 0; i < packets; i++) alice.send(message(RELAY, [1, 2], payload(i)), beacon);
+    stepUntil(RECEIVED_AT + RELAY, relays + packets);
+    for (let i = 0; i < packets; i++) {
+      const mail = frames.take()!;
+      expect(memory.words[mail.labelAt]).toBe(2);
+      expect(hex(memory.bytes.slice(mail.at, mail.at + mail.bytes))).toBe(
+        hex(message(RELAY_DELIVER, [1], payload(i))),
+      );
+    }
+    expect(frames.take()).toBeUndefined();
+    frames.release();
+    const local = memory.counters[RELAYED_LOCAL]!;
+    bob.send(message(RELAY, [2, 1], text("by UDP")), beacon);
+    stepUntil(RELAYED_LOCAL, local + 1);
+    expect(alice.receive()?.bytes).toEqual(message(RELAY_DELIVER, [2], text("by UDP")));
+    expect(nodes.unbridge(2)).toBe(true);
+    alice.send(message(RELAY, [1, 2], text("again")), beacon);
+    stepUntil(RELAYED_LOCAL, local + 2);
+    expect(bob.receive()?.bytes).toEqual(message(RELAY_DELIVER_DEST, [1, 2], text("again")));
   });
 
   test("ends when the main thread says so, after what it received", () => {
@@ -725,6 +783,268 @@ describe("peers", () => {
   });
 });
 
+describe("nodes behind the bridge", () => {
+  const [NODE, WANTS_DEST_NODE, OTHER, PEER] = [name(1), name(2), name(3), name(4, 4000)];
+  const BRIDGED = 9;
+  const HIGH_BRIDGED = 0xffff_fff9;
+
+  /** A beacon with two nodes heard by UDP, the second of which asked for RelayDeliverDest, and two others behind the bridge. */
+  function bridged(options: BenchOptions = {}): Bench {
+    const bench = new Bench(options);
+    bench.step(
+      { bytes: message(DISCOVER, [1]), name: NODE },
+      { bytes: message(DISCOVER_EX, [2]), name: WANTS_DEST_NODE },
+    );
+    for (const id of [BRIDGED, HIGH_BRIDGED]) expect(bench.nodes.bridge(id, 1)).toBe(ADDED);
+    bench.kernel.sent.length = 0;
+    bench.memory.counters.fill(0);
+    return bench;
+  }
+
+  const relayTo = (dest: number, serial: number, tail = 20): Uint8Array =>
+    message(RELAY, [serial, dest], new Uint8Array(tail).fill(serial));
+  const delivered = (serial: number, tail = 20): Uint8Array =>
+    message(RELAY_DELIVER, [serial], new Uint8Array(tail).fill(serial));
+  const framesTo = (nodeId: number, serials: readonly number[]): Frame[] =>
+    serials.map((serial) => ({ nodeId, bytes: delivered(serial) }));
+  const sent = (bench: Bench) =>
+    bench.kernel.datagrams.map(({ name: to, bytes }) => ({ to, bytes: hex(bytes) }));
+  const relays = (bench: Bench) => ({
+    local: bench.count(RELAYED_LOCAL),
+    peer: bench.count(RELAYED_TO_PEER),
+    notFound: bench.count(RELAY_NOT_FOUND),
+    dropped: bench.relaysDropped(),
+  });
+  const NONE = { local: 0, peer: 0, notFound: 0, dropped: {} };
+
+  test.each(["on", "off"])("get relays as RelayDeliver, each node its own, offload %s", (offload) => {
+    const bench = bridged({ offload: offload === "on" });
+    const to = [BRIDGED, HIGH_BRIDGED, BRIDGED, BRIDGED, HIGH_BRIDGED];
+    const mailsBefore = bench.memory.words[MAIL]!;
+    bench.step(...to.map((dest, serial) => ({ bytes: relayTo(dest, serial), name: name(20 + serial) })));
+    expect(bench.takeFrames()).toEqual(to.flatMap((dest, serial) => framesTo(dest, [serial])));
+    expect(bench.memory.words[MAIL]).toBe(mailsBefore + 5);
+    expect(bench.kernel.sent).toEqual([]);
+    expect(bench.count(RECEIVED_AT + RELAY)).toBe(5);
+    expect(relays(bench)).toEqual(NONE); // the main thread counts what its nodes get
+  });
+
+  test("get payloads as they were, from none to the largest", () => {
+    const bench = bridged({ batchMax: 64 });
+    const largest = UDP_PAYLOAD_MAX - 9;
+    const sizes = [
+      ...Array.from({ length: 2049 }, (_, i) => i),
+      ...Array.from({ length: 250 }, (_, i) => 2100 + 251 * i),
+      ...Array.from({ length: 9 }, (_, i) => largest - 8 + i),
+    ];
+    const noise = new Uint8Array(largest + 16).map((_, i) => i * 31 + (i >>> 8));
+    const payload = (size: number): Uint8Array => noise.subarray(size % 16, (size % 16) + size);
+    for (let from = 0; from < sizes.length; from += 64) {
+      const some = sizes.slice(from, from + 64);
+      bench.step(
+        ...some.map((size) => ({ bytes: message(RELAY, [size, BRIDGED], payload(size)), name: NODE })),
+      );
+      const frames = bench.takeFrames();
+      expect(frames.map(({ nodeId, bytes }) => [nodeId, bytes.length])).toEqual(
+        some.map((size) => [BRIDGED, 5 + size]),
+      );
+      for (const [i, { bytes }] of frames.entries()) {
+        const size = some[i]!;
+        expect(Buffer.compare(bytes, message(RELAY_DELIVER, [size], payload(size)))).toBe(0);
+      }
+    }
+    expect(bench.relaysDropped()).toEqual({});
+  });
+
+  test("get segments of a merged message, at whatever byte they start, among those of others", () => {
+    for (let tail = 0; tail <= 40; tail++) {
+      const bench = bridged();
+      const to = [BRIDGED, 1, HIGH_BRIDGED, 2, BRIDGED, 404, BRIDGED, 1, BRIDGED];
+      const last = tail >> 1;
+      const tails = to.map((_, i) => (i === to.length - 1 ? last : tail));
+      const packets = to.map((dest, i) => relayTo(dest, 100 + i, tails[i]));
+      bench.step({ bytes: new Uint8Array(Buffer.concat(packets)), name: OTHER, control: gro(9 + tail) });
+      const of = (serial: number, nodeId: number): Frame => ({
+        nodeId,
+        bytes: delivered(100 + serial, tails[serial]),
+      });
+      expect(bench.takeFrames()).toEqual([
+        of(0, BRIDGED),
+        of(2, HIGH_BRIDGED),
+        of(4, BRIDGED),
+        of(6, BRIDGED),
+        of(8, BRIDGED),
+      ]);
+      expect(sent(bench)).toEqual([
+        { to: hex(NODE), bytes: hex(delivered(101, tail)) },
+        { to: hex(NODE), bytes: hex(delivered(107, tail)) },
+        {
+          to: hex(WANTS_DEST_NODE),
+          bytes: hex(message(RELAY_DELIVER_DEST, [103, 2], packets[3]!.subarray(9))),
+        },
+      ]);
+      expect(bench.kernel.sent).toHaveLength(2); // those to one node are merged as ever
+      expect([bench.count(SEGMENTS_RECEIVED), bench.count(SEGMENTS_SENT)]).toEqual([9, 2]);
+      expect(relays(bench)).toEqual({ ...NONE, local: 3, notFound: 1 });
+    }
+  });
+
+  test("get RelayDeliver, whatever they asked for by UDP", () => {
+    const bench = bridged();
+    expect(bench.nodes.bridge(2, 1)).toBe(MOVED);
+    bench.step({ bytes: relayTo(2, 1), name: NODE });
+    bench.step({ bytes: message(DISCOVER_EX, [BRIDGED]), name: OTHER });
+    bench.step({ bytes: relayTo(BRIDGED, 2), name: NODE });
+    expect(bench.takeFrames()).toEqual([...framesTo(2, [1]), ...framesTo(BRIDGED, [2])]);
+  });
+
+  test.each(["on", "off"])(
+    "get what follows their coming, and the rest goes to where they were heard, offload %s",
+    (offload) => {
+      const bench = bridged({ offload: offload === "on" });
+      const burst = (...serials: number[]) =>
+        bench.step(...serials.map((serial) => ({ bytes: relayTo(1, serial), name: OTHER })));
+      burst(1, 2, 3);
+      bench.nodes.bridge(1, 1);
+      burst(4, 5, 6);
+      bench.nodes.unbridge(1);
+      burst(7, 8);
+      bench.nodes.bridge(1, 1);
+      burst(9);
+      expect(bench.takeFrames()).toEqual(framesTo(1, [4, 5, 6, 9]));
+      expect(sent(bench)).toEqual(
+        [1, 2, 3, 7, 8].map((serial) => ({ to: hex(NODE), bytes: hex(delivered(serial)) })),
+      );
+      expect(relays(bench)).toEqual({ ...NONE, local: 5 });
+    },
+  );
+
+  test("that are heard by UDP get an answer there, and their packets through the bridge until they leave it", () => {
+    const bench = bridged();
+    bench.step({ bytes: message(DISCOVER, [BRIDGED]), name: OTHER });
+    const address = [DISCOVER_REPLY, 4, ...OTHER.subarray(4, 8), ...OTHER.subarray(2, 4)];
+    expect(sent(bench)).toEqual([{ to: hex(OTHER), bytes: hex(new Uint8Array(address)) }]);
+    bench.kernel.sent.length = 0;
+    // In one batch, too.
+    bench.step(
+      { bytes: relayTo(BRIDGED, 1), name: NODE },
+      { bytes: message(DISCOVER_EX, [BRIDGED]), name: OTHER },
+      { bytes: relayTo(BRIDGED, 2), name: NODE },
+      { bytes: message(PUNCH_REQUEST, [BRIDGED, 404]), name: OTHER },
+      { bytes: relayTo(BRIDGED, 3), name: NODE },
+    );
+    expect(bench.takeFrames()).toEqual(framesTo(BRIDGED, [1, 2, 3]));
+    bench.kernel.sent.length = 0;
+    expect(bench.nodes.unbridge(BRIDGED)).toBe(true);
+    bench.step({ bytes: relayTo(BRIDGED, 4), name: NODE });
+    expect(bench.takeFrames()).toEqual([]);
+    expect(sent(bench)).toEqual([
+      {
+        to: hex(OTHER),
+        bytes: hex(new Uint8Array([RELAY_DELIVER_DEST, ...relayTo(BRIDGED, 4).subarray(1)])),
+      },
+    ]);
+  });
+
+  test("that were never heard by UDP are not found once they left, here; a peer may have them", () => {
+    const bench = bridged();
+    expect(bench.addPeer(PEER)).toBe(0);
+    bench.routes.claim(BRIDGED, 0);
+    bench.step({ bytes: relayTo(BRIDGED, 1), name: NODE });
+    bench.step({ bytes: relayTo(BRIDGED, 2), name: PEER }); // to a node of this beacon
+    expect(bench.takeFrames()).toEqual(framesTo(BRIDGED, [1, 2]));
+    for (const id of [BRIDGED, HIGH_BRIDGED]) expect(bench.nodes.unbridge(id)).toBe(true);
+    for (const id of [BRIDGED, HIGH_BRIDGED]) bench.step({ bytes: relayTo(id, 3), name: NODE });
+    expect(bench.takeFrames()).toEqual([]);
+    expect(sent(bench)).toEqual([{ to: hex(PEER), bytes: hex(relayTo(BRIDGED, 3)) }]);
+    expect(relays(bench)).toEqual({ ...NONE, peer: 1, notFound: 1 });
+  });
+
+  test("get frames beside the gossip of peers, each in a mailbox of its own", () => {
+    const bench = bridged();
+    bench.addPeer(PEER);
+    bench.step(
+      { bytes: sync(8, [1]), name: PEER },
+      { bytes: relayTo(BRIDGED, 1), name: PEER },
+      { bytes: sync(8, [2]), name: PEER },
+    );
+    expect(bench.takeFrames()).toEqual(framesTo(BRIDGED, [1]));
+    expect(bench.takeMail().map(({ bytes }) => bytes)).toEqual([sync(8, [1]), sync(8, [2])].map(hex));
+  });
+
+  test("what finds the mailbox full is dropped and counted, all else goes on, and there is room once it is released", () => {
+    const bench = bridged({ batchMax: 64 });
+    const tail = UDP_PAYLOAD_MAX - 9;
+    const each = 4 * Math.ceil((tail + 5) / 4) + 32;
+    const room = Math.floor((MAILBOX_WORDS * 4) / each);
+    let serial = 0;
+    const fill = (count: number): void => {
+      const messages = Array.from({ length: count }, () => [
+        { bytes: relayTo(BRIDGED, serial++, tail), name: NODE },
+        { bytes: relayTo(1, serial++), name: OTHER },
+      ]);
+      bench.step(...messages.flat());
+    };
+    for (let count = 0; count < 160; count += 32) fill(32);
+    const full = 160 - room;
+    expect(full).toBeGreaterThan(0);
+    expect(relays(bench)).toEqual({ ...NONE, local: 160, dropped: { bridge_full: full } });
+    expect(bench.sum(REPLY_DROPPED_AT, DROP_REASONS.length)).toBe(0);
+    expect(bench.kernel.datagrams).toHaveLength(160);
+    // Taken, they still have their room.
+    const mails = Array.from({ length: room }, () => bench.frames.take()!);
+    expect(bench.frames.take()).toBeUndefined();
+    bench.step({ bytes: relayTo(BRIDGED, 1, tail), name: NODE });
+    expect(bench.relaysDropped()).toEqual({ bridge_full: full + 1 });
+    for (const [i, { at, bytes }] of mails.entries())
+      expect(Buffer.compare(bench.memory.bytes.subarray(at, at + bytes), delivered(2 * i, tail))).toBe(0);
+    bench.frames.release();
+    bench.step({ bytes: relayTo(BRIDGED, 7), name: NODE });
+    expect(bench.takeFrames()).toEqual(framesTo(BRIDGED, [7]));
+    expect(bench.relaysDropped()).toEqual({ bridge_full: full + 1 });
+  });
+
+  describe("cannot be punched to", () => {
+    test("whether they were heard by UDP or not: nothing is sent, the requester is recorded all the same", () => {
+      const bench = bridged();
+      expect(bench.nodes.bridge(2, 1)).toBe(MOVED); // it has an endpoint, where nobody may be any more
+      const requests = [BRIDGED, 2, HIGH_BRIDGED].map((target, i) => ({
+        bytes: message(PUNCH_REQUEST, [30 + i, target]),
+        name: name(30 + i),
+      }));
+      bench.step(...requests, { bytes: message(PUNCH_REQUEST, [0, BRIDGED]), name: OTHER });
+      expect(bench.kernel.sent).toEqual([]);
+      expect(bench.takeFrames()).toEqual([]);
+      expect([
+        bench.count(PUNCHES_BRIDGED),
+        bench.count(PUNCHES_SENT),
+        bench.count(PUNCHES_TARGET_UNKNOWN),
+      ]).toEqual([4, 0, 0]);
+      expect(bench.memory.words[bench.memory.workerWords(0) + LAST_UNKNOWN_TARGET]).toBe(0);
+      bench.step(...[30, 31, 32].map((id) => ({ bytes: relayTo(id, id), name: OTHER })));
+      expect(sent(bench)).toEqual(
+        [30, 31, 32].map((id) => ({ to: hex(name(id)), bytes: hex(delivered(id)) })),
+      );
+    });
+
+    test("but may ask for it by UDP, and be punched to once they left", () => {
+      const bench = bridged();
+      bench.step({ bytes: message(PUNCH_REQUEST, [BRIDGED, 1]), name: OTHER });
+      const command = (about: Uint8Array): string =>
+        hex(new Uint8Array([PUNCH_COMMAND, 4, ...about.subarray(4, 8), ...about.subarray(2, 4)]));
+      const both = [
+        { to: hex(OTHER), bytes: command(NODE) },
+        { to: hex(NODE), bytes: command(OTHER) },
+      ];
+      expect(sent(bench)).toEqual(both);
+      bench.nodes.unbridge(BRIDGED);
+      bench.step({ bytes: message(PUNCH_REQUEST, [1, BRIDGED]), name: NODE });
+      expect(sent(bench).slice(2)).toEqual(both.toReversed());
+      expect([bench.count(PUNCHES_BRIDGED), bench.count(PUNCHES_SENT)]).toEqual([0, 2]);
+    });
+  });
+});
+
 describe("any traffic at all", () => {
   const PEERS = [name(4, 4000), name(5, 4000)] as const;
   const anyName = fc.oneof(
@@ -769,6 +1089,17 @@ describe("any traffic at all", () => {
       else for (const [of] of PEERS.entries()) bench.routes.withdraw(id, of);
     }
   }
+  /** Nodes that come to the bridge, or leave it. */
+  const bridgeChanges = fc.array(fc.tuple(fc.constantFrom(1, 2, 3, 11, 0x8000_0000), fc.boolean()), {
+    maxLength: 3,
+  });
+
+  function applyBridge(bench: Bench, changes: readonly (readonly [number, boolean])[]): void {
+    for (const [id, comes] of changes) {
+      if (comes) bench.nodes.bridge(id, 1);
+      else bench.nodes.unbridge(id);
+    }
+  }
   const random = fc.uint8Array({ maxLength: 100 });
   const lowType = fc.tuple(fc.nat(0x0f), random).map(([type, tail]) => new Uint8Array([type, ...tail]));
   const messages = fc.record({
@@ -796,12 +1127,14 @@ describe("any traffic at all", () => {
       fc.property(
         batches,
         routeChanges,
+        bridgeChanges,
         fc.boolean(),
         fc.constantFrom(2, 100),
-        (list, changes, offload, nodesMax) => {
+        (list, changes, bridged, offload, nodesMax) => {
           const bench = new Bench({ offload, nodesMax, beaconId: 7 });
           for (const peer of PEERS) bench.addPeer(peer);
           applyRoutes(bench, changes);
+          applyBridge(bench, bridged);
           let datagrams = 0;
           for (const batch of list) {
             bench.step(...batch);
@@ -821,10 +1154,12 @@ describe("any traffic at all", () => {
               bench.count(RELAYED_TO_PEER) +
               bench.count(RELAY_NOT_FOUND) +
               bench.sum(RELAY_DROPPED_AT, DROP_REASONS.length) +
+              bench.takeFrames().length +
               bench.count(GOSSIP_RECEIVED) +
               bench.sum(GOSSIP_REJECTED_AT, GOSSIP_REJECTIONS.length) +
               bench.count(DISCOVERS) +
               bench.count(PUNCHES_SENT) +
+              bench.count(PUNCHES_BRIDGED) +
               bench.count(PUNCHES_TARGET_UNKNOWN),
           ).toBe(datagrams);
           expect(bench.takeMail()).toHaveLength(bench.count(GOSSIP_RECEIVED));
@@ -843,16 +1178,22 @@ describe("any traffic at all", () => {
 
   /** The protocol over maps of nodes and routes, one datagram after the other. */
   class Model {
-    readonly nodes = new Map<number, { name: Uint8Array; wantsDest: boolean }>();
+    /** A node of the bridge may never have been heard by UDP. */
+    readonly nodes = new Map<
+      number,
+      { name: Uint8Array | undefined; wantsDest: boolean; isBridged: boolean }
+    >();
     readonly peers: readonly string[] = PEERS.map(hex);
     /** Node → number of the peer that has it. */
     readonly routes = new Map<number, number>();
     readonly out: Expected[] = [];
     readonly mail: Mail[] = [];
+    readonly frames: { readonly nodeId: number; readonly bytes: string }[] = [];
     readonly rejected: Partial<Record<GossipRejection, number>> = {};
     lastRejection: Rejection | undefined;
     readonly relays = { local: 0, peer: 0, notFound: 0 };
     lastUnknown = 0;
+    punchesBridged = 0;
     refused = 0;
 
     constructor(
@@ -863,6 +1204,17 @@ describe("any traffic at all", () => {
     route(id: number, peer: number): void {
       if (peer >= 0) this.routes.set(id, peer);
       else this.routes.delete(id);
+    }
+
+    bridge(id: number, comes: boolean): void {
+      const node = this.nodes.get(id);
+      if (comes && node === undefined) {
+        if (this.nodes.size < this.nodesMax)
+          this.nodes.set(id, { name: undefined, wantsDest: false, isBridged: true });
+      } else if (node !== undefined) {
+        node.isBridged = comes;
+        if (node.name === undefined && !comes) this.nodes.delete(id);
+      }
     }
 
     #send(to: Uint8Array, bytes: Uint8Array, lane: string): void {
@@ -879,7 +1231,11 @@ describe("any traffic at all", () => {
         this.refused++;
         return false;
       }
-      this.nodes.set(id, { name: from, wantsDest: wantsDest ?? known?.wantsDest ?? false });
+      this.nodes.set(id, {
+        name: from,
+        wantsDest: wantsDest ?? known?.wantsDest ?? false,
+        isBridged: known?.isBridged ?? false,
+      });
       return true;
     }
 
@@ -900,8 +1256,12 @@ describe("any traffic at all", () => {
           this.lastUnknown = target;
           return;
         }
-        this.#send(from, this.#address(PUNCH_COMMAND, node.name), "reply");
-        this.#send(node.name, this.#address(PUNCH_COMMAND, from), "reply");
+        if (node.isBridged) {
+          this.punchesBridged++;
+          return;
+        }
+        this.#send(from, this.#address(PUNCH_COMMAND, node.name!), "reply");
+        this.#send(node.name!, this.#address(PUNCH_COMMAND, from), "reply");
       } else if (type === SYNC) {
         const source = [...endpointOfName(from)].join();
         const reason = this.#rejection(bytes, view, from);
@@ -920,11 +1280,14 @@ describe("any traffic at all", () => {
           if (peer !== undefined) this.#send(PEERS[peer]!, bytes, `relay to peer ${peer}`);
           return;
         }
+        const deliver = new Uint8Array([RELAY_DELIVER, ...bytes.subarray(1, 5), ...bytes.subarray(9)]);
+        if (node.isBridged) {
+          this.frames.push({ nodeId: dest, bytes: hex(deliver) });
+          return;
+        }
         this.relays.local++;
-        const sent = node.wantsDest
-          ? new Uint8Array([RELAY_DELIVER_DEST, ...bytes.subarray(1)])
-          : new Uint8Array([RELAY_DELIVER, ...bytes.subarray(1, 5), ...bytes.subarray(9)]);
-        this.#send(node.name, sent, `relay to ${dest}`);
+        const sent = node.wantsDest ? new Uint8Array([RELAY_DELIVER_DEST, ...bytes.subarray(1)]) : deliver;
+        this.#send(node.name!, sent, `relay to ${dest}`);
       }
     }
 
@@ -967,7 +1330,10 @@ describe("any traffic at all", () => {
     }));
     fc.assert(
       fc.property(
-        fc.array(fc.tuple(routeChanges, fc.array(item, { maxLength: 8 })), { minLength: 1, maxLength: 6 }),
+        fc.array(fc.tuple(routeChanges, bridgeChanges, fc.array(item, { maxLength: 8 })), {
+          minLength: 1,
+          maxLength: 6,
+        }),
         fc.boolean(),
         fc.constantFrom(3, 100),
         fc.constantFrom(0, 7),
@@ -976,9 +1342,11 @@ describe("any traffic at all", () => {
           const model = new Model(nodesMax, beaconId);
           for (const peer of PEERS) bench.addPeer(peer);
           let serial = 1;
-          for (const [changes, round] of [[[], known] as const, ...rounds]) {
+          for (const [changes, bridged, round] of [[[], [], known] as const, ...rounds]) {
             applyRoutes(bench, changes);
             for (const change of changes) model.route(...change);
+            applyBridge(bench, bridged);
+            for (const change of bridged) model.bridge(...change);
             const batch: ReceivedMessage[] = [];
             for (const entry of round) {
               if ("bytes" in entry) {
@@ -1030,6 +1398,9 @@ describe("any traffic at all", () => {
             peer: bench.count(RELAYED_TO_PEER),
             notFound: bench.count(RELAY_NOT_FOUND),
           }).toEqual(model.relays);
+          const frames = bench.takeFrames();
+          expect(frames.map(({ nodeId, bytes }) => ({ nodeId, bytes: hex(bytes) }))).toEqual(model.frames);
+          expect(bench.count(PUNCHES_BRIDGED)).toBe(model.punchesBridged);
           expect(bench.takeMail()).toEqual(model.mail);
           expect(bench.count(GOSSIP_RECEIVED)).toBe(model.mail.length);
           expect(bench.rejected()).toEqual(model.rejected);

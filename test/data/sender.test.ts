@@ -72,7 +72,11 @@ class Bench {
   readonly #bytes: DataView;
   readonly #room: number;
 
-  constructor(offload = true, memory = new SharedMemory({ workers: 2, nodesMax: 100, routesMax: 100 })) {
+  constructor(
+    offload = true,
+    memory = new SharedMemory({ workers: 2, nodesMax: 100, routesMax: 100 }),
+    mayWait = true,
+  ) {
     this.memory = memory;
     this.nodes = new NodeTable(memory, workerLock(WORKER));
     this.peers = new PeerTable(memory);
@@ -85,7 +89,11 @@ class Bench {
     this.#room = Math.floor(packets.buffer.byteLength / PACKET_ROOM);
     const batch = new SendBatch(this.kernel, 5, AF_INET, CAPACITY, packets);
     const row = memory.counterRow(WORKER);
-    this.sender = new Sender(batch, this.runs, this.nodes.slots, memory.counters, row, memory.words, offload);
+    const { slots } = this.nodes;
+    this.sender = new Sender(batch, this.runs, slots, memory.counters, row, memory.words, {
+      offload,
+      mayWait,
+    });
   }
 
   endpoint(node: number): Int32Array {
@@ -248,6 +256,24 @@ describe("Sender", () => {
     bench.put(5, 10);
     bench.sender.flush();
     expect(bench.kernel.sendCalls.at(-1)?.wait).toBe(true);
+  });
+
+  test("one that may not wait never does, whatever the kernel answers, and goes on all the same", () => {
+    const bench = new Bench(true, undefined, false);
+    mixed(bench);
+    bench.script(fail(EAGAIN), fail(EINTR), take(1), fail(EAGAIN), all);
+    bench.sender.flush();
+    expect(bench.left).toEqual([1, 4, 6]);
+    expect(bench.dropped(RELAY_DROPPED_AT)).toEqual({ buffer_full: 4 });
+    bench.check();
+    // A merge that is refused, its packets one by one, and in the next flush again.
+    mixed(bench);
+    bench.script(fail(EMSGSIZE), fail(EAGAIN), all, fail(EAGAIN), fail(EAGAIN));
+    bench.sender.flush();
+    expect(bench.left.slice(3)).toEqual([9, 10, 11, 13]);
+    bench.check();
+    expect(bench.kernel.sendCalls.length).toBeGreaterThan(8);
+    expect(bench.kernel.sendCalls.every(({ wait }) => !wait)).toBe(true);
   });
 
   test("a refused message costs its packets and no others", () => {
@@ -419,14 +445,15 @@ describe("Sender", () => {
       },
     );
     fc.assert(
-      fc.property(flushes, fc.boolean(), (rounds, offload) => {
-        const bench = new Bench(offload);
+      fc.property(flushes, fc.boolean(), fc.boolean(), (rounds, offload, mayWait) => {
+        const bench = new Bench(offload, undefined, mayWait);
         for (const [packets, steps] of rounds) {
           bench.script(...steps);
           for (const { node, bytes, kind } of packets) bench.put(node, bytes, kind);
           bench.sender.flush();
           bench.check();
         }
+        if (!mayWait) expect(bench.kernel.sendCalls.every(({ wait }) => !wait)).toBe(true);
       }),
       { numRuns: 150 },
     );
@@ -436,7 +463,10 @@ describe("Sender", () => {
     const { sender, nodes, memory } = new Bench();
     expect(
       () =>
-        new Sender(sender.batch, new Runs(CAPACITY + 1), nodes.slots, memory.counters, 0, memory.words, true),
+        new Sender(sender.batch, new Runs(CAPACITY + 1), nodes.slots, memory.counters, 0, memory.words, {
+          offload: true,
+          mayWait: true,
+        }),
     ).toThrow("capacities");
   });
 });

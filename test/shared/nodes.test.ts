@@ -20,7 +20,7 @@ import {
   REFRESHED,
   SHARD_FULL,
 } from "../../src/shared/nodes.ts";
-import { SLOT_WORDS, WANTS_DEST } from "../../src/shared/slots.ts";
+import { IS_BRIDGED, SLOT_WORDS, WANTS_DEST } from "../../src/shared/slots.ts";
 import { anyEndpoint } from "../support/arbitraries.ts";
 
 const SECRET = 0x5ec2_e701;
@@ -248,6 +248,250 @@ describe("NodeTable", () => {
   });
 });
 
+describe("nodes of the bridge", () => {
+  const NOWHERE = new Int32Array(ENDPOINT_WORDS);
+  const entryOf = (nodes: NodeTable, nodeId: number) =>
+    [...nodes.entries()].find((entry) => entry.nodeId === nodeId >>> 0);
+  /** Ids whose chain passes the end of a shard. */
+  const chain = (memory: SharedMemory, count: number) =>
+    idsStartingAt(memory, 0, memory.slotsPerShard - 3, 2, count);
+
+  test("one that was not known is added, without an endpoint", () => {
+    const { memory, nodes } = table(2, 10);
+    expect(nodes.bridge(7, 5)).toBe(ADDED);
+    expect(lookUp(nodes, 7)).toMatchObject({ endpoint: NOWHERE, flags: IS_BRIDGED });
+    expect(entryOf(nodes, 7)).toEqual({
+      nodeId: 7,
+      endpoint: NOWHERE,
+      seenS: 5,
+      wantsDest: false,
+      isBridged: true,
+    });
+    expect(nodes.size()).toBe(1);
+    const before = memory.words.slice();
+    expect(nodes.bridge(7, 6)).toBe(REFRESHED);
+    expect(memory.words).toEqual(before);
+  });
+
+  test("one added in a slot that was another's has nothing of it", () => {
+    const { memory, nodes } = table(1, 10);
+    const [first, second] = idsStartingAt(memory, 0, 100, 1, 2) as [number, number];
+    nodes.record(first, AWAY, 0, WANTS_DEST, 1);
+    const slot = nodes.find(first);
+    nodes.slots.limitMerge(slot, 1199);
+    remove(memory, nodes, first);
+    expect(nodes.bridge(second, 2)).toBe(ADDED);
+    expect(nodes.find(second)).toBe(slot);
+    expect(nodes.slots.mergeLimit(slot)).toBe(0);
+    expect(lookUp(nodes, second)).toMatchObject({ endpoint: NOWHERE, flags: IS_BRIDGED });
+  });
+
+  test.each([0, WANTS_DEST])("one that was heard by UDP, with flags %d, keeps what it has", (flags) => {
+    const { memory, nodes } = table(1, 10);
+    nodes.record(7, HOME, 0, flags, 5);
+    const slot = nodes.find(7);
+    nodes.slots.limitMerge(slot, 1199);
+    const { version } = lookUp(nodes, 7)!;
+    expect(nodes.bridge(7, 6)).toBe(MOVED);
+    expect(nodes.find(7)).toBe(slot);
+    const bridged = lookUp(nodes, 7)!;
+    expect(bridged).toMatchObject({ endpoint: HOME, flags: flags | IS_BRIDGED });
+    expect(bridged.version).not.toBe(version);
+    expect(nodes.slots.mergeLimit(slot)).toBe(1199);
+    const wantsDest = flags !== 0;
+    expect(entryOf(nodes, 7)).toEqual({ nodeId: 7, endpoint: HOME, seenS: 5, wantsDest, isBridged: true });
+    const before = memory.words.slice();
+    expect(nodes.bridge(7, 7)).toBe(REFRESHED);
+    expect(memory.words).toEqual(before);
+    expect(nodes.unbridge(7)).toBe(true);
+    const after = lookUp(nodes, 7)!;
+    expect(after).toMatchObject({ endpoint: HOME, flags });
+    expect(after.version).not.toBe(bridged.version);
+    expect(nodes.size()).toBe(1);
+  });
+
+  test("what is heard by UDP meanwhile is noted, does not unbridge, and is in force after that", () => {
+    const { nodes } = table(1, 10);
+    nodes.record(7, HOME, 0, 0, 1);
+    for (const [i, id] of [7, 8].entries()) {
+      expect(nodes.bridge(id, 2)).toBe(i === 0 ? MOVED : ADDED);
+      if (i === 1) expect(nodes.record(id, HOME, 0, 0, 3)).toBe(MOVED);
+      expect(nodes.record(id, HOME, 0, 0, 3)).toBe(REFRESHED);
+      expect(lookUp(nodes, id)).toMatchObject({ endpoint: HOME, flags: IS_BRIDGED });
+      expect(nodes.record(id, AWAY, 0, -1, 4)).toBe(MOVED);
+      expect(lookUp(nodes, id)).toMatchObject({ endpoint: AWAY, flags: IS_BRIDGED });
+      expect(nodes.record(id, AWAY, 0, WANTS_DEST, 5)).toBe(MOVED);
+      expect(nodes.record(id, AWAY, 0, -1, 6)).toBe(REFRESHED);
+      expect(lookUp(nodes, id)).toMatchObject({ endpoint: AWAY, flags: IS_BRIDGED | WANTS_DEST });
+      expect(entryOf(nodes, id)).toMatchObject({ seenS: 6, wantsDest: true, isBridged: true });
+      expect(nodes.unbridge(id)).toBe(true);
+      expect(lookUp(nodes, id)).toMatchObject({ endpoint: AWAY, flags: WANTS_DEST });
+      expect(entryOf(nodes, id)).toMatchObject({ seenS: 6, wantsDest: true, isBridged: false });
+    }
+    expect(nodes.size()).toBe(2);
+  });
+
+  test("one that has no endpoint is gone once it left, and no other", () => {
+    const { nodes } = table(2, 10);
+    nodes.record(1, HOME, 0, 0, 1);
+    for (const id of [2, 3, 4]) nodes.bridge(id, 1);
+    for (const [i, id] of [3, 2, 4].entries()) {
+      expect(nodes.unbridge(id)).toBe(true);
+      expect(nodes.find(id)).toBe(-1);
+      expect(nodes.size()).toBe(3 - i);
+    }
+    expect([...nodes.entries()].map(({ nodeId }) => nodeId)).toEqual([1]);
+    expect(nodes.bridge(3, 2)).toBe(ADDED);
+  });
+
+  test("to let one go that is not there, or not of the bridge, does nothing", () => {
+    const { memory, nodes } = table(2, 10);
+    nodes.record(1, HOME, 0, WANTS_DEST, 1);
+    nodes.bridge(2, 1);
+    const before = memory.words.slice();
+    for (const id of [1, 3, -1, 0]) {
+      expect(nodes.unbridge(id)).toBe(true);
+      expect(memory.words).toEqual(before);
+    }
+    nodes.unbridge(2);
+    const without = memory.words.slice();
+    expect(nodes.unbridge(2)).toBe(true); // once more
+    expect(memory.words).toEqual(without);
+  });
+
+  test("id 0 is nobody's, and leaves no trace", () => {
+    const { memory, nodes } = table(1, 10);
+    const before = memory.words.slice();
+    expect(() => nodes.bridge(0, 1)).toThrow(RangeError);
+    expect(() => nodes.bridge(2 ** 32, 1)).toThrow(RangeError);
+    expect(nodes.unbridge(0)).toBe(true);
+    expect(memory.words).toEqual(before);
+  });
+
+  test("an id unsigned is the same as signed", () => {
+    const { nodes } = table(3, 10);
+    expect(nodes.bridge(0xffff_ffff, 1)).toBe(ADDED);
+    expect(nodes.bridge(-1, 1)).toBe(REFRESHED);
+    expect(lookUp(nodes, -1)).toMatchObject({ flags: IS_BRIDGED });
+    nodes.record(-0x8000_0000, HOME, 0, 0, 1);
+    expect(nodes.bridge(0x8000_0000, 1)).toBe(MOVED);
+    expect(nodes.unbridge(0xffff_ffff)).toBe(true);
+    expect(nodes.find(-1)).toBe(-1);
+    expect(nodes.unbridge(-0x8000_0000)).toBe(true);
+    expect(lookUp(nodes, 0x8000_0000)).toMatchObject({ endpoint: HOME, flags: 0 });
+  });
+
+  test("count among the nodes of the limit; those known find room however full it is", () => {
+    const { nodes } = table(4, 10);
+    for (let id = 1; id <= 5; id++) nodes.record(id, HOME, 0, 0, 1);
+    for (let id = 6; id <= 10; id++) expect(nodes.bridge(id, 1)).toBe(ADDED);
+    expect(nodes.bridge(11, 1)).toBe(NODE_LIMIT);
+    expect(nodes.record(11, HOME, 0, 0, 1)).toBe(NODE_LIMIT);
+    expect(nodes.find(11)).toBe(-1);
+    expect(nodes.bridge(6, 2)).toBe(REFRESHED);
+    expect(nodes.bridge(1, 2)).toBe(MOVED);
+    expect(nodes.record(6, HOME, 0, 0, 2)).toBe(MOVED);
+    nodes.unbridge(6); // it stays, with its endpoint
+    expect(nodes.bridge(11, 2)).toBe(NODE_LIMIT);
+    nodes.unbridge(7);
+    expect(nodes.bridge(11, 2)).toBe(ADDED);
+    expect(nodes.size()).toBe(10);
+  });
+
+  test("one whose chain of slots is full is refused, those in it are not, and one that leaves makes room", () => {
+    const { memory, nodes } = table(1, 2000);
+    const ids = idsStartingAt(memory, 0, memory.slotsPerShard - 30, 1, 514);
+    const [refused, ...rest] = ids.splice(512) as [number, number];
+    for (const [i, id] of ids.entries()) {
+      if (i % 2 === 0) expect(nodes.bridge(id, 1)).toBe(ADDED);
+      else expect(nodes.record(id, HOME, 0, 0, 1)).toBe(ADDED);
+    }
+    const before = memory.words.slice();
+    expect(nodes.bridge(refused, 1)).toBe(SHARD_FULL);
+    expect(nodes.unbridge(refused)).toBe(true);
+    expect(memory.words).toEqual(before);
+    expect(nodes.find(refused)).toBe(-1);
+    expect(nodes.bridge(ids.at(-1)!, 2)).toBe(MOVED);
+    expect(nodes.bridge(ids.at(-2)!, 2)).toBe(REFRESHED);
+    nodes.unbridge(ids[0]!);
+    expect(nodes.bridge(refused, 2)).toBe(ADDED);
+    expect(nodes.bridge(rest[0]!, 2)).toBe(SHARD_FULL);
+    for (const id of ids.slice(1)) expect(nodes.find(id)).toBeGreaterThanOrEqual(0);
+    expect(nodes.size()).toBe(512);
+  });
+
+  test("those behind one that leaves move up, with all that they have", () => {
+    for (let leaving = 0; leaving < 12; leaving++) {
+      const { memory, nodes } = table(2, 100);
+      const ids = chain(memory, 12);
+      // By turns: of the bridge and never heard by UDP, of the bridge and heard, only heard.
+      for (const [i, id] of ids.entries()) {
+        if (i % 3 !== 0) nodes.record(id, endpointOf("192.0.2.1", id & 0xffff || 1), 0, i & WANTS_DEST, i);
+        if (i % 3 !== 2) nodes.bridge(id, i);
+      }
+      const gone = ids[leaving]!;
+      const slotsBefore = ids.map((id) => nodes.find(id));
+      if (leaving % 3 === 0) {
+        nodes.unbridge(gone);
+      } else {
+        if (leaving % 3 === 1) nodes.unbridge(gone);
+        remove(memory, nodes, gone);
+      }
+      expect(nodes.find(gone)).toBe(-1);
+      expect(nodes.size()).toBe(11);
+      for (const [i, id] of ids.entries()) {
+        if (id === gone) continue;
+        expect(entryOf(nodes, id)).toEqual({
+          nodeId: id,
+          endpoint: i % 3 === 0 ? NOWHERE : endpointOf("192.0.2.1", id & 0xffff || 1),
+          seenS: i,
+          wantsDest: i % 3 !== 0 && (i & WANTS_DEST) !== 0,
+          isBridged: i % 3 !== 2,
+        });
+        expect(lookUp(nodes, id)).toBeDefined();
+      }
+      // But for the last of the chain, somebody stands where it stood.
+      const moved = ids.filter((id, i) => id !== gone && nodes.find(id) !== slotsBefore[i]);
+      if (leaving < 10) expect(moved.length).toBeGreaterThan(0);
+    }
+  });
+
+  test("expire neither, however long they were silent, until they leave", () => {
+    const { memory, nodes } = table(1, 100);
+    const ids = chain(memory, 9);
+    for (const [i, id] of ids.entries()) {
+      if (i % 3 !== 0) nodes.record(id, HOME, 0, 0, 1);
+      if (i % 3 !== 2) nodes.bridge(id, 1);
+    }
+    const expireAll = () => nodes.expire(0, 0, nodes.slotsPerShard, 1000);
+    expect(expireAll()).toBe(3);
+    expect(expireAll()).toBe(0);
+    for (const [i, id] of ids.entries()) expect(nodes.find(id) >= 0).toBe(i % 3 !== 2);
+    expect(nodes.size()).toBe(6);
+    for (const id of ids) nodes.unbridge(id);
+    expect(nodes.size()).toBe(3); // those heard by UDP
+    expect(expireAll()).toBe(3);
+    expect(nodes.size()).toBe(0);
+    expect([...nodes.entries()]).toEqual([]);
+  });
+
+  test("a lock that nobody releases makes bridge and unbridge give up, without a change", () => {
+    const { memory, nodes } = table(1, 10);
+    nodes.record(1, HOME, 0, 0, 1);
+    nodes.bridge(2, 1);
+    const lock = memory.shardWords(0) + SHARD_LOCK;
+    memory.words[lock] = workerLock(3);
+    const before = memory.words.slice();
+    for (const id of [1, 3]) expect(nodes.bridge(id, 2)).toBe(CONTENDED);
+    expect(nodes.unbridge(2)).toBe(false);
+    expect(memory.words).toEqual(before);
+    memory.words[lock] = 0;
+    expect(nodes.bridge(1, 2)).toBe(MOVED);
+    expect(nodes.unbridge(2)).toBe(true);
+    expect(nodes.find(2)).toBe(-1);
+  }, 20_000);
+});
+
 describe("NodeTable against a map", () => {
   const SHARDS = 2;
   const NODES_MAX = 24;
@@ -288,6 +532,14 @@ describe("NodeTable against a map", () => {
       weight: 3,
       arbitrary: fc.record({ kind: fc.constant("remove" as const), id: fc.constantFrom(...ids) }),
     },
+    {
+      weight: 4,
+      arbitrary: fc.record({ kind: fc.constant("bridge" as const), id: fc.constantFrom(...ids) }),
+    },
+    {
+      weight: 3,
+      arbitrary: fc.record({ kind: fc.constant("unbridge" as const), id: fc.constantFrom(...ids) }),
+    },
   );
 
   interface Expected {
@@ -296,7 +548,7 @@ describe("NodeTable against a map", () => {
     seenS: number;
   }
 
-  test("any sequence of record, refresh, expire and remove", () => {
+  test("any sequence of record, refresh, expire, remove, bridge and unbridge", () => {
     fc.assert(
       fc.property(fc.array(step, { minLength: 1, maxLength: 80 }), (steps) => {
         const { memory, nodes } = table(SHARDS, NODES_MAX);
@@ -312,11 +564,30 @@ describe("NodeTable against a map", () => {
             model.set(id, { endpoint, flags: Math.max(flags, 0), seenS: nowS });
             return;
           }
-          const newFlags = flags < 0 ? known.flags : flags;
+          const newFlags = flags < 0 ? known.flags : flags | (known.flags & IS_BRIDGED);
           const same = newFlags === known.flags && endpoint.every((word, i) => word === known.endpoint[i]);
           expect(result).toBe(same ? REFRESHED : MOVED);
           expect(lookUp(nodes, id)!.version === versionBefore).toBe(same);
           model.set(id, { endpoint, flags: newFlags, seenS: nowS });
+        };
+        const bridge = (id: number): void => {
+          const known = model.get(id);
+          const result = nodes.bridge(id, nowS);
+          if (known === undefined) {
+            expect(result).toBe(model.size < NODES_MAX ? ADDED : NODE_LIMIT);
+            const endpoint = new Int32Array(ENDPOINT_WORDS);
+            if (result === ADDED) model.set(id, { endpoint, flags: IS_BRIDGED, seenS: nowS });
+            return;
+          }
+          expect(result).toBe((known.flags & IS_BRIDGED) === 0 ? MOVED : REFRESHED);
+          known.flags |= IS_BRIDGED;
+        };
+        const unbridge = (id: number): void => {
+          expect(nodes.unbridge(id)).toBe(true);
+          const known = model.get(id);
+          if (known === undefined || (known.flags & IS_BRIDGED) === 0) return;
+          known.flags &= ~IS_BRIDGED;
+          if ((known.endpoint[0]! & ENDPOINT_PORT_MASK) === 0) model.delete(id);
         };
         for (const action of steps) {
           nowS++;
@@ -326,7 +597,7 @@ describe("NodeTable against a map", () => {
               break;
             case "refresh": {
               const known = model.get(action.id);
-              if (known) record(action.id, known.endpoint, known.flags);
+              if (known) record(action.id, known.endpoint, known.flags & WANTS_DEST);
               break;
             }
             case "expire": {
@@ -335,7 +606,7 @@ describe("NodeTable against a map", () => {
               const shardEnd = memory.slotsAt + (action.shard + 1) * memory.slotsPerShard * SLOT_WORDS;
               const end = Math.min(first + action.range.count * SLOT_WORDS, shardEnd);
               const stale = [...model]
-                .filter(([, { seenS }]) => seenS < nowS - action.ageS)
+                .filter(([, { seenS, flags }]) => seenS < nowS - action.ageS && (flags & IS_BRIDGED) === 0)
                 .map(([id]) => id);
               const inRange = stale.filter((id) => nodes.find(id) >= first && nodes.find(id) < end);
               const { from, count } = action.range;
@@ -348,7 +619,15 @@ describe("NodeTable against a map", () => {
               break;
             }
             case "remove":
+              // One of the bridge has to leave that first.
+              if (((model.get(action.id)?.flags ?? 0) & IS_BRIDGED) !== 0) unbridge(action.id);
               if (model.delete(action.id)) remove(memory, nodes, action.id);
+              break;
+            case "bridge":
+              bridge(action.id);
+              break;
+            case "unbridge":
+              unbridge(action.id);
               break;
           }
           expect(nodes.size()).toBe(model.size);
@@ -364,12 +643,18 @@ describe("NodeTable against a map", () => {
           const entries = new Map([...nodes.entries()].map((entry) => [entry.nodeId, entry]));
           expect(entries.size).toBe(model.size);
           for (const [id, { endpoint, flags, seenS }] of model) {
-            const wantsDest = (flags & WANTS_DEST) !== 0;
-            expect(entries.get(id)).toEqual({ nodeId: id, endpoint, seenS, wantsDest });
+            const [wantsDest, isBridged] = [WANTS_DEST, IS_BRIDGED].map((flag) => (flags & flag) !== 0);
+            expect(entries.get(id)).toEqual({
+              nodeId: id,
+              endpoint,
+              seenS,
+              wantsDest: wantsDest!,
+              isBridged: isBridged!,
+            });
           }
         }
       }),
-      { numRuns: 40 },
+      { numRuns: 60 },
     );
   });
 });
@@ -492,8 +777,16 @@ describe("locks", () => {
     nodes.record(1, HOME, 0, 0, 1);
     nodes.record(1, AWAY, 0, 0, 1);
     nodes.record(2, HOME, 0, 0, 1);
+    nodes.bridge(1, 1);
+    nodes.bridge(1, 1);
+    nodes.bridge(3, 1);
+    nodes.unbridge(3);
+    nodes.unbridge(1);
+    nodes.unbridge(1);
     nodes.expire(0, 0, 1024, 2);
     nodes.expire(1, 0, 1024, 2);
+    nodes.bridge(3, 1);
+    nodes.unbridge(3);
     for (const shard of [0, 1]) expect(memory.words[memory.shardWords(shard) + SHARD_LOCK]).toBe(0);
   });
 });

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { once } from "node:events";
 import { Worker } from "node:worker_threads";
-import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
+import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
+import { nodeHash, slotOfHash } from "../../src/shared/hash.ts";
 import {
   HASH_SECRET,
   MAIN_THREAD_LOCK,
@@ -10,22 +11,26 @@ import {
   workerLock,
 } from "../../src/shared/memory.ts";
 import { ADDED, MOVED, NodeTable, REFRESHED } from "../../src/shared/nodes.ts";
+import { IS_BRIDGED } from "../../src/shared/slots.ts";
 import {
   derive,
+  FINISHED,
   isWhole,
   type NodeWorkerData,
   type NodeWorkerResult,
   ROUNDS,
+  STABLE,
   STOP,
 } from "../support/node-worker.ts";
 
+const SECRET = 0x1357_9bdf;
 const NODES = 2;
 /** Ids from here on come and go. */
 const PASSING_ID = 1000;
 
 function oneShard() {
   const memory = new SharedMemory({ workers: 1, nodesMax: 500, routesMax: 100 });
-  memory.words[HASH_SECRET] = 0x1357_9bdf;
+  memory.words[HASH_SECRET] = SECRET;
   const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
   const endpoint = new Int32Array(ENDPOINT_WORDS);
   for (let id = 1; id <= NODES; id++) {
@@ -41,6 +46,7 @@ function start(
   task: NodeWorkerData["task"],
   operations: number,
   words: SharedArrayBuffer,
+  passing: readonly [number, number] = [0, 0],
 ): Worker {
   const data: NodeWorkerData = {
     shape: memory.shape,
@@ -51,6 +57,7 @@ function start(
     firstId: PASSING_ID + worker * 1_000_000,
     operations,
     seed: worker + 1,
+    passing,
     words,
   };
   return new Worker(new URL("../support/node-worker.ts", import.meta.url), { workerData: data });
@@ -73,6 +80,12 @@ function expectConsistent(memory: SharedMemory, nodes: NodeTable): void {
     expect(isWhole(endpoint, scratch)).toBe(true);
   }
   for (let id = 1; id <= NODES; id++) expect(nodes.find(id)).toBeGreaterThanOrEqual(0);
+}
+
+function idsOfOneSlot(memory: SharedMemory): [number, number] {
+  const slotOf = (id: number) => slotOfHash(nodeHash(id, SECRET), memory.slotsPerShard);
+  const first = PASSING_ID;
+  for (let second = first + 1; ; second++) if (slotOf(second) === slotOf(first)) return [first, second];
 }
 
 test("isWhole tells whole endpoints from mixed ones", () => {
@@ -125,6 +138,69 @@ test("readers never see a torn entry, and nothing is lost, while writers move, a
   expect(nodes.size()).toBe(NODES);
   expectConsistent(memory, nodes);
 }, 30_000);
+
+test("readers find the old state or the new, and nothing else, while nodes come to the bridge and leave it", async () => {
+  const { memory, nodes } = oneShard();
+  const OPERATIONS = { watch: 100_000, move: 1000 };
+  /** Two nodes whose search begins in one slot: when one leaves, the other moves up. */
+  const passing = idsOfOneSlot(memory);
+  const words = new SharedArrayBuffer(16);
+  const shared = new Int32Array(words);
+  for (const id of passing) expect(nodes.bridge(id, 1)).toBe(ADDED);
+  const tasks = ["move", "watch", "watch"] as const;
+  const results: Promise<NodeWorkerResult>[] = [];
+  for (const [worker, task] of tasks.entries()) {
+    const thread = start(memory, worker, task, OPERATIONS[task], words, passing);
+    results.push(result(thread));
+    await once(thread, "online");
+  }
+
+  const endpoint = new Int32Array(ENDPOINT_WORDS);
+  /** The flags of a node that is there. Nobody but this thread changes them, whatever another one records. */
+  const flagsOf = (id: number): number => {
+    const slot = nodes.find(id);
+    if (slot < 0) throw new Error(`node ${id} is gone`);
+    while (nodes.slots.read(slot, id, endpoint, 0) < 0); // it does not move, but is recorded at ever other endpoints
+    return endpoint[0]! & ~ENDPOINT_PORT_MASK;
+  };
+  const changed = { bridged: 0, unbridged: 0, removed: 0, added: 0, moved: 0 };
+  while (Atomics.load(shared, FINISHED) < 2) {
+    for (let round = 0; round < 100; round++) {
+      for (let id = 1; id <= NODES; id++) {
+        if (flagsOf(id) !== 0) throw new Error(`node ${id} has flags of the bridge`);
+        if (nodes.bridge(id, 1) === MOVED) changed.bridged++;
+        if (flagsOf(id) !== IS_BRIDGED) throw new Error(`node ${id} lost the bridge's flag`);
+        if (nodes.unbridge(id)) changed.unbridged++;
+      }
+      const stable = Atomics.add(shared, STABLE, 1) + 1;
+      const [stays, leaves] = (stable & 1) === 0 ? passing : passing.toReversed();
+      const slot = nodes.find(stays!);
+      if (nodes.unbridge(leaves!) && nodes.find(leaves!) < 0) changed.removed++;
+      if (nodes.find(stays!) !== slot) changed.moved++;
+      if (nodes.bridge(leaves!, 1) === ADDED) changed.added++;
+    }
+    await new Promise(setImmediate);
+  }
+  Atomics.store(shared, STOP, 1);
+  const [mover, ...watchers] = await Promise.all(results);
+  for (const { torn, missed, done } of watchers) {
+    expect(torn).toBe(0);
+    expect(missed).toBe(0);
+    expect(done).toBeGreaterThan(0.9 * OPERATIONS.watch);
+  }
+  expect(mover!.contended).toBe(0);
+  expect(changed.bridged).toBeGreaterThan(0);
+  expect(changed).toEqual({
+    bridged: changed.bridged,
+    unbridged: changed.bridged,
+    removed: changed.bridged / NODES,
+    added: changed.bridged / NODES,
+    moved: changed.bridged / NODES,
+  });
+  for (const id of passing) expect(nodes.unbridge(id)).toBe(true);
+  expect(nodes.size()).toBe(NODES);
+  expectConsistent(memory, nodes);
+}, 60_000);
 
 describe("a writer that dies", () => {
   test("leaves nothing that breakLocks does not put right, wherever it was", async () => {

@@ -1,7 +1,15 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, endpointOf } from "../../ffi/endpoint.ts";
-import { IS_PEER, SLOT_ID, SLOT_SEEN_S, SLOT_WORDS, Slots, WANTS_DEST } from "../../src/shared/slots.ts";
+import {
+  IS_BRIDGED,
+  IS_PEER,
+  SLOT_ID,
+  SLOT_SEEN_S,
+  SLOT_WORDS,
+  Slots,
+  WANTS_DEST,
+} from "../../src/shared/slots.ts";
 import { anyEndpoint, nodeId } from "../support/arbitraries.ts";
 
 const HOME = endpointOf("192.0.2.1", 9001);
@@ -91,20 +99,59 @@ describe("a slot", () => {
     expect(versions).toEqual([0x7fff_fffe, 0x7fff_ffff, 0, 1]);
   });
 
-  test("its flags fit beside a port", () => {
-    for (const flag of [WANTS_DEST, IS_PEER]) expect(flag & ENDPOINT_PORT_MASK).toBe(0);
-    expect(WANTS_DEST & IS_PEER).toBe(0);
+  test("its flags fit beside a port, and beside each other", () => {
+    const flags = [WANTS_DEST, IS_PEER, IS_BRIDGED];
+    let all = 0;
+    for (const flag of flags) {
+      expect(flag & ENDPOINT_PORT_MASK).toBe(0);
+      expect(flag & all).toBe(0);
+      expect(flag).not.toBe(0);
+      all |= flag;
+    }
+  });
+
+  test("other flags are put in force by another version, with the endpoint and all else as it was", () => {
+    const { words, slots, slot } = taken(7, HOME, WANTS_DEST);
+    words[slot + SLOT_SEEN_S] = 70;
+    slots.limitMerge(slot, 1199);
+    const out = new Int32Array(ENDPOINT_WORDS);
+    for (const flags of [WANTS_DEST | IS_BRIDGED, IS_BRIDGED, 0, WANTS_DEST]) {
+      const before = slots.version(slot);
+      slots.setFlags(slot, flags);
+      expect(slots.flags(slot)).toBe(flags);
+      expect(slots.read(slot, 7, out, 0)).toBe(before + 1);
+      expect([...out]).toEqual(withFlags(HOME, flags));
+      expect([words[slot + SLOT_ID], words[slot + SLOT_SEEN_S], slots.mergeLimit(slot)]).toEqual([
+        7, 70, 1199,
+      ]);
+    }
+  });
+
+  test("whoever reads while other flags are put in force finds the old ones, or the new", () => {
+    const { words, slots, slot } = taken(7, HOME, WANTS_DEST);
+    const before = slots.version(slot);
+    // All is written but the one word that puts it in force.
+    slots.setFlags(slot, IS_BRIDGED);
+    words[slot + VERSION] = before;
+    const out = new Int32Array(ENDPOINT_WORDS);
+    expect(slots.read(slot, 7, out, 0)).toBe(before);
+    expect([...out]).toEqual(withFlags(HOME, WANTS_DEST));
+    expect(slots.flags(slot)).toBe(WANTS_DEST);
   });
 });
 
 describe("Slots against a list", () => {
+  const anyFlags = fc
+    .subarray([WANTS_DEST, IS_PEER, IS_BRIDGED])
+    .map((flags) => flags.reduce((all, flag) => all | flag, 0));
   const step = fc.oneof(
     fc.record({
       kind: fc.constant("publish" as const),
       slot: fc.nat(COUNT - 1),
       endpoint: anyEndpoint,
-      flags: fc.constantFrom(0, WANTS_DEST, IS_PEER, WANTS_DEST | IS_PEER),
+      flags: anyFlags,
     }),
+    fc.record({ kind: fc.constant("flags" as const), slot: fc.nat(COUNT - 1), flags: anyFlags }),
     fc.record({ kind: fc.constant("own" as const), slot: fc.nat(COUNT - 1), id: nodeId }),
     fc.record({ kind: fc.constant("limit" as const), slot: fc.nat(COUNT - 1), bytes: fc.nat(65_507) }),
   );
@@ -128,6 +175,11 @@ describe("Slots against a list", () => {
               expected.endpoint = withFlags(action.endpoint, action.flags);
               expected.version++;
               break;
+            case "flags":
+              slots.setFlags(at, action.flags);
+              expected.endpoint[0] = (expected.endpoint[0]! & ENDPOINT_PORT_MASK) | action.flags;
+              expected.version++;
+              break;
             case "own":
               words[at + SLOT_ID] = expected.id = action.id;
               break;
@@ -144,6 +196,7 @@ describe("Slots against a list", () => {
             expect([...out]).toEqual(endpoint);
             const inForce = slots.endpointAt(slot);
             expect([...words.subarray(inForce, inForce + ENDPOINT_WORDS)]).toEqual(endpoint);
+            expect(slots.flags(slot)).toBe(endpoint[0]! & ~ENDPOINT_PORT_MASK);
             expect(words[slot + SLOT_SEEN_S]).toBe(0);
           }
         }

@@ -1,10 +1,13 @@
 /**
  * Relays packets through a worker's loop, here in this thread, and prints by how much JavaScript's heap grew meanwhile.
- * A process of its own: nothing else allocates in it, and nothing instruments its code.
+ * A process of its own: nothing else allocates in it, and nothing instruments its code. What the loop puts into its mailbox is taken
+ * out by another thread, which has a heap of its own, as in a beacon.
  *
  * Arguments: "on" or "off" for offload, and the number of packets.
  */
 import { heapStats } from "bun:jsc";
+import { once } from "node:events";
+import { isMainThread, Worker, workerData } from "node:worker_threads";
 import { AF_INET } from "../../ffi/abi.ts";
 import { endpointOf } from "../../ffi/endpoint.ts";
 import { kernel } from "../../ffi/libc.ts";
@@ -12,8 +15,27 @@ import { allocatePacketMemory, SendBatch } from "../../ffi/mmsg.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { RelayLoop } from "../../src/data/loop.ts";
 import { DISCOVER, PUNCH_REQUEST, RELAY } from "../../src/protocol.ts";
-import { DISCOVERS, PUNCHES_SENT, RELAY_NOT_FOUND, RELAYED_LOCAL } from "../../src/shared/counters.ts";
-import { CLOCK_S, HASH_SECRET, SharedMemory } from "../../src/shared/memory.ts";
+import {
+  DISCOVERS,
+  PUNCHES_BRIDGED,
+  PUNCHES_SENT,
+  RELAY_NOT_FOUND,
+  RELAYED_LOCAL,
+} from "../../src/shared/counters.ts";
+import { Mailbox } from "../../src/shared/mailbox.ts";
+import {
+  CLOCK_S,
+  FRAMES,
+  HASH_SECRET,
+  MAIL,
+  MAILBOX_HEAD,
+  MAILBOX_TAIL,
+  MAILBOX_WORDS,
+  MAIN_THREAD_LOCK,
+  type MemoryShape,
+  SharedMemory,
+} from "../../src/shared/memory.ts";
+import { NodeTable } from "../../src/shared/nodes.ts";
 
 export interface AllocationResult {
   /** Packets that went through the loop while it was measured. */
@@ -22,12 +44,31 @@ export interface AllocationResult {
   readonly growthBytes: number;
 }
 
-const NODES = 4;
-/** Packets of one round: bursts of relays, and one each of what else a loop handles. */
-const RELAYS = 60;
+const SHAPE: MemoryShape = { workers: 1, nodesMax: 100, routesMax: 100 };
+/** The last of them is behind the WebSocket bridge. */
+const NODES = 5;
+/** Packets of one round: a burst of relays to each node, and one each of what else a loop handles. */
+const BURST = 15;
+const RELAYS = NODES * BURST;
+const OTHERS = 4;
+const MESSAGES = NODES + OTHERS;
 const PACKET_ROOM = 256;
 /** Until the compilers are done with every function of the path; compiling allocates. */
 const WARM_UP_PACKETS = 150_000;
+
+if (!isMainThread) takeMail(workerData as SharedArrayBuffer);
+
+/** The other thread: takes what is in the mailbox, for ever. */
+function takeMail(buffer: SharedArrayBuffer): never {
+  const memory = new SharedMemory(SHAPE, buffer);
+  const mailbox = new Mailbox(memory, FRAMES, 0);
+  for (;;) {
+    const mail = Atomics.load(memory.words, MAIL);
+    while (mailbox.take() !== undefined);
+    mailbox.release();
+    Atomics.wait(memory.words, MAIL, mail);
+  }
+}
 
 const offload = process.argv[2] === "on";
 const packets = Number(process.argv[3]);
@@ -37,7 +78,7 @@ socket.setBuffers(4 << 20, 4 << 20);
 socket.setTimeouts(100, 1000);
 if (offload && !socket.enableOffload()) throw new Error("this kernel has no offload");
 socket.bind("127.0.0.1", 0);
-const memory = new SharedMemory({ workers: 1, nodesMax: 100, routesMax: 100 });
+const memory = new SharedMemory(SHAPE);
 memory.words[CLOCK_S] = 1;
 memory.words[HASH_SECRET] = 1;
 const loop = new RelayLoop(kernel, memory, {
@@ -55,7 +96,7 @@ nodes.setTimeouts(1000, 1000);
 nodes.bind("127.0.0.1", 0);
 const sending = allocatePacketMemory(1, 0);
 const view = new DataView(sending.buffer);
-const batch = new SendBatch(kernel, nodes.fd, AF_INET, 8, sending);
+const batch = new SendBatch(kernel, nodes.fd, AF_INET, MESSAGES, sending);
 const beacon = endpointOf("127.0.0.1", socket.localAddress().port);
 
 function put(
@@ -73,24 +114,29 @@ function put(
   batch.setPiece(m, piece, at, bytes);
 }
 
-// Messages 0 to NODES - 1: a burst of relays to one node. Then a Discover, a PunchRequest, a Relay to nobody.
-const burst = RELAYS / NODES;
-for (let m = 0; m < NODES + 3; m++) batch.setDestination(m, beacon, 0);
+// Messages 0 to NODES - 1: a burst of relays to one node. Then a Discover, a PunchRequest, one for the bridge's node, a Relay to nobody.
+for (let m = 0; m < MESSAGES; m++) batch.setDestination(m, beacon, 0);
 for (let node = 0; node < NODES; node++) {
-  for (let i = 0; i < burst; i++) {
-    put(node, i, (node * burst + i) * PACKET_ROOM, 209, RELAY, 1, node + 1);
+  for (let i = 0; i < BURST; i++) {
+    put(node, i, (node * BURST + i) * PACKET_ROOM, 209, RELAY, 1, node + 1);
   }
-  batch.finish(node, burst, 209);
+  batch.finish(node, BURST, 209);
 }
 put(NODES, 0, RELAYS * PACKET_ROOM, 9, DISCOVER, 1, 0);
 put(NODES + 1, 0, (RELAYS + 1) * PACKET_ROOM, 9, PUNCH_REQUEST, 1, 2);
-put(NODES + 2, 0, (RELAYS + 2) * PACKET_ROOM, 209, RELAY, 1, 9999);
-for (let m = NODES; m < NODES + 3; m++) batch.finish(m, 1, 209);
+put(NODES + 2, 0, (RELAYS + 2) * PACKET_ROOM, 9, PUNCH_REQUEST, 1, NODES);
+put(NODES + 3, 0, (RELAYS + 3) * PACKET_ROOM, 209, RELAY, 1, 9999);
+for (let m = NODES; m < MESSAGES; m++) batch.finish(m, 1, 209);
 
 function handled(): number {
-  const { counters } = memory;
+  const { counters, words } = memory;
   return (
-    counters[RELAYED_LOCAL]! + counters[DISCOVERS]! + counters[PUNCHES_SENT]! + counters[RELAY_NOT_FOUND]!
+    counters[RELAYED_LOCAL]! +
+    counters[DISCOVERS]! +
+    counters[PUNCHES_SENT]! +
+    counters[PUNCHES_BRIDGED]! +
+    counters[RELAY_NOT_FOUND]! +
+    words[MAIL]!
   );
 }
 
@@ -101,13 +147,26 @@ function offer(first: number, count: number, packetsInside: number): void {
   while (handled() < target) loop.step();
 }
 
-for (let node = 1; node <= NODES; node++) {
+for (let node = 1; node < NODES; node++) {
   view.setInt32(RELAYS * PACKET_ROOM + 1, node);
   offer(NODES, 1, 1);
 }
+new NodeTable(memory, MAIN_THREAD_LOCK).bridge(NODES, 1);
+const reader = new Worker(import.meta.path, { workerData: memory.buffer });
+await once(reader, "online");
+const mailbox = memory.mailbox(FRAMES, 0);
 
 function relay(count: number): void {
-  for (let done = 0; done < count; done += RELAYS + 3) offer(0, NODES + 3, RELAYS + 3);
+  const { words } = memory;
+  for (let done = 0; done < count; done += RELAYS + OTHERS) {
+    offer(0, MESSAGES, RELAYS + OTHERS);
+    // Where the other thread gets no core, its mailbox would be full in time.
+    for (;;) {
+      const tail = Atomics.load(words, mailbox + MAILBOX_TAIL);
+      if (((words[mailbox + MAILBOX_HEAD]! - tail) | 0) < MAILBOX_WORDS / 2) break;
+      Atomics.wait(words, mailbox + MAILBOX_TAIL, tail, 1);
+    }
+  }
 }
 
 /**
@@ -125,3 +184,4 @@ const beforeBytes = heapBytes();
 relay(packets);
 const growthBytes = heapBytes() - beforeBytes;
 console.log(JSON.stringify({ handled: handled() - before, growthBytes } satisfies AllocationResult));
+process.exit(); // the other thread takes mail for ever

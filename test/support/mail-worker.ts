@@ -1,4 +1,7 @@
-/** A worker thread that puts messages into its mailbox, one after the other; see test/shared/mailbox.test.ts. */
+/**
+ * A worker thread that puts messages into one of its mailboxes, one after the other; see test/shared/mailbox.test.ts and
+ * test/control/mail-reader.test.ts.
+ */
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import { Mailbox } from "../../src/shared/mailbox.ts";
@@ -7,6 +10,8 @@ import { type MemoryShape, SharedMemory } from "../../src/shared/memory.ts";
 export interface MailWorkerData {
   readonly shape: MemoryShape;
   readonly buffer: SharedArrayBuffer;
+  /** GOSSIP or FRAMES. */
+  readonly kind: number;
   readonly worker: number;
   /** Serial numbers of its messages: from `first` on, `count` of them. */
   readonly first: number;
@@ -29,20 +34,21 @@ export function fillMessage(serial: number, message: Uint8Array): void {
   new DataView(message.buffer, message.byteOffset).setInt32(0, serial);
 }
 
-/** A source that follows from the serial number, too. */
-export function fillSource(serial: number, source: Int32Array): void {
-  for (let word = 0; word < ENDPOINT_WORDS; word++) source[word] = Math.imul(serial, word * 2 + 1) ^ word;
+/** A label that follows from the serial number, too. */
+export function fillLabel(serial: number, label: Int32Array): void {
+  for (let word = 0; word < ENDPOINT_WORDS; word++) label[word] = Math.imul(serial, word * 2 + 1) ^ word;
 }
 
-function work({ shape, buffer, worker, first, count, bytesMax }: MailWorkerData): void {
-  const mailbox = new Mailbox(new SharedMemory(shape, buffer), worker);
-  const room = new Uint8Array(bytesMax);
-  const source = new Int32Array(ENDPOINT_WORDS);
+function work({ shape, buffer, kind, worker, first, count, bytesMax }: MailWorkerData): void {
+  const mailbox = new Mailbox(new SharedMemory(shape, buffer), kind, worker);
+  const packets = new DataView(new ArrayBuffer(3 + bytesMax + 3)); // whole words are read, from any byte on
+  const label = new Int32Array(ENDPOINT_WORDS);
   for (let serial = first; serial !== first + count; serial++) {
-    const message = room.subarray(0, bytesOf(serial, bytesMax));
-    fillMessage(serial, message);
-    fillSource(serial, source);
-    while (!mailbox.put(source, message)); // it is full: the main thread is at it
+    const from = serial & 3;
+    const bytes = bytesOf(serial, bytesMax);
+    fillMessage(serial, new Uint8Array(packets.buffer, from, bytes));
+    fillLabel(serial, label);
+    while (!mailbox.put(label, packets, from, bytes)); // it is full: the main thread is at it
   }
   parentPort?.postMessage(ALL_PUT);
 }

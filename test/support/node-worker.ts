@@ -3,6 +3,7 @@ import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import { type MemoryShape, SharedMemory } from "../../src/shared/memory.ts";
 import { ADDED, CONTENDED, NodeTable } from "../../src/shared/nodes.ts";
+import { IS_BRIDGED } from "../../src/shared/slots.ts";
 
 export interface NodeWorkerData {
   readonly shape: MemoryShape;
@@ -12,14 +13,18 @@ export interface NodeWorkerData {
    * read: reads nodes 1 to `nodes` and checks every word, `operations` times and on until it has seen many writes;
    * move: records the same nodes at ever new endpoints, `operations` times and on until `stop`;
    * cycle: adds nodes from `firstId` on and expires them again, likewise;
-   * spin: moves and adds, as a beacon's worker does, without an end.
+   * spin: moves and adds, as a beacon's worker does, without an end;
+   * watch: reads the same nodes, which are bridged and unbridged meanwhile, and the nodes of `passing`, `operations` times and on
+   * until it has seen many changes.
    */
-  readonly task: "move" | "read" | "cycle" | "spin";
+  readonly task: "move" | "read" | "cycle" | "spin" | "watch";
   readonly nodes: number;
   readonly firstId: number;
   readonly operations: number;
   readonly seed: number;
-  /** Two words: how often `spin` went round; not 0, so that `move` and `cycle` may end. */
+  /** Two nodes of the bridge without an endpoint, of which one at a time may be away; STABLE names the other. */
+  readonly passing?: readonly [number, number];
+  /** A word for each of the names below; STABLE and FINISHED for `watch` alone. */
   readonly words: SharedArrayBuffer;
 }
 
@@ -34,9 +39,15 @@ export interface NodeWorkerResult {
   readonly missed: number;
 }
 
+/** How often `spin` went round. */
 export const ROUNDS = 0;
+/** Not 0, so that `move` and `cycle` may end. */
 export const STOP = 1;
-/** Distinct endpoints that a reader wants to see: far more than there are without writers at the same time. */
+/** A number that grows; the node of `passing` that is there for as long as it stands is the one of its lowest bit. */
+export const STABLE = 2;
+/** How many threads that `watch` have seen enough. */
+export const FINISHED = 3;
+/** Distinct endpoints, or changes, that a reader wants to see: far more than there are without writers at the same time. */
 const DISTINCT_MIN = 200;
 
 /** Fills `endpoint` with six words that all follow from one number. */
@@ -61,6 +72,7 @@ function work({
   firstId,
   operations,
   seed,
+  passing = [0, 0],
   words,
 }: NodeWorkerData): void {
   const table = new NodeTable(new SharedMemory(shape, buffer), holder);
@@ -68,6 +80,8 @@ function work({
   const scratch = new Int32Array(ENDPOINT_WORDS);
   const shared = new Int32Array(words);
   const seen = new Set<number>();
+  const flagsSeen = new Int32Array(1 + nodes);
+  let changes = 0;
   let [done, contended, torn, missed] = [0, 0, 0, 0];
   let state = seed;
   const random = (): number => {
@@ -79,6 +93,7 @@ function work({
     move: () => Atomics.load(shared, STOP) !== 0,
     cycle: () => Atomics.load(shared, STOP) !== 0,
     spin: () => false,
+    watch: () => changes >= DISTINCT_MIN,
   }[task];
   for (let operation = 0; operation < operations || !mayEnd(); operation++) {
     switch (task) {
@@ -99,6 +114,28 @@ function work({
         if (seen.size < DISTINCT_MIN) seen.add(endpoint[1]!);
         break;
       }
+      case "watch": {
+        const id = 1 + (operation % nodes);
+        const slot = table.find(id);
+        if (slot < 0) missed++;
+        else if (table.slots.read(slot, id, endpoint, 0) >= 0) {
+          done++;
+          const flags = endpoint[0]! & ~ENDPOINT_PORT_MASK;
+          endpoint[0]! &= ENDPOINT_PORT_MASK;
+          if ((flags !== 0 && flags !== IS_BRIDGED) || !isWhole(endpoint, scratch)) torn++;
+          if (flags !== flagsSeen[id]) changes++;
+          flagsSeen[id] = flags;
+        }
+        const round = Atomics.load(shared, STABLE);
+        const passingId = passing[round & 1]!;
+        const passingSlot = table.find(passingId);
+        if (passingSlot < 0) {
+          if (Atomics.load(shared, STABLE) === round) missed++;
+        } else if (table.slots.read(passingSlot, passingId, endpoint, 0) >= 0) {
+          if (endpoint[0] !== IS_BRIDGED || endpoint.some((word, i) => i > 0 && word !== 0)) torn++;
+        }
+        break;
+      }
       case "cycle": {
         derive(random(), endpoint);
         if (table.record(firstId + operation, endpoint, 0, 0, 0) === ADDED) done++;
@@ -115,6 +152,7 @@ function work({
       }
     }
   }
+  if (task === "watch") Atomics.add(shared, FINISHED, 1);
   parentPort?.postMessage({ done, contended, torn, missed } satisfies NodeWorkerResult);
 }
 

@@ -38,8 +38,9 @@ export interface UpgradeOptions {
   readonly method?: string;
   /** PEM of the certificate to trust, for wss. */
   readonly ca?: string;
-  /** Address to connect from. */
+  /** Address and port to connect from. */
   readonly localAddress?: string;
+  readonly localPort?: number;
 }
 
 /** An answer other than 101. */
@@ -137,6 +138,7 @@ export class WebSocketClient {
       host: hostname.replace(/^\[(.*)\]$/, "$1"),
       port: Number(port),
       ...(options.localAddress ? { localAddress: options.localAddress } : {}),
+      ...(options.localPort ? { localPort: options.localPort } : {}),
     };
     const isTls = scheme === "wss:";
     const socket = isTls ? connectTls({ ...address, ca: options.ca }) : connectTcp(address);

@@ -54,6 +54,8 @@ export interface BridgeStats {
   readonly frames: { readonly in: number; readonly out: number };
   readonly dropped: Counts;
   readonly idleDisconnects: number;
+  /** Connections ended because more waited for all nodes than may, and some of it for theirs. */
+  readonly slowDisconnects: number;
   /** Bytes that wait for nodes to read them. */
   readonly bufferedBytes: number;
 }
@@ -181,12 +183,14 @@ export class Bridge {
       auth: { ...this.#auth },
       frames: { in: this.#framesIn, out: this.#outbox.sent },
       dropped: {
-        ...this.#dropped,
+        gone: this.#dropped.gone + this.#outbox.gone,
+        text: this.#dropped.text,
         slow_reader: this.#outbox.dropped,
         mailbox_full: mailboxFull,
         forged_sender: count(memory.bridgeRow, RELAY_DROPPED_AT + dropOffset("forged_sender")),
       },
       idleDisconnects: this.#idleDisconnects,
+      slowDisconnects: this.#outbox.disconnects,
       bufferedBytes: this.#outbox.bufferedBytes,
     };
   }
@@ -235,14 +239,16 @@ export class Bridge {
       if (proof.refusal) this.#end(connection, proof.refusal);
       else this.#admit(connection, proof.nodeId | 0);
     } catch (error) {
+      if (connection.state !== "verifying") return; // nobody waits for it
       // Whatever it is: one node's handshake must not end the beacon.
       this.#complain(`nodes cannot be let in, as their keys cannot be had: ${(error as Error).message}`);
-      if (connection.state === "verifying") this.#end(connection, "key_source");
+      this.#end(connection, "key_source");
     }
   }
 
   #admit(connection: Connection, nodeId: number): void {
     const { memory, nodes } = this.parts;
+    this.#flush(); // what came before belongs to the node's connection of before
     const before = this.#nodes.get(nodeId);
     if (nodes.bridge(nodeId, memory.words[CLOCK_S]!) >= NODE_LIMIT) {
       this.#complain("nodes cannot be let in: the node table is full; see --max-nodes");

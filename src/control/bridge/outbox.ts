@@ -2,8 +2,9 @@
  * Frames on their way to nodes behind the bridge. They are collected, and what a connection gets is handed to the kernel in one piece.
  *
  * What a node does not read in time waits in memory, up to a bound; what would go beyond is dropped, as the kernel does with datagrams
- * that find a socket's buffer full. The bound of one node shrinks as others fill their part, so that however many nodes stop reading,
- * all of them together stay below BUFFERED_BYTES_MAX, and there is always room for one more.
+ * that find a socket's buffer full. The bound of one node shrinks as others fill their part, so that there is room for the next one,
+ * however many stop reading. The first frame that a node does not take waits even so, as nobody can tell before; where that breaks
+ * the bound of all, the node loses its connection.
  */
 import { RELAY_DELIVER } from "../../protocol.ts";
 import { RELAYED_TO_BRIDGE } from "../../shared/counters.ts";
@@ -11,16 +12,19 @@ import type { SharedMemory } from "../../shared/memory.ts";
 import type { Connection } from "./connection.ts";
 
 /** What may wait for one node: at 10 Mbit/s, a fifth of a second. */
-const NODE_BUFFERED_BYTES_MAX = 256 * 1024;
+export const NODE_BUFFERED_BYTES_MAX = 256 * 1024;
 /** What may wait for all. */
 export const BUFFERED_BYTES_MAX = 64 * 1024 * 1024;
 /** A node may have this part of what the others leave. */
 const SHARE = 1 / 8;
 
 export class Outbox {
-  /** Frames that the connections took, and that were dropped because their node did not read. */
+  /** Frames that the connections took, that were dropped because their node did not read, and because it had just left. */
   sent = 0;
   dropped = 0;
+  gone = 0;
+  /** Connections ended because what waits for all was too much. */
+  disconnects = 0;
   /** Bytes that wait for nodes to read, in all. */
   bufferedBytes = 0;
   readonly #pending: Connection[] = [];
@@ -36,9 +40,14 @@ export class Outbox {
   /** Sends what was put in. */
   flush(): void {
     for (const connection of this.#pending) {
-      if (!connection.isGone) connection.socket.cork(() => this.#send(connection));
+      if (connection.isGone) this.gone += connection.pending.length;
+      else connection.socket.cork(() => this.#send(connection));
       connection.pending.length = 0;
       this.update(connection); // what the kernel did not take is known once the cork is out
+      if (this.bufferedBytes > BUFFERED_BYTES_MAX && connection.bufferedBytes > 0) {
+        this.disconnects++;
+        connection.socket.terminate();
+      }
     }
     this.#pending.length = 0;
   }
@@ -50,9 +59,15 @@ export class Outbox {
         this.dropped++;
         continue;
       }
+      // 0: it is closing, or control frames have filled its buffer. -1: taken, but not by the kernel yet.
+      const taken = socket.sendBinary(frame);
+      if (taken === 0) {
+        this.gone++;
+        continue;
+      }
       this.sent++;
       if (frame[0] === RELAY_DELIVER) this.memory.counters[this.memory.bridgeRow + RELAYED_TO_BRIDGE]!++;
-      if (socket.sendBinary(frame) < 0) this.update(connection);
+      if (taken < 0) this.update(connection);
     }
   }
 

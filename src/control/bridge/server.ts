@@ -6,6 +6,7 @@ import { FRAME_BYTES_MAX } from "../../data/frames.ts";
 import type { Counts } from "../stats.ts";
 import { TrustedProxies } from "./client-address.ts";
 import { Connection } from "./connection.ts";
+import { NODE_BUFFERED_BYTES_MAX } from "./outbox.ts";
 import type { TlsFiles } from "./tls.ts";
 
 const PATH = "/v1/compat";
@@ -35,6 +36,7 @@ export class BridgeServer {
   #options: ServerOptions;
   #proxies: TrustedProxies;
   #server: Bun.Server<Connection>;
+  readonly #port: number;
   /** Whether the port was lost when another certificate was to be served. */
   #isLost = false;
 
@@ -53,6 +55,7 @@ export class BridgeServer {
     this.#options = options;
     this.#proxies = new TrustedProxies(options.trustedProxies);
     this.#server = this.#serve(address.port);
+    this.#port = this.#server.port ?? address.port;
   }
 
   get upgrades(): Counts {
@@ -60,8 +63,8 @@ export class BridgeServer {
   }
 
   get url(): URL {
-    const { hostname = "", port = 0 } = this.#server;
-    return new URL(`${this.#options.tls ? "wss" : "ws"}://${hostPort(hostname, port)}${PATH}`);
+    const { hostname = "" } = this.#server;
+    return new URL(`${this.#options.tls ? "wss" : "ws"}://${hostPort(hostname, this.#port)}${PATH}`);
   }
 
   /** Goes on with other options; connections stay as they are. */
@@ -82,15 +85,14 @@ export class BridgeServer {
   }
 
   #serveAgain(): void {
-    const { port = this.address.port } = this.#server;
     try {
-      this.#server = this.#serve(port);
+      this.#server = this.#serve(this.#port);
       this.#isLost = false;
       this.log.info("the WebSocket bridge listens with another certificate");
     } catch (error) {
       if (!this.#isLost)
         this.log.error(
-          `the WebSocket bridge lost port ${port} (${(error as Error).message}); it tries again`,
+          `the WebSocket bridge lost port ${this.#port} (${(error as Error).message}); it tries again`,
         );
       this.#isLost = true;
     }
@@ -120,6 +122,8 @@ export class BridgeServer {
       error: (error) => text(500, `internal error: ${error.message}`),
       websocket: {
         maxPayloadLength: FRAME_BYTES_MAX, // what is larger closes its connection
+        // Frames have the outbox's bounds. This one is for answers to pings, which Bun sends by itself.
+        backpressureLimit: NODE_BUFFERED_BYTES_MAX + 2 * FRAME_BYTES_MAX,
         perMessageDeflate: false,
         idleTimeout: 0, // the bridge's own: sending would count as a sign of life here
         sendPings: false,

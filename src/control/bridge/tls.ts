@@ -17,13 +17,22 @@ export interface TlsFiles {
 export function readTlsFiles(certPath: string, keyPath: string): TlsFiles {
   const cert = read(certPath, "the certificate");
   const key = read(keyPath, "the key");
-  const certificate = parse(certPath, "holds no certificate in PEM", () => new X509Certificate(cert));
+  const [certificate] = parse(certPath, "holds no certificate in PEM, or one that is damaged", () =>
+    certificatesIn(cert),
+  );
   const privateKey = parse(keyPath, "holds no private key in PEM without a password", () =>
     createPrivateKey(key),
   );
-  if (!certificate.checkPrivateKey(privateKey))
+  if (!certificate!.checkPrivateKey(privateKey))
     throw new ConfigError(`${shown(keyPath)}: is not the key of the certificate in ${shown(certPath)}`);
   return { cert, key };
+}
+
+/** All of a chain, at least one. @throws Error when one is damaged, or there is none */
+function certificatesIn(pem: string): X509Certificate[] {
+  const [, ...blocks] = pem.split("-----BEGIN CERTIFICATE-----");
+  if (blocks.length === 0) throw new Error("no certificate");
+  return blocks.map((block) => new X509Certificate(`-----BEGIN CERTIFICATE-----${block}`));
 }
 
 function read(path: string, what: string): string {

@@ -115,7 +115,7 @@ describe.skipIf(!hasOpenssl)(`certificates and keys${hasOpenssl ? "" : " (needs 
     return message;
   }
 
-  const NO_CERT = "holds no certificate in PEM";
+  const NO_CERT = "holds no certificate in PEM, or one that is damaged";
   const NO_KEY = "holds no private key in PEM without a password";
 
   describe("a certificate that is none", () => {

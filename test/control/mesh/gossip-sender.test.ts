@@ -8,6 +8,7 @@ import { GOSSIP_NODES_MAX, GossipSender, type Scan } from "../../../src/control/
 import { ENTRY_SEEN_S, scanNodes } from "../../../src/control/node-scan.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../../src/shared/memory.ts";
 import { NodeTable } from "../../../src/shared/nodes.ts";
+import { IS_BRIDGED, WANTS_DEST } from "../../../src/shared/slots.ts";
 import { nodeId } from "../../support/arbitraries.ts";
 import { LOOPBACK, Peer } from "../../support/peer.ts";
 
@@ -18,13 +19,15 @@ const TTL_S = 600;
 interface Entry {
   readonly id: number;
   readonly ageS: number;
+  readonly flags?: number;
 }
 
 /** A scan that comes across these nodes, in this order. */
 function scanOf(entries: Iterable<Entry>): Scan {
   return async (visit) => {
     const entry = new Int32Array(ENDPOINT_WORDS + 1);
-    for (const { id, ageS } of entries) {
+    for (const { id, ageS, flags = 0 } of entries) {
+      entry[0] = 0x1f40_0000 | flags; // the port is none of its business
       entry[ENTRY_SEEN_S] = NOW_S - ageS;
       visit(id, entry);
     }
@@ -115,6 +118,27 @@ describe.each([AF_INET, AF_INET6] as const)("GossipSender on a socket of family 
     expect(await arrives()).toEqual([5]);
   });
 
+  test("a node of the bridge is there, however long ago it was heard by UDP", async () => {
+    const entries = [0, TTL_S - 1, TTL_S, TTL_S + 1, NOW_S, NOW_S + 1].flatMap((ageS, i) => [
+      { id: 10 + i, ageS, flags: IS_BRIDGED },
+      { id: 20 + i, ageS, flags: IS_BRIDGED | WANTS_DEST },
+      { id: 30 + i, ageS, flags: WANTS_DEST },
+    ]);
+    expect(await collect(entries)).toBe(0);
+    expect(await arrives()).toEqual([10, 20, 30, 11, 21, 31, 12, 22, 13, 23, 14, 24, 15, 25]);
+  });
+
+  test("nodes of the bridge are not left out for others that were heard a while ago", async () => {
+    const bridged = 10;
+    const entries = many(GOSSIP_NODES_MAX + 100, (i) => (i < bridged ? TTL_S + i : 5)).map((entry, i) =>
+      i < bridged ? { ...entry, flags: IS_BRIDGED } : entry,
+    );
+    expect(await collect(entries)).toBe(100);
+    const nodeIds = await arrives();
+    expect(nodeIds).toHaveLength(GOSSIP_NODES_MAX);
+    expect(nodeIds.slice(0, bridged)).toEqual(entries.slice(0, bridged).map(({ id }) => id));
+  });
+
   test("as many as a message takes are all named, in a datagram as large as there may be", async () => {
     expect(7 + 4 * GOSSIP_NODES_MAX).toBe(UDP_PAYLOAD_MAX);
     expect(await collect(many(GOSSIP_NODES_MAX, (i) => i % TTL_S))).toBe(0);
@@ -198,6 +222,12 @@ describe.each([AF_INET, AF_INET6] as const)("GossipSender on a socket of family 
     expect(await sender.collect(scan, nodes.size(), NOW_S, TTL_S)).toBe(0);
     const alive = [...nodes.entries()].filter(({ seenS }) => seenS === NOW_S).map(({ nodeId: id }) => id);
     expect((await arrives()).sort()).toEqual(alive.sort());
+    // Some of the bridge, of which every second was not known before, and the others perhaps too old.
+    const bridged = ids.slice(0, 20).map((id, i) => (i % 2 === 0 ? id : id ^ 0x5555_5555));
+    for (const id of bridged) nodes.bridge(id, NOW_S - TTL_S);
+    const named = new Set([...alive, ...bridged.map((id) => id >>> 0)]);
+    expect(await sender.collect(scan, nodes.size(), NOW_S, TTL_S)).toBe(0);
+    expect((await arrives()).sort()).toEqual([...named].sort());
   });
 
   test("a scan that fails leaves the message as it was", async () => {
