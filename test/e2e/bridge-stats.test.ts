@@ -15,6 +15,7 @@ const METRICS: Record<string, { type: string; label?: string; values?: readonly 
   beacon_wss_peers: { type: "gauge" },
   beacon_wss_buffered_bytes: { type: "gauge" },
   beacon_wss_idle_disconnects_total: { type: "counter" },
+  beacon_wss_slow_disconnects_total: { type: "counter" },
   beacon_wss_upgrades_total: {
     type: "counter",
     label: "outcome",
@@ -256,6 +257,7 @@ test("/api/stats has the bridge, and says where frames went", async () => {
     frames: { in: 1, out: 1 },
     dropped: { gone: 0, text: 0, slow_reader: 0, mailbox_full: 0, forged_sender: 0 },
     idleDisconnects: 0,
+    slowDisconnects: 0,
     bufferedBytes: 0,
     packets: { packetsReceived: { relay: 1 }, relayForwarded: { bridged: 1, local: 0, peer: 0 } },
   });
@@ -287,6 +289,7 @@ describe("a beacon without a bridge", () => {
       beacon_wss_peers: 0,
       beacon_wss_buffered_bytes: 0,
       beacon_wss_idle_disconnects_total: 0,
+      beacon_wss_slow_disconnects_total: 0,
     });
   });
 });
