@@ -1,14 +1,33 @@
-/** The benches: `bun run bench <name>`. All load stays on the loopback interface and ends by itself. */
+/** The benches: `bun run bench <name>`. All load stays on this machine, and everything ends by itself. */
+import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { BATCH_MAX_DEFAULT } from "../src/config.ts";
-import { benchAllocation } from "./allocation.ts";
-import { benchIdle } from "./idle.ts";
-import { benchLatency } from "./latency.ts";
-import { benchMemory } from "./memory.ts";
-import { benchMesh } from "./mesh.ts";
-import type { BenchOptions } from "./options.ts";
-import { benchRelay } from "./relay.ts";
-import { benchWss } from "./wss.ts";
+import type { BenchOptions } from "./harness/options.ts";
+import { Recorder, saveRun } from "./harness/results.ts";
+import { benchAllocation } from "./suite/allocation.ts";
+import { benchIdle } from "./suite/idle.ts";
+import { benchLatency } from "./suite/latency.ts";
+import { benchMemory } from "./suite/memory.ts";
+import { benchMesh } from "./suite/mesh.ts";
+import { benchRelay } from "./suite/relay.ts";
+import { benchWss } from "./suite/wss.ts";
+
+type Bench = (options: BenchOptions, recorder: Recorder) => Promise<void>;
+
+const BENCHES: readonly [name: string, description: string, run: Bench][] = [
+  ["relay", "CPU time a relayed packet, against the reference in C", benchRelay],
+  ["latency", "time through a beacon, from idle to 90 % load, against the reference in C", benchLatency],
+  ["memory", "resident memory, empty and with up to a million nodes", benchMemory],
+  ["mesh", "CPU time and pauses with a full mesh: 500,000 nodes, 524,000 routes", benchMesh],
+  ["wss", "the WebSocket bridge, against a bare server on Bun", benchWss],
+  ["idle", "CPU time of a beacon with nothing to do", benchIdle],
+  ["allocation", "heap growth over 5 million relayed packets", benchAllocation],
+];
+
+/** Where runs are kept unless told otherwise; git ignores it. */
+const RUNS_FOLDER = join(import.meta.dir, "runs");
+const LIMIT_MINUTES_DEFAULT = 60;
+const SMOKE = { rounds: 1, seconds: 0.1 };
 
 const positive = (text: string): number => {
   const value = Number(text);
@@ -16,29 +35,49 @@ const positive = (text: string): number => {
   return value;
 };
 
-const BENCHES: readonly [string, string, (options: BenchOptions) => Promise<void>][] = [
-  ["relay", "CPU time a relayed packet, against the reference in C", benchRelay],
-  ["latency", "time through an idle beacon, against the reference in C", benchLatency],
-  ["memory", "resident memory with 500,000 nodes", benchMemory],
-  ["mesh", "CPU time and pauses with a full mesh: 500,000 nodes, 524,000 routes", benchMesh],
-  ["wss", "the WebSocket bridge, against a bare server on Bun", benchWss],
-  ["idle", "CPU time of a beacon with nothing to do", benchIdle],
-  ["allocation", "heap growth over 5 million relayed packets", benchAllocation],
-];
+interface Flags extends BenchOptions {
+  readonly json?: string;
+  readonly limit: number;
+}
+
+async function runBench(name: string, run: Bench, flags: Flags): Promise<void> {
+  const { json, limit, ...options } = flags.smoke ? { ...flags, ...SMOKE } : flags;
+  const command = `bun run bench ${process.argv.slice(2).join(" ")}`;
+  const recorder = new Recorder(name, command, options.smoke);
+  const timer = setTimeout(() => {
+    console.error(`stopped: it took more than the ${limit} minutes of --limit`);
+    process.exit(1);
+  }, limit * 60_000);
+  await run(options, recorder);
+  clearTimeout(timer);
+  const record = recorder.run();
+  if (options.smoke && json === undefined) return;
+  const path = json ?? join(RUNS_FOLDER, `${name}-${record.startedAt.replaceAll(":", "").slice(0, 17)}.json`);
+  saveRun(path, record);
+  console.log(`\n${record.figures.length} figures after ${record.elapsedS} s, kept in ${path}`);
+}
 
 const program = new Command("bench").description("Measures the beacon.").showHelpAfterError();
 for (const [name, description, run] of BENCHES) {
   program
     .command(name)
     .description(description)
-    .option("--rounds <n>", "measurements of each contender, in turn", positive, 8)
-    .option("--seconds <n>", "length of one measurement", positive, 2)
+    .option("--rounds <n>", "measurements of each contender, in turn", positive, 6)
+    .option("--seconds <n>", "length of one measurement", positive, 1)
     .option("--batch <n>", "messages a receive call", positive, BATCH_MAX_DEFAULT)
-    .option("--only <text>", "only comparisons with this in their title", "")
+    .option("--only <text>", "only cases with this in their title", "")
     .option("--smoke", "a run of seconds, to see that it works", false)
-    .action((options: BenchOptions) =>
-      run(options.smoke ? { ...options, rounds: 1, seconds: 0.1 } : options),
-    );
+    .option(
+      "--json <file>",
+      "where to keep the figures; in bench/runs/ unless given, and nowhere with --smoke",
+    )
+    .option("--limit <minutes>", "give up after so long", positive, LIMIT_MINUTES_DEFAULT)
+    .action((flags: Flags) => runBench(name, run, flags));
 }
-await program.parseAsync();
+try {
+  await program.parseAsync();
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error);
+  process.exit(1);
+}
 process.exit(0);

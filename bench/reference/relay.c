@@ -1,11 +1,17 @@
 /*
- * The yardstick: the least that a relay on Linux can do. One thread, one IPv4 socket, recvmmsg -> table -> sendmmsg,
- * headers rewritten in place. It knows Discover (recorded and answered) and Relay, and trusts what it is sent: it
- * is for measuring, not for use.
+ * The yardstick: the least that a relay on Linux can do. One thread, one socket, recvmmsg -> table -> sendmmsg, headers
+ * rewritten in place. It knows Discover (recorded and answered) and Relay, and trusts what it is sent: it is for
+ * measuring, not for use.
  *
- *   relay BATCH OFFLOAD     messages a receive call; 1 = UDP_GRO in and UDP_SEGMENT out, 0 = plain
+ *   relay BATCH OFFLOAD FAMILY ADDRESS SLOTS_LOG2
  *
- * Prints the port it chose on 127.0.0.1 and runs until it is killed.
+ *   BATCH       messages a receive call
+ *   OFFLOAD     1 = UDP_GRO in and UDP_SEGMENT out, 0 = plain
+ *   FAMILY      4 or 6
+ *   ADDRESS     where it listens
+ *   SLOTS_LOG2  the table has two to the power of this slots; nodes may fill half of it
+ *
+ * Prints the port that it was given and runs until it is killed.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -31,32 +37,38 @@ enum {
   RUNS = 256,
   SEGMENTS = 64,
   PAYLOAD_MAX = 65507,
-  SLOTS = 1 << 20,
   MAP = 4096,
   SOCKET_BUFFER = 4 << 20,
 };
 
+union name {
+  struct sockaddr any;
+  struct sockaddr_in v4;
+  struct sockaddr_in6 v6;
+};
+
 struct node {
   uint32_t id;
-  struct sockaddr_in endpoint;
+  union name endpoint;
 };
 
 struct run {
   uint32_t dest;
   int packets, bytes, segment, open;
   struct iovec iov[SEGMENTS + 1];
-  struct sockaddr_in name;
+  union name name;
   union {
     char bytes[CMSG_SPACE(sizeof(uint16_t))];
     struct cmsghdr align;
   } control;
-  uint8_t reply[8];
+  uint8_t reply[20];
 };
 
 static struct node *nodes;
 static struct run runs[RUNS];
 static struct mmsghdr out[RUNS];
-static int run_count, fd, offload;
+static int run_count, fd, offload, slots_log2;
+static socklen_t name_bytes;
 static uint32_t batch_number = 1;
 static struct { uint32_t batch; int run; } newest[MAP];
 
@@ -67,8 +79,9 @@ static uint32_t load32(const uint8_t *p) {
 }
 
 static struct node *slot_of(uint32_t id) {
-  uint32_t at = (id * 0x9e3779b1u) >> 12;
-  while (nodes[at].id != id && nodes[at].id != 0) at = (at + 1) & (SLOTS - 1);
+  uint32_t last = (1u << slots_log2) - 1;
+  uint32_t at = (id * 0x9e3779b1u) >> (32 - slots_log2);
+  while (nodes[at].id != id && nodes[at].id != 0) at = (at + 1) & last;
   return &nodes[at];
 }
 
@@ -77,7 +90,7 @@ static void flush(void) {
     struct run *run = &runs[i];
     struct msghdr *header = &out[i].msg_hdr;
     header->msg_name = &run->name;
-    header->msg_namelen = sizeof run->name;
+    header->msg_namelen = name_bytes;
     header->msg_iov = run->iov;
     header->msg_iovlen = run->packets;
     header->msg_control = NULL;
@@ -101,7 +114,7 @@ static void flush(void) {
   batch_number++;
 }
 
-static struct run *start_run(uint32_t dest, const struct sockaddr_in *to, void *packet, int bytes) {
+static struct run *start_run(uint32_t dest, const union name *to, void *packet, int bytes) {
   if (run_count == RUNS) flush();
   struct run *run = &runs[run_count];
   run->dest = dest;
@@ -143,22 +156,24 @@ static void relay(uint8_t *packet, int bytes) {
   start_run(dest, &node->endpoint, packet, bytes);
 }
 
-static void discover(const uint8_t *packet, const struct sockaddr_in *from) {
+static void discover(const uint8_t *packet, const union name *from) {
   uint32_t id = load32(packet + 1);
   if (id != 0) {
     struct node *node = slot_of(id);
     node->id = id;
     node->endpoint = *from;
   }
-  struct run *run = start_run(0, from, NULL, 8);
+  int v4 = from->any.sa_family == AF_INET;
+  int address_bytes = v4 ? 4 : 16;
+  struct run *run = start_run(0, from, NULL, 4 + address_bytes);
   run->reply[0] = 2;
-  run->reply[1] = 4;
-  memcpy(run->reply + 2, &from->sin_addr, 4);
-  memcpy(run->reply + 6, &from->sin_port, 2);
+  run->reply[1] = address_bytes;
+  memcpy(run->reply + 2, v4 ? (void *)&from->v4.sin_addr : (void *)&from->v6.sin6_addr, address_bytes);
+  memcpy(run->reply + 2 + address_bytes, &from->v4.sin_port, 2); /* at the same place in both */
   run->iov[0].iov_base = run->reply;
 }
 
-static void handle(uint8_t *packet, int bytes, const struct sockaddr_in *from) {
+static void handle(uint8_t *packet, int bytes, const union name *from) {
   if (bytes >= 9 && packet[0] == 5) relay(packet, bytes);
   else if (bytes >= 5 && packet[0] == 1) discover(packet, from);
 }
@@ -180,35 +195,43 @@ static void fail(const char *what) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 3) {
-    fprintf(stderr, "usage: relay BATCH OFFLOAD\n");
+  if (argc != 6) {
+    fprintf(stderr, "usage: relay BATCH OFFLOAD FAMILY ADDRESS SLOTS_LOG2\n");
     return 2;
   }
   int batch = atoi(argv[1]);
   offload = atoi(argv[2]);
-  if (batch < 1 || batch > BATCH_MAX) {
-    fprintf(stderr, "BATCH must be 1..%d\n", BATCH_MAX);
+  int family = atoi(argv[3]) == 6 ? AF_INET6 : AF_INET;
+  slots_log2 = atoi(argv[5]);
+  if (batch < 1 || batch > BATCH_MAX || slots_log2 < 1 || slots_log2 > 28) {
+    fprintf(stderr, "BATCH must be 1..%d, SLOTS_LOG2 1..28\n", BATCH_MAX);
     return 2;
   }
-  nodes = calloc(SLOTS, sizeof *nodes);
+  union name address = {.any.sa_family = family};
+  name_bytes = family == AF_INET ? sizeof address.v4 : sizeof address.v6;
+  void *host = family == AF_INET ? (void *)&address.v4.sin_addr : (void *)&address.v6.sin6_addr;
+  if (inet_pton(family, argv[4], host) != 1) {
+    fprintf(stderr, "ADDRESS is none of IPv%s: %s\n", argv[3], argv[4]);
+    return 2;
+  }
+  nodes = calloc((size_t)1 << slots_log2, sizeof *nodes);
   uint8_t *memory = aligned_alloc(64, (size_t)batch * BUFFER);
   struct mmsghdr *in = calloc(batch, sizeof *in);
   struct iovec *iov = calloc(batch, sizeof *iov);
-  struct sockaddr_in *from = calloc(batch, sizeof *from);
+  union name *from = calloc(batch, sizeof *from);
   char(*control)[64] = calloc(batch, sizeof *control);
   if (!nodes || !memory || !in || !iov || !from || !control) fail("memory");
 
-  fd = socket(AF_INET, SOCK_DGRAM, 0);
+  fd = socket(family, SOCK_DGRAM, 0);
   if (fd < 0) fail("socket");
   int size = SOCKET_BUFFER, one = 1;
   setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
   setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
   if (offload && setsockopt(fd, SOL_UDP, UDP_GRO, &one, sizeof one) < 0) fail("UDP_GRO");
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t length = sizeof address;
-  if (bind(fd, (struct sockaddr *)&address, length) < 0) fail("bind");
-  if (getsockname(fd, (struct sockaddr *)&address, &length) < 0) fail("getsockname");
-  printf("%d\n", ntohs(address.sin_port));
+  socklen_t length = name_bytes;
+  if (bind(fd, &address.any, length) < 0) fail("bind");
+  if (getsockname(fd, &address.any, &length) < 0) fail("getsockname");
+  printf("%d\n", ntohs(address.v4.sin_port));
   fflush(stdout);
 
   for (int i = 0; i < batch; i++) {

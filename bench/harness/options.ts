@@ -5,7 +5,7 @@ export interface BenchOptions {
   readonly seconds: number;
   /** Messages a receive call, of every target. */
   readonly batch: number;
-  /** Measure only what has this in its title. */
+  /** Measure only cases with this in their title. */
   readonly only: string;
   /** Run in seconds, to see that the bench works; the figures mean nothing. */
   readonly smoke: boolean;

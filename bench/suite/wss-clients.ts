@@ -5,10 +5,10 @@
  * Frames are made once and counted by their bytes: what is measured is the server.
  */
 
-import { RELAY, RELAY_BYTES, RELAY_DELIVER_BYTES } from "../src/protocol.ts";
-import { NodeIdentity } from "../test/support/pilot-node.ts";
-import { BINARY, clientFrame, TEXT } from "../test/support/websocket.ts";
-import { LoadGenerator } from "./load.ts";
+import { RELAY, RELAY_BYTES, RELAY_DELIVER_BYTES } from "../../src/protocol.ts";
+import { NodeIdentity } from "../../test/support/pilot-node.ts";
+import { BINARY, clientFrame, TEXT } from "../../test/support/websocket.ts";
+import { LoadGenerator } from "../harness/load.ts";
 
 /** First id of the nodes here, above those of a LoadGenerator. */
 export const FIRST_ID = 1_000_000;
@@ -145,7 +145,7 @@ class Fleet {
         burst: BURST,
         ...(way === "toUdp" ? { nodes: SINK_NODES } : { nodes, firstId: FIRST_ID }),
       });
-      this.#generator.aim(port);
+      this.#generator.aim({ host: "127.0.0.1", port });
       if (way === "toUdp") this.#generator.register();
     }
     this.#bursts = this.#nodes.map(({ id }, i) => {

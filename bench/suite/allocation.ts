@@ -1,16 +1,16 @@
 /** Whether the packet path allocates: the worker's own loop, in this thread, where its heap can be watched. */
 import { heapStats } from "bun:jsc";
-import { AF_INET } from "../ffi/abi.ts";
-import { endpointOf } from "../ffi/endpoint.ts";
-import { kernel } from "../ffi/libc.ts";
-import { openReusePortGroup } from "../ffi/socket.ts";
-import { RelayLoop } from "../src/data/loop.ts";
-import { HASH_SECRET, SharedMemory } from "../src/shared/memory.ts";
-import { PeerTable } from "../src/shared/peers.ts";
-import { RouteTable } from "../src/shared/routes.ts";
-import { type Load, LoadGenerator } from "./load.ts";
-import type { BenchOptions } from "./options.ts";
-import { printMachine, showBar } from "./report.ts";
+import { AF_INET } from "../../ffi/abi.ts";
+import { endpointOf } from "../../ffi/endpoint.ts";
+import { kernel } from "../../ffi/libc.ts";
+import { openReusePortGroup } from "../../ffi/socket.ts";
+import { RelayLoop } from "../../src/data/loop.ts";
+import { HASH_SECRET, SharedMemory } from "../../src/shared/memory.ts";
+import { PeerTable } from "../../src/shared/peers.ts";
+import { RouteTable } from "../../src/shared/routes.ts";
+import { type Load, LoadGenerator } from "../harness/load.ts";
+import type { BenchOptions } from "../harness/options.ts";
+import type { Recorder } from "../harness/results.ts";
 
 const PACKETS = 5_000_000;
 const PACKETS_SMOKE = 100_000;
@@ -36,10 +36,10 @@ const LOADS: readonly [string, Load, offload: boolean, toPeer: boolean][] = [
   ["bursts to a peer, offload on", { payloadBytes: 1200, nodes: 64, burst: 48 }, true, true],
 ];
 
-export async function benchAllocation({ smoke, batch }: BenchOptions): Promise<void> {
-  printMachine();
+export async function benchAllocation({ smoke, batch }: BenchOptions, recorder: Recorder): Promise<void> {
   const packets = smoke ? PACKETS_SMOKE : PACKETS;
   for (const [title, load, offload, toPeer] of LOADS) {
+    recorder.title(title);
     const [socket] = openReusePortGroup(AF_INET, "127.0.0.1", 0, 1, (opened) => {
       opened.setBuffers(4 << 20, 4 << 20);
       opened.setTimeouts(100, 100);
@@ -56,7 +56,7 @@ export async function benchAllocation({ smoke, batch }: BenchOptions): Promise<v
       offload,
     });
     const generator = new LoadGenerator(load);
-    generator.aim(socket!.localAddress().port);
+    generator.aim({ host: "127.0.0.1", port: socket!.localAddress().port });
     if (toPeer) announce(memory, load.nodes, generator.sinkPort);
     else generator.register(() => loop.step());
     relay(generator, loop, WARM_UP_PACKETS);
@@ -66,10 +66,11 @@ export async function benchAllocation({ smoke, batch }: BenchOptions): Promise<v
     const before = heapBytes();
     const relayed = relay(generator, loop, packets);
     const growth = heapBytes() - before;
-    console.log(
-      `  ${title}: ${relayed} packets relayed, heap ${before} bytes before and ${growth} more after; ` +
-        showBar(growth, { atMost: GROWTH_BYTES_MAX }),
-    );
+    recorder.progress(`${relayed} packets relayed, heap of ${before} bytes before`);
+    recorder.figure({
+      ...{ case: title, name: "heap growth", unit: "bytes", better: "less", values: [growth] },
+      ...{ bar: { atMost: GROWTH_BYTES_MAX }, params: { packets: relayed } },
+    });
     generator.close();
     socket!.close();
   }

@@ -2,15 +2,15 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { AF_INET, UDP_PAYLOAD_MAX } from "../ffi/abi.ts";
-import { UdpSocket } from "../ffi/socket.ts";
-import type { Stats } from "../src/beacon.ts";
-import { SYNC, SYNC_BYTES } from "../src/protocol.ts";
-import { ping } from "./latency.ts";
-import { LoadGenerator, sendOnce } from "./load.ts";
-import { registerAll } from "./memory.ts";
-import type { BenchOptions } from "./options.ts";
-import { printMachine, quantile, showBar } from "./report.ts";
+import { AF_INET, UDP_PAYLOAD_MAX } from "../../ffi/abi.ts";
+import { UdpSocket } from "../../ffi/socket.ts";
+import type { Stats } from "../../src/beacon.ts";
+import { SYNC, SYNC_BYTES } from "../../src/protocol.ts";
+import { LoadGenerator, sendOnce } from "../harness/load.ts";
+import type { BenchOptions } from "../harness/options.ts";
+import { registerFromMany } from "../harness/register.ts";
+import type { Recorder } from "../harness/results.ts";
+import { quantile } from "../harness/statistics.ts";
 import {
   compileReference,
   cpuNs,
@@ -18,7 +18,8 @@ import {
   startBeacon,
   startReference,
   type Target,
-} from "./targets.ts";
+} from "../harness/targets.ts";
+import { pingSteadily } from "./latency.ts";
 
 /** A datagram holds 16,375 ids, so a peer with 65,535 nodes is four here, each with an address of its own. */
 const PEERS = 32;
@@ -35,8 +36,7 @@ const SLICE_S = 0.1;
 const PAUSE_MS_MAX = 5;
 const CPU_PERCENT_MAX = 2;
 
-export async function benchMesh({ smoke, batch, seconds }: BenchOptions): Promise<void> {
-  printMachine();
+export async function benchMesh({ smoke, batch, seconds }: BenchOptions, recorder: Recorder): Promise<void> {
   pinGenerator();
   const localNodes = smoke ? LOCAL_NODES_SMOKE : LOCAL_NODES;
   const peers = Array.from({ length: smoke ? PEERS_SMOKE : PEERS }, () => UdpSocket.open(AF_INET));
@@ -54,32 +54,30 @@ export async function benchMesh({ smoke, batch, seconds }: BenchOptions): Promis
   const reference = await startReference(compileReference(), { offload: true, batch });
   const pingers = [new Pinger("beacon", beacon), new Pinger("C", reference)] as const;
   try {
-    registerAll(beacon.port, localNodes);
+    registerFromMany(beacon, localNodes);
     for (const pinger of pingers) pinger.register();
     // As long as it takes to save the state once, but for a run in seconds.
     const runS = smoke ? 1 : Math.max(STATE_SAVES_EVERY_S, seconds * 30);
     let round = 0;
     const cpuPercent = await pingInTurn(pingers, beacon, runS, () => {
       for (const [i, peer] of peers.entries()) {
-        sendOnce(peer, gossip(PEER_NODES_FROM + i * NODES_PER_PEER, round), beacon.port);
+        sendOnce(peer, gossip(PEER_NODES_FROM + i * NODES_PER_PEER, round), beacon);
       }
       round++;
     });
     const { mesh, nodes } = (await (await fetch(new URL("api/stats", beacon.http))).json()) as Stats;
     const routes = mesh.peers.reduce((sum, peer) => sum + peer.routes, 0);
-    console.log(
-      `\n${runS} s with ${nodes} local nodes and ${routes} routes through ${mesh.peers.length} addresses of peers, ` +
+    recorder.title(
+      `${runS} s with ${nodes} local nodes and ${routes} routes through ${mesh.peers.length} addresses of peers, ` +
         `gossip every ${GOSSIP_MS / 1000} s, the state saved every ${STATE_SAVES_EVERY_S} s`,
     );
-    for (const pinger of pingers) pinger.show();
-    console.log(
-      `  gossip, reaping, saving: all threads but the workers' ${cpuPercent.toFixed(2)} % of a core; ` +
-        showBar(cpuPercent, { atMost: CPU_PERCENT_MAX }),
-    );
-    const [{ longestMs }] = pingers;
-    console.log(
-      `  longest way of a relay ${longestMs.toFixed(2)} ms; ${showBar(longestMs, { atMost: PAUSE_MS_MAX })}`,
-    );
+    const title = "a full mesh";
+    const params = { nodes, routes, seconds: runS };
+    recorder.figure({
+      ...{ case: title, name: "gossip, reaping, saving: all threads but the workers'", unit: "% of a core" },
+      ...{ better: "less", values: [cpuPercent], bar: { atMost: CPU_PERCENT_MAX }, params },
+    });
+    for (const pinger of pingers) pinger.report(title, params, recorder);
   } finally {
     for (const pinger of pingers) pinger.close();
     for (const peer of peers) peer.close();
@@ -90,7 +88,7 @@ export async function benchMesh({ smoke, batch, seconds }: BenchOptions): Promis
 
 /** Relays through one target, one packet at a time. Beside the beacon, C shows what pauses the machine makes by itself. */
 class Pinger {
-  readonly #generator = new LoadGenerator({ payloadBytes: 200, nodes: 1, burst: 1 });
+  readonly #generator = new LoadGenerator({ payloadBytes: 200, nodes: 1 });
   readonly #ms: number[] = [];
   #lost = 0;
 
@@ -98,7 +96,7 @@ class Pinger {
     private readonly name: string,
     target: Target,
   ) {
-    this.#generator.aim(target.port);
+    this.#generator.aim(target);
   }
 
   register(): void {
@@ -106,25 +104,26 @@ class Pinger {
   }
 
   slice(): void {
-    for (const ns of ping(this.#generator, SLICE_S)) {
-      if (ns < 0) this.#lost++;
-      else this.#ms.push(ns / 1e6);
+    const us = pingSteadily(this.#generator, SLICE_S);
+    for (const one of us) {
+      if (one === Infinity) this.#lost++;
+      else this.#ms.push(one / 1000);
     }
   }
 
-  get longestMs(): number {
-    return this.#ms.reduce((most, ms) => Math.max(most, ms), 0);
-  }
-
-  show(): void {
-    const quantiles = [0.5, 0.9, 0.99, 0.999, 0.9999].map((q) => {
-      const name = `p${(q * 100).toFixed(2).replace(/\.?0+$/, "")}`;
-      return `${name} ${quantile(this.#ms, q).toFixed(3)}`;
+  report(title: string, params: Record<string, number>, recorder: Recorder): void {
+    const figure = { case: title, unit: "ms", better: "less" as const, params };
+    for (const q of [0.5, 0.99, 0.999, 0.9999]) {
+      const name = `p${Number((q * 100).toFixed(2))} of relays meanwhile, ${this.name}`;
+      recorder.figure({ ...figure, name, values: [quantile(this.#ms, q)] });
+    }
+    const longest = this.#ms.reduce((most, ms) => Math.max(most, ms), 0);
+    recorder.figure({
+      ...{ ...figure, name: `longest way of a relay, ${this.name}`, values: [longest] },
+      ...(this.name === "beacon" && { bar: { atMost: PAUSE_MS_MAX } }),
     });
-    console.log(
-      `  ${this.name}: ${this.#ms.length} relays, ${this.#lost} lost, ms: ${quantiles.join(", ")}, ` +
-        `longest ${this.longestMs.toFixed(3)}`,
-    );
+    recorder.progress(`${this.name}: ${this.#ms.length} relays, ${this.#lost} lost`);
+    if (this.#lost > 0) recorder.note(`${this.#lost} relays through ${this.name} were lost`);
   }
 
   close(): void {

@@ -2,11 +2,19 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { base64 } from "../test/support/pilot-node.ts";
-import { LoadGenerator } from "./load.ts";
-import type { BenchOptions } from "./options.ts";
-import { printMachine, showBar, showSpread, spreadOf } from "./report.ts";
-import { cpuNs, pinGenerator, residentBytes, startBeacon, startEcho, type Target } from "./targets.ts";
+import { base64 } from "../../test/support/pilot-node.ts";
+import { LoadGenerator } from "../harness/load.ts";
+import type { BenchOptions } from "../harness/options.ts";
+import type { Recorder } from "../harness/results.ts";
+import { type Contestant, eachRound } from "../harness/rounds.ts";
+import {
+  cpuNs,
+  pinGenerator,
+  residentBytes,
+  startBeacon,
+  startEcho,
+  type Target,
+} from "../harness/targets.ts";
 import { type Command, FIRST_ID, IDENTITY, type Result, type Way } from "./wss-clients.ts";
 
 const IDLE_NODES = 10_000;
@@ -24,8 +32,7 @@ const WAYS: readonly { readonly way: Way; readonly title: string }[] = [
   { way: "fromUdp", title: "UDP to WebSocket" },
 ];
 
-export async function benchWss(options: BenchOptions): Promise<void> {
-  printMachine();
+export async function benchWss(options: BenchOptions, recorder: Recorder): Promise<void> {
   pinGenerator();
   const folder = mkdtempSync(join(tmpdir(), "beacon-bench-"));
   try {
@@ -33,14 +40,14 @@ export async function benchWss(options: BenchOptions): Promise<void> {
     const key = base64(IDENTITY.publicKey);
     const nodes = Array.from({ length: IDLE_NODES }, (_, i) => [FIRST_ID + i, key]);
     writeFileSync(keys, JSON.stringify(Object.fromEntries(nodes)));
-    const bench = new Bench(options, keys);
+    const bench = new Bench(options, keys, recorder);
     for (const [title, measure] of [
       ["memory", () => bench.memory()],
       ...WAYS.map(({ way, title }) => [title, () => bench.rate(way)] as const),
       ["UDP beside WebSocket", () => bench.beside()],
     ] as const) {
       if (!title.includes(options.only)) continue;
-      console.log(`\n${title}`);
+      recorder.title(title);
       await measure();
     }
   } finally {
@@ -49,7 +56,7 @@ export async function benchWss(options: BenchOptions): Promise<void> {
 }
 
 /** A server and its fleet. */
-class Contestant {
+class Fleet implements Contestant {
   cpuNs = 0;
   received = 0;
   lost = 0;
@@ -57,15 +64,15 @@ class Contestant {
 
   private constructor(
     readonly target: Target,
-    private readonly fleet: Bun.Subprocess,
+    private readonly clients: Bun.Subprocess,
     private readonly answers: Result[],
     private readonly arrived: { wake: () => void },
   ) {}
 
-  static async start(target: Target): Promise<Contestant> {
+  static async start(target: Target): Promise<Fleet> {
     const answers: Result[] = [];
     const arrived = { wake: () => {} };
-    const fleet = Bun.spawn([process.execPath, new URL("wss-clients.ts", import.meta.url).pathname], {
+    const clients = Bun.spawn([process.execPath, new URL("wss-clients.ts", import.meta.url).pathname], {
       stdout: "inherit",
       stderr: "inherit",
       ipc(answer: Result) {
@@ -74,8 +81,8 @@ class Contestant {
       },
       onExit: () => arrived.wake(),
     });
-    pinGenerator(fleet.pid);
-    return new Contestant(target, fleet, answers, arrived);
+    pinGenerator(clients.pid);
+    return new Fleet(target, clients, answers, arrived);
   }
 
   get proves(): boolean {
@@ -107,9 +114,9 @@ class Contestant {
   }
 
   async tell(command: Command): Promise<Result> {
-    this.fleet.send(command);
+    this.clients.send(command);
     while (this.answers.length === 0) {
-      if (this.fleet.exitCode !== null) throw new Error("the fleet's process ended");
+      if (this.clients.exitCode !== null) throw new Error("the fleet's process ended");
       await new Promise<void>((wake) => {
         this.arrived.wake = wake;
       });
@@ -118,8 +125,8 @@ class Contestant {
   }
 
   async stop(): Promise<void> {
-    this.fleet.kill();
-    await this.fleet.exited;
+    this.clients.kill();
+    await this.clients.exited;
     await this.target.stop();
   }
 }
@@ -128,6 +135,7 @@ class Bench {
   constructor(
     private readonly options: BenchOptions,
     private readonly keys: string,
+    private readonly recorder: Recorder,
   ) {}
 
   #beacon(): Promise<Target> {
@@ -143,81 +151,101 @@ class Bench {
     const nodes = this.options.smoke ? IDLE_NODES_SMOKE : IDLE_NODES;
     const bytes: number[] = [];
     for (const start of [() => this.#beacon(), startEcho]) {
-      const contestant = await Contestant.start(await start());
-      const before = residentBytes(contestant.target.pid);
-      await contestant.connect(nodes);
-      bytes.push((residentBytes(contestant.target.pid) - before) / nodes);
-      await contestant.stop();
+      const fleet = await Fleet.start(await start());
+      const before = residentBytes(fleet.target.pid);
+      await fleet.connect(nodes);
+      bytes.push((residentBytes(fleet.target.pid) - before) / nodes);
+      await fleet.stop();
     }
     const [beacon = 0, bare = 0] = bytes;
-    console.log(
-      `  ${nodes} idle connections: beacon ${beacon.toFixed(0)} bytes each, bare server ${bare.toFixed(0)}, ` +
-        `${(beacon - bare).toFixed(0)} more; ${showBar(beacon - bare, { atMost: BYTES_A_CONNECTION_MAX })}`,
-    );
+    const figure = { case: `${nodes} idle connections`, unit: "bytes", better: "less" as const };
+    this.recorder.figure({ ...figure, name: "memory each, beacon", values: [beacon] });
+    this.recorder.figure({ ...figure, name: "memory each, bare server", values: [bare] });
+    this.recorder.figure({
+      ...{ ...figure, name: "memory each, beyond the bare server's", values: [beacon - bare] },
+      bar: { atMost: BYTES_A_CONNECTION_MAX },
+    });
   }
 
   /** Frames a CPU second, over those of a server that sends back what it gets. */
   async rate(way: Way): Promise<void> {
     const { rounds, seconds } = this.options;
-    const ratios: number[] = [];
-    for (let round = 0; round < rounds; round++) {
-      const beacon = await Contestant.start(await this.#beacon());
-      const echo = await Contestant.start(await startEcho());
-      const order = round % 2 === 0 ? [beacon, echo] : [echo, beacon];
-      for (const contestant of order) {
-        await contestant.connect(BUSY_NODES);
-        const { port } = contestant.target;
-        const ofThis = contestant === beacon ? way : "echo";
-        await contestant.tell({ do: "prepare", way: ofThis, payloadBytes: PAYLOAD_BYTES, port });
-        await contestant.tell({ do: "run", ms: (seconds * 1000) / 2 }); // compiled code, caches
+    const { title } = WAYS.find((one) => one.way === way)!;
+    const cpu: readonly number[][] = [[], []];
+    const starts = [
+      async () => Fleet.start(await this.#beacon()),
+      async () => Fleet.start(await startEcho()),
+    ];
+    await eachRound(rounds, starts, async (fleets, turn, round) => {
+      const [beacon] = fleets;
+      for (const fleet of turn) {
+        await fleet.connect(BUSY_NODES);
+        const { port } = fleet.target;
+        const ofThis = fleet === beacon ? way : "echo";
+        await fleet.tell({ do: "prepare", way: ofThis, payloadBytes: PAYLOAD_BYTES, port });
+        await fleet.tell({ do: "run", ms: (seconds * 1000) / 2 }); // compiled code, caches
       }
       for (let ms = 0; ms < seconds * 1000; ms += SLICE_MS) {
-        for (const contestant of order) await contestant.slice();
+        for (const fleet of turn) await fleet.slice();
       }
-      ratios.push(echo.cpuNsPerFrame / beacon.cpuNsPerFrame);
-      console.log(
-        `  round ${round + 1}  beacon: ${beacon.show()};  bare echo: ${echo.show()};  ratio ${ratios.at(-1)!.toFixed(3)}`,
+      for (const [i, fleet] of fleets.entries()) cpu[i]!.push(fleet.cpuNsPerFrame);
+      this.recorder.progress(
+        `round ${round + 1}  beacon: ${fleets[0]!.show()};  bare echo: ${fleets[1]!.show()}`,
       );
-      for (const contestant of order) await contestant.stop();
+    });
+    const [beacon = [], echo = []] = cpu;
+    const params = { payloadBytes: PAYLOAD_BYTES, nodes: BUSY_NODES };
+    this.recorder.figure({
+      ...{ case: title, name: "frames a CPU second, over a bare echo", unit: "×", better: "more", params },
+      values: beacon.map((ns, i) => echo[i]! / ns),
+      bar: { atLeast: RATE_MIN },
+    });
+    for (const [name, values] of Object.entries({ beacon, "bare echo": echo })) {
+      this.recorder.figure({
+        case: title,
+        name: `CPU a frame, ${name}`,
+        unit: "ns",
+        better: "less",
+        values,
+        params,
+      });
     }
-    const spread = spreadOf(ratios);
-    console.log(
-      `  frames a CPU second, ratio ${showSpread(spread, 3)}; ${showBar(spread.median, { atLeast: RATE_MIN })}`,
-    );
   }
 
   /** The worker's CPU time a UDP packet, with WebSocket nodes at full rate beside it over without them. */
   async beside(): Promise<void> {
     const { rounds, seconds } = this.options;
     const ratios: number[] = [];
-    for (let round = 0; round < rounds; round++) {
-      const beacon = await Contestant.start(await this.#beacon());
-      const generator = new LoadGenerator({ payloadBytes: PAYLOAD_BYTES, nodes: 64, burst: 1 });
-      generator.aim(beacon.target.port);
+    await eachRound(rounds, [async () => Fleet.start(await this.#beacon())], async ([fleet], _, round) => {
+      const { target } = fleet!;
+      const generator = new LoadGenerator({ payloadBytes: PAYLOAD_BYTES, nodes: 64 });
+      generator.aim(target);
       generator.register();
-      await beacon.connect(BUSY_NODES);
-      await beacon.tell({ do: "prepare", way: "pairs", payloadBytes: PAYLOAD_BYTES, port: 0 });
-      await beacon.tell({ do: "run", ms: (seconds * 1000) / 2 });
+      await fleet!.connect(BUSY_NODES);
+      await fleet!.tell({ do: "prepare", way: "pairs", payloadBytes: PAYLOAD_BYTES, port: 0 });
+      await fleet!.tell({ do: "run", ms: (seconds * 1000) / 2 });
       generator.run(seconds * 0.5e9);
       const alone = { cpuNs: 0, packets: 0 };
       const beside = { cpuNs: 0, packets: 0 };
       let frames = 0;
       for (let ms = 0; ms < seconds * 1000; ms += SLICE_MS) {
-        measureUdp(beacon.target, generator, alone);
-        const running = beacon.tell({ do: "run", ms: SLICE_MS });
-        measureUdp(beacon.target, generator, beside);
+        measureUdp(target, generator, alone);
+        const running = fleet!.tell({ do: "run", ms: SLICE_MS });
+        measureUdp(target, generator, beside);
         frames += (await running).received;
       }
-      const perPacket = [beside, alone].map(({ cpuNs: ns, packets }) => ns / packets);
-      ratios.push(perPacket[0]! / perPacket[1]!);
-      console.log(
-        `  round ${round + 1}  worker: ${perPacket[0]!.toFixed(0)} ns a packet beside ${(frames / seconds / 1000).toFixed(0)} k frames/s, ` +
-          `${perPacket[1]!.toFixed(0)} ns alone;  ratio ${ratios.at(-1)!.toFixed(3)}`,
-      );
       generator.close();
-      await beacon.stop();
-    }
-    console.log(`  CPU time of UDP's worker a packet, ratio ${showSpread(spreadOf(ratios), 3)}`);
+      const [besideNs, aloneNs] = [beside, alone].map(({ cpuNs: ns, packets }) => ns / packets);
+      ratios.push(besideNs! / aloneNs!);
+      this.recorder.progress(
+        `round ${round + 1}  worker: ${besideNs!.toFixed(0)} ns a packet beside ` +
+          `${(frames / seconds / 1000).toFixed(0)} k frames/s, ${aloneNs!.toFixed(0)} ns alone`,
+      );
+    });
+    this.recorder.figure({
+      ...{ case: "UDP beside WebSocket", name: "CPU of UDP's worker a packet, over alone", unit: "×" },
+      ...{ better: "less", values: ratios },
+    });
   }
 }
 

@@ -1,0 +1,138 @@
+/** One relay of a round, the beacon or the reference in C: its process, the load on it, and what that costs. */
+import type { Stats } from "../../src/beacon.ts";
+import { type Load, LoadGenerator } from "./load.ts";
+import { LOOPBACK, type Place } from "./place.ts";
+import type { Contestant } from "./rounds.ts";
+import { showNumber } from "./statistics.ts";
+import { cpuNs, startBeacon, startReference, type Target } from "./targets.ts";
+
+/** What is measured, and how it is set up. */
+export interface Contender {
+  /** Told apart by this from the others of its case. */
+  readonly name: string;
+  readonly program: "beacon" | "C";
+  readonly load: Load;
+  readonly offload: boolean;
+  /** 1 unless given. */
+  readonly workers?: number;
+  /** The loopback interface unless given. */
+  readonly place?: Place;
+  /** The nodes are those of a peer beacon, at the sink. */
+  readonly toPeer?: boolean;
+  /** Further flags of the beacon. */
+  readonly flags?: readonly string[];
+}
+
+/** The sink counts packets: no gossip shall reach it in the middle of a measurement. And it speaks just once. */
+const QUIET = ["--gossip-interval=1m", "--peer-timeout=1h"];
+const NODES_MAX_DEFAULT = 500_000;
+const REFERENCE_SLOTS_LOG2_MIN = 20;
+
+export class LoadedRelay implements Contestant {
+  #cpuNs = 0;
+  #elapsedNs = 0;
+  #handled = 0;
+  #lost = 0;
+  #batchesBefore: Batches | undefined;
+
+  private constructor(
+    readonly contender: Contender,
+    readonly target: Target,
+    readonly generator: LoadGenerator,
+  ) {}
+
+  /** Starts the program and makes all nodes of the load known to it. @param reference the compiled reference relay */
+  static async start(contender: Contender, reference: string, batch: number): Promise<LoadedRelay> {
+    const { load, offload, place = LOOPBACK, toPeer = false } = contender;
+    const generator = new LoadGenerator(load, place);
+    const target = await LoadedRelay.#startTarget(contender, reference, batch, generator.sinkPort);
+    const relay = new LoadedRelay(contender, target, generator);
+    try {
+      generator.aim(target);
+      if (toPeer) generator.announce();
+      else generator.register();
+    } catch (error) {
+      await relay.stop();
+      throw new Error(
+        `${contender.name}${offload ? ", offload" : ""}: ${error instanceof Error ? error.message : error}`,
+      );
+    }
+    return relay;
+  }
+
+  static #startTarget(
+    { program, load, offload, workers = 1, place = LOOPBACK, toPeer = false, flags = [] }: Contender,
+    reference: string,
+    batch: number,
+    sinkPort: number,
+  ): Promise<Target> {
+    const options = { offload, batch, workers, place };
+    if (program === "C") {
+      const slotsLog2 = Math.ceil(Math.log2(2 * load.nodes));
+      return startReference(reference, options, Math.max(slotsLog2, REFERENCE_SLOTS_LOG2_MIN));
+    }
+    const peers = toPeer ? [`--peers=127.0.0.1:${sinkPort}`, ...QUIET] : [];
+    const nodesMax = Math.max(load.nodes, NODES_MAX_DEFAULT);
+    return startBeacon(options, [...peers, `--max-nodes=${nodesMax}`, ...flags]);
+  }
+
+  /** Compiled code, caches, page tables. */
+  warmUp(seconds: number): void {
+    this.generator.run(seconds * 1e9);
+  }
+
+  /** From now on it counts. */
+  async begin(): Promise<void> {
+    this.#batchesBefore = await readBatches(this.target.http);
+  }
+
+  slice(ns: number): void {
+    const cpuBefore = cpuNs(this.target.pid);
+    const { handled, lost, elapsedNs } = this.generator.run(ns);
+    this.#cpuNs += cpuNs(this.target.pid) - cpuBefore;
+    this.#elapsedNs += elapsedNs;
+    this.#handled += handled;
+    this.#lost += lost;
+  }
+
+  get cpuNsPerPacket(): number {
+    return this.#cpuNs / this.#handled;
+  }
+
+  get packetsPerS(): number {
+    return (this.#handled / this.#elapsedNs) * 1e9;
+  }
+
+  get lost(): number {
+    return this.#lost;
+  }
+
+  /** CPU time a packet, rate, share of a core (at 100 % a worker it was the bottleneck), messages a receive call. */
+  async show(): Promise<string> {
+    const before = this.#batchesBefore;
+    const after = await readBatches(this.target.http);
+    const batch =
+      before && after
+        ? `, batch ${((after.messages - before.messages) / (after.calls - before.calls)).toFixed(1)}`
+        : "";
+    const share = ((this.#cpuNs / this.#elapsedNs) * 100).toFixed(0);
+    return (
+      `${this.contender.name}: ${showNumber(this.cpuNsPerPacket)} ns, ${showNumber(this.packetsPerS / 1000)} k/s` +
+      ` at ${share} % of a core${batch}${this.#lost === 0 ? "" : `, LOST ${this.#lost}`}`
+    );
+  }
+
+  async stop(): Promise<void> {
+    this.generator.close();
+    await this.target.stop();
+  }
+}
+
+type Batches = Stats["workers"][number]["receiveBatch"];
+
+/** @param http "" for a target that serves none */
+async function readBatches(http: string): Promise<Batches | undefined> {
+  if (http === "") return undefined;
+  const stats = (await (await fetch(new URL("api/stats", http))).json()) as Stats;
+  return stats.workers[0]?.receiveBatch;
+}

@@ -1,0 +1,172 @@
+/** What the benches measure: a beacon, and the reference relay in C, each as a fresh process on cores of its own. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { cpus, tmpdir } from "node:os";
+import { join } from "node:path";
+import { AF_INET } from "../../ffi/abi.ts";
+import { inBrackets, LOOPBACK, type Place } from "./place.ts";
+import type { Address } from "./register.ts";
+
+/** The load generator has the last core. Targets have the first ones, as many as they have workers, but for the generator's. */
+const CORES = cpus().length;
+const GENERATOR_CPU = String(CORES - 1);
+const targetCpus = (workers: number): string => `0-${Math.max(0, Math.min(workers, CORES - 1) - 1)}`;
+/** Nodes that the reference's table has room for: twice as many slots as a beacon of the default size has nodes. */
+const REFERENCE_SLOTS_LOG2 = 20;
+const STOP_MS_MAX = 10_000;
+
+/** A process that serves. */
+export interface Target extends Address {
+  readonly pid: number;
+  /** Where it serves HTTP, and WebSocket; "" for what it does not serve. */
+  readonly http: string;
+  readonly wss: string;
+  /** How long it took from its start to the line that says that it serves, in milliseconds. */
+  readonly startMs: number;
+  stop(): Promise<void>;
+}
+
+export interface TargetOptions {
+  readonly offload: boolean;
+  readonly batch: number;
+  /** 1 unless given. */
+  readonly workers?: number;
+  /** The loopback interface unless given. */
+  readonly place?: Place;
+}
+
+/** Moves a process, this one unless given, to the generators' core. */
+export function pinGenerator(pid = process.pid): void {
+  Bun.spawnSync(["taskset", "-apc", GENERATOR_CPU, String(pid)]);
+}
+
+/** A folder that is removed when this process ends. */
+export function temporaryFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "beacon-bench-"));
+  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Compiles the reference relay. @returns its path, in a temporary folder */
+export function compileReference(): string {
+  const binary = join(temporaryFolder(), "relay");
+  const source = new URL("../reference/relay.c", import.meta.url).pathname;
+  const compiled = Bun.spawnSync(["cc", "-O2", "-o", binary, source], { stderr: "pipe" });
+  if (!compiled.success) throw new Error(`the reference relay needs a C compiler (cc): ${compiled.stderr}`);
+  return binary;
+}
+
+/** @param slotsLog2 size of its table */
+export async function startReference(
+  binary: string,
+  { offload, batch, place = LOOPBACK }: TargetOptions,
+  slotsLog2 = REFERENCE_SLOTS_LOG2,
+): Promise<Target> {
+  const family = place.family === AF_INET ? "4" : "6";
+  const command = [binary, String(batch), offload ? "1" : "0", family, place.targetHost, String(slotsLog2)];
+  return startTarget(command, place, 1, (line) => ({ port: Number(line), http: "", wss: "" }));
+}
+
+/** A WebSocket server that does nothing but send back what it gets. Its port is that of TCP. */
+export async function startEcho(): Promise<Target> {
+  const echo = new URL("../reference/echo.ts", import.meta.url).pathname;
+  return startTarget([process.execPath, echo], LOOPBACK, 1, (line) => ({
+    port: Number(new URL(line).port),
+    http: "",
+    wss: line,
+  }));
+}
+
+/** How a beacon is run from its sources. */
+export const BEACON_SOURCES = [process.execPath, new URL("../../src/main.ts", import.meta.url).pathname];
+
+/**
+ * @param extra further flags
+ * @param program what is run, the sources unless given
+ */
+export async function startBeacon(
+  { offload, batch, workers = 1, place = LOOPBACK }: TargetOptions,
+  extra: readonly string[] = [],
+  program: readonly string[] = BEACON_SOURCES,
+): Promise<Target> {
+  const flags = [
+    `--workers=${workers}`,
+    `--addr=${inBrackets(place.listenHost)}:0`,
+    `--http=${inBrackets(place.targetHost)}:0`,
+    "--log-format=json",
+    `--offload=${offload ? "on" : "off"}`,
+    `--batch=${batch}`,
+  ];
+  return startTarget([...program, ...flags, ...extra], place, workers, (line) => {
+    const { msg, http = "", wss = "" } = JSON.parse(line) as { msg: string; http?: string; wss?: string };
+    return { port: Number(/listens on .*:(\d+)$/.exec(msg)?.[1]), http, wss };
+  });
+}
+
+const running = new Set<Bun.Subprocess>();
+process.on("exit", () => {
+  for (const child of running) child.kill("SIGKILL");
+});
+
+/**
+ * Starts a program that serves UDP and waits until it says so.
+ * @param read finds the port in a line that it prints; any other line has no port over 0
+ * @throws Error if it ends before
+ */
+export async function startTarget(
+  command: readonly string[],
+  place: Place,
+  workers: number,
+  read: (line: string) => Pick<Target, "port" | "http" | "wss">,
+): Promise<Target> {
+  const started = performance.now();
+  const child = Bun.spawn([...place.within, "taskset", "-c", targetCpus(workers), ...command], {
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+  running.add(child);
+  const reader = child.stdout.getReader();
+  const decoder = new TextDecoder();
+  let output = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error(`${command[0]} ended before it was ready: ${output}`);
+    output += decoder.decode(value);
+    for (const line of output.split("\n").slice(0, -1)) {
+      const found = read(line);
+      if (found.port > 0) {
+        const startMs = performance.now() - started;
+        reader.releaseLock();
+        return { pid: child.pid, host: place.targetHost, startMs, ...found, stop: () => stop(child) };
+      }
+    }
+  }
+}
+
+async function stop(child: Bun.Subprocess): Promise<void> {
+  child.kill();
+  const ended = await Promise.race([child.exited.then(() => true), Bun.sleep(STOP_MS_MAX).then(() => false)]);
+  if (!ended) {
+    child.kill("SIGKILL");
+    await child.exited;
+  }
+  running.delete(child);
+}
+
+/**
+ * CPU time that the threads of a process have used, in nanoseconds (proc_pid_schedstat).
+ * @param counts whether the thread of this name counts; without it, all do
+ */
+export function cpuNs(pid: number, counts: (thread: string) => boolean = () => true): number {
+  let total = 0;
+  for (const task of readdirSync(`/proc/${pid}/task`)) {
+    if (!counts(readFileSync(`/proc/${pid}/task/${task}/comm`, "utf8").trim())) continue;
+    total += Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, "utf8").split(" ")[0]);
+  }
+  return total;
+}
+
+/** Resident memory of a process, in bytes. */
+export function residentBytes(pid: number): number {
+  const line = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"));
+  return Number(line?.[1]) * 1024;
+}
