@@ -5,6 +5,7 @@ import { BATCH_MAX_DEFAULT } from "../src/config.ts";
 import type { BenchOptions } from "./harness/options.ts";
 import { Recorder, saveRun } from "./harness/results.ts";
 import { benchAllocation } from "./suite/allocation.ts";
+import { benchDiscover } from "./suite/discover.ts";
 import { benchIdle } from "./suite/idle.ts";
 import { benchLatency } from "./suite/latency.ts";
 import { benchMemory } from "./suite/memory.ts";
@@ -17,6 +18,11 @@ type Bench = (options: BenchOptions, recorder: Recorder) => Promise<void>;
 const BENCHES: readonly [name: string, description: string, run: Bench][] = [
   ["relay", "CPU time a relayed packet, against the reference in C", benchRelay],
   ["latency", "time through a beacon, from idle to 90 % load, against the reference in C", benchLatency],
+  [
+    "discover",
+    "CPU time a Discover: nodes that are known, new, and move, against the reference in C",
+    benchDiscover,
+  ],
   ["memory", "resident memory, empty and with up to a million nodes", benchMemory],
   ["mesh", "CPU time and pauses with a full mesh: 500,000 nodes, 524,000 routes", benchMesh],
   ["wss", "the WebSocket bridge, against a bare server on Bun", benchWss],
