@@ -25,7 +25,7 @@ export interface Generator {
 }
 
 /** A load that goes through one process, or through several one after the other; what it costs all of them counts. */
-export class LoadedTargets implements Loaded {
+export class LoadedTargets<G extends Generator = Generator> implements Loaded {
   #cpuNs = 0;
   #elapsedNs = 0;
   #handled = 0;
@@ -33,8 +33,8 @@ export class LoadedTargets implements Loaded {
 
   constructor(
     private readonly name: string,
-    private readonly targets: readonly Target[],
-    private readonly generator: Generator,
+    readonly targets: readonly Target[],
+    readonly generator: G,
   ) {}
 
   warmUp(seconds: number): void {

@@ -3,6 +3,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { AF_INET } from "../../ffi/abi.ts";
+import { UdpSocket } from "../../ffi/socket.ts";
+import type { Stats } from "../../src/beacon.ts";
 import { inBrackets, LOOPBACK, type Place } from "./place.ts";
 import type { Address } from "./register.ts";
 
@@ -102,10 +104,31 @@ export async function startBeacon(
   });
 }
 
+/** A UDP port that nobody has, for who must know its port before it starts. */
+export function freePort(): number {
+  const socket = UdpSocket.open(AF_INET);
+  socket.bind("127.0.0.1", 0);
+  const { port } = socket.localAddress();
+  socket.close();
+  return port;
+}
+
+/** The numbers of a beacon. */
+export async function statsOf({ http }: Pick<Target, "http">): Promise<Stats> {
+  return (await (await fetch(new URL("api/stats", http))).json()) as Stats;
+}
+
 const running = new Set<Bun.Subprocess>();
 process.on("exit", () => {
   for (const child of running) child.kill("SIGKILL");
 });
+
+/** Lets a process not outlive this one, however this one ends, SIGKILL aside. @returns the process */
+export function mortal<T extends Bun.Subprocess>(child: T): T {
+  running.add(child);
+  void child.exited.then(() => running.delete(child));
+  return child;
+}
 
 /**
  * Starts a program that serves UDP and waits until it says so.
@@ -119,11 +142,12 @@ export async function startTarget(
   read: (line: string) => Pick<Target, "port" | "http" | "wss">,
 ): Promise<Target> {
   const started = performance.now();
-  const child = Bun.spawn([...place.within, "taskset", "-c", targetCpus(workers), ...command], {
-    stdout: "pipe",
-    stderr: "inherit",
-  });
-  running.add(child);
+  const child = mortal(
+    Bun.spawn([...place.within, "taskset", "-c", targetCpus(workers), ...command], {
+      stdout: "pipe",
+      stderr: "inherit",
+    }),
+  );
   const reader = child.stdout.getReader();
   const decoder = new TextDecoder();
   let output = "";
@@ -149,7 +173,6 @@ async function stop(child: Bun.Subprocess): Promise<void> {
     child.kill("SIGKILL");
     await child.exited;
   }
-  running.delete(child);
 }
 
 /**
@@ -164,6 +187,10 @@ export function cpuNs(pid: number, counts: (thread: string) => boolean = () => t
   }
   return total;
 }
+
+/** Bun's name for the threads that relay; all others are the control plane's and the runtime's. */
+export const isWorker = (thread: string): boolean => thread === "Worker";
+export const isControl = (thread: string): boolean => !isWorker(thread);
 
 /** Resident memory of a process, in bytes. */
 export function residentBytes(pid: number): number {
