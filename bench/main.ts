@@ -11,6 +11,7 @@ import { benchLatency } from "./suite/latency.ts";
 import { benchMemory } from "./suite/memory.ts";
 import { benchMesh } from "./suite/mesh.ts";
 import { benchRelay } from "./suite/relay.ts";
+import { benchStart } from "./suite/start.ts";
 import { benchWss } from "./suite/wss.ts";
 
 type Bench = (options: BenchOptions, recorder: Recorder) => Promise<void>;
@@ -24,7 +25,8 @@ const BENCHES: readonly [name: string, description: string, run: Bench][] = [
     benchDiscover,
   ],
   ["memory", "resident memory, empty and with up to a million nodes", benchMemory],
-  ["mesh", "CPU time and pauses with a full mesh: 500,000 nodes, 524,000 routes", benchMesh],
+  ["mesh", "relays through two beacons, what gossip costs, and a full mesh", benchMesh],
+  ["start", "time from exec to the first relayed packet, with and without a state file", benchStart],
   ["wss", "the WebSocket bridge, against a bare server on Bun", benchWss],
   ["idle", "CPU time of a beacon with nothing to do", benchIdle],
   ["allocation", "heap growth over 5 million relayed packets", benchAllocation],
@@ -61,6 +63,14 @@ async function runBench(name: string, run: Bench, flags: Flags): Promise<void> {
   const path = json ?? join(RUNS_FOLDER, `${name}-${record.startedAt.replaceAll(":", "").slice(0, 17)}.json`);
   saveRun(path, record);
   console.log(`\n${record.figures.length} figures after ${record.elapsedS} s, kept in ${path}`);
+}
+
+// By default a signal ends the process without its exit handlers, which end what it started.
+for (const [signal, code] of [
+  ["SIGINT", 130],
+  ["SIGTERM", 143],
+] as const) {
+  process.on(signal, () => process.exit(code));
 }
 
 const program = new Command("bench").description("Measures the beacon.").showHelpAfterError();
