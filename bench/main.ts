@@ -5,6 +5,7 @@ import { BATCH_MAX_DEFAULT } from "../src/config.ts";
 import type { BenchOptions } from "./harness/options.ts";
 import { Recorder, saveRun } from "./harness/results.ts";
 import { benchAllocation } from "./suite/allocation.ts";
+import { benchCoturn } from "./suite/coturn.ts";
 import { benchDiscover } from "./suite/discover.ts";
 import { benchIdle } from "./suite/idle.ts";
 import { benchLatency } from "./suite/latency.ts";
@@ -27,6 +28,7 @@ const BENCHES: readonly [name: string, description: string, run: Bench][] = [
   ["memory", "resident memory, empty and with up to a million nodes", benchMemory],
   ["mesh", "relays through two beacons, what gossip costs, and a full mesh", benchMesh],
   ["start", "time from exec to the first relayed packet, with and without a state file", benchStart],
+  ["coturn", "CPU time a relayed packet, beside coturn", benchCoturn],
   ["wss", "the WebSocket bridge, against a bare server on Bun", benchWss],
   ["idle", "CPU time of a beacon with nothing to do", benchIdle],
   ["allocation", "heap growth over 5 million relayed packets", benchAllocation],

@@ -10,6 +10,7 @@ import { kernel } from "../../ffi/libc.ts";
 import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../../ffi/mmsg.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import {
+  FIRST_ID_AT,
   RELAY,
   RELAY_BYTES,
   RELAY_DELIVER_BYTES,
@@ -41,6 +42,24 @@ const UNKNOWN_IDS = 1 << 20;
 /** A packet's due time in its payload, nanoseconds as a float. */
 export const STAMP_BYTES = 8;
 
+/** What stands before each payload, with the destination as 32 bits in it. */
+export interface PacketHeader {
+  /** As it is in every packet, but for the destination. */
+  readonly bytes: Uint8Array;
+  readonly destinationAt: number;
+  /** The first destination, and how much more each next one is. */
+  readonly first: number;
+  readonly step: number;
+}
+
+/** A Relay to the nodes from this id on. */
+function relayHeader(firstId: number): PacketHeader {
+  const bytes = new Uint8Array(RELAY_BYTES);
+  bytes[0] = RELAY;
+  new DataView(bytes.buffer).setUint32(FIRST_ID_AT, SENDER_ID);
+  return { bytes, destinationAt: SECOND_ID_AT, first: firstId, step: 1 };
+}
+
 /** What a load looks like. */
 export interface Load {
   /** Bytes behind a Relay's header. */
@@ -55,6 +74,10 @@ export interface Load {
   readonly senders?: number;
   /** Share of messages, 0 to 0.9, to nodes that nobody knows, each time another; 0 unless given. */
   readonly unknown?: number;
+  /** For another relay than a beacon, and then all destinations are known; a Relay's unless given. */
+  readonly header?: PacketHeader;
+  /** Packets on their way at most, for a target with small buffers; unless given, as many as a beacon's hold. */
+  readonly inFlightMax?: number;
 }
 
 export interface LoadResult {
@@ -78,13 +101,17 @@ export class LoadGenerator {
   readonly #burst: number;
   readonly #nodes: number;
   readonly #firstId: number;
+  readonly #destinationAt: number;
+  readonly #firstDestination: number;
+  readonly #destinationStep: number;
+  readonly #destinationsEnd: number;
   readonly #unknown: number;
   readonly #inFlightMax: number;
   /** Whether each message of the next send call is for a known node. */
   readonly #isKnown: Uint8Array;
   #target: Address = { host: "", port: 0 };
   #turn = 0;
-  #nextNode = 0;
+  #nextDestination: number;
   #nextUnknown = 0;
   /** How many messages are due to be for unknown nodes; a fraction. */
   #unknownDue = 0;
@@ -93,30 +120,34 @@ export class LoadGenerator {
 
   constructor(load: Load, place: Place = LOOPBACK) {
     const { payloadBytes, nodes, burst = 1, firstId = 1, senders = 1, unknown = 0 } = load;
+    const { header = relayHeader(firstId), inFlightMax = IN_FLIGHT_MAX } = load;
     if (burst > SEGMENTS_MAX) throw new RangeError(`a burst is at most ${SEGMENTS_MAX} packets`);
     if (unknown < 0 || unknown > 0.9) throw new RangeError("unknown must be 0 to 0.9");
+    if (unknown > 0 && load.header) throw new RangeError("unknown nodes are those of Relays");
     this.#nodes = nodes;
     this.#burst = burst;
     this.#firstId = firstId;
+    this.#destinationAt = header.destinationAt;
+    this.#firstDestination = this.#nextDestination = header.first;
+    this.#destinationStep = header.step;
+    this.#destinationsEnd = header.first + nodes * header.step;
     this.#unknown = unknown;
-    this.#packetBytes = RELAY_BYTES + payloadBytes;
+    this.#packetBytes = header.bytes.length + payloadBytes;
     this.#sink = openSocket(place);
     for (let i = 0; i < senders; i++) this.#senders.push(openSocket(place));
     this.#sink.enableOffload();
     const { receiveBytes } = this.#sink.setBuffers(BUFFER_BYTES, BUFFER_BYTES);
     // The kernel's own accounts allow twice what it grants. The target was granted the same.
     const fits = Math.floor((2 * receiveBytes) / (this.#packetBytes + OVERHEAD_BYTES));
-    this.#inFlightMax = Math.min(IN_FLIGHT_MAX, Math.max(fits, burst));
+    this.#inFlightMax = Math.min(inFlightMax, Math.max(fits, burst));
     this.#messages = Math.min(burst > 1 ? BURSTS_MAX : MESSAGES_MAX, Math.floor(this.#inFlightMax / burst));
     this.#isKnown = new Uint8Array(this.#messages);
     const memory = allocatePacketMemory(SINK_BATCH, this.#messages * this.#packetBytes);
     this.#packets = new DataView(memory.buffer);
     this.#receive = new ReceiveBatch(kernel, this.#sink.fd, place.family, SINK_BATCH, memory, true);
     for (const sender of this.#senders) this.#sends.push(this.#sendBatch(sender, memory));
-    for (let m = 0; m < this.#messages; m++) {
-      this.#packets.setUint8(this.#packetAt(m), RELAY);
-      this.#packets.setUint32(this.#packetAt(m) + 1, SENDER_ID);
-    }
+    const packets = new Uint8Array(memory.buffer);
+    for (let m = 0; m < this.#messages; m++) packets.set(header.bytes, this.#packetAt(m));
   }
 
   /** All senders send the same packets; the kernel has copied them when the call returns. */
@@ -136,6 +167,11 @@ export class LoadGenerator {
   /** Port of the sink: where nodes are, or the peer that has them. */
   get sinkPort(): number {
     return this.#sink.localAddress().port;
+  }
+
+  /** Where the first of the packets' sockets is open, for who must make itself known from there. */
+  get sender(): UdpSocket {
+    return this.#senders[0]!;
   }
 
   /** Loads this target from now on. */
@@ -251,16 +287,17 @@ export class LoadGenerator {
       this.#isKnown[m] = isKnown ? 1 : 0;
       if (!isKnown) this.#unknownDue--;
       this.#packets.setUint32(
-        this.#packetAt(m) + SECOND_ID_AT,
-        isKnown ? this.#nextKnownId() : this.#nextUnknownId(),
+        this.#packetAt(m) + this.#destinationAt,
+        isKnown ? this.#nextKnown() : this.#nextUnknownId(),
       );
     }
   }
 
-  #nextKnownId(): number {
-    const id = this.#firstId + this.#nextNode++;
-    if (this.#nextNode === this.#nodes) this.#nextNode = 0;
-    return id;
+  #nextKnown(): number {
+    const destination = this.#nextDestination;
+    this.#nextDestination += this.#destinationStep;
+    if (this.#nextDestination === this.#destinationsEnd) this.#nextDestination = this.#firstDestination;
+    return destination;
   }
 
   #nextUnknownId(): number {
@@ -276,7 +313,7 @@ export class LoadGenerator {
 
   /** Relays one packet and waits for it. @returns the nanoseconds it took, or -1 if it was lost */
   ping(): number {
-    this.#packets.setUint32(this.#packetAt(0) + SECOND_ID_AT, this.#firstId);
+    this.#packets.setUint32(this.#packetAt(0) + this.#destinationAt, this.#firstDestination);
     const start = Bun.nanoseconds();
     this.#sends[0]!.send(0, 1, true);
     for (;;) {

@@ -41,10 +41,15 @@ export function pinGenerator(pid = process.pid): void {
   Bun.spawnSync(["taskset", "-apc", GENERATOR_CPU, String(pid)]);
 }
 
+const folders: string[] = [];
+process.on("exit", () => {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+});
+
 /** A folder that is removed when this process ends. */
 export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), "beacon-bench-"));
-  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+  folders.push(folder);
   return folder;
 }
 
