@@ -12,6 +12,7 @@ import { benchLatency } from "./suite/latency.ts";
 import { benchMemory } from "./suite/memory.ts";
 import { benchMesh } from "./suite/mesh.ts";
 import { benchRelay } from "./suite/relay.ts";
+import { benchSoak, MINUTES_DEFAULT } from "./suite/soak.ts";
 import { benchStart } from "./suite/start.ts";
 import { benchWss } from "./suite/wss.ts";
 
@@ -28,6 +29,7 @@ const BENCHES: readonly [name: string, description: string, run: Bench][] = [
   ["memory", "resident memory, empty and with up to a million nodes", benchMemory],
   ["mesh", "relays through two beacons, what gossip costs, and a full mesh", benchMesh],
   ["start", "time from exec to the first relayed packet, with and without a state file", benchStart],
+  ["soak", "minutes of everything: whether memory, rate, files and threads stay what they are", benchSoak],
   ["coturn", "CPU time a relayed packet, beside coturn", benchCoturn],
   ["wss", "the WebSocket bridge, against a bare server on Bun", benchWss],
   ["idle", "CPU time of a beacon with nothing to do", benchIdle],
@@ -37,7 +39,7 @@ const BENCHES: readonly [name: string, description: string, run: Bench][] = [
 /** Where runs are kept unless told otherwise; git ignores it. */
 const RUNS_FOLDER = join(import.meta.dir, "runs");
 const LIMIT_MINUTES_DEFAULT = 60;
-const SMOKE = { rounds: 1, seconds: 0.1 };
+const SMOKE = { rounds: 1, seconds: 0.1, minutes: 0.07 };
 
 const positive = (text: string): number => {
   const value = Number(text);
@@ -77,7 +79,7 @@ for (const [signal, code] of [
 
 const program = new Command("bench").description("Measures the beacon.").showHelpAfterError();
 for (const [name, description, run] of BENCHES) {
-  program
+  const command = program
     .command(name)
     .description(description)
     .option("--rounds <n>", "measurements of each contender, in turn", positive, 6)
@@ -91,6 +93,7 @@ for (const [name, description, run] of BENCHES) {
     )
     .option("--limit <minutes>", "give up after so long", positive, LIMIT_MINUTES_DEFAULT)
     .action((flags: Flags) => runBench(name, run, flags));
+  if (run === benchSoak) command.option("--minutes <n>", "how long it takes", positive, MINUTES_DEFAULT);
 }
 try {
   await program.parseAsync();

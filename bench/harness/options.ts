@@ -9,4 +9,6 @@ export interface BenchOptions {
   readonly only: string;
   /** Run in seconds, to see that the bench works; the figures mean nothing. */
   readonly smoke: boolean;
+  /** How long a soak takes; other benches are not told. */
+  readonly minutes?: number;
 }
