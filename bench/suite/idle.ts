@@ -10,19 +10,19 @@ const WORKERS = 2;
 export async function benchIdle(options: BenchOptions, recorder: Recorder): Promise<void> {
   const { rounds, seconds, batch, smoke } = options;
   recorder.title(`idle with ${WORKERS} workers`);
-  const target = await startBeacon({ offload: true, batch }, [`--workers=${WORKERS}`]);
+  const target = await startBeacon({ offload: true, batch, workers: WORKERS });
   try {
     await Bun.sleep(smoke ? 100 : SETTLE_MS);
     const percent: number[] = [];
     for (let round = 0; round < rounds; round++) {
       const start = Bun.nanoseconds();
       const before = cpuNs(target.pid);
-      await Bun.sleep(seconds * 2000);
+      await Bun.sleep(seconds * 1000);
       percent.push(((cpuNs(target.pid) - before) / (Bun.nanoseconds() - start)) * 100);
     }
     recorder.figure({
       ...{ case: "idle", name: "CPU time", unit: "% of a core", better: "less", values: percent },
-      ...{ bar: { atMost: 1 }, params: { workers: WORKERS } },
+      ...{ bar: { atMost: 1 }, params: { group: "idle", workers: WORKERS } },
     });
   } finally {
     await target.stop();

@@ -1,6 +1,5 @@
 /** The WebSocket bridge: memory a connection, frames a CPU second against a bare server on Bun, and what UDP loses by it. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { base64 } from "../../test/support/pilot-node.ts";
 import { LoadGenerator } from "../harness/load.ts";
@@ -9,11 +8,14 @@ import type { Recorder } from "../harness/results.ts";
 import { type Contestant, eachRound } from "../harness/rounds.ts";
 import {
   cpuNs,
+  isWorker,
+  mortal,
   pinGenerator,
   residentBytes,
   startBeacon,
   startEcho,
   type Target,
+  temporaryFolder,
 } from "../harness/targets.ts";
 import { type Command, FIRST_ID, IDENTITY, type Result, type Way } from "./wss-clients.ts";
 
@@ -34,24 +36,19 @@ const WAYS: readonly { readonly way: Way; readonly title: string }[] = [
 
 export async function benchWss(options: BenchOptions, recorder: Recorder): Promise<void> {
   pinGenerator();
-  const folder = mkdtempSync(join(tmpdir(), "beacon-bench-"));
-  try {
-    const keys = join(folder, "keys.json");
-    const key = base64(IDENTITY.publicKey);
-    const nodes = Array.from({ length: IDLE_NODES }, (_, i) => [FIRST_ID + i, key]);
-    writeFileSync(keys, JSON.stringify(Object.fromEntries(nodes)));
-    const bench = new Bench(options, keys, recorder);
-    for (const [title, measure] of [
-      ["memory", () => bench.memory()],
-      ...WAYS.map(({ way, title }) => [title, () => bench.rate(way)] as const),
-      ["UDP beside WebSocket", () => bench.beside()],
-    ] as const) {
-      if (!title.includes(options.only)) continue;
-      recorder.title(title);
-      await measure();
-    }
-  } finally {
-    rmSync(folder, { recursive: true });
+  const keys = join(temporaryFolder(), "keys.json");
+  const key = base64(IDENTITY.publicKey);
+  const nodes = Array.from({ length: IDLE_NODES }, (_, i) => [FIRST_ID + i, key]);
+  writeFileSync(keys, JSON.stringify(Object.fromEntries(nodes)));
+  const bench = new Bench(options, keys, recorder);
+  for (const [title, measure] of [
+    ["memory", () => bench.memory()],
+    ...WAYS.map(({ way, title }) => [title, () => bench.rate(way)] as const),
+    ["UDP beside WebSocket", () => bench.beside()],
+  ] as const) {
+    if (!title.includes(options.only)) continue;
+    recorder.title(title);
+    await measure();
   }
 }
 
@@ -72,15 +69,17 @@ class Fleet implements Contestant {
   static async start(target: Target): Promise<Fleet> {
     const answers: Result[] = [];
     const arrived = { wake: () => {} };
-    const clients = Bun.spawn([process.execPath, new URL("wss-clients.ts", import.meta.url).pathname], {
-      stdout: "inherit",
-      stderr: "inherit",
-      ipc(answer: Result) {
-        answers.push(answer);
-        arrived.wake();
-      },
-      onExit: () => arrived.wake(),
-    });
+    const clients = mortal(
+      Bun.spawn([process.execPath, new URL("wss-clients.ts", import.meta.url).pathname], {
+        stdout: "inherit",
+        stderr: "inherit",
+        ipc(answer: Result) {
+          answers.push(answer);
+          arrived.wake();
+        },
+        onExit: () => arrived.wake(),
+      }),
+    );
     pinGenerator(clients.pid);
     return new Fleet(target, clients, answers, arrived);
   }
@@ -149,21 +148,28 @@ class Bench {
   /** Memory a connection: how much more than a server on Bun needs that does nothing. */
   async memory(): Promise<void> {
     const nodes = this.options.smoke ? IDLE_NODES_SMOKE : IDLE_NODES;
-    const bytes: number[] = [];
-    for (const start of [() => this.#beacon(), startEcho]) {
-      const fleet = await Fleet.start(await start());
-      const before = residentBytes(fleet.target.pid);
-      await fleet.connect(nodes);
-      bytes.push((residentBytes(fleet.target.pid) - before) / nodes);
-      await fleet.stop();
-    }
-    const [beacon = 0, bare = 0] = bytes;
-    const figure = { case: `${nodes} idle connections`, unit: "bytes", better: "less" as const };
-    this.recorder.figure({ ...figure, name: "memory each, beacon", values: [beacon] });
-    this.recorder.figure({ ...figure, name: "memory each, bare server", values: [bare] });
+    const bytes: readonly number[][] = [[], []];
+    const starts = [
+      async () => Fleet.start(await this.#beacon()),
+      async () => Fleet.start(await startEcho()),
+    ];
+    await eachRound(this.options.rounds, starts, async (fleets, _, round) => {
+      for (const [i, fleet] of fleets.entries()) {
+        const before = residentBytes(fleet.target.pid);
+        await fleet.connect(nodes);
+        bytes[i]!.push((residentBytes(fleet.target.pid) - before) / nodes);
+      }
+      const [beacon, bare] = bytes.map((values) => values.at(-1)!.toFixed(0));
+      this.recorder.progress(`round ${round + 1}  bytes each: beacon ${beacon}, bare server ${bare}`);
+    });
+    const [beacon = [], bare = []] = bytes;
+    const params = { group: "wss memory", nodes };
+    const figure = { case: `${nodes} idle connections`, unit: "bytes", better: "less" as const, params };
+    this.recorder.figure({ ...figure, name: "memory each, beacon", values: beacon });
+    this.recorder.figure({ ...figure, name: "memory each, bare server", values: bare });
     this.recorder.figure({
-      ...{ ...figure, name: "memory each, beyond the bare server's", values: [beacon - bare] },
-      bar: { atMost: BYTES_A_CONNECTION_MAX },
+      ...{ ...figure, name: "memory each, beyond the bare server's" },
+      ...{ values: beacon.map((value, i) => value - bare[i]!), bar: { atMost: BYTES_A_CONNECTION_MAX } },
     });
   }
 
@@ -194,7 +200,7 @@ class Bench {
       );
     });
     const [beacon = [], echo = []] = cpu;
-    const params = { payloadBytes: PAYLOAD_BYTES, nodes: BUSY_NODES };
+    const params = { group: "wss", way, payloadBytes: PAYLOAD_BYTES, nodes: BUSY_NODES };
     this.recorder.figure({
       ...{ case: title, name: "frames a CPU second, over a bare echo", unit: "×", better: "more", params },
       values: beacon.map((ns, i) => echo[i]! / ns),
@@ -244,12 +250,10 @@ class Bench {
     });
     this.recorder.figure({
       ...{ case: "UDP beside WebSocket", name: "CPU of UDP's worker a packet, over alone", unit: "×" },
-      ...{ better: "less", values: ratios },
+      ...{ better: "less", values: ratios, params: { group: "wss beside UDP", nodes: BUSY_NODES } },
     });
   }
 }
-
-const isWorker = (thread: string) => thread === "Worker";
 
 function measureUdp(
   { pid }: Target,
