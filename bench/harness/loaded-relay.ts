@@ -4,7 +4,8 @@ import { type Load, LoadGenerator } from "./load.ts";
 import { LOOPBACK, type Place } from "./place.ts";
 import type { Contestant } from "./rounds.ts";
 import { showNumber } from "./statistics.ts";
-import { cpuNs, startBeacon, startReference, type Target } from "./targets.ts";
+import { startBeacon, startReference, type Target } from "./targets.ts";
+import { cpuNs } from "./usage.ts";
 
 /** What is measured, and how it is set up. */
 export interface Contender {

@@ -2,7 +2,8 @@
 import type { LoadResult } from "./load.ts";
 import type { Contestant } from "./rounds.ts";
 import { showNumber } from "./statistics.ts";
-import { cpuNs, type Target } from "./targets.ts";
+import type { Target } from "./targets.ts";
+import { cpuNs } from "./usage.ts";
 
 export interface Loaded extends Contestant {
   /** Loads it without counting: compiled code, caches, page tables. */

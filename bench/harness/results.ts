@@ -136,7 +136,8 @@ export class Recorder {
 export function saveRun(path: string, run: Run): void {
   const { figures, ...head } = run;
   const lines = figures.map((figure) => `    ${JSON.stringify(figure)}`).join(",\n");
-  const text = JSON.stringify(head, null, 2).replace(/\n}$/, `,\n  "figures": [\n${lines}\n  ]\n}\n`);
+  const before = JSON.stringify(head, null, 2).slice(0, -"\n}".length);
+  const text = `${before},\n  "figures": [\n${lines}\n  ]\n}\n`;
   mkdirSync(dirname(path), { recursive: true });
   writeFileSync(path, text);
 }

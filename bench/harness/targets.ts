@@ -1,5 +1,5 @@
 /** What the benches measure: a beacon, and the reference relay in C, each as a fresh process on cores of its own. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { AF_INET } from "../../ffi/abi.ts";
@@ -178,27 +178,4 @@ async function stop(child: Bun.Subprocess): Promise<void> {
     child.kill("SIGKILL");
     await child.exited;
   }
-}
-
-/**
- * CPU time that the threads of a process have used, in nanoseconds (proc_pid_schedstat).
- * @param counts whether the thread of this name counts; without it, all do
- */
-export function cpuNs(pid: number, counts: (thread: string) => boolean = () => true): number {
-  let total = 0;
-  for (const task of readdirSync(`/proc/${pid}/task`)) {
-    if (!counts(readFileSync(`/proc/${pid}/task/${task}/comm`, "utf8").trim())) continue;
-    total += Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, "utf8").split(" ")[0]);
-  }
-  return total;
-}
-
-/** Bun's name for the threads that relay; all others are the control plane's and the runtime's. */
-export const isWorker = (thread: string): boolean => thread === "Worker";
-export const isControl = (thread: string): boolean => !isWorker(thread);
-
-/** Resident memory of a process, in bytes. */
-export function residentBytes(pid: number): number {
-  const line = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"));
-  return Number(line?.[1]) * 1024;
 }

@@ -1,7 +1,8 @@
 /** What a beacon costs while nothing happens. */
 import type { BenchOptions } from "../harness/options.ts";
 import type { Recorder } from "../harness/results.ts";
-import { cpuNs, startBeacon } from "../harness/targets.ts";
+import { startBeacon } from "../harness/targets.ts";
+import { cpuNs } from "../harness/usage.ts";
 
 /** After its start, a beacon still compiles code and collects garbage for a moment. */
 const SETTLE_MS = 2000;

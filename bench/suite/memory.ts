@@ -3,7 +3,8 @@ import { DiscoverGenerator } from "../harness/discovers.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import { registerFromMany } from "../harness/register.ts";
 import type { Recorder } from "../harness/results.ts";
-import { pinGenerator, residentBytes, startBeacon, statsOf, type Target } from "../harness/targets.ts";
+import { pinGenerator, startBeacon, statsOf, type Target } from "../harness/targets.ts";
+import { residentBytes } from "../harness/usage.ts";
 
 /** The middle one is the default limit, and has a bar. */
 const NODES = [100_000, 500_000, 1_000_000];

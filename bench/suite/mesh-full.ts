@@ -10,14 +10,13 @@ import type { Figure, Recorder } from "../harness/results.ts";
 import { quantile } from "../harness/statistics.ts";
 import {
   compileReference,
-  cpuNs,
-  isControl,
   startBeacon,
   startReference,
   statsOf,
   type Target,
   temporaryFolder,
 } from "../harness/targets.ts";
+import { controlCpuNs } from "../harness/usage.ts";
 import { pingSteadily } from "./latency.ts";
 
 /** A datagram holds 16,375 ids, so a peer with 65,535 nodes is four here, each with an address of its own. */
@@ -141,7 +140,7 @@ async function pingInTurn(
   tell: () => void,
 ): Promise<number> {
   const start = Bun.nanoseconds();
-  const before = cpuNs(beacon.pid, isControl);
+  const before = controlCpuNs(beacon.pid);
   for (let tellNs = start; Bun.nanoseconds() - start < runS * 1e9; ) {
     if (Bun.nanoseconds() >= tellNs) {
       tellNs += GOSSIP_MS * 1e6;
@@ -150,5 +149,5 @@ async function pingInTurn(
     for (const pinger of pingers) pinger.slice();
     await Bun.sleep(0); // signals and the time limit get their turn
   }
-  return ((cpuNs(beacon.pid, isControl) - before) / (Bun.nanoseconds() - start)) * 100;
+  return ((controlCpuNs(beacon.pid) - before) / (Bun.nanoseconds() - start)) * 100;
 }

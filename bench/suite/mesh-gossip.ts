@@ -6,7 +6,8 @@ import { sendOnce } from "../harness/load.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import type { Recorder } from "../harness/results.ts";
 import { showNumber } from "../harness/statistics.ts";
-import { cpuNs, isControl, startBeacon, statsOf, type Target } from "../harness/targets.ts";
+import { startBeacon, statsOf, type Target } from "../harness/targets.ts";
+import { controlCpuNs } from "../harness/usage.ts";
 
 const NODES = [1_000, 4_000, GOSSIP_NODES_MAX];
 /** Shares of a message's nodes that are others than in the one before. */
@@ -88,8 +89,8 @@ async function measure(kind: Kind, peer: UdpSocket, beacon: Target, seconds: num
 
 /** CPU time of the control plane while it does something. */
 async function controlNsIn({ pid }: Target, act: () => void): Promise<number> {
-  const before = cpuNs(pid, isControl);
+  const before = controlCpuNs(pid);
   act();
   await Bun.sleep(MESSAGE_MS);
-  return cpuNs(pid, isControl) - before;
+  return controlCpuNs(pid) - before;
 }

@@ -2,7 +2,8 @@
 import { DiscoverGenerator } from "../harness/discovers.ts";
 import { GarbageSender } from "../harness/garbage.ts";
 import { LoadGenerator } from "../harness/load.ts";
-import { cpuNs, type Target } from "../harness/targets.ts";
+import type { Target } from "../harness/targets.ts";
+import { cpuNs } from "../harness/usage.ts";
 
 /** Relays take 40 of these at full rate, the reference 20, and Discovers a few: about half of what the core can do. */
 const CYCLE_MS = 100;

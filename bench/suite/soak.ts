@@ -7,12 +7,12 @@ import { showNumber, spreadOf } from "../harness/statistics.ts";
 import {
   compileReference,
   pinGenerator,
-  residentBytes,
   startBeacon,
   startReference,
   statsOf,
   type Target,
 } from "../harness/targets.ts";
+import { residentBytes } from "../harness/usage.ts";
 import { SoakLoad } from "./soak-load.ts";
 
 export const MINUTES_DEFAULT = 5;

@@ -7,16 +7,14 @@ import type { BenchOptions } from "../harness/options.ts";
 import type { Recorder } from "../harness/results.ts";
 import { type Contestant, eachRound } from "../harness/rounds.ts";
 import {
-  cpuNs,
-  isWorker,
   mortal,
   pinGenerator,
-  residentBytes,
   startBeacon,
   startEcho,
   type Target,
   temporaryFolder,
 } from "../harness/targets.ts";
+import { cpuNs, residentBytes, workersCpuNs } from "../harness/usage.ts";
 import { type Command, FIRST_ID, IDENTITY, type Result, type Way } from "./wss-clients.ts";
 
 const IDLE_NODES = 10_000;
@@ -260,7 +258,7 @@ function measureUdp(
   generator: LoadGenerator,
   into: { cpuNs: number; packets: number },
 ): void {
-  const before = cpuNs(pid, isWorker);
+  const before = workersCpuNs(pid);
   into.packets += generator.run(SLICE_MS * 1e6).received;
-  into.cpuNs += cpuNs(pid, isWorker) - before;
+  into.cpuNs += workersCpuNs(pid) - before;
 }
