@@ -7,7 +7,7 @@ import type { BenchOptions } from "../harness/options.ts";
 import type { Figure, Recorder } from "../harness/results.ts";
 import { eachRound } from "../harness/rounds.ts";
 import {
-  BEACON_SOURCES,
+  beaconSources,
   compileReference,
   pinGenerator,
   startBeacon,
@@ -42,7 +42,7 @@ export async function benchStart(options: BenchOptions, recorder: Recorder): Pro
   );
 
   const target = { offload: true, batch };
-  const sources = { name: "beacon, sources", program: BEACON_SOURCES };
+  const sources = { name: "beacon, sources", program: beaconSources() };
   const compiled = { name: "beacon, binary", program: [binary] };
   const beacon = ({ name, program }: typeof sources, flags: () => string[]): Contender => ({
     name,
