@@ -44,9 +44,9 @@ export async function benchDiscover(options: BenchOptions, recorder: Recorder): 
 
 function discoverCases(reference: string, options: BenchOptions): Comparison[] {
   const { batch } = options;
-  const [few, nodes, many, fresh] = options.smoke
-    ? [100, 1000, 2000, 20_000]
-    : [FEW_NODES, NODES, MANY_NODES, NEW_NODES];
+  const [known, nodes, fresh] = options.smoke
+    ? [[1000], 1000, 20_000]
+    : [[FEW_NODES, NODES, MANY_NODES], NODES, NEW_NODES];
 
   const beacon = (
     name: string,
@@ -86,7 +86,7 @@ function discoverCases(reference: string, options: BenchOptions): Comparison[] {
     beacon(`steering ${state}`, spread, { workers: CORES, flags: [`--steering=${state}`] });
 
   return [
-    ...[few, nodes, many].map((count) => overC(`${count} known nodes`, {}, again(count))),
+    ...known.map((count) => overC(`${count} known nodes`, {}, again(count))),
     overC("new nodes", {}, { kind: "new", nodes: fresh }),
     overC(`${nodes} nodes that move`, {}, { kind: "moving", nodes }),
     overC(`${nodes} known nodes, IPv6`, { family: "IPv6" }, again(nodes), { place: LOOPBACK_IPV6 }),

@@ -1,63 +1,174 @@
-/** Every bench runs, with tiny parameters: what it prints is not looked at, only that it prints. */
-import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+/** Every bench runs, with tiny parameters: what it measures is not looked at, only that it does. And it leaves nothing behind. */
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { installed, Programs, ROOT } from "./support/program.ts";
+import { type Figure, loadRun, type Run } from "../../bench/harness/results.ts";
+import { CLEAN_ENV, installed, Programs, ROOT } from "./support/program.ts";
+import { until } from "./support/wait.ts";
 
 const BENCH_MS_MAX = 90_000;
 setDefaultTimeout(BENCH_MS_MAX);
 
 const programs = new Programs();
-afterEach(() => programs.kill());
+let folder: string | undefined;
+afterEach(async () => {
+  await programs.kill();
+  if (folder !== undefined) rmSync(folder, { recursive: true });
+  folder = undefined;
+});
 
-async function smoke(name: string): Promise<string> {
-  const program = programs.spawn([process.execPath, join(ROOT, "bench/main.ts"), name, "--smoke"]);
-  const code = await program.exited(BENCH_MS_MAX);
-  expect({ code, stderr: program.stderr }).toEqual({ code: 0, stderr: "" });
-  const output = program.lines.join("\n");
-  expect(output).toMatch(/ × .+, Linux .+, Bun .+, commit /); // what it ran on
-  return output;
+/** A folder of this test. */
+function ownFolder(): string {
+  folder ??= mkdtempSync(join(tmpdir(), "beacon-test-"));
+  return folder;
 }
 
-const needed = ["cc", "taskset"].filter((command) => !installed(command));
-const needs = needed.length === 0 ? "" : ` (needs ${needed.join(" and ")})`;
+/** A bench, with this test's folder for its temporary files. */
+const bench = (...flags: string[]) =>
+  programs.spawn([process.execPath, join(ROOT, "bench/main.ts"), ...flags], {
+    env: { ...CLEAN_ENV, TMPDIR: ownFolder() },
+  });
 
-test.skipIf(needs !== "")(`relay${needs}`, async () => {
-  const output = await smoke("relay");
-  expect(output).toMatch(/ ns/);
-  expect(output).toMatch(/bar: at (most|least) [\d.]+, (met|MISSED)/);
+/** Runs a bench to its end. */
+async function smoke(name: string): Promise<Run> {
+  const json = join(ownFolder(), "run.json");
+  const program = bench(name, "--smoke", "--json", json);
+  const code = await program.exited(BENCH_MS_MAX);
+  expect({ code, stderr: program.stderr }).toEqual({ code: 0, stderr: "" });
+  expect(program.lines.join("\n")).toMatch(/ × .+, Linux .+, Bun .+, commit /); // what it ran on
+  expect(readdirSync(ownFolder())).toEqual(["run.json"]);
+  const run = loadRun(json);
+  expect({ bench: run.bench, smoke: run.smoke }).toEqual({ bench: name, smoke: true });
+  for (const { name: figure, values, params } of run.figures) {
+    expect({ figure, finite: values.every(Number.isFinite) }).toEqual({ figure, finite: true });
+    expect({ figure, group: typeof params?.["group"] }).toEqual({ figure, group: "string" });
+  }
+  return run;
+}
+
+/** Figures of this name, in all cases. */
+const named = ({ figures }: Run, name: string | RegExp): Figure[] =>
+  figures.filter((figure) => (typeof name === "string" ? figure.name === name : name.test(figure.name)));
+
+const without = (...commands: string[]) => {
+  const missing = commands.filter((command) => !installed(command));
+  return missing.length === 0 ? "" : ` (needs ${missing.join(" and ")})`;
+};
+const needs = without("cc", "taskset");
+const needsTaskset = without("taskset");
+
+describe("a bench runs:", () => {
+  test.skipIf(needs !== "")(`relay${needs}`, async () => {
+    const run = await smoke("relay");
+    expect(named(run, "beacon over C").length).toBeGreaterThan(10);
+    expect(named(run, /^packets a second/).every(({ values }) => values[0]! > 0)).toBe(true);
+  });
+
+  test.skipIf(needs !== "")(`latency${needs}`, async () => {
+    expect(named(await smoke("latency"), "p50, beacon over C")).toHaveLength(2); // at idle and under load
+  });
+
+  test.skipIf(needs !== "")(`discover${needs}`, async () => {
+    const run = await smoke("discover");
+    const kinds = named(run, "beacon over C").map(({ params }) => params?.["kind"]);
+    expect(new Set(kinds)).toEqual(new Set(["again", "new", "moving"]));
+    expect(named(run, "steering on over off")).toHaveLength(1);
+    expect(run.notes.filter((note) => note.includes("lost"))).toEqual([]);
+  });
+
+  test.skipIf(needs !== "")(`mesh${needs}`, async () => {
+    const run = await smoke("mesh");
+    expect(named(run, "lost on the way through two").flatMap(({ values }) => values)).toEqual([0, 0]);
+    expect(run.figures.filter(({ params }) => params?.["group"] === "gossip")).toHaveLength(9);
+    const [full] = run.figures.filter(({ params }) => params?.["group"] === "full mesh");
+    expect(full?.params).toMatchObject({ nodes: 5000, routes: 32_750 });
+  });
+
+  test.skipIf(needs !== "")(`start${needs}`, async () => {
+    const run = await smoke("start");
+    const programsOf = (nodes: number) =>
+      named(run, /^first packet/).flatMap(({ params }) =>
+        params?.["nodes"] === nodes ? params["program"] : [],
+      );
+    expect(programsOf(0)).toEqual(["beacon, sources", "beacon, binary", "C"]);
+    expect(programsOf(5000)).toEqual(["beacon, sources", "beacon, binary"]);
+  });
+
+  test.skipIf(needs !== "")(`soak${needs}`, async () => {
+    const run = await smoke("soak");
+    const samples = named(run, "resident memory of each sample")[0]!.values.length;
+    expect(samples).toBeGreaterThan(10);
+    for (const { values } of named(run, / of each sample$/)) expect(values).toHaveLength(samples);
+    expect(named(run, "garbage that no counter shows")[0]?.values).toEqual([0]);
+  });
+
+  const needsCoturn = without("cc", "taskset", "turnserver");
+  test.skipIf(needsCoturn !== "")(`coturn${needsCoturn}`, async () => {
+    const run = await smoke("coturn");
+    expect(named(run, "coturn over beacon")).toHaveLength(2);
+    expect(named(run, "packets a second, coturn").every(({ values }) => values[0]! > 0)).toBe(true);
+  });
+
+  test.skipIf(needsTaskset !== "")(`memory${needsTaskset}`, async () => {
+    const run = await smoke("memory");
+    expect(named(run, "lost")[0]?.values).toEqual([0]);
+    expect(named(run, "a node")).toHaveLength(1);
+  });
+
+  test.skipIf(needsTaskset !== "")(`wss${needsTaskset}`, async () => {
+    expect(named(await smoke("wss"), "frames a CPU second, over a bare echo")).toHaveLength(3);
+  });
+
+  test.skipIf(needsTaskset !== "")(`idle${needsTaskset}`, async () => {
+    expect(named(await smoke("idle"), "CPU time")).toHaveLength(1);
+  });
+
+  test("allocation, which meets its bar", async () => {
+    const growth = named(await smoke("allocation"), "heap growth");
+    expect(growth.length).toBeGreaterThanOrEqual(3);
+    expect(growth.filter(({ values, bar }) => values[0]! > bar!.atMost!)).toEqual([]);
+  });
 });
 
-test.skipIf(needs !== "")(`latency${needs}`, async () => {
-  const output = await smoke("latency");
-  expect(output).toMatch(/p50 [\d.]+/);
-  expect(output).toMatch(/bar: at most [\d.]+, (met|MISSED)/);
-});
+describe("a bench ends:", () => {
+  const childrenOf = (pid: number): number[] =>
+    readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").filter(Boolean).map(Number);
+  /** What a process runs, or undefined if there is none, or one that nobody waited for yet. */
+  function commandOf(pid: number): string | undefined {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim() || undefined;
+    } catch {
+      return undefined;
+    }
+  }
 
-test.skipIf(!installed("taskset"))("memory", async () => {
-  const output = await smoke("memory");
-  expect(output).toMatch(/20000 nodes .*20000 in the table, 0 lost; bar: at most 0, met/);
-  expect(output).toMatch(/resident \d+ MiB empty, \d+ MiB full/);
-});
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const) {
+    test.skipIf(needs !== "")(`on ${signal}, without a child or a file left${needs}`, async () => {
+      const program = bench("soak", "--minutes", "1");
+      await program.line("the first sample", (line) => (/ k\/s at full rate/.test(line) ? line : undefined));
+      const children = childrenOf(program.pid);
+      expect(children.map(commandOf).join()).toMatch(/src\/main\.ts.*relay /);
+      program.signal(signal);
+      expect(await program.exited()).toBe(code);
+      await until("its children are gone", () => children.every((pid) => commandOf(pid) === undefined));
+      expect(readdirSync(ownFolder())).toEqual([]);
+    });
+  }
 
-test.skipIf(needs !== "")(`mesh${needs}`, async () => {
-  const output = await smoke("mesh");
-  expect(output).toMatch(/1 s with 5000 local nodes and 32750 routes through 2 addresses of peers/);
-  expect(output).toMatch(/beacon: \d+ relays, \d+ lost, ms: p50 [\d.]+/);
-  expect(output).toMatch(/% of a core; bar: at most 2, (met|MISSED)/);
-});
+  test.skipIf(needsTaskset !== "")(`when --limit is over${needsTaskset}`, async () => {
+    const program = bench("idle", "--limit", "0.02");
+    await until("a beacon runs", () => childrenOf(program.pid).length > 0);
+    const children = childrenOf(program.pid);
+    expect(await program.exited()).toBe(1);
+    expect(program.stderr).toContain("stopped: it took more than the 0.02 minutes of --limit");
+    await until("its children are gone", () => children.every((pid) => commandOf(pid) === undefined));
+  });
 
-test.skipIf(!installed("taskset"))("idle", async () => {
-  expect(await smoke("idle")).toMatch(/idle with 2 workers: [\d.]+ % of one core/);
-});
-
-test("allocation, which meets its bar", async () => {
-  const output = await smoke("allocation");
-  const bars = output.match(/bar: at most \d+, \w+/g) ?? [];
-  expect(bars.length).toBeGreaterThanOrEqual(3);
-  expect(bars.filter((bar) => !bar.endsWith(", met"))).toEqual([]);
-});
-
-test("an unknown name is an error", async () => {
-  const program = programs.spawn([process.execPath, join(ROOT, "bench/main.ts"), "nothing"]);
-  expect(await program.exited()).not.toBe(0);
+  test("an unknown name is an error", async () => {
+    expect(await bench("nothing").exited()).not.toBe(0);
+  });
 });
