@@ -56,15 +56,21 @@ export type Machine = v.InferOutput<typeof MachineSchema>;
 export type Run = v.InferOutput<typeof RunSchema>;
 
 export function thisMachine(): Machine {
-  const commit = Bun.spawnSync(["git", "describe", "--always", "--dirty"], { stderr: "ignore" });
   return {
     cpus: cpus().length,
     cpu: cpus()[0]?.model.trim() ?? "unknown processor",
     memoryGib: Math.round(totalmem() / 2 ** 30),
     kernel: release(),
     bun: Bun.version,
-    commit: commit.stdout.toString().trim() || "unknown",
+    commit: commitOfThis(),
   };
+}
+
+function commitOfThis(): string {
+  if (Bun.which("git") === null) return "unknown";
+  const describe = ["git", "describe", "--always", "--dirty"];
+  const { stdout } = Bun.spawnSync(describe, { cwd: import.meta.dir, stderr: "ignore" });
+  return stdout.toString().trim() || "unknown";
 }
 
 export function showMachine({ cpus, cpu, memoryGib, kernel, bun, commit }: Machine): string {

@@ -3,7 +3,7 @@ import { readdirSync } from "node:fs";
 import { total } from "../../src/control/stats.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import type { Figure, Recorder } from "../harness/results.ts";
-import { showNumber, spreadOf } from "../harness/statistics.ts";
+import { type Spread, showNumber, spreadOf } from "../harness/statistics.ts";
 import {
   compileReference,
   pinGenerator,
@@ -23,8 +23,9 @@ const SAMPLES_MIN = 25;
 const NODE_TTL_S_MIN = 3;
 const NODE_TTL_S_MAX = 30;
 /**
- * In the second half, from its first fifth to its last. Half of five minutes is 15 million packets, 750,000 Discovers and as
- * many nodes that come and go: a byte lost a packet would be 15 MB. What the garbage collector moves to and fro is 2 MB.
+ * What is left after the collector's rounds, which move some 15 MB to and fro: the least of the last tenth over the least of the
+ * sixth. Half of five minutes is more than 10 million packets and half a million nodes that come and go, so that a byte lost a
+ * packet would be 10 MB.
  */
 const GROWTH_MB_MAX = 4;
 /** Rate at the end over that at the start, both over the reference's at that time: what is less is more than noise. */
@@ -110,10 +111,11 @@ async function take(load: SoakLoad, beacon: Target, atS: number): Promise<Sample
   };
 }
 
-/** The median of what the samples between two shares of the run say. */
-function medianIn(samples: readonly Sample[], from: number, to: number, of: keyof Sample): number {
-  const some = samples.slice(Math.floor(samples.length * from), Math.ceil(samples.length * to));
-  return spreadOf(some.map((sample) => sample[of])).median;
+/** What the samples of a tenth of the run say, the first tenth being 0. */
+function inTenth(samples: readonly Sample[], tenth: number, of: keyof Sample): Spread {
+  const from = Math.floor((samples.length * tenth) / 10);
+  const to = Math.ceil((samples.length * (tenth + 1)) / 10);
+  return spreadOf(samples.slice(from, to).map((sample) => sample[of]));
 }
 
 function report(
@@ -123,10 +125,9 @@ function report(
   recorder: Recorder,
 ): void {
   const figure = { case: "soak", params };
-  const growth = (of: keyof Sample, from: number) =>
-    medianIn(samples, 0.9, 1, of) - medianIn(samples, from, from + 0.1, of);
-  const rate =
-    medianIn(samples, 0.9, 1, "packetsPerSOverC") / medianIn(samples, 0.1, 0.2, "packetsPerSOverC");
+  const spread = (tenth: number, of: keyof Sample) => inTenth(samples, tenth, of);
+  const memoryGrowth = spread(9, "residentMb").min - spread(5, "residentMb").min;
+  const rate = spread(9, "packetsPerSOverC").median / spread(1, "packetsPerSOverC").median;
   const lost = samples.reduce((sum, sample) => sum + sample.lost, 0);
   const packets = samples.reduce((sum, sample) => sum + sample.packets, 0);
   recorder.progress(
@@ -134,7 +135,7 @@ function report(
   );
   recorder.figure({
     ...{ ...figure, name: "growth of resident memory in the second half", unit: "MB", better: "less" },
-    ...{ values: [growth("residentMb", 0.5)], bar: { atMost: GROWTH_MB_MAX } },
+    ...{ values: [memoryGrowth], bar: { atMost: GROWTH_MB_MAX } },
   });
   recorder.figure({
     ...{ ...figure, name: "relays and Discovers lost", unit: "packets", better: "less" },
@@ -148,8 +149,9 @@ function report(
     ["growth of open files", "files"],
     ["growth of threads", "threads"],
   ] as const) {
+    const growth = spread(9, of).median - spread(1, of).median;
     recorder.figure({
-      ...{ ...figure, name, unit: of, better: "less", values: [growth(of, 0.1)], bar: { atMost: 0 } },
+      ...{ ...figure, name, unit: of, better: "less", values: [growth], bar: { atMost: 0 } },
     });
   }
   for (const [name, of, unit] of SERIES) {

@@ -5,17 +5,11 @@ import { base64 } from "../../test/support/pilot-node.ts";
 import { LoadGenerator } from "../harness/load.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import type { Recorder } from "../harness/results.ts";
-import { type Contestant, eachRound } from "../harness/rounds.ts";
-import {
-  mortal,
-  pinGenerator,
-  startBeacon,
-  startEcho,
-  type Target,
-  temporaryFolder,
-} from "../harness/targets.ts";
-import { cpuNs, residentBytes, workersCpuNs } from "../harness/usage.ts";
-import { type Command, FIRST_ID, IDENTITY, type Result, type Way } from "./wss-clients.ts";
+import { eachRound } from "../harness/rounds.ts";
+import { pinGenerator, startBeacon, startEcho, type Target, temporaryFolder } from "../harness/targets.ts";
+import { residentBytes, workersCpuNs } from "../harness/usage.ts";
+import { FIRST_ID, IDENTITY, type Way } from "./wss-clients.ts";
+import { Fleet } from "./wss-fleet.ts";
 
 const IDLE_NODES = 10_000;
 const IDLE_NODES_SMOKE = 100;
@@ -47,84 +41,6 @@ export async function benchWss(options: BenchOptions, recorder: Recorder): Promi
     if (!title.includes(options.only)) continue;
     recorder.title(title);
     await measure();
-  }
-}
-
-/** A server and its fleet. */
-class Fleet implements Contestant {
-  cpuNs = 0;
-  received = 0;
-  lost = 0;
-  elapsedMs = 0;
-
-  private constructor(
-    readonly target: Target,
-    private readonly clients: Bun.Subprocess,
-    private readonly answers: Result[],
-    private readonly arrived: { wake: () => void },
-  ) {}
-
-  static async start(target: Target): Promise<Fleet> {
-    const answers: Result[] = [];
-    const arrived = { wake: () => {} };
-    const clients = mortal(
-      Bun.spawn([process.execPath, new URL("wss-clients.ts", import.meta.url).pathname], {
-        stdout: "inherit",
-        stderr: "inherit",
-        ipc(answer: Result) {
-          answers.push(answer);
-          arrived.wake();
-        },
-        onExit: () => arrived.wake(),
-      }),
-    );
-    pinGenerator(clients.pid);
-    return new Fleet(target, clients, answers, arrived);
-  }
-
-  get proves(): boolean {
-    return this.target.http !== "";
-  }
-
-  async connect(count: number): Promise<void> {
-    await this.tell({ do: "connect", url: this.target.wss, count, proves: this.proves });
-  }
-
-  /** One turn of the load. */
-  async slice(): Promise<void> {
-    const before = cpuNs(this.target.pid);
-    const { received, lost, elapsedMs } = await this.tell({ do: "run", ms: SLICE_MS });
-    this.cpuNs += cpuNs(this.target.pid) - before;
-    this.received += received;
-    this.lost += lost;
-    this.elapsedMs += elapsedMs;
-  }
-
-  get cpuNsPerFrame(): number {
-    return this.cpuNs / this.received;
-  }
-
-  show(): string {
-    const rate = (this.received / this.elapsedMs).toFixed(0);
-    const share = ((this.cpuNs / this.elapsedMs / 1e6) * 100).toFixed(0);
-    return `${this.cpuNsPerFrame.toFixed(0)} ns, ${rate} k/s at ${share} % of a core${this.lost === 0 ? "" : `, LOST ${this.lost}`}`;
-  }
-
-  async tell(command: Command): Promise<Result> {
-    this.clients.send(command);
-    while (this.answers.length === 0) {
-      if (this.clients.exitCode !== null) throw new Error("the fleet's process ended");
-      await new Promise<void>((wake) => {
-        this.arrived.wake = wake;
-      });
-    }
-    return this.answers.shift()!;
-  }
-
-  async stop(): Promise<void> {
-    this.clients.kill();
-    await this.clients.exited;
-    await this.target.stop();
   }
 }
 
@@ -190,7 +106,7 @@ class Bench {
         await fleet.tell({ do: "run", ms: (seconds * 1000) / 2 }); // compiled code, caches
       }
       for (let ms = 0; ms < seconds * 1000; ms += SLICE_MS) {
-        for (const fleet of turn) await fleet.slice();
+        for (const fleet of turn) await fleet.slice(SLICE_MS);
       }
       for (const [i, fleet] of fleets.entries()) cpu[i]!.push(fleet.cpuNsPerFrame);
       this.recorder.progress(

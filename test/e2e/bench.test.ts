@@ -110,6 +110,14 @@ describe("a bench runs:", () => {
     expect(named(run, "packets a second, coturn").every(({ values }) => values[0]! > 0)).toBe(true);
   });
 
+  test("coturn, where that is not installed", async () => {
+    const program = programs.spawn([process.execPath, join(ROOT, "bench/main.ts"), "coturn", "--smoke"], {
+      env: { ...CLEAN_ENV, PATH: "/nonexistent" },
+    });
+    expect(await program.exited()).toBe(0);
+    expect(program.lines.join("\n")).toContain("turnserver is not installed");
+  });
+
   test.skipIf(needsTaskset !== "")(`memory${needsTaskset}`, async () => {
     const run = await smoke("memory");
     expect(named(run, "lost")[0]?.values).toEqual([0]);
