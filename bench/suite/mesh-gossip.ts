@@ -12,6 +12,7 @@ import { controlCpuNs } from "../harness/usage.ts";
 const NODES = [1_000, 4_000, GOSSIP_NODES_MAX];
 /** Shares of a message's nodes that are others than in the one before. */
 const CHANGED = [0, 0.01, 1];
+const NODES_SMOKE = [1_000];
 /** Longer than most messages take to be in force. */
 const MESSAGE_MS = 40;
 /** Messages between two stretches without any; one takes longer on a busy machine, and has until the end of its stretch. */
@@ -43,11 +44,12 @@ class Kind {
 }
 
 export async function measureGossip(
-  { rounds, seconds, batch }: BenchOptions,
+  { rounds, seconds, batch, smoke }: BenchOptions,
   recorder: Recorder,
 ): Promise<void> {
   recorder.note("gossip: what the beacon uses without any is measured in turn with it, and taken off");
-  const kinds = NODES.flatMap((nodes) => CHANGED.map((changed) => new Kind(nodes, changed)));
+  const sizes = smoke ? NODES_SMOKE : NODES;
+  const kinds = sizes.flatMap((nodes) => CHANGED.map((changed) => new Kind(nodes, changed)));
   const peer = UdpSocket.open(AF_INET);
   peer.bind("127.0.0.1", 0);
   peer.setBuffers(4 << 20, 4 << 20);
