@@ -6,12 +6,13 @@ import type { Recorder } from "../harness/results.ts";
 import { eachRound } from "../harness/rounds.ts";
 import { compareSideBySide } from "../harness/side-by-side.ts";
 import { quantile } from "../harness/statistics.ts";
-import { freePort, startBeacon, type TargetOptions } from "../harness/targets.ts";
+import { freePort, startBeacon, statsOf, type TargetOptions } from "../harness/targets.ts";
 import { pingSteadily } from "./latency.ts";
 
 /** So a beacon learns within a second who has the nodes; more often would cost CPU time that counts here. */
 const GOSSIP_FLAGS = ["--gossip-interval=1s"];
-const ROUTE_TRIES_MAX = 40;
+const ROUTES_MS_MAX = 20_000;
+const POLL_MS = 20;
 /** One is loaded before the other for so long: both see the same moods of the machine. */
 const SLICE_S = 0.25;
 const QUANTILES = [0.5, 0.99];
@@ -110,9 +111,13 @@ async function startTwo(load: Load, options: TargetOptions): Promise<LoadedTarge
   relay.generator.aim(second);
   relay.generator.register();
   relay.generator.aim(first);
-  for (let attempt = 0; attempt < ROUTE_TRIES_MAX; attempt++) {
-    if (relay.generator.ping() >= 0) return relay;
+  const deadline = performance.now() + ROUTES_MS_MAX;
+  while ((await statsOf(first)).mesh.peers[0]?.routes !== load.nodes) {
+    if (performance.now() > deadline) {
+      await relay.stop();
+      throw new Error("the first beacon never learned which nodes the second has");
+    }
+    await Bun.sleep(POLL_MS);
   }
-  await relay.stop();
-  throw new Error("the first beacon never learned which nodes the second has");
+  return relay;
 }
