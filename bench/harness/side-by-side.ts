@@ -3,7 +3,7 @@ import type { Loaded } from "./loaded.ts";
 import type { BenchOptions } from "./options.ts";
 import type { Figure, Recorder } from "./results.ts";
 import { eachRound } from "./rounds.ts";
-import { type Bar, showNumber } from "./statistics.ts";
+import type { Bar } from "./statistics.ts";
 
 /** Short against the moods of a shared machine, long against the turn itself. */
 const SLICE_NS = 100e6;
@@ -70,7 +70,7 @@ export async function compareSideBySide(
     recorder.figure({
       ...{ ...figure, name: `${unit}s a second, ${name}`, unit: "/s", better: "more", values: rate[i]! },
     });
-    if (lost[i]! > 0) recorder.note(`${title}: ${showNumber(lost[i]!)} ${unit}s were lost, ${name}`);
+    if (lost[i]! > 0) recorder.note(`${title}: ${lost[i]} ${unit}s were lost, ${name}`);
   }
   return lost;
 }
