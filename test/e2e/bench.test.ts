@@ -79,7 +79,7 @@ describe("a bench runs:", () => {
 
   test.skipIf(needs !== "")(`mesh${needs}`, async () => {
     const run = await smoke("mesh");
-    expect(named(run, "lost on the way through two").flatMap(({ values }) => values)).toEqual([0, 0]);
+    expect(named(run, "lost on the way through two").flatMap(({ values }) => values)).toEqual([0]);
     expect(run.figures.filter(({ params }) => params?.["group"] === "gossip")).toHaveLength(3);
     const [full] = run.figures.filter(({ params }) => params?.["group"] === "full mesh");
     expect(full?.params).toMatchObject({ nodes: 5000, routes: 32_750 });
@@ -156,7 +156,7 @@ describe("a bench ends:", () => {
     ["SIGTERM", 143],
   ] as const) {
     test.skipIf(needs !== "")(`on ${signal}, without a child or a file left${needs}`, async () => {
-      const program = bench("soak", "--minutes", "1");
+      const program = bench("soak", "--minutes", "0.3");
       await program.line("the first sample", (line) => (/ k\/s at full rate/.test(line) ? line : undefined));
       const children = childrenOf(program.pid);
       expect(children.map(commandOf).join()).toMatch(/src\/main\.ts.*relay /);
