@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { BATCH_MAX_DEFAULT } from "../src/config.ts";
 import type { BenchOptions } from "./harness/options.ts";
 import { Recorder, saveRun } from "./harness/results.ts";
+import { addReportCommands } from "./report/commands.ts";
 import { benchAllocation } from "./suite/allocation.ts";
 import { benchIdle } from "./suite/idle.ts";
 import { benchLatency } from "./suite/latency.ts";
@@ -74,10 +75,11 @@ for (const [name, description, run] of BENCHES) {
     .option("--limit <minutes>", "give up after so long", positive, LIMIT_MINUTES_DEFAULT)
     .action((flags: Flags) => runBench(name, run, flags));
 }
+addReportCommands(program);
 try {
   await program.parseAsync();
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
   process.exit(1);
 }
-process.exit(0);
+process.exit();
