@@ -75,7 +75,12 @@ for (const [name, description, run] of BENCHES) {
     .option("--limit <minutes>", "give up after so long", positive, LIMIT_MINUTES_DEFAULT)
     .action((flags: Flags) => runBench(name, run, flags));
 }
-addReportCommands(program);
+addReportCommands(program, {
+  benches: BENCHES.map(([name]) => name),
+  folder: import.meta.dir,
+  limitMinutes: LIMIT_MINUTES_DEFAULT,
+  parseNumber: positive,
+});
 try {
   await program.parseAsync();
 } catch (error) {

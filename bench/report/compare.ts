@@ -10,6 +10,7 @@ import {
   P_MAX,
   RATIO,
   roundsNeeded,
+  showLimits,
   titleOf,
   type Verdict,
 } from "./verdicts.ts";
@@ -167,8 +168,10 @@ function barsOf(comparisons: readonly Comparison[]): string[] {
     const text = barNews({ a, b });
     if (text === undefined) return [];
     const [was, is] = [a, b].map(({ values, unit }) => showValue(spreadOf(values).median, unit));
-    const bar = b.bar?.atMost !== undefined ? `at most ${b.bar.atMost}` : `at least ${b.bar?.atLeast}`;
-    return wrap(`  ${text}: ${titleOf(b)}: ${was} → ${is}${b.bar ? `, bar: ${bar}` : ""} (${verdict})`, 4);
+    return wrap(
+      `  ${text}: ${titleOf(b)}: ${was} → ${is}${b.bar ? `, bar: ${showLimits(b)}` : ""} (${verdict})`,
+      4,
+    );
   });
   const withBar = comparisons.map(({ b }) => b).filter(({ bar }) => bar !== undefined);
   const missed = withBar.filter((figure) => meetsBar(figure) === false);

@@ -102,6 +102,14 @@ export function meetsBar({ values, bar }: Figure): boolean | undefined {
   return bar && meets(values, bar as Bar);
 }
 
+/** "at most 1.03"; empty without a bar. */
+export function showLimits({ bar }: Figure): string {
+  const { atMost, atLeast } = bar ?? {};
+  return [atMost !== undefined && `at most ${atMost}`, atLeast !== undefined && `at least ${atLeast}`]
+    .filter(Boolean)
+    .join(", ");
+}
+
 /** What became of a bar: nothing worth a word, or what. */
 export function barNews({ a, b }: Pick<Comparison, "a" | "b">): string | undefined {
   if (b.bar === undefined) return a.bar === undefined ? undefined : "no bar any more";
