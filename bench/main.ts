@@ -67,6 +67,7 @@ for (const [name, description, run] of BENCHES) {
     .option("--seconds <n>", "length of one measurement", positive, 1)
     .option("--batch <n>", "messages a receive call", positive, BATCH_MAX_DEFAULT)
     .option("--only <text>", "only cases with this in their title", "")
+    .option("--against <folder>", "another checkout, whose beacon is measured beside this one's (relay)")
     .option("--smoke", "a run of seconds, to see that it works", false)
     .option(
       "--json <file>",

@@ -4,7 +4,7 @@ import { type Load, LoadGenerator } from "./load.ts";
 import { LOOPBACK, type Place } from "./place.ts";
 import type { Contestant } from "./rounds.ts";
 import { showNumber } from "./statistics.ts";
-import { cpuNs, startBeacon, startReference, type Target } from "./targets.ts";
+import { beaconSources, cpuNs, startBeacon, startReference, type Target } from "./targets.ts";
 
 /** What is measured, and how it is set up. */
 export interface Contender {
@@ -19,6 +19,8 @@ export interface Contender {
   readonly place?: Place;
   /** The nodes are those of a peer beacon, at the sink. */
   readonly toPeer?: boolean;
+  /** Root of the checkout that a beacon is run from; this one's unless given. */
+  readonly root?: string;
   /** Further flags of the beacon. */
   readonly flags?: readonly string[];
 }
@@ -61,7 +63,7 @@ export class LoadedRelay implements Contestant {
   }
 
   static #startTarget(
-    { program, load, offload, workers = 1, place = LOOPBACK, toPeer = false, flags = [] }: Contender,
+    { program, load, offload, workers = 1, place = LOOPBACK, toPeer = false, root, flags = [] }: Contender,
     reference: string,
     batch: number,
     sinkPort: number,
@@ -73,7 +75,7 @@ export class LoadedRelay implements Contestant {
     }
     const peers = toPeer ? [`--peers=127.0.0.1:${sinkPort}`, ...QUIET] : [];
     const nodesMax = Math.max(load.nodes, NODES_MAX_DEFAULT);
-    return startBeacon(options, [...peers, `--max-nodes=${nodesMax}`, ...flags]);
+    return startBeacon(options, [...peers, `--max-nodes=${nodesMax}`, ...flags], beaconSources(root));
   }
 
   /** Compiled code, caches, page tables. */

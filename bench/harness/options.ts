@@ -7,6 +7,8 @@ export interface BenchOptions {
   readonly batch: number;
   /** Measure only cases with this in their title. */
   readonly only: string;
+  /** Root of another checkout, whose beacon is measured beside this one's where the bench can. */
+  readonly against?: string;
   /** Run in seconds, to see that the bench works; the figures mean nothing. */
   readonly smoke: boolean;
 }

@@ -76,8 +76,11 @@ export async function startEcho(): Promise<Target> {
   }));
 }
 
-/** How a beacon is run from its sources. */
-export const BEACON_SOURCES = [process.execPath, new URL("../../src/main.ts", import.meta.url).pathname];
+/** How a beacon is run from its sources. @param root of another checkout; this one's unless given */
+export const beaconSources = (root = join(import.meta.dir, "../..")): string[] => [
+  process.execPath,
+  join(root, "src/main.ts"),
+];
 
 /**
  * @param extra further flags
@@ -86,7 +89,7 @@ export const BEACON_SOURCES = [process.execPath, new URL("../../src/main.ts", im
 export async function startBeacon(
   { offload, batch, workers = 1, place = LOOPBACK }: TargetOptions,
   extra: readonly string[] = [],
-  program: readonly string[] = BEACON_SOURCES,
+  program: readonly string[] = beaconSources(),
 ): Promise<Target> {
   const flags = [
     `--workers=${workers}`,

@@ -226,6 +226,18 @@ const FAMILY: readonly Case[] = [
 /** Powers of two up to the cores, and the cores. */
 const WORKERS = [...new Set([1, 2, 4, 8, 16, 32, 64].filter((count) => count < CORES).concat(CORES))];
 
+/** The same case with another checkout's beacon beside each of this one's. @param root of that checkout */
+export function withOther(root: string, { contenders, ratios, ...rest }: Case): Case {
+  const others = contenders
+    .filter(({ program }) => program === "beacon")
+    .map((contender) => ({ ...contender, name: `other ${contender.name}`, root }));
+  const overOther = others.map(({ name }) => {
+    const subject = name.slice("other ".length);
+    return { name: `${subject} over ${name}`, subject, against: name };
+  });
+  return { ...rest, contenders: [...contenders, ...others], ratios: [...ratios, ...overOther] };
+}
+
 /** @param smoke the ends of each range, small, to see that all of it works */
 export function relayCases(smoke: boolean): Case[] {
   const range = <T>(values: readonly T[]) => (smoke ? [values[0]!, values.at(-1)!] : values);

@@ -4,7 +4,7 @@ import type { BenchOptions } from "../harness/options.ts";
 import type { Recorder } from "../harness/results.ts";
 import { eachRound } from "../harness/rounds.ts";
 import { compileReference, pinGenerator } from "../harness/targets.ts";
-import { type Case, relayCases } from "./relay-cases.ts";
+import { type Case, relayCases, withOther } from "./relay-cases.ts";
 
 /**
  * What is compared runs beside each other and is loaded in turn, in slices this long: short against the moods of a shared
@@ -15,7 +15,11 @@ const SLICE_NS = 100e6;
 export async function benchRelay(options: BenchOptions, recorder: Recorder): Promise<void> {
   pinGenerator();
   const reference = compileReference();
-  const cases = relayCases(options.smoke).filter(({ title }) => title.includes(options.only));
+  const { smoke, only, against } = options;
+  const cases = relayCases(smoke)
+    .filter(({ title }) => title.includes(only))
+    .map((one) => (against === undefined ? one : withOther(against, one)));
+  if (against !== undefined) recorder.note(`"other" is the checkout in ${against}`);
   for (const [i, one] of cases.entries()) {
     recorder.title(`${one.title} (${i + 1} of ${cases.length})`);
     await measure(one, reference, options, recorder);

@@ -111,6 +111,7 @@ export class RelayLoop {
     const row = this.#row;
     this.#errorsInARow = 0;
     let receivedBytes = 0;
+    if (messages > 1) for (let m = 0; m < messages; m++) handler.touch(receive.packetAt(m));
     for (let m = 0; m < messages; m++) {
       const bytes = receive.length(m);
       const at = receive.packetAt(m);
@@ -123,9 +124,7 @@ export class RelayLoop {
       } else if (segmentBytes <= 0 || segmentBytes >= bytes) {
         handler.handle(at, bytes, m);
       } else {
-        for (let offset = 0; offset < bytes; offset += segmentBytes) {
-          handler.handle(at + offset, Math.min(segmentBytes, bytes - offset), m);
-        }
+        handler.handleSegments(at, bytes, segmentBytes, m);
         counters[row + SEGMENTS_RECEIVED]! += Math.ceil(bytes / segmentBytes);
       }
     }

@@ -131,6 +131,8 @@ export class PacketHandler {
   #burstDestId = 0;
   #burstRun = -1;
   #burstEnd = 0;
+  /** Keeps the compiler from leaving out loads. */
+  #touched = 0;
   /** The message of this batch whose source was last looked for among the peers, -1 for none, and whether it was one. */
   #peerCheckedMessage = -1;
   #fromPeer = false;
@@ -167,6 +169,21 @@ export class PacketHandler {
     this.#threadWords = parts.threadWords;
     this.#counters = parts.memory.counters;
     this.#row = parts.counterRow;
+  }
+
+  /** Has the processor fetch the slot that the packet at `at` will need; for each packet of a batch before the first is handled. */
+  touch(at: number): void {
+    const idAt = this.#view.getUint8(at) === RELAY ? SECOND_ID_AT : FIRST_ID_AT;
+    this.#touched ^= this.#nodes.touch(this.#view.getInt32(at + idAt));
+  }
+
+  /** Handles the packets of `segmentBytes`, the last may be shorter, that make up message m: `bytes` at `at`. */
+  handleSegments(at: number, bytes: number, segmentBytes: number, m: number): void {
+    const end = at + bytes;
+    for (let next = at; next < end; ) {
+      this.handle(next, Math.min(segmentBytes, end - next), m);
+      next = this.#joinSeries(next + segmentBytes, end, segmentBytes, m);
+    }
   }
 
   /** Handles the packet of `bytes` (at least 1) at `at` in the packet memory, from message m of the batch. */
@@ -289,6 +306,36 @@ export class PacketHandler {
     this.#rewrite(at, flags);
     batch.setPiece(run, place, at + cut, bytes - cut);
     return true;
+  }
+
+  /**
+   * Puts the Relays of `bytes` each, from `at` on, into the run of the one before, as long as they go to the same destination: what a
+   * burst is made of, in the tightest of loops.
+   * @param end where the message ends
+   * @returns where the first packet is that did not join
+   */
+  #joinSeries(at: number, end: number, bytes: number, m: number): number {
+    const run = this.#burstRun;
+    if (run < 0 || m > this.#burstEnd || bytes < RELAY_BYTES) return at;
+    const { runs, batch } = this.#sender;
+    const view = this.#view;
+    const destId = this.#burstDestId;
+    const flags = runs.flags[run]!;
+    const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
+    const place = runs.packets[run]!;
+    const packetsMax = Math.min(runs.room(run, bytes - cut), Math.floor((end - at) / bytes));
+    let packets = 0;
+    let next = at;
+    while (packets < packetsMax) {
+      if (view.getUint8(next) !== RELAY || view.getInt32(next + SECOND_ID_AT) !== destId) break;
+      this.#rewrite(next, flags);
+      batch.setPiece(run, place + packets, next + cut, bytes - cut);
+      packets++;
+      next += bytes;
+    }
+    runs.joinSeries(run, packets, bytes - cut);
+    this.#counters[this.#row + RECEIVED_AT + RELAY]! += packets;
+    return next;
   }
 
   /** Sends what has come of the packets so far. */

@@ -105,6 +105,20 @@ export class Runs {
     return place;
   }
 
+  /** Packets of this size that a run can still take without being ended by them. */
+  room(run: number, packetBytes: number): number {
+    if (packetBytes !== this.segmentBytes[run]! || packetBytes > this.joinBytesMax[run]!) return 0;
+    const segments = SEGMENTS_MAX - this.packets[run]!;
+    return Math.min(segments, Math.floor((UDP_PAYLOAD_MAX - this.bytes[run]!) / packetBytes));
+  }
+
+  /** Adds that many packets to a run, at most what `room` says, at the places behind its last one. */
+  joinSeries(run: number, packets: number, packetBytes: number): void {
+    this.packets[run]! += packets;
+    this.bytes[run]! += packets * packetBytes;
+    if (this.packets[run] === SEGMENTS_MAX) this.joinBytesMax[run] = 0;
+  }
+
   /**
    * Starts a run with one packet. The caller has seen to it that `count` < `capacity`.
    * @param mergeBytesMax largest packet that may be merged with others to this destination, 0 for none

@@ -5,6 +5,7 @@
  *   worker words    64 bytes a worker    what one worker tells the main thread; and the WebSocket bridge, which is on it
  *   counters        a row a worker       floats, see counters.ts; one more row for the WebSocket bridge
  *   shards          64 bytes a shard     lock and counts; shard i belongs with worker i
+ *   groups          4 bytes a group      which parts of the node table were ever used
  *   peers           keys and slots       the peer beacons, see peers.ts
  *   mailboxes       16 MiB a worker      what workers hand to the main thread, see mailbox.ts
  *   nodes           64 bytes a slot      one node, one cache line, see nodes.ts
@@ -24,6 +25,9 @@ const LINE_WORDS = 64 / 4;
 const SLOTS_PER_ENTRY = 2;
 /** So that a shard that gets more than its share of a small table still has room, and no search meets its own start. */
 const SLOTS_MIN = 1024;
+
+/** Slots of a shard of which it is noted together whether any was ever used: 32 KiB, as long as a sweep holds a shard's lock. */
+export const GROUP_SLOTS = 512;
 
 /** Endpoints of peer beacons. A mesh in which everybody tells everybody is of tens, not hundreds. */
 export const PEERS_MAX = 128;
@@ -114,6 +118,8 @@ export class SharedMemory {
   readonly #workerWordsAt: number;
   readonly #shardWordsAt: number;
   readonly #mailboxesAt: number;
+  readonly #groupsAt: number;
+  readonly #groupsPerShard: number;
 
   /** @param buffer the same shape's memory, made by another thread; without it, new memory */
   constructor(
@@ -133,6 +139,8 @@ export class SharedMemory {
     this.#workerWordsAt = reserve((workers + 1) * LINE_WORDS);
     const countersAt = reserve((workers + 1) * COUNTER_ROW * 2);
     this.#shardWordsAt = reserve(this.shards * LINE_WORDS);
+    this.#groupsPerShard = Math.ceil(this.slotsPerShard / GROUP_SLOTS);
+    this.#groupsAt = reserve(this.shards * this.#groupsPerShard);
     this.peersAt = reserve(LINE_WORDS);
     this.peerKeysAt = reserve(PEERS_MAX);
     this.peerSlotsAt = reserve(PEERS_MAX * SLOT_WORDS);
@@ -168,6 +176,11 @@ export class SharedMemory {
 
   shardWords(shard: number): number {
     return this.#shardWordsAt + shard * LINE_WORDS;
+  }
+
+  /** The word that is not 0 once any slot of the group was used that slot `index` of the shard is in. */
+  groupWord(shard: number, index: number): number {
+    return this.#groupsAt + shard * this.#groupsPerShard + Math.floor(index / GROUP_SLOTS);
   }
 
   /** @param kind GOSSIP or FRAMES */

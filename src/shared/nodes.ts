@@ -9,7 +9,14 @@
  */
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
 import { nodeHash, shardOfHash, slotOfHash } from "./hash.ts";
-import { HASH_SECRET, SHARD_LOCK, SHARD_NODES, SHARD_REMOVALS, type SharedMemory } from "./memory.ts";
+import {
+  GROUP_SLOTS,
+  HASH_SECRET,
+  SHARD_LOCK,
+  SHARD_NODES,
+  SHARD_REMOVALS,
+  type SharedMemory,
+} from "./memory.ts";
 import { type Area, FINDS_MAX, removeSlot, searchSlots } from "./open-addressing.ts";
 import { IS_BRIDGED, SLOT_ID, SLOT_SEEN_S, SLOT_WORDS, Slots, WANTS_DEST } from "./slots.ts";
 
@@ -67,6 +74,16 @@ export class NodeTable {
     if (id === 0) return -1;
     const hash = nodeHash(id, this.#secret);
     const shard = shardOfHash(hash, this.#shards);
+    const slot = this.#search(id, hash, shard, 0);
+    return slot >= 0 && words[slot + SLOT_ID] === id ? slot : this.#findDespiteRemovals(id, hash, shard);
+  }
+
+  /**
+   * Finds a node that was not found at first look: is it absent, or did a removal hide it? Only this costs atomic loads of a word that
+   * all threads share; a node that is found needs none.
+   */
+  #findDespiteRemovals(id: number, hash: number, shard: number): number {
+    const words = this.#words;
     const removals = this.memory.shardWords(shard) + SHARD_REMOVALS;
     for (let attempt = 0; attempt < FINDS_MAX; attempt++) {
       const removalsBefore = Atomics.load(words, removals);
@@ -75,6 +92,17 @@ export class NodeTable {
       if ((removalsBefore & 1) === 0 && Atomics.load(words, removals) === removalsBefore) return -1;
     }
     return -1;
+  }
+
+  /**
+   * Reads where the search for a node begins, so that the processor has it at hand when the node is looked up: for several nodes,
+   * one after the other, it fetches them side by side.
+   * @returns what nobody needs, for the compiler to leave the load in
+   */
+  touch(nodeId: number): number {
+    const hash = nodeHash(nodeId | 0, this.#secret);
+    const first = this.#firstSlot(shardOfHash(hash, this.#shards));
+    return this.#words[first + slotOfHash(hash, this.#slotsPerShard) * SLOT_WORDS]!;
   }
 
   /** @returns as searchSlots */
@@ -129,6 +157,7 @@ export class NodeTable {
 
   #addLocked(slot: number, id: number, shard: number, endpoint: Int32Array, at: number, flags: number): void {
     this.slots.publish(slot, endpoint, at, flags);
+    this.#words[this.memory.groupWord(shard, (slot - this.#firstSlot(shard)) / SLOT_WORDS)] = 1;
     Atomics.store(this.#words, slot + SLOT_ID, id);
     Atomics.add(this.#words, this.memory.shardWords(shard) + SHARD_NODES, 1);
   }
@@ -234,6 +263,7 @@ export class NodeTable {
     const end = Math.min(from + count, this.#slotsPerShard);
     const first = this.#firstSlot(shard);
     const area = this.#area(shard);
+    if (!this.#wasUsed(shard, from, end)) return 0;
     if (!this.#lock(shard)) return -1;
     let removed = 0;
     for (let index = from; index < end; ) {
@@ -249,6 +279,17 @@ export class NodeTable {
     if (removed > 0) Atomics.sub(words, this.memory.shardWords(shard) + SHARD_NODES, removed);
     this.#unlock(shard);
     return removed;
+  }
+
+  /**
+   * Whether any of the slots `from` to `end` of a shard may ever have held a node. Removals move nodes only to where others were. Slots
+   * that never did are passed over: they are not even memory yet.
+   */
+  #wasUsed(shard: number, from: number, end: number): boolean {
+    for (let index = from; index < end; index += GROUP_SLOTS - (index % GROUP_SLOTS)) {
+      if (this.#words[this.memory.groupWord(shard, index)] !== 0) return true;
+    }
+    return false;
   }
 
   /** A shard's slots, for removing nodes from them under its lock. */
@@ -298,8 +339,9 @@ export class NodeTable {
    * @returns the node's id, signed, or 0 if the slot is vacant or its entry did not hold still
    */
   entryAt(shard: number, index: number, out: Int32Array): number {
+    if (this.#words[this.memory.groupWord(shard, index)] === 0) return 0; // never used, not even memory yet
     const slot = this.#firstSlot(shard) + index * SLOT_WORDS;
-    const nodeId = Atomics.load(this.#words, slot + SLOT_ID);
+    const nodeId = this.#words[slot + SLOT_ID]!;
     if (nodeId === 0 || this.slots.read(slot, nodeId, out, 0) < 0) return 0;
     out[ENDPOINT_WORDS] = this.#words[slot + SLOT_SEEN_S]!;
     return nodeId;

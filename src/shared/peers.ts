@@ -39,7 +39,7 @@ export class PeerTable {
   /** @returns the peer whose endpoint is at `endpoint[at]`, whatever its scope id, or -1 */
   find(endpoint: Int32Array, at: number): number {
     const words = this.#words;
-    const end = Atomics.load(words, this.#end);
+    const end = words[this.#end]!;
     if (end === 0) return -1;
     const key = keyOf(endpoint, at);
     for (let peer = 0; peer < end; peer++) {

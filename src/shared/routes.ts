@@ -46,15 +46,29 @@ export class RouteTable {
   /** @returns the number of the peer that has the node, or NO_PEER */
   find(nodeId: number): number {
     if (nodeId === 0) return NO_PEER;
+    const peer = this.#peerAt(this.#search(nodeId | 0, 0), nodeId | 0);
+    return peer === NO_PEER ? this.#findDespiteRemovals(nodeId | 0) : peer;
+  }
+
+  /** @returns the peer in the slot, or NO_PEER if it is not, or no longer, this node's */
+  #peerAt(slot: number, id: number): number {
+    const words = this.#words;
+    if (slot < 0 || words[slot] !== id) return NO_PEER;
+    const peer = Atomics.load(words, slot + PEER); // atomic so that the loads of the id stay where they are, before and behind
+    // A removal may have let another route move into this slot between the two.
+    return words[slot] === id ? peer : NO_PEER;
+  }
+
+  /** The same for a node that was not found at first look: has it no route, or did a removal hide it? */
+  #findDespiteRemovals(id: number): number {
     const words = this.#words;
     const { removals } = this.#area;
     for (let attempt = 0; attempt < FINDS_MAX; attempt++) {
       const removalsBefore = Atomics.load(words, removals);
-      const slot = this.#search(nodeId | 0, removalsBefore & 1);
-      if (slot >= 0 && words[slot] === (nodeId | 0)) {
-        const peer = Atomics.load(words, slot + PEER);
-        // A removal may have let another route move into this slot between the two loads.
-        if (Atomics.load(words, slot) === (nodeId | 0)) return peer;
+      const slot = this.#search(id, removalsBefore & 1);
+      if (slot >= 0 && words[slot] === id) {
+        const peer = this.#peerAt(slot, id);
+        if (peer !== NO_PEER) return peer;
       } else if ((removalsBefore & 1) === 0 && Atomics.load(words, removals) === removalsBefore) {
         return NO_PEER;
       }

@@ -29,6 +29,12 @@ export const IS_PEER = 2;
 /** Flag: the node is connected through the WebSocket bridge, and gets its packets there, whatever its endpoint. */
 export const IS_BRIDGED = 4;
 
+/**
+ * Whether the processor makes loads in the order that the program has them: x86 does (Intel SDM 3A, 8.2.2; AMD64 APM 2, 7.2), arm64
+ * does not.
+ */
+const LOADS_IN_ORDER = process.arch === "x64";
+
 /** A reader tries again when a writer changed the entry twice within the few nanoseconds of the read. */
 const READS_MAX = 16;
 
@@ -38,7 +44,7 @@ export class Slots {
 
   /** Changes whenever the slot's endpoint or flags do. */
   version(slot: number): number {
-    return Atomics.load(this.words, slot + VERSION);
+    return this.words[slot + VERSION]!;
   }
 
   /** Largest packet that may be merged on the way to this slot's endpoint, 0 while no limit is known. */
@@ -59,17 +65,20 @@ export class Slots {
   read(slot: number, id: number, out: Int32Array, outAt: number): number {
     const { words } = this;
     for (let attempt = 0; attempt < READS_MAX; attempt++) {
-      const version = Atomics.load(words, slot + VERSION);
+      const version = words[slot + VERSION]!;
+      // Where the copy is depends on the version, so no processor reads the one before the other.
       const copy = slot + COPIES + (version & 1) * ENDPOINT_WORDS;
-      // Atomic loads keep their order on arm64 too; plain ones could slip behind the check below.
-      out[outAt] = Atomics.load(words, copy);
-      out[outAt + 1] = Atomics.load(words, copy + 1);
-      out[outAt + 2] = Atomics.load(words, copy + 2);
-      out[outAt + 3] = Atomics.load(words, copy + 3);
-      out[outAt + 4] = Atomics.load(words, copy + 4);
-      out[outAt + 5] = Atomics.load(words, copy + 5);
-      if (Atomics.load(words, slot + SLOT_ID) !== (id | 0)) return -1;
-      if (Atomics.load(words, slot + VERSION) === version) return version;
+      out[outAt] = words[copy]!;
+      out[outAt + 1] = words[copy + 1]!;
+      out[outAt + 2] = words[copy + 2]!;
+      out[outAt + 3] = words[copy + 3]!;
+      out[outAt + 4] = words[copy + 4]!;
+      out[outAt + 5] = words[copy + 5]!;
+      // An atomic load keeps what stands before it before it, and what stands behind it behind it. In JavaScriptCore it is a locked
+      // addition of zero: 6 ns at the least, and the cache line is taken away from all other readers. So it is one at most, and none
+      // where the processor keeps the order by itself; the compiler does, as for all it knows `out` may be the slot.
+      const versionNow = LOADS_IN_ORDER ? words[slot + VERSION]! : Atomics.load(words, slot + VERSION);
+      if (versionNow === version) return words[slot + SLOT_ID] === (id | 0) ? version : -1;
     }
     return -1;
   }
