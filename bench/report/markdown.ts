@@ -2,7 +2,7 @@
 import { type Figure, type Run, showMachine } from "../harness/results.ts";
 import { showValue, spreadOf } from "../harness/statistics.ts";
 import type { Picture } from "./svg.ts";
-import { meetsBar, RATIO, showLimits } from "./verdicts.ts";
+import { isSeries, meetsBar, RATIO, showLimits } from "./verdicts.ts";
 
 export interface NamedPicture extends Picture {
   /** From RESULTS.md: "charts/payload.svg". */
@@ -48,7 +48,7 @@ function bars(runs: readonly Run[]): string {
 function benchSection(run: Run): string[] {
   const { bench, startedAt, elapsedS, machine, notes, figures } = run;
   const rounds = [
-    ...new Set(figures.filter((figure) => !isOverTime(figure)).map(({ values }) => values.length)),
+    ...new Set(figures.filter((figure) => !isSeries(figure)).map(({ values }) => values.length)),
   ];
   const [least, most] = [Math.min(...rounds), Math.max(...rounds)];
   const count = rounds.length === 0 ? "" : `, rounds: ${least === most ? least : `${least} to ${most}`}`;
@@ -76,8 +76,6 @@ function commandOf({ command }: Run): string {
 function showElapsed(elapsedS: number): string {
   return elapsedS < 120 ? `${elapsedS} s` : `${Math.round(elapsedS / 60)} min`;
 }
-
-const isOverTime = (figure: Figure) => figure.params?.["sampleS"] !== undefined;
 
 function table(figures: readonly Figure[]): string {
   const withBars = figures.some(({ bar }) => bar);

@@ -36,6 +36,9 @@ export interface Matched {
 export const RATIO = "×";
 export const titleOf = (figure: Figure) => `${figure.case}: ${figure.name}`;
 
+/** Whether its values are samples over time, as in a soak, and not rounds. */
+export const isSeries = (figure: Figure) => figure.params?.["series"] === true;
+
 /** Pairs the figures of two runs, in the order of the second. */
 export function match(a: Run, b: Run): Matched {
   const keyOf = (figure: Figure) => JSON.stringify([figure.case, figure.name, figure.unit]);
@@ -73,7 +76,7 @@ export function judge(pairs: Matched["pairs"]): Comparison[] {
 }
 
 function reasonForNone(a: Figure, b: Figure): "few rounds" | "no rounds" | undefined {
-  if (a.params?.["sampleS"] !== undefined || b.params?.["sampleS"] !== undefined) return "no rounds";
+  if (isSeries(a) || isSeries(b)) return "no rounds";
   return leastP(a.values.length, b.values.length) < P_MAX ? undefined : "few rounds";
 }
 

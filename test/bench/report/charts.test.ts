@@ -187,14 +187,15 @@ describe("sentences", () => {
   });
 
   test("soak", () => {
-    const params = { group: "soak", sampleS: 60 };
+    const params = { group: "soak", series: true };
     const figures = [
+      of("time", [60, 120, 180], params, "s"),
       of("resident", [60, 70, 65], params, "MB"),
       of("packets", [4e5, 5e5, 4e5], params, "/s"),
     ];
     expect(sentence("soak", madeUpRun(figures))).toBe(
-      "In 3.0 minutes of load, resident memory went from 60.0 to 65.0 MB (60.0 to 70.0 in between), at 400 to 500 " +
-        "thousand packets a second.",
+      "In 3 minutes, resident memory went from 60.0 to 65.0 MB (60.0 to 70.0 in between), at 400 to 500 thousand " +
+        "packets a second (median 400).",
     );
   });
 });

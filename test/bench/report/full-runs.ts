@@ -132,16 +132,15 @@ export function coturnRun(): Run {
 
 export function soakRun(): Run {
   const samples = Array.from({ length: 120 }, (_, i) => i);
-  const params = { group: "soak", sampleS: 5 };
-  const figures: Figure[] = [
-    {
-      ...{ case: "soak", name: "resident", unit: "MB", better: "less", params },
-      values: samples.map((i) => 61 + Math.min(i, 30) / 20 + ((i * 7) % 5) / 50),
-    },
-    {
-      ...{ case: "soak", name: "packets a second", unit: "/s", better: "more", params },
-      values: samples.map((i) => 420_000 - ((i * 31) % 17) * 1500),
-    },
+  const params = { group: "soak", minutes: 10, series: true };
+  const series = (name: string, unit: string, valueAt: (sample: number) => number): Figure => ({
+    ...{ case: "soak", name: `${name} of each sample`, unit, better: "neither", params },
+    values: samples.map(valueAt),
+  });
+  const figures = [
+    series("time", "s", (i) => (i + 1) * 5),
+    series("resident memory", "MB", (i) => 61 + Math.min(i, 30) / 20 + ((i * 7) % 5) / 50),
+    series("packets a second at full rate", "/s", (i) => 420_000 - ((i * 31) % 17) * 1500),
   ];
   return madeUpRun(figures, { bench: "soak", command: "bun run bench soak" });
 }

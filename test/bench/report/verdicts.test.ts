@@ -23,7 +23,7 @@ describe("verdicts on a single figure", () => {
     ["three rounds apart", [1, 2, 3], [11, 12, 13], {}, "few rounds"],
     ["one round", [1], [100], {}, "few rounds"],
     ["four rounds apart", [1, 2, 3, 4], [11, 12, 13, 14], {}, "worse"],
-    ["samples over time", LOW, HIGH, { params: { group: "soak", sampleS: 10 } }, "no rounds"],
+    ["samples over time", LOW, HIGH, { params: { group: "soak", series: true } }, "no rounds"],
   ])("%s", (_what, a, b, changed, verdict) => {
     expect(verdictOf(a, b, changed)).toBe(verdict);
   });
