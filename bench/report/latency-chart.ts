@@ -12,16 +12,16 @@ const QUANTILES = [
   { name: "p99.9", dash: "dotted", symbol: "diamond" },
 ] as const;
 const CONTENDERS = [
-  { name: "beacon", colour: "blue" },
-  { name: "C", colour: "vermilion" },
+  { name: "beacon", colour: "blue", hollow: false },
+  { name: "C", colour: "vermilion", hollow: true },
 ] as const;
 
 export function latencyUnderLoad(run: Run): Picture | undefined {
   const figures = groupOf(run, "latency");
-  const lines = CONTENDERS.flatMap(({ name: who, colour }) =>
+  const lines = CONTENDERS.flatMap(({ name: who, colour, hollow }) =>
     QUANTILES.map(({ name, dash, symbol }): Line => {
       const points = pointsOf(figures, `${name}, ${who}`, "load");
-      return { name: `${who} ${name}`, colour, dash, symbol, points };
+      return { name: `${who} ${name}`, colour, hollow, dash, symbol, points };
     }),
   );
   if (lines.some(({ points }) => points.length < 2)) return undefined;

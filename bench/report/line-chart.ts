@@ -11,6 +11,8 @@ export interface Line {
   /** Lines differ in more than colour. */
   readonly dash: "solid" | "dashed" | "dotted";
   readonly symbol: "circle" | "triangle" | "diamond" | "rect" | "none";
+  /** Symbols are rings, to tell lines of the same dash apart. */
+  readonly hollow?: boolean;
   readonly points: readonly Point[];
 }
 
@@ -66,21 +68,23 @@ export function lineChart({ title, sentence, x, y, lines, level }: LineChart): P
 }
 
 function lineSeries(
-  { name, colour, dash, symbol, points }: Line,
+  { name, colour, dash, symbol, hollow, points }: Line,
   level: LineChart["level"],
 ): LineSeriesOption {
   return {
     ...{ type: "line", name, symbol, symbolSize: 9, silent: true, z: 3 },
     data: points.map(({ x, median }) => [x, median]),
     lineStyle: { color: COLOUR[colour], width: 2, type: DASHES[dash] as "solid" },
-    itemStyle: { color: COLOUR[colour], borderColor: COLOUR.card, borderWidth: 1 },
+    itemStyle: hollow
+      ? { color: COLOUR.card, borderColor: COLOUR[colour], borderWidth: 2 }
+      : { color: COLOUR[colour], borderColor: COLOUR.card, borderWidth: 1 },
     emphasis: { disabled: true },
     ...(level && {
       markLine: {
         ...{ symbol: "none", silent: true, animation: false, data: [{ yAxis: level.at }] },
         lineStyle: { color: COLOUR.quiet, type: [2, 3] as unknown as "dotted", width: 1 },
         label: {
-          ...{ formatter: level.name, position: "insideEndTop", color: COLOUR.quiet },
+          ...{ formatter: level.name, position: "insideStartBottom", color: COLOUR.quiet },
           fontSize: FONT_SIZE,
         },
       },
@@ -91,7 +95,7 @@ function lineSeries(
 /** @param asidePx so that whiskers at the same place stand beside each other */
 function whiskers({ colour, points }: Line, asidePx: number): CustomSeriesOption {
   return {
-    ...{ type: "custom", silent: true, z: 2, clip: true },
+    ...{ type: "custom", silent: true, z: 2, clip: false },
     data: points.filter(({ min, max }) => min !== max).map(({ x, min, max }) => [x, min, max]),
     encode: { x: 0, y: [1, 2] },
     renderItem: (_params, api) => {

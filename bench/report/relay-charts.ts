@@ -13,7 +13,7 @@ const showCount = (count: number) => count.toLocaleString("en-US");
 const perCent = (share: number) => `${Math.round(share * 100)} %`;
 
 const BEACON = { colour: "blue", dash: "solid", symbol: "circle" } as const;
-const C = { colour: "vermilion", dash: "dashed", symbol: "diamond" } as const;
+const C = { colour: "vermilion", dash: "dashed", symbol: "diamond", hollow: true } as const;
 
 function cpuOf(run: Run, group: string, along: string) {
   const figures = groupOf(run, group);

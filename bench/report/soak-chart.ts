@@ -19,7 +19,7 @@ export function soakOverTime(run: Run): Picture | undefined {
   );
   if (seconds === undefined || memory === undefined || rate === undefined) return undefined;
   const atMinutes = seconds.values.map((s) => s / 60);
-  const minutes = Math.ceil(atMinutes.at(-1)! * 10) / 10;
+  const minutes = Math.round(atMinutes.at(-1)! * 10) / 10;
   const mb = (value: number) => value.toFixed(1);
   const ends = [memory.values[0]!, memory.values.at(-1)!].map(mb);
   const time: Axis = { name: "minutes", min: 0, max: minutes };

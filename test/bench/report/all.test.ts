@@ -1,9 +1,12 @@
-import { describe, expect, spyOn, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { loadRun, saveRun } from "../../../bench/harness/results.ts";
 import { type AllOptions, asProcess, estimate, type RunBench, runAll } from "../../../bench/report/all.ts";
 import { bench, inFolder, madeUpRun, ratio } from "./runs.ts";
+
+// Some start the command line, several at once.
+setDefaultTimeout(30_000);
 
 const OPTIONS: AllOptions = { smoke: false, limitMinutes: 5, flags: ["--rounds", "8"] };
 const NAMES = ["relay", "latency", "idle"];
@@ -64,6 +67,15 @@ describe("runAll", () => {
     });
   });
 
+  test("what says that it went well and wrote nothing keeps its run of before", async () => {
+    await inFolder(async (folder) => {
+      saveRun(join(folder, "results", "idle.json"), runOf("idle", 1));
+      saveRun(join(folder, "aside", "idle.json"), runOf("idle", 7));
+      expect(await quietly(folder, OPTIONS, async () => true)).toEqual([]);
+      expect(loadRun(join(folder, "results", "idle.json")).figures[0]!.values).toEqual([1]);
+    });
+  });
+
   test("with --smoke nothing is kept", async () => {
     await inFolder(async (folder) => {
       const seen: string[] = [];
@@ -95,7 +107,9 @@ test("a bench that does not end is killed, and one that fails has failed", async
     const script = join(folder, "main.ts");
     await Bun.write(
       script,
-      "if (process.argv[2] === 'busy') for (;;); process.exit(process.argv[2] === 'good' ? 0 : 3);",
+      `process.on("SIGTERM", () => {});
+      if (process.argv[2] === "busy") for (;;);
+      process.exit(process.argv[2] === "good" ? 0 : 3);`,
     );
     const run = asProcess(script, folder);
     expect(await run("good", [], 10_000)).toBe(true);

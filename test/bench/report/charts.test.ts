@@ -143,6 +143,42 @@ const of = (name: string, values: number[], params: Figure["params"], unit = "ns
   params,
 });
 
+const draw = (name: string, run: Run) => drawSvg(CHARTS.find((plan) => plan.name === name)!.picture(run)!);
+
+test.each(["payload", "nodes", "unknown", "flows", "workers", "latency"])(
+  "chart %s goes from left to right, whatever the order of the figures",
+  (name) => {
+    const run = name === "latency" ? latencyRun() : relayRun();
+    expect(draw(name, { ...run, figures: run.figures.toReversed() })).toBe(draw(name, run));
+  },
+);
+
+test.each(["payload", "nodes", "unknown", "flows", "workers", "latency", "coturn"])(
+  "chart %s has a whisker of three lines wherever rounds differ, and only there",
+  (name) => {
+    const run = { ...latencyRun(), figures: [relayRun, latencyRun, coturnRun].flatMap((of) => of().figures) };
+    const steady = run.figures.map((figure) => ({
+      ...figure,
+      values: figure.values.map(() => figure.values[0]!),
+    }));
+    const lines = (figures: Figure[]) => draw(name, { ...run, figures }).match(/<path /g)!.length;
+    const marks: Readonly<Record<string, number>> = {
+      nodes: 10,
+      unknown: 8,
+      flows: 10,
+      workers: 9,
+      payload: 20,
+      latency: 36,
+      coturn: 16,
+    };
+    expect(lines(run.figures) - lines(steady)).toBe(marks[name]! * 3);
+  },
+);
+
+test("a missed bar is said in words, not in colour alone", () => {
+  expect(draw("yardstick", relayRun()).match(/>[\d.]+, missed</g)).toEqual([">1.031, missed<"]);
+});
+
 describe("sentences", () => {
   test("nodes", () => {
     const figures = [1000, 1_000_000].flatMap((nodes, i) => [

@@ -1,10 +1,13 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Figure, Run } from "../../../bench/harness/results.ts";
 import { saveRun } from "../../../bench/harness/results.ts";
 import { compareRuns } from "../../../bench/report/compare.ts";
 import { bench, inFolder, MACHINE, madeUpRun, ratio } from "./runs.ts";
+
+// Some start the command line, several at once.
+setDefaultTimeout(30_000);
 
 const LOW = [1.01, 1.02, 1.03, 1.0, 1.04, 1.05];
 const HIGH = LOW.map((value) => value + 0.1);

@@ -1,4 +1,4 @@
-import { describe, expect, spyOn, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Run } from "../../../bench/harness/results.ts";
@@ -6,6 +6,9 @@ import { saveRun } from "../../../bench/harness/results.ts";
 import { BEGIN, composeReport, END, report } from "../../../bench/report/report.ts";
 import { coturnRun, latencyRun, relayRun, soakRun } from "./full-runs.ts";
 import { bench, inFolder, madeUpRun, ratio } from "./runs.ts";
+
+// Some start the command line, several at once.
+setDefaultTimeout(30_000);
 
 const ORDER = ["relay", "latency", "memory"];
 const BY_HAND = ["# Results\n\nby hand, before\n\n", "\n\n## What was tried\n\nby hand, after\n"] as const;

@@ -28,6 +28,10 @@ describe("verdicts on a single figure", () => {
     expect(verdictOf(a, b, changed)).toBe(verdict);
   });
 
+  test("where the ranks differ and the medians do not, nothing is better or worse", () => {
+    expect(verdictOf([1, 1, 1, 1, 5, 5, 5, 5, 5], [5, 5, 5, 5, 5, 9, 9, 9, 9])).toBe("moved");
+  });
+
   test("the change is that of the medians, also from 0 and below", () => {
     const change = (a: number, b: number) =>
       judge([[ratio("case", [a]), ratio("case", [b])]])[0]!.changePercent;
