@@ -9,6 +9,8 @@ export interface NamedPicture extends Picture {
   readonly path: string;
 }
 
+const CHARTS_HEAD = "Marks are medians over rounds; whiskers reach from the least to the most of the rounds.";
+
 /** Longer tables are folded. */
 const OPEN_ROWS_MAX = 12;
 
@@ -18,8 +20,7 @@ export function resultsMarkdown(runs: readonly Run[], pictures: readonly NamedPi
   return [
     "## Bars",
     bars(runs),
-    "## Charts",
-    "Marks are medians over rounds; whiskers reach from the least to the most of the rounds.",
+    ...(pictures.length > 0 ? ["## Charts", CHARTS_HEAD] : []),
     ...pictures.flatMap(({ title, sentence, path }) => [
       `### ${plain(title)}`,
       plain(sentence),

@@ -124,6 +124,8 @@ describe("report", () => {
     await withRuns([madeUpRun([ratio("200 B", [1])])], (folder, printed) => {
       report(folder, ORDER, false);
       expect(printed()).toContain("left out: chart payload: not in the run of relay");
+      expect(results(folder)).not.toContain("## Charts");
+      expect(results(folder)).toContain("## Figures");
     });
   });
 
