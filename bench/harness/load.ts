@@ -24,6 +24,10 @@ const BUFFER_BYTES = 4 << 20;
 const SINK_BATCH = 64;
 /** Packets on their way, where the buffers hold as many: some 3 MiB. */
 const IN_FLIGHT_MAX = 1536;
+/** The same for packets that IP cuts into fragments: what is being put together again has 4 MiB (net.ipv4.ipfrag_high_thresh). */
+const FRAGMENTED_IN_FLIGHT_MAX = 256;
+/** More than this, and Ethernet's MTU makes it fragments. */
+const WHOLE_BYTES_MAX = 1472;
 /** What the kernel books for a packet in a buffer beside its bytes: about its own structures and rounding up. */
 const OVERHEAD_BYTES = 1100;
 /** Messages a send call, where each is a packet, and where each is a burst. */
@@ -106,7 +110,8 @@ export class LoadGenerator {
     const { receiveBytes } = this.#sink.setBuffers(BUFFER_BYTES, BUFFER_BYTES);
     // The kernel's own accounts allow twice what it grants. The target was granted the same.
     const fits = Math.floor((2 * receiveBytes) / (this.#packetBytes + OVERHEAD_BYTES));
-    this.#inFlightMax = Math.min(IN_FLIGHT_MAX, Math.max(fits, burst));
+    const isCut = this.#packetBytes > WHOLE_BYTES_MAX;
+    this.#inFlightMax = Math.min(isCut ? FRAGMENTED_IN_FLIGHT_MAX : IN_FLIGHT_MAX, Math.max(fits, burst));
     this.#messages = Math.min(burst > 1 ? BURSTS_MAX : MESSAGES_MAX, Math.floor(this.#inFlightMax / burst));
     this.#isKnown = new Uint8Array(this.#messages);
     const memory = allocatePacketMemory(SINK_BATCH, this.#messages * this.#packetBytes);
