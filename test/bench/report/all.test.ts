@@ -6,7 +6,7 @@ import { type AllOptions, asProcess, estimate, type RunBench, runAll } from "../
 import { bench, inFolder, madeUpRun, ratio } from "./runs.ts";
 
 // Some start the command line, several at once.
-setDefaultTimeout(30_000);
+setDefaultTimeout(40_000);
 
 const OPTIONS: AllOptions = { smoke: false, limitMinutes: 5, flags: ["--rounds", "8"] };
 const NAMES = ["relay", "latency", "idle"];

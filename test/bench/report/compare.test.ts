@@ -7,7 +7,7 @@ import { compareRuns } from "../../../bench/report/compare.ts";
 import { bench, inFolder, MACHINE, madeUpRun, ratio } from "./runs.ts";
 
 // Some start the command line, several at once.
-setDefaultTimeout(30_000);
+setDefaultTimeout(40_000);
 
 const LOW = [1.01, 1.02, 1.03, 1.0, 1.04, 1.05];
 const HIGH = LOW.map((value) => value + 0.1);

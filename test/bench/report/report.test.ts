@@ -8,7 +8,7 @@ import { coturnRun, latencyRun, relayRun, soakRun } from "./full-runs.ts";
 import { bench, inFolder, madeUpRun, ratio } from "./runs.ts";
 
 // Some start the command line, several at once.
-setDefaultTimeout(30_000);
+setDefaultTimeout(40_000);
 
 const ORDER = ["relay", "latency", "memory"];
 const BY_HAND = ["# Results\n\nby hand, before\n\n", "\n\n## What was tried\n\nby hand, after\n"] as const;
