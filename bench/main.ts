@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { BATCH_MAX_DEFAULT } from "../src/config.ts";
 import type { BenchOptions } from "./harness/options.ts";
 import { Recorder, saveRun } from "./harness/results.ts";
+import { addReportCommands } from "./report/commands.ts";
 import { benchAllocation } from "./suite/allocation.ts";
 import { benchCoturn } from "./suite/coturn.ts";
 import { benchDiscover } from "./suite/discover.ts";
@@ -96,10 +97,16 @@ for (const [name, description, run] of BENCHES) {
     .action((flags: Flags) => runBench(name, run, flags));
   if (run === benchSoak) command.option("--minutes <n>", "how long it takes", positive, MINUTES_DEFAULT);
 }
+addReportCommands(program, {
+  benches: BENCHES.map(([name]) => name),
+  folder: import.meta.dir,
+  limitMinutes: LIMIT_MINUTES_DEFAULT,
+  parseNumber: positive,
+});
 try {
   await program.parseAsync();
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
   process.exit(1);
 }
-process.exit(0);
+process.exit();

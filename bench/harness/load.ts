@@ -25,6 +25,10 @@ const BUFFER_BYTES = 4 << 20;
 const SINK_BATCH = 64;
 /** Packets on their way, where the buffers hold as many: some 3 MiB. */
 const IN_FLIGHT_MAX = 1536;
+/** The same for packets that IP cuts into fragments: what is being put together again has 4 MiB (net.ipv4.ipfrag_high_thresh). */
+const FRAGMENTED_IN_FLIGHT_MAX = 256;
+/** More than this, and Ethernet's MTU makes it fragments. */
+const WHOLE_BYTES_MAX = 1472;
 /** What the kernel books for a packet in a buffer beside its bytes: about its own structures and rounding up. */
 const OVERHEAD_BYTES = 1100;
 /** Messages a send call, where each is a packet, and where each is a burst. */
@@ -120,7 +124,7 @@ export class LoadGenerator {
 
   constructor(load: Load, place: Place = LOOPBACK) {
     const { payloadBytes, nodes, burst = 1, firstId = 1, senders = 1, unknown = 0 } = load;
-    const { header = relayHeader(firstId), inFlightMax = IN_FLIGHT_MAX } = load;
+    const { header = relayHeader(firstId), inFlightMax } = load;
     if (burst > SEGMENTS_MAX) throw new RangeError(`a burst is at most ${SEGMENTS_MAX} packets`);
     if (unknown < 0 || unknown > 0.9) throw new RangeError("unknown must be 0 to 0.9");
     if (unknown > 0 && load.header) throw new RangeError("unknown nodes are those of Relays");
@@ -139,7 +143,8 @@ export class LoadGenerator {
     const { receiveBytes } = this.#sink.setBuffers(BUFFER_BYTES, BUFFER_BYTES);
     // The kernel's own accounts allow twice what it grants. The target was granted the same.
     const fits = Math.floor((2 * receiveBytes) / (this.#packetBytes + OVERHEAD_BYTES));
-    this.#inFlightMax = Math.min(inFlightMax, Math.max(fits, burst));
+    const atMost = this.#packetBytes > WHOLE_BYTES_MAX ? FRAGMENTED_IN_FLIGHT_MAX : IN_FLIGHT_MAX;
+    this.#inFlightMax = Math.min(inFlightMax ?? atMost, Math.max(fits, burst));
     this.#messages = Math.min(burst > 1 ? BURSTS_MAX : MESSAGES_MAX, Math.floor(this.#inFlightMax / burst));
     this.#isKnown = new Uint8Array(this.#messages);
     const memory = allocatePacketMemory(SINK_BATCH, this.#messages * this.#packetBytes);

@@ -22,6 +22,8 @@ export interface Case {
   readonly params: NonNullable<Figure["params"]>;
   readonly contenders: readonly Contender[];
   readonly ratios: readonly Ratio[];
+  /** Measured over a veth pair in place of the loopback interface, with packets merged on arrival (GRO) or not. */
+  readonly veth?: { readonly gro: boolean };
 }
 
 const CORES = cpus().length;
@@ -223,6 +225,36 @@ const FAMILY: readonly Case[] = [
   },
 ];
 
+/** Packets of one flow, one by one: on the loopback interface they stay so, over veth GRO merges them. */
+const overVeth = (gro: boolean): Case => ({
+  title: `veth with GRO ${gro ? "on" : "off"}, 1200 B to one node`,
+  params: { group: "link", gro },
+  contenders: [
+    beacon({ payloadBytes: 1200, nodes: 1 }, true),
+    c({ payloadBytes: 1200, nodes: 1 }, true),
+    beacon({ payloadBytes: 1200, nodes: 1 }, false),
+  ],
+  ratios: [
+    overCOffload(),
+    {
+      name: "times cheaper with offload than without",
+      subject: "beacon, offload",
+      against: "beacon",
+      inverse: true,
+    },
+  ],
+  veth: { gro },
+});
+
+/** What older daemons send; over an MTU of 1,500 bytes it comes and goes in three fragments. */
+const FRAGMENTED: Case = {
+  title: "4096 B in fragments, over veth",
+  params: { group: "fragments", payloadBytes: 4096 },
+  contenders: [beacon(scattered(4096), false), c(scattered(4096), false)],
+  ratios: [overC()],
+  veth: { gro: false },
+};
+
 /** Powers of two up to the cores, and the cores. */
 const WORKERS = [...new Set([1, 2, 4, 8, 16, 32, 64].filter((count) => count < CORES).concat(CORES))];
 
@@ -253,5 +285,8 @@ export function relayCases(smoke: boolean): Case[] {
     ...WORKERS.map(workers),
     ...(CORES > 1 ? [steering(CORES)] : []),
     ...FAMILY,
+    overVeth(false),
+    overVeth(true),
+    FRAGMENTED,
   ];
 }

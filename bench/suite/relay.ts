@@ -1,6 +1,7 @@
 /** CPU time per relayed packet: the beacon against the reference in C, and against itself. */
 import { LoadedRelay } from "../harness/loaded-relay.ts";
 import type { BenchOptions } from "../harness/options.ts";
+import { overVeth, vethObstacle } from "../harness/place.ts";
 import type { Recorder } from "../harness/results.ts";
 import { eachRound } from "../harness/rounds.ts";
 import { compileReference, pinGenerator } from "../harness/targets.ts";
@@ -22,8 +23,23 @@ export async function benchRelay(options: BenchOptions, recorder: Recorder): Pro
   if (against !== undefined) recorder.note(`"other" is the checkout in ${against}`);
   for (const [i, one] of cases.entries()) {
     recorder.title(`${one.title} (${i + 1} of ${cases.length})`);
-    await measure(one, reference, options, recorder);
+    await measureWhereItBelongs(one, reference, options, recorder);
   }
+}
+
+async function measureWhereItBelongs(
+  one: Case,
+  reference: string,
+  options: BenchOptions,
+  recorder: Recorder,
+): Promise<void> {
+  if (one.veth === undefined) return measure(one, reference, options, recorder);
+  const missing = vethObstacle();
+  if (missing !== undefined) return recorder.note(`${one.title}: left out, it needs ${missing}`);
+  await overVeth(one.veth.gro, async (place) => {
+    const contenders = one.contenders.map((contender) => ({ ...contender, place }));
+    await measure({ ...one, contenders }, reference, options, recorder);
+  });
 }
 
 async function measure(

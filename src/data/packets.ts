@@ -316,13 +316,14 @@ export class PacketHandler {
    */
   #joinSeries(at: number, end: number, bytes: number, m: number): number {
     const run = this.#burstRun;
-    if (run < 0 || m > this.#burstEnd || bytes < RELAY_BYTES) return at;
+    if (run < 0 || m > this.#burstEnd) return at;
     const { runs, batch } = this.#sender;
     const view = this.#view;
     const destId = this.#burstDestId;
     const flags = runs.flags[run]!;
     const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
     const place = runs.packets[run]!;
+    // A run takes packets of its own size in a series, so what is shorter than a Relay's head finds no room.
     const packetsMax = Math.min(runs.room(run, bytes - cut), Math.floor((end - at) / bytes));
     let packets = 0;
     let next = at;

@@ -444,6 +444,76 @@ describe("a scripted batch", () => {
     },
   );
 
+  describe("a series for one node in a merged message", () => {
+    /** Node 2 is there, at name(2). */
+    function registered(): Bench {
+      const bench = new Bench();
+      bench.step({ bytes: message(DISCOVER, [2]), name: name(2) });
+      bench.kernel.sent.length = 0;
+      return bench;
+    }
+    const merged = (...packets: Uint8Array[]) => ({
+      bytes: new Uint8Array(Buffer.concat(packets)),
+      name: name(1),
+      control: gro(packets[0]!.length),
+    });
+    const relays = (count: number, bytes: number, dest = 2) =>
+      Array.from({ length: count }, (_, i) => message(RELAY, [i, dest], new Uint8Array(bytes - 9).fill(i)));
+    const delivered = (relay: Uint8Array) =>
+      hex(new Uint8Array([RELAY_DELIVER, ...relay.slice(1, 5), ...relay.slice(9)]));
+    const sent = (bench: Bench) => bench.kernel.datagrams.map(({ bytes }) => hex(bytes));
+
+    test("ends where another message stands, whose bytes look like that node's id", () => {
+      const bench = registered();
+      const others = [PUNCH_REQUEST, DISCOVER, RELAY_DELIVER, 0xff].map((type) =>
+        message(type, [7, 2], [1, 2, 3]),
+      );
+      const [first, second, third] = relays(3, 12);
+      for (const other of others) {
+        bench.kernel.sent.length = 0;
+        bench.step(merged(first!, second!, other, third!));
+        expect(sent(bench).filter((bytes) => bytes.startsWith("06"))).toEqual(
+          [first, second, third].map((relay) => delivered(relay!)),
+        );
+      }
+      expect(bench.count(RECEIVED_AT + RELAY)).toBe(12);
+      expect(bench.malformed()).toEqual({ not_for_beacon: 1, unknown_type: 1 });
+    });
+
+    test.each([1, 5, 8])(
+      "is none where packets of %d bytes are too short, whatever stands behind them",
+      (bytes) => {
+        const bench = registered();
+        const [relay] = relays(1, 12);
+        const short = new Uint8Array(Buffer.concat(relays(4, 12))).slice(0, 4 * bytes);
+        for (let at = 0; at < short.length; at += bytes) short[at] = RELAY;
+        bench.step({ bytes: relay!, name: name(1) }, { bytes: short, name: name(1), control: gro(bytes) });
+        expect(sent(bench)).toEqual([delivered(relay!)]);
+        expect(bench.malformed()).toEqual({ short: 4 });
+      },
+    );
+
+    test("fills runs of 64 packets, over messages too, and starts new ones", () => {
+      const bench = registered();
+      const packets = relays(150, 30);
+      bench.step(
+        merged(...packets.slice(0, 50)),
+        merged(...packets.slice(50, 100)),
+        merged(...packets.slice(100)),
+      );
+      expect(sent(bench)).toEqual(packets.map(delivered));
+      expect(bench.kernel.sent.map(({ pieces }) => pieces.length)).toEqual([64, 64, 22]);
+    });
+
+    test("fills runs up to the largest UDP payload, and starts new ones", () => {
+      const bench = registered();
+      const packets = relays(40, 2004);
+      bench.step(merged(...packets.slice(0, 20)), merged(...packets.slice(20)));
+      expect(sent(bench)).toEqual(packets.map(delivered));
+      expect(bench.kernel.sent.map(({ pieces }) => pieces.length)).toEqual([32, 8]); // 32 × 2,000 bytes
+    });
+  });
+
   test("what the kernel cut short is dropped whole, merged or not", () => {
     const bench = new Bench();
     const relay = message(RELAY, [1, 2], new Uint8Array(100));

@@ -1,0 +1,132 @@
+import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { loadRun, saveRun } from "../../../bench/harness/results.ts";
+import { type AllOptions, asProcess, estimate, type RunBench, runAll } from "../../../bench/report/all.ts";
+import { bench, inFolder, madeUpRun, ratio } from "./runs.ts";
+
+// Some start the command line, several at once.
+setDefaultTimeout(40_000);
+
+const OPTIONS: AllOptions = { smoke: false, limitMinutes: 5, flags: ["--rounds", "8"] };
+const NAMES = ["relay", "latency", "idle"];
+const runOf = (name: string, value: number) => madeUpRun([ratio("case", [value])], { bench: name });
+
+/** Runs all of them by `run`, with nothing printed. */
+async function quietly(folder: string, options: AllOptions, run: RunBench) {
+  const spies = (["log", "error"] as const).map((way) => spyOn(console, way).mockImplementation(() => {}));
+  try {
+    return await runAll(NAMES, options, join(folder, "aside"), join(folder, "results"), run);
+  } finally {
+    for (const spy of spies) spy.mockRestore();
+  }
+}
+
+describe("runAll", () => {
+  test("runs each in turn, within its limit, and keeps all runs once the last has ended", async () => {
+    await inFolder(async (folder) => {
+      const calls: unknown[] = [];
+      const failed = await quietly(folder, OPTIONS, async (name, args, timeoutMs) => {
+        calls.push([name, args, timeoutMs]);
+        expect(existsSync(join(folder, "results"))).toBe(false);
+        saveRun(args[1]!, runOf(name, 1));
+        return true;
+      });
+      expect(failed).toEqual([]);
+      expect(calls).toEqual(
+        NAMES.map((name) => [
+          name,
+          ["--json", join(folder, "aside", `${name}.json`), "--limit", "5", "--rounds", "8"],
+          6 * 60_000,
+        ]),
+      );
+      expect(readdirSync(join(folder, "results")).sort()).toEqual([
+        "idle.json",
+        "latency.json",
+        "relay.json",
+      ]);
+    });
+  });
+
+  test("what fails, or measures nothing, keeps its run of before; the others go on", async () => {
+    await inFolder(async (folder) => {
+      for (const name of NAMES) {
+        saveRun(join(folder, "results", `${name}.json`), runOf(name, 1));
+        saveRun(join(folder, "aside", `${name}.json`), runOf(name, 7)); // left by a call that was stopped
+      }
+      const failed = await quietly(folder, OPTIONS, async (name, args) => {
+        if (name === "idle") saveRun(args[1]!, runOf(name, 2));
+        if (name === "latency") saveRun(args[1]!, madeUpRun([], { bench: name }));
+        return name !== "relay";
+      });
+      expect(failed).toEqual(["relay"]);
+      const values = NAMES.map(
+        (name) => loadRun(join(folder, "results", `${name}.json`)).figures[0]!.values[0],
+      );
+      expect(values).toEqual([1, 1, 2]);
+    });
+  });
+
+  test("what says that it went well and wrote nothing keeps its run of before", async () => {
+    await inFolder(async (folder) => {
+      saveRun(join(folder, "results", "idle.json"), runOf("idle", 1));
+      saveRun(join(folder, "aside", "idle.json"), runOf("idle", 7));
+      expect(await quietly(folder, OPTIONS, async () => true)).toEqual([]);
+      expect(loadRun(join(folder, "results", "idle.json")).figures[0]!.values).toEqual([1]);
+    });
+  });
+
+  test("with --smoke nothing is kept", async () => {
+    await inFolder(async (folder) => {
+      const seen: string[] = [];
+      await quietly(folder, { ...OPTIONS, smoke: true }, async (name, args) => {
+        seen.push(`${name} ${args.join(" ")}`);
+        return true;
+      });
+      expect(seen).toEqual(NAMES.map((name) => `${name} --smoke --limit 5 --rounds 8`));
+      expect(existsSync(join(folder, "results"))).toBe(false);
+    });
+  });
+});
+
+test("the estimate is what the kept runs took, and names those without", async () => {
+  await inFolder((folder) => {
+    expect(estimate(["idle"], folder, 60)).toBe(
+      "no run is kept that tells how long it takes; not known yet: idle; each has at most 60 min",
+    );
+    saveRun(join(folder, "relay.json"), { ...runOf("relay", 1), elapsedS: 1800 });
+    saveRun(join(folder, "idle.json"), { ...runOf("idle", 1), elapsedS: 10 });
+    expect(estimate(NAMES, folder, 60)).toBe(
+      "about 30 min, as the kept runs took: relay 30 min, idle 1 min; not known yet: latency; each has at most 60 min",
+    );
+  });
+});
+
+test("a bench that does not end is killed, and one that fails has failed", async () => {
+  await inFolder(async (folder) => {
+    const script = join(folder, "main.ts");
+    await Bun.write(
+      script,
+      `process.on("SIGTERM", () => {});
+      if (process.argv[2] === "busy") for (;;);
+      process.exit(process.argv[2] === "good" ? 0 : 3);`,
+    );
+    const run = asProcess(script, folder);
+    expect(await run("good", [], 10_000)).toBe(true);
+    expect(await run("bad", [], 10_000)).toBe(false);
+    const start = Date.now();
+    expect(await run("busy", [], 500)).toBe(false);
+    expect(Date.now() - start).toBeLessThan(4000);
+  });
+});
+
+test("flags that make no sense are refused", async () => {
+  for (const args of [
+    ["all", "--rounds", "0"],
+    ["all", "--limit", "soon"],
+    ["report", "extra"],
+    ["nothing"],
+  ]) {
+    expect([args, (await bench(...args)).code]).toEqual([args, 1]);
+  }
+});
