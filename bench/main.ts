@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { BATCH_MAX_DEFAULT } from "../src/config.ts";
 import type { BenchOptions } from "./harness/options.ts";
-import { Recorder, saveRun } from "./harness/results.ts";
+import { Recorder, type Run, saveRun } from "./harness/results.ts";
 import { addReportCommands } from "./report/commands.ts";
 import { benchAllocation } from "./suite/allocation.ts";
 import { benchCoturn } from "./suite/coturn.ts";
@@ -58,16 +58,21 @@ async function runBench(name: string, run: Bench, flags: Flags): Promise<void> {
   const command = `bun run bench ${process.argv.slice(2).join(" ")}`;
   const recorder = new Recorder(name, command, options.smoke);
   const timer = setTimeout(() => {
-    console.error(`stopped: it took more than the ${limit} minutes of --limit`);
+    recorder.note(`stopped before its end: it took more than the ${limit} minutes of --limit`);
+    keep(recorder.run(), json);
     process.exit(1);
   }, limit * 60_000);
   await run(options, recorder);
   clearTimeout(timer);
-  const record = recorder.run();
-  if (options.smoke && json === undefined) return;
-  const path = json ?? join(RUNS_FOLDER, `${name}-${record.startedAt.replaceAll(":", "").slice(0, 17)}.json`);
-  saveRun(path, record);
-  console.log(`\n${record.figures.length} figures after ${record.elapsedS} s, kept in ${path}`);
+  keep(recorder.run(), json);
+}
+
+function keep(run: Run, json: string | undefined): void {
+  if (run.smoke && json === undefined) return;
+  const path =
+    json ?? join(RUNS_FOLDER, `${run.bench}-${run.startedAt.replaceAll(":", "").slice(0, 17)}.json`);
+  saveRun(path, run);
+  console.log(`\n${run.figures.length} figures after ${run.elapsedS} s, kept in ${path}`);
 }
 
 // By default a signal ends the process without its exit handlers, which end what it started.

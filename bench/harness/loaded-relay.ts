@@ -1,11 +1,9 @@
 /** One relay of a round, the beacon or the reference in C: its process, the load on it, and what that costs. */
 import type { Stats } from "../../src/beacon.ts";
 import { type Load, LoadGenerator } from "./load.ts";
+import { LoadedTargets } from "./loaded.ts";
 import { LOOPBACK, type Place } from "./place.ts";
-import type { Contestant } from "./rounds.ts";
-import { showNumber } from "./statistics.ts";
 import { beaconSources, startBeacon, startReference, type Target } from "./targets.ts";
-import { cpuNs } from "./usage.ts";
 
 /** What is measured, and how it is set up. */
 export interface Contender {
@@ -31,18 +29,16 @@ const QUIET = ["--gossip-interval=1m", "--peer-timeout=1h"];
 const NODES_MAX_DEFAULT = 500_000;
 const REFERENCE_SLOTS_LOG2_MIN = 20;
 
-export class LoadedRelay implements Contestant {
-  #cpuNs = 0;
-  #elapsedNs = 0;
-  #handled = 0;
-  #lost = 0;
+export class LoadedRelay extends LoadedTargets<LoadGenerator> {
   #batchesBefore: Batches | undefined;
 
   private constructor(
-    readonly contender: Contender,
+    { name }: Contender,
     readonly target: Target,
-    readonly generator: LoadGenerator,
-  ) {}
+    generator: LoadGenerator,
+  ) {
+    super(name, [target], generator);
+  }
 
   /** Starts the program and makes all nodes of the load known to it. @param reference the compiled reference relay */
   static async start(contender: Contender, reference: string, batch: number): Promise<LoadedRelay> {
@@ -79,55 +75,17 @@ export class LoadedRelay implements Contestant {
     return startBeacon(options, [...peers, `--max-nodes=${nodesMax}`, ...flags], beaconSources(root));
   }
 
-  /** Compiled code, caches, page tables. */
-  warmUp(seconds: number): void {
-    this.generator.run(seconds * 1e9);
-  }
-
-  /** From now on it counts. */
-  async begin(): Promise<void> {
+  override async begin(): Promise<void> {
     this.#batchesBefore = await readBatches(this.target.http);
   }
 
-  slice(ns: number): void {
-    const cpuBefore = cpuNs(this.target.pid);
-    const { handled, lost, elapsedNs } = this.generator.run(ns);
-    this.#cpuNs += cpuNs(this.target.pid) - cpuBefore;
-    this.#elapsedNs += elapsedNs;
-    this.#handled += handled;
-    this.#lost += lost;
-  }
-
-  get cpuNsPerPacket(): number {
-    return this.#cpuNs / this.#handled;
-  }
-
-  get packetsPerS(): number {
-    return (this.#handled / this.#elapsedNs) * 1e9;
-  }
-
-  get lost(): number {
-    return this.#lost;
-  }
-
-  /** CPU time a packet, rate, share of a core (at 100 % a worker it was the bottleneck), messages a receive call. */
-  async show(): Promise<string> {
-    const before = this.#batchesBefore;
-    const after = await readBatches(this.target.http);
-    const batch =
-      before && after
-        ? `, batch ${((after.messages - before.messages) / (after.calls - before.calls)).toFixed(1)}`
-        : "";
-    const share = ((this.#cpuNs / this.#elapsedNs) * 100).toFixed(0);
-    return (
-      `${this.contender.name}: ${showNumber(this.cpuNsPerPacket)} ns, ${showNumber(this.packetsPerS / 1000)} k/s` +
-      ` at ${share} % of a core${batch}${this.#lost === 0 ? "" : `, LOST ${this.#lost}`}`
-    );
-  }
-
-  async stop(): Promise<void> {
-    this.generator.close();
-    await this.target.stop();
+  /** With messages a receive call, which is what tells whether the beacon was the bottleneck. */
+  override async show(): Promise<string> {
+    const shown = await super.show();
+    const [before, after] = [this.#batchesBefore, await readBatches(this.target.http)];
+    if (before === undefined || after === undefined) return shown;
+    const batch = (after.messages - before.messages) / (after.calls - before.calls);
+    return `${shown}, batch ${batch.toFixed(1)}`;
   }
 }
 

@@ -14,6 +14,8 @@ export interface Ratio {
   readonly subject: string;
   readonly against: string;
   readonly bar?: Bar;
+  /** Turn the ratio over: how many times cheaper `subject` is. */
+  readonly inverse?: boolean;
 }
 
 export interface Comparison {
@@ -55,10 +57,13 @@ export async function compareSideBySide(
     recorder.progress(`round ${round + 1}  ${shown.join(";  ")}`);
   });
   const cpuOf = (name: string) => cpu[contenders.findIndex((contender) => contender.name === name)]!;
-  for (const { name, subject, against, bar } of ratios) {
-    const values = cpuOf(subject).map((ns, round) => ns / cpuOf(against)[round]!);
+  for (const { name, subject, against, bar, inverse = false } of ratios) {
+    const values = cpuOf(subject).map((ns, round) => {
+      const ratio = ns / cpuOf(against)[round]!;
+      return inverse ? 1 / ratio : ratio;
+    });
     recorder.figure({
-      ...{ case: title, name, unit: "×", better: "less", values, params },
+      ...{ case: title, name, unit: "×", better: inverse ? "more" : "less", values, params },
       ...(bar && { bar }),
     });
   }

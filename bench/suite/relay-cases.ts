@@ -4,17 +4,8 @@ import type { Load } from "../harness/load.ts";
 import type { Contender } from "../harness/loaded-relay.ts";
 import { LOOPBACK_DUAL_STACK, LOOPBACK_IPV6 } from "../harness/place.ts";
 import type { Figure } from "../harness/results.ts";
+import type { Ratio } from "../harness/side-by-side.ts";
 import type { Bar } from "../harness/statistics.ts";
-
-/** CPU time a packet of `subject` over that of `against`. */
-export interface Ratio {
-  readonly name: string;
-  readonly subject: string;
-  readonly against: string;
-  readonly bar?: Bar;
-  /** Turn the ratio over: how many times cheaper `subject` is. */
-  readonly inverse?: boolean;
-}
 
 /** What is measured side by side, and compared. */
 export interface Case {
