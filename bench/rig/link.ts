@@ -1,5 +1,7 @@
-/** A cable and its conditions. */
-import { addCables, type LinkEnd, type Namespace } from "./namespace.ts";
+/** Cables and their conditions: by tc-netem(8) where the kernel has it, else by wirefilter(1) of VDE between two TAP devices. */
+import { addCables, attempt, type LinkEnd, type Namespace } from "./namespace.ts";
+import { netemArguments } from "./netem.ts";
+import { layWirefilter, missingIn } from "./wirefilter.ts";
 
 /** What a packet meets on a cable, the same in both directions. What is absent does not happen. */
 export interface Conditions {
@@ -8,13 +10,13 @@ export interface Conditions {
   readonly jitterMs?: number;
   readonly lossPercent?: number;
   readonly duplicatePercent?: number;
+  /** Whether packets may overtake each other, by their jitter. */
+  readonly reorder?: boolean;
+  /** Of frames with their headers. */
+  readonly rateKbitPerS?: number;
 }
 
-export interface Cable {
-  /** Lets nothing pass. */
-  cut(): void;
-  heal(): void;
-}
+export type Implementation = "netem" | "wirefilter";
 
 export interface CablePlan {
   readonly one: LinkEnd & { readonly namespace: Namespace };
@@ -23,11 +25,50 @@ export interface CablePlan {
   readonly conditions: Conditions | undefined;
 }
 
+export interface Cable {
+  /** Lets nothing pass. */
+  cut(): void;
+  heal(): void;
+}
+
 /** Lays cables, and leaves them switched off. */
 export async function layCables(cables: readonly CablePlan[]): Promise<Cable[]> {
-  addCables(cables.map(({ one, other }) => [one, other]));
+  const netem = implementation() === "netem";
+  addCables(
+    cables
+      .filter(({ conditions }) => netem || conditions === undefined)
+      .map(({ one, other }) => [one, other]),
+  );
+  for (const { one, other, conditions } of cables) {
+    if (conditions === undefined) continue;
+    if (!netem) await layWirefilter(one, other, conditions);
+    for (const { namespace, link } of netem ? [one, other] : []) {
+      namespace.run(["tc", "qdisc", "add", "dev", link, "root", "netem", ...netemArguments(conditions)]);
+    }
+  }
   return cables.map(({ other }) => ({
     cut: () => other.namespace.ip(`link set ${other.link} down`),
     heal: () => other.namespace.ip(`link set ${other.link} up`),
   }));
+}
+
+let found: Implementation | undefined;
+
+/** Which of the two is in force here, found out by trying. */
+export function implementation(): Implementation {
+  found ??= kernelHasNetem() ? "netem" : "wirefilter";
+  return found;
+}
+
+/** Says which one is in force, and what it cannot do. */
+export function describeImplementation(): string {
+  if (implementation() === "netem") return "link conditions by the kernel's netem";
+  return `link conditions by VDE's wirefilter, since this kernel has no netem; it ${missingIn.join(", ")}`;
+}
+
+/** Tries it on the loopback interface of a namespace of its own. */
+function kernelHasNetem(): boolean {
+  if (Bun.which("tc") === null) return false;
+  const script = "tc qdisc add dev lo root netem delay 1ms";
+  return attempt(["unshare", "--net", "sh", "-c", script]).success;
 }

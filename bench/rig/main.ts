@@ -5,9 +5,10 @@ import { removeLeftovers } from "./namespace.ts";
 import { Report } from "./report.ts";
 import { NEEDED_FOR_NAMESPACES, obstacle } from "./requirements.ts";
 import type { Run, RunOptions } from "./run.ts";
+import { LINKS_RUN } from "./runs/links.ts";
 import { NAT_RUN } from "./runs/nat.ts";
 
-const RUNS: readonly Run[] = [NAT_RUN];
+const RUNS: readonly Run[] = [NAT_RUN, LINKS_RUN];
 /** Exit codes of processes that end by a signal: 128 and its number. */
 const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const;
 
