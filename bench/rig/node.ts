@@ -40,6 +40,7 @@ export interface Stream {
   /** Of each packet, header and stamp excluded. */
   readonly paddingBytes: number;
   readonly everyMs: number;
+  /** Unless it is ended before. */
   readonly forMs: number;
   /** The first packet's number; 0 unless given. */
   readonly from?: number;
@@ -63,6 +64,7 @@ export class Node {
   /** Datagrams still to be sent to each address that this node has punched at. */
   readonly #punches = new Map<string, number>();
   #seen: WireAddress | undefined;
+  #streaming = false;
   #closed = false;
 
   private constructor(
@@ -130,6 +132,7 @@ export class Node {
   async stream({ to, paddingBytes, everyMs, forMs, from = 0 }: Stream): Promise<number> {
     const payload = Buffer.alloc(STAMP_BYTES + paddingBytes);
     const count = Math.max(1, Math.round(forMs / everyMs));
+    this.#streaming = true;
     const startMs = performance.now();
     for (let sent = 0; ; await Bun.sleep(TICK_MS)) {
       const due = Math.min(count, 1 + Math.floor((performance.now() - startMs) / everyMs));
@@ -138,8 +141,12 @@ export class Node {
         payload.writeDoubleBE(monotonicUs(), 4);
         this.#send(relay(this.options.id, to, payload), this.options.beacon);
       }
-      if (sent === count || this.#closed) return sent;
+      if (sent === count || !this.#streaming) return sent;
     }
+  }
+
+  endStream(): void {
+    this.#streaming = false;
   }
 
   arrivals(from: number): Arrivals {
@@ -154,6 +161,7 @@ export class Node {
 
   close(): void {
     this.#closed = true;
+    this.endStream();
     this.socket.close();
   }
 

@@ -68,8 +68,8 @@ export class Internet {
     const { namespace, ipv4 } = this.site(box);
     const moved = ipv4.replace(/\d+$/, String(SPARE_ADDRESS));
     namespace.ip(
+      `address del ${ipv4}/24 dev ${WAN}`, // first: the second address of a network goes with the first
       `address add ${moved}/24 dev ${WAN}`,
-      `address del ${ipv4}/24 dev ${WAN}`,
       `route replace default via ${gatewayOf(ipv4)}`,
     );
     namespace.run(["nft", "-f", "-"], natRules(this.#natOf(box), moved));
@@ -82,10 +82,15 @@ export class Internet {
   cut(one: string, other: string): () => void {
     const [a, b] = [this.site(one), this.site(other)];
     for (const [here, there] of [[a, b] as const, [b, a] as const]) {
-      const rules = `table inet cut { chain arriving { type filter hook prerouting priority raw;
-        ip saddr ${there.ipv4} drop
-        ip6 saddr ${there.ipv6} drop
-      } }`;
+      const rules = `
+table inet cut {
+  chain arriving {
+    type filter hook prerouting priority raw;
+    ip saddr ${there.ipv4} drop
+    ip6 saddr ${there.ipv6} drop
+  }
+}
+`;
       here.namespace.run(["nft", "-f", "-"], rules);
     }
     return () => {

@@ -159,7 +159,10 @@ function check(report: Report, { title, conditions = {}, paced, mbitPerS }: Resu
     `${title}: ${paced.duplicates} of ${paced.sent} twice`,
     twice === 0 ? paced.duplicates === 0 : isPlausibleCount(paced.duplicates, paced.sent, twice),
   );
-  report.expect(`${title}: ${paced.overtaken} overtaken`, paced.overtaken > paced.sent * STRAY_SHARE === reorder);
+  report.expect(
+    `${title}: ${paced.overtaken} overtaken`,
+    paced.overtaken > paced.sent * STRAY_SHARE === reorder,
+  );
   report.expect(
     `${title}: a delay of ${paced.delayMs.min} ms`,
     paced.delayMs.min >= delayMs - jitterMs - GRAIN_MS,
