@@ -1,6 +1,6 @@
 /** Cables and their conditions: by tc-netem(8) where the kernel has it, else by wirefilter(1) of VDE between two TAP devices. */
 import { addCables, attempt, type LinkEnd, type Namespace } from "./namespace.ts";
-import { netemArguments } from "./netem.ts";
+import { netemCommands } from "./netem.ts";
 import { layWirefilter, missingIn } from "./wirefilter.ts";
 
 /** What a packet meets on a cable, the same in both directions. What is absent does not happen. */
@@ -18,38 +18,28 @@ export interface Conditions {
 
 export type Implementation = "netem" | "wirefilter";
 
-export interface CablePlan {
+export interface Cable {
   readonly one: LinkEnd & { readonly namespace: Namespace };
   readonly other: LinkEnd & { readonly namespace: Namespace };
   /** Perfect unless given. */
   readonly conditions: Conditions | undefined;
 }
 
-export interface Cable {
-  /** Lets nothing pass. */
-  cut(): void;
-  heal(): void;
-}
-
 /** Lays cables, and leaves them switched off. */
-export async function layCables(cables: readonly CablePlan[]): Promise<Cable[]> {
+export async function layCables(cables: readonly Cable[]): Promise<void> {
   const netem = implementation() === "netem";
-  addCables(
-    cables
-      .filter(({ conditions }) => netem || conditions === undefined)
-      .map(({ one, other }) => [one, other]),
-  );
+  const plain = cables.filter(({ conditions }) => netem || conditions === undefined);
+  addCables(plain.map(({ one, other }) => [one, other]));
   for (const { one, other, conditions } of cables) {
     if (conditions === undefined) continue;
-    if (!netem) await layWirefilter(one, other, conditions);
-    for (const { namespace, link } of netem ? [one, other] : []) {
-      namespace.run(["tc", "qdisc", "add", "dev", link, "root", "netem", ...netemArguments(conditions)]);
+    if (!netem) {
+      await layWirefilter(one, other, conditions);
+      continue;
+    }
+    for (const { namespace, link } of [one, other]) {
+      for (const command of netemCommands(link, conditions)) namespace.run(command);
     }
   }
-  return cables.map(({ other }) => ({
-    cut: () => other.namespace.ip(`link set ${other.link} down`),
-    heal: () => other.namespace.ip(`link set ${other.link} up`),
-  }));
 }
 
 let found: Implementation | undefined;

@@ -1,13 +1,16 @@
 /** Link conditions in the words of tc-netem(8). */
 import type { Conditions } from "./link.ts";
 
-/** Packets that wait at once: what 100 Mbit/s hold in a second. The default of 1,000 would drop a burst that is only late. */
+/** Packets that may wait: some 100 Mbit of them, a second at that rate. With the default, 1,000, a burst would lose what should be late. */
 const LIMIT_PACKETS = 10_000;
-/** Of packets, with this share sent at once, ahead of those that are delayed: netem's own way of reordering. */
-const REORDER_PERCENT = 25;
-
-/** @throws RangeError for conditions that contradict each other */
-export function netemArguments(conditions: Conditions): string[] {
+/**
+ * The commands that bring an interface's outgoing packets under these conditions.
+ *
+ * netem sends each packet when its time has come, so jitter alone makes packets overtake each other. Behind a plain queue in
+ * place of its own they keep their order (the manual page, under "delay").
+ * @throws RangeError for conditions that contradict each other
+ */
+export function netemCommands(link: string, conditions: Conditions): string[][] {
   const { delayMs = 0, jitterMs = 0, lossPercent, duplicatePercent, reorder, rateKbitPerS } = conditions;
   checkConditions(conditions);
   const words = ["limit", String(LIMIT_PACKETS)];
@@ -15,9 +18,11 @@ export function netemArguments(conditions: Conditions): string[] {
   if (jitterMs > 0) words.push(`${jitterMs}ms`);
   if (lossPercent !== undefined) words.push("loss", `${lossPercent}%`);
   if (duplicatePercent !== undefined) words.push("duplicate", `${duplicatePercent}%`);
-  if (reorder) words.push("reorder", `${REORDER_PERCENT}%`);
   if (rateKbitPerS !== undefined) words.push("rate", `${rateKbitPerS}kbit`);
-  return words;
+  const add = ["tc", "qdisc", "add", "dev", link];
+  const netem = [...add, "root", "handle", "1:", "netem", ...words];
+  const inOrder = [...add, "parent", "1:1", "pfifo", "limit", String(LIMIT_PACKETS)];
+  return jitterMs > 0 && !reorder ? [netem, inOrder] : [netem];
 }
 
 /** What holds for both implementations. */

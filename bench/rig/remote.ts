@@ -68,11 +68,6 @@ export class NodeHost {
     return inTime(`an answer to ${JSON.stringify(command)}`, answer, ANSWER_MS_MAX);
   }
 
-  async stop(): Promise<void> {
-    this.#child.kill();
-    await this.#child.exited;
-  }
-
   #settle({ number, value, error }: Answer): void {
     const waiting = this.#waiting.get(number);
     this.#waiting.delete(number);

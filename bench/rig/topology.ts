@@ -1,5 +1,8 @@
-/** Builds an internet of network namespaces from its description. */
-import { type Cable, type CablePlan, layCables } from "./link.ts";
+/**
+ * Builds an internet of network namespaces from its description. Each network is a bridge in its router's namespace; who is
+ * connected to it has an interface of the name WAN. It goes away with this process.
+ */
+import { type Cable, layCables } from "./link.ts";
 import { Namespace, switchOn } from "./namespace.ts";
 import { FIREWALL_IPV6, LAN, type Nat, natRules, natSysctl, WAN } from "./nat.ts";
 import { type Box, boxesOf, type Description, INTERNET, type Lan, plan, type Seat } from "./plan.ts";
@@ -19,8 +22,6 @@ export interface Site {
   readonly namespace: Namespace;
   readonly ipv4: string;
   readonly ipv6: string;
-  /** Its way to the network it is connected to. */
-  readonly cable: Cable;
 }
 
 export class Internet {
@@ -39,10 +40,9 @@ export class Internet {
     for (const [i, namespace] of Namespace.createAll(names).entries()) {
       internet.#namespaces.set(names[i]!, namespace);
     }
-    const cables = await layCables(seats.map((seat, i) => internet.#cableOf(seat, i)));
-    for (const [i, { name, ipv4, ipv6 }] of seats.entries()) {
-      const namespace = internet.#namespaces.get(name)!;
-      internet.#sites.set(name, { namespace, ipv4, ipv6, cable: cables[i]! });
+    await layCables(seats.map((seat, i) => internet.#cableOf(seat, i)));
+    for (const { name, ipv4, ipv6 } of seats) {
+      internet.#sites.set(name, { namespace: internet.#namespaces.get(name)!, ipv4, ipv6 });
     }
     internet.#configure(INTERNET, undefined, lan, seats);
     for (const seat of seats) internet.#configure(seat.name, seat, seat.lan, seats);
@@ -63,8 +63,8 @@ export class Internet {
     namespace.run(["conntrack", "-F"]);
   }
 
-  /** Gives a NAT another external address, as providers do. @returns the address */
-  renumber(box: string): string {
+  /** Gives a NAT another external address, as providers do. */
+  renumber(box: string): void {
     const { namespace, ipv4 } = this.site(box);
     const moved = ipv4.replace(/\d+$/, String(SPARE_ADDRESS));
     namespace.ip(
@@ -75,7 +75,6 @@ export class Internet {
     namespace.run(["nft", "-f", "-"], natRules(this.#natOf(box), moved));
     namespace.run(["conntrack", "-F"]);
     this.#sites.set(box, { ...this.site(box), ipv4: moved });
-    return moved;
   }
 
   /** Lets nothing pass between two hosts, whatever else they speak with. @returns what heals it */
@@ -98,13 +97,7 @@ table inet cut {
     };
   }
 
-  remove(): void {
-    for (const namespace of this.#namespaces.values()) namespace.remove();
-    this.#namespaces.clear();
-    this.#sites.clear();
-  }
-
-  #cableOf({ name, behind, link }: Seat, i: number): CablePlan {
+  #cableOf({ name, behind, link }: Seat, i: number): Cable {
     return {
       one: { namespace: this.#namespaces.get(name)!, link: WAN },
       other: { namespace: this.#namespaces.get(behind)!, link: portOf(i) },

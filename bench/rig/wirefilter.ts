@@ -17,6 +17,7 @@ import { checkConditions } from "./netem.ts";
 export const missingIn: readonly string[] = [
   "counts delays in whole milliseconds",
   "may copy a copy again",
+  "lets single packets overtake others where the rate is limited",
   "takes processor time for every frame, which two programs and a pipe carry",
 ];
 

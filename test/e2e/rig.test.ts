@@ -72,11 +72,11 @@ function needs(...commands: Needed[]): { skip: boolean; note: string } {
   return { skip: why !== undefined, note: why === undefined ? "" : ` (${why})` };
 }
 const anything = needs();
-const nat = needs("nft", "conntrack");
-const cut = needs("nft");
+const nft = needs("nft");
+const remap = needs("nft", "conntrack");
 const links = needs(...(implementation() === "netem" ? [] : (["dpipe", "vde_plug", "wirefilter"] as const)));
 
-test.skipIf(nat.skip)(`nat: holes are punched exactly where theory says${nat.note}`, async () => {
+test.skipIf(nft.skip)(`nat: holes are punched exactly where theory says${nft.note}`, async () => {
   const { result } = await smoke<{ pairs: { title: string; outcome: string; predicted: string }[] }>("nat");
   expect(result.pairs).toHaveLength(7 * 7 + 2 * 2 + 7 + 3);
   expect(result.pairs.filter(({ outcome, predicted }) => outcome !== predicted)).toEqual([]);
@@ -111,7 +111,7 @@ test.skipIf(links.skip)(`links: delivery, order and delay follow the conditions$
   expect(of("20 ± 10 ms, reordering").overtaken).toBeGreaterThan(of("20 ± 10 ms").overtaken);
 });
 
-test.skipIf(nat.skip)(`remap: relays arrive again once the beacon is told${nat.note}`, async () => {
+test.skipIf(remap.skip)(`remap: relays arrive again once the beacon is told${remap.note}`, async () => {
   interface Change {
     readonly lost: number;
     readonly lostElsewhere: number;
@@ -145,7 +145,7 @@ test.skipIf(anything.skip)(`restart: with a state file nobody registers again${a
   }
 });
 
-test.skipIf(cut.skip)(`mesh: routes go with the link between beacons, and come back${cut.note}`, async () => {
+test.skipIf(nft.skip)(`mesh: routes go with the link between beacons, and come back${nft.note}`, async () => {
   const { result } = await smoke<{ steps: { step: string; routes: number[]; across: number }[] }>("mesh");
   expect(result.steps.map(({ step, routes, across }) => [step, routes, across])).toEqual([
     ["both started", [5, 5], 2],
@@ -200,6 +200,6 @@ test("what is missing is said in one sentence, with exit code 1", async () => {
   });
   expect(await program.exited()).toBe(1);
   expect(program.stderr).toMatch(
-    /^the rig needs (root, |ip and sysctl and nft and conntrack \(Debian: apt-get install iproute2 procps nftables conntrack\)).*\n$/,
+    /^the rig needs (root, |ip and sysctl and nft \(Debian: apt-get install iproute2 procps nftables\)).*\n$/,
   );
 });

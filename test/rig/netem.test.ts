@@ -1,13 +1,14 @@
 import { describe, expect, test } from "bun:test";
 import type { Conditions } from "../../bench/rig/link.ts";
-import { netemArguments } from "../../bench/rig/netem.ts";
+import { netemCommands } from "../../bench/rig/netem.ts";
 import { wirefilterArguments } from "../../bench/rig/wirefilter.ts";
 
-const CASES: readonly [Conditions, netem: string, wirefilter: string][] = [
+const IN_ORDER = "tc qdisc add dev wan parent 1:1 pfifo limit 10000";
+const CASES: readonly [Conditions, netem: string, wirefilter: string, ...behindNetem: string[]][] = [
   [{}, "", ""],
   [{ delayMs: 20 }, "delay 20ms", "-d 20"],
-  [{ delayMs: 20, jitterMs: 5 }, "delay 20ms 5ms", "-d 20+5U"],
-  [{ delayMs: 20, jitterMs: 5, reorder: true }, "delay 20ms 5ms reorder 25%", "-d 20+5U -N"],
+  [{ delayMs: 20, jitterMs: 5 }, "delay 20ms 5ms", "-d 20+5U", IN_ORDER],
+  [{ delayMs: 20, jitterMs: 5, reorder: true }, "delay 20ms 5ms", "-d 20+5U -N"],
   [{ lossPercent: 2.5 }, "loss 2.5%", "-l 2.5"],
   [{ duplicatePercent: 3 }, "duplicate 3%", "-D 3"],
   [{ rateKbitPerS: 8000 }, "rate 8000kbit", "-b 1000000 -c 100000"],
@@ -15,9 +16,11 @@ const CASES: readonly [Conditions, netem: string, wirefilter: string][] = [
   [{ delayMs: 1, lossPercent: 1 }, "delay 1ms loss 1%", "-d 1 -l 1"],
 ];
 
-describe.each(CASES)("%j", (conditions, netem, wirefilter) => {
+describe.each(CASES)("%j", (conditions, netem, wirefilter, ...behindNetem) => {
   test("for netem", () => {
-    expect(netemArguments(conditions).join(" ")).toBe(`limit 10000 ${netem}`.trim());
+    const commands = netemCommands("wan", conditions).map((words) => words.join(" "));
+    const first = `tc qdisc add dev wan root handle 1: netem limit 10000 ${netem}`.trim();
+    expect(commands).toEqual([first, ...behindNetem]);
   });
 
   test("for wirefilter", () => {
@@ -31,6 +34,6 @@ test.each<[string, Conditions]>([
   ["everything lost", { lossPercent: 100 }],
   ["copies without end", { duplicatePercent: 100 }],
 ])("%s is refused by both", (_, conditions) => {
-  expect(() => netemArguments(conditions)).toThrow(RangeError);
+  expect(() => netemCommands("wan", conditions)).toThrow(RangeError);
   expect(() => wirefilterArguments(conditions)).toThrow(RangeError);
 });

@@ -45,8 +45,8 @@ const GRAIN_MS = 1;
 const RATE_TOLERANCE = 1.15;
 
 /**
- * Of packets that overtake each other on a link that does not reorder. A program that moves to another core leaves packets in
- * the first one's queue, which those sent from the other core may overtake.
+ * Of packets that may overtake others on a link that is not to reorder: wirefilter lets some do it where the rate is limited, 0 to
+ * 7 of 2,000 in five runs on 2026-11-25, and none elsewhere.
  */
 const STRAY_SHARE = 0.02;
 

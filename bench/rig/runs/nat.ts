@@ -133,6 +133,6 @@ async function run(report: Report): Promise<void> {
 export const NAT_RUN: Run = {
   name: "nat",
   description: "hole punching between all kinds of NATs, against theory",
-  needs: ["nft", "conntrack"],
+  needs: ["nft"],
   run,
 };
