@@ -13,7 +13,7 @@ import { RESTART_RUN } from "./runs/restart.ts";
 
 const RUNS: readonly Run[] = [NAT_RUN, LINKS_RUN, REMAP_RUN, RESTART_RUN, MESH_RUN];
 /** Exit codes of processes that end by a signal: 128 and its number. */
-const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const;
+const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
 const program = new Command("rig")
   .description("Tries the beacon on small internets, made of network namespaces. Needs root.")

@@ -8,7 +8,7 @@ import type { Internet } from "./topology.ts";
 const PADDING_BYTES = 100;
 const EVERY_MS = 5;
 /** How long a relay may take that is not lost. */
-const REACH_MS = 500;
+const REACH_MS = 1000;
 const STREAM_MS_MAX = 40_000;
 /** Undisturbed, before and after what happens. */
 const BEFORE_MS = 400;

@@ -90,7 +90,8 @@ export function connect(one: LinkEnd, other: LinkEnd, mtu = MTU_DEFAULT): void {
 
 /** Lays cables, and leaves them switched off. */
 export function addCables(cables: readonly (readonly [LinkEnd, LinkEnd])[], mtu = MTU_DEFAULT): void {
-  const end = ({ link, namespace }: LinkEnd) => `${link} netns ${namespace?.name ?? 1} mtu ${mtu}`; // process 1 is in the root namespace
+  // A namespace can be named by a process in it; this one is in the root namespace.
+  const end = ({ link, namespace }: LinkEnd) => `${link} netns ${namespace?.name ?? process.pid} mtu ${mtu}`;
   const line = (one: LinkEnd, other: LinkEnd) => `link add ${end(one)} type veth peer name ${end(other)}`;
   ip(undefined, ...cables.map((ends) => line(...ends)));
 }

@@ -2,17 +2,25 @@
  * Builds an internet of network namespaces from its description. Each network is a bridge in its router's namespace; who is
  * connected to it has an interface of the name WAN. It goes away with this process.
  */
+import { existsSync } from "node:fs";
 import { type Cable, layCables } from "./link.ts";
 import { Namespace, switchOn } from "./namespace.ts";
 import { FIREWALL_IPV6, LAN, type Nat, natRules, natSysctl, WAN } from "./nat.ts";
 import { type Box, boxesOf, type Description, INTERNET, type Lan, plan, type Seat } from "./plan.ts";
 
+/** Where br_netfilter is loaded, bridged frames would meet the rules of routed packets. */
+const PLAIN_BRIDGE = {
+  "net.bridge.bridge-nf-call-iptables": 0,
+  "net.bridge.bridge-nf-call-ip6tables": 0,
+};
+const HAS_BRIDGE_FILTER = existsSync("/proc/sys/net/bridge");
 const FORWARDING = {
   "net.ipv4.ip_forward": 1,
   "net.ipv6.conf.all.forwarding": 1,
   // What goes out where it came in, as with hairpin, is meant to.
   "net.ipv4.conf.all.send_redirects": 0,
   "net.ipv4.conf.default.send_redirects": 0,
+  ...(HAS_BRIDGE_FILTER ? PLAIN_BRIDGE : {}),
 };
 /** For an external address that a box moves to; beyond those that the plan gives out one by one. */
 const SPARE_ADDRESS = 254;

@@ -7,6 +7,10 @@
  * A TAP device takes neither merged packets nor packets without their checksum (ethtool -k: tx-udp-segmentation and
  * tx-checksum-ip-generic are off), so the kernel cuts and sums up before it: UDP_SEGMENT works over it, but saves less than
  * over veth(4), which passes merged packets on as they are.
+ *
+ * One fault to know: where bursts of fragmented packets cross in both directions, wirefilter of vde2 2.3.2 loses frames, and
+ * damages some. Of 60 packets of 1,480 B, echoed as they came, 16 and 40 came back; all 60 through vde_plug alone, over veth, and
+ * of packets that fit a frame (2026-11-25). So no run sends packets over the MTU through it.
  */
 import { until } from "../../test/e2e/support/wait.ts";
 import type { Conditions } from "./link.ts";
@@ -18,6 +22,7 @@ export const missingIn: readonly string[] = [
   "counts delays in whole milliseconds",
   "may copy a copy again",
   "lets single packets overtake others where the rate is limited",
+  "loses frames where bursts of fragments cross",
   "takes processor time for every frame, which two programs and a pipe carry",
 ];
 

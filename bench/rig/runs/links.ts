@@ -31,7 +31,7 @@ const LINKS: readonly Link[] = [
 ];
 
 const PADDING_BYTES = 200;
-const EVERY_MS = 4;
+const EVERY_MS = 10;
 const BULK_PADDING_BYTES = 1188; // 1,200 B with the stamp
 /** Of a relay that arrives, with stamp, deliver header, UDP, IPv4 and Ethernet. */
 const BULK_FRAME_BYTES = 1200 + 5 + 8 + 20 + 14;
@@ -39,6 +39,8 @@ const BULK_EVERY_MS = 0.1;
 /** When nothing has arrived for so long, nothing is under way any more: longer than any delay here. */
 const QUIET_MS = 150;
 const QUIET_WAITS_MAX = 20;
+/** What a program that does not get a processor for half a second may lose in its socket's buffer, on a link that loses nothing. */
+const BUSY_LOSS_SHARE = 0.01;
 /** wirefilter counts whole milliseconds, and may be early by one. */
 const GRAIN_MS = 1;
 /** What is measured of a rate: the queue fills in the beginning, timers are coarse. */
@@ -74,7 +76,7 @@ async function run(report: Report, { smoke }: RunOptions): Promise<void> {
   const near = corner("near");
   const [paced, bulk] = [await join(near), await join(near)];
   const far = await Promise.all(LINKS.map((_, i) => join(corner(`far${i}`))));
-  const pacedMs = smoke ? 1500 : 8000;
+  const pacedMs = smoke ? 2500 : 20_000;
   const bulkMs = smoke ? 250 : 2000;
 
   // Paced, all at a time: the processor is far from busy. In bulk one after the other.
@@ -151,7 +153,9 @@ function check(report: Report, { title, conditions = {}, paced, mbitPerS }: Resu
   const loss = lossPercent / 100;
   report.expect(
     `${title}: ${paced.delivered} of ${paced.sent} delivered`,
-    loss === 0 ? paced.delivered === paced.sent : isPlausibleCount(paced.delivered, paced.sent, 1 - loss),
+    loss === 0
+      ? paced.delivered >= paced.sent * (1 - BUSY_LOSS_SHARE)
+      : isPlausibleCount(paced.delivered, paced.sent, 1 - loss),
   );
   // wirefilter may copy a copy again, which makes d / (1 - d) of them.
   const twice = duplicatePercent / (implementation() === "wirefilter" ? 100 - duplicatePercent : 100);
