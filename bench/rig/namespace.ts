@@ -5,7 +5,7 @@
  * namespace pr<pid>…, folders pilot-rig-<pid>-…. What this process made is removed when it ends; what a process left that
  * was killed, by removeLeftovers() of any later one.
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -20,22 +20,22 @@ const KILL_WAIT_MS = 10;
 /** What Ethernet carries. */
 export const MTU_DEFAULT = 1500;
 
-/** What runs have made and not yet removed. */
-const mine = new Set<Namespace>();
-let removesAtExit = false;
-
 export class Namespace {
   private constructor(readonly name: string) {}
 
   /** A new namespace with its loopback interface up. @param label unique in this process, of letters, digits and dashes */
   static create(label: string): Namespace {
-    if (!removesAtExit) process.on("exit", removeOwn);
-    removesAtExit = true;
-    const namespace = new Namespace(`${PREFIX}${process.pid}-${label}`);
-    mine.add(namespace);
-    must(["ip", "netns", "add", namespace.name]);
-    namespace.ip("link set lo up");
-    return namespace;
+    const [namespace] = Namespace.createAll([label]);
+    namespace!.ip("link set lo up");
+    return namespace!;
+  }
+
+  /** Several in one go, with nothing up yet: starting a program for each step is what takes the time. */
+  static createAll(labels: readonly string[]): Namespace[] {
+    removeAtExit();
+    const all = labels.map((label) => new Namespace(`${PREFIX}${process.pid}-${label}`));
+    ip(undefined, ...all.map(({ name }) => `netns add ${name}`));
+    return all;
   }
 
   /** The command line that runs `command` in here. */
@@ -50,7 +50,7 @@ export class Namespace {
 
   /** Runs lines of ip's own language (ip-link(8), ip-address(8), ip-route(8)) in here, in one call. */
   ip(...lines: string[]): void {
-    must(["ip", "-n", this.name, "-batch", "-"], `${lines.join("\n")}\n`);
+    ip(this, ...lines);
   }
 
   /** Sets kernel parameters of this namespace, by their names below /proc/sys with dots. */
@@ -61,8 +61,7 @@ export class Namespace {
 
   /** Ends every process in here, and removes the namespace with its interfaces. */
   remove(): void {
-    removeByName(this.name);
-    mine.delete(this);
+    removeByName([this.name]);
   }
 }
 
@@ -85,48 +84,41 @@ export function rootLink(): string {
 
 /** Lays a cable, veth(4), between two places, and switches it on. */
 export function connect(one: LinkEnd, other: LinkEnd, mtu = MTU_DEFAULT): void {
-  const place = ({ namespace }: LinkEnd) => namespace?.name ?? "1"; // process 1 lives in the root namespace
-  must(
-    ["ip", "link", "add", one.link, "netns", place(one), "mtu", String(mtu), "type", "veth"].concat([
-      "peer",
-      "name",
-      other.link,
-      "netns",
-      place(other),
-      "mtu",
-      String(mtu),
-    ]),
-  );
-  for (const end of [one, other]) switchOn(end);
+  addCables([[one, other]], mtu);
+  for (const end of [one, other]) ip(end.namespace, ...switchOn(end));
 }
 
-/** Gives an interface its addresses and brings it up. IPv6 addresses are usable at once: nobody else could have them. */
-export function switchOn({ namespace, link, addresses = [] }: LinkEnd): void {
-  const lines = [
-    ...addresses.map(
-      (address) => `address add ${address} dev ${link}${address.includes(":") ? " nodad" : ""}`,
-    ),
-    `link set ${link} up`,
-  ];
-  must(["ip", ...(namespace ? ["-n", namespace.name] : []), "-batch", "-"], `${lines.join("\n")}\n`);
+/** Lays cables, and leaves them switched off. */
+export function addCables(cables: readonly (readonly [LinkEnd, LinkEnd])[], mtu = MTU_DEFAULT): void {
+  // A namespace can be named by a process in it; this one is in the root namespace.
+  const end = ({ link, namespace }: LinkEnd) => `${link} netns ${namespace?.name ?? process.pid} mtu ${mtu}`;
+  const line = (one: LinkEnd, other: LinkEnd) => `link add ${end(one)} type veth peer name ${end(other)}`;
+  ip(undefined, ...cables.map((ends) => line(...ends)));
+}
+
+/** Lines for ip that give an interface its addresses and bring it up. IPv6 addresses serve at once: nobody else has them. */
+export function switchOn({ link, addresses = [] }: Omit<LinkEnd, "namespace">): string[] {
+  const add = (address: string) =>
+    `address add ${address} dev ${link}${address.includes(":") ? " nodad" : ""}`;
+  return [...addresses.map(add), `link set ${link} up`];
 }
 
 /** A folder for files of this run, which goes away like its namespaces. */
 export function scratchFolder(): string {
-  if (!removesAtExit) process.on("exit", removeOwn);
-  removesAtExit = true;
+  removeAtExit();
   return mkdtempSync(join(tmpdir(), `${PREFIX}${process.pid}-`));
+}
+
+let removesAtExit = false;
+
+function removeAtExit(): void {
+  if (!removesAtExit) process.on("exit", () => removeAll((pid) => pid === process.pid));
+  removesAtExit = true;
 }
 
 /** Removes what runs have left whose process has ended, and everything that still runs in it. @returns names of what was removed */
 export function removeLeftovers(): string[] {
   return removeAll((pid) => !lives(pid));
-}
-
-/** Ends all programs in this process's namespaces, and removes them with their cables and folders. */
-function removeOwn(): void {
-  removeAll((pid) => pid === process.pid);
-  mine.clear();
 }
 
 function removeAll(doomed: (pid: number) => boolean): string[] {
@@ -137,26 +129,43 @@ function removeAll(doomed: (pid: number) => boolean): string[] {
   const namespaces = list(NAMESPACES).filter(belongs(PREFIX));
   const links = list("/sys/class/net").filter(belongs(LINK_PREFIX));
   const folders = list(tmpdir()).filter(belongs(PREFIX));
-  for (const name of namespaces) removeByName(name);
+  removeByName(namespaces);
   // The kernel removes namespaces some time later, and only then the cables that end in them.
   for (const link of links) attempt(["ip", "link", "delete", link]);
   for (const folder of folders) rmSync(join(tmpdir(), folder), { recursive: true, force: true });
   return [...namespaces, ...links, ...folders];
 }
 
-function removeByName(name: string): void {
+function removeByName(names: readonly string[]): void {
   for (let round = 0; round < KILL_ROUNDS_MAX; round++) {
-    const { stdout } = attempt(["ip", "netns", "pids", name]);
-    const pids = stdout.split("\n").filter((line) => line !== "");
+    const pids = inside(names);
     if (pids.length === 0) break;
     for (const pid of pids) {
       try {
-        process.kill(Number(pid), "SIGKILL");
+        process.kill(pid, "SIGKILL");
       } catch {} // ended by itself
     }
     Bun.sleepSync(KILL_WAIT_MS);
   }
-  attempt(["ip", "netns", "delete", name]);
+  // What is gone already is no reason to leave the others.
+  attempt(["ip", "-force", "-batch", "-"], names.map((name) => `netns delete ${name}\n`).join(""));
+}
+
+/** The processes in these namespaces (namespaces(7): the same inode). */
+function inside(names: readonly string[]): number[] {
+  const inodes = new Set(names.flatMap((name) => inodeOf(join(NAMESPACES, name))));
+  if (inodes.size === 0) return [];
+  const pids = list("/proc").filter((name) => /^\d+$/.test(name));
+  return pids.filter((pid) => inodeOf(`/proc/${pid}/ns/net`).some((inode) => inodes.has(inode))).map(Number);
+}
+
+/** None if there is no such file. */
+function inodeOf(path: string): number[] {
+  try {
+    return [statSync(path).ino];
+  } catch {
+    return [];
+  }
 }
 
 /** Whether there is a process of this id; one that ended and whose parent has not asked for its code counts as gone (proc_pid_stat(5)). */
@@ -174,6 +183,12 @@ function list(folder: string): string[] {
   } catch {
     return []; // no namespace was ever made here
   }
+}
+
+/** Runs lines of ip's language in a namespace, or outside of all. */
+function ip(namespace: Namespace | undefined, ...lines: readonly string[]): void {
+  const place = namespace === undefined ? [] : ["-n", namespace.name];
+  if (lines.length > 0) must(["ip", ...place, "-batch", "-"], `${lines.join("\n")}\n`);
 }
 
 /** Runs a command to its end, whatever comes of it. */

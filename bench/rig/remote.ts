@@ -1,0 +1,96 @@
+/** Nodes in processes inside namespaces, driven from outside. */
+import { inTime } from "../../test/e2e/support/wait.ts";
+import type { WireAddress } from "../../test/e2e/support/wire.ts";
+import type { Namespace } from "./namespace.ts";
+import type { Node, NodeOptions } from "./node.ts";
+
+export type Command =
+  | { readonly do: "open"; readonly options: NodeOptions }
+  | { readonly do: "nameless"; readonly options: Omit<NodeOptions, "id" | "port"> }
+  | { readonly do: "fetch"; readonly url: string }
+  | { readonly do: "call"; readonly node: number; readonly method: keyof Node; readonly args: unknown[] };
+
+/** To the command of the same number; 0 says that the process is ready. */
+export interface Answer {
+  readonly number: number;
+  readonly value?: unknown;
+  readonly error?: string;
+}
+
+/** Beyond anything that a node is told to do; a process that is stuck fails the run. */
+const ANSWER_MS_MAX = 60_000;
+
+export class NodeHost {
+  readonly #child: Bun.Subprocess;
+  readonly #waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
+  readonly #ready: Promise<unknown>;
+  #commands = 0;
+
+  /** Starts a process for nodes in a namespace. */
+  constructor(readonly namespace: Namespace) {
+    this.#ready = new Promise((resolve, reject) => this.#waiting.set(0, { resolve, reject }));
+    const program = new URL("node-process.ts", import.meta.url).pathname;
+    this.#child = Bun.spawn(namespace.exec(process.execPath, program), {
+      stdin: "ignore",
+      stdout: "inherit",
+      stderr: "inherit",
+      ipc: (answer: Answer) => this.#settle(answer),
+      onExit: () => {
+        for (const number of [...this.#waiting.keys()])
+          this.#settle({ number, error: "the nodes' process ended" });
+      },
+    });
+    this.#ready.catch(() => {}); // whoever tells it something hears of it
+  }
+
+  /** Opens a node's socket. */
+  async open(options: NodeOptions): Promise<RemoteNode> {
+    await this.tell({ do: "open", options });
+    return new RemoteNode(this, options.id);
+  }
+
+  async discoverNameless(options: Omit<NodeOptions, "id" | "port">): Promise<WireAddress | undefined> {
+    return (await this.tell({ do: "nameless", options })) as WireAddress | undefined;
+  }
+
+  /** What an HTTP server of that namespace says, in JSON. */
+  async fetch(url: string): Promise<unknown> {
+    return this.tell({ do: "fetch", url });
+  }
+
+  async tell(command: Command): Promise<unknown> {
+    await inTime("a nodes' process is ready", this.#ready);
+    const number = ++this.#commands;
+    const answer = new Promise<unknown>((resolve, reject) => {
+      this.#waiting.set(number, { resolve, reject });
+      this.#child.send({ number, command });
+    });
+    return inTime(`an answer to ${JSON.stringify(command)}`, answer, ANSWER_MS_MAX);
+  }
+
+  #settle({ number, value, error }: Answer): void {
+    const waiting = this.#waiting.get(number);
+    this.#waiting.delete(number);
+    if (error === undefined) waiting?.resolve(value);
+    else waiting?.reject(new Error(error));
+  }
+}
+
+type Method = { [M in keyof Node]: Node[M] extends (...args: never[]) => unknown ? M : never }[keyof Node];
+
+/** A node in another process. */
+export class RemoteNode {
+  constructor(
+    private readonly host: NodeHost,
+    readonly id: number,
+  ) {}
+
+  async call<M extends Method>(
+    method: M,
+    ...args: Parameters<Node[M]>
+  ): Promise<Awaited<ReturnType<Node[M]>>> {
+    return (await this.host.tell({ do: "call", node: this.id, method, args })) as Awaited<
+      ReturnType<Node[M]>
+    >;
+  }
+}

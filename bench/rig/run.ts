@@ -1,0 +1,16 @@
+/** What a run of the rig is. */
+import type { Report } from "./report.ts";
+import type { Needed } from "./requirements.ts";
+
+export interface RunOptions {
+  /** Run in seconds, to see that it works. */
+  readonly smoke: boolean;
+}
+
+export interface Run {
+  readonly name: string;
+  readonly description: string;
+  /** Commands beside those for namespaces. */
+  readonly needs: readonly Needed[];
+  run(report: Report, options: RunOptions): Promise<void>;
+}
