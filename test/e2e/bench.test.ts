@@ -174,7 +174,9 @@ describe("a bench ends:", () => {
     const children = childrenOf(program.pid);
     expect(await program.exited()).toBe(1);
     // What was measured until then is kept, and says that it is not all.
-    expect(loadRun(json).notes.join()).toContain("stopped before its end: it took more than the 0.02 minutes");
+    expect(loadRun(json).notes.join()).toContain(
+      "stopped before its end: it took more than the 0.02 minutes",
+    );
     await until("its children are gone", () => children.every((pid) => commandOf(pid) === undefined));
   });
 
