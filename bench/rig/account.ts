@@ -1,5 +1,5 @@
 /** What became of a stream of numbered packets. Pure. */
-import { quantile } from "../report.ts";
+import { quantile } from "../harness/statistics.ts";
 import type { Arrivals } from "./node.ts";
 
 export interface Account {

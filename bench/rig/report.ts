@@ -1,5 +1,5 @@
 /** What a run finds: printed as it comes, kept for --json, and whether it is what was expected. */
-import { printMachine } from "../report.ts";
+import { showMachine, thisMachine } from "../harness/results.ts";
 
 export class Report {
   /** Expectations that did not hold. */
@@ -8,7 +8,7 @@ export class Report {
 
   /** @param name of the run */
   constructor(private readonly name: string) {
-    printMachine();
+    console.log(showMachine(thisMachine()));
   }
 
   say(text: string): void {
@@ -47,7 +47,7 @@ export class Report {
   }
 
   json(): string {
-    return `${JSON.stringify({ run: this.name, at: new Date().toISOString(), ...this.#raw, failures: this.failures }, null, 1)}\n`;
+    return `${JSON.stringify({ run: this.name, at: new Date().toISOString(), machine: thisMachine(), ...this.#raw, failures: this.failures }, null, 1)}\n`;
   }
 }
 
