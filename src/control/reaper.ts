@@ -2,14 +2,14 @@
  * Time in the table: tells the workers what time it is, and removes nodes that went silent. Both go by a clock that
  * starts with the beacon and only runs forward, so that setting the host's clock cannot empty the table.
  */
-import { CLOCK_S, GROUP_SLOTS, type SharedMemory } from "../shared/memory.ts";
+import { CLOCK_S, type SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 
 export const TICK_MS = 1000;
 /** The whole table is looked through once in a tenth of the time to live, at least this often. */
 const SWEEP_S_MAX = 30;
 /** Slots looked at under one hold of a shard's lock: some 10 µs, which is what a Discover may have to wait. */
-const SLOTS_PER_LOCK = GROUP_SLOTS;
+const SLOTS_PER_LOCK = 512;
 
 export class Reaper {
   readonly #ttlS: number;

@@ -26,8 +26,8 @@ const SLOTS_PER_ENTRY = 2;
 /** So that a shard that gets more than its share of a small table still has room, and no search meets its own start. */
 const SLOTS_MIN = 1024;
 
-/** Slots of a shard of which it is noted together whether any was ever used: 32 KiB, as long as a sweep holds a shard's lock. */
-export const GROUP_SLOTS = 512;
+/** Slots of a shard of which it is noted together whether any was ever used: 4 KiB, which is a page of most kernels. */
+export const GROUP_SLOTS = 64;
 
 /** Endpoints of peer beacons. A mesh in which everybody tells everybody is of tens, not hundreds. */
 export const PEERS_MAX = 128;

@@ -262,18 +262,19 @@ export class NodeTable {
     const words = this.#words;
     const end = Math.min(from + count, this.#slotsPerShard);
     const first = this.#firstSlot(shard);
+    let index = this.#nextUsed(shard, from, end);
+    if (index === end) return 0;
     const area = this.#area(shard);
-    if (!this.#wasUsed(shard, from, end)) return 0;
     if (!this.#lock(shard)) return -1;
     let removed = 0;
-    for (let index = from; index < end; ) {
+    while (index < end) {
       const slot = first + index * SLOT_WORDS;
       const isSilent = words[slot + SLOT_ID] !== 0 && words[slot + SLOT_SEEN_S]! < beforeS;
       if (isSilent && (this.slots.flags(slot) & IS_BRIDGED) === 0) {
         removeSlot(area, slot); // and look at the slot again: another node may have moved into it
         removed++;
       } else {
-        index++;
+        index = this.#nextUsed(shard, index + 1, end);
       }
     }
     if (removed > 0) Atomics.sub(words, this.memory.shardWords(shard) + SHARD_NODES, removed);
@@ -282,14 +283,15 @@ export class NodeTable {
   }
 
   /**
-   * Whether any of the slots `from` to `end` of a shard may ever have held a node. Removals move nodes only to where others were. Slots
-   * that never did are passed over: they are not even memory yet.
+   * The first of the slots `from` to `end` of a shard, or `end`, that may ever have held a node; removals move nodes only to where others
+   * were. Slots that never did are passed over: they are not even memory yet, and reading them would make the kernel find some.
    */
-  #wasUsed(shard: number, from: number, end: number): boolean {
-    for (let index = from; index < end; index += GROUP_SLOTS - (index % GROUP_SLOTS)) {
-      if (this.#words[this.memory.groupWord(shard, index)] !== 0) return true;
+  #nextUsed(shard: number, from: number, end: number): number {
+    let index = from;
+    while (index < end && this.#words[this.memory.groupWord(shard, index)] === 0) {
+      index += GROUP_SLOTS - (index % GROUP_SLOTS);
     }
-    return false;
+    return Math.min(index, end);
   }
 
   /** A shard's slots, for removing nodes from them under its lock. */

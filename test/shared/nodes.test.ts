@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, endpointOf } from "../../ffi/endpoint.ts";
 import { nodeHash, shardOfHash, slotOfHash } from "../../src/shared/hash.ts";
 import {
+  GROUP_SLOTS,
   HASH_SECRET,
   MAIN_THREAD_LOCK,
   SHARD_LOCK,
@@ -719,13 +720,22 @@ describe("NodeTable under churn", () => {
 });
 
 describe("locks", () => {
+  test("slots that never held a node are passed over, without the lock", () => {
+    const { memory, nodes } = table(1, 10);
+    nodes.record(7, HOME, 0, 0, 1);
+    memory.words[memory.shardWords(0) + SHARD_LOCK] = workerLock(3);
+    const groups = Array.from({ length: nodes.slotsPerShard / GROUP_SLOTS }, (_, i) => i * GROUP_SLOTS);
+    const results = groups.map((from) => nodes.expire(0, from, GROUP_SLOTS, 1));
+    expect(results.filter((result) => result !== 0)).toEqual([-1]);
+  });
+
   test("a lock that nobody releases makes record and expire give up, and reads go on", () => {
     const { memory, nodes } = table(1, 10);
     nodes.record(7, HOME, 0, 0, 1);
     const lock = memory.shardWords(0) + SHARD_LOCK;
     memory.words[lock] = workerLock(3);
     expect(nodes.record(7, AWAY, 0, 0, 1)).toBe(CONTENDED);
-    expect(nodes.expire(0, 0, 1, 1)).toBe(-1);
+    expect(nodes.expire(0, 0, nodes.slotsPerShard, 1)).toBe(-1);
     expect(lookUp(nodes, 7)?.endpoint).toEqual(HOME);
     expect(memory.words[lock]).toBe(workerLock(3));
   }, 20_000);
