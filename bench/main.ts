@@ -40,7 +40,7 @@ const BENCHES: readonly [name: string, description: string, run: Bench][] = [
 /** Where runs are kept unless told otherwise; git ignores it. */
 const RUNS_FOLDER = join(import.meta.dir, "runs");
 const LIMIT_MINUTES_DEFAULT = 60;
-const SMOKE = { rounds: 1, seconds: 0.1, minutes: 0.07 };
+const SMOKE = { rounds: 1, seconds: 0.1, warmUpSeconds: 0.05, minutes: 0.07 };
 
 const positive = (text: string): number => {
   const value = Number(text);
@@ -90,6 +90,7 @@ for (const [name, description, run] of BENCHES) {
     .description(description)
     .option("--rounds <n>", "measurements of each contender, in turn", positive, 6)
     .option("--seconds <n>", "length of one measurement", positive, 1)
+    .option("--warm-up-seconds <n>", "how long it is loaded before", positive, 1.5)
     .option("--batch <n>", "messages a receive call", positive, BATCH_MAX_DEFAULT)
     .option("--only <text>", "only cases with this in their title", "")
     .option("--against <folder>", "another checkout, whose beacon is measured beside this one's (relay)")

@@ -33,7 +33,7 @@ export interface Comparison {
  */
 export async function compareSideBySide(
   { title, params, unit, contenders, ratios }: Comparison,
-  { rounds, seconds }: Pick<BenchOptions, "rounds" | "seconds">,
+  { rounds, seconds, warmUpSeconds }: Pick<BenchOptions, "rounds" | "seconds" | "warmUpSeconds">,
   recorder: Recorder,
 ): Promise<number[]> {
   const cpu = contenders.map((): number[] => []);
@@ -41,7 +41,7 @@ export async function compareSideBySide(
   const lost = contenders.map(() => 0);
   const starts = contenders.map(({ start }) => start);
   await eachRound(rounds, starts, async (loaded, turn, round) => {
-    for (const one of turn) one.warmUp(seconds / 2);
+    for (const one of turn) one.warmUp(warmUpSeconds);
     for (const one of turn) await one.begin();
     for (let elapsedNs = 0; elapsedNs < seconds * 1e9; elapsedNs += SLICE_NS) {
       for (const one of turn) one.slice(SLICE_NS);

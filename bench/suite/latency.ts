@@ -44,7 +44,7 @@ async function idle(reference: string, options: BenchOptions, recorder: Recorder
   const latencies = new Latencies(options.rounds);
   await eachRound(options.rounds, starts(reference, options), async (relays, turn, round) => {
     const us = new Map(turn.map((relay) => [relay, [] as number[]]));
-    for (const { generator } of turn) pingSteadily(generator, options.seconds / 4); // compiled code, caches
+    for (const { generator } of turn) pingSteadily(generator, options.warmUpSeconds / 2); // compiled code, caches
     for (let s = 0; s < options.seconds; s += SLICE_NS / 1e9) {
       for (const relay of turn) {
         us.get(relay)!.push(...pingSteadily(relay.generator, Math.min(options.seconds, SLICE_NS / 1e9)));
@@ -80,7 +80,7 @@ async function loaded(
   const latencies = new Latencies(options.rounds);
   const rates: number[] = [];
   await eachRound(options.rounds, starts(reference, options), async (relays, turn, round) => {
-    for (const relay of turn) relay.warmUp(options.seconds / 2);
+    for (const relay of turn) relay.warmUp(options.warmUpSeconds);
     const capacities = turn.map(({ generator }) => {
       const { received, elapsedNs } = generator.run(CAPACITY_S * 1e9);
       return (received / elapsedNs) * 1e9;

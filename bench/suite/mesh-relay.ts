@@ -48,7 +48,10 @@ export async function measureTwoBeacons(options: BenchOptions, recorder: Recorde
 }
 
 /** Microseconds of one packet at a time. */
-async function latency({ rounds, seconds, batch }: BenchOptions, recorder: Recorder): Promise<void> {
+async function latency(
+  { rounds, seconds, warmUpSeconds, batch }: BenchOptions,
+  recorder: Recorder,
+): Promise<void> {
   const title = "two beacons, one packet at a time";
   recorder.title(title);
   const target = { offload: true, batch };
@@ -57,7 +60,7 @@ async function latency({ rounds, seconds, batch }: BenchOptions, recorder: Recor
   const starts = [() => startTwo(SCATTERED, target), () => startOne(SCATTERED, target)];
   await eachRound(rounds, starts, async (relays, turn, round) => {
     const times = new Map(turn.map((relay) => [relay, [] as number[]]));
-    for (const { generator } of turn) pingSteadily(generator, seconds / 4); // compiled code, caches
+    for (const { generator } of turn) pingSteadily(generator, warmUpSeconds / 2); // compiled code, caches
     for (let s = 0; s < seconds; s += SLICE_S) {
       for (const relay of turn)
         times.get(relay)!.push(...pingSteadily(relay.generator, Math.min(SLICE_S, seconds)));

@@ -13,6 +13,8 @@ export interface Case {
   readonly params: NonNullable<Figure["params"]>;
   readonly contenders: readonly Contender[];
   readonly ratios: readonly Ratio[];
+  /** What is to be seen at a glance, not to a per cent: half the rounds will do. */
+  readonly coarse?: boolean;
   /** Measured over a veth pair in place of the loopback interface, with packets merged on arrival (GRO) or not. */
   readonly veth?: { readonly gro: boolean };
 }
@@ -265,13 +267,10 @@ export function withOther(root: string, { contenders, ratios, ...rest }: Case): 
 export function relayCases(smoke: boolean): Case[] {
   const range = <T>(values: readonly T[]) => (smoke ? [values[0]!, values.at(-1)!] : values);
   const million = smoke ? 5000 : 1_000_000;
-  return [
-    ...YARDSTICK,
-    ...PEER,
+  const coarse = [
     ...range([64, 200, 600, 1200, 1400]).map(payload),
     ...range([1, 10, 100, 1000, 10_000]).flatMap((count) => [flows(count, 1), flows(count, BURST_OF_ANY)]),
     ...(smoke ? [1000, 5000] : [1000, 10_000, 100_000, 300_000, 1_000_000]).map(nodes),
-    manyOverFew(million, 1000),
     ...range([0, 0.3, 0.6, 0.9]).map(unknown),
     ...WORKERS.map(workers),
     ...(CORES > 1 ? [steering(CORES)] : []),
@@ -279,5 +278,6 @@ export function relayCases(smoke: boolean): Case[] {
     overVeth(false),
     overVeth(true),
     FRAGMENTED,
-  ];
+  ].map((one) => ({ ...one, coarse: true }));
+  return [...YARDSTICK, ...PEER, manyOverFew(million, 1000), ...coarse];
 }

@@ -46,5 +46,6 @@ async function measure(
     name: contender.name,
     start: () => LoadedRelay.start(contender, reference, options.batch),
   }));
-  await compareSideBySide({ ...one, unit: "packet", contenders: starts }, options, recorder);
+  const rounds = one.coarse ? Math.ceil(options.rounds / 2) : options.rounds;
+  await compareSideBySide({ ...one, unit: "packet", contenders: starts }, { ...options, rounds }, recorder);
 }

@@ -53,7 +53,7 @@ test("ratios are those of each round, contenders are loaded in turn, and losses 
     contenders: [starting("a", [20, 60], 0, trace), starting("b", [10, 15], 3, trace)],
     ratios: [{ name: "a over b", subject: "a", against: "b", bar: { atMost: 3 } }],
   };
-  const lost = await compareSideBySide(comparison, { rounds: 2, seconds: 0.2 }, recorder);
+  const lost = await compareSideBySide(comparison, { rounds: 2, seconds: 0.2, warmUpSeconds: 0.1 }, recorder);
   expect(lost).toEqual([0, 6]);
   const { figures, notes } = recorder.run();
   expect(figures.map(({ name, values }) => [name, values])).toEqual([
