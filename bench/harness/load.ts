@@ -3,9 +3,9 @@
  * a bounded number of packets in flight, so it offers what the target can just take and nothing is lost on the way; or it
  * sends at a given rate, whatever the target does, and times each packet.
  */
-import { SEGMENTS_MAX } from "../../ffi/abi.ts";
+import { IOV_LEN_WORD, MMSGHDR_WORDS, MSG_IOV_WORD, MSG_TRUNC, SEGMENTS_MAX } from "../../ffi/abi.ts";
 import { endpointOf } from "../../ffi/endpoint.ts";
-import type { FixedMemory } from "../../ffi/libc.ts";
+import type { FixedMemory, PacketCalls } from "../../ffi/libc.ts";
 import { kernel } from "../../ffi/libc.ts";
 import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../../ffi/mmsg.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
@@ -78,6 +78,8 @@ export interface Load {
   readonly senders?: number;
   /** Share of messages, 0 to 0.9, to nodes that nobody knows, each time another; 0 unless given. */
   readonly unknown?: number;
+  /** For `pace`: packets are read when they come out, not just counted. */
+  readonly timed?: boolean;
   /** For another relay than a beacon, and then all destinations are known; a Relay's unless given. */
   readonly header?: PacketHeader;
   /** Packets on their way at most, for a target with small buffers; unless given, as many as a beacon's hold. */
@@ -92,6 +94,24 @@ export interface LoadResult {
   readonly received: number;
   readonly lost: number;
   readonly elapsedNs: number;
+}
+
+/**
+ * For a sink that only counts: with buffers of no bytes and MSG_TRUNC, recvmmsg(2) tells how long a message was and copies nothing of
+ * it. Copying bursts would cost the generator as much as the target, which then had to wait for it.
+ */
+const COUNTING_KERNEL: PacketCalls = {
+  ...kernel,
+  recvmmsg: (fd, headers, count, flags) => kernel.recvmmsg(fd, headers, count, flags | MSG_TRUNC),
+};
+
+function takeNoBytes(batch: ReceiveBatch): void {
+  const { words, headers, address } = batch.layout;
+  for (let m = 0; m < SINK_BATCH; m++) {
+    const iovecLow = words[headers + m * MMSGHDR_WORDS + MSG_IOV_WORD]!;
+    const iovec = ((iovecLow - (address | 0)) >>> 0) / 4;
+    words[iovec + IOV_LEN_WORD] = 0;
+  }
 }
 
 export class LoadGenerator {
@@ -124,7 +144,7 @@ export class LoadGenerator {
 
   constructor(load: Load, place: Place = LOOPBACK) {
     const { payloadBytes, nodes, burst = 1, firstId = 1, senders = 1, unknown = 0 } = load;
-    const { header = relayHeader(firstId), inFlightMax } = load;
+    const { header = relayHeader(firstId), inFlightMax, timed = false } = load;
     if (burst > SEGMENTS_MAX) throw new RangeError(`a burst is at most ${SEGMENTS_MAX} packets`);
     if (unknown < 0 || unknown > 0.9) throw new RangeError("unknown must be 0 to 0.9");
     if (unknown > 0 && load.header) throw new RangeError("unknown nodes are those of Relays");
@@ -149,7 +169,9 @@ export class LoadGenerator {
     this.#isKnown = new Uint8Array(this.#messages);
     const memory = allocatePacketMemory(SINK_BATCH, this.#messages * this.#packetBytes);
     this.#packets = new DataView(memory.buffer);
-    this.#receive = new ReceiveBatch(kernel, this.#sink.fd, place.family, SINK_BATCH, memory, true);
+    const calls = timed ? kernel : COUNTING_KERNEL;
+    this.#receive = new ReceiveBatch(calls, this.#sink.fd, place.family, SINK_BATCH, memory, true);
+    if (!timed) takeNoBytes(this.#receive);
     for (const sender of this.#senders) this.#sends.push(this.#sendBatch(sender, memory));
     const packets = new Uint8Array(memory.buffer);
     for (let m = 0; m < this.#messages; m++) packets.set(header.bytes, this.#packetAt(m));

@@ -20,7 +20,7 @@ const CAPACITY_S = 0.5;
 /** On the median at idle. */
 const BAR: Bar = { atMost: 1.5 };
 
-const LOAD: Load = { payloadBytes: 200, nodes: 256 };
+const LOAD: Load = { payloadBytes: 200, nodes: 256, timed: true };
 if (LOAD.payloadBytes < STAMP_BYTES) throw new Error("a stamp must fit into the payload");
 
 const CONTENDERS: readonly Contender[] = [
