@@ -12,8 +12,10 @@ export interface AllOptions {
   readonly flags: readonly string[];
 }
 
-/** A bench is given so much more than its own limit before it is killed: a busy loop keeps its timer from running. */
+/** A bench is given so much more than its own limit before it is told to end: a busy loop keeps its timer from running. */
 const GRACE_MS = 60_000;
+/** And so much to end then. */
+const END_MS_MAX = 10_000;
 
 /** @returns whether it went well */
 export type RunBench = (name: string, args: readonly string[], timeoutMs: number) => Promise<boolean>;
@@ -81,8 +83,15 @@ export const asProcess =
     const child = Bun.spawn([process.execPath, main, name, ...args], {
       cwd: root,
       stdio: ["ignore", "inherit", "inherit"],
-      timeout: timeoutMs,
-      killSignal: "SIGKILL",
     });
-    return (await child.exited) === 0;
+    // Asked to end, a bench ends what it started; killed, it would leave that behind.
+    const end = () => child.kill("SIGTERM");
+    process.on("exit", end);
+    const asking = setTimeout(end, timeoutMs);
+    const killing = setTimeout(() => child.kill("SIGKILL"), timeoutMs + END_MS_MAX);
+    const code = await child.exited;
+    clearTimeout(asking);
+    clearTimeout(killing);
+    process.off("exit", end);
+    return code === 0;
   };
