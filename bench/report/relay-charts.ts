@@ -26,12 +26,14 @@ function cpuOf(run: Run, group: string, along: string) {
   };
 }
 
+const cost = (points: readonly Point[]) => showRange(points.map(({ median }) => median));
+/** Each point over the one that was measured beside it: what lies along the axis was measured minutes apart. */
+const over = (points: readonly Point[], against: readonly Point[]) =>
+  `${showRange(ratiosOf(points, against), times)} times C's`;
+
 export function costByPayload(run: Run): Picture | undefined {
   const { beacon, c, beaconOffload, cOffload } = cpuOf(run, "payload", "payloadBytes");
   if (beacon.length < 2 || beaconOffload.length < 2) return undefined;
-  const cost = (points: readonly Point[]) => showRange(points.map(({ median }) => median));
-  const over = (points: readonly Point[], against: readonly Point[]) =>
-    `${showRange(ratiosOf(points, against), times)} times C's`;
   return lineChart({
     title: "Cost of a packet, by its payload",
     sentence:
@@ -53,11 +55,12 @@ export function costByNodes(run: Run): Picture | undefined {
   const { beacon, c } = cpuOf(run, "nodes", "nodes");
   if (beacon.length < 2 || c.length < 2) return undefined;
   const [few, many] = [beacon[0]!, beacon.at(-1)!];
+  const [together] = groupOf(run, "many over few");
   return lineChart({
     title: "Cost of a packet, by the nodes it may be for",
     sentence:
-      `With ${showCount(many.x)} nodes a packet costs the beacon ${showNumber(many.median)} ns of CPU time, ` +
-      `${times(growthOf(beacon))} times what it costs with ${showCount(few.x)}; C's cost grows ${times(growthOf(c))} times.`,
+      `With ${showCount(few.x)} to ${showCount(many.x)} nodes a packet costs the beacon ${cost(beacon)} ns of CPU time, ` +
+      `${over(beacon, c)}.${together ? ` Side by side, it costs ${times(spreadOf(together.values).median)} times as much with ${showCount(Number(together.params?.["nodes"]))} as with few.` : ""}`,
     x: { name: "nodes", log: true, ticks: powersOfTen(beacon) },
     y: { name: CPU_AXIS, min: 0 },
     lines: [
@@ -70,13 +73,12 @@ export function costByNodes(run: Run): Picture | undefined {
 export function costByUnknown(run: Run): Picture | undefined {
   const { beacon, c } = cpuOf(run, "unknown", "unknown");
   if (beacon.length < 2 || c.length < 2) return undefined;
-  const [none, most] = [beacon[0]!, beacon.at(-1)!];
+  const [least, most] = [beacon[0]!, beacon.at(-1)!];
   return lineChart({
     title: "Cost of a packet, by the share to unknown nodes",
     sentence:
-      `With ${perCent(most.x)} of the packets to nodes that nobody knows, a packet costs the beacon ` +
-      `${showNumber(most.median)} ns of CPU time, ${times(growthOf(beacon))} times what it costs with ` +
-      `${perCent(none.x)} (C: ${times(growthOf(c))} times).`,
+      `With ${perCent(least.x)} to ${perCent(most.x)} of the packets to nodes that nobody knows, a packet costs the beacon ` +
+      `${cost(beacon)} ns of CPU time, ${over(beacon, c)}.`,
     x: { name: "packets to unknown nodes", min: 0, max: 1, show: perCent },
     y: { name: CPU_AXIS, min: 0 },
     lines: [
@@ -115,6 +117,9 @@ export function offloadByFlows(run: Run): Picture | undefined {
   });
 }
 
+const sharedBy = (cores: number) =>
+  cores === 1 ? "one core, so this shows what they cost, not what they gain" : `${cores} cores`;
+
 export function throughputByWorkers(run: Run): Picture | undefined {
   const figures = groupOf(run, "workers");
   const of = (name: string) => pointsOf(figures, `packets a second, ${name}`, "workers", 1e-6);
@@ -122,11 +127,13 @@ export function throughputByWorkers(run: Run): Picture | undefined {
   if (beacon.length < 2 || offload.length < 2) return undefined;
   const { x: workers, median } = beacon.at(-1)!;
   const than = beacon[0]!.x === 1 ? "1 does" : `${beacon[0]!.x} do`;
+  const cores = Math.max(1, run.machine.cpus - 1); // one is the load generator's
   return lineChart({
     title: "Throughput, by workers",
     sentence:
       `${workers} workers relay ${showNumber(median)} million packets a second, ${times(growthOf(beacon))} times what ` +
-      `${than}; in bursts with offload ${showNumber(offload.at(-1)!.median)} million, ${times(growthOf(offload))} times.`,
+      `${than}; in bursts with offload ${showNumber(offload.at(-1)!.median)} million, ${times(growthOf(offload))} times.` +
+      `${workers > cores ? ` Here they share ${sharedBy(cores)}.` : ""}`,
     x: { name: "workers", ticks: beacon.map(({ x }) => x), min: 0, max: workers + 1 },
     y: { name: "million packets a second", log: true },
     lines: [

@@ -185,9 +185,39 @@ describe("sentences", () => {
       of("CPU a packet, beacon", [2000 + i * 600, 1, 9000], { group: "nodes", nodes }),
       of("CPU a packet, C", [2000 + i * 500], { group: "nodes", nodes }),
     ]);
-    expect(sentence("nodes", madeUpRun(figures))).toBe(
-      "With 1,000,000 nodes a packet costs the beacon 2,600 ns of CPU time, 1.30 times what it costs with 1,000; " +
-        "C's cost grows 1.25 times.",
+    const apart =
+      "With 1,000 to 1,000,000 nodes a packet costs the beacon 2,000 to 2,600 ns of CPU time, 1.00 to 1.04 times C's.";
+    expect(sentence("nodes", madeUpRun(figures))).toBe(apart);
+    const together = of("many over few", [1.3, 1.1, 1.2], { group: "many over few", nodes: 1_000_000 }, "×");
+    expect(sentence("nodes", madeUpRun([...figures, together]))).toBe(
+      `${apart} Side by side, it costs 1.20 times as much with 1,000,000 as with few.`,
+    );
+  });
+
+  test("unknown", () => {
+    const figures = [0, 0.9].flatMap((unknown, i) => [
+      of("CPU a packet, beacon", [2000 - i * 1000], { group: "unknown", unknown }),
+      of("CPU a packet, C", [2000 - i * 1200], { group: "unknown", unknown }),
+    ]);
+    expect(sentence("unknown", madeUpRun(figures))).toBe(
+      "With 0 % to 90 % of the packets to nodes that nobody knows, a packet costs the beacon 1,000 to 2,000 ns of CPU time, " +
+        "1.00 to 1.25 times C's.",
+    );
+  });
+
+  test.each([
+    [4, ""],
+    [3, ""],
+    [2, " Here they share one core, so this shows what they cost, not what they gain."],
+  ])("workers, on %d processors", (cpus, where) => {
+    const figures = [1, 2].flatMap((workers) => [
+      of("packets a second, beacon", [workers * 600_000], { group: "workers", workers }),
+      of("packets a second, beacon, offload", [workers * 5_000_000], { group: "workers", workers }),
+      of("packets a second, C", [600_000], { group: "workers", workers }),
+    ]);
+    const run = madeUpRun(figures);
+    expect(sentence("workers", { ...run, machine: { ...run.machine, cpus } })).toBe(
+      `2 workers relay 1.20 million packets a second, 2.00 times what 1 does; in bursts with offload 10.0 million, 2.00 times.${where}`,
     );
   });
 

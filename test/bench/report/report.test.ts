@@ -61,9 +61,7 @@ describe("report", () => {
     const run = { ...relayRun(), command: "bun run bench relay --rounds 6 --json bench/runs/all/relay.json" };
     await withRuns([run], (folder) => {
       report(folder, ORDER, false);
-      expect(results(folder)).toContain(
-        "With 1,000,000 nodes a packet costs the beacon 3,234 ns of CPU time, 1.48 times what it costs with 1,000;",
-      );
+      expect(results(folder)).toContain("nodes a packet costs the beacon 2,187 to 3,234 ns of CPU time, ");
       expect(results(folder)).toContain(
         "`bun run bench relay --rounds 6`, 2026-11-25 01:45 UTC, 90 s, rounds: 6; 4 × Example 9000, 16 GiB, " +
           "Linux 6.18.0, Bun 1.4.5, commit abc1234.",
