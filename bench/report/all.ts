@@ -76,9 +76,13 @@ export function estimate(names: readonly string[], results: string, limitMinutes
   ].join("; ");
 }
 
-/** @param main the file of the command line @param root from where the benches are run */
+/**
+ * @param main the file of the command line
+ * @param root from where the benches are run
+ * @param endMsMax how long a bench that is told to end may take to do so
+ */
 export const asProcess =
-  (main: string, root: string): RunBench =>
+  (main: string, root: string, endMsMax = END_MS_MAX): RunBench =>
   async (name, args, timeoutMs) => {
     const child = Bun.spawn([process.execPath, main, name, ...args], {
       cwd: root,
@@ -88,7 +92,7 @@ export const asProcess =
     const end = () => child.kill("SIGTERM");
     process.on("exit", end);
     const asking = setTimeout(end, timeoutMs);
-    const killing = setTimeout(() => child.kill("SIGKILL"), timeoutMs + END_MS_MAX);
+    const killing = setTimeout(() => child.kill("SIGKILL"), timeoutMs + endMsMax);
     const code = await child.exited;
     clearTimeout(asking);
     clearTimeout(killing);
