@@ -185,7 +185,7 @@ export class Beacon {
     const changes = compareConfigs(this.#config, wanted);
     const config = reloadedConfig(this.#config, wanted, keySource);
     const bridge = this.#running?.bridge;
-    bridge?.reconfigure(bridgeOptions(config, this.keyOf));
+    bridge?.reconfigure(bridgeOptions(config, this.keyOf, bridge.options.keys));
     this.#config = config;
     if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
     this.#running?.mesh.reconfigure(config);

@@ -169,6 +169,11 @@ const COUNTERS: readonly Shown<Stats>[] = [
     values: ({ bridge }) => bridge?.upgrades ?? {},
   },
   {
+    name: "beacon_wss_limited_shadow_total",
+    help: "Upgrades that limits by address would have refused while --limits-shadow was on.",
+    values: ({ bridge }) => bridge?.upgradesShadowed ?? 0,
+  },
+  {
     name: "beacon_wss_auth_total",
     help: "Handshakes of nodes that ended, by outcome.",
     label: "outcome",
