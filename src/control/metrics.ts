@@ -227,6 +227,13 @@ const GAUGES: readonly Shown<Stats>[] = [
     values: (stats) => stats.residentBytes,
   },
   {
+    name: "beacon_breaker_off",
+    help: "1 for what an operator has switched off, 0 for what is on.",
+    label: "breaker",
+    values: ({ breakers }) =>
+      Object.fromEntries(Object.entries(breakers).map(([name, state]) => [name, Number(state === "off")])),
+  },
+  {
     name: "beacon_peers",
     help: "Peer beacons: configured or listed by the registry.",
     values: ({ mesh }) => mesh.peers.length,

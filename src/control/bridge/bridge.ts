@@ -6,7 +6,7 @@
  * sends itself is handled here by the code that handles datagrams (src/data/frames.ts).
  */
 import type { Logger } from "pino";
-import type { Family } from "../../../ffi/endpoint.ts";
+import { type Family, socketAddressOf } from "../../../ffi/endpoint.ts";
 import { kernel } from "../../../ffi/libc.ts";
 import type { HostPort } from "../../config/units.ts";
 import { FrameHandler } from "../../data/frames.ts";
@@ -105,7 +105,8 @@ export class Bridge {
   /** Frames for nodes that had just left, and frames of nodes that are text. */
   #dropped = { gone: 0, text: 0 };
   #idleDisconnects = 0;
-  #complainedMs = -COMPLAINT_MS;
+  /** When it last complained, by what of. */
+  readonly #complainedMs = new Map<AuthOutcome | Refusal, number>();
   readonly #log: Logger;
 
   /** @throws Error of Bun.serve, with `code` EADDRINUSE, EACCES, EADDRNOTAVAIL … when the address cannot be had */
@@ -148,6 +149,11 @@ export class Bridge {
     if (keys !== options.keys) keys.close();
     this.#door.configure(options);
     this.#server.reconfigure(options);
+  }
+
+  /** Whether an operator switched it off. */
+  get isOff(): boolean {
+    return this.#isOff;
   }
 
   /** Off: connections end, and no other one is let in until it is on again. */
@@ -219,7 +225,14 @@ export class Bridge {
   /** Why a connection is not let in, or undefined if it is. */
   #refusal(connection: Connection): Refusal | undefined {
     if (this.#isOff) return "switched_off";
-    if (this.#door.isLimited(connection)) return "limited";
+    if (this.#door.isLimited(connection)) {
+      const { address } = socketAddressOf(connection.endpoint, 0);
+      this.#complain(
+        "limited",
+        `${address} connects or fails too often and has to wait; if it is a proxy, see --wss-trusted-proxy`,
+      );
+      return "limited";
+    }
     if (this.#connections.size >= this.#options.maxPeers) return this.#makesRoom() ? undefined : "full";
     if (this.#door.isCrowded) return this.#makesRoom() ? undefined : "crowded";
     return undefined;
@@ -280,7 +293,8 @@ export class Bridge {
     } catch (error) {
       if (connection.state !== "verifying") return; // nobody waits for it
       // Whatever it is: one node's handshake must not end the beacon.
-      this.#complain(`nodes cannot be let in, as their keys cannot be had: ${(error as Error).message}`);
+      const { message } = error as Error;
+      this.#complain("key_source", `nodes cannot be let in, as their keys cannot be had: ${message}`);
       this.#end(connection, "key_source");
     }
   }
@@ -290,7 +304,7 @@ export class Bridge {
     this.#flush(); // what came before belongs to the node's connection of before
     const before = this.#nodes.get(nodeId);
     if (nodes.bridge(nodeId, memory.words[CLOCK_S]!) >= NODE_LIMIT) {
-      this.#complain("nodes cannot be let in: the node table is full; see --max-nodes");
+      this.#complain("no_room", "nodes cannot be let in: the node table is full; see --max-nodes");
       this.#end(connection, "no_room");
       return;
     }
@@ -406,11 +420,11 @@ export class Bridge {
     return true;
   }
 
-  /** A warning, at most one in COMPLAINT_MS. */
-  #complain(message: string): void {
+  /** A warning, at most one in COMPLAINT_MS of its sort. */
+  #complain(of: AuthOutcome | Refusal, message: string): void {
     const nowMs = performance.now();
-    if (nowMs - this.#complainedMs < COMPLAINT_MS) return;
-    this.#complainedMs = nowMs;
+    if (nowMs - (this.#complainedMs.get(of) ?? -COMPLAINT_MS) < COMPLAINT_MS) return;
+    this.#complainedMs.set(of, nowMs);
     this.#log.warn(message);
   }
 }

@@ -6,7 +6,7 @@
  * behind it would be locked out together.
  */
 import { randomInt } from "node:crypto";
-import { CoarseClock } from "../../../ffi/clock.ts";
+import { type Clock, CoarseClock } from "../../../ffi/clock.ts";
 import { isLoopback } from "../../../ffi/endpoint.ts";
 import { addressHash } from "../../shared/hash.ts";
 import { RateLimit } from "../../shared/limits.ts";
@@ -48,10 +48,12 @@ export class Door {
   readonly #upgrades = RateLimit.ofThisThread(SOURCE_LINES);
   readonly #failures = RateLimit.ofThisThread(SOURCE_LINES);
   readonly #secret = randomInt(2 ** 32) | 0;
-  readonly #clock = new CoarseClock();
   #options!: DoorOptions;
 
-  constructor(options: DoorOptions) {
+  constructor(
+    options: DoorOptions,
+    private readonly clock: Clock = new CoarseClock(),
+  ) {
     this.configure(options);
   }
 
@@ -65,7 +67,7 @@ export class Door {
   isLimited({ endpoint }: Connection): boolean {
     if (isLoopback(endpoint, 0)) return false;
     const source = this.#sourceOf(endpoint);
-    const nowNs = this.#clock.nowNs();
+    const nowNs = this.clock.nowNs();
     const isAllowed =
       (this.#unproven.get(source) ?? 0) < Math.ceil(this.#unprovenMax * SOURCE_PART) &&
       this.#failures.hasRoom(source, nowNs) &&
@@ -106,7 +108,7 @@ export class Door {
 
   /** It did not do as it should. */
   failed({ endpoint }: Connection): void {
-    if (!isLoopback(endpoint, 0)) this.#failures.take(this.#sourceOf(endpoint), 1, this.#clock.nowNs());
+    if (!isLoopback(endpoint, 0)) this.#failures.take(this.#sourceOf(endpoint), 1, this.clock.nowNs());
   }
 
   /** It has yet to go. */
