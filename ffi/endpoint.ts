@@ -73,6 +73,13 @@ export function isIPv4(endpoint: Int32Array, at: number): boolean {
   return endpoint[at + 1] === 0 && endpoint[at + 2] === 0 && endpoint[at + 3] === MAPPED_WORD;
 }
 
+/** Whether the endpoint at `endpoint[at]` is on this host: in 127.0.0.0/8, or ::1. */
+export function isLoopback(endpoint: Int32Array, at: number): boolean {
+  if (isIPv4(endpoint, at)) return (endpoint[at + 4]! & 0xff) === 127;
+  const isLow = endpoint[at + 1] === 0 && endpoint[at + 2] === 0 && endpoint[at + 3] === 0;
+  return isLow && endpoint[at + 4] === 0x0100_0000;
+}
+
 /** Whether the endpoint has port 0, to which nothing can be sent. */
 export function hasNoPort(endpoint: Int32Array, at: number): boolean {
   return (endpoint[at]! & ENDPOINT_PORT_MASK) === 0;

@@ -21,6 +21,8 @@ import {
   reloadedConfig,
   validateConfig,
 } from "./config.ts";
+import { Admin, AdminToken } from "./control/admin.ts";
+import { Breakers } from "./control/breakers.ts";
 import { Bridge, type BridgeParts } from "./control/bridge/bridge.ts";
 import type { KeyFunction } from "./control/bridge/keys.ts";
 import { bridgeOptions, openFilesMax } from "./control/bridge/setup.ts";
@@ -70,6 +72,7 @@ interface Running {
   readonly supervisor: Supervisor;
   readonly reaper: Reaper;
   readonly limits: Limits;
+  readonly breakers: Breakers;
   readonly state: StateKeeper | undefined;
   readonly mesh: Mesh;
   readonly bridge: Bridge | undefined;
@@ -84,6 +87,7 @@ export class Beacon {
   readonly closed: Promise<void>;
   #config: Config;
   readonly #log: Logger;
+  readonly #admin: Admin;
   readonly #settleClosed: { resolve: () => void; reject: (error: Error) => void };
   #running: Running | undefined;
   #starting: Promise<void> | undefined;
@@ -106,6 +110,7 @@ export class Beacon {
   ) {
     this.#config = validateConfig(options, { hasKeySource: keyOf !== undefined });
     this.#log = log;
+    this.#admin = new Admin(log);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     promise.catch(() => {}); // whoever awaits `closed` sees it; nobody has to
     this.closed = promise;
@@ -144,7 +149,8 @@ export class Beacon {
 
   /** The numbers of this moment. @throws Error before `listen` is done */
   stats(): Stats {
-    const { memory, nodes, supervisor, sockets, address, startedMs, mesh, state, bridge } = this.#mustRun();
+    const { memory, nodes, supervisor, sockets, address, startedMs, mesh, breakers, state, bridge } =
+      this.#mustRun();
     const { user, system } = process.cpuUsage();
     return {
       version,
@@ -157,6 +163,7 @@ export class Beacon {
       residentBytes: process.memoryUsage.rss(),
       cpuS: (user + system) / 1e6,
       mesh: mesh.stats(),
+      breakers: breakers.states,
       stateSavedS: state?.savedS ?? null,
       workers: sockets.map((socket, worker) => ({
         worker,
@@ -184,9 +191,11 @@ export class Beacon {
     const wanted = validateConfig(options, keySource);
     const changes = compareConfigs(this.#config, wanted);
     const config = reloadedConfig(this.#config, wanted, keySource);
+    const adminToken = this.#readAdminToken(config);
     const bridge = this.#running?.bridge;
-    bridge?.reconfigure(bridgeOptions(config, this.keyOf));
+    bridge?.reconfigure(bridgeOptions(config, this.keyOf, bridge.options.keys));
     this.#config = config;
+    this.#admin.token = adminToken;
     if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
     this.#running?.mesh.reconfigure(config);
     this.#running?.limits.configure(config, this.#running.nodes.size());
@@ -214,6 +223,7 @@ export class Beacon {
   async #listen(): Promise<void> {
     const config = this.#config;
     const log = this.#log;
+    this.#admin.token = this.#readAdminToken(config);
     const { sockets, reaches, ...granted } = openSockets(parseHostPort(config.addr), {
       count: config.workers,
       recvBufferBytes: config.recvBufferBytes,
@@ -232,6 +242,7 @@ export class Beacon {
       const reaper = new Reaper(memory, nodes, config.nodeTtlMs);
       const limits = new Limits(memory);
       limits.configure(config, nodes.size());
+      const breakers = new Breakers(memory, log);
       this.#warnOfBuffers(granted);
       if (config.offload && !granted.offload)
         log.warn("offload is off: this kernel lacks UDP_GRO or UDP_SEGMENT");
@@ -257,7 +268,7 @@ export class Beacon {
       const address = sockets[0]!.localAddress();
       const mesh = new Mesh({ memory, nodes, socket: sockets[0]!, address, reaches }, config, log);
       await supervisor.start();
-      const http = this.#serveHttp();
+      const http = this.#serveHttp(breakers);
       release.unshift(() => http?.stop(true));
       const bridge = this.#openBridge({
         memory,
@@ -269,6 +280,7 @@ export class Beacon {
         log,
       });
       release.unshift(() => bridge?.stop());
+      breakers.bridge = bridge;
       const mail = new MailReader(memory, bridge ? [bridge.mail, mesh.mail] : [mesh.mail]);
       mail.start();
       mesh.start();
@@ -293,6 +305,7 @@ export class Beacon {
         supervisor,
         reaper,
         limits,
+        breakers,
         state,
         mesh,
         bridge,
@@ -397,6 +410,11 @@ export class Beacon {
     check("send buffer", this.config.sendBufferBytes, granted.sendBufferBytes, "net.core.wmem_max");
   }
 
+  /** @throws ConfigError that names the file */
+  #readAdminToken({ adminTokenFile }: Config): AdminToken | undefined {
+    return adminTokenFile === "off" ? undefined : AdminToken.read(adminTokenFile, this.#log);
+  }
+
   #openBridge(parts: BridgeParts): Bridge | undefined {
     const { wss, wssMaxPeers } = this.#config;
     if (wss === "off") return undefined;
@@ -416,7 +434,7 @@ export class Beacon {
     }
   }
 
-  #serveHttp(): HttpServer | undefined {
+  #serveHttp(breakers: Breakers): HttpServer | undefined {
     const { http, httpIsDefault } = this.config;
     if (http === "off") return undefined;
     try {
@@ -424,6 +442,8 @@ export class Beacon {
         isHealthy: () => this.#isHealthy(),
         notReady: () => this.#notReady(),
         stats: () => this.stats(),
+        breakers,
+        admin: this.#admin,
       });
     } catch (error) {
       const { code = "failed" } = error as { code?: string };

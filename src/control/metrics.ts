@@ -169,6 +169,11 @@ const COUNTERS: readonly Shown<Stats>[] = [
     values: ({ bridge }) => bridge?.upgrades ?? {},
   },
   {
+    name: "beacon_wss_limited_shadow_total",
+    help: "Upgrades that limits by address would have refused while --limits-shadow was on.",
+    values: ({ bridge }) => bridge?.upgradesShadowed ?? 0,
+  },
+  {
     name: "beacon_wss_auth_total",
     help: "Handshakes of nodes that ended, by outcome.",
     label: "outcome",
@@ -220,6 +225,13 @@ const GAUGES: readonly Shown<Stats>[] = [
     name: "process_resident_memory_bytes",
     help: "Resident memory.",
     values: (stats) => stats.residentBytes,
+  },
+  {
+    name: "beacon_breaker_off",
+    help: "1 for what an operator has switched off, 0 for what is on.",
+    label: "breaker",
+    values: ({ breakers }) =>
+      Object.fromEntries(Object.entries(breakers).map(([name, state]) => [name, Number(state === "off")])),
   },
   {
     name: "beacon_peers",

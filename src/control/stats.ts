@@ -36,6 +36,7 @@ import {
   SHADOWED_AT,
 } from "../shared/counters.ts";
 import type { SharedMemory } from "../shared/memory.ts";
+import type { BreakerStates } from "./breakers.ts";
 import type { BridgeStats } from "./bridge/bridge.ts";
 import type { MeshStats } from "./mesh/mesh.ts";
 
@@ -99,6 +100,8 @@ export interface Stats {
   readonly residentBytes: number;
   readonly cpuS: number;
   readonly mesh: MeshStats;
+  /** What an operator has switched off, and what not. */
+  readonly breakers: BreakerStates;
   /** When the node table was last saved, in Unix seconds; null if it was not. */
   readonly stateSavedS: number | null;
   readonly workers: readonly WorkerStats[];

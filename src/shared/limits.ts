@@ -12,7 +12,7 @@
  * uncounted, in the source's favour.
  */
 import { LIMITS, type Limit } from "./counters.ts";
-import { type SharedMemory, SOURCE_LINE_FLOATS } from "./memory.ts";
+import { SOURCE_LINE_FLOATS } from "./memory.ts";
 
 export const RELAY_LIMIT = limitNumber("relay");
 export const PUNCH_SOURCE_LIMIT = limitNumber("punch_source");
@@ -31,6 +31,15 @@ const INTERVAL_NS = 0;
 /** How far ahead of now a cell may be. */
 const AHEAD_NS = 1;
 
+/** Where limits have their rates and their cells, as SharedMemory has them for all threads. */
+export interface LimitMemory {
+  readonly floats: Float64Array;
+  /** First float of a limit's rate. */
+  rate(limit: number): number;
+  /** First float of the lines that a limit's sources share, and how many lines they are: a power of two. */
+  sources(limit: number): { readonly at: number; readonly lines: number };
+}
+
 /** One limit, for the thread that made it. */
 export class RateLimit {
   readonly #floats: Float64Array;
@@ -40,13 +49,19 @@ export class RateLimit {
   readonly #lineShift: number;
 
   /** @param limit RELAY_LIMIT or another that is a rate */
-  constructor(memory: SharedMemory, limit: number) {
+  constructor(memory: LimitMemory, limit: number) {
     const { at, lines } = memory.sources(limit);
     this.#floats = memory.floats;
     this.#rate = memory.rate(limit);
     this.#cells = at;
     this.#lineShift = 32 - Math.log2(lines);
     if (!Number.isInteger(this.#lineShift)) throw new Error("a limit's lines must be a power of two");
+  }
+
+  /** A limit that no other thread knows of, and that lets in everything at first. @param lines that its sources share */
+  static ofThisThread(lines: number): RateLimit {
+    const floats = new Float64Array((1 + lines) * SOURCE_LINE_FLOATS);
+    return new RateLimit({ floats, rate: () => 0, sources: () => ({ at: SOURCE_LINE_FLOATS, lines }) }, 0);
   }
 
   /**
@@ -76,10 +91,9 @@ export class RateLimit {
     const floats = this.#floats;
     const intervalNs = floats[this.#rate + INTERVAL_NS]!;
     if (intervalNs === 0) return packets;
-    const line = this.#lineShift === 32 ? 0 : source >>> this.#lineShift;
-    const first = this.#cells + line * SOURCE_LINE_FLOATS;
-    const one = first + (source & 7);
-    const other = first + ((source + 1 + ((source >>> 3) % 7)) & 7);
+    const line = this.#lineOf(source);
+    const one = line + (source & 7);
+    const other = line + otherCellOf(source);
     const beginsNs = Math.max(Math.min(floats[one]!, floats[other]!), nowNs);
     const aheadNs = nowNs + floats[this.#rate + AHEAD_NS]! - beginsNs;
     let taken = packets;
@@ -92,4 +106,25 @@ export class RateLimit {
     if (floats[other]! < endsNs) floats[other] = endsNs;
     return taken;
   }
+
+  /** Whether a packet of a source would be let in now. */
+  hasRoom(source: number, nowNs: number): boolean {
+    const floats = this.#floats;
+    const intervalNs = floats[this.#rate + INTERVAL_NS]!;
+    if (intervalNs === 0) return true;
+    const line = this.#lineOf(source);
+    const beginsNs = Math.min(floats[line + (source & 7)]!, floats[line + otherCellOf(source)]!);
+    return Math.max(beginsNs, nowNs) + intervalNs <= nowNs + floats[this.#rate + AHEAD_NS]!;
+  }
+
+  /** First cell of a source's line. */
+  #lineOf(source: number): number {
+    const line = this.#lineShift === 32 ? 0 : source >>> this.#lineShift;
+    return this.#cells + line * SOURCE_LINE_FLOATS;
+  }
+}
+
+/** A source's second cell in its line, never its first. */
+function otherCellOf(source: number): number {
+  return (source + 1 + ((source >>> 3) % 7)) & 7;
 }

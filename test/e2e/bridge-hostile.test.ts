@@ -1226,7 +1226,15 @@ describe("time", () => {
         offload: false,
         log: createLogger({ level: "silent", format: "json" }),
       },
-      { maxPeers: 100, trustedProxies: [], tls: undefined, keys: { keyOf, close: () => {} } },
+      {
+        maxPeers: 100,
+        upgradeLimit: 0,
+        failureLimit: 0,
+        limitsShadow: false,
+        trustedProxies: [],
+        tls: undefined,
+        keys: { keyOf, close: () => {} },
+      },
     );
   });
   afterEach(async () => {

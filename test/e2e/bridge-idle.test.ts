@@ -51,7 +51,15 @@ beforeEach(() => {
   bridge = new Bridge(
     { host: "127.0.0.1", port: 0 },
     { memory, nodes: table, fd: socket.fd, family: AF_INET, beaconId: 0, offload: false, log },
-    { keys, maxPeers: 100, trustedProxies: [], tls: undefined },
+    {
+      keys,
+      maxPeers: 100,
+      upgradeLimit: 0,
+      failureLimit: 0,
+      limitsShadow: false,
+      trustedProxies: [],
+      tls: undefined,
+    },
   );
 });
 afterEach(async () => {

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from
 import { Beacon, type Stats } from "../../src/beacon.ts";
 import { createLogger } from "../../src/control/log.ts";
 import { UpgradeRefused } from "../support/websocket.ts";
-import { BridgeBeacon, textOf } from "./support/bridged.ts";
+import { BridgeBeacon, type BridgedNode, textOf } from "./support/bridged.ts";
 import { installed, type LogLine } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { discover, punchRequest, relay, sync } from "./support/wire.ts";
@@ -19,14 +19,17 @@ const METRICS: Record<string, { type: string; label?: string; values?: readonly 
   beacon_wss_upgrades_total: {
     type: "counter",
     label: "outcome",
-    values: ["ok", "not_websocket", "no_subprotocol", "full", "closing"],
+    values: [
+      ...["ok", "not_websocket", "no_subprotocol", "limited", "crowded", "full", "switched_off", "closing"],
+    ],
   },
+  beacon_wss_limited_shadow_total: { type: "counter" },
   beacon_wss_auth_total: {
     type: "counter",
     label: "outcome",
     values: [
       ...["ok", "malformed", "node_id", "unknown_node", "stored_key", "signature", "late", "used"],
-      ...["left", "key_source", "no_room"],
+      ...["left", "key_source", "no_room", "switched_off"],
     ],
   },
   beacon_wss_frames_total: { type: "counter", label: "direction", values: ["in", "out"] },
@@ -133,7 +136,8 @@ describe("metrics", () => {
     await expect(host.open({ protocol: null })).rejects.toThrow(UpgradeRefused);
     await expect(host.open({ protocol: "pilot.v2" })).rejects.toThrow(UpgradeRefused);
     await expect(host.open({ headers: { upgrade: "h2c" } })).rejects.toThrow(UpgradeRefused);
-    const nodes = await Promise.all([1, 2, 3, 4, 5].map(() => host.bridged(newId())));
+    const nodes: BridgedNode[] = [];
+    while (nodes.length < 5) nodes.push(await host.bridged(newId()));
     await expect(host.open()).rejects.toThrow(UpgradeRefused);
     nodes[0]!.connection.text('{"type":"auth_reply"}');
     await nodes[0]!.connection.closed;
@@ -289,6 +293,7 @@ describe("a beacon without a bridge", () => {
       beacon_wss_peers: 0,
       beacon_wss_buffered_bytes: 0,
       beacon_wss_idle_disconnects_total: 0,
+      beacon_wss_limited_shadow_total: 0,
       beacon_wss_slow_disconnects_total: 0,
     });
   });

@@ -471,9 +471,9 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       lines.length = 0;
       server = new BridgeServer(
         { host: "127.0.0.1", port: await freePort() },
-        { maxPeers: 10, trustedProxies: [], tls: undefined },
+        { trustedProxies: [], tls: undefined },
         log,
-        () => 0,
+        () => undefined,
         { message: () => {} },
       );
       return server;
@@ -498,7 +498,7 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       const { url } = await open();
       const serve = taken(3);
       try {
-        server.reconfigure({ maxPeers: 10, trustedProxies: [], tls: tlsOf(first) });
+        server.reconfigure({ trustedProxies: [], tls: tlsOf(first) });
         server.tick();
         server.tick();
         await failure(health(first.cert));
@@ -519,8 +519,8 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       await open();
       const serve = taken(2);
       try {
-        server.reconfigure({ maxPeers: 10, trustedProxies: [], tls: tlsOf(first) });
-        server.reconfigure({ maxPeers: 10, trustedProxies: [], tls: tlsOf(second) });
+        server.reconfigure({ trustedProxies: [], tls: tlsOf(first) });
+        server.reconfigure({ trustedProxies: [], tls: tlsOf(second) });
         server.tick();
         expect(await health(second.cert)).toBe("ok\n");
         await failure(health(first.cert));
@@ -538,7 +538,7 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
         throw new Error("the port is in use");
       });
       try {
-        server.reconfigure({ maxPeers: 10, trustedProxies: [], tls: tlsOf(first) });
+        server.reconfigure({ trustedProxies: [], tls: tlsOf(first) });
         thief.listen(Number(port), "127.0.0.1");
         await once(thief, "listening");
         server.tick();

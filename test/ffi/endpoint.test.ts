@@ -9,6 +9,7 @@ import {
   endpointOf,
   hasNoPort,
   isIPv4,
+  isLoopback,
   NAME_WORDS,
   nameBytes,
   nameFromEndpoint,
@@ -168,4 +169,15 @@ test("hasNoPort looks at the port alone", () => {
     }),
   );
   expect(ENDPOINT_PORT_MASK >>> 0).toBe(0xffff_0000);
+});
+
+describe("loopback", () => {
+  test.each([
+    ...["127.0.0.1", "127.255.255.255", "::ffff:127.0.0.1", "::1"].map((address) => [address, true] as const),
+    ...["126.255.255.255", "128.0.0.0", "0.0.0.127", "1.0.0.127", "::", "::2", "::1:0:1", "1::1"].map(
+      (address) => [address, false] as const,
+    ),
+  ])("%s: %p", (address, expected) => {
+    expect(isLoopback(endpointOf(address, 1), 0)).toBe(expected);
+  });
 });

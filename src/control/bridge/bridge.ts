@@ -6,7 +6,7 @@
  * sends itself is handled here by the code that handles datagrams (src/data/frames.ts).
  */
 import type { Logger } from "pino";
-import type { Family } from "../../../ffi/endpoint.ts";
+import { type Family, socketAddressOf } from "../../../ffi/endpoint.ts";
 import { kernel } from "../../../ffi/libc.ts";
 import type { HostPort } from "../../config/units.ts";
 import { FrameHandler } from "../../data/frames.ts";
@@ -17,10 +17,11 @@ import { NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
 import type { MailTaker } from "../mail-reader.ts";
 import type { Counts } from "../stats.ts";
 import type { BridgeSocket, Connection } from "./connection.ts";
+import { Door, type DoorOptions } from "./door.ts";
 import { AUTH_OK, Challenge, HANDSHAKE_REFUSALS, NONCE_MS, REPLY_BYTES_MAX, REPLY_MS } from "./handshake.ts";
 import type { KeySource } from "./keys.ts";
 import { Outbox } from "./outbox.ts";
-import { BridgeServer, type ServerOptions } from "./server.ts";
+import { BridgeServer, type Refusal, type ServerOptions } from "./server.ts";
 
 /** A node that says nothing for so long, not even that it got a ping, is gone. */
 const IDLE_MS_MAX = 90_000;
@@ -39,8 +40,8 @@ const CLOSE_GOING_AWAY = 1001;
 const CLOSE_POLICY = 1008;
 const CLOSE_TRY_AGAIN_LATER = 1013;
 
-/** How handshakes end: well, or refused; or the other end left before, or the node's key or a place could not be had. */
-const AUTH_OUTCOMES = ["ok", ...HANDSHAKE_REFUSALS, "left", "key_source", "no_room"] as const;
+/** How handshakes end: well, or refused; or the other end left before, or the node's key or a place could not be had, or it was switched off. */
+const AUTH_OUTCOMES = ["ok", ...HANDSHAKE_REFUSALS, "left", "key_source", "no_room", "switched_off"] as const;
 type AuthOutcome = (typeof AUTH_OUTCOMES)[number];
 
 export interface BridgeStats {
@@ -49,6 +50,8 @@ export interface BridgeStats {
   /** Connections, with those whose node has not proven its id yet. */
   readonly connections: number;
   readonly upgrades: Counts;
+  /** Upgrades that limits would have refused, in shadow. */
+  readonly upgradesShadowed: number;
   readonly auth: Counts;
   /** Beacon messages from nodes and to them. */
   readonly frames: { readonly in: number; readonly out: number };
@@ -73,7 +76,7 @@ export interface BridgeParts {
 }
 
 /** What can change while it runs. */
-export interface BridgeOptions extends ServerOptions {
+export interface BridgeOptions extends ServerOptions, DoorOptions {
   readonly keys: KeySource;
 }
 
@@ -86,6 +89,7 @@ export class Bridge {
     turnDone: () => this.#outbox.flush(),
   };
   readonly #server: BridgeServer;
+  readonly #door: Door;
   readonly #connections = new Set<Connection>();
   /** Open ones, by node id, signed. */
   readonly #nodes = new Map<number, Connection>();
@@ -94,13 +98,15 @@ export class Bridge {
   readonly #outbox: Outbox;
   readonly #frames: FrameHandler;
   #flushing = false;
+  #isOff = false;
   #options: BridgeOptions;
   readonly #auth = Object.fromEntries(AUTH_OUTCOMES.map((outcome) => [outcome, 0]));
   #framesIn = 0;
   /** Frames for nodes that had just left, and frames of nodes that are text. */
   #dropped = { gone: 0, text: 0 };
   #idleDisconnects = 0;
-  #complainedMs = -COMPLAINT_MS;
+  /** When it last complained, by what of. */
+  readonly #complainedMs = new Map<AuthOutcome | Refusal, number>();
   readonly #log: Logger;
 
   /** @throws Error of Bun.serve, with `code` EADDRINUSE, EACCES, EADDRNOTAVAIL … when the address cannot be had */
@@ -112,13 +118,14 @@ export class Bridge {
     const { memory, nodes } = parts;
     this.#log = parts.log;
     this.#options = options;
+    this.#door = new Door(options);
     this.#outbox = new Outbox(memory);
     this.#frames = new FrameHandler(kernel, memory, nodes, parts, {
       put: (label, packets, from, bytes) =>
         this.#put(label[0]!, new Uint8Array(packets.buffer, packets.byteOffset + from, bytes)),
       flush: () => this.#outbox.flush(),
     });
-    this.#server = new BridgeServer(address, options, parts.log, () => this.#connections.size, {
+    this.#server = new BridgeServer(address, options, parts.log, (connection) => this.#refusal(connection), {
       open: (socket) => this.#open(socket),
       message: (socket, message) => this.#message(socket.data, message),
       pong: ({ data }) => this.#heard(data),
@@ -140,7 +147,24 @@ export class Bridge {
     const { keys } = this.#options;
     this.#options = options;
     if (keys !== options.keys) keys.close();
+    this.#door.configure(options);
     this.#server.reconfigure(options);
+  }
+
+  /** Whether an operator switched it off. */
+  get isOff(): boolean {
+    return this.#isOff;
+  }
+
+  /** Off: connections end, and no other one is let in until it is on again. */
+  switch(on: boolean): void {
+    this.#isOff = !on;
+    if (on) return;
+    this.#flush();
+    for (const connection of this.#connections) {
+      if (isUnproven(connection)) this.#auth["switched_off"]!++;
+      this.#close(connection, CLOSE_TRY_AGAIN_LATER, "switched off");
+    }
   }
 
   /** Lets no more nodes in. */
@@ -180,6 +204,7 @@ export class Bridge {
       peers: this.#nodes.size,
       connections: this.#connections.size,
       upgrades: this.#server.upgrades,
+      upgradesShadowed: this.#door.shadowed,
       auth: { ...this.#auth },
       frames: { in: this.#framesIn, out: this.#outbox.sent },
       dropped: {
@@ -197,11 +222,37 @@ export class Bridge {
 
   // Connections.
 
+  /** Why a connection is not let in, or undefined if it is. */
+  #refusal(connection: Connection): Refusal | undefined {
+    if (this.#isOff) return "switched_off";
+    if (this.#door.isLimited(connection)) {
+      const { address } = socketAddressOf(connection.endpoint, 0);
+      this.#complain(
+        "limited",
+        `${address} connects or fails too often and has to wait; if it is a proxy, see --wss-trusted-proxy`,
+      );
+      return "limited";
+    }
+    if (this.#connections.size >= this.#options.maxPeers) return this.#makesRoom() ? undefined : "full";
+    if (this.#door.isCrowded) return this.#makesRoom() ? undefined : "crowded";
+    return undefined;
+  }
+
+  /** Ends a connection that has owed its reply for too long, if there is one. */
+  #makesRoom(): boolean {
+    const overdue = this.#door.overdue(performance.now());
+    if (overdue === undefined) return false;
+    if (overdue.state === "challenged") this.#end(overdue, "late");
+    overdue.socket.terminate(); // it is gone when this returns
+    return true;
+  }
+
   #open(socket: BridgeSocket): void {
     const connection = socket.data;
     connection.socket = socket;
     connection.openedMs = connection.heardMs = connection.pingedMs = performance.now();
     this.#connections.add(connection);
+    this.#door.opened(connection);
     connection.challenge = new Challenge(connection.openedMs, Math.floor(Date.now() / 1000));
     socket.sendText(connection.challenge.text);
   }
@@ -227,6 +278,7 @@ export class Bridge {
 
   async #verify(connection: Connection, reply: string): Promise<void> {
     connection.state = "verifying";
+    this.#door.replied(connection);
     const { keys } = this.#options;
     try {
       const proof = await connection.challenge!.verify(
@@ -241,7 +293,8 @@ export class Bridge {
     } catch (error) {
       if (connection.state !== "verifying") return; // nobody waits for it
       // Whatever it is: one node's handshake must not end the beacon.
-      this.#complain(`nodes cannot be let in, as their keys cannot be had: ${(error as Error).message}`);
+      const { message } = error as Error;
+      this.#complain("key_source", `nodes cannot be let in, as their keys cannot be had: ${message}`);
       this.#end(connection, "key_source");
     }
   }
@@ -251,7 +304,7 @@ export class Bridge {
     this.#flush(); // what came before belongs to the node's connection of before
     const before = this.#nodes.get(nodeId);
     if (nodes.bridge(nodeId, memory.words[CLOCK_S]!) >= NODE_LIMIT) {
-      this.#complain("nodes cannot be let in: the node table is full; see --max-nodes");
+      this.#complain("no_room", "nodes cannot be let in: the node table is full; see --max-nodes");
       this.#end(connection, "no_room");
       return;
     }
@@ -259,6 +312,7 @@ export class Bridge {
     this.#nodes.set(nodeId, connection);
     connection.nodeId = nodeId;
     connection.state = "open";
+    this.#door.proven(connection);
     if (before) this.#close(before, CLOSE_NORMAL, "replaced");
     this.#auth["ok"]!++;
     connection.socket.sendText(AUTH_OK);
@@ -267,9 +321,12 @@ export class Bridge {
   /** Ends a handshake that failed, or a connection that begins another one. */
   #end(connection: Connection, outcome: AuthOutcome): void {
     this.#auth[outcome]!++;
-    const mayPass = outcome === "key_source" || outcome === "no_room";
-    if (mayPass) this.#close(connection, CLOSE_TRY_AGAIN_LATER, "try again later");
-    else this.#close(connection, CLOSE_POLICY, "auth failed");
+    if (outcome === "key_source" || outcome === "no_room") {
+      this.#close(connection, CLOSE_TRY_AGAIN_LATER, "try again later");
+    } else {
+      this.#door.failed(connection);
+      this.#close(connection, CLOSE_POLICY, "auth failed");
+    }
   }
 
   #heard(connection: Connection): void {
@@ -282,12 +339,17 @@ export class Bridge {
     if (connection.state === "closing") return;
     connection.state = "closing";
     connection.closingMs = performance.now();
+    this.#door.dismissed(connection);
     connection.socket.close(code, reason);
   }
 
   /** Its socket is closed. */
   #gone(connection: Connection): void {
-    if (connection.state === "challenged" || connection.state === "verifying") this.#auth["left"]!++;
+    if (isUnproven(connection)) {
+      this.#auth["left"]!++;
+      this.#door.failed(connection);
+    }
+    this.#door.gone(connection);
     this.#leaveAs(connection);
     connection.state = "closing";
     connection.isGone = true;
@@ -358,13 +420,18 @@ export class Bridge {
     return true;
   }
 
-  /** A warning, at most one in COMPLAINT_MS. */
-  #complain(message: string): void {
+  /** A warning, at most one in COMPLAINT_MS of its sort. */
+  #complain(of: AuthOutcome | Refusal, message: string): void {
     const nowMs = performance.now();
-    if (nowMs - this.#complainedMs < COMPLAINT_MS) return;
-    this.#complainedMs = nowMs;
+    if (nowMs - (this.#complainedMs.get(of) ?? -COMPLAINT_MS) < COMPLAINT_MS) return;
+    this.#complainedMs.set(of, nowMs);
     this.#log.warn(message);
   }
+}
+
+/** Whether its handshake goes on. */
+function isUnproven({ state }: Connection): boolean {
+  return state === "challenged" || state === "verifying";
 }
 
 /** Whether a text is another reply to the challenge; other texts mean nothing. */

@@ -96,6 +96,10 @@ export class RegistryKeys implements KeySource {
     this.#unknown = new RecentAnswers(all.unknownMs, all.keptMax, nowMs);
   }
 
+  get registry(): HostPort {
+    return this.#options.registry;
+  }
+
   async keyOf(nodeId: number): Promise<Uint8Array | undefined> {
     if (this.#isClosed) throw sourceClosed();
     const found = this.#found.get(nodeId);

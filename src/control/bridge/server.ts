@@ -15,12 +15,25 @@ const SUBPROTOCOL = "pilot.v1";
 const REQUEST_S_MAX = 10;
 
 /** What became of requests for an upgrade. */
-export const UPGRADE_OUTCOMES = ["ok", "not_websocket", "no_subprotocol", "full", "closing"] as const;
+const UPGRADE_OUTCOMES = [
+  "ok",
+  "not_websocket",
+  "no_subprotocol",
+  "limited",
+  "crowded",
+  "full",
+  "switched_off",
+  "closing",
+] as const;
 export type UpgradeOutcome = (typeof UPGRADE_OUTCOMES)[number];
+/**
+ * Why an upgrade that is in order is refused all the same: too many from its client's address; too many connections that have proven
+ * nothing; too many connections; or nobody is let in.
+ */
+export type Refusal = Extract<UpgradeOutcome, "limited" | "crowded" | "full" | "switched_off">;
 
 /** What can change while the server runs. */
 export interface ServerOptions {
-  readonly maxPeers: number;
   readonly trustedProxies: readonly string[];
   /** Without it, connections are plain. */
   readonly tls: TlsFiles | undefined;
@@ -41,7 +54,7 @@ export class BridgeServer {
   #isLost = false;
 
   /**
-   * @param connections how many there are
+   * @param refusal why a connection is not let in, or undefined if it is
    * @param handler what happens on connections
    * @throws Error of Bun.serve, with `code` EADDRINUSE, EACCES, EADDRNOTAVAIL … when the address cannot be had
    */
@@ -49,7 +62,7 @@ export class BridgeServer {
     private readonly address: HostPort,
     options: ServerOptions,
     private readonly log: Logger,
-    private readonly connections: () => number,
+    private readonly refusal: (connection: Connection) => Refusal | undefined,
     private readonly handler: Bun.WebSocketHandler<Connection>,
   ) {
     this.#options = options;
@@ -133,10 +146,7 @@ export class BridgeServer {
   }
 
   #upgrade(request: Request, server: Bun.Server<Connection>): Response | undefined {
-    const peer = server.requestIP(request);
-    const refusal = this.#refusal(request);
-    const outcome =
-      refusal ?? (peer && this.#accept(request, server, peer.address, peer.port) ? "ok" : "not_websocket");
+    const outcome = this.#outcome(request, server);
     this.#upgrades[outcome]!++;
     switch (outcome) {
       case "ok":
@@ -145,26 +155,35 @@ export class BridgeServer {
         return text(426, "only WebSocket is spoken here", { upgrade: "websocket" });
       case "no_subprotocol":
         return text(400, `the subprotocol ${SUBPROTOCOL} is needed`);
+      case "limited":
+        return text(429, "too many connections from your address", { "retry-after": "10" });
+      case "crowded":
+        return text(503, "too many others are connecting", { "retry-after": "10" });
       case "full":
         return text(503, "no room for more nodes", { "retry-after": "30" });
+      case "switched_off":
+        return text(503, "switched off", { "retry-after": "30" });
       case "closing":
         return text(503, "closing");
     }
   }
 
-  #refusal({ headers }: Request): UpgradeOutcome | undefined {
+  #outcome(request: Request, server: Bun.Server<Connection>): UpgradeOutcome {
+    const { headers } = request;
     if (headers.get("upgrade")?.toLowerCase() !== "websocket") return "not_websocket";
     const offered = (headers.get("sec-websocket-protocol") ?? "").split(",").map((name) => name.trim());
     if (!offered.includes(SUBPROTOCOL)) return "no_subprotocol";
     if (this.isClosing) return "closing";
-    return this.connections() >= this.#options.maxPeers ? "full" : undefined;
-  }
-
-  #accept(request: Request, server: Bun.Server<Connection>, address: string, port: number): boolean {
-    const client = this.#proxies.clientOf(address, request.headers.get("x-forwarded-for"));
-    return server.upgrade(request, {
+    const peer = server.requestIP(request);
+    if (peer === null) return "not_websocket"; // it has left already
+    const client = this.#proxies.clientOf(peer.address, headers.get("x-forwarded-for"));
+    const connection = new Connection(client, peer.port);
+    const refusal = this.refusal(connection);
+    if (refusal) return refusal;
+    const isUpgraded = server.upgrade(request, {
       headers: { "sec-websocket-protocol": SUBPROTOCOL },
-      data: new Connection(client, port),
+      data: connection,
     });
+    return isUpgraded ? "ok" : "not_websocket";
   }
 }

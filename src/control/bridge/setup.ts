@@ -1,5 +1,6 @@
 /** What the bridge is run with, from the configuration, the files that it names, and the system. */
 import { readFileSync } from "node:fs";
+import { isDeepStrictEqual } from "node:util";
 import { parseHostNamePort } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
 import type { BridgeOptions } from "./bridge.ts";
@@ -9,25 +10,40 @@ import { RegistryKeys } from "./registry-keys.ts";
 import { readTlsFiles } from "./tls.ts";
 
 /**
- * Reads the files anew, whether their names are new or not.
+ * Reads the files anew, whether their names are new or not. A source of keys that would be the same one stays, with what it knows and
+ * is asked.
  * @param keyOf the source of keys of a library's user, which outranks the configured ones
+ * @param keysBefore the source until now
  * @throws ConfigError when a file cannot be used
  */
-export function bridgeOptions(config: Config, keyOf: KeyFunction | undefined): BridgeOptions {
-  const { wssTlsCert, wssTlsKey, wssMaxPeers, wssTrustedProxies } = config;
+export function bridgeOptions(
+  config: Config,
+  keyOf: KeyFunction | undefined,
+  keysBefore?: KeySource,
+): BridgeOptions {
+  const { wssTlsCert, wssTlsKey } = config;
   return {
-    maxPeers: wssMaxPeers,
-    trustedProxies: wssTrustedProxies,
+    maxPeers: config.wssMaxPeers,
+    upgradeLimit: config.wssUpgradeLimit,
+    failureLimit: config.wssFailureLimit,
+    limitsShadow: config.limitsShadow,
+    trustedProxies: config.wssTrustedProxies,
     tls: wssTlsCert === "off" ? undefined : readTlsFiles(wssTlsCert, wssTlsKey),
-    keys: keySource(config, keyOf),
+    keys: keySource(config, keyOf, keysBefore),
   };
 }
 
-function keySource({ wssKeys, registry }: Config, keyOf: KeyFunction | undefined): KeySource {
-  if (keyOf) return new FunctionKeys(keyOf);
-  return wssKeys === "off"
-    ? new RegistryKeys({ registry: parseHostNamePort(registry) })
-    : FileKeys.read(wssKeys);
+function keySource(
+  { wssKeys, registry }: Config,
+  keyOf: KeyFunction | undefined,
+  before: KeySource | undefined,
+): KeySource {
+  if (keyOf) return before instanceof FunctionKeys ? before : new FunctionKeys(keyOf); // a beacon's function is its for life
+  if (wssKeys !== "off") return FileKeys.read(wssKeys);
+  const address = parseHostNamePort(registry);
+  return before instanceof RegistryKeys && isDeepStrictEqual(before.registry, address)
+    ? before
+    : new RegistryKeys({ registry: address });
 }
 
 /** Files that this process may have open at once, connections included; Infinity if the system does not tell. */

@@ -1,0 +1,99 @@
+/** Who may change the beacon through HTTP: whoever bears the operator's token. */
+import { createHash, randomInt, timingSafeEqual } from "node:crypto";
+import { statSync } from "node:fs";
+import type { Logger } from "pino";
+import { CoarseClock } from "../../ffi/clock.ts";
+import { endpointOf } from "../../ffi/endpoint.ts";
+import { readBounded } from "../config/file.ts";
+import { ConfigError, shown } from "../config/units.ts";
+import { addressHash } from "../shared/hash.ts";
+import { RateLimit } from "../shared/limits.ts";
+
+/** The bound keeps a wrong path from being read whole. */
+const FILE_BYTES_MAX = 4096;
+/** Less could be guessed; base64 of 12 random bytes. */
+const CHARS_MIN = 16;
+const TOKEN = /^[!-~]+$/;
+
+/** Wrong tokens a second from one address, ten at once; then its right ones have to wait, too, or guessing would cost nothing. */
+const WRONG_PER_S = 1;
+const WRONG_BURST = 10;
+/** 64 KiB. */
+const SOURCE_LINES = 2 ** 10;
+/** The same complaint is logged at most this often. */
+const COMPLAINT_MS = 60_000;
+
+const OTHERS = 0o077;
+
+/** The token, of which only a hash is kept. */
+export class AdminToken {
+  readonly #hash: Buffer;
+
+  private constructor(token: string) {
+    this.#hash = hashOf(token);
+  }
+
+  /**
+   * @param log is told when others than its owner may read the file
+   * @throws ConfigError that names the file, and never what is in it
+   */
+  static read(path: string, log: Logger): AdminToken {
+    const token = new TextDecoder().decode(readBounded(path, "the admin token file", FILE_BYTES_MAX)).trim();
+    if (token.length < CHARS_MIN || !TOKEN.test(token))
+      throw new ConfigError(
+        `${shown(path)}: the admin token must be at least ${CHARS_MIN} characters of printable ASCII without spaces`,
+      );
+    const { mode = 0 } = statSync(path, { throwIfNoEntry: false }) ?? {};
+    if ((mode & OTHERS) !== 0)
+      log.warn(`${shown(path)}: the admin token can be read by others than its owner: chmod 600`);
+    return new AdminToken(token);
+  }
+
+  /** Takes as long for every text of the same length. @param authorization the header, or null */
+  isIn(authorization: string | null): boolean {
+    const [, token = ""] = /^Bearer +([!-~]+)$/i.exec(authorization ?? "") ?? [];
+    return timingSafeEqual(hashOf(token), this.#hash);
+  }
+}
+
+function hashOf(token: string): Buffer {
+  return createHash("sha256").update(token).digest();
+}
+
+/** What a request with or without a token comes to; "none": no token was configured, and nothing can be changed. */
+export type Permission = "granted" | "none" | "wrong" | "limited";
+
+export class Admin {
+  /** The token in force, undefined for none. */
+  token: AdminToken | undefined;
+  readonly #wrong = RateLimit.ofThisThread(SOURCE_LINES);
+  readonly #clock = new CoarseClock();
+  readonly #secret = randomInt(2 ** 32) | 0;
+  #complainedMs = -COMPLAINT_MS;
+
+  constructor(private readonly log: Logger) {
+    this.#wrong.set(WRONG_PER_S, WRONG_BURST);
+  }
+
+  /**
+   * @param authorization the header, or null
+   * @param address whose request it is
+   */
+  permission(authorization: string | null, address: string): Permission {
+    if (this.token === undefined) return "none";
+    const source = addressHash(endpointOf(address, 0), 0, this.#secret);
+    const nowNs = this.#clock.nowNs();
+    if (!this.#wrong.hasRoom(source, nowNs)) return "limited";
+    if (this.token.isIn(authorization)) return "granted";
+    this.#wrong.take(source, 1, nowNs);
+    this.#complain(address);
+    return "wrong";
+  }
+
+  #complain(address: string): void {
+    const nowMs = performance.now();
+    if (nowMs - this.#complainedMs < COMPLAINT_MS) return;
+    this.#complainedMs = nowMs;
+    this.log.warn(`a request of ${address} to change something had no admin token, or a wrong one`);
+  }
+}

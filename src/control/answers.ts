@@ -1,0 +1,30 @@
+/** Answers of the beacon's HTTP servers. Nothing is to be kept by anybody on the way, or taken for anything but what it says it is. */
+
+const HEADERS = { "cache-control": "no-store", "x-content-type-options": "nosniff" };
+
+type Headers = Readonly<Record<string, string>>;
+
+/** One line of text. */
+export function text(status: number, line: string, headers: Headers = {}): Response {
+  const type = { "content-type": "text/plain; charset=utf-8" };
+  return new Response(`${line}\n`, { status, headers: { ...HEADERS, ...type, ...headers } });
+}
+
+export function json(value: unknown): Response {
+  return Response.json(value, { headers: HEADERS });
+}
+
+/** A text that is something else than plain. */
+export function body(content: string, contentType: string): Response {
+  return new Response(content, { headers: { ...HEADERS, "content-type": contentType } });
+}
+
+/**
+ * For requests that no route takes: 405 where there is something for another method, else 404.
+ * @param gets paths for which there is GET
+ */
+export function refusal({ url }: Request, gets: readonly string[]): Response {
+  const path = URL.parse(url)?.pathname ?? "";
+  if (gets.includes(path)) return text(405, "only GET is answered here", { allow: "GET, HEAD" });
+  return text(404, `not found: there are ${gets.join(", ")}`);
+}
