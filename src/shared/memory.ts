@@ -5,13 +5,14 @@
  *   rules           64 bytes, and lists  what the operator allows, which the main thread alone writes
  *   rates           16 bytes a limit     the same of limits, see limits.ts
  *   worker words    64 bytes a worker    what one worker tells the main thread; and the WebSocket bridge, which is on it
- *   counters        a row a worker       floats, see counters.ts; one more row for the WebSocket bridge
+ *   counters        a row a worker       floats, see counters.ts; one more row each for the WebSocket bridge and for grants
  *   shards          128 bytes a shard    lock and counts; shard i belongs with worker i
  *   groups          4 bytes a group      which parts of the node table were ever used
  *   peers           keys and slots       the peer beacons, see peers.ts
  *   sources         64 bytes a line      what sources of packets have used of the limits, see limits.ts
  *   mailboxes       16 MiB a worker      what workers hand to the main thread, see mailbox.ts
  *   nodes           64 bytes a slot      one node, one cache line, see nodes.ts
+ *   node keys       32 bytes a slot      a node's public key, while grants are required, see nodes.ts
  *   routes          8 bytes a slot       which peer has a node, see routes.ts
  *
  * Everything starts on a cache line and starts as zero.
@@ -36,16 +37,23 @@ export const GROUP_SLOTS = 64;
 export const PEERS_MAX = 128;
 /** A route's slot: node id, and which peer has it. */
 export const ROUTE_WORDS = 2;
-/** What a worker's mailboxes hold: gossip of peers, and frames for nodes behind the WebSocket bridge. */
+/** Words of a node's Ed25519 public key. */
+export const NODE_KEY_WORDS = 8;
+/**
+ * What a worker's mailboxes hold: gossip of peers; frames for nodes behind the WebSocket bridge; punch requests whose grants are to be
+ * verified.
+ */
 export const GOSSIP = 0;
 export const FRAMES = 1;
-const MAILBOX_KINDS = 2;
+export const GRANTS = 2;
 /**
  * A mailbox: a gossip message of the largest size from nearly each of PEERS_MAX peers, which may all speak at once; or frames of 1,200
  * bytes for 30 ms at 200,000 a second, far more than the main thread ever looks away. Only as much of it takes memory as was ever full
  * (mailbox.ts). A power of two.
  */
 export const MAILBOX_WORDS = (8 << 20) / 4;
+/** The last mailbox: grants for half a second, as many as are verified. A power of two. */
+export const GRANTS_MAILBOX_WORDS = (64 << 10) / 4;
 
 /** Sizes that fix the map. */
 export interface MemoryShape {
@@ -140,6 +148,8 @@ export const MAILBOX_BEGUN = 1;
 /** Words ever taken out; only the main thread writes it. */
 export const MAILBOX_TAIL = LINE_WORDS;
 export const MAILBOX_RING = 2 * LINE_WORDS;
+/** All of a worker's. */
+const MAILBOXES_WORDS = GRANTS * (MAILBOX_RING + MAILBOX_WORDS) + MAILBOX_RING + GRANTS_MAILBOX_WORDS;
 
 export const MAIN_THREAD_LOCK = 1;
 export const workerLock = (worker: number): number => 2 + worker;
@@ -159,6 +169,7 @@ export class SharedMemory {
   readonly peerSlotsAt: number;
   /** First word of the first node's slot. */
   readonly slotsAt: number;
+  readonly #nodeKeysAt: number;
   /** First words of the routes' words, and of their slots. */
   readonly routesAt: number;
   readonly routeSlotsAt: number;
@@ -192,7 +203,7 @@ export class SharedMemory {
     this.#prefixListsAt = reserve(PREFIX_LISTS * PREFIX_LIST_WORDS);
     this.#ratesAt = reserve(LIMITS.length * RATE_FLOATS * 2);
     this.#workerWordsAt = reserve((workers + 1) * LINE_WORDS);
-    const countersAt = reserve((workers + 1) * COUNTER_ROW * 2);
+    const countersAt = reserve((workers + 2) * COUNTER_ROW * 2);
     this.#shardWordsAt = reserve(this.shards * SHARD_WORDS);
     this.#groupsPerShard = Math.ceil(this.slotsPerShard / GROUP_SLOTS);
     this.#groupsAt = reserve(this.shards * this.#groupsPerShard);
@@ -200,15 +211,16 @@ export class SharedMemory {
     this.peerKeysAt = reserve(PEERS_MAX);
     this.peerSlotsAt = reserve(PEERS_MAX * SLOT_WORDS);
     this.#sourcesAt = LIMITS.map((limit) => reserve(SOURCE_LINES[limit] * LINE_WORDS));
-    this.#mailboxesAt = reserve(workers * MAILBOX_KINDS * (MAILBOX_RING + MAILBOX_WORDS));
+    this.#mailboxesAt = reserve(workers * MAILBOXES_WORDS);
     this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);
+    this.#nodeKeysAt = reserve(this.shards * this.slotsPerShard * NODE_KEY_WORDS);
     this.routesAt = reserve(LINE_WORDS);
     this.routeSlotsAt = reserve(this.routeSlots * ROUTE_WORDS);
     this.buffer = buffer ?? new SharedArrayBuffer(words * 4);
     if (this.buffer.byteLength !== words * 4) throw new Error("this shared memory has another shape");
     this.words = new Int32Array(this.buffer);
     this.bytes = new Uint8Array(this.buffer);
-    this.counters = new Float64Array(this.buffer, countersAt * 4, (workers + 1) * COUNTER_ROW);
+    this.counters = new Float64Array(this.buffer, countersAt * 4, (workers + 2) * COUNTER_ROW);
     this.floats = new Float64Array(this.buffer);
   }
 
@@ -229,6 +241,11 @@ export class SharedMemory {
   /** First column of the bridge's row in `counters`. */
   get bridgeRow(): number {
     return this.shape.workers * COUNTER_ROW;
+  }
+
+  /** First column, in `counters`, of the row of punches whose grants the main thread verified. */
+  get grantsRow(): number {
+    return (this.shape.workers + 1) * COUNTER_ROW;
   }
 
   shardWords(shard: number): number {
@@ -260,8 +277,13 @@ export class SharedMemory {
     return this.#groupsAt + shard * this.#groupsPerShard + Math.floor(index / GROUP_SLOTS);
   }
 
-  /** @param kind GOSSIP or FRAMES */
+  /** @param kind GOSSIP, FRAMES or GRANTS */
   mailbox(kind: number, worker: number): number {
-    return this.#mailboxesAt + (worker * MAILBOX_KINDS + kind) * (MAILBOX_RING + MAILBOX_WORDS);
+    return this.#mailboxesAt + worker * MAILBOXES_WORDS + kind * (MAILBOX_RING + MAILBOX_WORDS);
+  }
+
+  /** First word of the key that belongs to the node slot at word `slot`. */
+  nodeKey(slot: number): number {
+    return this.#nodeKeysAt + ((slot - this.slotsAt) / SLOT_WORDS) * NODE_KEY_WORDS;
   }
 }

@@ -28,6 +28,8 @@ export const WANTS_DEST = 1;
 export const IS_PEER = 2;
 /** Flag: the node is connected through the WebSocket bridge, and gets its packets there, whatever its endpoint. */
 export const IS_BRIDGED = 4;
+/** Flag: the node's public key is known, and stands where the memory's `nodeKey` says. */
+export const HAS_KEY = 8;
 
 /**
  * Whether the processor makes loads in the order that the program has them: x86 does (Intel SDM 3A, 8.2.2; AMD64 APM 2, 7.2), arm64
