@@ -18,7 +18,15 @@ import {
   SEGMENTS_RECEIVED,
 } from "../shared/counters.ts";
 import { Mailbox } from "../shared/mailbox.ts";
-import { FRAMES, GOSSIP, GRANTS, HEARTBEAT, type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
+import {
+  FRAMES,
+  GOSSIP,
+  GRANTS,
+  HEARTBEAT,
+  type SharedMemory,
+  STOPPING,
+  workerLock,
+} from "../shared/memory.ts";
 import { NodeTable } from "../shared/nodes.ts";
 import { PacketHandler, REPLY_BYTES } from "./packets.ts";
 import { RUNS_MAX, Runs } from "./runs.ts";

@@ -10,24 +10,31 @@ import { readTlsFiles } from "./tls.ts";
 
 /**
  * Reads the files anew, whether their names are new or not.
- * @param keyOf the source of keys of a library's user, which outranks the configured ones
+ * @param keys from `keySource`, of the same configuration
  * @throws ConfigError when a file cannot be used
  */
-export function bridgeOptions(config: Config, keyOf: KeyFunction | undefined): BridgeOptions {
+export function bridgeOptions(config: Config, keys: KeySource): BridgeOptions {
   const { wssTlsCert, wssTlsKey, wssMaxPeers, wssTrustedProxies } = config;
   return {
     maxPeers: wssMaxPeers,
     trustedProxies: wssTrustedProxies,
     tls: wssTlsCert === "off" ? undefined : readTlsFiles(wssTlsCert, wssTlsKey),
-    keys: keySource(config, keyOf),
+    keys,
   };
 }
 
-function keySource({ wssKeys, registry }: Config, keyOf: KeyFunction | undefined): KeySource {
+/**
+ * Where the nodes' keys are looked up, if anybody does: the bridge, and who verifies grants. A key file is read anew.
+ * @param keyOf the source of a library's user, which outranks the configured ones
+ * @returns undefined if there is none; a bridge has one
+ * @throws ConfigError when the file cannot be used
+ */
+export function keySource(config: Config, keyOf: KeyFunction | undefined): KeySource | undefined {
+  const { wss, requirePunchGrant, wssKeys, registry } = config;
+  if (wss === "off" && !requirePunchGrant) return undefined;
   if (keyOf) return new FunctionKeys(keyOf);
-  return wssKeys === "off"
-    ? new RegistryKeys({ registry: parseHostNamePort(registry) })
-    : FileKeys.read(wssKeys);
+  if (wssKeys !== "off") return FileKeys.read(wssKeys);
+  return registry === "off" ? undefined : new RegistryKeys({ registry: parseHostNamePort(registry) });
 }
 
 /** Files that this process may have open at once, connections included; Infinity if the system does not tell. */
