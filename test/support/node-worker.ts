@@ -16,7 +16,7 @@ export interface NodeWorkerData {
    * spin: moves and adds, as a beacon's worker does, without an end;
    * watch: reads the same nodes, which are bridged and unbridged meanwhile, and the nodes of `passing`, `operations` times and on
    * until it has seen many changes;
-   * keys: adds KEY_NODES nodes from `firstId` on in any order, and tells each one's key, likewise.
+   * keys: adds KEY_NODES nodes from `firstId` on in any order, seen at second 0 or -1, and tells each one's key, likewise.
    */
   readonly task: "move" | "read" | "cycle" | "spin" | "watch" | "keys";
   readonly nodes: number;
@@ -157,7 +157,7 @@ function work({
       case "keys": {
         const id = firstId + (random() % KEY_NODES);
         derive(id, endpoint);
-        table.record(id, endpoint, 0, 0, 0);
+        table.record(id, endpoint, 0, 0, -(random() & 1));
         const result = table.keepKey(id, endpoint, new DataView(keyFor(id).buffer), 0);
         if (result === KEY_KEPT) done++;
         else if (result === KEY_IGNORED) missed++;
