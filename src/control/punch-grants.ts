@@ -6,8 +6,8 @@
  * The target's key comes from where nodes' keys are looked up, or, if that does not know the node, from its own Discover. Whatever is
  * wrong, nothing is sent: who asks cannot tell a node that is not known from one that gave no leave.
  *
- * Workers hand over what looks like a grant and has a target that is here. Signatures are verified off this thread, and a bounded number
- * of them: who sends forged ones uses up that number, and no more of the host.
+ * Workers hand over what looks like a grant and has a target that is here, so many a second. Signatures are verified off this thread: who
+ * sends forged ones uses up that number, and no more of the host.
  */
 import type { Logger } from "pino";
 import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
@@ -19,6 +19,7 @@ import {
   SECOND_ID_AT,
 } from "../protocol.ts";
 import { type GrantOutcome, grantColumn } from "../shared/counters.ts";
+import { GRANT_RATE, RateLimit } from "../shared/limits.ts";
 import type { Mail } from "../shared/mailbox.ts";
 import { GRANTS, type SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
@@ -30,8 +31,8 @@ import type { MailTaker } from "./mail-reader.ts";
 export const GRANT_S_MAX = 86_400;
 
 /**
- * Grants verified a second, good or bad. One costs 80 to 120 µs of CPU time in all, 15 of them on this thread (2 cores, Bun 1.4.5,
- * 2026-11), so all of them about a tenth of a core.
+ * Grants verified a second, good or bad. One costs 130 to 170 µs of CPU time, from the worker's mailbox on, 25 to 50 of them on this thread
+ * (2 cores, Bun 1.4.5, 2026-11), so all of them a sixth of a core; what a flood has beyond them costs what any dropped packet does.
  */
 export const VERIFIED_PER_S = 1000;
 /** And at once after a pause: some 20 ms of a core. */
@@ -78,12 +79,11 @@ export class PunchGrants {
   readonly #nowMs: () => number;
   #keys: KeySource | undefined;
   #waiting = 0;
-  /** When what was verified so far will have been paid for, at VERIFIED_PER_S. */
-  #paidMs = -Infinity;
   #complainedMs = -Infinity;
   #stopped = false;
 
   constructor(private readonly parts: PunchGrantsParts) {
+    new RateLimit(parts.memory, GRANT_RATE).set(VERIFIED_PER_S, VERIFIED_BURST);
     this.#view = new DataView(parts.memory.buffer);
     this.#wallMs = parts.wallMs ?? Date.now;
     this.#nowMs = parts.nowMs ?? (() => performance.now());
@@ -125,16 +125,7 @@ export class PunchGrants {
     const leftS = expiryS - this.#wallMs() / 1000;
     if (leftS <= 0) return "expired";
     if (leftS > GRANT_S_MAX) return "too_long";
-    return this.#mayVerify() ? undefined : "overload";
-  }
-
-  #mayVerify(): boolean {
-    const nowMs = this.#nowMs();
-    const paidMs = Math.max(this.#paidMs, nowMs) + 1000 / VERIFIED_PER_S;
-    if (this.#waiting >= WAITING_MAX || paidMs > nowMs + (VERIFIED_BURST * 1000) / VERIFIED_PER_S)
-      return false;
-    this.#paidMs = paidMs;
-    return true;
+    return this.#waiting < WAITING_MAX ? undefined : "overload";
   }
 
   async #serve(request: Request): Promise<void> {

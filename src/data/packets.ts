@@ -503,11 +503,18 @@ export class PacketHandler {
     }
     if (!this.#readPunchTarget(targetId)) return;
     if (needsGrant) {
-      const taken = this.#grants.put(this.#source, this.#view, at, PUNCH_REQUEST_WITH_GRANT_BYTES);
-      if (!taken) this.#count(GRANT_OVERLOAD);
+      if (!this.#handOver(at)) this.#count(GRANT_OVERLOAD);
     } else {
       this.#tellBothEnds();
     }
+  }
+
+  /** Hands a PunchRequest over for its grant to be verified. @returns whether there is room for one more */
+  #handOver(at: number): boolean {
+    return (
+      this.#admission.grant() &&
+      this.#grants.put(this.#source, this.#view, at, PUNCH_REQUEST_WITH_GRANT_BYTES)
+    );
   }
 
   /** Tells a requester and its target of each other: for a PunchRequest of before, whose grant is good. Leaves with `flush`. */

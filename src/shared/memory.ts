@@ -178,6 +178,8 @@ export class SharedMemory {
   readonly rulesAt: number;
   readonly #prefixListsAt: number;
   readonly #ratesAt: number;
+  /** Lines of each rate: those of the limits, and that of grants, which all share. */
+  readonly #sourceLines = [...LIMITS.map((limit) => SOURCE_LINES[limit]), 1];
   readonly #sourcesAt: readonly number[];
   readonly #workerWordsAt: number;
   readonly #shardWordsAt: number;
@@ -202,7 +204,7 @@ export class SharedMemory {
     };
     this.rulesAt = reserve(LINE_WORDS);
     this.#prefixListsAt = reserve(PREFIX_LISTS * PREFIX_LIST_WORDS);
-    this.#ratesAt = reserve(LIMITS.length * RATE_FLOATS * 2);
+    this.#ratesAt = reserve(this.#sourceLines.length * RATE_FLOATS * 2);
     this.#workerWordsAt = reserve((workers + 1) * LINE_WORDS);
     const countersAt = reserve((workers + 2) * COUNTER_ROW * 2);
     this.#shardWordsAt = reserve(this.shards * SHARD_WORDS);
@@ -211,7 +213,7 @@ export class SharedMemory {
     this.peersAt = reserve(LINE_WORDS);
     this.peerKeysAt = reserve(PEERS_MAX);
     this.peerSlotsAt = reserve(PEERS_MAX * SLOT_WORDS);
-    this.#sourcesAt = LIMITS.map((limit) => reserve(SOURCE_LINES[limit] * LINE_WORDS));
+    this.#sourcesAt = this.#sourceLines.map((lines) => reserve(lines * LINE_WORDS));
     this.#mailboxesAt = reserve(workers * MAILBOXES_WORDS);
     this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);
     this.#nodeKeysAt = reserve(this.shards * this.slotsPerShard * NODE_KEY_WORDS);
@@ -270,7 +272,7 @@ export class SharedMemory {
 
   /** First float of the lines that a limit's sources share, in `floats`, and how many lines they are. */
   sources(limit: number): { readonly at: number; readonly lines: number } {
-    return { at: this.#sourcesAt[limit]! / 2, lines: SOURCE_LINES[LIMITS[limit]!] };
+    return { at: this.#sourcesAt[limit]! / 2, lines: this.#sourceLines[limit]! };
   }
 
   /** The word that is not 0 once any slot of the group was used that slot `index` of the shard is in. */

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { closeSync, openSync } from "node:fs";
 import fc from "fast-check";
 import { AF_INET, AF_INET6, MSG_TRUNC, SOL_UDP, UDP_GRO, UDP_PAYLOAD_MAX } from "../../ffi/abi.ts";
+import type { Clock } from "../../ffi/clock.ts";
 import { ENDPOINT_WORDS, endpointFromName, endpointOf, type Family } from "../../ffi/endpoint.ts";
 import {
   EAGAIN,
@@ -63,6 +64,7 @@ import {
   SEGMENTS_RECEIVED,
   SEGMENTS_SENT,
 } from "../../src/shared/counters.ts";
+import { GRANT_RATE, RateLimit } from "../../src/shared/limits.ts";
 import { Mailbox } from "../../src/shared/mailbox.ts";
 import {
   CLOCK_S,
@@ -76,6 +78,7 @@ import {
   LAST_REJECTED_SOURCE,
   LAST_REJECTION,
   LAST_UNKNOWN_TARGET,
+  LIMITS_SHADOW,
   MAIL,
   MAILBOX_WORDS,
   MAIN_THREAD_LOCK,
@@ -103,6 +106,7 @@ interface BenchOptions {
   readonly nodesMax?: number;
   readonly beaconId?: number;
   readonly family?: Family;
+  readonly clock?: Clock;
 }
 
 /** A loop on a scripted kernel, and what the main thread has in its memory. */
@@ -123,16 +127,11 @@ class Bench {
     nodesMax = 100,
     beaconId = 0,
     family = AF_INET,
+    clock,
   }: BenchOptions = {}) {
     this.memory = sharedMemory(nodesMax);
-    this.loop = new RelayLoop(this.kernel, this.memory, {
-      worker: 0,
-      fd: 5,
-      family,
-      beaconId,
-      batchMax,
-      offload,
-    });
+    const options = { worker: 0, fd: 5, family, beaconId, batchMax, offload };
+    this.loop = new RelayLoop(this.kernel, this.memory, options, clock);
     this.peers = new PeerTable(this.memory);
     this.routes = new RouteTable(this.memory);
     this.nodes = new NodeTable(this.memory, MAIN_THREAD_LOCK);
@@ -1234,6 +1233,28 @@ describe("while grants are required", () => {
     expect(bench.takeGrants()).toHaveLength(room);
     bench.step({ bytes: punch(), name: ASKING });
     expect(bench.takeGrants()).toEqual([mailFrom(ASKING, punch())]);
+  });
+
+  test("no more are handed over than are verified a second; what is beyond is counted, and wakes nobody", () => {
+    let nowNs = 1e9;
+    const bench = required({ batchMax: 64, clock: { nowNs: () => nowNs } });
+    new RateLimit(bench.memory, GRANT_RATE).set(1000, 10);
+    const batch = Array.from({ length: 64 }, () => ({ bytes: punch(), name: ASKING }));
+    bench.step(...batch);
+    expect([bench.takeGrants().length, bench.grantsRefused()]).toEqual([10, { overload: 54 }]);
+    bench.memory.words[bench.memory.rulesAt + LIMITS_SHADOW] = 1; // it is no limit of the operator's
+    nowNs += 3e6;
+    const mailsBefore = bench.memory.words[MAIL]!;
+    bench.step(...batch);
+    expect([bench.takeGrants().length, bench.memory.words[MAIL]! - mailsBefore]).toEqual([3, 3]);
+    // Only what would be verified takes of it.
+    nowNs += 1e6;
+    bench.step(
+      { bytes: punch(404), name: ASKING },
+      { bytes: punch(TARGET, GRANT.subarray(1)), name: ASKING },
+    );
+    bench.step({ bytes: punch(), name: ASKING });
+    expect(bench.takeGrants()).toHaveLength(1);
   });
 
   test("from the moment they are not, a request is served at once, with a grant or without", () => {
