@@ -12,10 +12,10 @@
  *   sources         64 bytes a line      what sources of packets have used of the limits, see limits.ts
  *   mailboxes       16 MiB a worker      what workers hand to the main thread, see mailbox.ts
  *   nodes           64 bytes a slot      one node, one cache line, see nodes.ts
- *   node keys       32 bytes a slot      a node's public key, while grants are required, see nodes.ts
  *   routes          8 bytes a slot       which peer has a node, see routes.ts
  *
- * Everything starts on a cache line and starts as zero.
+ * Everything starts on a cache line and starts as zero. Nodes' public keys, 32 bytes a slot, have a buffer of their own: no buffer may be
+ * larger than 4 GiB (JavaScriptCore), and for the largest tables one for all would be.
  */
 import { COUNTER_ROW, LIMITS, type Limit } from "./counters.ts";
 import { SLOT_WORDS } from "./slots.ts";
@@ -157,6 +157,9 @@ export const workerLock = (worker: number): number => 2 + worker;
 
 export class SharedMemory {
   readonly buffer: SharedArrayBuffer;
+  readonly keysBuffer: SharedArrayBuffer;
+  /** The nodes' keys, while grants are required; each at `nodeKey`. */
+  readonly nodeKeys: Int32Array;
   readonly words: Int32Array;
   readonly bytes: Uint8Array;
   readonly counters: Float64Array;
@@ -170,7 +173,6 @@ export class SharedMemory {
   readonly peerSlotsAt: number;
   /** First word of the first node's slot. */
   readonly slotsAt: number;
-  readonly #nodeKeysAt: number;
   /** First words of the routes' words, and of their slots. */
   readonly routesAt: number;
   readonly routeSlotsAt: number;
@@ -187,10 +189,14 @@ export class SharedMemory {
   readonly #groupsAt: number;
   readonly #groupsPerShard: number;
 
-  /** @param buffer the same shape's memory, made by another thread; without it, new memory */
+  /**
+   * @param buffer the same shape's memory, made by another thread; without it, new memory
+   * @param keysBuffer likewise of its keys, for a thread that keeps any
+   */
   constructor(
     readonly shape: MemoryShape,
     buffer?: SharedArrayBuffer,
+    keysBuffer?: SharedArrayBuffer,
   ) {
     const { workers, nodesMax, routesMax } = shape;
     this.shards = workers;
@@ -216,11 +222,14 @@ export class SharedMemory {
     this.#sourcesAt = this.#sourceLines.map((lines) => reserve(lines * LINE_WORDS));
     this.#mailboxesAt = reserve(workers * MAILBOXES_WORDS);
     this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);
-    this.#nodeKeysAt = reserve(this.shards * this.slotsPerShard * NODE_KEY_WORDS);
     this.routesAt = reserve(LINE_WORDS);
     this.routeSlotsAt = reserve(this.routeSlots * ROUTE_WORDS);
     this.buffer = buffer ?? new SharedArrayBuffer(words * 4);
     if (this.buffer.byteLength !== words * 4) throw new Error("this shared memory has another shape");
+    const keysBytes = buffer && !keysBuffer ? 0 : this.shards * this.slotsPerShard * NODE_KEY_WORDS * 4;
+    this.keysBuffer = keysBuffer ?? new SharedArrayBuffer(keysBytes);
+    if (this.keysBuffer.byteLength !== keysBytes) throw new Error("these keys are of another shape");
+    this.nodeKeys = new Int32Array(this.keysBuffer);
     this.words = new Int32Array(this.buffer);
     this.bytes = new Uint8Array(this.buffer);
     this.counters = new Float64Array(this.buffer, countersAt * 4, (workers + 2) * COUNTER_ROW);
@@ -285,8 +294,8 @@ export class SharedMemory {
     return this.#mailboxesAt + worker * MAILBOXES_WORDS + kind * (MAILBOX_RING + MAILBOX_WORDS);
   }
 
-  /** First word of the key that belongs to the node slot at word `slot`. */
+  /** First word, in `nodeKeys`, of the key that belongs to the node slot at word `slot`. */
   nodeKey(slot: number): number {
-    return this.#nodeKeysAt + ((slot - this.slotsAt) / SLOT_WORDS) * NODE_KEY_WORDS;
+    return ((slot - this.slotsAt) / SLOT_WORDS) * NODE_KEY_WORDS;
   }
 }

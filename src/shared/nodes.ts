@@ -216,6 +216,7 @@ export class NodeTable {
    * @returns KEY_KEPT if it is the node's now, or was before; KEY_IGNORED or KEY_REFUSED; or CONTENDED
    */
   keepKey(nodeId: number, endpoint: Int32Array, key: DataView, from: number): number {
+    if (this.memory.nodeKeys.length === 0) throw new Error("this thread was not given the memory of keys");
     const id = nodeId | 0;
     const hash = nodeHash(id, this.#secret);
     const shard = shardOfHash(hash, this.#shards);
@@ -228,21 +229,21 @@ export class NodeTable {
   }
 
   #keepKeyLocked(slot: number, endpoint: Int32Array, key: DataView, from: number): number {
-    const words = this.#words;
+    const { nodeKeys } = this.memory;
     const at = this.memory.nodeKey(slot);
     const flags = this.slots.flags(slot);
     if ((flags & HAS_KEY) !== 0) {
       let differs = 0;
       for (let word = 0; word < NODE_KEY_WORDS; word++) {
-        differs |= words[at + word]! ^ key.getInt32(from + 4 * word, true);
+        differs |= nodeKeys[at + word]! ^ key.getInt32(from + 4 * word, true);
       }
       return differs === 0 ? KEY_KEPT : KEY_REFUSED;
     }
     if (!this.#isAtLocked(slot, endpoint, 0)) return KEY_IGNORED;
     let any = 0;
     for (let word = 0; word < NODE_KEY_WORDS; word++) {
-      words[at + word] = key.getInt32(from + 4 * word, true);
-      any |= words[at + word]!;
+      nodeKeys[at + word] = key.getInt32(from + 4 * word, true);
+      any |= nodeKeys[at + word]!;
     }
     if (any === 0) return KEY_IGNORED;
     this.slots.setFlags(slot, flags | HAS_KEY); // last: a writer that dies before leaves no half key
@@ -254,8 +255,8 @@ export class NodeTable {
     const slot = this.find(nodeId);
     if (slot < 0 || this.slots.read(slot, nodeId, this.#scratch, 0) < 0) return undefined;
     if ((this.#scratch[0]! & HAS_KEY) === 0) return undefined;
-    const at = this.memory.nodeKey(slot) * 4;
-    return this.memory.bytes.slice(at, at + NODE_KEY_WORDS * 4);
+    const at = this.memory.nodeKey(slot);
+    return new Uint8Array(Int32Array.from(this.memory.nodeKeys.subarray(at, at + NODE_KEY_WORDS)).buffer);
   }
 
   /**
@@ -391,7 +392,7 @@ export class NodeTable {
       copy: (slot, vacant) => {
         if ((this.slots.flags(slot) & HAS_KEY) !== 0) {
           const key = this.memory.nodeKey(slot);
-          words.copyWithin(this.memory.nodeKey(vacant), key, key + NODE_KEY_WORDS);
+          this.memory.nodeKeys.copyWithin(this.memory.nodeKey(vacant), key, key + NODE_KEY_WORDS);
         }
         this.slots.publish(vacant, words, this.slots.endpointAt(slot), this.slots.flags(slot));
         words[vacant + SLOT_SEEN_S] = words[slot + SLOT_SEEN_S]!;

@@ -653,6 +653,19 @@ describe("nodes' keys", () => {
     );
   });
 
+  test("are kept by threads that were given their memory, and that of the same shape, alone", () => {
+    const { memory, nodes } = table(1, 10);
+    nodes.record(ID, HOME, 0, 0, 1);
+    const { shape, buffer, keysBuffer } = memory;
+    const there = new NodeTable(new SharedMemory(shape, buffer, keysBuffer), workerLock(0));
+    expect(keep(there, ID, keyOf(1))).toBe(KEY_KEPT);
+    expect(nodes.keyOf(ID)).toEqual(keyOf(1));
+    const without = new NodeTable(new SharedMemory(shape, buffer), workerLock(0));
+    expect(() => keep(without, ID, keyOf(1))).toThrow("not given");
+    expect(memory.words[memory.shardWords(0) + SHARD_LOCK]).toBe(0);
+    expect(() => new SharedMemory(shape, buffer, new SharedArrayBuffer(32))).toThrow("another shape");
+  });
+
   test("a lock that nobody releases makes keepKey give up, and keyOf reads on", () => {
     const { memory, nodes } = table(1, 10);
     nodes.record(ID, HOME, 0, 0, 1);

@@ -53,6 +53,7 @@ function start(
   const data: NodeWorkerData = {
     shape: memory.shape,
     buffer: memory.buffer,
+    keysBuffer: memory.keysBuffer,
     holder: workerLock(worker),
     task,
     nodes: NODES,

@@ -8,6 +8,8 @@ import { IS_BRIDGED } from "../../src/shared/slots.ts";
 export interface NodeWorkerData {
   readonly shape: MemoryShape;
   readonly buffer: SharedArrayBuffer;
+  /** For `keys` alone. */
+  readonly keysBuffer?: SharedArrayBuffer;
   readonly holder: number;
   /**
    * read: reads nodes 1 to `nodes` and checks every word, `operations` times and on until it has seen many writes;
@@ -76,6 +78,7 @@ export function isWhole(endpoint: Int32Array, scratch: Int32Array): boolean {
 function work({
   shape,
   buffer,
+  keysBuffer,
   holder,
   task,
   nodes,
@@ -85,7 +88,7 @@ function work({
   passing = [0, 0],
   words,
 }: NodeWorkerData): void {
-  const table = new NodeTable(new SharedMemory(shape, buffer), holder);
+  const table = new NodeTable(new SharedMemory(shape, buffer, keysBuffer), holder);
   const endpoint = new Int32Array(ENDPOINT_WORDS);
   const scratch = new Int32Array(ENDPOINT_WORDS);
   const shared = new Int32Array(words);
