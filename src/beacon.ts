@@ -28,6 +28,7 @@ import { type HttpServer, serveHttp } from "./control/http.ts";
 import { Limits } from "./control/limits.ts";
 import { createLogger } from "./control/log.ts";
 import { MailReader } from "./control/mail-reader.ts";
+import { type GossipKeys, NO_GOSSIP_KEYS, readGossipKeys } from "./control/mesh/gossip-keys.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { openSockets } from "./control/sockets.ts";
@@ -83,6 +84,7 @@ export class Beacon {
   /** Settles when the beacon is closed; rejects when it ended by itself, with the reason. */
   readonly closed: Promise<void>;
   #config: Config;
+  #gossipKeys: GossipKeys = NO_GOSSIP_KEYS;
   readonly #log: Logger;
   readonly #settleClosed: { resolve: () => void; reject: (error: Error) => void };
   #running: Running | undefined;
@@ -114,6 +116,7 @@ export class Beacon {
 
   /**
    * Opens the sockets, starts the workers, serves. Returns when packets are being handled.
+   * @throws ConfigError when a file that an option names is bad
    * @throws SyscallError when an address cannot be had; nothing stays open then
    */
   listen(): Promise<void> {
@@ -184,12 +187,14 @@ export class Beacon {
     const wanted = validateConfig(options, keySource);
     const changes = compareConfigs(this.#config, wanted);
     const config = reloadedConfig(this.#config, wanted, keySource);
+    const gossipKeys = readGossipKeys(config.gossipKeyFile);
     const bridge = this.#running?.bridge;
     bridge?.reconfigure(bridgeOptions(config, this.keyOf));
     this.#config = config;
+    this.#gossipKeys = gossipKeys;
     if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
-    this.#running?.mesh.reconfigure(config);
     this.#running?.limits.configure(config, this.#running.nodes.size());
+    this.#running?.mesh.reconfigure(config, gossipKeys);
     return changes;
   }
 
@@ -214,6 +219,7 @@ export class Beacon {
   async #listen(): Promise<void> {
     const config = this.#config;
     const log = this.#log;
+    this.#gossipKeys = readGossipKeys(config.gossipKeyFile);
     const { sockets, reaches, ...granted } = openSockets(parseHostPort(config.addr), {
       count: config.workers,
       recvBufferBytes: config.recvBufferBytes,
@@ -255,7 +261,8 @@ export class Beacon {
       );
       release.unshift(() => supervisor.stop());
       const address = sockets[0]!.localAddress();
-      const mesh = new Mesh({ memory, nodes, socket: sockets[0]!, address, reaches }, config, log);
+      const parts = { memory, nodes, socket: sockets[0]!, address, reaches, limits };
+      const mesh = new Mesh(parts, config, this.#gossipKeys, log);
       await supervisor.start();
       const http = this.#serveHttp();
       release.unshift(() => http?.stop(true));
@@ -274,8 +281,8 @@ export class Beacon {
       mesh.start();
       if (this.#config !== config) {
         // Meanwhile.
-        mesh.reconfigure(this.#config);
         limits.configure(this.#config, nodes.size());
+        mesh.reconfigure(this.#config, this.#gossipKeys);
       }
       state?.start();
       const startedMs = performance.now();

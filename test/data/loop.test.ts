@@ -29,6 +29,7 @@ import {
   RELAY_DELIVER,
   RELAY_DELIVER_DEST,
   SYNC,
+  SYNC_TRAILER_BYTES,
 } from "../../src/protocol.ts";
 import {
   BATCH_AT,
@@ -107,6 +108,7 @@ class Bench {
   readonly nodes: NodeTable;
   readonly gossip: Mailbox;
   readonly frames: Mailbox;
+  #nowNs = 0;
 
   constructor({
     offload = true,
@@ -116,19 +118,19 @@ class Bench {
     family = AF_INET,
   }: BenchOptions = {}) {
     this.memory = sharedMemory(nodesMax);
-    this.loop = new RelayLoop(this.kernel, this.memory, {
-      worker: 0,
-      fd: 5,
-      family,
-      beaconId,
-      batchMax,
-      offload,
-    });
+    const options = { worker: 0, fd: 5, family, beaconId, batchMax, offload };
+    this.loop = new RelayLoop(this.kernel, this.memory, options, { nowNs: () => this.#tick() });
     this.peers = new PeerTable(this.memory);
     this.routes = new RouteTable(this.memory);
     this.nodes = new NodeTable(this.memory, MAIN_THREAD_LOCK);
     this.gossip = new Mailbox(this.memory, GOSSIP, 0);
     this.frames = new Mailbox(this.memory, FRAMES, 0);
+  }
+
+  /** So much time between any two messages that no limit by time is met. */
+  #tick(): number {
+    this.#nowNs += 1e9;
+    return this.#nowNs;
   }
 
   /** Makes whoever has this sockaddr a peer. @returns its number */
@@ -776,11 +778,14 @@ describe("peers", () => {
       expect(bench.kernel.sent).toEqual([]);
     });
 
-    test("bytes behind the last node are left out", () => {
+    test("bytes behind the last node are taken as far as a signature may reach", () => {
       const bench = mesh();
-      bench.step({ bytes: new Uint8Array([...sync(8, [1, 2]), 9, 9, 9, 9, 9]), name: PEER });
-      bench.step({ bytes: sync(8, [3, 4, 5], 1), name: PEER });
-      expect(bench.takeMail().map(({ bytes }) => bytes)).toEqual([sync(8, [1, 2]), sync(8, [3])].map(hex));
+      const behind = (bytes: number) => new Uint8Array([...sync(8, [1, 2]), ...Array<number>(bytes).fill(9)]);
+      for (const bytes of [5, SYNC_TRAILER_BYTES, SYNC_TRAILER_BYTES + 1, 1000])
+        bench.step({ bytes: behind(bytes), name: PEER });
+      expect(bench.takeMail().map(({ bytes }) => bytes)).toEqual(
+        [5, SYNC_TRAILER_BYTES, SYNC_TRAILER_BYTES, SYNC_TRAILER_BYTES].map((bytes) => hex(behind(bytes))),
+      );
     });
 
     test.each<[GossipRejection, string, Uint8Array, Uint8Array]>([
@@ -1336,7 +1341,10 @@ describe("any traffic at all", () => {
         const source = [...endpointOfName(from)].join();
         const reason = this.#rejection(bytes, view, from);
         if (reason === undefined) {
-          this.mail.push({ source, bytes: hex(bytes.slice(0, 7 + 4 * view.getUint16(5))) });
+          this.mail.push({
+            source,
+            bytes: hex(bytes.slice(0, 7 + 4 * view.getUint16(5) + SYNC_TRAILER_BYTES)),
+          });
         } else {
           this.rejected[reason] = (this.rejected[reason] ?? 0) + 1;
           this.lastRejection = { reason, source };
