@@ -75,6 +75,7 @@ import {
   PEERS_MAX,
   SharedMemory,
   STOPPING,
+  STRANGERS_BELIEVED,
 } from "../../src/shared/memory.ts";
 import { ADDED, MOVED, NodeTable } from "../../src/shared/nodes.ts";
 import { PeerTable } from "../../src/shared/peers.ts";
@@ -813,6 +814,26 @@ describe("peers", () => {
       expect(bench.takeMail()).toEqual([]);
       expect(bench.malformed()).toEqual({});
       expect(bench.kernel.sent).toEqual([]);
+    });
+
+    test("of a stranger is taken where strangers are believed, if it is right otherwise", () => {
+      const bench = mesh({ beaconId: OWN });
+      bench.memory.words[bench.memory.rulesAt + STRANGERS_BELIEVED] = 1;
+      bench.step({ bytes: sync(8, [1, 2]), name: NODE }, { bytes: sync(8, [1], 2), name: NODE });
+      bench.step({ bytes: sync(OWN, [1]), name: NODE }, { bytes: sync(8, [3]), name: PEER });
+      expect(bench.takeMail()).toEqual([
+        { source: [...endpointOfName(NODE)].join(), bytes: hex(sync(8, [1, 2])) },
+        { source: FROM_PEER, bytes: hex(sync(8, [3])) },
+      ]);
+      expect(bench.rejected()).toEqual({ count: 1, own_id: 1 });
+    });
+
+    test("of a learned peer is taken, and what it relays goes to no other peer", () => {
+      const bench = mesh({ beaconId: OWN });
+      bench.peers.addLearned(endpointOfName(NODE), 0);
+      bench.step({ bytes: sync(8, [1]), name: NODE }, { bytes: relayTo(REMOTE, 1), name: NODE });
+      expect(bench.takeMail()).toHaveLength(1);
+      expect([bench.count(RELAYED_TO_PEER), bench.count(RELAY_NOT_FOUND)]).toEqual([0, 1]);
     });
 
     test("of a beacon without an id is no news of its own to one that has none either", () => {

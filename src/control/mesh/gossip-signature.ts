@@ -95,8 +95,15 @@ interface Heard {
 export class Instances {
   readonly #heard = new Map<bigint, Heard>();
 
-  /** @param own this beacon's instance, whose messages come from elsewhere only if somebody replays them */
-  constructor(private readonly own: bigint) {}
+  /**
+   * @param own this beacon's instance, whose messages come from elsewhere only if somebody replays them
+   * @param isNamed whether an address is a peer's that was configured or registered: where a stranger replays faster than the message
+   * itself comes, its own address counts
+   */
+  constructor(
+    private readonly own: bigint,
+    private readonly isNamed: (source: string) => boolean,
+  ) {}
 
   get size(): number {
     return this.#heard.size;
@@ -119,11 +126,11 @@ export class Instances {
     if (heard === undefined) {
       if (this.#heard.size >= INSTANCES_MAX) this.#forget(now, liveMs);
       if (this.#heard.size >= INSTANCES_MAX) return "too_many_instances";
-    } else {
+    } else if (this.isNamed(heard.source) || !this.isNamed(source)) {
       if (timeMs === heard.timeMs) return "duplicate";
       if (timeMs < heard.timeMs) return "replayed";
       if (source !== heard.source && now.steadyMs - heard.steadyMs <= liveMs) return "replayed";
-    }
+    } else if (timeMs < heard.timeMs) return "replayed";
     this.#heard.set(instance, { source, timeMs, steadyMs: now.steadyMs });
     return undefined;
   }

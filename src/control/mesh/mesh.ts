@@ -190,7 +190,7 @@ export class Mesh {
     this.#announcements = new Announcements(new RouteTable(memory));
     this.#learned = new LearnedPeers(this.#table, this.#announcements, log);
     this.#sender = new GossipSender(socket, config.beaconId);
-    this.#instances = new Instances(this.#sender.instance);
+    this.#instances = new Instances(this.#sender.instance, (address) => this.#peers.has(address));
     this.#useKeys(keys);
     this.#resolver = new Resolver(log);
     this.#gossip = new PeriodicTask(
