@@ -455,8 +455,12 @@ export class PacketHandler {
     if (bytes < syncBytes) return "count";
     const beaconId = this.#beaconId;
     if (beaconId !== 0 && this.#view.getUint32(at + FIRST_ID_AT) === beaconId) return "own_id";
-    if (!this.#gossipAllowance.take(peer)) return peer < 0 ? "stranger_limit" : "peer_limit";
     const taken = Math.min(bytes, syncBytes + SYNC_TRAILER_BYTES);
+    const namesInstance =
+      peer >= 0 &&
+      taken === syncBytes + SYNC_TRAILER_BYTES &&
+      this.#peers.hasInstance(peer, this.#view, at + syncBytes);
+    if (!this.#gossipAllowance.take(peer, namesInstance)) return peer < 0 ? "stranger_limit" : "peer_limit";
     return this.#gossip.put(this.#source, this.#view, at, taken) ? undefined : "mailbox_full";
   }
 

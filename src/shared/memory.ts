@@ -166,6 +166,8 @@ export class SharedMemory {
   readonly peersAt: number;
   readonly peerKeysAt: number;
   readonly peerSlotsAt: number;
+  /** First word of what signed peers call their present start, two words each. */
+  readonly peerInstancesAt: number;
   /** First word of the first node's slot. */
   readonly slotsAt: number;
   /** First words of the routes' words, and of their slots. */
@@ -208,6 +210,7 @@ export class SharedMemory {
     this.peersAt = reserve(LINE_WORDS);
     this.peerKeysAt = reserve(PEER_PLACES);
     this.peerSlotsAt = reserve(PEER_PLACES * SLOT_WORDS);
+    this.peerInstancesAt = reserve(PEER_PLACES * 2);
     this.#sourcesAt = LIMITS.map((limit) => reserve(SOURCE_LINES[limit] * LINE_WORDS));
     this.#mailboxesAt = reserve(workers * MAILBOX_KINDS * (MAILBOX_RING + MAILBOX_WORDS));
     this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);

@@ -20,6 +20,7 @@ export class PeerTable {
   readonly #words: Int32Array;
   readonly #keysAt: number;
   readonly #slotsAt: number;
+  readonly #instancesAt: number;
   readonly #end: number;
   readonly #learnedEnd: number;
   readonly #found = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
@@ -29,6 +30,7 @@ export class PeerTable {
     this.#words = memory.words;
     this.#keysAt = memory.peerKeysAt;
     this.#slotsAt = memory.peerSlotsAt;
+    this.#instancesAt = memory.peerInstancesAt;
     this.#end = memory.peersAt + PEERS_END;
     this.#learnedEnd = memory.peersAt + LEARNED_END;
     this.slots = new Slots(memory.words);
@@ -88,11 +90,26 @@ export class PeerTable {
     if (peer === first + places) return -1;
     const slot = this.slot(peer);
     this.slots.limitMerge(slot, 0);
+    this.setInstance(peer, 0, 0);
     this.slots.publish(slot, endpoint, at, IS_PEER);
     Atomics.store(words, slot + SLOT_ID, this.slotId(peer));
     Atomics.store(words, this.#keysAt + peer, keyOf(endpoint, at));
     if (peer - first >= words[end]!) Atomics.store(words, end, peer - first + 1);
     return peer;
+  }
+
+  /** Notes which instance its signed gossip named, upper and lower half; 0 for none. Main thread only. */
+  setInstance(peer: number, upper: number, lower: number): void {
+    this.#words[this.#instancesAt + 2 * peer] = upper;
+    this.#words[this.#instancesAt + 2 * peer + 1] = lower;
+  }
+
+  /** Whether the 8 bytes at `at` are the instance that it named, which nobody knows who does not hear it. */
+  hasInstance(peer: number, view: DataView, at: number): boolean {
+    const words = this.#words;
+    const upper = words[this.#instancesAt + 2 * peer]!;
+    const lower = words[this.#instancesAt + 2 * peer + 1]!;
+    return (upper | lower) !== 0 && view.getInt32(at) === upper && view.getInt32(at + 4) === lower;
   }
 
   /** From now on, what comes from its endpoint comes from no peer. What goes there still may. Main thread only. */

@@ -14,10 +14,10 @@ function allowance() {
   const clock = { ns: 5 * SECOND_NS, nowNs: () => clock.ns };
   const gossip = new GossipAllowance(clock);
   /** How many of some messages are let through, `everyNs` apart. */
-  const through = (peer: number, messages: number, everyNs = 0): number => {
+  const through = (peer: number, messages: number, everyNs = 0, namesInstance = false): number => {
     let taken = 0;
     for (let i = 0; i < messages; i++) {
-      if (gossip.take(peer)) taken++;
+      if (gossip.take(peer, namesInstance)) taken++;
       clock.ns += everyNs;
     }
     return taken;
@@ -34,6 +34,15 @@ describe("the allowance of gossip", () => {
     expect(through(0, 1000)).toBe(PEER_RATE / 2);
     clock.ns += 100 * SECOND_NS;
     expect(through(0, 1000)).toBe(PEER_RATE);
+  });
+
+  test("what names a peer's instance has its own beside what does not", () => {
+    const { through } = allowance();
+    expect(through(3, 1000)).toBe(PEER_RATE);
+    expect(through(3, 1000, 0, true)).toBe(PEER_RATE);
+    expect(through(4, 1000, 0, true)).toBe(PEER_RATE);
+    expect(through(PEER_PLACES - 1, 1000, 0, true)).toBe(PEER_RATE);
+    expect(through(STRANGER, 1000)).toBe(STRANGERS_BURST);
   });
 
   test("strangers share one, and take nothing from peers", () => {

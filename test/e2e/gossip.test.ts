@@ -355,6 +355,22 @@ describe("signed", () => {
     expect(await beacon.metric('beacon_gossip_refused_total{reason="replayed"}')).toBe(2);
   });
 
+  test("a flood in a peer's name by somebody who does not hear it does not drown what it says itself", async () => {
+    const flags = [NO_TIMEOUT, `--gossip-key-file=${keyFile(KEYS[0])}`];
+    const { beacon, peer } = await beaconWithPeer(flags);
+    await peer.send(signed([10, 11]));
+    await untilEqual("routes", () => beacon.routes(), { [nameOf(peer)]: 2 });
+    const limited = async () => (await beacon.rejected())["peer_limit"] ?? 0;
+    const isFlooded = async () => {
+      const before = await limited();
+      for (let i = 0; i < 100; i++) await peer.send(signed([], { key: KEYS[1], instance: 78n }));
+      return (await limited()) - before > 50;
+    };
+    await until("nothing else is let through", isFlooded);
+    await peer.send(signed([12]));
+    await untilEqual("routes", () => beacon.routes(), { [nameOf(peer)]: 1 });
+  });
+
   test("the key is changed without anybody being missed: both are known everywhere before one is used", async () => {
     const [placeA, placeB] = [place(), place()];
     const [fileA, fileB] = [keyFile(KEYS[0]), keyFile(KEYS[0])];

@@ -136,6 +136,26 @@ describe("PeerTable", () => {
     expect(peers.addLearned(endpoints[LEARNED_PEERS_MAX]!, 0)).toBe(PEERS_MAX + 3);
   });
 
+  test("a peer's instance is known while it is there, in all its bits", () => {
+    const { peers } = table();
+    const peer = peers.add(V4, 0);
+    const view = new DataView(new ArrayBuffer(20));
+    const says = (instance: bigint): boolean => {
+      view.setBigUint64(3, instance);
+      return peers.hasInstance(peer, view, 3);
+    };
+    expect(says(0n)).toBe(false); // nobody's
+    peers.setInstance(peer, -1, 2);
+    const instance = 0xffff_ffff_0000_0002n;
+    expect(says(instance)).toBe(true);
+    for (let bit = 0n; bit < 64n; bit++) expect(says(instance ^ (1n << bit))).toBe(false);
+    peers.setInstance(peer, 0, 7);
+    expect([says(7n), says(7n << 32n)]).toEqual([true, false]);
+    peers.remove(peer);
+    expect(peers.add(V4, 0)).toBe(peer);
+    expect(says(7n)).toBe(false);
+  });
+
   test("a slot is a peer's own: within the peers' words, and never of id 0", () => {
     const { memory, peers } = table();
     for (let peer = 0; peer < PEERS_MAX + LEARNED_PEERS_MAX; peer++) {

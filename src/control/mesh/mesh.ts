@@ -471,7 +471,9 @@ export class Mesh {
     const { memory } = this.parts;
     const endpoint = memory.words.slice(labelAt, labelAt + ENDPOINT_WORDS);
     const address = addressText(endpoint);
-    if (this.#keys.length > 0 && !this.#isProven(memory.bytes.subarray(at, at + bytes), address)) return;
+    const isSigned = this.#keys.length > 0;
+    const signature = isSigned ? this.#proof(memory.bytes.subarray(at, at + bytes), address) : undefined;
+    if (isSigned && signature === undefined) return;
     const message = new DataView(memory.buffer, at, bytes);
     const nodes = message.getUint16(SYNC_COUNT_AT);
     const number = this.#senderOf(endpoint, address, nodes);
@@ -479,24 +481,26 @@ export class Mesh {
     const nodeIds = new Int32Array(this.#counted(nodes, address));
     for (let i = 0; i < nodeIds.length; i++) nodeIds[i] = message.getInt32(SYNC_BYTES + 4 * i);
     this.#table.refresh(number);
+    if (signature !== undefined) {
+      const { instance } = signature;
+      this.#table.setInstance(number, Number(instance >> 32n) | 0, Number(instance & 0xffff_ffffn) | 0);
+    }
     void this.#announcements.announce(number, nodeIds);
   }
 
-  /** Whether a message has the signature that it needs. */
-  #isProven(message: Uint8Array, address: string): boolean {
+  /** The signature of a message that is to be believed, undefined for others. */
+  #proof(message: Uint8Array, address: string): Signature | undefined {
     const signature = readSignature(message, this.#keys);
+    if (typeof signature === "string") {
+      this.#refuse(signature, address);
+      return undefined;
+    }
     const now = { wallMs: Date.now(), steadyMs: performance.now() };
-    const refusal =
-      typeof signature === "string"
-        ? signature
-        : this.#instances.accept(signature, address, now, this.config.peerTimeoutMs);
-    if (refusal === undefined) return true;
-    this.#refuse(
-      refusal,
-      address,
-      refusal === "clock" ? ` (${clockText(signature as Signature, now.wallMs)})` : "",
-    );
-    return false;
+    const refusal = this.#instances.accept(signature, address, now, this.config.peerTimeoutMs);
+    if (refusal === undefined) return signature;
+    const detail = refusal === "clock" ? ` (${clockText(signature, now.wallMs)})` : "";
+    this.#refuse(refusal, address, detail);
+    return undefined;
   }
 
   /** The number of the peer whose gossip came, which may have been a stranger; undefined if that is none, and is not to become one. */
