@@ -1,4 +1,4 @@
-/** The keys that sign gossip, from a file: one a line, the one in use first, then, while it is being changed, the one before it. */
+/** The keys that sign gossip, from a file: one a line, the one in use first, then, while it is being changed, the one before or after it. */
 import { statSync } from "node:fs";
 import { readBounded } from "../../config/file.ts";
 import { ConfigError, shown } from "../../config/units.ts";
