@@ -31,6 +31,7 @@ import { type HttpServer, serveHttp } from "./control/http.ts";
 import { Limits } from "./control/limits.ts";
 import { createLogger } from "./control/log.ts";
 import { MailReader } from "./control/mail-reader.ts";
+import { type GossipKeys, NO_GOSSIP_KEYS, readGossipKeys } from "./control/mesh/gossip-keys.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
 import { PunchGrants } from "./control/punch-grants.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
@@ -90,6 +91,7 @@ export class Beacon {
   /** Settles when the beacon is closed; rejects when it ended by itself, with the reason. */
   readonly closed: Promise<void>;
   #config: Config;
+  #gossipKeys: GossipKeys = NO_GOSSIP_KEYS;
   readonly #log: Logger;
   readonly #admin: Admin;
   readonly #settleClosed: { resolve: () => void; reject: (error: Error) => void };
@@ -123,6 +125,7 @@ export class Beacon {
 
   /**
    * Opens the sockets, starts the workers, serves. Returns when packets are being handled.
+   * @throws ConfigError when a file that an option names is bad
    * @throws SyscallError when an address cannot be had; nothing stays open then
    */
   listen(): Promise<void> {
@@ -197,6 +200,7 @@ export class Beacon {
     const changes = compareConfigs(this.#config, wanted);
     const config = reloadedConfig(this.#config, wanted, handedOver);
     const adminToken = this.#readAdminToken(config);
+    const gossipKeys = readGossipKeys(config.gossipKeyFile);
     if (this.#running) {
       const { bridge, grants } = this.#running;
       const keys = keySource(config, this.keyOf, grants.keys);
@@ -205,9 +209,10 @@ export class Beacon {
     }
     this.#config = config;
     this.#admin.token = adminToken;
+    this.#gossipKeys = gossipKeys;
     if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
-    this.#running?.mesh.reconfigure(config);
     this.#running?.limits.configure(config, this.#running.nodes.size());
+    this.#running?.mesh.reconfigure(config, gossipKeys);
     return changes;
   }
 
@@ -233,6 +238,7 @@ export class Beacon {
     const config = this.#config;
     const log = this.#log;
     this.#admin.token = this.#readAdminToken(config);
+    this.#gossipKeys = readGossipKeys(config.gossipKeyFile);
     const { sockets, reaches, ...granted } = openSockets(parseHostPort(config.addr), {
       count: config.workers,
       recvBufferBytes: config.recvBufferBytes,
@@ -275,7 +281,8 @@ export class Beacon {
       );
       release.unshift(() => supervisor.stop());
       const address = sockets[0]!.localAddress();
-      const mesh = new Mesh({ memory, nodes, socket: sockets[0]!, address, reaches }, config, log);
+      const parts = { memory, nodes, socket: sockets[0]!, address, reaches, limits };
+      const mesh = new Mesh(parts, config, this.#gossipKeys, log);
       await supervisor.start();
       const http = this.#serveHttp(breakers);
       release.unshift(() => http?.stop(true));
@@ -296,8 +303,8 @@ export class Beacon {
       mesh.start();
       if (this.#config !== config) {
         // Meanwhile.
-        mesh.reconfigure(this.#config);
         limits.configure(this.#config, nodes.size());
+        mesh.reconfigure(this.#config, this.#gossipKeys);
       }
       state?.start();
       const startedMs = performance.now();
