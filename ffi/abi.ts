@@ -90,4 +90,5 @@ export const TIMEVAL_BYTES = 16;
 
 // Clocks: <bits/time.h>; struct timespec { long sec; long nsec }
 export const CLOCK_MONOTONIC = 1;
+export const CLOCK_MONOTONIC_COARSE = 6;
 export const TIMESPEC_BYTES = 16;

@@ -25,6 +25,7 @@ import { Bridge, type BridgeParts } from "./control/bridge/bridge.ts";
 import type { KeyFunction } from "./control/bridge/keys.ts";
 import { bridgeOptions, openFilesMax } from "./control/bridge/setup.ts";
 import { type HttpServer, serveHttp } from "./control/http.ts";
+import { Limits } from "./control/limits.ts";
 import { createLogger } from "./control/log.ts";
 import { MailReader } from "./control/mail-reader.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
@@ -68,6 +69,7 @@ interface Running {
   readonly sockets: readonly UdpSocket[];
   readonly supervisor: Supervisor;
   readonly reaper: Reaper;
+  readonly limits: Limits;
   readonly state: StateKeeper | undefined;
   readonly mesh: Mesh;
   readonly bridge: Bridge | undefined;
@@ -187,6 +189,7 @@ export class Beacon {
     this.#config = config;
     if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
     this.#running?.mesh.reconfigure(config);
+    this.#running?.limits.configure(config, this.#running.nodes.size());
     return changes;
   }
 
@@ -227,6 +230,8 @@ export class Beacon {
       memory.words[HASH_SECRET] = randomInt(2 ** 32) | 0;
       const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
       const reaper = new Reaper(memory, nodes, config.nodeTtlMs);
+      const limits = new Limits(memory);
+      limits.configure(config, nodes.size());
       this.#warnOfBuffers(granted);
       if (config.offload && !granted.offload)
         log.warn("offload is off: this kernel lacks UDP_GRO or UDP_SEGMENT");
@@ -235,7 +240,8 @@ export class Beacon {
         config.stateFile === "off"
           ? undefined
           : new StateKeeper(config.stateFile, config.stateIntervalMs, memory, nodes, config.nodeTtlMs, log);
-      await state?.load(reaches); // before the first packet is read
+      // Before the first packet is read.
+      await state?.load((endpoint) => reaches(endpoint) && !limits.isDenied(endpoint));
       const supervisor = new Supervisor(
         WORKER_ENTRY,
         memory,
@@ -266,7 +272,11 @@ export class Beacon {
       const mail = new MailReader(memory, bridge ? [bridge.mail, mesh.mail] : [mesh.mail]);
       mail.start();
       mesh.start();
-      if (this.#config !== config) mesh.reconfigure(this.#config); // meanwhile
+      if (this.#config !== config) {
+        // Meanwhile.
+        mesh.reconfigure(this.#config);
+        limits.configure(this.#config, nodes.size());
+      }
       state?.start();
       const startedMs = performance.now();
       const statistics = new StatisticsLog(log, memory);
@@ -282,6 +292,7 @@ export class Beacon {
         sockets,
         supervisor,
         reaper,
+        limits,
         state,
         mesh,
         bridge,
@@ -426,8 +437,9 @@ export class Beacon {
   #offloadErrno = 0;
 
   #tick(): void {
-    const { memory, reaper, startedMs, supervisor, mesh, bridge } = this.#mustRun();
+    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge } = this.#mustRun();
     reaper.tick(performance.now() - startedMs);
+    limits.tick(nodes.size());
     supervisor.tick();
     mesh.tick();
     bridge?.tick();

@@ -99,6 +99,28 @@ const samples: Record<string, Samples> = {
     ],
     bad: ["0", "16000001", "1M"],
   },
+  "max-peer-routes": {
+    good: [
+      ["1", 1],
+      ["16375", 16_375],
+    ],
+    bad: ["0", "16376", "off"],
+  },
+  "gossip-strict": {
+    good: [
+      ["auto", "auto"],
+      ["on", "on"],
+      ["off", "off"],
+    ],
+    bad: ["", "true", "yes"],
+  },
+  "gossip-key-file": {
+    good: [
+      ["off", "off"],
+      ["/etc/beacon/gossip.key", "/etc/beacon/gossip.key"],
+    ],
+    bad: ["", "a\0b"],
+  },
   registry: {
     good: [
       ["off", "off"],
@@ -191,6 +213,99 @@ const samples: Record<string, Samples> = {
     ],
     bad: ["", "a\0b"],
   },
+  "wss-upgrade-limit": {
+    good: [
+      ["0", 0],
+      ["1", 1],
+      ["1000000000", 1_000_000_000],
+    ],
+    bad: ["", "-1", "1.5", "1000000001", "4k", "off"],
+  },
+  "wss-failure-limit": {
+    good: [
+      ["0", 0],
+      ["1", 1],
+      ["1000000000", 1_000_000_000],
+    ],
+    bad: ["", "-1", "1.5", "1000000001", "4k", "off"],
+  },
+  "relay-limit": {
+    good: [
+      ["0", 0],
+      ["1", 1],
+      ["1000000000", 1_000_000_000],
+    ],
+    bad: ["", "-1", "1.5", "1000000001", "4k", "off"],
+  },
+  "punch-source-limit": {
+    good: [
+      ["0", 0],
+      ["1", 1],
+      ["1000000000", 1_000_000_000],
+    ],
+    bad: ["", "-1", "1.5", "1000000001", "4k", "off"],
+  },
+  "punch-limit": {
+    good: [
+      ["auto", "auto"],
+      ["0", 0],
+      ["1000000000", 1_000_000_000],
+    ],
+    bad: ["", "off", "-1", "1000000001"],
+  },
+  "punch-allow": {
+    good: [
+      ["", []],
+      ["*", ["*"]],
+      ["192.0.2.1, 10.0.0.0/8,*", ["192.0.2.1", "10.0.0.0/8", "*"]],
+    ],
+    bad: ["**", "all", "10.1.2.3/8", "*,"],
+  },
+  "endpoint-hold": {
+    good: [
+      ["0", 0],
+      ["30s", 30_000],
+      ["1h", 3_600_000],
+    ],
+    bad: ["", "1h1ms", "30", "off"],
+  },
+  "new-node-limit": {
+    good: [
+      ["0", 0],
+      ["1", 1],
+      ["1000000000", 1_000_000_000],
+    ],
+    bad: ["", "-1", "1.5", "1000000001", "4k", "off"],
+  },
+  "answer-limit": {
+    good: [
+      ["0", 0],
+      ["1", 1],
+      ["1000000000", 1_000_000_000],
+    ],
+    bad: ["", "-1", "1.5", "1000000001", "4k", "off"],
+  },
+  "limits-shadow": {
+    good: [
+      ["on", true],
+      ["off", false],
+    ],
+    bad: ["", "1"],
+  },
+  "deny-endpoint": {
+    good: [
+      ["", []],
+      ["127.0.0.0/8,fc00::/7", ["127.0.0.0/8", "fc00::/7"]],
+    ],
+    bad: ["*", "private", "10.1.2.3/8"],
+  },
+  "require-punch-grant": {
+    good: [
+      ["on", true],
+      ["off", false],
+    ],
+    bad: ["", "auto"],
+  },
   "max-nodes": {
     good: [
       ["1", 1],
@@ -256,6 +371,13 @@ const samples: Record<string, Samples> = {
       ["1h", 3_600_000],
     ],
     bad: ["999ms", "1h1ms", "60", "off"],
+  },
+  "admin-token-file": {
+    good: [
+      ["off", "off"],
+      ["/etc/beacon/admin.token", "/etc/beacon/admin.token"],
+    ],
+    bad: ["", "a\0b"],
   },
   http: {
     good: [
@@ -392,6 +514,22 @@ describe("defaults", () => {
       drainMs: 0,
       stateFile: "off",
       stateIntervalMs: 60_000,
+      maxPeerRoutes: 16_375,
+      gossipStrict: "auto",
+      gossipKeyFile: "off",
+      wssUpgradeLimit: 100,
+      wssFailureLimit: 10,
+      relayLimit: 4000,
+      punchSourceLimit: 1,
+      punchLimit: "auto",
+      punchAllow: [],
+      endpointHoldMs: 30_000,
+      newNodeLimit: 100,
+      answerLimit: 1000,
+      limitsShadow: false,
+      denyEndpoint: [],
+      requirePunchGrant: false,
+      adminTokenFile: "off",
     });
     expect(defaultConfig.workers).toBeWithin(1, 65);
   });

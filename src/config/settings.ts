@@ -20,6 +20,8 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 const LOG_FORMATS = ["text", "json"] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
+const AUTO_ON_OFF = ["auto", "on", "off"] as const;
+
 export interface Config {
   /** "host:port" for parseHostPort; an empty host is every address of both families. */
   readonly addr: string;
@@ -50,6 +52,12 @@ export interface Config {
   readonly peerTimeoutMs: number;
   /** Most nodes known through peers. */
   readonly maxRoutes: number;
+  /** Most nodes that count of one peer's gossip. */
+  readonly maxPeerRoutes: number;
+  /** Whether gossip is taken from peers alone; "auto" is "on" where peers are configured and no registry is. */
+  readonly gossipStrict: (typeof AUTO_ON_OFF)[number];
+  /** A path. */
+  readonly gossipKeyFile: string | "off";
   /** "host:port" for parseHostNamePort. */
   readonly registry: string | "off";
   /** Time between two rounds with the registry, less or more a tenth. */
@@ -72,6 +80,32 @@ export interface Config {
   readonly wssTrustedProxies: readonly string[];
   /** A path. "off" leaves the nodes' keys to the registry, or to a source that code hands over. */
   readonly wssKeys: string | "off";
+  /** Upgrades a second from one client's address, 0 for any number. */
+  readonly wssUpgradeLimit: number;
+  /** Failed handshakes a second from one client's address before it has to wait, 0 for any number. */
+  readonly wssFailureLimit: number;
+  /** Relays a second from one source, which is an address and a port or a bridged node; 0 for any number. */
+  readonly relayLimit: number;
+  /** Punch requests a second from one address, 0 for any number. */
+  readonly punchSourceLimit: number;
+  /** Punch requests a second in all, 0 for any number; "auto" grows with the nodes. */
+  readonly punchLimit: number | "auto";
+  /** Whose punch requests are not limited: each for parseAddressPrefix, or "*" for everybody's; no text stands twice. */
+  readonly punchAllow: readonly string[];
+  /** A node that was refreshed within this time keeps its endpoint, whatever others claim; 0 lets everybody move it. */
+  readonly endpointHoldMs: number;
+  /** New nodes a second from one address, 0 for any number. */
+  readonly newNodeLimit: number;
+  /** Answers a second to one address, 0 for any number. */
+  readonly answerLimit: number;
+  /** Limits count what they would drop, and drop nothing. */
+  readonly limitsShadow: boolean;
+  /** A punch request needs the target's signature. */
+  readonly requirePunchGrant: boolean;
+  /** Where nodes may not be, beside addresses that are nobody's: each for parseAddressPrefix; no text stands twice. */
+  readonly denyEndpoint: readonly string[];
+  /** A path. "off": nothing can be changed through HTTP. */
+  readonly adminTokenFile: string | "off";
   /** How long a beacon that is asked to stop goes on relaying. */
   readonly drainMs: number;
   /** A path. */
@@ -94,6 +128,12 @@ const PEERS_MAX = 128;
 
 /** Every upgrade's address is compared with each of them. */
 const PROXIES_MAX = 128;
+
+/** Most of a limit that is a number a second: far above what a machine can do, so as good as none, and still measured. */
+const RATE_MAX = 1_000_000_000;
+
+/** As many fit into the shared memory, where workers look through all of them (src/shared/prefixes.ts). */
+export const PREFIXES_MAX = 128;
 
 const TOKEN_CHARS_MAX = 1024;
 
@@ -185,7 +225,7 @@ const hostAddress = address(parseHostNamePort);
 const addressPrefix = address(parseAddressPrefix);
 
 /** What `kind` takes, or the word. */
-function orWord(word: string, kind: Kind<string>): Kind<string> {
+function orWord<T, Word extends string>(word: Word, kind: Kind<T>): Kind<T | Word> {
   const check = (value: unknown) =>
     value === word
       ? word
@@ -195,6 +235,9 @@ function orWord(word: string, kind: Kind<string>): Kind<string> {
         );
   return { ...kind, check };
 }
+
+/** A number a second, 0 for no limit. */
+const rate = whole(0, RATE_MAX);
 
 const path: Kind<string> = {
   parse: (text) => text,
@@ -321,6 +364,33 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         help: "Most nodes known through peers.",
       },
       {
+        flag: "max-peer-routes",
+        property: "maxPeerRoutes",
+        kind: whole(1, 16_375),
+        value: "<count>",
+        default: "16375",
+        help: "Most nodes that count of one peer's gossip.",
+        reloadable: true,
+      },
+      {
+        flag: "gossip-strict",
+        property: "gossipStrict",
+        kind: oneOf(AUTO_ON_OFF),
+        value: "<auto|on|off>",
+        default: "auto",
+        help: "Take gossip from peers alone; auto: on with --peers and without --registry.",
+        reloadable: true,
+      },
+      {
+        flag: "gossip-key-file",
+        property: "gossipKeyFile",
+        kind: orWord("off", path),
+        value: "<path|off>",
+        default: "off",
+        help: "File with the key that signs gossip, and on a second line the one before it.",
+        reloadable: true,
+      },
+      {
         flag: "registry",
         property: "registry",
         kind: orWord("off", hostAddress),
@@ -426,6 +496,121 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         value: "<path|off>",
         default: "off",
         help: "JSON file with the nodes' public keys; without it the registry is asked.",
+        reloadable: true,
+      },
+      {
+        flag: "wss-upgrade-limit",
+        property: "wssUpgradeLimit",
+        kind: rate,
+        value: "<count>",
+        default: "100",
+        help: "Upgrades a second from one address, 0 for any number; above it, 429.",
+        reloadable: true,
+      },
+      {
+        flag: "wss-failure-limit",
+        property: "wssFailureLimit",
+        kind: rate,
+        value: "<count>",
+        default: "10",
+        help: "Failed handshakes a second from one address; above it, its upgrades get 429.",
+        reloadable: true,
+      },
+    ],
+  },
+  {
+    title: "Limits (0 for none):",
+    settings: [
+      {
+        flag: "relay-limit",
+        property: "relayLimit",
+        kind: rate,
+        value: "<count>",
+        default: "4000",
+        help: "Relays a second from one source: an address and port, or a bridged node.",
+        reloadable: true,
+      },
+      {
+        flag: "punch-source-limit",
+        property: "punchSourceLimit",
+        kind: rate,
+        value: "<count>",
+        default: "1",
+        help: "Punch requests a second from one address.",
+        reloadable: true,
+      },
+      {
+        flag: "punch-limit",
+        property: "punchLimit",
+        kind: orWord("auto", rate),
+        value: "<count|auto>",
+        default: "auto",
+        help: "Punch requests a second in all; auto: a thirtieth of the nodes, at least 100.",
+        reloadable: true,
+      },
+      {
+        flag: "punch-allow",
+        property: "punchAllow",
+        kind: listOf(orWord("*", addressPrefix), PREFIXES_MAX, "IP addresses or prefixes"),
+        value: "<list>",
+        default: "",
+        defaultNote: "none",
+        help: "Whose punch requests are not limited, as 192.0.2.1,10.0.0.0/8, or * for everybody's.",
+        reloadable: true,
+      },
+      {
+        flag: "endpoint-hold",
+        property: "endpointHoldMs",
+        kind: duration("0s", "1h"),
+        value: "<duration>",
+        default: "30s",
+        help: "A node heard within this time cannot be moved to another address.",
+        reloadable: true,
+      },
+      {
+        flag: "new-node-limit",
+        property: "newNodeLimit",
+        kind: rate,
+        value: "<count>",
+        default: "100",
+        help: "New nodes a second from one address.",
+        reloadable: true,
+      },
+      {
+        flag: "answer-limit",
+        property: "answerLimit",
+        kind: rate,
+        value: "<count>",
+        default: "1000",
+        help: "Answers a second to one address.",
+        reloadable: true,
+      },
+      {
+        flag: "limits-shadow",
+        property: "limitsShadow",
+        kind: onOff,
+        value: "<on|off>",
+        default: "off",
+        help: "Count what the limits would drop, and drop nothing.",
+        reloadable: true,
+      },
+      {
+        flag: "deny-endpoint",
+        property: "denyEndpoint",
+        kind: listOf(addressPrefix, PREFIXES_MAX, "IP addresses or prefixes"),
+        value: "<list>",
+        default: "",
+        defaultNote: "none",
+        help: "Where no node may be, as 127.0.0.0/8,10.0.0.0/8; nodes there are not recorded.",
+        reloadable: true,
+      },
+      {
+        flag: "require-punch-grant",
+        property: "requirePunchGrant",
+        kind: onOff,
+        value: "<on|off>",
+        default: "off",
+        help: "Punch requests need their target's signature.",
         reloadable: true,
       },
     ],
@@ -536,6 +721,15 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         kind: orWord("off", bindAddress),
         value: "<address|off>",
         help: "The same as --http.",
+      },
+      {
+        flag: "admin-token-file",
+        property: "adminTokenFile",
+        kind: orWord("off", path),
+        value: "<path|off>",
+        default: "off",
+        help: "File with the token that lets its bearer change things through HTTP.",
+        reloadable: true,
       },
       {
         flag: "log-level",

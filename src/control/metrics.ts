@@ -36,6 +36,24 @@ const PACKET_COUNTERS: readonly Shown<PacketStats>[] = [
     values: (stats) => stats.nodesRefused,
   },
   {
+    name: "beacon_limited_total",
+    help: "Packets, new nodes and answers dropped by a limit, and claims that moved no node, by limit.",
+    label: "limit",
+    values: (stats) => stats.limited,
+  },
+  {
+    name: "beacon_limited_shadow_total",
+    help: "What limits would have dropped while --limits-shadow was on, by limit.",
+    label: "limit",
+    values: (stats) => stats.limitedShadow,
+  },
+  {
+    name: "beacon_switched_off_total",
+    help: "Messages dropped because an operator switched off what they ask for, by breaker.",
+    label: "breaker",
+    values: (stats) => stats.switchedOff,
+  },
+  {
     name: "beacon_punch_total",
     help: "Punch requests, by outcome.",
     label: "outcome",

@@ -5,11 +5,15 @@ import {
   BATCH_AT,
   BATCH_BUCKETS,
   BATCH_MESSAGES,
+  BREAKERS,
+  BROKEN_AT,
   DISCOVERS,
   DROP_REASONS,
   GOSSIP_RECEIVED,
   GOSSIP_REJECTED_AT,
   GOSSIP_REJECTIONS,
+  LIMITED_AT,
+  LIMITS,
   MALFORMED_AT,
   MALFORMED_REASONS,
   PUNCHES_BRIDGED,
@@ -29,6 +33,7 @@ import {
   SEGMENTS_RECEIVED,
   SEGMENTS_SENT,
   SENT_BYTES,
+  SHADOWED_AT,
 } from "../shared/counters.ts";
 import type { SharedMemory } from "../shared/memory.ts";
 import type { BridgeStats } from "./bridge/bridge.ts";
@@ -45,6 +50,11 @@ export interface PacketStats {
   readonly discovers: number;
   /** Discovers and PunchRequests that found no place in the table. */
   readonly nodesRefused: Counts;
+  /** What limits dropped; and what they would have, in shadow. Of the endpoint hold, claims that moved nothing. */
+  readonly limited: Counts;
+  readonly limitedShadow: Counts;
+  /** What was dropped because it is switched off. */
+  readonly switchedOff: Counts;
   readonly punches: Counts;
   /** Packets that the kernel took, or the connection of a bridged node, by tier. */
   readonly relayForwarded: Counts;
@@ -107,6 +117,9 @@ export function packetStats(memory: SharedMemory, row: number): PacketStats {
     malformed: byName(MALFORMED_AT, MALFORMED_REASONS),
     discovers: count(DISCOVERS),
     nodesRefused: byName(REFUSED_AT, REFUSAL_REASONS),
+    limited: byName(LIMITED_AT, LIMITS),
+    limitedShadow: byName(SHADOWED_AT, LIMITS),
+    switchedOff: byName(BROKEN_AT, BREAKERS),
     punches: {
       sent: count(PUNCHES_SENT),
       target_unknown: count(PUNCHES_TARGET_UNKNOWN),

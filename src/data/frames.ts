@@ -2,6 +2,7 @@
  * Packets that come as frames through the WebSocket bridge, on the main thread: they are handled as those that come as datagrams, and
  * leave from the beacon's public port. Frames are collected until `flush`, so that a burst of them leaves merged.
  */
+import { type Clock, CoarseClock } from "../../ffi/clock.ts";
 import { ENDPOINT_WORDS, type Family } from "../../ffi/endpoint.ts";
 import type { PacketCalls } from "../../ffi/libc.ts";
 import { allocatePacketMemory, SendBatch } from "../../ffi/mmsg.ts";
@@ -46,6 +47,7 @@ export class FrameHandler {
     nodes: NodeTable,
     { fd, family, beaconId, offload }: FrameOptions,
     private readonly frames: FrameTaker,
+    clock: Clock = new CoarseClock(),
   ) {
     const packets = allocatePacketMemory(0, FRAMES_BYTES + RUNS_MAX * REPLY_BYTES);
     this.#bytes = new Uint8Array(packets.buffer);
@@ -66,6 +68,7 @@ export class FrameHandler {
       repliesAt: FRAMES_BYTES,
       source: { readSource: (_, endpoint) => endpoint.set(this.#source) },
       sender,
+      clock,
       gossip: { put: () => false }, // no node behind the bridge is a peer
       frames,
       threadWords: memory.bridgeWords,

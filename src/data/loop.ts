@@ -3,6 +3,7 @@
  * no queue, no timer, no copy, and no allocation once it is built.
  */
 
+import { type Clock, CoarseClock } from "../../ffi/clock.ts";
 import type { Family } from "../../ffi/endpoint.ts";
 import { EAGAIN, EBADF, EFAULT, EINTR, EINVAL, ENOTSOCK, SyscallError } from "../../ffi/errno.ts";
 import type { PacketCalls } from "../../ffi/libc.ts";
@@ -50,7 +51,12 @@ export class RelayLoop {
   readonly #heartbeat: number;
   #errorsInARow = 0;
 
-  constructor(calls: PacketCalls, memory: SharedMemory, options: LoopOptions) {
+  constructor(
+    calls: PacketCalls,
+    memory: SharedMemory,
+    options: LoopOptions,
+    clock: Clock = new CoarseClock(),
+  ) {
     const { worker, fd, family, beaconId, batchMax, offload } = options;
     const packets = allocatePacketMemory(batchMax, RUNS_MAX * REPLY_BYTES);
     const nodes = new NodeTable(memory, workerLock(worker));
@@ -76,6 +82,7 @@ export class RelayLoop {
       repliesAt: this.#receive.extraAt,
       source: this.#receive,
       sender,
+      clock,
       gossip: new Mailbox(memory, GOSSIP, worker),
       frames: new Mailbox(memory, FRAMES, worker),
       threadWords: memory.workerWords(worker),

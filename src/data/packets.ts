@@ -4,6 +4,7 @@
  */
 
 import { MESSAGES_MAX } from "../../ffi/abi.ts";
+import type { Clock } from "../../ffi/clock.ts";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
 import type { FixedMemory } from "../../ffi/libc.ts";
 import {
@@ -40,6 +41,7 @@ import {
   PUNCHES_SENT,
   PUNCHES_TARGET_UNKNOWN,
   RECEIVED_AT,
+  REFUSAL_REASONS,
   REFUSED_AT,
   RELAY_DROPPED_AT,
   RELAY_NOT_FOUND,
@@ -52,10 +54,11 @@ import {
   LAST_UNKNOWN_TARGET,
   type SharedMemory,
 } from "../shared/memory.ts";
-import { NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
+import { HELD, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
 import { PeerTable } from "../shared/peers.ts";
 import { RouteTable } from "../shared/routes.ts";
 import { IS_BRIDGED, IS_PEER, WANTS_DEST } from "../shared/slots.ts";
+import { Admission, DISCOVER_BREAKER, PUNCH_BREAKER, RELAY_BREAKER } from "./admission.ts";
 import { NO_SLOT, REPLY, TO_NODE, TO_PEER } from "./runs.ts";
 import type { Sender } from "./sender.ts";
 
@@ -66,6 +69,10 @@ const MALFORMED_NO_SOURCE_PORT = malformedColumn("no_source_port");
 const DROP_CONTENDED = RELAY_DROPPED_AT + dropOffset("contended");
 const DROP_FORGED_SENDER = RELAY_DROPPED_AT + dropOffset("forged_sender");
 const DROP_BRIDGE_FULL = dropOffset("bridge_full");
+const REFUSED_DENIED_ENDPOINT = REFUSED_AT + REFUSAL_REASONS.indexOf("denied_endpoint");
+
+/** The limit has not been asked yet for the Relays of this message. */
+const NOT_ASKED = -1;
 
 /** Flags of destinations that get a Relay with its 9-byte head, not a RelayDeliver. */
 const KEEPS_HEAD = WANTS_DEST | IS_PEER;
@@ -101,6 +108,7 @@ export interface HandlerParts {
   readonly repliesAt: number;
   readonly source: PacketSource;
   readonly sender: Sender;
+  readonly clock: Clock;
   /** Takes the gossip of peers. */
   readonly gossip: MessageTaker;
   /** Takes frames for nodes behind the WebSocket bridge. */
@@ -136,6 +144,9 @@ export class PacketHandler {
   /** The message of this batch whose source was last looked for among the peers, -1 for none, and whether it was one. */
   #peerCheckedMessage = -1;
   #fromPeer = false;
+  /** Packets of this message, and how many Relays of it the limit still lets in, or NOT_ASKED. */
+  #messagePackets = 1;
+  #allowance = NOT_ASKED;
 
   readonly #beaconId: number;
   readonly #nodes: NodeTable;
@@ -143,6 +154,7 @@ export class PacketHandler {
   readonly #routes: RouteTable;
   readonly #packetSource: PacketSource;
   readonly #sender: Sender;
+  readonly #admission: Admission;
   readonly #gossip: MessageTaker;
   readonly #frames: MessageTaker;
   /** The label of frames: the node that they are for. */
@@ -162,6 +174,7 @@ export class PacketHandler {
     this.#routes = new RouteTable(parts.memory);
     this.#packetSource = parts.source;
     this.#sender = parts.sender;
+    this.#admission = new Admission(parts.memory, parts.counterRow, parts.clock);
     this.#gossip = parts.gossip;
     this.#frames = parts.frames;
     this.#repliesAt = parts.repliesAt;
@@ -180,14 +193,22 @@ export class PacketHandler {
   /** Handles the packets of `segmentBytes`, the last may be shorter, that make up message m: `bytes` at `at`. */
   handleSegments(at: number, bytes: number, segmentBytes: number, m: number): void {
     const end = at + bytes;
+    this.#messagePackets = Math.ceil(bytes / segmentBytes);
+    this.#allowance = NOT_ASKED;
     for (let next = at; next < end; ) {
-      this.handle(next, Math.min(segmentBytes, end - next), m);
+      this.#handle(next, Math.min(segmentBytes, end - next), m);
       next = this.#joinSeries(next + segmentBytes, end, segmentBytes, m);
     }
   }
 
   /** Handles the packet of `bytes` (at least 1) at `at` in the packet memory, from message m of the batch. */
   handle(at: number, bytes: number, m: number): void {
+    this.#messagePackets = 1;
+    this.#allowance = NOT_ASKED;
+    this.#handle(at, bytes, m);
+  }
+
+  #handle(at: number, bytes: number, m: number): void {
     const type = this.#view.getUint8(at);
     if (type >= MESSAGE_NAMES.length) {
       this.#count(RECEIVED_AT);
@@ -198,7 +219,7 @@ export class PacketHandler {
     switch (type) {
       case RELAY:
         if (bytes < RELAY_BYTES) this.#count(MALFORMED_SHORT);
-        else this.#relay(at, bytes, m);
+        else if (this.#letsIn(m)) this.#relay(at, bytes, m);
         return;
       case DISCOVER:
       case DISCOVER_EX:
@@ -218,6 +239,28 @@ export class PacketHandler {
       default:
         this.#count(MALFORMED_NOT_FOR_BEACON);
     }
+  }
+
+  /** Whether a Relay of message m is let in. All of its packets are of one source, so the limit is asked once. */
+  #letsIn(m: number): boolean {
+    const admission = this.#admission;
+    if (admission.isBroken(RELAY_BREAKER)) return false;
+    if (this.#allowance === NOT_ASKED) this.#allowance = this.#askFor(m);
+    if (this.#allowance > 0) {
+      this.#allowance--;
+      return true;
+    }
+    admission.relayLimited();
+    return false;
+  }
+
+  /** How many of the packets of message m the limit lets in. Peer beacons speak for many nodes, and are not limited. */
+  #askFor(m: number): number {
+    const packets = this.#messagePackets;
+    this.#packetSource.readSource(m, this.#source);
+    const taken = this.#admission.relays(this.provenId, this.#source, packets);
+    if (taken === packets || this.#isFromPeer(m)) return packets;
+    return this.#admission.relaysShadowed(packets - taken) ? packets : taken;
   }
 
   #relay(at: number, bytes: number, m: number): void {
@@ -253,7 +296,7 @@ export class PacketHandler {
         return;
       }
     }
-    if (runs.count === runs.capacity) this.flush();
+    if (runs.count === runs.capacity) this.#send();
     const version = this.#readTarget(slot, slotId);
     if (version < 0) {
       this.#count(DROP_CONTENDED);
@@ -324,7 +367,8 @@ export class PacketHandler {
     const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
     const place = runs.packets[run]!;
     // A run takes packets of its own size in a series, so what is shorter than a Relay's head finds no room.
-    const packetsMax = Math.min(runs.room(run, bytes - cut), Math.floor((end - at) / bytes));
+    const room = Math.min(runs.room(run, bytes - cut), Math.floor((end - at) / bytes));
+    const packetsMax = Math.min(room, this.#allowance); // NOT_ASKED: none
     let packets = 0;
     let next = at;
     while (packets < packetsMax) {
@@ -335,14 +379,21 @@ export class PacketHandler {
       next += bytes;
     }
     runs.joinSeries(run, packets, bytes - cut);
+    this.#allowance -= packets;
     this.#counters[this.#row + RECEIVED_AT + RELAY]! += packets;
     return next;
   }
 
-  /** Sends what has come of the packets so far. */
+  /** Sends what has come of the batch's packets; another one begins. */
   flush(): void {
-    this.#burstRun = -1;
+    this.#send();
     this.#peerCheckedMessage = -1;
+    this.#admission.nextBatch();
+  }
+
+  /** Sends what has come of the packets so far. */
+  #send(): void {
+    this.#burstRun = -1;
     this.#sender.flush();
   }
 
@@ -396,7 +447,7 @@ export class PacketHandler {
   }
 
   #discover(at: number, type: number, m: number): void {
-    if (!this.#readSource(m)) return;
+    if (this.#admission.isBroken(DISCOVER_BREAKER) || !this.#readSource(m)) return;
     this.#count(DISCOVERS);
     if (this.provenId !== 0) {
       // In place of the Discover, which is read: a frame's room holds a reply (frames.ts).
@@ -411,11 +462,12 @@ export class PacketHandler {
   }
 
   #punch(at: number, m: number): void {
-    if (!this.#readSource(m)) return;
+    if (this.#admission.isBroken(PUNCH_BREAKER) || !this.#readSource(m)) return;
     if (this.provenId !== 0) {
       this.#count(PUNCHES_BRIDGED);
       return;
     }
+    if (!this.#admission.punch(this.#source)) return;
     const requesterId = this.#view.getInt32(at + FIRST_ID_AT);
     const targetId = this.#view.getInt32(at + SECOND_ID_AT);
     // The requester's address may be new: a symmetric NAT gives each socket another port. Whether there is room
@@ -436,26 +488,43 @@ export class PacketHandler {
     this.#reply(PUNCH_COMMAND, this.#source, this.#target);
   }
 
-  /** Reads whom message m came from. @returns false, counted, if nothing could be sent there */
+  /** Reads whom message m came from. @returns false, counted, if nothing could, or may, be sent there */
   #readSource(m: number): boolean {
     this.#packetSource.readSource(m, this.#source);
-    if (!hasNoPort(this.#source, 0)) return true;
-    this.#count(MALFORMED_NO_SOURCE_PORT);
+    if (hasNoPort(this.#source, 0)) {
+      this.#count(MALFORMED_NO_SOURCE_PORT);
+      return false;
+    }
+    // A proven node's is not sent to.
+    if (this.provenId !== 0 || !this.#admission.isDenied(this.#source)) return true;
+    this.#count(REFUSED_DENIED_ENDPOINT);
     return false;
   }
 
+  /**
+   * Records that a node is where this message came from, as far as the limits let it.
+   * @returns false if there was no room for it
+   */
   #record(nodeId: number, flags: number): boolean {
+    const nodes = this.#nodes;
+    const admission = this.#admission;
+    if (nodes.find(nodeId) < 0 && !admission.newNode(this.#source)) return true;
     this.#burstRun = -1;
-    const result = this.#nodes.record(nodeId, this.#source, 0, flags, this.#words[CLOCK_S]!);
+    const nowS = this.#words[CLOCK_S]!;
+    let result = nodes.record(nodeId, this.#source, 0, flags, nowS, admission.endpointHoldS);
+    if (result === HELD && admission.heldShadowed()) {
+      result = nodes.record(nodeId, this.#source, 0, flags, nowS);
+    }
     if (result < NODE_LIMIT) return true;
     this.#count(REFUSED_AT + result - NODE_LIMIT);
     return false;
   }
 
-  /** Tells `to` about the endpoint `about`. */
+  /** Tells `to` about the endpoint `about`, unless it was told too much. */
   #reply(type: typeof DISCOVER_REPLY | typeof PUNCH_COMMAND, about: Int32Array, to: Int32Array): void {
+    if (!this.#admission.answer(to)) return;
     const { runs, batch } = this.#sender;
-    if (runs.count === runs.capacity) this.flush();
+    if (runs.count === runs.capacity) this.#send();
     const replyAt = this.#repliesAt + runs.count * REPLY_BYTES;
     const replyBytes = writeAddressMessage(type, about, 0, this.#bytes, replyAt);
     const run = runs.start(REPLY, NO_SLOT, -1, 0, replyBytes, 0);

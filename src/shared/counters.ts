@@ -36,8 +36,18 @@ export type DropReason = (typeof DROP_REASONS)[number];
 export const GOSSIP_REJECTIONS = ["short", "count", "unknown_peer", "own_id", "mailbox_full"] as const;
 export type GossipRejection = (typeof GOSSIP_REJECTIONS)[number];
 
-/** Why a Discover or PunchRequest recorded no new node. */
-export const REFUSAL_REASONS = ["node_limit", "shard_full", "contended"] as const;
+/**
+ * Why a Discover or PunchRequest recorded no node; the first three in the order of the node table's results. The last: it came from an
+ * address at which no node may be, and nothing was answered.
+ */
+export const REFUSAL_REASONS = ["node_limit", "shard_full", "contended", "denied_endpoint"] as const;
+
+/** Limits that packets meet, those of a number a second first, in the order of limits.ts. */
+export const LIMITS = ["relay", "punch_source", "punch", "new_node", "answer", "endpoint_hold"] as const;
+export type Limit = (typeof LIMITS)[number];
+
+/** What an operator can switch off of the packets' ways; the order is that of the bits in the rules' word BREAKERS. */
+export const BREAKERS = ["discover", "punch", "relay"] as const;
 
 /** Upper bounds of the batch histogram's buckets: messages a receive call brought. */
 export const BATCH_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024] as const;
@@ -50,7 +60,10 @@ export const REPLY_DROPPED_AT = RELAY_DROPPED_AT + DROP_REASONS.length;
 export const REFUSED_AT = REPLY_DROPPED_AT + DROP_REASONS.length;
 export const BATCH_AT = REFUSED_AT + REFUSAL_REASONS.length;
 export const GOSSIP_REJECTED_AT = BATCH_AT + BATCH_BUCKETS.length;
-const SINGLES_AT = GOSSIP_REJECTED_AT + GOSSIP_REJECTIONS.length;
+export const LIMITED_AT = GOSSIP_REJECTED_AT + GOSSIP_REJECTIONS.length; // dropped by a limit
+export const SHADOWED_AT = LIMITED_AT + LIMITS.length; // would have been dropped
+export const BROKEN_AT = SHADOWED_AT + LIMITS.length; // dropped by a breaker
+const SINGLES_AT = BROKEN_AT + BREAKERS.length;
 export const RELAYED_LOCAL = SINGLES_AT;
 export const RELAYED_TO_PEER = SINGLES_AT + 1;
 export const RELAY_NOT_FOUND = SINGLES_AT + 2;

@@ -1,10 +1,14 @@
 /**
- * The hash that places a node: which shard, and so which worker, and which slot in it.
+ * Hashes: of a node id, which says where the node is kept, and of an endpoint, which says where a source's use of limits is.
+ *
+ * A node's says which shard, and so which worker, and which slot in it.
  *
  * It is keyed with a secret of the process, so that nobody can choose node ids that all meet in one shard or one
  * chain of slots. The first step runs inside the kernel too (src/control/steering.ts), which is why it uses only
  * what classic BPF has: 32-bit multiply, xor and shift. Multipliers: odd, from MurmurHash3's finalizer.
  */
+import { ENDPOINT_PORT_MASK, isIPv4 } from "../../ffi/endpoint.ts";
+
 export const HASH_MULTIPLIER_1 = 0x85eb_ca6b;
 export const HASH_SHIFT_1 = 15;
 export const HASH_MULTIPLIER_2 = 0xc2b2_ae35;
@@ -32,4 +36,32 @@ export function shardOfHash(hash: number, shards: number): number {
 /** The slot, 0 to slots - 1, where the search for a node with this hash begins. */
 export function slotOfHash(hash: number, slots: number): number {
   return ((Math.imul(hash, SLOT_MULTIPLIER) >>> 0) * slots * 2 ** -32) | 0;
+}
+
+/** @returns a signed 32-bit hash of the address and port of the endpoint at `endpoint[at]` */
+export function endpointHash(endpoint: Int32Array, at: number, secret: number): number {
+  let hash = mixed(secret, endpoint[at]! & ENDPOINT_PORT_MASK);
+  hash = mixed(hash, endpoint[at + 1]!);
+  hash = mixed(hash, endpoint[at + 2]!);
+  hash = mixed(hash, endpoint[at + 3]!);
+  return finished(mixed(hash, endpoint[at + 4]!));
+}
+
+/**
+ * @returns a signed 32-bit hash of whose the address of the endpoint at `endpoint[at]` is: all of an IPv4 address, and the first 64 bits
+ * of an IPv6 one, as a host has the other 64 for itself (RFC 4291, 2.5.4)
+ */
+export function addressHash(endpoint: Int32Array, at: number, secret: number): number {
+  if (isIPv4(endpoint, at)) return finished(mixed(secret, endpoint[at + 4]!));
+  return finished(mixed(mixed(~secret, endpoint[at + 1]!), endpoint[at + 2]!));
+}
+
+function mixed(hash: number, word: number): number {
+  const product = Math.imul(hash ^ word, HASH_MULTIPLIER_1);
+  return product ^ (product >>> HASH_SHIFT_1);
+}
+
+function finished(hash: number): number {
+  const product = Math.imul(hash, HASH_MULTIPLIER_2);
+  return product ^ (product >>> HASH_SHIFT_2);
 }

@@ -2,18 +2,21 @@
  * The one map of the memory that the main thread and the workers share. Nobody else computes an offset in it.
  *
  *   process words   64 bytes             what the main thread tells all workers, and they tell it
+ *   rules           64 bytes, and lists  what the operator allows, which the main thread alone writes
+ *   rates           16 bytes a limit     the same of limits, see limits.ts
  *   worker words    64 bytes a worker    what one worker tells the main thread; and the WebSocket bridge, which is on it
  *   counters        a row a worker       floats, see counters.ts; one more row for the WebSocket bridge
- *   shards          64 bytes a shard     lock and counts; shard i belongs with worker i
+ *   shards          128 bytes a shard    lock and counts; shard i belongs with worker i
  *   groups          4 bytes a group      which parts of the node table were ever used
  *   peers           keys and slots       the peer beacons, see peers.ts
+ *   sources         64 bytes a line      what sources of packets have used of the limits, see limits.ts
  *   mailboxes       16 MiB a worker      what workers hand to the main thread, see mailbox.ts
  *   nodes           64 bytes a slot      one node, one cache line, see nodes.ts
  *   routes          8 bytes a slot       which peer has a node, see routes.ts
  *
  * Everything starts on a cache line and starts as zero.
  */
-import { COUNTER_ROW } from "./counters.ts";
+import { COUNTER_ROW, LIMITS } from "./counters.ts";
 import { SLOT_WORDS } from "./slots.ts";
 
 const LINE_WORDS = 64 / 4;
@@ -63,6 +66,45 @@ export const OFFLOAD_ERRNO = 3;
 /** +1 whenever a worker put something into a mailbox; the main thread waits on it. */
 export const MAIL = 4;
 
+// Rules, from `rulesAt`; apart from the process words, which workers write to.
+/** Seconds after its last refresh during which a node's endpoint stays where it is; 0 for none. */
+export const ENDPOINT_HOLD_S = 0;
+/** Not 0: limits count what they would drop, and drop nothing. */
+export const LIMITS_SHADOW = 1;
+/** Bit i: nothing of the kind that BREAKERS[i] names is handled. */
+export const BREAKER_BITS = 2;
+/** Not 0: punch requests are handed to the main thread, which asks for the target's signature. */
+export const GRANTS_REQUIRED = 3;
+/** Not 0: gossip of others than peers is rejected. */
+export const GOSSIP_STRICT = 4;
+/** Lists of prefixes, see prefixes.ts: where no node may be, and whose punch requests are not limited. */
+export const DENIED_ENDPOINTS = 0;
+export const PUNCH_ALLOWED = 1;
+const PREFIX_LISTS = 2;
+/** Prefixes of a list: those of the operator, and some that are always there. */
+export const PREFIX_LIST_MAX = 160;
+/** Words of a prefix: address and mask. */
+export const PREFIX_WORDS = 8;
+/** A list: its head, and two copies of its prefixes. */
+const PREFIX_LIST_WORDS = LINE_WORDS + 2 * PREFIX_LIST_MAX * PREFIX_WORDS;
+
+/** Floats of a limit's rate: see limits.ts. */
+export const RATE_FLOATS = 2;
+/** Floats of a line of sources, a cache line. */
+export const SOURCE_LINE_FLOATS = LINE_WORDS / 2;
+/**
+ * Lines that a limit's sources share, by limit: 8 MiB for the punch requests of a source, of which the fewest are allowed, so that a
+ * flood of made-up sources is thinly spread; 1 MiB else; one for what all share; none for the endpoint hold, which counts nothing.
+ */
+const SOURCE_LINES = {
+  relay: 2 ** 14,
+  punch_source: 2 ** 17,
+  punch: 1,
+  new_node: 2 ** 14,
+  answer: 2 ** 14,
+  endpoint_hold: 0,
+};
+
 // Worker words, from `workerWords(worker)`.
 /** The last node that somebody wanted to punch to and that was not known. */
 export const LAST_UNKNOWN_TARGET = 0;
@@ -76,8 +118,12 @@ export const LAST_REJECTED_SOURCE = 3;
 /** Who holds the shard's lock: 0 nobody, 1 the main thread, 2 + i worker i. */
 export const SHARD_LOCK = 0;
 export const SHARD_NODES = 1;
-/** +1 when a removal begins and +1 when it is done: while it is odd, or if it changed, a search may have missed a node. */
-export const SHARD_REMOVALS = 2;
+/**
+ * +1 when a removal begins and +1 when it is done: while it is odd, or if it changed, a search may have missed a node. Every search
+ * reads it, so it has a line to itself.
+ */
+export const SHARD_REMOVALS = LINE_WORDS;
+const SHARD_WORDS = 2 * LINE_WORDS;
 
 // Peer words, from `peersAt`.
 /** Peers lie below this number. */
@@ -103,6 +149,7 @@ export class SharedMemory {
   readonly words: Int32Array;
   readonly bytes: Uint8Array;
   readonly counters: Float64Array;
+  readonly floats: Float64Array;
   readonly shards: number;
   readonly slotsPerShard: number;
   readonly routeSlots: number;
@@ -115,6 +162,11 @@ export class SharedMemory {
   /** First words of the routes' words, and of their slots. */
   readonly routesAt: number;
   readonly routeSlotsAt: number;
+  /** First word of the rules. */
+  readonly rulesAt: number;
+  readonly #prefixListsAt: number;
+  readonly #ratesAt: number;
+  readonly #sourcesAt: readonly number[];
   readonly #workerWordsAt: number;
   readonly #shardWordsAt: number;
   readonly #mailboxesAt: number;
@@ -136,14 +188,18 @@ export class SharedMemory {
       words = Math.ceil((at + count) / LINE_WORDS) * LINE_WORDS;
       return at;
     };
+    this.rulesAt = reserve(LINE_WORDS);
+    this.#prefixListsAt = reserve(PREFIX_LISTS * PREFIX_LIST_WORDS);
+    this.#ratesAt = reserve(LIMITS.length * RATE_FLOATS * 2);
     this.#workerWordsAt = reserve((workers + 1) * LINE_WORDS);
     const countersAt = reserve((workers + 1) * COUNTER_ROW * 2);
-    this.#shardWordsAt = reserve(this.shards * LINE_WORDS);
+    this.#shardWordsAt = reserve(this.shards * SHARD_WORDS);
     this.#groupsPerShard = Math.ceil(this.slotsPerShard / GROUP_SLOTS);
     this.#groupsAt = reserve(this.shards * this.#groupsPerShard);
     this.peersAt = reserve(LINE_WORDS);
     this.peerKeysAt = reserve(PEERS_MAX);
     this.peerSlotsAt = reserve(PEERS_MAX * SLOT_WORDS);
+    this.#sourcesAt = LIMITS.map((limit) => reserve(SOURCE_LINES[limit] * LINE_WORDS));
     this.#mailboxesAt = reserve(workers * MAILBOX_KINDS * (MAILBOX_RING + MAILBOX_WORDS));
     this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);
     this.routesAt = reserve(LINE_WORDS);
@@ -153,6 +209,7 @@ export class SharedMemory {
     this.words = new Int32Array(this.buffer);
     this.bytes = new Uint8Array(this.buffer);
     this.counters = new Float64Array(this.buffer, countersAt * 4, (workers + 1) * COUNTER_ROW);
+    this.floats = new Float64Array(this.buffer);
   }
 
   workerWords(worker: number): number {
@@ -175,7 +232,27 @@ export class SharedMemory {
   }
 
   shardWords(shard: number): number {
-    return this.#shardWordsAt + shard * LINE_WORDS;
+    return this.#shardWordsAt + shard * SHARD_WORDS;
+  }
+
+  /** First word of a list of prefixes, its head: DENIED_ENDPOINTS or PUNCH_ALLOWED. */
+  prefixList(list: number): number {
+    return this.#prefixListsAt + list * PREFIX_LIST_WORDS;
+  }
+
+  /** First word of one of the two copies of a list's prefixes. */
+  prefixes(list: number, copy: number): number {
+    return this.prefixList(list) + LINE_WORDS + copy * PREFIX_LIST_MAX * PREFIX_WORDS;
+  }
+
+  /** First float of a limit's rate, in `floats`. */
+  rate(limit: number): number {
+    return this.#ratesAt / 2 + limit * RATE_FLOATS;
+  }
+
+  /** First float of the lines that a limit's sources share, in `floats`, and how many lines they are. */
+  sources(limit: number): { readonly at: number; readonly lines: number } {
+    return { at: this.#sourcesAt[limit]! / 2, lines: SOURCE_LINES[LIMITS[limit]!] };
   }
 
   /** The word that is not 0 once any slot of the group was used that slot `index` of the shard is in. */

@@ -26,13 +26,17 @@ const LOCK_SPINS_MAX = 1000;
 const LOCK_WAIT_MS = 1;
 const LOCK_WAITS_MAX = 1000;
 
-/** What `record` or `bridge` did. From NODE_LIMIT on, nothing was recorded; the order is that of REFUSAL_REASONS. */
+/**
+ * What `record` or `bridge` did. HELD: the node stays where it is, as if nothing had come. From NODE_LIMIT on, nothing was recorded;
+ * the order is that of REFUSAL_REASONS.
+ */
 export const REFRESHED = 0;
 export const MOVED = 1;
 export const ADDED = 2;
-export const NODE_LIMIT = 3;
-export const SHARD_FULL = 4;
-export const CONTENDED = 5;
+export const HELD = 3;
+export const NODE_LIMIT = 4;
+export const SHARD_FULL = 5;
+export const CONTENDED = 6;
 
 /** One entry as tests and tools see it. */
 export interface NodeEntry {
@@ -116,16 +120,17 @@ export class NodeTable {
   /**
    * Records that `nodeId` was heard from the endpoint at `endpoint[at]` at clock second `nowS`.
    * @param flags WANTS_DEST or 0, or -1 to leave that as it is
-   * @returns REFRESHED, MOVED (endpoint or flags changed) or ADDED, or why not: NODE_LIMIT, SHARD_FULL, CONTENDED
+   * @param holdS seconds after its last refresh in which a node stays at its endpoint; one that is bridged, always. 0 for none
+   * @returns REFRESHED, MOVED (endpoint or flags changed) or ADDED, or why not: HELD, NODE_LIMIT, SHARD_FULL, CONTENDED
    * @throws RangeError for node id 0, which is nobody's
    */
-  record(nodeId: number, endpoint: Int32Array, at: number, flags: number, nowS: number): number {
+  record(nodeId: number, endpoint: Int32Array, at: number, flags: number, nowS: number, holdS = 0): number {
     const id = nodeId | 0;
     if (id === 0) throw new RangeError("node id 0 cannot be recorded");
     const hash = nodeHash(id, this.#secret);
     const shard = shardOfHash(hash, this.#shards);
     if (!this.#lock(shard)) return CONTENDED;
-    const result = this.#recordLocked(id, hash, shard, endpoint, at, flags, nowS);
+    const result = this.#recordLocked(id, hash, shard, endpoint, at, flags, nowS, holdS);
     this.#unlock(shard);
     return result;
   }
@@ -138,17 +143,30 @@ export class NodeTable {
     at: number,
     flags: number,
     nowS: number,
+    holdS: number,
   ): number {
     const words = this.#words;
     const slot = this.#search(id, hash, shard, 0);
     if (slot < 0) return SHARD_FULL;
     const isNew = words[slot + SLOT_ID] === 0;
     if (isNew && this.#isFull()) return NODE_LIMIT;
+    if (!isNew && this.#isHeldLocked(slot, endpoint, at, nowS, holdS)) return HELD;
     words[slot + SLOT_SEEN_S] = nowS;
     this.slots.limitMerge(slot, 0);
     if (!isNew) return this.#moveLocked(slot, endpoint, at, flags) ? MOVED : REFRESHED;
     this.#addLocked(slot, id, shard, endpoint, at, Math.max(flags, 0));
     return ADDED;
+  }
+
+  /** Whether the node is to stay at its endpoint, which is another one. */
+  #isHeldLocked(slot: number, endpoint: Int32Array, at: number, nowS: number, holdS: number): boolean {
+    if (holdS === 0) return false;
+    const words = this.#words;
+    const copy = this.slots.endpointAt(slot);
+    let differs = (words[copy]! ^ endpoint[at]!) & ENDPOINT_PORT_MASK;
+    for (let word = 1; word < ENDPOINT_WORDS; word++) differs |= words[copy + word]! ^ endpoint[at + word]!;
+    if (differs === 0) return false;
+    return (words[copy]! & IS_BRIDGED) !== 0 || nowS - words[slot + SLOT_SEEN_S]! < holdS;
   }
 
   #isFull(): boolean {

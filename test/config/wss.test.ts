@@ -23,6 +23,8 @@ test("stands between the mesh and the nodes in the help", () => {
     "wss-max-peers",
     "wss-trusted-proxy",
     "wss-keys",
+    "wss-upgrade-limit",
+    "wss-failure-limit",
   ]);
 });
 

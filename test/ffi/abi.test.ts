@@ -66,6 +66,7 @@ const IN_C: Record<Constant, string> = {
   SOCK_FPROG_BYTES: "sizeof(struct sock_fprog)",
   TIMEVAL_BYTES: "sizeof(struct timeval)",
   CLOCK_MONOTONIC: "CLOCK_MONOTONIC",
+  CLOCK_MONOTONIC_COARSE: "CLOCK_MONOTONIC_COARSE",
   TIMESPEC_BYTES: "sizeof(struct timespec)",
 };
 

@@ -1,0 +1,24 @@
+/** Time for the packet path: the kernel's coarse monotonic clock, which all threads and processes of the host share. */
+import type { Pointer } from "bun:ffi";
+import { CLOCK_MONOTONIC_COARSE, TIMESPEC_BYTES } from "./abi.ts";
+import { allocateFixed, libc } from "./libc.ts";
+
+export interface Clock {
+  /** Nanoseconds since some moment before this host's first program; never goes back. */
+  nowNs(): number;
+}
+
+/**
+ * CLOCK_MONOTONIC_COARSE: as old as the kernel's last tick, 1 to 10 ms at most. A reading costs 9 ns; performance.now() costs 41 and
+ * counts from another moment in each thread (Bun 1.4.5, 2026-11).
+ */
+export class CoarseClock implements Clock {
+  readonly #timespec = allocateFixed(TIMESPEC_BYTES);
+  readonly #address = this.#timespec.address as Pointer;
+  readonly #words = new Uint32Array(this.#timespec.buffer);
+
+  nowNs(): number {
+    libc.clock_gettime(CLOCK_MONOTONIC_COARSE, this.#address); // fails for unknown clocks only
+    return this.#words[0]! * 1e9 + this.#words[2]!;
+  }
+}

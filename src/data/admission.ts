@@ -1,0 +1,155 @@
+/**
+ * What is let in: the operator's limits and breakers, as one thread asks for them. What is refused is counted here, by reason; in
+ * shadow, what would be, and it is let in.
+ */
+import type { Clock } from "../../ffi/clock.ts";
+import { BROKEN_AT, LIMITED_AT, SHADOWED_AT } from "../shared/counters.ts";
+import { addressHash, endpointHash, nodeHash } from "../shared/hash.ts";
+import {
+  ANSWER_LIMIT,
+  ENDPOINT_HOLD,
+  NEW_NODE_LIMIT,
+  PUNCH_LIMIT,
+  PUNCH_SOURCE_LIMIT,
+  RateLimit,
+  RELAY_LIMIT,
+} from "../shared/limits.ts";
+import {
+  BREAKER_BITS,
+  DENIED_ENDPOINTS,
+  ENDPOINT_HOLD_S,
+  HASH_SECRET,
+  LIMITS_SHADOW,
+  PUNCH_ALLOWED,
+  type SharedMemory,
+} from "../shared/memory.ts";
+import { PrefixList } from "../shared/prefixes.ts";
+
+/** What can be switched off: offsets into BREAKERS. */
+export const DISCOVER_BREAKER = 0;
+export const PUNCH_BREAKER = 1;
+export const RELAY_BREAKER = 2;
+
+/** All share the one line of the overall limit. */
+const EVERYBODY = 0;
+
+export class Admission {
+  readonly #words: Int32Array;
+  readonly #rules: number;
+  readonly #counters: Float64Array;
+  readonly #secret: number;
+  readonly #relays: RateLimit;
+  readonly #punchesOfSource: RateLimit;
+  readonly #punches: RateLimit;
+  readonly #newNodes: RateLimit;
+  readonly #answers: RateLimit;
+  readonly #punchAllowed: PrefixList;
+  readonly #denied: PrefixList;
+  /** The time of this batch, 0 before it was asked for. */
+  #nowNs = 0;
+
+  /** @param row this thread's first column in `counters` */
+  constructor(
+    memory: SharedMemory,
+    private readonly row: number,
+    private readonly clock: Clock,
+  ) {
+    this.#words = memory.words;
+    this.#rules = memory.rulesAt;
+    this.#counters = memory.counters;
+    this.#secret = ~memory.words[HASH_SECRET]!; // of its own, as steering shows something of the other
+    this.#relays = new RateLimit(memory, RELAY_LIMIT);
+    this.#punchesOfSource = new RateLimit(memory, PUNCH_SOURCE_LIMIT);
+    this.#punches = new RateLimit(memory, PUNCH_LIMIT);
+    this.#newNodes = new RateLimit(memory, NEW_NODE_LIMIT);
+    this.#answers = new RateLimit(memory, ANSWER_LIMIT);
+    this.#punchAllowed = new PrefixList(memory, PUNCH_ALLOWED);
+    this.#denied = new PrefixList(memory, DENIED_ENDPOINTS);
+  }
+
+  /** Another batch begins, and with it another time. */
+  nextBatch(): void {
+    this.#nowNs = 0;
+  }
+
+  /** Whether a breaker lets nothing through, which is counted. */
+  isBroken(breaker: number): boolean {
+    if (((this.#words[this.#rules + BREAKER_BITS]! >>> breaker) & 1) === 0) return false;
+    this.#counters[this.row + BROKEN_AT + breaker]!++;
+    return true;
+  }
+
+  /** Whether no node may be at an endpoint. */
+  isDenied(endpoint: Int32Array): boolean {
+    return this.#denied.has(endpoint, 0);
+  }
+
+  /**
+   * How many of some Relays of one source are let in. What is not is for the caller to count (`relayLimited`), who knows whether the
+   * source is exempt.
+   * @param provenId the node that the source is, 0 if it is an endpoint
+   */
+  relays(provenId: number, source: Int32Array, packets: number): number {
+    const hash = provenId === 0 ? endpointHash(source, 0, this.#secret) : nodeHash(provenId, this.#secret);
+    return this.#relays.take(hash, packets, this.#now());
+  }
+
+  /** Whether Relays over the limit are let in all the same, and only counted. */
+  relaysShadowed(packets: number): boolean {
+    return this.#isShadowed(RELAY_LIMIT, packets);
+  }
+
+  /** A Relay over the limit was dropped. */
+  relayLimited(): void {
+    this.#counters[this.row + LIMITED_AT + RELAY_LIMIT]!++;
+  }
+
+  /** Whether a PunchRequest is let in. */
+  punch(source: Int32Array): boolean {
+    if (this.#punchAllowed.has(source, 0)) return true;
+    const hash = addressHash(source, 0, this.#secret);
+    return (
+      this.#takesOne(this.#punchesOfSource, PUNCH_SOURCE_LIMIT, hash) &&
+      this.#takesOne(this.#punches, PUNCH_LIMIT, EVERYBODY)
+    );
+  }
+
+  /** Whether one more new node from there is let in. */
+  newNode(source: Int32Array): boolean {
+    return this.#takesOne(this.#newNodes, NEW_NODE_LIMIT, addressHash(source, 0, this.#secret));
+  }
+
+  /** Whether one more answer may go there. */
+  answer(to: Int32Array): boolean {
+    return this.#takesOne(this.#answers, ANSWER_LIMIT, addressHash(to, 0, this.#secret));
+  }
+
+  /** Seconds for which a node's endpoint is held after its last refresh. */
+  get endpointHoldS(): number {
+    return this.#words[this.#rules + ENDPOINT_HOLD_S]!;
+  }
+
+  /** A node's endpoint was held. @returns whether it is to be moved all the same */
+  heldShadowed(): boolean {
+    if (this.#isShadowed(ENDPOINT_HOLD, 1)) return true;
+    this.#counters[this.row + LIMITED_AT + ENDPOINT_HOLD]!++;
+    return false;
+  }
+
+  #takesOne(rate: RateLimit, limit: number, hash: number): boolean {
+    if (rate.take(hash, 1, this.#now()) === 1 || this.#isShadowed(limit, 1)) return true;
+    this.#counters[this.row + LIMITED_AT + limit]!++;
+    return false;
+  }
+
+  #isShadowed(limit: number, packets: number): boolean {
+    if (this.#words[this.#rules + LIMITS_SHADOW] === 0) return false;
+    this.#counters[this.row + SHADOWED_AT + limit]! += packets;
+    return true;
+  }
+
+  #now(): number {
+    if (this.#nowNs === 0) this.#nowNs = this.clock.nowNs();
+    return this.#nowNs;
+  }
+}

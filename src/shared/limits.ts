@@ -1,0 +1,90 @@
+/**
+ * Limits of so many packets a second by source, whatever the number of sources: a bounded sketch in shared memory instead of a table.
+ *
+ * A source is a hash. It names a line of eight cells, which is a cache line, and two cells in it. A cell holds the time at which
+ * everything that was let in through it will have been paid for, at the limit's rate: a packet moves it on by 1/rate, and is let in
+ * as long as that is not further ahead of now than the burst (the generic cell rate algorithm of ITU-T I.371, as a virtual clock).
+ * Sources that share a cell only ever make it too late, so of a source's two the earlier one counts, and a packet moves each no
+ * further than to the source's new time (conservative update, Estan and Varghese 2002). A source is limited too early only if both
+ * of its cells are ahead because of others; never too late. No source has an entry, so a flood of sources evicts nobody.
+ *
+ * All threads read and write the cells, without locks or atomics: when two do so within the same nanoseconds, one packet may go
+ * uncounted, in the source's favour.
+ */
+import { LIMITS, type Limit } from "./counters.ts";
+import { type SharedMemory, SOURCE_LINE_FLOATS } from "./memory.ts";
+
+export const RELAY_LIMIT = limitNumber("relay");
+export const PUNCH_SOURCE_LIMIT = limitNumber("punch_source");
+export const PUNCH_LIMIT = limitNumber("punch");
+export const NEW_NODE_LIMIT = limitNumber("new_node");
+export const ANSWER_LIMIT = limitNumber("answer");
+export const ENDPOINT_HOLD = limitNumber("endpoint_hold");
+
+function limitNumber(limit: Limit): number {
+  return LIMITS.indexOf(limit);
+}
+
+// Floats of a rate.
+/** Nanoseconds from one packet to the next, 0 for no limit. */
+const INTERVAL_NS = 0;
+/** How far ahead of now a cell may be. */
+const AHEAD_NS = 1;
+
+/** One limit, for the thread that made it. */
+export class RateLimit {
+  readonly #floats: Float64Array;
+  readonly #rate: number;
+  readonly #cells: number;
+  /** To be shifted out of a hash, so that what is left is a line. */
+  readonly #lineShift: number;
+
+  /** @param limit RELAY_LIMIT or another that is a rate */
+  constructor(memory: SharedMemory, limit: number) {
+    const { at, lines } = memory.sources(limit);
+    this.#floats = memory.floats;
+    this.#rate = memory.rate(limit);
+    this.#cells = at;
+    this.#lineShift = 32 - Math.log2(lines);
+    if (!Number.isInteger(this.#lineShift)) throw new Error("a limit's lines must be a power of two");
+  }
+
+  /**
+   * Main thread only.
+   * @param perSecond 0 for no limit
+   * @param burst packets that a source may send at once after a pause
+   */
+  set(perSecond: number, burst: number): void {
+    // A whole number, as times are: sums of them are exact.
+    const intervalNs = perSecond === 0 ? 0 : Math.max(1, Math.round(1e9 / perSecond));
+    this.#floats[this.#rate + AHEAD_NS] = intervalNs * burst;
+    this.#floats[this.#rate + INTERVAL_NS] = intervalNs;
+  }
+
+  /**
+   * Lets in as many of some packets of one source as the limit allows.
+   * @param source a hash, all of whose 32 bits count
+   * @param nowNs a clock that all threads share
+   * @returns how many
+   */
+  take(source: number, packets: number, nowNs: number): number {
+    const floats = this.#floats;
+    const intervalNs = floats[this.#rate + INTERVAL_NS]!;
+    if (intervalNs === 0) return packets;
+    const line = this.#lineShift === 32 ? 0 : source >>> this.#lineShift;
+    const first = this.#cells + line * SOURCE_LINE_FLOATS;
+    const one = first + (source & 7);
+    const other = first + ((source + 1 + ((source >>> 3) % 7)) & 7);
+    const beginsNs = Math.max(Math.min(floats[one]!, floats[other]!), nowNs);
+    const aheadNs = nowNs + floats[this.#rate + AHEAD_NS]! - beginsNs;
+    let taken = packets;
+    if (aheadNs < packets * intervalNs) {
+      taken = Math.floor(aheadNs / intervalNs);
+      if (taken <= 0) return 0;
+    }
+    const endsNs = beginsNs + taken * intervalNs;
+    if (floats[one]! < endsNs) floats[one] = endsNs;
+    if (floats[other]! < endsNs) floats[other] = endsNs;
+    return taken;
+  }
+}
