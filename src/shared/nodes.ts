@@ -9,6 +9,7 @@
  */
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
 import { nodeHash, shardOfHash, slotOfHash } from "./hash.ts";
+import { LOADS_IN_ORDER, OrderedWord } from "./loads.ts";
 import {
   GROUP_SLOTS,
   HASH_SECRET,
@@ -56,6 +57,7 @@ export class NodeTable {
   readonly #secret: number;
   readonly #shards: number;
   readonly #slotsPerShard: number;
+  readonly #ordered: OrderedWord;
   /** The slots, whose endpoints anybody may read by what `find` returned. */
   readonly slots: Slots;
 
@@ -68,6 +70,7 @@ export class NodeTable {
     this.#secret = memory.words[HASH_SECRET]!;
     this.#shards = memory.shards;
     this.#slotsPerShard = memory.slotsPerShard;
+    this.#ordered = new OrderedWord(memory.words);
     this.slots = new Slots(memory.words);
   }
 
@@ -78,22 +81,18 @@ export class NodeTable {
     if (id === 0) return -1;
     const hash = nodeHash(id, this.#secret);
     const shard = shardOfHash(hash, this.#shards);
-    const slot = this.#search(id, hash, shard, 0);
-    return slot >= 0 && words[slot + SLOT_ID] === id ? slot : this.#findDespiteRemovals(id, hash, shard);
-  }
-
-  /**
-   * Finds a node that was not found at first look: is it absent, or did a removal hide it? Only this costs atomic loads of a word that
-   * all threads share; a node that is found needs none.
-   */
-  #findDespiteRemovals(id: number, hash: number, shard: number): number {
-    const words = this.#words;
+    if (!LOADS_IN_ORDER) {
+      // Where it costs atomic loads to be sure that a node is absent, one that is found at first look is spared them.
+      const slot = this.#search(id, hash, shard, 0);
+      if (slot >= 0 && words[slot + SLOT_ID] === id) return slot;
+    }
     const removals = this.memory.shardWords(shard) + SHARD_REMOVALS;
     for (let attempt = 0; attempt < FINDS_MAX; attempt++) {
-      const removalsBefore = Atomics.load(words, removals);
+      const removalsBefore = this.#ordered.load(removals);
       const slot = this.#search(id, hash, shard, removalsBefore & 1);
       if (slot >= 0 && words[slot + SLOT_ID] === id) return slot;
-      if ((removalsBefore & 1) === 0 && Atomics.load(words, removals) === removalsBefore) return -1;
+      // Absent, unless a removal hid it meanwhile.
+      if ((removalsBefore & 1) === 0 && this.#ordered.load(removals) === removalsBefore) return -1;
     }
     return -1;
   }

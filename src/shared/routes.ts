@@ -5,6 +5,7 @@
  * Open addressing (open-addressing.ts), a slot of two words: node id, and the peer's number.
  */
 import { nodeHash, slotOfHash } from "./hash.ts";
+import { LOADS_IN_ORDER, OrderedWord } from "./loads.ts";
 import { HASH_SECRET, ROUTE_REMOVALS, ROUTE_WORDS, type SharedMemory } from "./memory.ts";
 import { type Area, FINDS_MAX, removeSlot, searchSlots } from "./open-addressing.ts";
 
@@ -18,6 +19,7 @@ export class RouteTable {
   readonly #words: Int32Array;
   readonly #secret: number;
   readonly #area: Area;
+  readonly #ordered: OrderedWord;
   readonly #slots: number;
   readonly #routesMax: number;
   #routes = 0;
@@ -29,6 +31,7 @@ export class RouteTable {
     this.#secret = secret;
     this.#slots = routeSlots;
     this.#routesMax = memory.shape.routesMax;
+    this.#ordered = new OrderedWord(words);
     this.#area = {
       words,
       first,
@@ -45,35 +48,32 @@ export class RouteTable {
 
   /** @returns the number of the peer that has the node, or NO_PEER */
   find(nodeId: number): number {
-    if (nodeId === 0) return NO_PEER;
-    const peer = this.#peerAt(this.#search(nodeId | 0, 0), nodeId | 0);
-    return peer === NO_PEER ? this.#findDespiteRemovals(nodeId | 0) : peer;
+    const id = nodeId | 0;
+    if (id === 0) return NO_PEER;
+    if (!LOADS_IN_ORDER) {
+      const slot = this.#search(id, 0);
+      const peer = slot < 0 ? NO_PEER : this.#peerAt(slot, id);
+      if (peer !== NO_PEER) return peer;
+    }
+    const { removals } = this.#area;
+    for (let attempt = 0; attempt < FINDS_MAX; attempt++) {
+      const removalsBefore = this.#ordered.load(removals);
+      const slot = this.#search(id, removalsBefore & 1);
+      const peer = slot < 0 ? NO_PEER : this.#peerAt(slot, id);
+      if (peer !== NO_PEER) return peer;
+      // No route, unless a removal hid it meanwhile, or moved it away between the look at its id and that at its peer.
+      if ((removalsBefore & 1) === 0 && this.#ordered.load(removals) === removalsBefore) return NO_PEER;
+    }
+    return NO_PEER;
   }
 
   /** @returns the peer in the slot, or NO_PEER if it is not, or no longer, this node's */
   #peerAt(slot: number, id: number): number {
     const words = this.#words;
-    if (slot < 0 || words[slot] !== id) return NO_PEER;
-    const peer = Atomics.load(words, slot + PEER); // atomic so that the loads of the id stay where they are, before and behind
+    if (words[slot] !== id) return NO_PEER;
+    const peer = this.#ordered.load(slot + PEER); // so that the loads of the id stay where they are, before and behind
     // A removal may have let another route move into this slot between the two.
     return words[slot] === id ? peer : NO_PEER;
-  }
-
-  /** The same for a node that was not found at first look: has it no route, or did a removal hide it? */
-  #findDespiteRemovals(id: number): number {
-    const words = this.#words;
-    const { removals } = this.#area;
-    for (let attempt = 0; attempt < FINDS_MAX; attempt++) {
-      const removalsBefore = Atomics.load(words, removals);
-      const slot = this.#search(id, removalsBefore & 1);
-      if (slot >= 0 && words[slot] === id) {
-        const peer = this.#peerAt(slot, id);
-        if (peer !== NO_PEER) return peer;
-      } else if ((removalsBefore & 1) === 0 && Atomics.load(words, removals) === removalsBefore) {
-        return NO_PEER;
-      }
-    }
-    return NO_PEER;
   }
 
   /**

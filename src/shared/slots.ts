@@ -13,6 +13,7 @@
  * keep out of each other's way.
  */
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
+import { LOADS_IN_ORDER } from "./loads.ts";
 
 export const SLOT_WORDS = 16;
 export const SLOT_ID = 0;
@@ -28,12 +29,6 @@ export const WANTS_DEST = 1;
 export const IS_PEER = 2;
 /** Flag: the node is connected through the WebSocket bridge, and gets its packets there, whatever its endpoint. */
 export const IS_BRIDGED = 4;
-
-/**
- * Whether the processor makes loads in the order that the program has them: x86 does (Intel SDM 3A, 8.2.2; AMD64 APM 2, 7.2), arm64
- * does not.
- */
-const LOADS_IN_ORDER = process.arch === "x64";
 
 /** A reader tries again when a writer changed the entry twice within the few nanoseconds of the read. */
 const READS_MAX = 16;
@@ -74,9 +69,7 @@ export class Slots {
       out[outAt + 3] = words[copy + 3]!;
       out[outAt + 4] = words[copy + 4]!;
       out[outAt + 5] = words[copy + 5]!;
-      // An atomic load keeps what stands before it before it, and what stands behind it behind it. In JavaScriptCore it is a locked
-      // addition of zero: 6 ns at the least, and the cache line is taken away from all other readers. So it is one at most, and none
-      // where the processor keeps the order by itself; the compiler does, as for all it knows `out` may be the slot.
+      // As in loads.ts: for all the compiler knows, `out` may be the slot.
       const versionNow = LOADS_IN_ORDER ? words[slot + VERSION]! : Atomics.load(words, slot + VERSION);
       if (versionNow === version) return words[slot + SLOT_ID] === (id | 0) ? version : -1;
     }

@@ -1,4 +1,5 @@
 /** Whatever anybody sends: the beacon stays well, answers nothing that it should not, and counts every datagram. */
+
 import {
   afterAll,
   afterEach,
@@ -18,6 +19,7 @@ import { Client, Clients } from "./support/client.ts";
 import { installed } from "./support/program.ts";
 import { Random } from "./support/random.ts";
 import { socketDrops, sum, sumByName, taken } from "./support/totals.ts";
+import { UNLIMITED } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { decode, discover, discoverEx, punchRequest, relay } from "./support/wire.ts";
 
@@ -47,7 +49,7 @@ async function start(options: ConstructorParameters<typeof Beacon>[0] = {}) {
     format: "json",
     destination: { write: (line) => lines.push(line) },
   });
-  beacon = new Beacon({ addr: ":0", workers: 2, maxNodes: 5000, ...options }, log);
+  beacon = new Beacon({ addr: ":0", workers: 2, maxNodes: 5000, ...UNLIMITED, ...options }, log);
   await beacon.listen();
 }
 

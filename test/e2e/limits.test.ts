@@ -1,9 +1,11 @@
 /** How many nodes a beacon knows, and how long. Time passes for real here. */
+
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Beacon } from "../../src/beacon.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { sum, sumByName } from "./support/totals.ts";
+import { UNLIMITED } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { discover } from "./support/wire.ts";
 
@@ -19,7 +21,7 @@ afterEach(async () => {
 });
 
 async function start(options: ConstructorParameters<typeof Beacon>[0]): Promise<void> {
-  beacon = new Beacon({ addr: "127.0.0.1:0", ...options });
+  beacon = new Beacon({ addr: "127.0.0.1:0", ...UNLIMITED, ...options });
   await beacon.listen();
 }
 

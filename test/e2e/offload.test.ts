@@ -1,10 +1,12 @@
 /** Bursts that travel merged: what the kernel merges on the way in, and what the beacon merges on the way out. */
+
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { availableParallelism } from "node:os";
 import { Beacon } from "../../src/beacon.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { Random } from "./support/random.ts";
 import { sum, sumByName } from "./support/totals.ts";
+import { UNLIMITED } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, untilEqual } from "./support/wait.ts";
 import { decode, deliver, deliverDest, discover, discoverEx, punchRequest, relay } from "./support/wire.ts";
 
@@ -27,7 +29,7 @@ describe.each([
   const random = new Random(workers);
 
   beforeAll(async () => {
-    beacon = new Beacon({ addr, workers, maxNodes: 10_000 });
+    beacon = new Beacon({ addr, workers, maxNodes: 10_000, ...UNLIMITED });
     await beacon.listen();
   });
   afterEach(() => {
@@ -268,7 +270,7 @@ describe.each([
 test.skipIf(availableParallelism() < 2)(
   "packets of one sender to one node keep their order, also behind another node's in a merged message",
   async () => {
-    const beacon = new Beacon({ addr: "127.0.0.1:0", workers: 2, maxNodes: 1000 });
+    const beacon = new Beacon({ addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, ...UNLIMITED });
     await beacon.listen();
     const address = { address: "127.0.0.1", port: beacon.address.port };
     const receiver = new BurstSocket("127.0.0.1", address);

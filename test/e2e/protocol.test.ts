@@ -1,9 +1,11 @@
 /** What a beacon does with each message, the same for every family, number of workers, offload and steering. */
+
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Beacon, type Stats } from "../../src/beacon.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { Random } from "./support/random.ts";
 import { isSettled, sum, sumByName } from "./support/totals.ts";
+import { UNLIMITED } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { discover } from "./support/wire.ts";
 
@@ -53,7 +55,7 @@ for (const variant of VARIANTS) {
     const clients = new Clients(() => beacon.address);
 
     beforeAll(async () => {
-      beacon = new Beacon({ addr: variant.addr, workers, offload, steering, maxNodes: 10_000 });
+      beacon = new Beacon({ addr: variant.addr, workers, offload, steering, maxNodes: 10_000, ...UNLIMITED });
       await beacon.listen();
     });
     afterEach(() => clients.close());

@@ -1,4 +1,5 @@
 /** Beacons that are started again with the state file of the one before: who was known is reached, without a word of its own. */
+
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -10,6 +11,7 @@ import { BeaconProcess, freePort } from "./support/mesh.ts";
 import { installed, type LogLine, MAIN, type Program, Programs } from "./support/program.ts";
 import { decodeState, encodeState, type SavedNode } from "./support/state.ts";
 import { sum } from "./support/totals.ts";
+import { UNLIMITED_FLAGS } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { decode, discoverEx, relay } from "./support/wire.ts";
 
@@ -110,6 +112,7 @@ describe("a beacon with 1,000 nodes", () => {
       "--max-nodes=5000",
       `--state-file=${path}`,
       "--state-interval=1s",
+      ...UNLIMITED_FLAGS,
     ]);
   }
 

@@ -1,4 +1,5 @@
 /** Nodes behind the WebSocket bridge. */
+
 import type { Logger } from "pino";
 import {
   Beacon,
@@ -11,6 +12,7 @@ import { base64, NodeIdentity, type ReplyForm } from "../../support/pilot-node.t
 import { BINARY, clientFrame, TEXT, type UpgradeOptions, WebSocketClient } from "../../support/websocket.ts";
 import { BurstSocket } from "./bursts.ts";
 import { Client } from "./client.ts";
+import { UNLIMITED } from "./unlimited.ts";
 import { untilEqual } from "./wait.ts";
 import { decode, type Message, relay } from "./wire.ts";
 
@@ -115,7 +117,7 @@ export class BridgeBeacon {
     options: Partial<Config> = {},
     { log, keyOf, nodes = new KnownNodes() }: BridgeBeaconExtras = {},
   ): Promise<BridgeBeacon> {
-    const small = { addr: "127.0.0.1:0", wss: "127.0.0.1:0", workers: 2, maxNodes: 1000 };
+    const small = { addr: "127.0.0.1:0", wss: "127.0.0.1:0", workers: 2, maxNodes: 1000, ...UNLIMITED };
     const beacon = new Beacon(
       { ...small, ...options },
       log,

@@ -1,4 +1,5 @@
 /** Beacons that are each other's peers, each a process of its own, and who speaks with them. */
+
 import { AF_INET6 } from "../../../ffi/abi.ts";
 import { EADDRINUSE, SyscallError } from "../../../ffi/errno.ts";
 import { hostPort, UdpSocket } from "../../../ffi/socket.ts";
@@ -9,6 +10,7 @@ import { BurstSocket } from "./bursts.ts";
 import { Client } from "./client.ts";
 import { CLEAN_ENV, MAIN, type Program, Programs } from "./program.ts";
 import { sum, sumByName } from "./totals.ts";
+import { UNLIMITED_FLAGS } from "./unlimited.ts";
 import { untilEqual } from "./wait.ts";
 import { relay, type WireAddress } from "./wire.ts";
 
@@ -43,6 +45,7 @@ const FLAGS = [
   "--gossip-interval=200ms",
   "--http=127.0.0.1:0",
   "--log-format=json",
+  ...UNLIMITED_FLAGS,
 ];
 
 export class BeaconProcess {
