@@ -5,13 +5,14 @@ import { removeLeftovers } from "./namespace.ts";
 import { Report } from "./report.ts";
 import { NEEDED_FOR_NAMESPACES, obstacle } from "./requirements.ts";
 import type { Run, RunOptions } from "./run.ts";
+import { HOSTILE_RUN } from "./runs/hostile.ts";
 import { LINKS_RUN } from "./runs/links.ts";
 import { MESH_RUN } from "./runs/mesh.ts";
 import { NAT_RUN } from "./runs/nat.ts";
 import { REMAP_RUN } from "./runs/remap.ts";
 import { RESTART_RUN } from "./runs/restart.ts";
 
-const RUNS: readonly Run[] = [NAT_RUN, LINKS_RUN, REMAP_RUN, RESTART_RUN, MESH_RUN];
+const RUNS: readonly Run[] = [NAT_RUN, LINKS_RUN, REMAP_RUN, RESTART_RUN, MESH_RUN, HOSTILE_RUN];
 /** Exit codes of processes that end by a signal: 128 and its number. */
 const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
