@@ -106,6 +106,34 @@ const toPeer = (title: string, load: Load, offload: boolean): Case => ({
   ],
 });
 
+/** What turns off every limit that a packet can meet; while it is measured, a beacon has all on (targets.ts). */
+const NO_LIMITS = [
+  "--relay-limit=0",
+  "--punch-source-limit=0",
+  "--punch-limit=0",
+  "--endpoint-hold=0",
+  "--new-node-limit=0",
+  "--answer-limit=0",
+];
+/** More sources than a batch has packets, each with a cache line of its own among those of the limit. */
+const SOURCES_MANY = 256;
+
+const limits = (title: string, load: Load, offload: boolean): Case => ({
+  title: `limits on and off, ${title}`,
+  params: { group: "limits", payloadBytes: load.payloadBytes, senders: load.senders ?? 1, offload },
+  contenders: [
+    beacon(load, offload, { name: "limits on" }),
+    beacon(load, offload, { name: "limits off", flags: NO_LIMITS }),
+  ],
+  ratios: [{ name: "on over off", subject: "limits on", against: "limits off", bar: { atMost: 1.05 } }],
+});
+
+const LIMITS: readonly Case[] = [
+  limits("200 B", scattered(200), false),
+  limits(`200 B from ${SOURCES_MANY} sources`, { ...scattered(200), senders: SOURCES_MANY }, false),
+  limits(`bursts of ${BURST} × 1200 B, offload on`, bursts(1200), true),
+];
+
 const PEER: readonly Case[] = [
   toPeer("200 B to a peer's nodes, offload off", scattered(200), false),
   toPeer("1200 B to a peer's nodes, offload on", scattered(1200), true),
@@ -279,5 +307,5 @@ export function relayCases(smoke: boolean): Case[] {
     overVeth(true),
     FRAGMENTED,
   ].map((one) => ({ ...one, coarse: true }));
-  return [...YARDSTICK, ...PEER, manyOverFew(million, 1000), ...coarse];
+  return [...YARDSTICK, ...LIMITS, ...PEER, manyOverFew(million, 1000), ...coarse];
 }

@@ -84,6 +84,10 @@ export class Admission {
     return this.#denied.has(endpoint, 0);
   }
 
+  get limitsRelays(): boolean {
+    return this.#relays.isOn;
+  }
+
   /**
    * How many of some Relays of one source are let in. What is not is for the caller to count (`relayLimited`), who knows whether the
    * source is exempt.
@@ -106,12 +110,15 @@ export class Admission {
 
   /** Whether a PunchRequest is let in. */
   punch(source: Int32Array): boolean {
-    if (this.#punchAllowed.has(source, 0)) return true;
-    const hash = addressHash(source, 0, this.#secret);
     return (
-      this.#takesOne(this.#punchesOfSource, PUNCH_SOURCE_LIMIT, hash) &&
-      this.#takesOne(this.#punches, PUNCH_LIMIT, EVERYBODY)
+      this.#punchAllowed.has(source, 0) ||
+      (this.#takesOne(this.#punchesOfSource, PUNCH_SOURCE_LIMIT, addressHash(source, 0, this.#secret)) &&
+        this.#takesOne(this.#punches, PUNCH_LIMIT, EVERYBODY))
     );
+  }
+
+  get limitsNewNodes(): boolean {
+    return this.#newNodes.isOn;
   }
 
   /** Whether one more new node from there is let in. */

@@ -257,6 +257,7 @@ export class PacketHandler {
   /** How many of the packets of message m the limit lets in. Peer beacons speak for many nodes, and are not limited. */
   #askFor(m: number): number {
     const packets = this.#messagePackets;
+    if (!this.#admission.limitsRelays) return packets;
     this.#packetSource.readSource(m, this.#source);
     const taken = this.#admission.relays(this.provenId, this.#source, packets);
     if (taken === packets || this.#isFromPeer(m)) return packets;
@@ -508,7 +509,7 @@ export class PacketHandler {
   #record(nodeId: number, flags: number): boolean {
     const nodes = this.#nodes;
     const admission = this.#admission;
-    if (nodes.find(nodeId) < 0 && !admission.newNode(this.#source)) return true;
+    if (admission.limitsNewNodes && nodes.find(nodeId) < 0 && !admission.newNode(this.#source)) return true;
     this.#burstRun = -1;
     const nowS = this.#words[CLOCK_S]!;
     let result = nodes.record(nodeId, this.#source, 0, flags, nowS, admission.endpointHoldS);

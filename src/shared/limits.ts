@@ -61,6 +61,11 @@ export class RateLimit {
     this.#floats[this.#rate + INTERVAL_NS] = intervalNs;
   }
 
+  /** Whether there is a limit. */
+  get isOn(): boolean {
+    return this.#floats[this.#rate + INTERVAL_NS] !== 0;
+  }
+
   /**
    * Lets in as many of some packets of one source as the limit allows.
    * @param source a hash, all of whose 32 bits count
