@@ -21,12 +21,15 @@ const program = new Command("rig")
   .showHelpAfterError();
 
 for (const run of RUNS) {
-  program
+  const command = program
     .command(run.name)
     .description(run.description)
     .option("--smoke", "a run of seconds, to see that it works", false)
     .option("--json <file>", "writes the raw result there")
-    .action((options: RunOptions & { readonly json?: string }) => start(run, options));
+    .action((options: Partial<RunOptions> & { readonly json?: string }) =>
+      start(run, { smoke: false, only: "", ...options }),
+    );
+  if (run.hasParts) command.option("--only <text>", "tries only what has this in its name");
 }
 program
   .command("clean")

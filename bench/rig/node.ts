@@ -127,7 +127,7 @@ export class Node {
   async refreshFor(forMs: number, everyMs: number): Promise<void> {
     for (const until = performance.now() + forMs; performance.now() < until; ) {
       this.refresh();
-      await Bun.sleep(everyMs);
+      await Bun.sleep(Math.min(everyMs, until - performance.now()));
     }
   }
 

@@ -2,8 +2,10 @@
 import type { WireAddress } from "../../../test/e2e/support/wire.ts";
 import type { Assault, Effort, Scene } from "./attack.ts";
 
-/** How often new connections are opened, and each has its turn. */
-const TICK_MS = 100;
+/** How often new connections are opened: no bursts, which would be another attack. */
+const TICK_MS = 10;
+/** How often each connection has its turn. */
+const TURN_MS = 100;
 
 /** How a connection misbehaves. */
 export interface Behaviour {
@@ -11,7 +13,7 @@ export interface Behaviour {
   opened?(socket: Bun.Socket, n: number): void;
   /** When something comes. */
   heard?(socket: Bun.Socket, bytes: Uint8Array, n: number): void;
-  /** Ten times a second. */
+  /** Every TURN_MS. */
   turn?(socket: Bun.Socket): void;
 }
 
@@ -20,28 +22,30 @@ export class Crowd implements Assault {
   #opening = 0;
   #count = 0;
   #due = 0;
-  readonly #timer: Timer;
+  readonly #timers: readonly Timer[];
 
   constructor(
     private readonly target: WireAddress,
     private readonly scene: Scene,
     private readonly behaviour: Behaviour,
   ) {
-    this.#timer = setInterval(() => this.#tick(), TICK_MS);
-    this.#tick();
+    this.#timers = [setInterval(() => this.#tick(), TICK_MS), setInterval(() => this.#turn(), TURN_MS)];
   }
 
   async stop(): Promise<Effort> {
-    clearInterval(this.#timer);
+    for (const timer of this.#timers) clearInterval(timer);
     for (const socket of this.#sockets) socket.terminate();
     return { of: "connections", count: this.#count, bytes: 0, heard: {} };
   }
 
   #tick(): void {
     const { connectionsPerS, connectionsMax } = this.scene;
-    for (const socket of this.#sockets) this.behaviour.turn?.(socket);
     this.#due = Math.min(this.#due + (connectionsPerS * TICK_MS) / 1000, connectionsPerS);
     for (; this.#due >= 1 && this.#sockets.size + this.#opening < connectionsMax; this.#due--) this.#open();
+  }
+
+  #turn(): void {
+    for (const socket of this.#sockets) this.behaviour.turn?.(socket);
   }
 
   #open(): void {

@@ -26,6 +26,15 @@ export function growthBetween(before: Scrape, after: Scrape): Growth {
   return Object.fromEntries(grown.filter(([sample, value]) => value > 0 && TELLING.test(sample)));
 }
 
+/** What all of them tell together. */
+export function addGrowths(growths: readonly Growth[]): Growth {
+  const sums: Record<string, number> = {};
+  for (const growth of growths) {
+    for (const [sample, value] of Object.entries(growth)) sums[sample] = (sums[sample] ?? 0) + value;
+  }
+  return sums;
+}
+
 /** How much a counter has grown, over all of its labels that hold this text. */
 export function grown(growth: Growth, counter: string, label = ""): number {
   const matching = Object.entries(growth).filter(

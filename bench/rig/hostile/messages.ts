@@ -54,12 +54,12 @@ export function punchRequests(requesters: Ids, targets: Ids): Write {
   };
 }
 
-export function relays(senders: Ids, destinations: Ids): Write {
+export function relays(senders: Ids, destinations: Ids, payloadBytes = PAYLOAD_BYTES): Write {
   return (view, at, n) => {
     view.setUint8(at, RELAY);
     view.setUint32(at + FIRST_ID_AT, senders(n));
     view.setUint32(at + SECOND_ID_AT, destinations(n));
-    return RELAY_BYTES + PAYLOAD_BYTES;
+    return RELAY_BYTES + payloadBytes;
   };
 }
 

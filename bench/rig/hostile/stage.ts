@@ -28,7 +28,7 @@ const METRICS = `http://127.0.0.1:${HTTP_PORT}/metrics`;
 const GOSSIP_MS = 500;
 /** Ids that may come to the bridge: all that honest nodes will have, and the attacker's own. */
 const HONEST_IDS = Array.from({ length: 4000 }, (_, i) => i + 1);
-const OWN_BRIDGED_IDS = Array.from({ length: 50 }, (_, i) => 100_001 + i);
+const OWN_BRIDGED_IDS = Array.from({ length: 10 }, (_, i) => 100_001 + i);
 const SLEEPING_FROM = 200_001;
 const SLEEPING_NODES = 64;
 const VICTIM_SOCKETS = 8;

@@ -1,11 +1,17 @@
 /** WebSocket clients that misbehave at the bridge. */
+
+import { RELAY_BYTES } from "../../../../src/protocol.ts";
 import { clientFrame, TEXT } from "../../../../test/support/websocket.ts";
 import { identityOf } from "../../identity.ts";
 import type { Attack } from "../attack.ts";
 import { together } from "../barrage.ts";
 import { type Behaviour, Crowd } from "../crowd.ts";
+import { fromEverywhere } from "../datagrams.ts";
 import { always, inTurn, NOBODYS_FROM, relays } from "../messages.ts";
-import { spoofed } from "./sources.ts";
+import { SPOOFED_SOURCES, spoofed } from "./sources.ts";
+
+/** So much for each packet that unread connections are full within a second. */
+const LARGE_BYTES = 1000;
 
 const UPGRADE =
   "GET /v1/compat HTTP/1.1\r\nHost: beacon\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
@@ -43,6 +49,7 @@ export const BRIDGE_ATTACKS: readonly Attack[] = [
     name: "handshakes without an answer",
     does: "lets itself be challenged, again and again, and says nothing",
     stage: "bridge",
+    inSmoke: false,
     newcomer: "connects",
     start: (scene) => new Crowd(scene.bridge, scene, upgrades),
   },
@@ -62,12 +69,14 @@ export const BRIDGE_ATTACKS: readonly Attack[] = [
     does: "has nodes of its own on the bridge that do not read, and relays to them",
     stage: "bridge",
     newcomer: "connects",
+    counts: ["beacon_wss_dropped_total"],
     start: (scene) => {
       const { ownBridgedIds } = scene;
+      const large = relays(always(NOBODYS_FROM), inTurn(ownBridgedIds), LARGE_BYTES);
       const crowd = { ...scene, connectionsMax: ownBridgedIds.length };
       return together(
         new Crowd(scene.bridge, crowd, deaf(ownBridgedIds)),
-        spoofed(scene, relays(always(NOBODYS_FROM), inTurn(ownBridgedIds))),
+        spoofed(scene, large, fromEverywhere(SPOOFED_SOURCES), RELAY_BYTES + LARGE_BYTES),
       );
     },
   },

@@ -23,23 +23,29 @@ async function clientHello(): Promise<Uint8Array> {
 
 const GARBAGE = crypto.getRandomValues(new Uint8Array(512));
 
-const attack = (name: string, does: string, behaviour: () => Behaviour | Promise<Behaviour>): Attack => ({
+const attack = (
+  name: string,
+  does: string,
+  inSmoke: boolean,
+  behaviour: () => Behaviour | Promise<Behaviour>,
+): Attack => ({
   name,
   does,
   stage: "tls bridge",
+  inSmoke,
   newcomer: "connects",
   start: async (scene) => new Crowd(scene.bridge, scene, await behaviour()),
 });
 
 export const BROKEN_TLS: readonly Attack[] = [
-  attack("garbage for TLS", "sends what is no ClientHello", () => ({
+  attack("garbage for TLS", "sends what is no ClientHello", true, () => ({
     opened: (socket) => void socket.write(GARBAGE),
   })),
-  attack("a ClientHello and silence", "begins handshakes of TLS and says no more", async () => {
+  attack("a ClientHello and silence", "begins handshakes of TLS and says no more", false, async () => {
     const hello = await clientHello();
     return { opened: (socket) => void socket.write(hello) };
   }),
-  attack("TLS cut off", "ends handshakes of TLS when the server has answered", async () => {
+  attack("TLS cut off", "ends handshakes of TLS when the server has answered", false, async () => {
     const hello = await clientHello();
     return {
       opened: (socket) => void socket.write(hello),

@@ -14,6 +14,7 @@ export const CONTROL_ATTACKS: readonly Attack[] = [
     name: "control, one source",
     does: "sends to a closed port of the beacon's host",
     stage: "alone",
+    inSmoke: false,
     start: (scene) =>
       new Barrage(
         new OwnSender(scene.attackerAddress, closed(scene), MESSAGE_BYTES_MAX, messages),
@@ -24,6 +25,7 @@ export const CONTROL_ATTACKS: readonly Attack[] = [
     name: "control, spoofed",
     does: "sends to a closed port of the beacon's host, in the name of many",
     stage: "alone",
+    inSmoke: false,
     start: (scene) =>
       new Barrage(
         new SpoofingSender(fromEverywhere(SPOOFED_SOURCES), closed(scene), MESSAGE_BYTES_MAX, messages),

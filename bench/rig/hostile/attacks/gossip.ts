@@ -31,6 +31,7 @@ export const GOSSIP_ATTACKS: readonly Attack[] = [
     name: "gossip without end",
     does: "says more nodes than it holds, and sends the largest messages",
     stage: "mesh",
+    inSmoke: false,
     counts: ["beacon_gossip_rejected_total"],
     start: (scene) => {
       const everybody = Array.from({ length: GOSSIP_NODES_MAX }, (_, i) => i + 1);

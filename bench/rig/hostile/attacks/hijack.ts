@@ -31,8 +31,9 @@ export const HIJACKS: readonly Attack[] = [
   },
   {
     name: "hijack, spoofed",
-    does: "claims honest nodes' ids from many addresses, by both",
+    does: "claims honest nodes' ids from many addresses",
     stage: "alone",
+    inSmoke: false,
     limits: ["endpoint_hold"],
     outlastsHold: true,
     start: (scene) => spoofed(scene, discovers(inTurn(scene.honestIds))),

@@ -1,6 +1,6 @@
 /** Asks for everybody's address. */
 import { PUNCH_COMMAND } from "../../../../src/protocol.ts";
-import type { Attack } from "../attack.ts";
+import type { Attack, Scene } from "../attack.ts";
 import { always, NOBODYS_FROM, punchRequests, upFrom } from "../messages.ts";
 import { fromOneSource, spoofed } from "./sources.ts";
 
@@ -9,7 +9,9 @@ const SCANNED_IDS = 2 ** 16;
 /** Addresses that a host may learn: --punch-source-limit and its burst, and a request of good fortune. */
 const LEARNED_PER_S = 1;
 const LEARNED_AT_ONCE = 11;
-const scan = punchRequests(always(NOBODYS_FROM), upFrom(1, SCANNED_IDS));
+/** The first that it comes to are there. */
+const scan = ({ honestIds }: Scene) =>
+  punchRequests(always(NOBODYS_FROM), upFrom(Math.min(...honestIds), SCANNED_IDS));
 
 export const PUNCH_SCANS: readonly Attack[] = [
   {
@@ -18,7 +20,7 @@ export const PUNCH_SCANS: readonly Attack[] = [
     stage: "alone",
     limits: ["punch_source"],
     newcomer: "punches",
-    start: (scene) => fromOneSource(scene, scan),
+    start: (scene) => fromOneSource(scene, scan(scene)),
     judge: ({ effort, attackedS }) => {
       const learned = effort.heard[PUNCH_COMMAND] ?? 0;
       const most = LEARNED_AT_ONCE + LEARNED_PER_S * attackedS;
@@ -29,7 +31,8 @@ export const PUNCH_SCANS: readonly Attack[] = [
     name: "punch scan, spoofed",
     does: "asks for all ids in turn in the name of many",
     stage: "alone",
+    inSmoke: false,
     limits: ["punch"],
-    start: (scene) => spoofed(scene, scan),
+    start: (scene) => spoofed(scene, scan(scene)),
   },
 ];

@@ -40,6 +40,7 @@ export const REFLECTIONS: readonly Attack[] = [
     name: "reflection by PunchRequest",
     does: "brings a victim's two nodes together in its name",
     stage: "alone",
+    inSmoke: false,
     limits: ["answer", "punch_source"],
     start: (scene) =>
       spoofed(

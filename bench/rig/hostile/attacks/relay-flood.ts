@@ -24,10 +24,11 @@ const allPorts =
 
 export const RELAY_FLOODS: readonly Attack[] = [
   ...AIMS.map(
-    ({ at, destinations }): Attack => ({
+    ({ at, destinations, inSmoke }): Attack => ({
       name: `relay flood to ${at}, one source`,
       does: `relays to ${at} from one address and port`,
       stage: "alone",
+      inSmoke,
       limits: ["relay"],
       start: (scene) => fromOneSource(scene, relays(SENDER, destinations(scene))),
     }),

@@ -14,18 +14,20 @@ interface Door {
   readonly at: string;
   readonly path: string;
   readonly address: (scene: Scene) => WireAddress;
+  readonly inSmoke: boolean;
 }
 
 const DOORS: readonly Door[] = [
-  { at: "the operator's HTTP", path: "/metrics", address: ({ http }) => http },
-  { at: "the bridge", path: "/v1/compat", address: ({ bridge }) => bridge },
+  { at: "the operator's HTTP", path: "/metrics", address: ({ http }) => http, inSmoke: false },
+  { at: "the bridge", path: "/v1/compat", address: ({ bridge }) => bridge, inSmoke: true },
 ];
 
-export const SLOW_HTTP: readonly Attack[] = DOORS.flatMap(({ at, path, address }): Attack[] => [
+export const SLOW_HTTP: readonly Attack[] = DOORS.flatMap(({ at, path, address, inSmoke }): Attack[] => [
   {
     name: `slow requests at ${at}`,
     does: "sends heads byte by byte, on many connections of one address",
     stage: "bridge",
+    inSmoke,
     newcomer: "connects",
     start: (scene) => new Crowd(address(scene), scene, slowly(path)),
   },

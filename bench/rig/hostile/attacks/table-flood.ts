@@ -21,6 +21,7 @@ export const TABLE_FLOODS: readonly Attack[] = [
     name: "table flood, spoofed",
     does: "registers new nodes in the name of many",
     stage: "alone",
+    inSmoke: false,
     flags: SMALL_TABLE,
     start: (scene) => spoofed(scene, newNodes),
   },
