@@ -11,6 +11,7 @@ export interface Scene {
   readonly beacon: WireAddress;
   /** The beacon's peer, where there is one. */
   readonly peer: WireAddress;
+  readonly peerId: number;
   readonly http: WireAddress;
   readonly bridge: WireAddress;
   /** Nodes that relay to each other. */
@@ -21,6 +22,9 @@ export interface Scene {
   readonly ownBridgedIds: readonly number[];
   readonly victim: Victim;
   readonly attackerAddress: string;
+  /** The beacon over IPv6, and addresses of one /64 that are all the attacker's. */
+  readonly beaconIPv6: WireAddress;
+  readonly attackerNetwork: readonly string[];
   /** Packets that an attack of packets sends a second. */
   readonly packetsPerS: number;
   /** Connections that an attack of connections opens a second, and the most that it holds. */
@@ -83,7 +87,7 @@ export interface Attack {
   readonly flags?: readonly string[];
   /** Limits of the beacon that must have dropped something. */
   readonly limits?: readonly string[];
-  /** Counters of the beacon that must have grown. */
+  /** Other counters of the beacon that must have grown: how their samples begin. */
   readonly counts?: readonly string[];
   /** Whether it takes longer than a node's endpoint is held, so that only nodes that refresh are safe. */
   readonly outlastsHold?: true;

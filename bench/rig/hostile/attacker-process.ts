@@ -8,7 +8,7 @@ import { obey } from "../remote.ts";
 import type { Assault, Received } from "./attack.ts";
 import type { AttackerCommand } from "./attacker.ts";
 import { ATTACKS } from "./attacks.ts";
-import { HEADERS_BYTES } from "./datagrams.ts";
+import { headersBytes } from "./datagrams.ts";
 
 /** What a victim's socket takes in one go, and how often it is looked at. */
 const RECEIVE_MAX = 64;
@@ -69,7 +69,7 @@ function look(): void {
   for (const batch of watched) {
     for (let call = 0; call < CALLS_MAX; call++) {
       const count = batch.receive(false);
-      for (let m = 0; m < count; m++) received.bytes += batch.length(m) + HEADERS_BYTES;
+      for (let m = 0; m < count; m++) received.bytes += batch.length(m) + headersBytes(AF_INET);
       received.packets += Math.max(0, count);
       if (count < RECEIVE_MAX) break;
     }

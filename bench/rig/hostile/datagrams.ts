@@ -2,8 +2,8 @@
  * Packets of an attacker, many a system call: from a socket of its own, or from whatever IPv4 sources it names, over a raw socket
  * (raw(7)) with headers made here.
  */
-import { AF_INET, SOCK_CLOEXEC } from "../../../ffi/abi.ts";
-import { endpointOf } from "../../../ffi/endpoint.ts";
+import { AF_INET, AF_INET6, SOCK_CLOEXEC } from "../../../ffi/abi.ts";
+import { endpointOf, type Family } from "../../../ffi/endpoint.ts";
 import { SyscallError } from "../../../ffi/errno.ts";
 import { errno, kernel, libc } from "../../../ffi/libc.ts";
 import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../../../ffi/mmsg.ts";
@@ -15,15 +15,20 @@ const SOCK_RAW = 3;
 const IPPROTO_RAW = 255;
 const IPPROTO_UDP = 17;
 const IPV4_BYTES = 20;
-export const HEADERS_BYTES = IPV4_BYTES + 8;
+const IPV6_BYTES = 40;
+const UDP_BYTES = 8;
+/** What comes before a message on the wire. */
+export const headersBytes = (family: Family): number =>
+  (family === AF_INET ? IPV4_BYTES : IPV6_BYTES) + UDP_BYTES;
+const HEADERS_BYTES = headersBytes(AF_INET);
 const VERSION_AND_LENGTH = 0x45;
 const TTL = 64;
 
 /** Messages a call. */
 const MESSAGES_MAX = 64;
 /** Messages that are taken a call, and calls in a row. */
-const HEARD_MAX = 64;
-const HEARING_CALLS_MAX = 64;
+const HEARD_MAX = 8;
+const HEARING_CALLS_MAX = 512;
 const BUFFER_BYTES = 1 << 20;
 
 /** Writes the n-th message at `at`. @returns its bytes */
@@ -58,6 +63,7 @@ export abstract class Sender {
    */
   protected constructor(
     protected readonly fd: number,
+    private readonly family: Family,
     private readonly headBytes: number,
     target: WireAddress,
     bytesMax: number,
@@ -66,7 +72,7 @@ export abstract class Sender {
     this.#stride = Math.ceil((headBytes + bytesMax) / 8) * 8;
     const memory = allocatePacketMemory(0, MESSAGES_MAX * this.#stride);
     this.#view = new DataView(memory.buffer);
-    this.#batch = new SendBatch(kernel, fd, AF_INET, MESSAGES_MAX, memory);
+    this.#batch = new SendBatch(kernel, fd, family, MESSAGES_MAX, memory);
     const endpoint = endpointOf(target.address, target.port);
     for (let m = 0; m < MESSAGES_MAX; m++) {
       this.#batch.setDestination(m, endpoint, 0);
@@ -85,7 +91,7 @@ export abstract class Sender {
     }
     const taken = Math.max(0, this.#batch.send(0, messages, false));
     for (let m = 0; m < taken; m++) {
-      this.bytes += this.#batch.pieceBytes(m, 0) - this.headBytes + HEADERS_BYTES;
+      this.bytes += this.#batch.pieceBytes(m, 0) - this.headBytes + headersBytes(this.family);
     }
     this.#next += taken;
     return taken;
@@ -106,13 +112,13 @@ export class OwnSender extends Sender {
   readonly #heard: Record<number, number> = {};
 
   constructor(address: string, target: WireAddress, bytesMax: number, write: Write) {
-    const socket = UdpSocket.open(AF_INET);
+    const socket = UdpSocket.open(address.includes(":") ? AF_INET6 : AF_INET);
     socket.bind(address, 0);
     socket.setBuffers(BUFFER_BYTES, BUFFER_BYTES);
-    super(socket.fd, 0, target, bytesMax, write);
+    super(socket.fd, socket.family, 0, target, bytesMax, write);
     this.#socket = socket;
     const memory = allocatePacketMemory(HEARD_MAX, 0);
-    this.#receive = new ReceiveBatch(kernel, this.fd, AF_INET, HEARD_MAX, memory, false);
+    this.#receive = new ReceiveBatch(kernel, this.fd, socket.family, HEARD_MAX, memory, false);
   }
 
   protected writeHead(): void {}
@@ -146,7 +152,7 @@ export class SpoofingSender extends Sender {
   ) {
     const fd = libc.socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
     if (fd < 0) throw new SyscallError("socket raw", errno());
-    super(fd, HEADERS_BYTES, target, bytesMax, write);
+    super(fd, AF_INET, HEADERS_BYTES, target, bytesMax, write);
   }
 
   /** IP's length, identification and checksum are the kernel's; a UDP checksum of 0 is none (RFC 768). */

@@ -35,11 +35,9 @@ export function addGrowths(growths: readonly Growth[]): Growth {
   return sums;
 }
 
-/** How much a counter has grown, over all of its labels that hold this text. */
-export function grown(growth: Growth, counter: string, label = ""): number {
-  const matching = Object.entries(growth).filter(
-    ([sample]) => sample.startsWith(counter) && sample.includes(label),
-  );
+/** How much all samples together have grown that begin like this. */
+export function grown(growth: Growth, beginning: string): number {
+  const matching = Object.entries(growth).filter(([sample]) => sample.startsWith(beginning));
   return matching.reduce((sum, [, value]) => sum + value, 0);
 }
 

@@ -21,7 +21,7 @@ import type { Scale } from "./scale.ts";
 /** A beacon alone; with a peer that it exchanges gossip with; or with a bridge, which speaks TLS or does not. */
 export type StageName = "alone" | "mesh" | "signed mesh" | "bridge" | "tls bridge";
 
-export const PEER_BEACON_ID = 2;
+const PEER_BEACON_ID = 2;
 const HTTP_PORT = 9002;
 const BRIDGE_PORT = 8080;
 const METRICS = `http://127.0.0.1:${HTTP_PORT}/metrics`;
@@ -31,6 +31,8 @@ const HONEST_IDS = Array.from({ length: 4000 }, (_, i) => i + 1);
 const OWN_BRIDGED_IDS = Array.from({ length: 10 }, (_, i) => 100_001 + i);
 const SLEEPING_FROM = 200_001;
 const SLEEPING_NODES = 64;
+const ATTACKER_NETWORK = "2001:db8:bad::";
+const ATTACKER_ADDRESSES = 32;
 const VICTIM_SOCKETS = 8;
 const PUNCH_MS = 1500;
 
@@ -76,6 +78,11 @@ export class Theatre {
     namespace("beacon").ip(`route add 10.0.0.0/8 via ${internet.site("attacker").ipv4}`);
     const anySource = { "net.ipv4.conf.all.rp_filter": 0, [`net.ipv4.conf.${WAN}.rp_filter`]: 0 };
     for (const name of ["beacon", "peer"]) namespace(name).sysctl(anySource);
+    // A network of the attacker's own, of whose addresses it takes any (AnyIP).
+    const { namespace: attackerPlace, ipv6: attackerIPv6 } = internet.site("attacker");
+    attackerPlace.ip(`route add local ${ATTACKER_NETWORK}/64 dev lo`);
+    attackerPlace.sysctl({ "net.ipv6.ip_nonlocal_bind": 1 });
+    namespace("beacon").ip(`route add ${ATTACKER_NETWORK}/64 via ${attackerIPv6}`);
     const folder = scratchFolder();
     writeFileSync(joinPath(folder, "keys.json"), keysFile([...HONEST_IDS, ...OWN_BRIDGED_IDS]));
     writeFileSync(joinPath(folder, "gossip.key"), `${crypto.randomUUID()}${crypto.randomUUID()}\n`);
@@ -150,6 +157,7 @@ export class Theatre {
     const scene: Scene = {
       beacon: near.beacon,
       peer: { address: site("peer").ipv4, port: BEACON_PORT },
+      peerId: PEER_BEACON_ID,
       http: { ...near.beacon, port: HTTP_PORT },
       bridge: { ...near.beacon, port: BRIDGE_PORT },
       honestIds: traffic.nodes.map(({ id }) => id),
@@ -157,6 +165,11 @@ export class Theatre {
       ownBridgedIds: OWN_BRIDGED_IDS,
       victim: this.victim,
       attackerAddress: site("attacker").ipv4,
+      beaconIPv6: { address: site("beacon").ipv6, port: BEACON_PORT },
+      attackerNetwork: Array.from(
+        { length: ATTACKER_ADDRESSES },
+        (_, i) => `${ATTACKER_NETWORK}${(i + 1).toString(16)}`,
+      ),
       ...this.scale.attacker,
     };
     const set = new Stage(beacons, this.hosts.beacon, traffic, pairs, scene, near, door);

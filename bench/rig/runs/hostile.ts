@@ -66,9 +66,9 @@ async function oneRound(theatre: Theatre, stage: Stage, attack: Attack, scale: S
 
 function judge(attack: Attack, evidence: Evidence, attacked: readonly Service[]): Verdict[] {
   const { effort, growth } = evidence;
-  const counted = [
-    ...(attack.limits ?? []).map((limit) => ["beacon_limited_total", `"${limit}"`] as const),
-    ...(attack.counts ?? []).map((counter) => [counter, ""] as const),
+  const counters = [
+    ...(attack.limits ?? []).map((limit) => `beacon_limited_total{limit="${limit}"}`),
+    ...(attack.counts ?? []),
   ];
   return [
     { what: `${effort.count} ${effort.of} of the attacker`, holds: effort.count > 0 },
@@ -76,9 +76,9 @@ function judge(attack: Attack, evidence: Evidence, attacked: readonly Service[])
       what: `${kind}: ${delivered} of ${sent} delivered`,
       holds: delivered >= sent * DELIVERED_MIN,
     })),
-    ...counted.map(([counter, label]) => {
-      const count = grown(growth, counter, label);
-      return { what: `${counter} ${label} grew by ${count}`, holds: count > 0 };
+    ...counters.map((counter) => {
+      const count = grown(growth, counter);
+      return { what: `${counter} grew by ${count}`, holds: count > 0 };
     }),
     ...(attack.judge?.(evidence) ?? []),
   ];

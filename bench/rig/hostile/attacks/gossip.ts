@@ -5,7 +5,6 @@ import type { Attack, Scene } from "../attack.ts";
 import { Barrage, together } from "../barrage.ts";
 import { numberOf, OwnSender } from "../datagrams.ts";
 import { alternating, gossip, gossipBytes } from "../messages.ts";
-import { PEER_BEACON_ID } from "../stage.ts";
 import { fromOneSource, spoofed } from "./sources.ts";
 
 const STRANGER = 77;
@@ -55,7 +54,7 @@ export const GOSSIP_ATTACKS: readonly Attack[] = [
     start: (scene) => {
       const { address, port } = scene.peer;
       const asPeer = () => ({ address: numberOf(address), port });
-      return spoofed(scene, claims(scene, PEER_BEACON_ID), asPeer, claimBytes(scene));
+      return spoofed(scene, claims(scene, scene.peerId), asPeer, claimBytes(scene));
     },
   },
 ];
