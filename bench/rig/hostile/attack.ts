@@ -16,6 +16,8 @@ export interface Scene {
   readonly bridge: WireAddress;
   /** Nodes that relay to each other. */
   readonly honestIds: readonly number[];
+  /** Where those are that relay by UDP to others, which a PunchRequest tells. */
+  readonly honestSenders: readonly WireAddress[];
   /** Nodes that are registered, and do not read what they get. */
   readonly sleepingIds: readonly number[];
   /** Nodes whose secret keys the attacker has: it may come to the bridge in their name. */
@@ -93,6 +95,8 @@ export interface Attack {
   readonly outlastsHold?: true;
   /** What an honest newcomer must still be able to do while it goes on. */
   readonly newcomer?: Newcomer;
+  /** Why honest nodes may suffer under it all the same: it is measured, and no bar is held. */
+  readonly excuse?: string;
   start(scene: Scene): Assault | Promise<Assault>;
   /** What else must hold. */
   judge?(evidence: Evidence): readonly Verdict[];

@@ -154,6 +154,7 @@ export class Theatre {
     }
     await this.bystander.sleep(this.victim.address, near.beacon, SLEEPING_FROM, SLEEPING_NODES);
     const traffic = new HonestTraffic(pairs, this.scale.refreshEveryMs);
+    const senders = pairs.filter(({ kind }) => kind !== "WebSocket").map(({ from }) => from.call("discover"));
     const scene: Scene = {
       beacon: near.beacon,
       peer: { address: site("peer").ipv4, port: BEACON_PORT },
@@ -161,6 +162,7 @@ export class Theatre {
       http: { ...near.beacon, port: HTTP_PORT },
       bridge: { ...near.beacon, port: BRIDGE_PORT },
       honestIds: traffic.nodes.map(({ id }) => id),
+      honestSenders: (await Promise.all(senders)).filter((address) => address !== undefined),
       sleepingIds: Array.from({ length: SLEEPING_NODES }, (_, i) => SLEEPING_FROM + i),
       ownBridgedIds: OWN_BRIDGED_IDS,
       victim: this.victim,

@@ -22,6 +22,13 @@ const allPorts =
   ({ attackerAddress }: Scene): Source =>
   (n) => ({ address: numberOf(attackerAddress), port: 1024 + (n % SPOOFED_SOURCES) });
 
+const asHonestSenders =
+  ({ honestSenders }: Scene): Source =>
+  (n) => {
+    const { address, port } = honestSenders[n % honestSenders.length]!;
+    return { address: numberOf(address), port };
+  };
+
 export const RELAY_FLOODS: readonly Attack[] = [
   ...AIMS.map(
     ({ at, destinations, inSmoke }): Attack => ({
@@ -48,5 +55,14 @@ export const RELAY_FLOODS: readonly Attack[] = [
     stage: "alone",
     inSmoke: false,
     start: (scene) => spoofed(scene, relays(SENDER, inTurn(scene.sleepingIds)), allPorts(scene)),
+  },
+  {
+    name: "relay flood in honest names",
+    does: "relays to nodes from the very addresses and ports of honest nodes",
+    stage: "alone",
+    inSmoke: false,
+    limits: ["relay"],
+    excuse: "UDP has no proof of its source: who can forge one spends what the limit allows it",
+    start: (scene) => spoofed(scene, relays(SENDER, inTurn(scene.sleepingIds)), asHonestSenders(scene)),
   },
 ];
