@@ -91,8 +91,8 @@ export interface Attack {
   readonly limits?: readonly string[];
   /** Other counters of the beacon that must have grown: how their samples begin. */
   readonly counts?: readonly string[];
-  /** Whether it takes longer than a node's endpoint is held, so that only nodes that refresh are safe. */
-  readonly outlastsHold?: true;
+  /** Whether it goes on for longer than a node's endpoint is held, and a peer's routes: only who is heard again stays known. */
+  readonly isLong?: true;
   /** What an honest newcomer must still be able to do while it goes on. */
   readonly newcomer?: Newcomer;
   /** Why honest nodes may suffer under it all the same: it is measured, and no bar is held. */

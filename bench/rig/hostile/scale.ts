@@ -8,22 +8,29 @@ export interface Scale {
   readonly attackMs: number;
   /** Of quiet and attack, one after the other: their median is less the machine's mood than any of them. */
   readonly rounds: number;
-  /** The beacon's --endpoint-hold, how often nodes register again, and how long an attack goes on that outlasts the hold. */
+  /**
+   * How long a node's endpoint is held, and a silent peer's routes; how often nodes register again, and peers gossip; and how long an
+   * attack goes on that outlasts the former.
+   */
   readonly holdS: number;
+  readonly peerTimeoutS: number;
   readonly refreshEveryMs: number;
-  readonly beyondHoldMs: number;
+  readonly gossipEveryMs: number;
+  readonly longMs: number;
   readonly attacker: Pick<Scene, "packetsPerS" | "connectionsPerS" | "connectionsMax">;
 }
 
-/** The beacon's own hold, and a heartbeat that is too short for daemons, but in the same proportion. */
+/** The hold is the beacon's own; whatever shall outlive it comes three times meanwhile, or more often. */
 export const FULL: Scale = {
   warmUpMs: 1000,
   quietMs: 2500,
   attackMs: 3000,
   rounds: 3,
   holdS: 30,
+  peerTimeoutS: 10,
   refreshEveryMs: 10_000,
-  beyondHoldMs: 40_000,
+  gossipEveryMs: 1000,
+  longMs: 40_000,
   attacker: { packetsPerS: 20_000, connectionsPerS: 500, connectionsMax: 1500 },
 };
 
@@ -33,7 +40,9 @@ export const SMOKE: Scale = {
   attackMs: 600,
   rounds: 1,
   holdS: 2,
+  peerTimeoutS: 2,
   refreshEveryMs: 250,
-  beyondHoldMs: 3000,
+  gossipEveryMs: 250,
+  longMs: 3000,
   attacker: { packetsPerS: 20_000, connectionsPerS: 500, connectionsMax: 300 },
 };

@@ -25,7 +25,6 @@ const PEER_BEACON_ID = 2;
 const HTTP_PORT = 9002;
 const BRIDGE_PORT = 8080;
 const METRICS = `http://127.0.0.1:${HTTP_PORT}/metrics`;
-const GOSSIP_MS = 500;
 /** Ids that may come to the bridge: all that honest nodes will have, and the attacker's own. */
 const HONEST_IDS = Array.from({ length: 4000 }, (_, i) => i + 1);
 const OWN_BRIDGED_IDS = Array.from({ length: 10 }, (_, i) => 100_001 + i);
@@ -111,7 +110,8 @@ export class Theatre {
     const isMesh = stage.endsWith("mesh");
     const site = (name: string) => this.internet.site(name);
     const shared = [
-      `--gossip-interval=${GOSSIP_MS}ms`,
+      `--gossip-interval=${this.scale.gossipEveryMs}ms`,
+      `--peer-timeout=${this.scale.peerTimeoutS}s`,
       ...(stage === "signed mesh" ? [`--gossip-key-file=${joinPath(this.folder, "gossip.key")}`] : []),
     ];
     const peerOf = (name: string) => `--peers=${site(name).ipv4}:${BEACON_PORT}`;

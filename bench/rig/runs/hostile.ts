@@ -39,7 +39,7 @@ async function tryOut(theatre: Theatre, attack: Attack, scale: Scale, limited: b
   const stage = await theatre.set(attack, limited);
   if (scale.warmUpMs > 0) await stage.traffic.flow(scale.warmUpMs);
   const rounds: Round[] = [];
-  const count = attack.outlastsHold || !limited ? 1 : scale.rounds;
+  const count = attack.isLong || !limited ? 1 : scale.rounds;
   while (rounds.length < count) rounds.push(await oneRound(theatre, stage, attack, scale));
   await stage.clear();
   const { name, does, excuse = limited ? undefined : "no limits" } = attack;
@@ -53,7 +53,7 @@ async function oneRound(theatre: Theatre, stage: Stage, attack: Attack, scale: S
   const sinceMs = performance.now();
   await attacker.attack(attack.name, stage.scene);
   await Bun.sleep(BEGINNING_MS);
-  const forMs = attack.outlastsHold ? scale.beyondHoldMs : scale.attackMs;
+  const forMs = attack.isLong ? scale.longMs : scale.attackMs;
   const [attacked, isWelcome] = await Promise.all([
     stage.traffic.flow(forMs),
     // In the middle: a table is full by then, or a limit's burst spent.

@@ -50,6 +50,7 @@ export const GOSSIP_ATTACKS: readonly Attack[] = [
     name: "gossip in the peer's name",
     does: "withdraws the peer's nodes and claims others, from its address",
     stage: "signed mesh",
+    isLong: true,
     counts: ["beacon_gossip_rejected_total"],
     start: (scene) => {
       const { address, port } = scene.peer;

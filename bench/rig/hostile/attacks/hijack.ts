@@ -15,7 +15,7 @@ export const HIJACKS: readonly Attack[] = [
     does: "claims honest nodes' ids from one address",
     stage: "alone",
     limits: ["endpoint_hold"],
-    outlastsHold: true,
+    isLong: true,
     start: (scene) => fromOneSource(scene, discovers(inTurn(scene.honestIds))),
     judge: nothingStolen,
   },
@@ -24,7 +24,7 @@ export const HIJACKS: readonly Attack[] = [
     does: "claims honest nodes' ids as a requester from one address",
     stage: "alone",
     limits: ["punch_source"],
-    outlastsHold: true,
+    isLong: true,
     // Requests within the limit are those that reach the hold.
     start: (scene) => fromOneSource(scene, punchRequests(inTurn(scene.honestIds), inTurn(scene.sleepingIds))),
     judge: nothingStolen,
@@ -35,7 +35,7 @@ export const HIJACKS: readonly Attack[] = [
     stage: "alone",
     inSmoke: false,
     limits: ["endpoint_hold"],
-    outlastsHold: true,
+    isLong: true,
     start: (scene) => spoofed(scene, discovers(inTurn(scene.honestIds))),
   },
 ];
