@@ -57,6 +57,7 @@ export const BRIDGE_ATTACKS: readonly Attack[] = [
     name: "handshakes that fail",
     does: "answers challenges wrongly in a node's name",
     stage: "bridge",
+    counts: ['beacon_wss_upgrades_total{outcome="limited"}'],
     newcomer: "connects",
     start: (scene) => {
       const [claimed] = scene.honestIds;
