@@ -22,6 +22,7 @@ export class Crowd implements Assault {
   #opening = 0;
   #count = 0;
   #due = 0;
+  #isStopped = false;
   readonly #timers: readonly Timer[];
 
   constructor(
@@ -33,6 +34,7 @@ export class Crowd implements Assault {
   }
 
   async stop(): Promise<Effort> {
+    this.#isStopped = true;
     for (const timer of this.#timers) clearInterval(timer);
     for (const socket of this.#sockets) socket.terminate();
     return { of: "connections", count: this.#count, bytes: 0, heard: {} };
@@ -57,6 +59,10 @@ export class Crowd implements Assault {
       port: this.target.port,
       socket: {
         open: (socket) => {
+          if (this.#isStopped) {
+            socket.terminate();
+            return;
+          }
           this.#sockets.add(socket);
           this.behaviour.opened?.(socket, n);
         },
