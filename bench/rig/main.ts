@@ -5,13 +5,14 @@ import { removeLeftovers } from "./namespace.ts";
 import { Report } from "./report.ts";
 import { NEEDED_FOR_NAMESPACES, obstacle } from "./requirements.ts";
 import type { Run, RunOptions } from "./run.ts";
+import { HOSTILE_RUN } from "./runs/hostile.ts";
 import { LINKS_RUN } from "./runs/links.ts";
 import { MESH_RUN } from "./runs/mesh.ts";
 import { NAT_RUN } from "./runs/nat.ts";
 import { REMAP_RUN } from "./runs/remap.ts";
 import { RESTART_RUN } from "./runs/restart.ts";
 
-const RUNS: readonly Run[] = [NAT_RUN, LINKS_RUN, REMAP_RUN, RESTART_RUN, MESH_RUN];
+const RUNS: readonly Run[] = [NAT_RUN, LINKS_RUN, REMAP_RUN, RESTART_RUN, MESH_RUN, HOSTILE_RUN];
 /** Exit codes of processes that end by a signal: 128 and its number. */
 const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
@@ -20,12 +21,15 @@ const program = new Command("rig")
   .showHelpAfterError();
 
 for (const run of RUNS) {
-  program
+  const command = program
     .command(run.name)
     .description(run.description)
     .option("--smoke", "a run of seconds, to see that it works", false)
     .option("--json <file>", "writes the raw result there")
-    .action((options: RunOptions & { readonly json?: string }) => start(run, options));
+    .action((options: Partial<RunOptions> & { readonly json?: string }) =>
+      start(run, { smoke: false, only: "", ...options }),
+    );
+  if (run.hasParts) command.option("--only <text>", "tries only what has this in its name");
 }
 program
   .command("clean")

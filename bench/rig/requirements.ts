@@ -10,6 +10,7 @@ const PACKAGES = {
   dpipe: "vde2",
   wirefilter: "vde2",
   vde_plug: "vde2",
+  openssl: "openssl",
 } as const;
 
 export type Needed = keyof typeof PACKAGES;

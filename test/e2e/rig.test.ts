@@ -74,6 +74,7 @@ function needs(...commands: Needed[]): { skip: boolean; note: string } {
 const anything = needs();
 const nft = needs("nft");
 const remap = needs("nft", "conntrack");
+const hostile = needs("openssl");
 const links = needs(...(implementation() === "netem" ? [] : (["dpipe", "vde_plug", "wirefilter"] as const)));
 
 test.skipIf(nft.skip)(`nat: holes are punched exactly where theory says${nft.note}`, async () => {
@@ -152,6 +153,27 @@ test.skipIf(nft.skip)(`mesh: routes go with the link between beacons, and come b
     ["the link cut", [0, 0], 0],
     ["the link healed", [5, 5], 2],
   ]);
+});
+
+test.skipIf(hostile.skip)(`hostile: honest nodes are served, whatever others do${hostile.note}`, async () => {
+  interface Outcome {
+    readonly attack: string;
+    readonly rounds: {
+      readonly attacked: { sent: number; delivered: number }[];
+      readonly effort: { count: number; heard: Record<number, number> };
+    }[];
+  }
+  const { result } = await smoke<{ outcomes: Outcome[] }>("hostile");
+  const rounds = new Map(result.outcomes.map(({ attack, rounds }) => [attack, rounds[0]!]));
+  expect(rounds.size).toBeGreaterThan(10);
+  const services = [...rounds.values()].flatMap(({ attacked }) => attacked);
+  expect(services.filter(({ sent, delivered }) => sent === 0 || delivered < 0.95 * sent)).toEqual([]);
+  expect(services.filter(({ sent, delivered }) => delivered > sent)).toEqual([]);
+  for (const attack of ["hijack by Discover", "hijack by PunchRequest"]) {
+    expect(rounds.get(attack)!.effort.heard).not.toContainKey("6"); // nothing was delivered to the wrong one
+  }
+  const learned = rounds.get("punch scan, one host")!.effort.heard[4]!;
+  expect(learned).toBeWithin(1, 20); // it found somebody, and far from everybody
 });
 
 describe("what a run makes goes away", () => {
