@@ -5,6 +5,9 @@ import type { Needed } from "./requirements.ts";
 export interface RunOptions {
   /** Run in seconds, to see that it works. */
   readonly smoke: boolean;
+  /** How long a chaos takes, and what its schedule is drawn from; other runs are not told. */
+  readonly minutes?: number;
+  readonly seed?: number;
 }
 
 export interface Run {
