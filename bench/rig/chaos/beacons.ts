@@ -18,6 +18,8 @@ export interface Usage {
 }
 
 export class ChaosBeacon {
+  /** Its numbers when it showed them last. */
+  lastStats: Stats | undefined;
   /** Whether it is meant to run now. */
   isWanted = false;
   #program: Program | undefined;
@@ -87,7 +89,8 @@ export class ChaosBeacon {
   /** Its numbers, or undefined if it does not answer now. */
   async stats(): Promise<Stats | undefined> {
     try {
-      return (await (await this.get("api/stats")).json()) as Stats;
+      this.lastStats = (await (await this.get("api/stats")).json()) as Stats;
+      return this.lastStats;
     } catch {
       return undefined;
     }

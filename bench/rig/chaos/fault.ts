@@ -41,7 +41,7 @@ export function hasLogged(beacon: ChaosBeacon, pattern: RegExp): () => Promise<b
   return async () => (await find()) !== undefined;
 }
 
-/** Tells how much a number of the beacon has risen since now, if it has. */
+/** Tells how much a number of a beacon that has shown its numbers before has risen since now, if it has. */
 export async function rises(
   beacon: ChaosBeacon,
   name: string,
@@ -51,9 +51,9 @@ export async function rises(
     const stats = await beacon.stats();
     return stats === undefined ? undefined : read(stats);
   };
-  const before = (await now()) ?? 0;
+  const before = (await now()) ?? read(beacon.lastStats!);
   return async () => {
-    const after = (await now()) ?? 0;
+    const after = (await now()) ?? before;
     return after > before ? `${name} rose by ${after - before}` : undefined;
   };
 }

@@ -9,8 +9,10 @@ import { command, DISK_BYTES, type Stage } from "./stage.ts";
 /** A round with the registry begins every second, a save of the state every second. */
 const ROUND_BACK_MS = 4000;
 
+/** @param says what the subject complains of, before "peers stay as they are" */
 function registryFault(
   name: string,
+  says: RegExp,
   begin: (stage: Stage) => Promise<void>,
   end: (stage: Stage) => Promise<void>,
 ): Fault {
@@ -22,7 +24,7 @@ function registryFault(
     heldUpBy: ["subject paused", "files exhausted"],
     async begin(stage) {
       const { subject } = stage.beacons;
-      const trace = logs(subject, /peers stay as they are$/);
+      const trace = logs(subject, new RegExp(`${says.source}.*peers stay as they are$`));
       await begin(stage);
       let roundsBefore = Number.POSITIVE_INFINITY;
       const rounds = async () => (await subject.stats())?.mesh.registryRounds["ok"] ?? 0;
@@ -44,11 +46,13 @@ const GARBAGE = Buffer.from("HTTP/1.1 400 Bad Request\r\n\r\n");
 export const REGISTRY_FAULTS: readonly Fault[] = [
   registryFault(
     "registry killed",
+    /ECONNREFUSED/,
     (stage) => stage.registry.close(),
     (stage) => stage.startRegistry(),
   ),
   registryFault(
     "registry hanging",
+    /closed the connection|whole answer/,
     async ({ registry }) => {
       registry.behaviour = silent;
     },
@@ -62,6 +66,7 @@ export const REGISTRY_FAULTS: readonly Fault[] = [
   ),
   registryFault(
     "registry garbage",
+    /announces a message of \d+ bytes/,
     async ({ registry }) => {
       registry.behaviour = sayBytes(GARBAGE);
     },
@@ -79,10 +84,10 @@ function diskFault(
 ): Fault {
   return {
     name,
-    forMs: [2500, 8000],
+    forMs: [2000, 8000],
     concerns: nobody,
     backWithinMs: ROUND_BACK_MS,
-    heldUpBy: ["subject paused", "files exhausted"],
+    heldUpBy: ["subject paused"],
     async begin(stage) {
       const { subject } = stage.beacons;
       const trace = logs(subject, new RegExp(`^the state file .* cannot be saved: ${errno}`));
@@ -119,7 +124,7 @@ function fill(path: string): void {
 const filler = ({ disk }: Stage) => join(disk, "filler");
 const away = ({ stateFolder }: Stage) => `${stateFolder}-away`;
 
-export const DISK_FAULTS: readonly Fault[] = [
+const DISKS: readonly Fault[] = [
   diskFault(
     "disk full",
     "ENOSPC",
@@ -163,7 +168,7 @@ async function remount(disk: string, mode: "ro" | "rw"): Promise<void> {
 /** None can be opened: fewer than are open already. */
 const NO_MORE_FILES = 8;
 
-export const FILES: Fault = {
+const FILES: Fault = {
   name: "files exhausted",
   forMs: [2500, 8000],
   concerns: nobody,
@@ -187,3 +192,6 @@ export const FILES: Fault = {
     };
   },
 };
+
+/** Not at once: a save has one reason to fail. */
+export const DISK_FAULTS: readonly Fault[] = [...DISKS, FILES];

@@ -17,16 +17,17 @@ const HTTP: Fault = {
   forMs: [1000, 5000],
   concerns: nobody,
   backWithinMs: 2000,
-  heldUpBy: ["subject paused"],
+  heldUpBy: ["subject paused", "files exhausted"],
   async begin({ beacons: { subject } }) {
-    let [isOver, answers] = [false, 0];
+    let [isOver, answers, failures] = [false, 0, 0];
     const hammer = async () => {
       for (let n = 0; !isOver; n++) {
         try {
           await (await subject.get(PATHS[n % PATHS.length]!)).arrayBuffer();
           answers++;
         } catch {
-          await Bun.sleep(10); // it is busy
+          failures++; // it is paused, or cannot take a connection
+          await Bun.sleep(10);
         }
       }
     };
@@ -37,7 +38,8 @@ const HTTP: Fault = {
         await hammers;
       },
       isWell: async () => (await subject.stats()) !== undefined,
-      trace: async () => (answers > 0 ? `${answers} answers` : undefined),
+      trace: async () =>
+        answers + failures > 0 ? `${answers} answers, ${failures} requests without one` : undefined,
     };
   },
 };
@@ -52,7 +54,7 @@ const CONNECTIONS: Fault = {
   forMs: [1500, 6000],
   concerns: nobody,
   backWithinMs: 4000,
-  heldUpBy: ["subject paused"],
+  heldUpBy: ["subject paused", "files exhausted"],
   async begin({ beacons: { subject } }) {
     const trace = await rises(subject, "upgrades refused as full", ({ bridge }) => bridge!.upgrades["full"]!);
     let found: string | undefined;
@@ -139,5 +141,5 @@ export const BURST: Fault = {
   },
 };
 
-/** Of these, none goes on while files are exhausted: who must connect then cannot. */
+/** Not at once: where there is no room, nobody can come back. */
 export const LOAD_FAULTS: readonly Fault[] = [HTTP, CONNECTIONS, HERD_BACK];

@@ -97,7 +97,7 @@ const STRAY: Fault = {
   forMs: [STRAY_ROUNDS * BETWEEN_SIGNALS_MS, STRAY_ROUNDS * BETWEEN_SIGNALS_MS],
   concerns: nobody,
   backWithinMs: 2000,
-  heldUpBy: ["subject paused", "files exhausted"],
+  heldUpBy: ["files exhausted"],
   async begin({ beacons: { subject } }) {
     const trace = logs(subject, /SIGUSR[12]/);
     for (let round = 0; round < STRAY_ROUNDS; round++) {
@@ -116,7 +116,6 @@ const STORM: Fault = {
   forMs: [HANG_UPS * BETWEEN_SIGNALS_MS, HANG_UPS * BETWEEN_SIGNALS_MS],
   concerns: nobody,
   backWithinMs: 2000,
-  heldUpBy: ["subject paused"],
   async begin({ beacons: { subject }, configFile }, random) {
     const [refused, taken] = [
       logs(subject, /^configuration not reloaded/),
@@ -172,11 +171,9 @@ const CLOCK: Fault = {
   },
 };
 
-/** Of these, none goes on while another one does: they add up to more than the peers' patience. */
 export const WORKER_FAULTS: readonly Fault[] = [
   killWorkers("worker killed", (random) => [random.below(WORKERS)]),
   killWorkers("all workers killed", () => Array.from({ length: WORKERS }, (_, worker) => worker)),
-  PAUSED,
 ];
 
 export const PEER_FAULTS: readonly Fault[] = [
@@ -200,5 +197,6 @@ export const PEER_FAULTS: readonly Fault[] = [
   }),
 ];
 
-export const SIGNAL_FAULTS: readonly Fault[] = [STRAY, STORM];
+/** Not at once: a stray SIGCONT would let the subject go on. */
+export const SIGNAL_FAULTS: readonly Fault[] = [STRAY, STORM, PAUSED];
 export const CLOCK_FAULTS: readonly Fault[] = [CLOCK];

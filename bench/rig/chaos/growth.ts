@@ -5,6 +5,8 @@ import type { Usage } from "./beacons.ts";
 export interface Sample extends Usage {
   /** From the start of the run. */
   readonly atMs: number;
+  /** That went on then. */
+  readonly faults: number;
 }
 
 export interface Growth {
@@ -23,7 +25,9 @@ export function growthOf(
   calms: readonly (readonly [fromMs: number, toMs: number])[],
 ): Growth | undefined {
   const inCalms = calms
-    .map(([fromMs, toMs]) => samples.filter(({ atMs }) => atMs >= fromMs + SETTLED_MS && atMs <= toMs))
+    .map(([fromMs, toMs]) =>
+      samples.filter(({ atMs, faults }) => faults === 0 && atMs >= fromMs + SETTLED_MS && atMs <= toMs),
+    )
     .filter((calm) => calm.length > 0);
   if (inCalms.length < 2) return undefined;
   const share = Math.max(1, Math.floor(inCalms.length * SHARE));

@@ -22,6 +22,8 @@ export class Performance {
   readonly #active = new Map<Planned, string>();
   readonly #faults: ReadonlyMap<string, Fault>;
   readonly #startMs = performance.now();
+  /** Faults that have begun and are not over yet, with all that they touched. */
+  #open = 0;
 
   /** @param say is told of each fault when it is over */
   constructor(
@@ -34,8 +36,13 @@ export class Performance {
 
   async run(schedule: Schedule): Promise<Performed> {
     const sampling = setInterval(() => this.#sample(), SAMPLE_MS);
-    await Promise.all(schedule.planned.map((planned) => this.#attempt(planned)));
-    await Bun.sleep(Math.max(0, schedule.endMs - this.#nowMs));
+    const lanes = Map.groupBy(schedule.planned, ({ lane }) => lane).values();
+    await Promise.all(
+      Array.from(lanes, async (lane) => {
+        for (const planned of lane) await this.#attempt(planned);
+      }),
+    );
+    await Bun.sleep(Math.max(schedule.endMs - this.#nowMs, schedule.calmMs));
     clearInterval(sampling);
     return { happened: this.#happened, samples: this.#samples };
   }
@@ -46,18 +53,20 @@ export class Performance {
 
   /** What cannot be done to a beacon that has ended is left out; that it has is what counts then. */
   async #attempt(planned: Planned): Promise<void> {
+    await Bun.sleep(Math.max(0, planned.atMs - this.#nowMs));
+    this.#open++;
     try {
       await this.#let(planned);
     } catch (error) {
       if (BEACONS.every((name) => this.stage.beacons[name].ends.length === 0)) throw error;
       this.#active.delete(planned);
     }
+    this.#open--;
   }
 
-  /** Lets one fault happen. */
+  /** Lets one fault happen, and waits until all is well or time is over. */
   async #let(planned: Planned): Promise<void> {
     const fault = this.#faults.get(planned.name)!;
-    await Bun.sleep(planned.atMs);
     this.#active.set(planned, fault.name);
     const beganMs = this.#nowMs;
     const underWay = await fault.begin(this.stage, new Random(planned.word));
@@ -88,7 +97,7 @@ export class Performance {
   #sample(): void {
     for (const name of BEACONS) {
       const usage = this.stage.beacons[name].usage();
-      if (usage !== undefined) this.#samples[name].push({ atMs: this.#nowMs, ...usage });
+      if (usage !== undefined) this.#samples[name].push({ atMs: this.#nowMs, faults: this.#open, ...usage });
     }
   }
 

@@ -24,7 +24,9 @@ export interface Lane {
 
 export interface Planned {
   readonly name: string;
-  /** From the start of the run. */
+  /** The lane's number. */
+  readonly lane: number;
+  /** From the start of the run. One that is late delays those behind it in its lane. */
   readonly atMs: number;
   readonly forMs: number;
   /** For whatever the fault has to choose: an unsigned 32-bit number. */
@@ -43,8 +45,9 @@ export interface Pace {
 export interface Schedule {
   /** In the order of their beginnings. */
   readonly planned: readonly Planned[];
-  /** Start and end of each calm. */
+  /** Start and end of each calm, if nothing is late. */
   readonly calms: readonly (readonly [fromMs: number, toMs: number])[];
+  readonly calmMs: number;
   readonly endMs: number;
 }
 
@@ -54,7 +57,9 @@ const BRISK_PAUSE_MS: Span = [200, 600];
 const LANE_SEEDS = 0x9e37_79b1;
 
 export function scheduleOf(lanes: readonly Lane[], pace: Pace, seed: number): Schedule {
-  const draws = lanes.map((lane, i) => new LaneDraw(lane, pace.brisk, seed + Math.imul(i + 1, LANE_SEEDS)));
+  const draws = lanes.map(
+    (lane, i) => new LaneDraw(lane, i, pace.brisk, seed + Math.imul(i + 1, LANE_SEEDS)),
+  );
   const planned: Planned[] = [];
   const calms: [number, number][] = [];
   let startMs = 0;
@@ -67,7 +72,7 @@ export function scheduleOf(lanes: readonly Lane[], pace: Pace, seed: number): Sc
     calms.push([actEndMs, startMs]);
   }
   planned.sort((a, b) => a.atMs - b.atMs);
-  return { planned, calms, endMs: startMs };
+  return { planned, calms, calmMs: pace.calmMs, endMs: startMs };
 }
 
 /** What comes in one lane, act by act. */
@@ -79,6 +84,7 @@ class LaneDraw {
 
   constructor(
     private readonly lane: Lane,
+    private readonly number: number,
     private readonly brisk: boolean,
     seed: number,
   ) {
@@ -97,7 +103,7 @@ class LaneDraw {
         this.#left.unshift(fault); // the first of the next act
         return planned;
       }
-      planned.push({ name: fault.name, atMs, forMs, word: this.#random.word() });
+      planned.push({ name: fault.name, lane: this.number, atMs, forMs, word: this.#random.word() });
       atMs += forMs;
     }
   }

@@ -12,7 +12,7 @@ export type Told = { readonly say: string } | { readonly result: ChaosResult } |
 
 /** An act a minute. */
 const ACT: Omit<Pace, "acts"> = { actMs: 46_000, calmMs: 14_000, brisk: false };
-const SMOKE: Pace = { acts: 1, actMs: 30_000, calmMs: 8_500, brisk: true };
+const SMOKE: Pace = { acts: 1, actMs: 30_000, calmMs: 7_000, brisk: true };
 
 const tell = (told: Told) => process.send!(told);
 

@@ -91,6 +91,10 @@ export class Stage {
     const traffic = await stage.traffic;
     traffic.start();
     await until("packets of all pairs arrive", () => traffic.flows, START_MS_MAX);
+    await until("all show their numbers", async () => {
+      const stats = await Promise.all(Object.values(stage.beacons).map((beacon) => beacon.stats()));
+      return stats.every((one) => one !== undefined);
+    });
     return stage;
   }
 
