@@ -1,12 +1,13 @@
 /** The beacons of the chaos: processes that are watched, told to do things, and started again. */
 import { readdirSync } from "node:fs";
+import { join } from "node:path";
 import type { Stats } from "../../../src/beacon.ts";
-import { CLEAN_ENV, type LogLine, Program } from "../../../test/e2e/support/program.ts";
+import { CLEAN_ENV, type LogLine, Program, ROOT } from "../../../test/e2e/support/program.ts";
 import type { WireAddress } from "../../../test/e2e/support/wire.ts";
 import { residentBytes } from "../../harness/usage.ts";
 import type { BeaconName } from "./pairs.ts";
 
-const PROGRAM = new URL("beacon-process.ts", import.meta.url).pathname;
+const PROGRAM = join(ROOT, "test/e2e/support/killable-beacon.ts");
 /** A beacon that does not answer by then is busy, or cannot take a connection. */
 const ANSWER_MS_MAX = 1000;
 const PORTS = { udp: 9001, http: 9002, wss: 9003 } as const;

@@ -14,6 +14,8 @@ export interface Fault extends LaneFault {
   readonly backWithinMs: number;
   /** Names of faults that must be over, too, before what this one has touched can be well. */
   readonly heldUpBy?: readonly string[];
+  /** Names of faults during which this one leaves no trace: it lasts longer by as much. */
+  readonly hiddenBy?: readonly string[];
   begin(stage: Stage, random: Random): Promise<UnderWay>;
 }
 

@@ -1,6 +1,7 @@
 /** Faults of what a beacon needs around it: its registry, its disk, its file descriptors. */
-import { closeSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { exhaustFiles } from "../../../test/e2e/support/exhausted-files.ts";
 import { correct, sayBytes, silent } from "../../../test/support/scripted-registry.ts";
 import { type Fault, hasLogged, logs } from "./fault.ts";
 import { nobody } from "./pairs.ts";
@@ -22,6 +23,7 @@ function registryFault(
     concerns: nobody,
     backWithinMs: ROUND_BACK_MS,
     heldUpBy: ["subject paused", "files exhausted"],
+    hiddenBy: ["files exhausted"], // which is what it complains of then
     async begin(stage) {
       const { subject } = stage.beacons;
       const trace = logs(subject, new RegExp(`${says.source}.*peers stay as they are$`));
@@ -165,9 +167,6 @@ async function remount(disk: string, mode: "ro" | "rw"): Promise<void> {
   }
 }
 
-/** None can be opened: fewer than are open already. */
-const NO_MORE_FILES = 8;
-
 const FILES: Fault = {
   name: "files exhausted",
   forMs: [2500, 8000],
@@ -175,16 +174,12 @@ const FILES: Fault = {
   backWithinMs: ROUND_BACK_MS,
   heldUpBy: ["subject paused"],
   async begin({ beacons: { subject } }) {
-    const limits = readFileSync(`/proc/${subject.pid}/limits`, "utf8");
-    const before = /^Max open files +(\d+)/m.exec(limits)![1]!;
-    const allow = (files: number | string) =>
-      command("prlimit", "--pid", String(subject.pid), `--nofile=${files}:`);
     const trace = logs(subject, /EMFILE/);
-    allow(NO_MORE_FILES);
+    const giveBack = await exhaustFiles(subject.pid, subject.host, Number(subject.http.port));
     let hasSaved = async () => false;
     return {
       async end() {
-        allow(before);
+        giveBack();
         hasSaved = hasLogged(subject, /^saved \d+ nodes to the state file/);
       },
       isWell: async () => (await subject.stats()) !== undefined && (await hasSaved()),

@@ -70,7 +70,11 @@ export class Performance {
     this.#active.set(planned, fault.name);
     const beganMs = this.#nowMs;
     const underWay = await fault.begin(this.stage, new Random(planned.word));
-    await Bun.sleep(Math.max(0, beganMs + planned.forMs - this.#nowMs));
+    for (let leftMs = planned.forMs - (this.#nowMs - beganMs); leftMs > 0; ) {
+      const pauseMs = Math.min(leftMs, LOOK_MS);
+      await Bun.sleep(pauseMs);
+      if (!this.#goesOn(fault.hiddenBy)) leftMs -= pauseMs;
+    }
     await underWay.end();
     this.#active.delete(planned);
 
@@ -79,7 +83,7 @@ export class Performance {
     let wellAfterMs: number | undefined;
     while (this.#nowMs < endedMs + fault.backWithinMs) {
       if (wellAfterMs === undefined) {
-        if (this.#isHeldUp(fault)) endedMs = this.#nowMs;
+        if (this.#goesOn(fault.heldUpBy)) endedMs = this.#nowMs;
         if (await underWay.isWell()) wellAfterMs = this.#nowMs - endedMs;
       }
       trace ??= await underWay.trace();
@@ -101,8 +105,9 @@ export class Performance {
     }
   }
 
-  #isHeldUp({ heldUpBy = [] }: Fault): boolean {
+  /** Whether one of these goes on now. */
+  #goesOn(names: readonly string[] = []): boolean {
     const active = [...this.#active.values()];
-    return heldUpBy.some((name) => active.includes(name));
+    return names.some((name) => active.includes(name));
   }
 }
