@@ -70,7 +70,7 @@ export class Performance {
     this.#active.set(planned, fault.name);
     const beganMs = this.#nowMs;
     const underWay = await fault.begin(this.stage, new Random(planned.word));
-    for (let leftMs = planned.forMs - (this.#nowMs - beganMs); leftMs > 0; ) {
+    for (let leftMs = planned.forMs; leftMs > 0; ) {
       const pauseMs = Math.min(leftMs, LOOK_MS);
       await Bun.sleep(pauseMs);
       if (!this.#goesOn(fault.hiddenBy)) leftMs -= pauseMs;

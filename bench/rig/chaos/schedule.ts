@@ -11,7 +11,7 @@ export type Span = readonly [least: number, most: number];
 
 export interface LaneFault {
   readonly name: string;
-  /** How long it lasts. */
+  /** How long it lasts once it has begun. */
   readonly forMs: Span;
 }
 
