@@ -41,8 +41,8 @@ interface Place {
   readonly loop: WorkerData["loop"];
   thread: Worker | undefined;
   lastError: Error | undefined;
-  /** Why it died, while nothing takes its place. */
-  vacant: Error | undefined;
+  /** Why it died, while nothing takes its place; and whether that was told. */
+  vacant: { readonly error: Error; isTold: boolean } | undefined;
   deathsMs: number[];
   heartbeat: number;
   /** Ticks since the heartbeat moved. */
@@ -53,6 +53,8 @@ export class Supervisor {
   /** Workers replaced so far, by worker. */
   readonly restarts: number[];
   readonly #places: Place[];
+  /** Whose thread starts in the place of a dead one. */
+  #replacing: Place | undefined;
   #stopping = false;
 
   /**
@@ -110,8 +112,8 @@ export class Supervisor {
 
   /** To be called about every second: a worker that hangs is killed, and so replaced; one that could not be replaced is now, if it can. */
   tick(): void {
+    this.#fillVacant();
     for (const place of this.#places) {
-      if (place.vacant) this.#replace(place, place.vacant);
       const { worker } = place.loop;
       const heartbeat = Atomics.load(this.memory.words, this.memory.workerWords(worker) + HEARTBEAT);
       const stalled = heartbeat === place.heartbeat && place.thread !== undefined;
@@ -141,7 +143,7 @@ export class Supervisor {
     let running = false;
     thread.once("message", () => {
       running = true;
-      if (ready === undefined) this.spare.hold();
+      this.#started(place);
       ready?.();
     });
     thread.once("error", (error) => {
@@ -149,6 +151,7 @@ export class Supervisor {
     });
     thread.once("exit", (code) => {
       place.thread = undefined;
+      this.#started(place);
       if (this.#stopping) return;
       const error = place.lastError ?? new Error(`the worker thread ended with code ${code}`);
       if (!running && died) died(error);
@@ -166,20 +169,36 @@ export class Supervisor {
       this.events.failed(worker, error);
       return;
     }
-    this.#replace(place, error);
+    place.vacant = { error, isTold: false };
+    this.#fillVacant();
   }
 
-  #replace(place: Place, error: Error): void {
-    const { worker } = place.loop;
-    if (!this.spare.hold()) {
-      if (!place.vacant) this.events.delayed(worker, error);
-      place.vacant = error;
-      return;
+  /** Starts threads in the places of dead ones, one after the other: the spare files are for one. */
+  #fillVacant(): void {
+    for (const place of this.#places) {
+      if (!place.vacant || this.#replacing) continue;
+      const { worker } = place.loop;
+      const { error, isTold } = place.vacant;
+      if (!this.spare.hold()) {
+        place.vacant.isTold = true;
+        if (!isTold) this.events.delayed(worker, error);
+        continue;
+      }
+      place.vacant = undefined;
+      this.#replacing = place;
+      this.restarts[worker]!++;
+      this.spare.release();
+      this.#spawn(place);
+      this.events.restarted(worker, error);
     }
-    place.vacant = undefined;
-    this.restarts[worker]!++;
-    this.spare.release(); // for the thread that is about to start
-    this.#spawn(place);
-    this.events.restarted(worker, error);
+  }
+
+  /** A thread has come to its loop, or to its end: the next may start. */
+  #started(place: Place): void {
+    if (this.#replacing !== place) return;
+    this.#replacing = undefined;
+    if (this.#stopping) return;
+    this.spare.hold();
+    this.#fillVacant();
   }
 }

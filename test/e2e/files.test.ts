@@ -28,9 +28,9 @@ afterEach(async () => {
   await programs.kill();
 });
 
-/** Starts a beacon of one worker. @returns how it is asked for its numbers, on a connection that it has already */
-async function start(): Promise<{ program: Program; http: URL; stats(): Promise<Stats> }> {
-  const command = [process.execPath, KILLABLE, ...FLAGS, "--workers=1"];
+/** Starts a beacon. @returns how it is asked for its numbers, on a connection that it has already */
+async function start(workers = 1): Promise<{ program: Program; http: URL; stats(): Promise<Stats> }> {
+  const command = [process.execPath, KILLABLE, ...FLAGS, `--workers=${workers}`];
   const program = programs.spawn(command, { env: CLEAN_ENV, stdin: "pipe" });
   const listening = await program.listening();
   port = listening.port;
@@ -79,5 +79,18 @@ test.skipIf(!hasPrlimit)("a worker that dies is replaced all the same, again and
       return worker!.restarts === death && worker!.alive;
     });
     expect(await client.discover(death)).toEqual({ type: "discoverReply", ...client.address });
+  }
+});
+
+test.skipIf(!hasPrlimit)("workers that die together are replaced all the same", async () => {
+  const WORKERS = 4;
+  const beacon = await start(WORKERS);
+  await exhaust(beacon);
+  for (let deaths = 1; deaths <= 3; deaths++) {
+    for (let worker = 0; worker < WORKERS; worker++) await beacon.program.write(`kill ${worker}`);
+    await until("all are replaced", async () => {
+      const { workers } = await beacon.stats();
+      return workers.every(({ restarts, alive }) => restarts === deaths && alive);
+    });
   }
 });
