@@ -100,6 +100,7 @@ export class Beacon {
   #draining: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   #healthy = true;
+  #lastResidentBytes = 0;
   /** Ends the wait of a drain. */
   #endDrain: (() => void) | undefined;
 
@@ -167,7 +168,7 @@ export class Beacon {
       healthy: this.#isHealthy(),
       nodes: nodes.size(),
       nodesMax: this.config.maxNodes,
-      residentBytes: process.memoryUsage.rss(),
+      residentBytes: this.#residentBytes(),
       cpuS: (user + system) / 1e6,
       mesh: mesh.stats(),
       breakers: breakers.states,
@@ -182,6 +183,14 @@ export class Beacon {
       bridge: bridge ? { ...bridge.stats(), packets: packetStats(memory, memory.bridgeRow) } : null,
       grants: grants.wereRequired ? packetStats(memory, memory.grantsRow) : null,
     };
+  }
+
+  /** As it was when it could be read last: that takes a file, of which there may be none left. */
+  #residentBytes(): number {
+    try {
+      this.#lastResidentBytes = process.memoryUsage.rss();
+    } catch {}
+    return this.#lastResidentBytes;
   }
 
   /** What /healthz says; true at start. It changes nothing else. */
@@ -276,6 +285,11 @@ export class Beacon {
         { beaconId: config.beaconId, batchMax: config.batchMax, offload: granted.offload },
         {
           restarted: (worker, error) => log.error({ worker, err: error }, "worker died and was replaced"),
+          delayed: (worker, error) =>
+            log.error(
+              { worker, err: error },
+              "worker died and is replaced once files can be opened: raise LimitNOFILE or ulimit -n",
+            ),
           failed: (worker, error) => this.#fail(worker, error),
         },
       );

@@ -11,6 +11,8 @@ const PACKAGES = {
   wirefilter: "vde2",
   vde_plug: "vde2",
   openssl: "openssl",
+  mount: "mount",
+  prlimit: "util-linux",
 } as const;
 
 export type Needed = keyof typeof PACKAGES;

@@ -7,6 +7,9 @@ export interface RunOptions {
   readonly smoke: boolean;
   /** For a run that has parts: only those that have this in their names. */
   readonly only: string;
+  /** How long a chaos takes, and what its schedule is drawn from; other runs are not told. */
+  readonly minutes?: number;
+  readonly seed?: number;
 }
 
 export interface Run {

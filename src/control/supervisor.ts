@@ -7,6 +7,7 @@ import type { UdpSocket } from "../../ffi/socket.ts";
 import type { WorkerData } from "../data/worker.ts";
 import { HEARTBEAT, type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
+import { SpareFiles } from "./spare-files.ts";
 
 /** A worker that dies more often than this within the window is not replaced again. */
 const RESTARTS_MAX = 5;
@@ -21,9 +22,17 @@ const STALLED_TICKS_MAX = 10;
 /** A worker leaves its loop within a batch; one that has not by now never will by itself. */
 const STOP_MS_MAX = 2000;
 
+/**
+ * Files that a thread opens as it starts: two, and up to four at once while it reads its modules (Bun 1.4.5, 2026-11). Without them the
+ * runtime ends the whole process; so they are held for it, and a thread is not started where they cannot be had.
+ */
+const SPARE_FILES = 8;
+
 export interface SupervisorEvents {
   /** A worker died and is being replaced. */
   restarted(worker: number, error: Error): void;
+  /** A worker died, and is replaced as soon as this process can open files again. */
+  delayed(worker: number, error: Error): void;
   /** A worker keeps dying; nothing was restarted. */
   failed(worker: number, error: Error): void;
 }
@@ -32,6 +41,8 @@ interface Place {
   readonly loop: WorkerData["loop"];
   thread: Worker | undefined;
   lastError: Error | undefined;
+  /** Why it died, while nothing takes its place; and whether that was told. */
+  vacant: { readonly error: Error; isTold: boolean } | undefined;
   deathsMs: number[];
   heartbeat: number;
   /** Ticks since the heartbeat moved. */
@@ -42,9 +53,14 @@ export class Supervisor {
   /** Workers replaced so far, by worker. */
   readonly restarts: number[];
   readonly #places: Place[];
+  /** Whose thread starts in the place of a dead one. */
+  #replacing: Place | undefined;
   #stopping = false;
 
-  /** @param workerEntry the file that a worker thread runs */
+  /**
+   * @param workerEntry the file that a worker thread runs
+   * @param spare files for a thread that starts
+   */
   constructor(
     private readonly workerEntry: URL,
     private readonly memory: SharedMemory,
@@ -52,12 +68,14 @@ export class Supervisor {
     private readonly sockets: readonly UdpSocket[],
     options: Omit<WorkerData["loop"], "worker" | "fd" | "family">,
     private readonly events: SupervisorEvents,
+    private readonly spare: Pick<SpareFiles, "hold" | "release"> = new SpareFiles(SPARE_FILES),
   ) {
     this.restarts = sockets.map(() => 0);
     this.#places = sockets.map(({ fd, family }, worker) => ({
       loop: { worker, fd, family, ...options },
       thread: undefined,
       lastError: undefined,
+      vacant: undefined,
       deathsMs: [],
       heartbeat: 0,
       stalledTicks: 0,
@@ -72,6 +90,7 @@ export class Supervisor {
     for (const place of this.#places) {
       await new Promise<void>((ready, died) => this.#spawn(place, ready, died));
     }
+    this.spare.hold();
   }
 
   /** Ends all workers; returns when their threads are gone. */
@@ -83,6 +102,7 @@ export class Supervisor {
     const late = setTimeout(() => threads.forEach((thread) => void thread.terminate()), STOP_MS_MAX);
     await Promise.all(threads.map((thread) => new Promise((exit) => thread.once("exit", exit))));
     clearTimeout(late);
+    this.spare.release();
   }
 
   /** Whether worker's thread is alive. */
@@ -90,8 +110,9 @@ export class Supervisor {
     return this.#places[worker]?.thread !== undefined;
   }
 
-  /** To be called about every second: a worker that hangs is killed, and so replaced. */
+  /** To be called about every second: a worker that hangs is killed, and so replaced; one that could not be replaced is now, if it can. */
   tick(): void {
+    this.#fillVacant();
     for (const place of this.#places) {
       const { worker } = place.loop;
       const heartbeat = Atomics.load(this.memory.words, this.memory.workerWords(worker) + HEARTBEAT);
@@ -123,6 +144,7 @@ export class Supervisor {
     let running = false;
     thread.once("message", () => {
       running = true;
+      this.#started(place);
       ready?.();
     });
     thread.once("error", (error) => {
@@ -130,6 +152,7 @@ export class Supervisor {
     });
     thread.once("exit", (code) => {
       place.thread = undefined;
+      this.#started(place);
       if (this.#stopping) return;
       const error = place.lastError ?? new Error(`the worker thread ended with code ${code}`);
       if (!running && died) died(error);
@@ -147,8 +170,36 @@ export class Supervisor {
       this.events.failed(worker, error);
       return;
     }
-    this.restarts[worker]!++;
-    this.#spawn(place);
-    this.events.restarted(worker, error);
+    place.vacant = { error, isTold: false };
+    this.#fillVacant();
+  }
+
+  /** Starts threads in the places of dead ones, one after the other: the spare files are for one. */
+  #fillVacant(): void {
+    for (const place of this.#places) {
+      if (!place.vacant || this.#replacing) continue;
+      const { worker } = place.loop;
+      const { error, isTold } = place.vacant;
+      if (!this.spare.hold()) {
+        place.vacant.isTold = true;
+        if (!isTold) this.events.delayed(worker, error);
+        continue;
+      }
+      place.vacant = undefined;
+      this.#replacing = place;
+      this.restarts[worker]!++;
+      this.spare.release();
+      this.#spawn(place);
+      this.events.restarted(worker, error);
+    }
+  }
+
+  /** A thread has come to its loop, or to its end: the next may start. */
+  #started(place: Place): void {
+    if (this.#replacing !== place) return;
+    this.#replacing = undefined;
+    if (this.#stopping) return;
+    this.spare.hold();
+    this.#fillVacant();
   }
 }
