@@ -205,7 +205,7 @@ class Datagrams implements OpenTarget {
       fail(`${relays} relays accounted for, ${grew(RECEIVED_AT + RELAY)} came`);
   }
 
-  /** What leaves is an answer, or a relay that came, in the order in which it came, and goes where something may go. */
+  /** What leaves is an answer, or a relay that came, to each node in the order in which it came, and goes where something may go. */
   #checkSent(messages: readonly ReceivedMessage[], mails: number): void {
     const packets = messages.flatMap(packetsOf);
     const relays = packets.filter((packet) => packet[0] === RELAY && packet.length >= RELAY_BYTES);
@@ -213,7 +213,8 @@ class Datagrams implements OpenTarget {
     const answersMax = 2 * packets.length;
     if (datagrams.length + mails > answersMax + relays.length)
       fail(`${packets.length} packets became ${datagrams.length}`);
-    const next = new Map<string, number>();
+    const isTaken = relays.map(() => false);
+    const last = new Map<string, number>(); // by endpoint and node, as several nodes may be at one endpoint
     for (const { name: to, bytes } of datagrams) {
       if (NEVER_SENT_TO.has(to)) fail(`sent to ${to}`);
       switch (bytes[0]) {
@@ -230,10 +231,13 @@ class Datagrams implements OpenTarget {
         default:
           fail(`sent what is no message of a beacon: ${hex(bytes)}`);
       }
-      let at = next.get(to) ?? 0;
-      while (at < relays.length && !isDeliveryOf(bytes, relays[at]!)) at++;
-      if (at === relays.length) fail(`sent to ${to} what did not come, or not in this order: ${hex(bytes)}`);
-      next.set(to, at + 1);
+      const place = (relay: Uint8Array) => `${to} ${hex(relay.subarray(5, 9))}`;
+      const at = relays.findIndex(
+        (relay, i) => !isTaken[i] && isDeliveryOf(bytes, relay) && i > (last.get(place(relay)) ?? -1),
+      );
+      if (at < 0) fail(`sent to ${to} what did not come, or not in this order: ${hex(bytes)}`);
+      isTaken[at] = true;
+      last.set(place(relays[at]!), at);
     }
   }
 
