@@ -14,14 +14,14 @@ export class SpareFiles {
     } catch {} // EMFILE or ENFILE: another time
   }
 
-  /** Closes so many, for somebody who needs as many. @returns false if there are not that many, and nothing changed */
+  /** Closes all, for somebody who needs `count` and is not alone. @returns false if there are not that many, and nothing changed */
   release(count: number): boolean {
     if (count > this.#fds.length) return false;
-    for (const fd of this.#fds.splice(0, count)) closeSync(fd);
+    this.close();
     return true;
   }
 
   close(): void {
-    this.release(this.#fds.length);
+    for (const fd of this.#fds.splice(0)) closeSync(fd);
   }
 }

@@ -27,8 +27,11 @@ const STOP_MS_MAX = 2000;
  * Without them the runtime ends the whole process; so they are held for it, and a thread is not started where they cannot be had.
  */
 const STARTING_FILES = 6;
-/** So many dead threads can be replaced while no file can be opened, even if others take what they had. */
-const SPARE_STARTS_MAX = 8;
+/**
+ * Many more: connections that wait to be accepted take what is let go, too. Those that were taken are missing until they are closed; a
+ * flood that has more of them waiting than this can still take all.
+ */
+const SPARE_FILES = 128;
 
 export interface SupervisorEvents {
   /** A worker died and is being replaced. */
@@ -70,9 +73,7 @@ export class Supervisor {
     private readonly sockets: readonly UdpSocket[],
     options: Omit<WorkerData["loop"], "worker" | "fd" | "family">,
     private readonly events: SupervisorEvents,
-    private readonly spare: Pick<SpareFiles, "hold" | "release" | "close"> = new SpareFiles(
-      STARTING_FILES * Math.min(sockets.length, SPARE_STARTS_MAX),
-    ),
+    private readonly spare: Pick<SpareFiles, "hold" | "release" | "close"> = new SpareFiles(SPARE_FILES),
   ) {
     this.restarts = sockets.map(() => 0);
     this.#places = sockets.map(({ fd, family }, worker) => ({
