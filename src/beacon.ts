@@ -63,8 +63,8 @@ const WORKER_ENTRY = new URL("./data/worker.ts", import.meta.url);
 /** How often the statistics line is logged, if anything happened. */
 const STATISTICS_MS = 60_000;
 
-/** Files that a beacon has open beside WebSockets: a socket a worker, 64 at most; HTTP, the state file, what Bun needs. */
-const FILES_BESIDE_WSS = 256;
+/** Files that a beacon has open beside WebSockets: 64 sockets at most, some for each worker, 128 to spare; HTTP, the state file, what Bun needs. */
+const FILES_BESIDE_WSS = 512;
 
 /** What a listening beacon consists of. */
 interface Running {

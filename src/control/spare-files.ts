@@ -1,22 +1,27 @@
-/** File descriptors that are held so that they can be let go when there are no others. */
+/** File descriptors that are held so that some can be let go when there are no others. */
 import { closeSync, openSync } from "node:fs";
 
 export class SpareFiles {
   readonly #fds: number[] = [];
 
-  constructor(private readonly count: number) {}
+  /** @param size how many are held if there are as many */
+  constructor(private readonly size: number) {}
 
-  /** Opens those that are missing. @returns whether all are there now */
-  hold(): boolean {
+  /** Opens those that are missing, as far as that goes. */
+  hold(): void {
     try {
-      while (this.#fds.length < this.count) this.#fds.push(openSync("/dev/null", "r"));
-      return true;
-    } catch {
-      return false; // EMFILE or ENFILE
-    }
+      while (this.#fds.length < this.size) this.#fds.push(openSync("/dev/null", "r"));
+    } catch {} // EMFILE or ENFILE: another time
   }
 
-  release(): void {
+  /** Closes all, for somebody who needs `count` and is not alone. @returns false if there are not that many, and nothing changed */
+  release(count: number): boolean {
+    if (count > this.#fds.length) return false;
+    this.close();
+    return true;
+  }
+
+  close(): void {
     for (const fd of this.#fds.splice(0)) closeSync(fd);
   }
 }

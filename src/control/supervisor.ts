@@ -23,10 +23,15 @@ const STALLED_TICKS_MAX = 10;
 const STOP_MS_MAX = 2000;
 
 /**
- * Files that a thread opens as it starts: two, and up to four at once while it reads its modules (Bun 1.4.5, 2026-11). Without them the
- * runtime ends the whole process; so they are held for it, and a thread is not started where they cannot be had.
+ * Files that a thread opens as it starts: two, and four at once while it reads its modules (Bun 1.4.5, 2026-11); here with some to spare.
+ * Without them the runtime ends the whole process; so they are held for it, and a thread is not started where they cannot be had.
  */
-const SPARE_FILES = 8;
+const STARTING_FILES = 6;
+/**
+ * Many more: connections that wait to be accepted take what is let go, too. Those that were taken are missing until they are closed; a
+ * flood that has more of them waiting than this can still take all.
+ */
+const SPARE_FILES = 128;
 
 export interface SupervisorEvents {
   /** A worker died and is being replaced. */
@@ -68,7 +73,7 @@ export class Supervisor {
     private readonly sockets: readonly UdpSocket[],
     options: Omit<WorkerData["loop"], "worker" | "fd" | "family">,
     private readonly events: SupervisorEvents,
-    private readonly spare: Pick<SpareFiles, "hold" | "release"> = new SpareFiles(SPARE_FILES),
+    private readonly spare: Pick<SpareFiles, "hold" | "release" | "close"> = new SpareFiles(SPARE_FILES),
   ) {
     this.restarts = sockets.map(() => 0);
     this.#places = sockets.map(({ fd, family }, worker) => ({
@@ -102,7 +107,7 @@ export class Supervisor {
     const late = setTimeout(() => threads.forEach((thread) => void thread.terminate()), STOP_MS_MAX);
     await Promise.all(threads.map((thread) => new Promise((exit) => thread.once("exit", exit))));
     clearTimeout(late);
-    this.spare.release();
+    this.spare.close();
   }
 
   /** Whether worker's thread is alive. */
@@ -174,13 +179,15 @@ export class Supervisor {
     this.#fillVacant();
   }
 
-  /** Starts threads in the places of dead ones, one after the other: the spare files are for one. */
+  /** Starts threads in the places of dead ones, one after the other, so that none takes the files of another. */
   #fillVacant(): void {
+    if (this.#replacing) return;
+    this.spare.hold();
     for (const place of this.#places) {
       if (!place.vacant || this.#replacing) continue;
       const { worker } = place.loop;
       const { error, isTold } = place.vacant;
-      if (!this.spare.hold()) {
+      if (!this.spare.release(STARTING_FILES)) {
         place.vacant.isTold = true;
         if (!isTold) this.events.delayed(worker, error);
         continue;
@@ -188,7 +195,6 @@ export class Supervisor {
       place.vacant = undefined;
       this.#replacing = place;
       this.restarts[worker]!++;
-      this.spare.release();
       this.#spawn(place);
       this.events.restarted(worker, error);
     }
@@ -198,8 +204,6 @@ export class Supervisor {
   #started(place: Place): void {
     if (this.#replacing !== place) return;
     this.#replacing = undefined;
-    if (this.#stopping) return;
-    this.spare.hold();
-    this.#fillVacant();
+    if (!this.#stopping) this.#fillVacant();
   }
 }

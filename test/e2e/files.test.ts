@@ -45,13 +45,18 @@ async function start(workers = 1): Promise<{ program: Program; http: URL; stats(
   const stats = async () => {
     text = "";
     socket.write(`GET /api/stats HTTP/1.1\r\nHost: ${http.host}\r\n\r\n`);
-    return until("it answers", () => {
+    const answer = () => {
       const [head, body] = text.split("\r\n\r\n");
       const length = Number(/^content-length: (\d+)/im.exec(head!)?.[1]);
       if (body === undefined || body.length < length) return undefined;
       if (!head!.startsWith("HTTP/1.1 200 ")) throw new Error(text);
       return JSON.parse(body) as Stats;
-    });
+    };
+    try {
+      return await until("it answers", answer);
+    } catch (error) {
+      throw new Error(`${(error as Error).message}\n${text}\n${program.output()}`);
+    }
   };
   return { program, http, stats };
 }

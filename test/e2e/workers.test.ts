@@ -62,7 +62,7 @@ class DataPlane {
         delayed: (worker) => this.delayed.push(worker),
         failed: (worker, error) => this.failed.push({ worker, error }),
       },
-      { hold: () => this.hasFiles, release() {} },
+      { hold() {}, release: () => this.hasFiles, close() {} },
     );
   }
 

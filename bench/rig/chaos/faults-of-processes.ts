@@ -116,6 +116,7 @@ const STORM: Fault = {
   forMs: [0, 0], // as above
   concerns: nobody,
   backWithinMs: 2000,
+  heldUpBy: ["files exhausted"], // it cannot read its configuration then
   async begin({ beacons: { subject }, configFile }, random) {
     const [refused, taken] = [
       logs(subject, /^configuration not reloaded/),
@@ -133,9 +134,12 @@ const STORM: Fault = {
       async end() {
         writeFileSync(configFile, "{}");
         isTaken = hasLogged(subject, /^configuration reloaded$/);
-        subject.signal("SIGHUP");
       },
-      isWell: () => isTaken(),
+      async isWell() {
+        if (await isTaken()) return true;
+        subject.signal("SIGHUP");
+        return false;
+      },
       trace: async () => (await taken()) && (await refused()),
     };
   },

@@ -17,7 +17,9 @@ export async function exhaustFiles(pid: number, host: string, port: number): Pro
   const max = Math.max(...open()) + 1;
   allow(pid, max);
   // More than it has room for: those that wait take what it closes meanwhile.
-  const sockets = Array.from({ length: max + WAITING }, () => connect({ host, port }).on("error", () => {}));
+  const sockets = Array.from({ length: max - open().length + WAITING }, () =>
+    connect({ host, port }).on("error", () => {}),
+  );
   await until("it has no file left", () => open().length >= max);
   return () => {
     allow(pid, before);
