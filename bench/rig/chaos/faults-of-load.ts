@@ -56,7 +56,11 @@ const CONNECTIONS: Fault = {
   backWithinMs: 4000,
   heldUpBy: ["subject paused", "files exhausted"],
   async begin({ beacons: { subject } }) {
-    const trace = await rises(subject, "upgrades refused as full", ({ bridge }) => bridge!.upgrades["full"]!);
+    const trace = await rises(
+      subject,
+      "upgrades refused as full or crowded",
+      ({ bridge }) => bridge!.upgrades["full"]! + bridge!.upgrades["crowded"]!,
+    );
     let found: string | undefined;
     const crowd = Array.from({ length: CROWD }, (_, i) =>
       WebSocketClient.open(subject.wss, { localAddress: addressOf(CROWD_ADDRESSES_FROM + i) }).catch(
