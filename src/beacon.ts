@@ -11,6 +11,7 @@ import type { Logger } from "pino";
 import { attachReusePortProgram } from "../ffi/bpf.ts";
 import type { SocketAddress } from "../ffi/endpoint.ts";
 import { errnoName, SyscallError } from "../ffi/errno.ts";
+import { kernel } from "../ffi/libc.ts";
 import { hostPort, type UdpSocket } from "../ffi/socket.ts";
 import packageJson from "../package.json" with { type: "json" };
 import {
@@ -24,13 +25,14 @@ import {
 import { Admin, AdminToken } from "./control/admin.ts";
 import { Breakers } from "./control/breakers.ts";
 import { Bridge, type BridgeParts } from "./control/bridge/bridge.ts";
-import type { KeyFunction } from "./control/bridge/keys.ts";
-import { bridgeOptions, openFilesMax } from "./control/bridge/setup.ts";
+import type { KeyFunction, KeySource } from "./control/bridge/keys.ts";
+import { bridgeOptions, keySource, openFilesMax } from "./control/bridge/setup.ts";
 import { type HttpServer, serveHttp } from "./control/http.ts";
 import { Limits } from "./control/limits.ts";
 import { createLogger } from "./control/log.ts";
 import { MailReader } from "./control/mail-reader.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
+import { PunchGrants } from "./control/punch-grants.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { openSockets } from "./control/sockets.ts";
 import { StateKeeper } from "./control/state-keeper.ts";
@@ -38,6 +40,7 @@ import { StatisticsLog } from "./control/statistics-log.ts";
 import { packetStats, type Stats } from "./control/stats.ts";
 import { steeringProgram } from "./control/steering.ts";
 import { Supervisor } from "./control/supervisor.ts";
+import { Introductions } from "./data/introductions.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";
 import { NodeTable } from "./shared/nodes.ts";
 
@@ -76,6 +79,7 @@ interface Running {
   readonly state: StateKeeper | undefined;
   readonly mesh: Mesh;
   readonly bridge: Bridge | undefined;
+  readonly grants: PunchGrants;
   readonly mail: MailReader;
   readonly statistics: StatisticsLog;
   readonly timers: readonly Timer[];
@@ -100,7 +104,7 @@ export class Beacon {
   /**
    * @param options over the defaults; unlike the command line's, a library's beacon serves no HTTP unless asked to
    * @param log a pino logger; silent without it
-   * @param keyOf tells the public keys of nodes that come through the WebSocket bridge, in place of a registry or a file
+   * @param keyOf tells the nodes' public keys, for the WebSocket bridge and for grants, in place of a registry or a file
    * @throws ConfigError when an option is bad
    */
   constructor(
@@ -149,7 +153,7 @@ export class Beacon {
 
   /** The numbers of this moment. @throws Error before `listen` is done */
   stats(): Stats {
-    const { memory, nodes, supervisor, sockets, address, startedMs, mesh, breakers, state, bridge } =
+    const { memory, nodes, supervisor, sockets, address, startedMs, mesh, breakers, state, bridge, grants } =
       this.#mustRun();
     const { user, system } = process.cpuUsage();
     return {
@@ -173,6 +177,7 @@ export class Beacon {
         ...packetStats(memory, memory.counterRow(worker)),
       })),
       bridge: bridge ? { ...bridge.stats(), packets: packetStats(memory, memory.bridgeRow) } : null,
+      grants: grants.wereRequired ? packetStats(memory, memory.grantsRow) : null,
     };
   }
 
@@ -187,13 +192,17 @@ export class Beacon {
    * @throws ConfigError when an option or a file is bad, or bad beside those that stay; nothing has changed then
    */
   reconfigure(options: Partial<Config>): ConfigChanges {
-    const keySource = { hasKeySource: this.keyOf !== undefined };
-    const wanted = validateConfig(options, keySource);
+    const handedOver = { hasKeySource: this.keyOf !== undefined };
+    const wanted = validateConfig(options, handedOver);
     const changes = compareConfigs(this.#config, wanted);
-    const config = reloadedConfig(this.#config, wanted, keySource);
+    const config = reloadedConfig(this.#config, wanted, handedOver);
     const adminToken = this.#readAdminToken(config);
-    const bridge = this.#running?.bridge;
-    bridge?.reconfigure(bridgeOptions(config, this.keyOf, bridge.options.keys));
+    if (this.#running) {
+      const { bridge, grants } = this.#running;
+      const keys = keySource(config, this.keyOf, grants.keys);
+      bridge?.reconfigure(bridgeOptions(config, keys!));
+      grants.configure(config.requirePunchGrant, keys);
+    }
     this.#config = config;
     this.#admin.token = adminToken;
     if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
@@ -270,18 +279,19 @@ export class Beacon {
       await supervisor.start();
       const http = this.#serveHttp(breakers);
       release.unshift(() => http?.stop(true));
-      const bridge = this.#openBridge({
-        memory,
-        nodes,
-        fd: sockets[0]!.fd,
-        family: sockets[0]!.family,
-        beaconId: config.beaconId,
-        offload: granted.offload,
-        log,
-      });
+      const { fd, family } = sockets[0]!;
+      const keys = keySource(this.#config, this.keyOf);
+      const { beaconId } = config;
+      const bridge = this.#openBridge(
+        { memory, nodes, fd, family, beaconId, offload: granted.offload, log },
+        keys,
+      );
       release.unshift(() => bridge?.stop());
       breakers.bridge = bridge;
-      const mail = new MailReader(memory, bridge ? [bridge.mail, mesh.mail] : [mesh.mail]);
+      const introductions = new Introductions(kernel, memory, nodes, { fd, family });
+      const grants = new PunchGrants({ memory, nodes, introductions, log });
+      grants.configure(this.#config.requirePunchGrant, keys);
+      const mail = new MailReader(memory, [...(bridge ? [bridge.mail] : []), mesh.mail, grants.mail]);
       mail.start();
       mesh.start();
       if (this.#config !== config) {
@@ -309,6 +319,7 @@ export class Beacon {
         state,
         mesh,
         bridge,
+        grants,
         mail,
         statistics,
         timers,
@@ -355,6 +366,7 @@ export class Beacon {
       await running.http?.stop(true);
       await running.bridge?.stop();
       await running.mail.stop();
+      running.grants.stop();
       await running.supervisor.stop();
       await running.state?.stop(); // once nobody writes to the table any more
       running.statistics.log(this.stats());
@@ -415,10 +427,11 @@ export class Beacon {
     return adminTokenFile === "off" ? undefined : AdminToken.read(adminTokenFile, this.#log);
   }
 
-  #openBridge(parts: BridgeParts): Bridge | undefined {
+  /** @param keys the bridge's, if there is to be one */
+  #openBridge(parts: BridgeParts, keys: KeySource | undefined): Bridge | undefined {
     const { wss, wssMaxPeers } = this.#config;
     if (wss === "off") return undefined;
-    const options = bridgeOptions(this.#config, this.keyOf);
+    const options = bridgeOptions(this.#config, keys!);
     const filesMax = openFilesMax();
     if (filesMax < wssMaxPeers + FILES_BESIDE_WSS)
       this.#log.warn(

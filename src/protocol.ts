@@ -11,6 +11,11 @@
  *   0x07 Sync              [07][beaconId u32][count u16][nodeId u32 × count]
  *   0x08 DiscoverEx        as 0x01, from a node that wants 0x09 in place of 0x06
  *   0x09 RelayDeliverDest  [09][senderId u32][destId u32][payload]
+ *
+ * Where a beacon asks for grants, two of these have more behind them:
+ *
+ *   Discover, DiscoverEx   [public key 32], the node's Ed25519 key
+ *   PunchRequest           [expiry u64, Unix seconds][signature 64], an Ed25519 signature of `punchGrantText` by the target
  */
 import { ENDPOINT_PORT_MASK, isIPv4 } from "../ffi/endpoint.ts";
 
@@ -43,6 +48,12 @@ export const DISCOVER_BYTES = 5;
 export const PUNCH_REQUEST_BYTES = 9;
 export const RELAY_BYTES = 9;
 export const RELAY_DELIVER_BYTES = 5;
+/** With the key, and with the grant; where those start. */
+export const DISCOVER_WITH_KEY_BYTES = DISCOVER_BYTES + 32;
+export const PUNCH_REQUEST_WITH_GRANT_BYTES = PUNCH_REQUEST_BYTES + 8 + 64;
+export const NODE_KEY_AT = DISCOVER_BYTES;
+export const GRANT_EXPIRY_AT = PUNCH_REQUEST_BYTES;
+export const GRANT_SIGNATURE_AT = GRANT_EXPIRY_AT + 8;
 export const SYNC_BYTES = 7;
 
 /** Offsets of node ids, and of what a delivery starts with, from the message's first byte. */
@@ -56,6 +67,15 @@ export const SYNC_COUNT_AT = 5;
 
 /** The longest DiscoverReply or PunchCommand: an IPv6 one. */
 export const ADDRESS_MESSAGE_BYTES_MAX = 1 + 1 + 16 + 2;
+
+/**
+ * What a node signs to let another one ask for a punch with it. In ASCII, numbers decimal.
+ * @param requesterId unsigned, as the target's id
+ * @param expiryS Unix seconds; the grant is good before them
+ */
+export function punchGrantText(requesterId: number, targetId: number, expiryS: number): string {
+  return `punch-grant:${requesterId}:${targetId}:${expiryS}`;
+}
 
 /**
  * Writes a DiscoverReply or PunchCommand for the endpoint at `endpoint[at]` to `bytes[to]`. An IPv4-mapped

@@ -9,6 +9,7 @@ import {
   MESSAGE_NAMES,
   PUNCH_COMMAND,
   PUNCH_REQUEST,
+  punchGrantText,
   RELAY,
   RELAY_BYTES,
   RELAY_DELIVER,
@@ -88,6 +89,25 @@ describe("writeAddressMessage", () => {
       0,
     );
     expect([...bytes]).toEqual([0x02, 4, 203, 0, 113, 5, 0x23, 0x29]);
+  });
+});
+
+describe("punchGrantText", () => {
+  const id = fc.integer({ min: 0, max: 2 ** 32 - 1 });
+  const expiry = fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
+
+  test("is ASCII, its numbers decimal", () => {
+    expect(punchGrantText(7, 4_294_967_295, 1_790_000_000)).toBe("punch-grant:7:4294967295:1790000000");
+  });
+
+  test("says of whatever ids and time exactly what they are, and no two pairs have one text", () => {
+    fc.assert(
+      fc.property(id, id, expiry, (requester, target, expiryS) => {
+        const text = punchGrantText(requester, target, expiryS);
+        const parts = /^punch-grant:(0|[1-9]\d*):(0|[1-9]\d*):(0|[1-9]\d*)$/.exec(text);
+        expect(parts?.slice(1).map(Number)).toEqual([requester, target, expiryS]);
+      }),
+    );
   });
 });
 

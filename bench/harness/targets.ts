@@ -18,12 +18,14 @@ const STOP_MS_MAX = 10_000;
 
 /**
  * A beacon's limits while it is measured: on, so that what they cost is in every figure, and far above what a machine can do, as a load
- * generator is one source. In the environment, which a beacon of a time before limits does not look at.
+ * generator is one source. But for the hold: who measures moves nodes from one of its sockets to another. In the environment, which a
+ * beacon of a time before limits does not look at.
  */
 const LIMITS_FOR_LOAD = {
   BEACON_RELAY_LIMIT: "1000000000",
   BEACON_PUNCH_SOURCE_LIMIT: "1000000000",
   BEACON_PUNCH_LIMIT: "1000000000",
+  BEACON_ENDPOINT_HOLD: "0s",
   BEACON_NEW_NODE_LIMIT: "1000000000",
   BEACON_ANSWER_LIMIT: "1000000000",
   BEACON_WSS_UPGRADE_LIMIT: "1000000000",

@@ -15,7 +15,7 @@ const FILE_BYTES_MAX = 4096;
 const CHARS_MIN = 16;
 const TOKEN = /^[!-~]+$/;
 
-/** Wrong tokens a second from one address, ten at once; then its right ones have to wait, too, or guessing would cost nothing. */
+/** Wrong tokens a second from one address, ten at once, before they are not even called wrong. A right one always counts: 16 characters are not guessed. */
 const WRONG_PER_S = 1;
 const WRONG_BURST = 10;
 /** 64 KiB. */
@@ -83,9 +83,8 @@ export class Admin {
     if (this.token === undefined) return "none";
     const source = addressHash(endpointOf(address, 0), 0, this.#secret);
     const nowNs = this.#clock.nowNs();
-    if (!this.#wrong.hasRoom(source, nowNs)) return "limited";
     if (this.token.isIn(authorization)) return "granted";
-    this.#wrong.take(source, 1, nowNs);
+    if (this.#wrong.take(source, 1, nowNs) === 0) return "limited";
     this.#complain(address);
     return "wrong";
   }

@@ -13,6 +13,7 @@ import {
 import {
   DENIED_ENDPOINTS,
   ENDPOINT_HOLD_S,
+  GRANTS_REQUIRED,
   LIMITS_SHADOW,
   PUNCH_ALLOWED,
   type SharedMemory,
@@ -60,6 +61,7 @@ export class Limits {
     new PrefixList(memory, PUNCH_ALLOWED).set(config.punchAllow.map(prefixOf));
     Atomics.store(memory.words, memory.rulesAt + ENDPOINT_HOLD_S, Math.ceil(config.endpointHoldMs / 1000));
     Atomics.store(memory.words, memory.rulesAt + LIMITS_SHADOW, Number(config.limitsShadow));
+    Atomics.store(memory.words, memory.rulesAt + GRANTS_REQUIRED, Number(config.requirePunchGrant));
     this.#config = config;
     this.tick(nodes);
   }

@@ -10,7 +10,7 @@ interface Shown<From> {
   readonly values: (from: From) => Counts | number;
 }
 
-/** Counted by each worker, and by the WebSocket bridge; their label `worker` is "bridge" then. */
+/** Counted by each worker, for the WebSocket bridge, and for grants; their label `worker` is "bridge" or "grants" then. */
 const PACKET_COUNTERS: readonly Shown<PacketStats>[] = [
   {
     name: "beacon_packets_received_total",
@@ -58,6 +58,17 @@ const PACKET_COUNTERS: readonly Shown<PacketStats>[] = [
     help: "Punch requests, by outcome.",
     label: "outcome",
     values: (stats) => stats.punches,
+  },
+  {
+    name: "beacon_punch_grants_total",
+    help: "Punch requests while --require-punch-grant was on, by what became of them.",
+    label: "outcome",
+    values: (stats) => stats.punchGrants,
+  },
+  {
+    name: "beacon_node_keys_refused_total",
+    help: "Discovers with another key than the node's, which keeps its own.",
+    values: (stats) => stats.keysRefused,
   },
   {
     name: "beacon_relay_forwarded_total",
@@ -342,8 +353,13 @@ export function createMetrics(read: () => Stats): Registry {
     const stats = read().bridge;
     return stats ? [[{ worker: "bridge" }, stats.packets] as const] : [];
   };
+  const grants = () => {
+    const stats = read().grants;
+    return stats ? [[{ worker: "grants" }, stats] as const] : [];
+  };
   const whole = () => [[{}, read()] as const];
-  for (const metric of PACKET_COUNTERS) show(Counter, metric, () => [...workers(), ...bridge()], ["worker"]);
+  for (const metric of PACKET_COUNTERS)
+    show(Counter, metric, () => [...workers(), ...bridge(), ...grants()], ["worker"]);
   for (const metric of WORKER_COUNTERS) show(Counter, metric, workers, ["worker"]);
   for (const metric of COUNTERS) show(Counter, metric, whole);
   for (const metric of GAUGES) show(Gauge, metric, whole);

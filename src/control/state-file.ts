@@ -6,19 +6,23 @@
  *
  *   header, 32 bytes
  *     0   8  magic: "PBNODES" and a newline
- *     8   2  version of the format, 1
- *     10  2  bytes of an entry, 32
+ *     8   2  version of the format: 1; 2 with keys
+ *     10  2  bytes of an entry: 32; 64 with keys
  *     12  4  0
  *     16  8  when it was saved, in ms since 1970 by the host's clock
  *     24  4  how many entries follow
  *     28  4  CRC-32 (that of zlib) of all entries and then of bytes 0-27
- *   entries, 32 bytes each, and nothing behind the last
+ *   entries, and nothing behind the last
  *     0   4  node id, not 0
- *     4   2  flags: 1, the node wants RelayDeliverDest
+ *     4   2  flags: 1, the node wants RelayDeliverDest; 8, its key is known
  *     6   2  port, in network byte order, not 0
  *     8   16 IPv6 address, in network byte order, IPv4 as ::ffff:a.b.c.d
  *     24  4  scope id, else 0
  *     28  4  seconds from the node's last refresh to when the file was saved
+ *     32  32 with keys: the node's public key, or zeros
+ *
+ * Keys are saved while grants are required, so that a node's first key outlives a restart as the node does; without them the file is as
+ * older beacons write and read it.
  *
  * An age and not a time, as the clock that the table goes by starts with the process. A node can stand there twice; the younger
  * entry counts, and of two as young the later.
@@ -34,13 +38,14 @@ import { type FileHandle, open, realpath, rename, stat, unlink } from "node:fs/p
 import { dirname } from "node:path";
 import { crc32 } from "node:zlib";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
-import type { SharedMemory } from "../shared/memory.ts";
+import { GRANTS_REQUIRED, NODE_KEY_WORDS, type SharedMemory } from "../shared/memory.ts";
 import { ADDED, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
-import { SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
+import { HAS_KEY, SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
 import { ENTRY_SEEN_S, restingPause, SLOTS_PER_SLICE, scanNodes } from "./node-scan.ts";
 
 const MAGIC = Buffer.from("PBNODES\n", "latin1");
 const FORMAT_VERSION = 1;
+const FORMAT_VERSION_WITH_KEYS = 2;
 const VERSION_AT = 8;
 const ENTRY_BYTES_AT = 10;
 const SAVED_MS_AT = 16;
@@ -48,16 +53,17 @@ const COUNT_AT = 24;
 const CHECKSUM_AT = 28;
 const HEADER_BYTES = 32;
 
-const ENTRY_BYTES = 32;
-const ENTRY_WORDS = ENTRY_BYTES / 4;
+const ENTRY_WORDS = 8;
+const ENTRY_WORDS_WITH_KEYS = ENTRY_WORDS + NODE_KEY_WORDS;
 const ENDPOINT_AT = 1;
 const AGE_S_AT = 7;
+const KEY_AT = 8;
 if (AGE_S_AT !== ENDPOINT_AT + ENDPOINT_WORDS) throw new Error("an entry holds an endpoint");
 
 /** Twice the most that --max-nodes can be: a file with more is none of ours, and is not read through to see that. */
 const ENTRIES_MAX = 2 ** 25;
 /** What is written or read at a time: four slices of a scan, if every slot holds a node. */
-const CHUNK_BYTES = 4 * SLOTS_PER_SLICE * ENTRY_BYTES;
+const CHUNK_WORDS = 4 * SLOTS_PER_SLICE * ENTRY_WORDS_WITH_KEYS;
 
 /** Appended to the path: the file while it is being written, and one that was refused. */
 const TEMPORARY = ".tmp";
@@ -196,21 +202,21 @@ export class StateFile {
       await removeIfThere(beside); // a beacon that was killed may have left it
       const file = await open(beside, "wx", 0o600);
       temporary = beside;
-      let nodes: number | undefined;
+      let written: Written | undefined;
       try {
-        nodes = await this.#writeTable(file, nowS, pause, signal);
-        if (nodes !== undefined) await file.sync();
+        written = await this.#writeTable(file, nowS, pause, signal);
+        if (written !== undefined) await file.sync();
       } finally {
         await file.close();
       }
-      if (nodes === undefined) {
+      if (written === undefined) {
         await removeIfThere(temporary);
         return undefined;
       }
       await rename(temporary, target);
       await syncDirectory(dirname(target));
-      const bytes = HEADER_BYTES + nodes * ENTRY_BYTES;
-      return { nodes, bytes, message: `saved ${nodes} nodes to the state file ${this.#shown()}` };
+      const { nodes } = written;
+      return { ...written, message: `saved ${nodes} nodes to the state file ${this.#shown()}` };
     } catch (error) {
       if (temporary !== undefined) await removeIfThere(temporary).catch(() => {});
       const { code, message } = error as NodeJS.ErrnoException;
@@ -221,28 +227,30 @@ export class StateFile {
     }
   }
 
-  /** @returns how many entries were written, or undefined if the signal stopped it */
+  /** @returns how many entries were written, and the file's bytes; or undefined if the signal stopped it */
   async #writeTable(
     file: FileHandle,
     nowS: number,
     pause: () => Promise<void>,
     signal: AbortSignal | undefined,
-  ): Promise<number | undefined> {
+  ): Promise<Written | undefined> {
+    const withKeys = Atomics.load(this.memory.words, this.memory.rulesAt + GRANTS_REQUIRED) !== 0;
+    const entryWords = withKeys ? ENTRY_WORDS_WITH_KEYS : ENTRY_WORDS;
     const header = Buffer.alloc(HEADER_BYTES);
     MAGIC.copy(header);
-    header.writeUInt16LE(FORMAT_VERSION, VERSION_AT);
-    header.writeUInt16LE(ENTRY_BYTES, ENTRY_BYTES_AT);
+    header.writeUInt16LE(withKeys ? FORMAT_VERSION_WITH_KEYS : FORMAT_VERSION, VERSION_AT);
+    header.writeUInt16LE(entryWords * 4, ENTRY_BYTES_AT);
     header.writeBigUInt64LE(BigInt(Math.max(0, Math.floor(this.wallMs()))), SAVED_MS_AT);
-    const bytes = new Uint8Array(CHUNK_BYTES);
-    const words = new Int32Array(bytes.buffer);
+    const words = new Int32Array(CHUNK_WORDS);
+    const bytes = new Uint8Array(words.buffer);
     let used = 0;
     let count = 0;
     let checksum = 0;
     const flush = async (): Promise<void> => {
       const chunk = bytes.subarray(0, used * 4);
       checksum = crc32(chunk, checksum);
-      await writeWhole(file, chunk, HEADER_BYTES + count * ENTRY_BYTES);
-      count += used / ENTRY_WORDS;
+      await writeWhole(file, chunk, HEADER_BYTES + count * entryWords * 4);
+      count += used / entryWords;
       used = 0;
     };
     const isWhole = await scanNodes(
@@ -254,11 +262,12 @@ export class StateFile {
         for (let word = 0; word < ENDPOINT_WORDS; word++) words[used + ENDPOINT_AT + word] = entry[word]!;
         words[used + ENDPOINT_AT] = entry[0]! & (ENDPOINT_PORT_MASK | WANTS_DEST);
         words[used + AGE_S_AT] = ageS;
-        used += ENTRY_WORDS;
+        if (withKeys) this.#saveKey(nodeId, words, used);
+        used += entryWords;
       },
       {
         pause: async () => {
-          if (words.length - used < SLOTS_PER_SLICE * ENTRY_WORDS) await flush();
+          if (words.length - used < SLOTS_PER_SLICE * entryWords) await flush();
           await pause();
         },
         ...(signal ? { signal } : {}),
@@ -269,7 +278,18 @@ export class StateFile {
     header.writeUInt32LE(count, COUNT_AT);
     header.writeUInt32LE(crc32(header.subarray(0, CHECKSUM_AT), checksum), CHECKSUM_AT);
     await writeWhole(file, header, 0);
-    return count;
+    return { nodes: count, bytes: HEADER_BYTES + count * entryWords * 4 };
+  }
+
+  /** Puts a node's key, if it has one, into its entry at `words[at]`. */
+  #saveKey(nodeId: number, words: Int32Array, at: number): void {
+    const key = this.nodes.keyOf(nodeId);
+    if (key === undefined) {
+      words.fill(0, at + KEY_AT, at + ENTRY_WORDS_WITH_KEYS);
+    } else {
+      words.set(new Int32Array(key.buffer), at + KEY_AT);
+      words[at + ENDPOINT_AT]! |= HAS_KEY;
+    }
   }
 
   /**
@@ -312,16 +332,21 @@ export class StateFile {
   async #restore(file: FileHandle, header: Header, options: LoadOptions, counts: LoadCounts): Promise<void> {
     const elapsedS = Math.max(0, Math.floor((this.wallMs() - header.savedMs) / 1000));
     const endpoint = new Int32Array(ENDPOINT_WORDS);
-    for await (const chunk of entriesIn(file, header.count)) {
+    for await (const chunk of entriesIn(file, header)) {
       const words = new Int32Array(chunk.buffer, chunk.byteOffset, chunk.length / 4);
-      for (let at = 0; at < words.length; at += ENTRY_WORDS) {
+      const bytes = new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
+      for (let at = 0; at < words.length; at += header.entryWords) {
         const ageS = (words[at + AGE_S_AT]! >>> 0) + elapsedS;
         for (let word = 0; word < ENDPOINT_WORDS; word++) endpoint[word] = words[at + ENDPOINT_AT + word]!;
         const flags = endpoint[0]! & WANTS_DEST;
+        const hasKey = header.entryWords > ENTRY_WORDS && (endpoint[0]! & HAS_KEY) !== 0;
         endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
         if (words[at] === 0 || hasNoPort(endpoint, 0) || !options.accepts(endpoint)) counts.unusable++;
         else if (ageS >= this.nodeTtlS) counts.tooOld++;
-        else this.#record(words[at]!, endpoint, flags, options.nowS - ageS, counts);
+        else {
+          this.#record(words[at]!, endpoint, flags, options.nowS - ageS, counts);
+          if (hasKey) this.nodes.keepKey(words[at]!, endpoint, bytes, (at + KEY_AT) * 4);
+        }
       }
     }
   }
@@ -351,8 +376,12 @@ export class StateFile {
   }
 }
 
+/** What a save wrote: entries, and bytes in all. */
+type Written = Pick<SaveResult, "nodes" | "bytes">;
+
 interface Header {
   readonly count: number;
+  readonly entryWords: number;
   readonly savedMs: number;
 }
 
@@ -367,28 +396,37 @@ async function readHeader(file: FileHandle, fileBytes: number): Promise<Header> 
   if (!start.equals(MAGIC.subarray(0, start.length))) throw new Refusal("foreign", "is no state file");
   if (got < HEADER_BYTES) throw new Refusal("damaged", "is damaged (it ends within its header)");
   const version = header.readUInt16LE(VERSION_AT);
-  if (version > FORMAT_VERSION)
-    throw new Refusal("newer", `is of a newer beacon (format ${version}, this one knows ${FORMAT_VERSION})`);
+  if (version > FORMAT_VERSION_WITH_KEYS)
+    throw new Refusal(
+      "newer",
+      `is of a newer beacon (format ${version}, this one knows ${FORMAT_VERSION_WITH_KEYS})`,
+    );
   const count = header.readUInt32LE(COUNT_AT);
-  const isOurs = version === FORMAT_VERSION && header.readUInt16LE(ENTRY_BYTES_AT) === ENTRY_BYTES;
+  const entryWords = version === FORMAT_VERSION_WITH_KEYS ? ENTRY_WORDS_WITH_KEYS : ENTRY_WORDS;
+  const isOurs = version >= FORMAT_VERSION && header.readUInt16LE(ENTRY_BYTES_AT) === entryWords * 4;
   if (!isOurs || count > ENTRIES_MAX) throw new Refusal("damaged", "is damaged (its header makes no sense)");
-  const bytes = HEADER_BYTES + count * ENTRY_BYTES;
+  const bytes = HEADER_BYTES + count * entryWords * 4;
   if (fileBytes !== bytes)
     throw new Refusal("damaged", `is damaged (it has ${fileBytes} bytes in place of ${bytes})`);
+  const found = { count, entryWords, savedMs: Number(header.readBigUInt64LE(SAVED_MS_AT)) };
   let checksum = 0;
-  for await (const chunk of entriesIn(file, count)) checksum = crc32(chunk, checksum);
+  for await (const chunk of entriesIn(file, found)) checksum = crc32(chunk, checksum);
   checksum = crc32(header.subarray(0, CHECKSUM_AT), checksum);
   if (checksum !== header.readUInt32LE(CHECKSUM_AT))
     throw new Refusal("damaged", "is damaged (its checksum does not match)");
-  return { count, savedMs: Number(header.readBigUInt64LE(SAVED_MS_AT)) };
+  return found;
 }
 
 /** The entries, a chunk of whole ones at a time, each good until the next. It ends early if the file does. */
-async function* entriesIn(file: FileHandle, count: number): AsyncGenerator<Uint8Array> {
-  const buffer = new Uint8Array(Math.min(CHUNK_BYTES, count * ENTRY_BYTES));
-  for (let left = count * ENTRY_BYTES, at = HEADER_BYTES; left > 0; ) {
+async function* entriesIn(
+  file: FileHandle,
+  { count, entryWords }: Pick<Header, "count" | "entryWords">,
+): AsyncGenerator<Uint8Array> {
+  const entryBytes = entryWords * 4;
+  const buffer = new Uint8Array(Math.min(CHUNK_WORDS * 4, count * entryBytes));
+  for (let left = count * entryBytes, at = HEADER_BYTES; left > 0; ) {
     const got = await readWhole(file, buffer.subarray(0, Math.min(left, buffer.length)), at);
-    const whole = got - (got % ENTRY_BYTES);
+    const whole = got - (got % entryBytes);
     if (whole === 0) return;
     yield buffer.subarray(0, whole);
     at += whole;

@@ -14,6 +14,7 @@ const SUMS: Readonly<Record<string, (row: PacketStats) => number>> = {
   limitedShadow: (row) => total(row.limitedShadow),
   switchedOff: (row) => total(row.switchedOff),
   punches: (row) => row.punches["sent"]!,
+  punchGrantsRefused: (row) => total(row.punchGrants) - row.punchGrants["ok"]!,
   punchTargetsUnknown: (row) => row.punches["target_unknown"]!,
   gossip: (row) => row.gossipReceived,
   gossipRejected: (row) => total(row.gossipRejected),
@@ -30,8 +31,8 @@ export class StatisticsLog {
 
   /** One line with what happened since the last call; no line if nothing did. */
   log(stats: Stats): void {
-    const { workers, bridge } = stats;
-    const rows = bridge ? [...workers, bridge.packets] : workers;
+    const { workers, bridge, grants } = stats;
+    const rows = [...workers, ...(bridge ? [bridge.packets] : []), ...(grants ? [grants] : [])];
     const sum = <T>(of: readonly T[], count: (one: T) => number) =>
       of.reduce((all, one) => all + count(one), 0);
     const now = {

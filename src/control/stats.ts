@@ -12,6 +12,9 @@ import {
   GOSSIP_RECEIVED,
   GOSSIP_REJECTED_AT,
   GOSSIP_REJECTIONS,
+  GRANT_OUTCOMES,
+  GRANTS_AT,
+  KEYS_REFUSED,
   LIMITED_AT,
   LIMITS,
   MALFORMED_AT,
@@ -43,7 +46,7 @@ import type { MeshStats } from "./mesh/mesh.ts";
 /** Counts by name: message type, reason or outcome. */
 export type Counts = Readonly<Record<string, number>>;
 
-/** What was counted of packets since the beacon started, by a worker or for the WebSocket bridge. */
+/** What was counted of packets since the beacon started, by a worker, for the WebSocket bridge, or for punches with grants. */
 export interface PacketStats {
   /** Beacon messages by type; "unknown" are types that the protocol does not have. */
   readonly packetsReceived: Counts;
@@ -57,6 +60,10 @@ export interface PacketStats {
   /** What was dropped because it is switched off. */
   readonly switchedOff: Counts;
   readonly punches: Counts;
+  /** What became of punch requests while grants were required. */
+  readonly punchGrants: Counts;
+  /** Discovers with another key than the node's. */
+  readonly keysRefused: number;
   /** Packets that the kernel took, or the connection of a bridged node, by tier. */
   readonly relayForwarded: Counts;
   readonly relayNotFound: number;
@@ -107,6 +114,8 @@ export interface Stats {
   readonly workers: readonly WorkerStats[];
   /** The WebSocket bridge, and what came of the packets that came through it; null if there is none. */
   readonly bridge: (BridgeStats & { readonly packets: PacketStats }) | null;
+  /** What came of punch requests whose grants the main thread verified; null if grants were never required. */
+  readonly grants: PacketStats | null;
 }
 
 /** Reads one row of the counters. */
@@ -128,6 +137,8 @@ export function packetStats(memory: SharedMemory, row: number): PacketStats {
       target_unknown: count(PUNCHES_TARGET_UNKNOWN),
       bridged: count(PUNCHES_BRIDGED),
     },
+    punchGrants: byName(GRANTS_AT, GRANT_OUTCOMES),
+    keysRefused: count(KEYS_REFUSED),
     relayForwarded: {
       bridged: count(RELAYED_TO_BRIDGE),
       local: count(RELAYED_LOCAL),

@@ -114,6 +114,7 @@ export class Supervisor {
     const workerData: WorkerData = {
       shape: this.memory.shape,
       buffer: this.memory.buffer,
+      keysBuffer: this.memory.keysBuffer,
       loop: place.loop,
     };
     const thread = new Worker(this.workerEntry, { workerData });

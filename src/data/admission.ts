@@ -8,6 +8,7 @@ import { addressHash, endpointHash, nodeHash } from "../shared/hash.ts";
 import {
   ANSWER_LIMIT,
   ENDPOINT_HOLD,
+  GRANT_RATE,
   NEW_NODE_LIMIT,
   PUNCH_LIMIT,
   PUNCH_SOURCE_LIMIT,
@@ -41,6 +42,7 @@ export class Admission {
   readonly #relays: RateLimit;
   readonly #punchesOfSource: RateLimit;
   readonly #punches: RateLimit;
+  readonly #grants: RateLimit;
   readonly #newNodes: RateLimit;
   readonly #answers: RateLimit;
   readonly #punchAllowed: PrefixList;
@@ -61,6 +63,7 @@ export class Admission {
     this.#relays = new RateLimit(memory, RELAY_LIMIT);
     this.#punchesOfSource = new RateLimit(memory, PUNCH_SOURCE_LIMIT);
     this.#punches = new RateLimit(memory, PUNCH_LIMIT);
+    this.#grants = new RateLimit(memory, GRANT_RATE);
     this.#newNodes = new RateLimit(memory, NEW_NODE_LIMIT);
     this.#answers = new RateLimit(memory, ANSWER_LIMIT);
     this.#punchAllowed = new PrefixList(memory, PUNCH_ALLOWED);
@@ -115,6 +118,11 @@ export class Admission {
       (this.#takesOne(this.#punchesOfSource, PUNCH_SOURCE_LIMIT, addressHash(source, 0, this.#secret)) &&
         this.#takesOne(this.#punches, PUNCH_LIMIT, EVERYBODY))
     );
+  }
+
+  /** Whether one more grant is verified. What is not is for the caller to count: this is no limit of the operator's. */
+  grant(): boolean {
+    return this.#grants.take(EVERYBODY, 1, this.#now()) === 1;
   }
 
   get limitsNewNodes(): boolean {

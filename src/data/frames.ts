@@ -71,6 +71,7 @@ export class FrameHandler {
       clock,
       gossip: { put: () => false }, // no node behind the bridge is a peer
       frames,
+      grants: { put: () => false }, // nor is one punched from there
       threadWords: memory.bridgeWords,
       counterRow: memory.bridgeRow,
     });

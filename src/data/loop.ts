@@ -18,7 +18,15 @@ import {
   SEGMENTS_RECEIVED,
 } from "../shared/counters.ts";
 import { Mailbox } from "../shared/mailbox.ts";
-import { FRAMES, GOSSIP, HEARTBEAT, type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
+import {
+  FRAMES,
+  GOSSIP,
+  GRANTS,
+  HEARTBEAT,
+  type SharedMemory,
+  STOPPING,
+  workerLock,
+} from "../shared/memory.ts";
 import { NodeTable } from "../shared/nodes.ts";
 import { PacketHandler, REPLY_BYTES } from "./packets.ts";
 import { RUNS_MAX, Runs } from "./runs.ts";
@@ -85,6 +93,7 @@ export class RelayLoop {
       clock,
       gossip: new Mailbox(memory, GOSSIP, worker),
       frames: new Mailbox(memory, FRAMES, worker),
+      grants: new Mailbox(memory, GRANTS, worker),
       threadWords: memory.workerWords(worker),
       counterRow: this.#row,
     });

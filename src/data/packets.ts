@@ -14,11 +14,14 @@ import {
   DISCOVER_BYTES,
   DISCOVER_EX,
   DISCOVER_REPLY,
+  DISCOVER_WITH_KEY_BYTES,
   FIRST_ID_AT,
   MESSAGE_NAMES,
+  NODE_KEY_AT,
   PUNCH_COMMAND,
   PUNCH_REQUEST,
   PUNCH_REQUEST_BYTES,
+  PUNCH_REQUEST_WITH_GRANT_BYTES,
   RELAY,
   RELAY_BYTES,
   rewriteToDeliver,
@@ -36,6 +39,8 @@ import {
   GOSSIP_REJECTED_AT,
   GOSSIP_REJECTIONS,
   type GossipRejection,
+  grantColumn,
+  KEYS_REFUSED,
   malformedColumn,
   PUNCHES_BRIDGED,
   PUNCHES_SENT,
@@ -49,12 +54,13 @@ import {
 } from "../shared/counters.ts";
 import {
   CLOCK_S,
+  GRANTS_REQUIRED,
   LAST_REJECTED_SOURCE,
   LAST_REJECTION,
   LAST_UNKNOWN_TARGET,
   type SharedMemory,
 } from "../shared/memory.ts";
-import { HELD, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
+import { HELD, KEY_REFUSED, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
 import { PeerTable } from "../shared/peers.ts";
 import { RouteTable } from "../shared/routes.ts";
 import { IS_BRIDGED, IS_PEER, WANTS_DEST } from "../shared/slots.ts";
@@ -69,6 +75,8 @@ const MALFORMED_NO_SOURCE_PORT = malformedColumn("no_source_port");
 const DROP_CONTENDED = RELAY_DROPPED_AT + dropOffset("contended");
 const DROP_FORGED_SENDER = RELAY_DROPPED_AT + dropOffset("forged_sender");
 const DROP_BRIDGE_FULL = dropOffset("bridge_full");
+const GRANT_MISSING = grantColumn("missing");
+const GRANT_OVERLOAD = grantColumn("overload");
 const REFUSED_DENIED_ENDPOINT = REFUSED_AT + REFUSAL_REASONS.indexOf("denied_endpoint");
 
 /** The limit has not been asked yet for the Relays of this message. */
@@ -113,6 +121,8 @@ export interface HandlerParts {
   readonly gossip: MessageTaker;
   /** Takes frames for nodes behind the WebSocket bridge. */
   readonly frames: MessageTaker;
+  /** Takes punch requests whose grants are to be verified. */
+  readonly grants: MessageTaker;
   /** The first of this thread's words in the shared memory, and its first column among the counters. */
   readonly threadWords: number;
   readonly counterRow: number;
@@ -157,10 +167,13 @@ export class PacketHandler {
   readonly #admission: Admission;
   readonly #gossip: MessageTaker;
   readonly #frames: MessageTaker;
+  readonly #grants: MessageTaker;
   /** The label of frames: the node that they are for. */
   readonly #frameLabel = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
   readonly #repliesAt: number;
   readonly #words: Int32Array;
+  /** The word that is not 0 while punch requests need grants. */
+  readonly #grantsRequired: number;
   readonly #threadWords: number;
   readonly #counters: Float64Array;
   readonly #row: number;
@@ -177,6 +190,8 @@ export class PacketHandler {
     this.#admission = new Admission(parts.memory, parts.counterRow, parts.clock);
     this.#gossip = parts.gossip;
     this.#frames = parts.frames;
+    this.#grants = parts.grants;
+    this.#grantsRequired = parts.memory.rulesAt + GRANTS_REQUIRED;
     this.#repliesAt = parts.repliesAt;
     this.#words = parts.memory.words;
     this.#threadWords = parts.threadWords;
@@ -224,11 +239,11 @@ export class PacketHandler {
       case DISCOVER:
       case DISCOVER_EX:
         if (bytes < DISCOVER_BYTES) this.#count(MALFORMED_SHORT);
-        else this.#discover(at, type, m);
+        else this.#discover(at, bytes, type, m);
         return;
       case PUNCH_REQUEST:
         if (bytes < PUNCH_REQUEST_BYTES) this.#count(MALFORMED_SHORT);
-        else this.#punch(at, m);
+        else this.#punch(at, bytes, m);
         return;
       case SYNC:
         this.#sync(at, bytes, m);
@@ -447,7 +462,7 @@ export class PacketHandler {
     return this.#gossip.put(this.#source, this.#view, at, syncBytes) ? undefined : "mailbox_full";
   }
 
-  #discover(at: number, type: number, m: number): void {
+  #discover(at: number, bytes: number, type: number, m: number): void {
     if (this.#admission.isBroken(DISCOVER_BREAKER) || !this.#readSource(m)) return;
     this.#count(DISCOVERS);
     if (this.provenId !== 0) {
@@ -459,10 +474,17 @@ export class PacketHandler {
     const nodeId = this.#view.getInt32(at + FIRST_ID_AT);
     // Id 0 asks for its address before it has an id; a node that finds no room gets no answer.
     if (nodeId !== 0 && !this.#record(nodeId, type === DISCOVER_EX ? WANTS_DEST : 0)) return;
+    if (nodeId !== 0 && bytes >= DISCOVER_WITH_KEY_BYTES) this.#keepKey(nodeId, at + NODE_KEY_AT);
     this.#reply(DISCOVER_REPLY, this.#source, this.#source);
   }
 
-  #punch(at: number, m: number): void {
+  /** Keeps the key of a node, for as long as grants are asked for. */
+  #keepKey(nodeId: number, at: number): void {
+    if (this.#words[this.#grantsRequired] === 0) return;
+    if (this.#nodes.keepKey(nodeId, this.#source, this.#view, at) === KEY_REFUSED) this.#count(KEYS_REFUSED);
+  }
+
+  #punch(at: number, bytes: number, m: number): void {
     if (this.#admission.isBroken(PUNCH_BREAKER) || !this.#readSource(m)) return;
     if (this.provenId !== 0) {
       this.#count(PUNCHES_BRIDGED);
@@ -474,16 +496,49 @@ export class PacketHandler {
     // The requester's address may be new: a symmetric NAT gives each socket another port. Whether there is room
     // for it in the table or not, both ends can be told.
     if (requesterId !== 0) this.#record(requesterId, -1);
+    const needsGrant = this.#words[this.#grantsRequired] !== 0;
+    if (needsGrant && bytes < PUNCH_REQUEST_WITH_GRANT_BYTES) {
+      this.#count(GRANT_MISSING);
+      return;
+    }
+    if (!this.#readPunchTarget(targetId)) return;
+    if (needsGrant) {
+      if (!this.#handOver(at)) this.#count(GRANT_OVERLOAD);
+    } else {
+      this.#tellBothEnds();
+    }
+  }
+
+  /** Hands a PunchRequest over for its grant to be verified. @returns whether there is room for one more */
+  #handOver(at: number): boolean {
+    return (
+      this.#admission.grant() &&
+      this.#grants.put(this.#source, this.#view, at, PUNCH_REQUEST_WITH_GRANT_BYTES)
+    );
+  }
+
+  /** Tells a requester and its target of each other: for a PunchRequest of before, whose grant is good. Leaves with `flush`. */
+  introduce(requester: Int32Array, targetId: number): void {
+    this.#source.set(requester);
+    if (this.#readPunchTarget(targetId)) this.#tellBothEnds();
+  }
+
+  /** Reads where the target of a punch is. @returns false, counted, if it cannot be told */
+  #readPunchTarget(targetId: number): boolean {
     const slot = this.#nodes.find(targetId);
     if (slot < 0 || this.#readTarget(slot, targetId) < 0) {
       this.#count(PUNCHES_TARGET_UNKNOWN);
       this.#words[this.#threadWords + LAST_UNKNOWN_TARGET] = targetId;
-      return;
+      return false;
     }
     if ((this.#target[0]! & IS_BRIDGED) !== 0) {
       this.#count(PUNCHES_BRIDGED);
-      return;
+      return false;
     }
+    return true;
+  }
+
+  #tellBothEnds(): void {
     this.#count(PUNCHES_SENT);
     this.#reply(PUNCH_COMMAND, this.#target, this.#source);
     this.#reply(PUNCH_COMMAND, this.#source, this.#target);

@@ -8,6 +8,7 @@ import { type LoopOptions, RelayLoop } from "./loop.ts";
 export interface WorkerData {
   readonly shape: MemoryShape;
   readonly buffer: SharedArrayBuffer;
+  readonly keysBuffer: SharedArrayBuffer;
   readonly loop: LoopOptions;
 }
 
@@ -15,8 +16,8 @@ export interface WorkerData {
 export const READY = "ready";
 
 if (!isMainThread) {
-  const { shape, buffer, loop } = workerData as WorkerData;
-  const relay = new RelayLoop(kernel, new SharedMemory(shape, buffer), loop);
+  const { shape, buffer, keysBuffer, loop } = workerData as WorkerData;
+  const relay = new RelayLoop(kernel, new SharedMemory(shape, buffer, keysBuffer), loop);
   parentPort?.postMessage(READY);
   relay.run();
 }

@@ -1,7 +1,7 @@
 /**
  * What is counted of packets. Each worker owns one row of 64-bit floats in shared memory and is its only writer; the
- * main thread reads, and has a row of its own for what comes through the WebSocket bridge. A float counts exactly to 2^53,
- * and no allocation is needed to write one.
+ * main thread reads, and has rows of its own for what comes through the WebSocket bridge and for punches with grants. A float counts
+ * exactly to 2^53, and no allocation is needed to write one.
  */
 import { MESSAGE_NAMES } from "../protocol.ts";
 
@@ -49,6 +49,24 @@ export type Limit = (typeof LIMITS)[number];
 /** What an operator can switch off of the packets' ways; the order is that of the bits in the rules' word BREAKERS. */
 export const BREAKERS = ["discover", "punch", "relay"] as const;
 
+/**
+ * What became of punch requests while grants were required. missing: without one. expired, too_long: by its time, see
+ * src/control/punch-grants.ts. forged: not signed by the target's key, or for another pair. unknown_key: the target's is not known;
+ * bad_key: it is none. key_source: at the moment it could not be had. overload: more than are verified.
+ */
+export const GRANT_OUTCOMES = [
+  "ok",
+  "missing",
+  "expired",
+  "too_long",
+  "forged",
+  "unknown_key",
+  "bad_key",
+  "key_source",
+  "overload",
+] as const;
+export type GrantOutcome = (typeof GRANT_OUTCOMES)[number];
+
 /** Upper bounds of the batch histogram's buckets: messages a receive call brought. */
 export const BATCH_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024] as const;
 
@@ -63,7 +81,8 @@ export const GOSSIP_REJECTED_AT = BATCH_AT + BATCH_BUCKETS.length;
 export const LIMITED_AT = GOSSIP_REJECTED_AT + GOSSIP_REJECTIONS.length; // dropped by a limit
 export const SHADOWED_AT = LIMITED_AT + LIMITS.length; // would have been dropped
 export const BROKEN_AT = SHADOWED_AT + LIMITS.length; // dropped by a breaker
-const SINGLES_AT = BROKEN_AT + BREAKERS.length;
+export const GRANTS_AT = BROKEN_AT + BREAKERS.length;
+const SINGLES_AT = GRANTS_AT + GRANT_OUTCOMES.length;
 export const RELAYED_LOCAL = SINGLES_AT;
 export const RELAYED_TO_PEER = SINGLES_AT + 1;
 export const RELAY_NOT_FOUND = SINGLES_AT + 2;
@@ -79,7 +98,8 @@ export const SEGMENTS_SENT = SINGLES_AT + 11;
 export const RECEIVE_ERRORS = SINGLES_AT + 12;
 export const RELAYED_TO_BRIDGE = SINGLES_AT + 13;
 export const PUNCHES_BRIDGED = SINGLES_AT + 14;
-const COLUMNS = SINGLES_AT + 15;
+export const KEYS_REFUSED = SINGLES_AT + 15;
+const COLUMNS = SINGLES_AT + 16;
 
 /** Floats from one row to the next: whole cache lines, so that workers do not slow each other down. */
 export const COUNTER_ROW = Math.ceil(COLUMNS / 8) * 8;
@@ -87,4 +107,5 @@ export const COUNTER_ROW = Math.ceil(COLUMNS / 8) * 8;
 /** Offset of a reason in its list, for code that counts it. */
 export const malformedColumn = (reason: MalformedReason): number =>
   MALFORMED_AT + MALFORMED_REASONS.indexOf(reason);
+export const grantColumn = (outcome: GrantOutcome): number => GRANTS_AT + GRANT_OUTCOMES.indexOf(outcome);
 export const dropOffset = (reason: DropReason): number => DROP_REASONS.indexOf(reason);

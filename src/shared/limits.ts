@@ -21,6 +21,9 @@ export const NEW_NODE_LIMIT = limitNumber("new_node");
 export const ANSWER_LIMIT = limitNumber("answer");
 export const ENDPOINT_HOLD = limitNumber("endpoint_hold");
 
+/** Grants that are verified: as many as the host can spare, whatever the operator allows of punch requests. */
+export const GRANT_RATE = LIMITS.length;
+
 function limitNumber(limit: Limit): number {
   return LIMITS.indexOf(limit);
 }

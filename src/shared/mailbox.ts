@@ -8,6 +8,8 @@
  */
 import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import {
+  GRANTS,
+  GRANTS_MAILBOX_WORDS,
   MAIL,
   MAILBOX_BEGUN,
   MAILBOX_HEAD,
@@ -22,9 +24,11 @@ const BYTES = 1;
 const LABEL = 2;
 const MESSAGE_HEAD_WORDS = 2 + ENDPOINT_WORDS;
 const SKIP = -1;
-if ((MAILBOX_WORDS & (MAILBOX_WORDS - 1)) !== 0) throw new Error("MAILBOX_WORDS must be a power of two");
+for (const words of [MAILBOX_WORDS, GRANTS_MAILBOX_WORDS]) {
+  if ((words & (words - 1)) !== 0) throw new Error("a mailbox's words must be a power of two");
+}
 
-/** The largest message. */
+/** The largest message of gossip and of frames. */
 export const MAILBOX_MESSAGE_BYTES_MAX = 65_536;
 if (MESSAGE_HEAD_WORDS + MAILBOX_MESSAGE_BYTES_MAX / 4 > MAILBOX_WORDS)
   throw new Error("the mailbox is too small for the largest message");
@@ -44,10 +48,11 @@ export class Mailbox {
   readonly #begun: number;
   readonly #tail: number;
   readonly #ring: number;
+  readonly #ringWords: number;
   /** Words taken and perhaps not yet released; the main thread's alone. */
   #taken: number;
 
-  /** @param kind GOSSIP or FRAMES */
+  /** @param kind GOSSIP, FRAMES or GRANTS */
   constructor(memory: SharedMemory, kind: number, worker: number) {
     const at = memory.mailbox(kind, worker);
     this.#words = memory.words;
@@ -55,6 +60,7 @@ export class Mailbox {
     this.#begun = at + MAILBOX_BEGUN;
     this.#tail = at + MAILBOX_TAIL;
     this.#ring = at + MAILBOX_RING;
+    this.#ringWords = kind === GRANTS ? GRANTS_MAILBOX_WORDS : MAILBOX_WORDS;
     this.#taken = Atomics.load(memory.words, this.#tail);
   }
 
@@ -70,10 +76,10 @@ export class Mailbox {
     const messageWords = (bytes + 3) >>> 2;
     const size = MESSAGE_HEAD_WORDS + messageWords;
     let head = words[this.#head]!;
-    let free = MAILBOX_WORDS - ((head - Atomics.load(words, this.#tail)) | 0);
+    let free = this.#ringWords - ((head - Atomics.load(words, this.#tail)) | 0);
     // An empty ring is begun anew, so that no more of its memory is touched than was full at once.
-    if (free === MAILBOX_WORDS) Atomics.store(words, this.#begun, head);
-    const toEnd = MAILBOX_WORDS - this.#offset(head);
+    if (free === this.#ringWords) Atomics.store(words, this.#begun, head);
+    const toEnd = this.#ringWords - this.#offset(head);
     if (toEnd < size) {
       if (free < toEnd + size) return false;
       const skip = this.#ring + this.#offset(head);
@@ -120,6 +126,6 @@ export class Mailbox {
 
   /** Where the ring has the word that is put in after `count` others. For the main thread only while the ring is not empty. */
   #offset(count: number): number {
-    return (count - Atomics.load(this.#words, this.#begun)) & (MAILBOX_WORDS - 1);
+    return (count - Atomics.load(this.#words, this.#begun)) & (this.#ringWords - 1);
   }
 }

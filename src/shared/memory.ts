@@ -5,7 +5,7 @@
  *   rules           64 bytes, and lists  what the operator allows, which the main thread alone writes
  *   rates           16 bytes a limit     the same of limits, see limits.ts
  *   worker words    64 bytes a worker    what one worker tells the main thread; and the WebSocket bridge, which is on it
- *   counters        a row a worker       floats, see counters.ts; one more row for the WebSocket bridge
+ *   counters        a row a worker       floats, see counters.ts; one more row each for the WebSocket bridge and for grants
  *   shards          128 bytes a shard    lock and counts; shard i belongs with worker i
  *   groups          4 bytes a group      which parts of the node table were ever used
  *   peers           keys and slots       the peer beacons, see peers.ts
@@ -14,7 +14,8 @@
  *   nodes           64 bytes a slot      one node, one cache line, see nodes.ts
  *   routes          8 bytes a slot       which peer has a node, see routes.ts
  *
- * Everything starts on a cache line and starts as zero.
+ * Everything starts on a cache line and starts as zero. Nodes' public keys, 32 bytes a slot, have a buffer of their own: no buffer may be
+ * larger than 4 GiB (JavaScriptCore), and for the largest tables one for all would be.
  */
 import { COUNTER_ROW, LIMITS, type Limit } from "./counters.ts";
 import { SLOT_WORDS } from "./slots.ts";
@@ -36,16 +37,23 @@ export const GROUP_SLOTS = 64;
 export const PEERS_MAX = 128;
 /** A route's slot: node id, and which peer has it. */
 export const ROUTE_WORDS = 2;
-/** What a worker's mailboxes hold: gossip of peers, and frames for nodes behind the WebSocket bridge. */
+/** Words of a node's Ed25519 public key. */
+export const NODE_KEY_WORDS = 8;
+/**
+ * What a worker's mailboxes hold: gossip of peers; frames for nodes behind the WebSocket bridge; punch requests whose grants are to be
+ * verified.
+ */
 export const GOSSIP = 0;
 export const FRAMES = 1;
-const MAILBOX_KINDS = 2;
+export const GRANTS = 2;
 /**
  * A mailbox: a gossip message of the largest size from nearly each of PEERS_MAX peers, which may all speak at once; or frames of 1,200
  * bytes for 30 ms at 200,000 a second, far more than the main thread ever looks away. Only as much of it takes memory as was ever full
  * (mailbox.ts). A power of two.
  */
 export const MAILBOX_WORDS = (8 << 20) / 4;
+/** The last mailbox: grants for half a second, as many as are verified. A power of two. */
+export const GRANTS_MAILBOX_WORDS = (64 << 10) / 4;
 
 /** Sizes that fix the map. */
 export interface MemoryShape {
@@ -141,12 +149,17 @@ export const MAILBOX_BEGUN = 1;
 /** Words ever taken out; only the main thread writes it. */
 export const MAILBOX_TAIL = LINE_WORDS;
 export const MAILBOX_RING = 2 * LINE_WORDS;
+/** All of a worker's. */
+const MAILBOXES_WORDS = GRANTS * (MAILBOX_RING + MAILBOX_WORDS) + MAILBOX_RING + GRANTS_MAILBOX_WORDS;
 
 export const MAIN_THREAD_LOCK = 1;
 export const workerLock = (worker: number): number => 2 + worker;
 
 export class SharedMemory {
   readonly buffer: SharedArrayBuffer;
+  readonly keysBuffer: SharedArrayBuffer;
+  /** The nodes' keys, while grants are required; each at `nodeKey`. */
+  readonly nodeKeys: Int32Array;
   readonly words: Int32Array;
   readonly bytes: Uint8Array;
   readonly counters: Float64Array;
@@ -167,6 +180,8 @@ export class SharedMemory {
   readonly rulesAt: number;
   readonly #prefixListsAt: number;
   readonly #ratesAt: number;
+  /** Lines of each rate: those of the limits, and that of grants, which all share. */
+  readonly #sourceLines = [...LIMITS.map((limit) => SOURCE_LINES[limit]), 1];
   readonly #sourcesAt: readonly number[];
   readonly #workerWordsAt: number;
   readonly #shardWordsAt: number;
@@ -174,10 +189,14 @@ export class SharedMemory {
   readonly #groupsAt: number;
   readonly #groupsPerShard: number;
 
-  /** @param buffer the same shape's memory, made by another thread; without it, new memory */
+  /**
+   * @param buffer the same shape's memory, made by another thread; without it, new memory
+   * @param keysBuffer likewise of its keys, for a thread that keeps any
+   */
   constructor(
     readonly shape: MemoryShape,
     buffer?: SharedArrayBuffer,
+    keysBuffer?: SharedArrayBuffer,
   ) {
     const { workers, nodesMax, routesMax } = shape;
     this.shards = workers;
@@ -191,25 +210,29 @@ export class SharedMemory {
     };
     this.rulesAt = reserve(LINE_WORDS);
     this.#prefixListsAt = reserve(PREFIX_LISTS * PREFIX_LIST_WORDS);
-    this.#ratesAt = reserve(LIMITS.length * RATE_FLOATS * 2);
+    this.#ratesAt = reserve(this.#sourceLines.length * RATE_FLOATS * 2);
     this.#workerWordsAt = reserve((workers + 1) * LINE_WORDS);
-    const countersAt = reserve((workers + 1) * COUNTER_ROW * 2);
+    const countersAt = reserve((workers + 2) * COUNTER_ROW * 2);
     this.#shardWordsAt = reserve(this.shards * SHARD_WORDS);
     this.#groupsPerShard = Math.ceil(this.slotsPerShard / GROUP_SLOTS);
     this.#groupsAt = reserve(this.shards * this.#groupsPerShard);
     this.peersAt = reserve(LINE_WORDS);
     this.peerKeysAt = reserve(PEERS_MAX);
     this.peerSlotsAt = reserve(PEERS_MAX * SLOT_WORDS);
-    this.#sourcesAt = LIMITS.map((limit) => reserve(SOURCE_LINES[limit] * LINE_WORDS));
-    this.#mailboxesAt = reserve(workers * MAILBOX_KINDS * (MAILBOX_RING + MAILBOX_WORDS));
+    this.#sourcesAt = this.#sourceLines.map((lines) => reserve(lines * LINE_WORDS));
+    this.#mailboxesAt = reserve(workers * MAILBOXES_WORDS);
     this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);
     this.routesAt = reserve(LINE_WORDS);
     this.routeSlotsAt = reserve(this.routeSlots * ROUTE_WORDS);
     this.buffer = buffer ?? new SharedArrayBuffer(words * 4);
     if (this.buffer.byteLength !== words * 4) throw new Error("this shared memory has another shape");
+    const keysBytes = buffer && !keysBuffer ? 0 : this.shards * this.slotsPerShard * NODE_KEY_WORDS * 4;
+    this.keysBuffer = keysBuffer ?? new SharedArrayBuffer(keysBytes);
+    if (this.keysBuffer.byteLength !== keysBytes) throw new Error("these keys are of another shape");
+    this.nodeKeys = new Int32Array(this.keysBuffer);
     this.words = new Int32Array(this.buffer);
     this.bytes = new Uint8Array(this.buffer);
-    this.counters = new Float64Array(this.buffer, countersAt * 4, (workers + 1) * COUNTER_ROW);
+    this.counters = new Float64Array(this.buffer, countersAt * 4, (workers + 2) * COUNTER_ROW);
     this.floats = new Float64Array(this.buffer);
   }
 
@@ -230,6 +253,11 @@ export class SharedMemory {
   /** First column of the bridge's row in `counters`. */
   get bridgeRow(): number {
     return this.shape.workers * COUNTER_ROW;
+  }
+
+  /** First column, in `counters`, of the row of punches whose grants the main thread verified. */
+  get grantsRow(): number {
+    return (this.shape.workers + 1) * COUNTER_ROW;
   }
 
   shardWords(shard: number): number {
@@ -253,7 +281,7 @@ export class SharedMemory {
 
   /** First float of the lines that a limit's sources share, in `floats`, and how many lines they are. */
   sources(limit: number): { readonly at: number; readonly lines: number } {
-    return { at: this.#sourcesAt[limit]! / 2, lines: SOURCE_LINES[LIMITS[limit]!] };
+    return { at: this.#sourcesAt[limit]! / 2, lines: this.#sourceLines[limit]! };
   }
 
   /** The word that is not 0 once any slot of the group was used that slot `index` of the shard is in. */
@@ -261,8 +289,13 @@ export class SharedMemory {
     return this.#groupsAt + shard * this.#groupsPerShard + Math.floor(index / GROUP_SLOTS);
   }
 
-  /** @param kind GOSSIP or FRAMES */
+  /** @param kind GOSSIP, FRAMES or GRANTS */
   mailbox(kind: number, worker: number): number {
-    return this.#mailboxesAt + (worker * MAILBOX_KINDS + kind) * (MAILBOX_RING + MAILBOX_WORDS);
+    return this.#mailboxesAt + worker * MAILBOXES_WORDS + kind * (MAILBOX_RING + MAILBOX_WORDS);
+  }
+
+  /** First word, in `nodeKeys`, of the key that belongs to the node slot at word `slot`. */
+  nodeKey(slot: number): number {
+    return ((slot - this.slotsAt) / SLOT_WORDS) * NODE_KEY_WORDS;
   }
 }

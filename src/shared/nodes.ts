@@ -5,6 +5,9 @@
  * the shard's lock; a reader needs none and never waits. A writer that dies at any instruction leaves a whole table, and its lock.
  * Only the main thread removes nodes, whose death is the process's.
  *
+ * Beside a slot there is room for the node's public key (`keepKey`). The first one stays until the node is removed, so whoever reads
+ * it on the main thread, where nodes are removed, needs no lock; nobody else does.
+ *
  * Node ids are taken signed or unsigned, and held signed, as Int32Array has them.
  */
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
@@ -13,13 +16,14 @@ import { LOADS_IN_ORDER, OrderedWord } from "./loads.ts";
 import {
   GROUP_SLOTS,
   HASH_SECRET,
+  NODE_KEY_WORDS,
   SHARD_LOCK,
   SHARD_NODES,
   SHARD_REMOVALS,
   type SharedMemory,
 } from "./memory.ts";
 import { type Area, FINDS_MAX, removeSlot, searchSlots } from "./open-addressing.ts";
-import { IS_BRIDGED, SLOT_ID, SLOT_SEEN_S, SLOT_WORDS, Slots, WANTS_DEST } from "./slots.ts";
+import { HAS_KEY, IS_BRIDGED, SLOT_ID, SLOT_SEEN_S, SLOT_WORDS, Slots, WANTS_DEST } from "./slots.ts";
 
 /** Tries of the lock without a pause: some 10 µs, far longer than a writer holds it while it runs. */
 const LOCK_SPINS_MAX = 1000;
@@ -39,6 +43,11 @@ export const NODE_LIMIT = 4;
 export const SHARD_FULL = 5;
 export const CONTENDED = 6;
 
+/** What `keepKey` did: the key is the node's, the node is not there or not known to be, or it has another key. */
+export const KEY_KEPT = 0;
+export const KEY_IGNORED = 1;
+export const KEY_REFUSED = 2;
+
 /** One entry as tests and tools see it. */
 export interface NodeEntry {
   readonly nodeId: number;
@@ -57,6 +66,7 @@ export class NodeTable {
   readonly #secret: number;
   readonly #shards: number;
   readonly #slotsPerShard: number;
+  readonly #scratch = new Int32Array(ENDPOINT_WORDS);
   readonly #ordered: OrderedWord;
   /** The slots, whose endpoints anybody may read by what `find` returned. */
   readonly slots: Slots;
@@ -160,12 +170,18 @@ export class NodeTable {
   /** Whether the node is to stay at its endpoint, which is another one. */
   #isHeldLocked(slot: number, endpoint: Int32Array, at: number, nowS: number, holdS: number): boolean {
     if (holdS === 0) return false;
+    if (this.#isAtLocked(slot, endpoint, at)) return false;
+    const isBridged = (this.slots.flags(slot) & IS_BRIDGED) !== 0;
+    return isBridged || nowS - this.#words[slot + SLOT_SEEN_S]! < holdS;
+  }
+
+  /** Whether the slot's endpoint is the one at `endpoint[at]`. */
+  #isAtLocked(slot: number, endpoint: Int32Array, at: number): boolean {
     const words = this.#words;
     const copy = this.slots.endpointAt(slot);
     let differs = (words[copy]! ^ endpoint[at]!) & ENDPOINT_PORT_MASK;
     for (let word = 1; word < ENDPOINT_WORDS; word++) differs |= words[copy + word]! ^ endpoint[at + word]!;
-    if (differs === 0) return false;
-    return (words[copy]! & IS_BRIDGED) !== 0 || nowS - words[slot + SLOT_SEEN_S]! < holdS;
+    return differs === 0;
   }
 
   #isFull(): boolean {
@@ -184,12 +200,63 @@ export class NodeTable {
     const words = this.#words;
     const copy = this.slots.endpointAt(slot);
     const flagsBefore = words[copy]! & ~ENDPOINT_PORT_MASK;
-    const newFlags = flags < 0 ? flagsBefore : flags | (flagsBefore & IS_BRIDGED);
+    const newFlags = flags < 0 ? flagsBefore : flags | (flagsBefore & (IS_BRIDGED | HAS_KEY));
     let changed = words[copy]! ^ ((endpoint[at]! & ENDPOINT_PORT_MASK) | newFlags);
     for (let word = 1; word < ENDPOINT_WORDS; word++) changed |= words[copy + word]! ^ endpoint[at + word]!;
     if (changed === 0) return false;
     this.slots.publish(slot, endpoint, at, newFlags);
     return true;
+  }
+
+  /**
+   * Keeps a node's public key, if it has none and is where the key came from, until the node is removed. A key of zeros is none.
+   * @param nodeId not 0
+   * @param endpoint where the key came from, at `endpoint[0]`
+   * @param key where its 32 bytes are, from `from` on
+   * @returns KEY_KEPT if it is the node's now, or was before; KEY_IGNORED or KEY_REFUSED; or CONTENDED
+   */
+  keepKey(nodeId: number, endpoint: Int32Array, key: DataView, from: number): number {
+    if (this.memory.nodeKeys.length === 0) throw new Error("this thread was not given the memory of keys");
+    const id = nodeId | 0;
+    const hash = nodeHash(id, this.#secret);
+    const shard = shardOfHash(hash, this.#shards);
+    if (!this.#lock(shard)) return CONTENDED;
+    const slot = this.#search(id, hash, shard, 0);
+    const isThere = slot >= 0 && this.#words[slot + SLOT_ID] === id;
+    const result = isThere ? this.#keepKeyLocked(slot, endpoint, key, from) : KEY_IGNORED;
+    this.#unlock(shard);
+    return result;
+  }
+
+  #keepKeyLocked(slot: number, endpoint: Int32Array, key: DataView, from: number): number {
+    const { nodeKeys } = this.memory;
+    const at = this.memory.nodeKey(slot);
+    const flags = this.slots.flags(slot);
+    if ((flags & HAS_KEY) !== 0) {
+      let differs = 0;
+      for (let word = 0; word < NODE_KEY_WORDS; word++) {
+        differs |= nodeKeys[at + word]! ^ key.getInt32(from + 4 * word, true);
+      }
+      return differs === 0 ? KEY_KEPT : KEY_REFUSED;
+    }
+    if (!this.#isAtLocked(slot, endpoint, 0)) return KEY_IGNORED;
+    let any = 0;
+    for (let word = 0; word < NODE_KEY_WORDS; word++) {
+      nodeKeys[at + word] = key.getInt32(from + 4 * word, true);
+      any |= nodeKeys[at + word]!;
+    }
+    if (any === 0) return KEY_IGNORED;
+    this.slots.setFlags(slot, flags | HAS_KEY); // last: a writer that dies before leaves no half key
+    return KEY_KEPT;
+  }
+
+  /** @returns a copy of the 32 bytes of a node's public key, or undefined if it has none. Main thread only. */
+  keyOf(nodeId: number): Uint8Array | undefined {
+    const slot = this.find(nodeId);
+    if (slot < 0 || this.slots.read(slot, nodeId, this.#scratch, 0) < 0) return undefined;
+    if ((this.#scratch[0]! & HAS_KEY) === 0) return undefined;
+    const at = this.memory.nodeKey(slot);
+    return new Uint8Array(Int32Array.from(this.memory.nodeKeys.subarray(at, at + NODE_KEY_WORDS)).buffer);
   }
 
   /**
@@ -323,6 +390,10 @@ export class NodeTable {
       removals: this.memory.shardWords(shard) + SHARD_REMOVALS,
       homeOf: (id) => first + slotOfHash(nodeHash(id, this.#secret), this.#slotsPerShard) * SLOT_WORDS,
       copy: (slot, vacant) => {
+        if ((this.slots.flags(slot) & HAS_KEY) !== 0) {
+          const key = this.memory.nodeKey(slot);
+          this.memory.nodeKeys.copyWithin(this.memory.nodeKey(vacant), key, key + NODE_KEY_WORDS);
+        }
         this.slots.publish(vacant, words, this.slots.endpointAt(slot), this.slots.flags(slot));
         words[vacant + SLOT_SEEN_S] = words[slot + SLOT_SEEN_S]!;
         this.slots.limitMerge(vacant, this.slots.mergeLimit(slot));

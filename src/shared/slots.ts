@@ -29,6 +29,8 @@ export const WANTS_DEST = 1;
 export const IS_PEER = 2;
 /** Flag: the node is connected through the WebSocket bridge, and gets its packets there, whatever its endpoint. */
 export const IS_BRIDGED = 4;
+/** Flag: the node's public key is known, and stands where the memory's `nodeKey` says. */
+export const HAS_KEY = 8;
 
 /** A reader tries again when a writer changed the entry twice within the few nanoseconds of the read. */
 const READS_MAX = 16;

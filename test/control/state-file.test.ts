@@ -25,8 +25,8 @@ import {
   StateFile,
   StateFileError,
 } from "../../src/control/state-file.ts";
-import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
-import { ADDED, type NodeEntry, NodeTable } from "../../src/shared/nodes.ts";
+import { GRANTS_REQUIRED, HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
+import { ADDED, KEY_KEPT, KEY_REFUSED, type NodeEntry, NodeTable } from "../../src/shared/nodes.ts";
 import { WANTS_DEST } from "../../src/shared/slots.ts";
 import { anyEndpoint, nodeId } from "../support/arbitraries.ts";
 import { openFds } from "../support/fds.ts";
@@ -72,7 +72,7 @@ function beacon({
   const file = new StateFile(at, memory, nodes, ttlS, () => wallMs);
   const load = (options: Partial<LoadOptions> = {}): Promise<LoadResult> =>
     file.load({ nowS: 1, accepts: () => true, ...options });
-  return { nodes, file, load };
+  return { memory, nodes, file, load };
 }
 
 const entriesOf = (nodes: NodeTable): Map<number, NodeEntry> =>
@@ -218,6 +218,95 @@ describe("there and back", () => {
     nodes.record(3, AWAY, 0, 0, 5);
     expect(nodes.expire(0, 0, nodes.slotsPerShard, 12 - TTL_S)).toBe(1);
     expect([...entriesOf(nodes).keys()].sort()).toEqual([2, 3]);
+  });
+});
+
+describe("keys", () => {
+  const KEYS = [1, 2, 3].map((id) => new Uint8Array(32).fill(id));
+  const viewOf = (key: Uint8Array) => new DataView(key.slice().buffer);
+  const requireGrants = (memory: SharedMemory, required = true) => {
+    memory.words[memory.rulesAt + GRANTS_REQUIRED] = Number(required);
+  };
+  /** Nodes 1 to 3 with a key, and 4 without. */
+  function withKeys() {
+    const made = beacon();
+    for (let id = 1; id <= 4; id++) made.nodes.record(id, HOME, 0, 0, 1);
+    for (const [i, key] of KEYS.entries())
+      expect(made.nodes.keepKey(1 + i, HOME, viewOf(key), 0)).toBe(KEY_KEPT);
+    return made;
+  }
+  const keysIn = (nodes: NodeTable) => [1, 2, 3, 4].map((id) => nodes.keyOf(id));
+
+  test("are saved while grants are required, in entries of 64 bytes", async () => {
+    const { memory, nodes, file } = beacon();
+    requireGrants(memory);
+    nodes.record(1, HOME, 0, WANTS_DEST, 1);
+    nodes.keepKey(1, HOME, viewOf(KEYS[2]!), 0);
+    expect(await file.save(1)).toMatchObject({ nodes: 1, bytes: 32 + 64 });
+    const plain = fileBytes([{ id: 1, flags: WANTS_DEST | 8 }], { version: 2, entryBytes: 64 });
+    expectFile(sealed(Buffer.concat([plain, KEYS[2]!])));
+  });
+
+  test("come back with their nodes, and the first one stays the node's", async () => {
+    const before = withKeys();
+    requireGrants(before.memory);
+    await before.file.save(1);
+    const { nodes, load } = beacon({ workers: 1 });
+    expect(await load()).toMatchObject({ outcome: "restored", restored: 4 });
+    expect(keysIn(nodes)).toEqual([...KEYS, undefined]);
+    expect(nodes.keepKey(1, HOME, viewOf(KEYS[1]!), 0)).toBe(KEY_REFUSED);
+    expect(nodes.keyOf(1)).toEqual(KEYS[0]!);
+    expect(entriesOf(nodes)).toEqual(entriesOf(before.nodes));
+  });
+
+  test("are left out while grants are not required: the file is an older beacon's", async () => {
+    const { memory, nodes, file } = withKeys();
+    requireGrants(memory, false);
+    await file.save(1);
+    const withoutKeys = [...nodes.entries()].map(({ nodeId }) => ({ id: nodeId }));
+    expect(readFileSync(path).length).toBe(fileBytes(withoutKeys).length);
+    const { nodes: restored, load } = beacon();
+    expect(await load()).toMatchObject({ outcome: "restored", restored: 4 });
+    expect(keysIn(restored)).toEqual([undefined, undefined, undefined, undefined]);
+  });
+
+  test("of many chunks", async () => {
+    const nodesMax = 20_000;
+    const { memory, nodes, file } = beacon({ nodesMax });
+    requireGrants(memory);
+    const keyOf = (id: number) =>
+      new Uint8Array(Uint32Array.from({ length: 8 }, (_, i) => id * 8 + i).buffer);
+    for (let id = 1; id <= nodesMax; id++) {
+      nodes.record(id, HOME, 0, 0, 1);
+      if (id % 3 !== 0) nodes.keepKey(id, HOME, viewOf(keyOf(id)), 0);
+    }
+    await file.save(1);
+    const { nodes: restored, load } = beacon({ nodesMax, workers: 3 });
+    expect(await load()).toMatchObject({ restored: nodesMax });
+    for (let id = 1; id <= nodesMax; id++) {
+      if (!Bun.deepEquals(restored.keyOf(id), id % 3 === 0 ? undefined : keyOf(id)))
+        throw new Error(`node ${id} has another key`);
+    }
+  });
+
+  test("a version 2 file cut off at any byte, or with a bit turned, restores nothing", async () => {
+    const { memory, file } = withKeys();
+    requireGrants(memory);
+    await file.save(1);
+    const whole = readFileSync(path);
+    for (let bytes = 0; bytes < whole.length; bytes += 7) {
+      writeFileSync(path, whole.subarray(0, bytes));
+      const { nodes, load } = beacon();
+      expect([(await load()).outcome, nodes.size()]).toEqual(["damaged", 0]);
+    }
+    for (let byte = 8; byte < whole.length; byte += 5) {
+      const turned = Buffer.from(whole);
+      turned[byte]! ^= 1 << (byte % 8);
+      writeFileSync(path, turned);
+      const { nodes, load } = beacon();
+      expect((await load()).outcome).not.toBe("restored");
+      expect(nodes.size()).toBe(0);
+    }
   });
 });
 
@@ -543,6 +632,8 @@ describe("a file that is not as it should be", () => {
     for (const entryBytes of [0, 16, 31, 33, 64])
       expect((await refused(fileBytes([{ id: 1 }], { entryBytes }))).outcome).toBe("damaged");
     expect((await refused(fileBytes([{ id: 1 }], { version: 0 }))).outcome).toBe("damaged");
+    for (const entryBytes of [0, 32, 63, 64, 65])
+      expect((await refused(fileBytes([{ id: 1 }], { version: 2, entryBytes }))).outcome).toBe("damaged");
   });
 
   test("with a count that is too high for any beacon, though the file is as long: it is not read", async () => {
@@ -554,9 +645,9 @@ describe("a file that is not as it should be", () => {
   });
 
   test("of a newer beacon", async () => {
-    const { outcome, message } = await refused(fileBytes([{ id: 1 }], { version: 2 }));
+    const { outcome, message } = await refused(fileBytes([{ id: 1 }], { version: 3 }));
     expect(outcome).toBe("newer");
-    expect(message).toInclude("is of a newer beacon (format 2, this one knows 1)");
+    expect(message).toInclude("is of a newer beacon (format 3, this one knows 2)");
     expect((await refused(fileBytes([], { version: 0xffff, entryBytes: 48 }))).outcome).toBe("newer");
   });
 

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { closeSync, openSync } from "node:fs";
 import fc from "fast-check";
 import { AF_INET, AF_INET6, MSG_TRUNC, SOL_UDP, UDP_GRO, UDP_PAYLOAD_MAX } from "../../ffi/abi.ts";
+import type { Clock } from "../../ffi/clock.ts";
 import { ENDPOINT_WORDS, endpointFromName, endpointOf, type Family } from "../../ffi/endpoint.ts";
 import {
   EAGAIN,
@@ -41,6 +42,10 @@ import {
   GOSSIP_REJECTED_AT,
   GOSSIP_REJECTIONS,
   type GossipRejection,
+  GRANT_OUTCOMES,
+  GRANTS_AT,
+  type GrantOutcome,
+  KEYS_REFUSED,
   MALFORMED_AT,
   MALFORMED_REASONS,
   type MalformedReason,
@@ -59,15 +64,21 @@ import {
   SEGMENTS_RECEIVED,
   SEGMENTS_SENT,
 } from "../../src/shared/counters.ts";
+import { GRANT_RATE, RateLimit } from "../../src/shared/limits.ts";
 import { Mailbox } from "../../src/shared/mailbox.ts";
 import {
   CLOCK_S,
+  ENDPOINT_HOLD_S,
   FRAMES,
   GOSSIP,
+  GRANTS,
+  GRANTS_MAILBOX_WORDS,
+  GRANTS_REQUIRED,
   HASH_SECRET,
   LAST_REJECTED_SOURCE,
   LAST_REJECTION,
   LAST_UNKNOWN_TARGET,
+  LIMITS_SHADOW,
   MAIL,
   MAILBOX_WORDS,
   MAIN_THREAD_LOCK,
@@ -95,6 +106,7 @@ interface BenchOptions {
   readonly nodesMax?: number;
   readonly beaconId?: number;
   readonly family?: Family;
+  readonly clock?: Clock;
 }
 
 /** A loop on a scripted kernel, and what the main thread has in its memory. */
@@ -107,6 +119,7 @@ class Bench {
   readonly nodes: NodeTable;
   readonly gossip: Mailbox;
   readonly frames: Mailbox;
+  readonly grants: Mailbox;
 
   constructor({
     offload = true,
@@ -114,21 +127,17 @@ class Bench {
     nodesMax = 100,
     beaconId = 0,
     family = AF_INET,
+    clock,
   }: BenchOptions = {}) {
     this.memory = sharedMemory(nodesMax);
-    this.loop = new RelayLoop(this.kernel, this.memory, {
-      worker: 0,
-      fd: 5,
-      family,
-      beaconId,
-      batchMax,
-      offload,
-    });
+    const options = { worker: 0, fd: 5, family, beaconId, batchMax, offload };
+    this.loop = new RelayLoop(this.kernel, this.memory, options, clock);
     this.peers = new PeerTable(this.memory);
     this.routes = new RouteTable(this.memory);
     this.nodes = new NodeTable(this.memory, MAIN_THREAD_LOCK);
     this.gossip = new Mailbox(this.memory, GOSSIP, 0);
     this.frames = new Mailbox(this.memory, FRAMES, 0);
+    this.grants = new Mailbox(this.memory, GRANTS, 0);
   }
 
   /** Makes whoever has this sockaddr a peer. @returns its number */
@@ -138,15 +147,34 @@ class Bench {
 
   /** Takes the gossip out of the mailbox: source and message, in hex. */
   takeMail(): Mail[] {
-    const { memory, gossip } = this;
+    return this.#take(this.gossip);
+  }
+
+  /** Takes the punch requests whose grants are to be verified, likewise. */
+  takeGrants(): Mail[] {
+    return this.#take(this.grants);
+  }
+
+  #take(mailbox: Mailbox): Mail[] {
+    const { memory } = this;
     const taken: Mail[] = [];
-    for (let mail = gossip.take(); mail !== undefined; mail = gossip.take()) {
+    for (let mail = mailbox.take(); mail !== undefined; mail = mailbox.take()) {
       const source = memory.words.slice(mail.labelAt, mail.labelAt + ENDPOINT_WORDS);
       const bytes = hex(memory.bytes.slice(mail.at, mail.at + mail.bytes));
       taken.push({ source: [...source].join(), bytes });
     }
-    gossip.release();
+    mailbox.release();
     return taken;
+  }
+
+  /** Asks for grants from now on, or not. */
+  requireGrants(required = true): void {
+    this.memory.words[this.memory.rulesAt + GRANTS_REQUIRED] = Number(required);
+  }
+
+  /** What workers themselves refused of punch requests. */
+  grantsRefused(): Partial<Record<GrantOutcome, number>> {
+    return this.#named(GRANTS_AT, GRANT_OUTCOMES);
   }
 
   /** Takes the frames for nodes behind the bridge out of the mailbox. */
@@ -1112,6 +1140,192 @@ describe("nodes behind the bridge", () => {
       expect(sent(bench).slice(2)).toEqual(both.toReversed());
       expect([bench.count(PUNCHES_BRIDGED), bench.count(PUNCHES_SENT)]).toEqual([0, 2]);
     });
+  });
+});
+
+describe("while grants are required", () => {
+  const [REQUESTER, TARGET] = [1, 2];
+  const NODE = name(2);
+  const ASKING = name(9);
+  const GRANT = new Uint8Array(72).map((_, i) => 3 * i + 1);
+  const punch = (target = TARGET, tail: Uint8Array = GRANT) =>
+    message(PUNCH_REQUEST, [REQUESTER, target], tail);
+  /** The target is known. */
+  function required(options: BenchOptions = {}): Bench {
+    const bench = new Bench(options);
+    bench.step({ bytes: message(DISCOVER, [TARGET]), name: NODE });
+    bench.kernel.sent.length = 0;
+    bench.requireGrants();
+    return bench;
+  }
+  const punches = (bench: Bench) => ({
+    sent: bench.count(PUNCHES_SENT),
+    unknown: bench.count(PUNCHES_TARGET_UNKNOWN),
+    bridged: bench.count(PUNCHES_BRIDGED),
+  });
+  const NONE = { sent: 0, unknown: 0, bridged: 0 };
+  const mailFrom = (source: Uint8Array, bytes: Uint8Array): Mail => ({
+    source: [...endpointOfName(source)].join(),
+    bytes: hex(bytes),
+  });
+
+  test("a punch request is handed over whole, with where it came from, and nothing is sent", () => {
+    const bench = required();
+    bench.step({ bytes: punch(), name: ASKING });
+    expect(bench.takeGrants()).toEqual([mailFrom(ASKING, punch())]);
+    expect(bench.kernel.sent).toEqual([]);
+    expect([punches(bench), bench.grantsRefused()]).toEqual([NONE, {}]);
+    const slot = bench.nodes.find(REQUESTER);
+    expect(slot).toBeGreaterThanOrEqual(0); // it is recorded as ever
+  });
+
+  test("bytes behind the grant are left out, and one that is a byte short is none", () => {
+    const bench = required({ batchMax: 8 });
+    const extra = (count: number) => ({
+      bytes: punch(TARGET, new Uint8Array([...GRANT, ...new Uint8Array(count)])),
+      name: ASKING,
+    });
+    bench.step(extra(1), extra(3), extra(1000));
+    expect(bench.takeGrants()).toEqual(Array(3).fill(mailFrom(ASKING, punch())));
+    bench.step(
+      ...[71, 64, 8, 1, 0].map((bytes) => ({
+        bytes: punch(TARGET, GRANT.subarray(0, bytes)),
+        name: ASKING,
+      })),
+    );
+    expect(bench.takeGrants()).toEqual([]);
+    expect(bench.grantsRefused()).toEqual({ missing: 5 });
+    expect(bench.kernel.sent).toEqual([]);
+  });
+
+  test("of merged ones, each is handed over by itself, the last one shorter", () => {
+    const bench = required();
+    const whole = [punch(2), punch(2, GRANT.toReversed())];
+    bench.step({
+      bytes: new Uint8Array(Buffer.concat([...whole, punch().subarray(0, 80)])),
+      name: ASKING,
+      control: gro(81),
+    });
+    expect(bench.takeGrants()).toEqual(whole.map((bytes) => mailFrom(ASKING, bytes)));
+    expect(bench.grantsRefused()).toEqual({ missing: 1 });
+  });
+
+  test("a target that is unknown, or behind the bridge, is counted, and looks the same from outside", () => {
+    const bench = required();
+    bench.nodes.bridge(7, 1);
+    bench.step({ bytes: punch(404), name: ASKING });
+    bench.step({ bytes: punch(7), name: ASKING });
+    expect(punches(bench)).toEqual({ ...NONE, unknown: 1, bridged: 1 });
+    expect(bench.memory.words[bench.memory.workerWords(0) + LAST_UNKNOWN_TARGET]).toBe(404);
+    expect(bench.takeGrants()).toEqual([]);
+    expect(bench.kernel.sent).toEqual([]);
+  });
+
+  test("what finds the mailbox full is dropped and counted, all else goes on, and there is room again", () => {
+    const bench = required({ batchMax: 64 });
+    const room = Math.floor(GRANTS_MAILBOX_WORDS / (2 + ENDPOINT_WORDS + Math.ceil(81 / 4)));
+    const batch = Array.from({ length: 64 }, () => ({ bytes: punch(), name: ASKING }));
+    let asked = 0;
+    for (; asked <= room; asked += 64) bench.step(...batch);
+    expect(bench.grantsRefused()).toEqual({ overload: asked - room });
+    bench.step({ bytes: message(DISCOVER, [5]), name: NODE });
+    expect(bench.kernel.datagrams).toHaveLength(1);
+    expect(bench.takeGrants()).toHaveLength(room);
+    bench.step({ bytes: punch(), name: ASKING });
+    expect(bench.takeGrants()).toEqual([mailFrom(ASKING, punch())]);
+  });
+
+  test("no more are handed over than are verified a second; what is beyond is counted, and wakes nobody", () => {
+    let nowNs = 1e9;
+    const bench = required({ batchMax: 64, clock: { nowNs: () => nowNs } });
+    new RateLimit(bench.memory, GRANT_RATE).set(1000, 10);
+    const batch = Array.from({ length: 64 }, () => ({ bytes: punch(), name: ASKING }));
+    bench.step(...batch);
+    expect([bench.takeGrants().length, bench.grantsRefused()]).toEqual([10, { overload: 54 }]);
+    bench.memory.words[bench.memory.rulesAt + LIMITS_SHADOW] = 1; // it is no limit of the operator's
+    nowNs += 3e6;
+    const mailsBefore = bench.memory.words[MAIL]!;
+    bench.step(...batch);
+    expect([bench.takeGrants().length, bench.memory.words[MAIL]! - mailsBefore]).toEqual([3, 3]);
+    // Only what would be verified takes of it.
+    nowNs += 1e6;
+    bench.step(
+      { bytes: punch(404), name: ASKING },
+      { bytes: punch(TARGET, GRANT.subarray(1)), name: ASKING },
+    );
+    bench.step({ bytes: punch(), name: ASKING });
+    expect(bench.takeGrants()).toHaveLength(1);
+  });
+
+  test("from the moment they are not, a request is served at once, with a grant or without", () => {
+    const bench = required();
+    bench.requireGrants(false);
+    bench.step({ bytes: punch(), name: ASKING });
+    bench.step({ bytes: punch(TARGET, new Uint8Array()), name: ASKING });
+    expect(bench.kernel.datagrams.map(({ name: to }) => to)).toEqual([ASKING, NODE, ASKING, NODE].map(hex));
+    expect([bench.takeGrants(), bench.grantsRefused()]).toEqual([[], {}]);
+    expect(punches(bench)).toEqual({ ...NONE, sent: 2 });
+  });
+
+  const KEY = new Uint8Array(32).map((_, i) => 200 - i);
+  const OTHER_KEY = KEY.toReversed();
+
+  test.each([
+    ["Discover", DISCOVER],
+    ["DiscoverEx", DISCOVER_EX],
+  ] as const)("the first key that a node's %s brings is kept, and another one is counted", (_name, type) => {
+    const bench = required();
+    const hear = (id: number, tail: Uint8Array, from = NODE) =>
+      bench.step({ bytes: message(type, [id], tail), name: from });
+    hear(TARGET, KEY.subarray(0, 31));
+    expect(bench.nodes.keyOf(TARGET)).toBeUndefined();
+    hear(TARGET, new Uint8Array([...KEY, 1, 2, 3]));
+    hear(TARGET, KEY);
+    expect([bench.nodes.keyOf(TARGET), bench.count(KEYS_REFUSED)]).toEqual([KEY, 0]);
+    hear(TARGET, OTHER_KEY);
+    hear(TARGET, OTHER_KEY, ASKING); // it moves, as far as there is no hold
+    hear(TARGET, new Uint8Array());
+    expect([bench.nodes.keyOf(TARGET), bench.count(KEYS_REFUSED)]).toEqual([KEY, 2]);
+    hear(0, KEY);
+    hear(8, OTHER_KEY); // new
+    expect([bench.nodes.keyOf(0), bench.nodes.keyOf(8)]).toEqual([undefined, OTHER_KEY]);
+    expect(bench.kernel.datagrams).toHaveLength(8); // each is answered
+  });
+
+  test("only then: before, and after, keys are not looked at", () => {
+    const bench = required();
+    bench.requireGrants(false);
+    bench.step({ bytes: message(DISCOVER, [TARGET], KEY), name: NODE });
+    expect(bench.nodes.keyOf(TARGET)).toBeUndefined();
+    bench.requireGrants();
+    bench.step({ bytes: message(DISCOVER, [TARGET], KEY), name: NODE });
+    bench.requireGrants(false);
+    bench.step({ bytes: message(DISCOVER, [TARGET], OTHER_KEY), name: NODE });
+    expect([bench.nodes.keyOf(TARGET), bench.count(KEYS_REFUSED)]).toEqual([KEY, 0]);
+  });
+
+  test("a claim to a node that is held brings no key", () => {
+    const bench = required();
+    bench.memory.words[bench.memory.rulesAt + ENDPOINT_HOLD_S] = 30;
+    bench.step({ bytes: message(DISCOVER, [TARGET], OTHER_KEY), name: ASKING });
+    expect(bench.nodes.keyOf(TARGET)).toBeUndefined();
+    bench.step({ bytes: message(DISCOVER, [TARGET], KEY), name: NODE });
+    expect(bench.nodes.keyOf(TARGET)).toEqual(KEY);
+  });
+
+  test("relays to a node with a key go where and as they went", () => {
+    const bench = required();
+    bench.step({ bytes: message(DISCOVER_EX, [TARGET], KEY), name: NODE });
+    bench.kernel.sent.length = 0;
+    const relays = [1, 2, 3].map((serial) => message(RELAY, [REQUESTER, TARGET], [serial]));
+    bench.step(...relays.map((bytes) => ({ bytes: bytes.slice(), name: ASKING })));
+    expect(bench.kernel.datagrams).toEqual(
+      [1, 2, 3].map((serial) => ({
+        name: hex(NODE),
+        bytes: message(RELAY_DELIVER_DEST, [REQUESTER, TARGET], [serial]),
+      })),
+    );
+    expect(bench.kernel.sent).toHaveLength(1); // merged
   });
 });
 

@@ -1,4 +1,5 @@
 /** The WebSocket bridge with clients that share no line of code with the beacon or its tests. */
+
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -8,6 +9,7 @@ import { base64, NodeIdentity } from "../support/pilot-node.ts";
 import { type Certificate, makeCertificate } from "../support/websocket.ts";
 import { Client } from "./support/client.ts";
 import { installed, type Program, Programs } from "./support/program.ts";
+import { UNLIMITED_FLAGS } from "./support/unlimited.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 import { deliver, relay } from "./support/wire.ts";
 
@@ -39,7 +41,13 @@ beforeAll(async () => {
   writeFileSync(keys, JSON.stringify({ 10: base64(a.publicKey), 20: base64(b.publicKey) }));
   const flags = ["--addr=:0", "--http=off", "--log-format=json", "--workers=2", "--max-nodes=1000"];
   const start = async (name: string, ...more: string[]) => {
-    const program = programs.beacon([...flags, "--wss=127.0.0.1:0", `--wss-keys=${keys}`, ...more]);
+    const program = programs.beacon([
+      ...flags,
+      ...UNLIMITED_FLAGS,
+      "--wss=127.0.0.1:0",
+      `--wss-keys=${keys}`,
+      ...more,
+    ]);
     const { port, line } = await program.listening();
     const caPath = name === "wss" ? certificate!.certPath : undefined;
     beacons[name] = { port, wss: line["wss"] as string, caPath };

@@ -1,8 +1,10 @@
 /** Clients that share no line of code with the beacon. */
+
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { Clients } from "./support/client.ts";
 import { installed, Programs } from "./support/program.ts";
+import { UNLIMITED_FLAGS } from "./support/unlimited.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 import { deliver, discover, relay } from "./support/wire.ts";
 
@@ -13,7 +15,13 @@ let port = 0;
 const clients = new Clients(() => ({ port }));
 
 beforeAll(async () => {
-  const beacon = programs.beacon(["--addr=:0", "--http=off", "--log-format=json", "--workers=2"]);
+  const beacon = programs.beacon([
+    "--addr=:0",
+    "--http=off",
+    "--log-format=json",
+    "--workers=2",
+    ...UNLIMITED_FLAGS,
+  ]);
   ({ port } = await beacon.listening());
 });
 afterAll(async () => {

@@ -24,6 +24,8 @@ const METRICS: Record<string, { type: string; label?: string }> = {
   beacon_relay_dropped_total: { type: "counter", label: "reason" },
   beacon_discover_total: { type: "counter" },
   beacon_punch_total: { type: "counter", label: "outcome" },
+  beacon_punch_grants_total: { type: "counter", label: "outcome" },
+  beacon_node_keys_refused_total: { type: "counter" },
   beacon_malformed_total: { type: "counter", label: "reason" },
   beacon_received_bytes_total: { type: "counter" },
   beacon_sent_bytes_total: { type: "counter" },

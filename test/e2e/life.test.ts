@@ -1,4 +1,5 @@
 /** A beacon's life between start and end: asked to go, asked to read its configuration again, watched by a service manager. */
+
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { constants, tmpdir } from "node:os";
@@ -10,13 +11,20 @@ import { BeaconProcess, nameOf } from "./support/mesh.ts";
 import { Notified } from "./support/notified.ts";
 import { expectFree } from "./support/ports.ts";
 import { installed, type LogLine, MAIN, type Program, Programs } from "./support/program.ts";
+import { UNLIMITED_FLAGS } from "./support/unlimited.ts";
 import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { decodeSync } from "./support/wire.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
 /** A free port, lines that a test can read, and no more than that needs. */
-const FLAGS = ["--addr=127.0.0.1:0", "--log-format=json", "--workers=2", "--max-nodes=1000"];
+const FLAGS = [
+  "--addr=127.0.0.1:0",
+  "--log-format=json",
+  "--workers=2",
+  "--max-nodes=1000",
+  ...UNLIMITED_FLAGS,
+];
 /** Two signals that are less apart are one that arrived twice. */
 const SAME_SIGNAL_MS = 500;
 

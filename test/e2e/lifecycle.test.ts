@@ -1,10 +1,12 @@
 /** A beacon's life as a library: opened, used, closed, and nothing left of it. */
+
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { Beacon, SyscallError } from "../../src/beacon.ts";
 import { createLogger } from "../../src/control/log.ts";
 import { Clients } from "./support/client.ts";
 import { expectFree } from "./support/ports.ts";
+import { UNLIMITED } from "./support/unlimited.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
@@ -17,7 +19,10 @@ afterEach(async () => {
 });
 
 function create(options: Options = {}, log?: ConstructorParameters<typeof Beacon>[1]): Beacon {
-  const beacon = new Beacon({ addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, ...options }, log);
+  const beacon = new Beacon(
+    { addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, ...UNLIMITED, ...options },
+    log,
+  );
   opened.push(beacon);
   return beacon;
 }

@@ -320,8 +320,8 @@ describe("a file that cannot be used", () => {
     { name: "another program's", content: () => Buffer.from("[config]\n"), says: "is no state file" },
     {
       name: "a newer beacon's",
-      content: () => encodeState({ savedMs: Date.now(), nodes }, 2),
-      says: "is of a newer beacon (format 2, this one knows 1)",
+      content: () => encodeState({ savedMs: Date.now(), nodes }, 3),
+      says: "is of a newer beacon (format 3, this one knows 2)",
     },
   ])("$name: kept aside with a warning, and the beacon starts without nodes", async ({ content, says }) => {
     const path = newPath();

@@ -15,6 +15,10 @@ import {
 import {
   ADDED,
   CONTENDED,
+  HELD,
+  KEY_IGNORED,
+  KEY_KEPT,
+  KEY_REFUSED,
   MOVED,
   NODE_LIMIT,
   NodeTable,
@@ -491,6 +495,188 @@ describe("nodes of the bridge", () => {
     expect(nodes.unbridge(2)).toBe(true);
     expect(nodes.find(2)).toBe(-1);
   }, 20_000);
+});
+
+describe("nodes' keys", () => {
+  const HOME = endpointOf("192.0.2.1", 4001);
+  const AWAY = endpointOf("192.0.2.2", 4001);
+  const ID = 0x8000_0007;
+  /** Of 32 bytes, behind some that are not of it. */
+  const keyOf = (number: number): Uint8Array => {
+    const key = new Uint8Array(32);
+    for (let i = 0; i < 8; i++) new DataView(key.buffer).setUint32(4 * i, Math.imul(number, 2 * i + 1));
+    return key;
+  };
+  const keep = (nodes: NodeTable, id: number, key: Uint8Array, from = HOME, at = 5): number =>
+    nodes.keepKey(id, from, new DataView(Uint8Array.from([...new Uint8Array(at), ...key]).buffer), at);
+
+  test("the first stays, whatever comes after it, and however the node moves", () => {
+    const { nodes } = table(2, 10);
+    nodes.record(ID, HOME, 0, 0, 1);
+    expect(nodes.keyOf(ID)).toBeUndefined();
+    expect(keep(nodes, ID, keyOf(1))).toBe(KEY_KEPT);
+    expect(keep(nodes, ID | 0, keyOf(1))).toBe(KEY_KEPT);
+    expect(keep(nodes, ID, keyOf(2))).toBe(KEY_REFUSED);
+    expect(nodes.record(ID, AWAY, 0, WANTS_DEST, 2)).toBe(MOVED);
+    expect(keep(nodes, ID, keyOf(2), AWAY)).toBe(KEY_REFUSED);
+    expect(nodes.bridge(ID, 2)).toBe(MOVED);
+    expect(nodes.unbridge(ID)).toBe(true);
+    expect(nodes.keyOf(ID)).toEqual(keyOf(1));
+    expect(lookUp(nodes, ID)?.endpoint).toEqual(AWAY);
+    expect([...nodes.entries()]).toEqual([
+      { nodeId: ID, endpoint: AWAY, seenS: 2, wantsDest: true, isBridged: false },
+    ]);
+  });
+
+  test("one that differs in a single bit is another", () => {
+    const { nodes } = table(1, 10);
+    nodes.record(ID, HOME, 0, 0, 1);
+    expect(keep(nodes, ID, keyOf(1))).toBe(KEY_KEPT);
+    for (let bit = 0; bit < 256; bit++) {
+      const other = keyOf(1);
+      other[bit >>> 3]! ^= 1 << (bit & 7);
+      expect(keep(nodes, ID, other)).toBe(KEY_REFUSED);
+    }
+    expect(nodes.keyOf(ID)).toEqual(keyOf(1));
+  });
+
+  test("counts only from where the node is: a claim that was held brings none", () => {
+    const { nodes } = table(1, 10);
+    nodes.record(ID, HOME, 0, 0, 1);
+    expect(nodes.record(ID, AWAY, 0, 0, 2, 30)).toBe(HELD);
+    expect(keep(nodes, ID, keyOf(9), AWAY)).toBe(KEY_IGNORED);
+    for (const near of [endpointOf("192.0.2.1", 4002), endpointOf("::ffff:192.0.2.129", 4001)])
+      expect(keep(nodes, ID, keyOf(9), near)).toBe(KEY_IGNORED);
+    expect(nodes.keyOf(ID)).toBeUndefined();
+    expect(keep(nodes, ID, keyOf(1))).toBe(KEY_KEPT);
+    expect(keep(nodes, ID, keyOf(9), AWAY)).toBe(KEY_REFUSED);
+  });
+
+  test("is nobody's who is not there, and zeros are none", () => {
+    const { nodes } = table(1, 10);
+    expect(keep(nodes, ID, keyOf(1))).toBe(KEY_IGNORED);
+    expect(keep(nodes, 0, keyOf(1))).toBe(KEY_IGNORED);
+    nodes.record(ID, HOME, 0, 0, 1);
+    expect(keep(nodes, ID, new Uint8Array(32))).toBe(KEY_IGNORED);
+    expect(nodes.keyOf(ID)).toBeUndefined();
+    expect(keep(nodes, ID, keyOf(1))).toBe(KEY_KEPT);
+    expect(keep(nodes, ID, new Uint8Array(32))).toBe(KEY_REFUSED);
+    expect([0, 1].map((id) => nodes.keyOf(id))).toEqual([undefined, undefined]);
+  });
+
+  test("goes with its node: who comes again, or gets its slot, has none", () => {
+    const { memory, nodes } = table(1, 10);
+    const [first, second] = idsStartingAt(memory, 0, 100, 1, 2) as [number, number];
+    nodes.record(first, HOME, 0, 0, 1);
+    keep(nodes, first, keyOf(1));
+    const slot = nodes.find(first);
+    expect(nodes.expire(0, 0, nodes.slotsPerShard, 2)).toBe(1);
+    expect(nodes.record(second, HOME, 0, 0, 2)).toBe(ADDED);
+    expect(nodes.find(second)).toBe(slot);
+    expect(nodes.keyOf(second)).toBeUndefined();
+    expect(nodes.expire(0, 0, nodes.slotsPerShard, 3)).toBe(1);
+    expect(nodes.bridge(first, 3)).toBe(ADDED);
+    expect(nodes.find(first)).toBe(slot);
+    expect(nodes.keyOf(first)).toBeUndefined();
+  });
+
+  test("moves up with its node when one before it is removed", () => {
+    const { memory, nodes } = table(1, 100);
+    // Chains across the end of the area, of nodes with a key and without.
+    const ids = idsStartingAt(memory, 0, nodes.slotsPerShard - 4, 4, 24);
+    for (const [i, id] of ids.entries()) {
+      nodes.record(id, HOME, 0, 0, 1 + i);
+      if (i % 3 !== 1) expect(keep(nodes, id, keyOf(id))).toBe(KEY_KEPT);
+    }
+    const left = new Map(ids.map((id, i) => [id, i]));
+    for (const gone of [...left.values()].sort((a, b) => ((a * 7) % 24) - ((b * 7) % 24))) {
+      const id = ids[gone]!;
+      nodes.bridge(id, 1);
+      nodes.record(id, endpointOf("0.0.0.0", 0), 0, 0, 1); // so that it is removed as it leaves the bridge
+      expect(nodes.unbridge(id)).toBe(true);
+      left.delete(id);
+      expect(nodes.keyOf(id)).toBeUndefined();
+      for (const [other, i] of left)
+        expect([other, nodes.keyOf(other)]).toEqual([other, i % 3 === 1 ? undefined : keyOf(other)]);
+    }
+    expect(nodes.size()).toBe(0);
+  });
+
+  test("are kept and read as a map would, under any sequence of coming, going and claiming", () => {
+    const ids = fc.integer({ min: 1, max: 40 });
+    const operation = fc.oneof(
+      { weight: 3, arbitrary: fc.record({ kind: fc.constant("hear"), id: ids, at: fc.nat(1) }) },
+      {
+        weight: 3,
+        arbitrary: fc.record({ kind: fc.constant("key"), id: ids, at: fc.nat(1), key: fc.nat(3) }),
+      },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant("expire"), keep: fc.nat(5) }) },
+    );
+    fc.assert(
+      fc.property(fc.array(operation, { maxLength: 200 }), (operations) => {
+        const { nodes } = table(2, 100);
+        const model = new Map<number, { at: number; seenS: number; key: number }>();
+        let nowS = 1;
+        for (const { kind, id = 0, at = 0, key = 0, keep: kept = 0 } of operations as {
+          kind: string;
+          id?: number;
+          at?: number;
+          key?: number;
+          keep?: number;
+        }[]) {
+          nowS++;
+          const from = [HOME, AWAY][at]!;
+          const node = model.get(id);
+          if (kind === "hear") {
+            nodes.record(id, from, 0, 0, nowS);
+            model.set(id, { at, seenS: nowS, key: node?.key ?? 0 });
+          } else if (kind === "key") {
+            const expected =
+              node === undefined || (node.key === 0 && (node.at !== at || key === 0))
+                ? KEY_IGNORED
+                : node.key === 0 || node.key === key
+                  ? KEY_KEPT
+                  : KEY_REFUSED;
+            expect(keep(nodes, id, key === 0 ? new Uint8Array(32) : keyOf(key), from)).toBe(expected);
+            if (expected === KEY_KEPT) node!.key = key;
+          } else {
+            const beforeS = nowS - kept;
+            for (let shard = 0; shard < 2; shard++) nodes.expire(shard, 0, nodes.slotsPerShard, beforeS);
+            for (const [one, { seenS }] of model) if (seenS < beforeS) model.delete(one);
+          }
+        }
+        for (let id = 1; id <= 40; id++) {
+          const known = model.get(id)?.key;
+          expect(nodes.keyOf(id)).toEqual(known ? keyOf(known) : undefined);
+        }
+      }),
+    );
+  });
+
+  test("are kept by threads that were given their memory, and that of the same shape, alone", () => {
+    const { memory, nodes } = table(1, 10);
+    nodes.record(ID, HOME, 0, 0, 1);
+    const { shape, buffer, keysBuffer } = memory;
+    const there = new NodeTable(new SharedMemory(shape, buffer, keysBuffer), workerLock(0));
+    expect(keep(there, ID, keyOf(1))).toBe(KEY_KEPT);
+    expect(nodes.keyOf(ID)).toEqual(keyOf(1));
+    const without = new NodeTable(new SharedMemory(shape, buffer), workerLock(0));
+    expect(() => keep(without, ID, keyOf(1))).toThrow("not given");
+    expect(memory.words[memory.shardWords(0) + SHARD_LOCK]).toBe(0);
+    expect(() => new SharedMemory(shape, buffer, new SharedArrayBuffer(32))).toThrow("another shape");
+  });
+
+  test("a lock that nobody releases makes keepKey give up, and keyOf reads on", () => {
+    const { memory, nodes } = table(1, 10);
+    nodes.record(ID, HOME, 0, 0, 1);
+    keep(nodes, ID, keyOf(1));
+    const worker = new NodeTable(memory, workerLock(0));
+    memory.words[memory.shardWords(0) + SHARD_LOCK] = workerLock(1);
+    expect(keep(worker, ID, keyOf(1))).toBe(CONTENDED);
+    expect(nodes.keyOf(ID)).toEqual(keyOf(1));
+    memory.words[memory.shardWords(0) + SHARD_LOCK] = 0;
+    expect(keep(worker, ID, keyOf(1))).toBe(KEY_KEPT);
+  });
 });
 
 describe("NodeTable against a map", () => {

@@ -16,6 +16,8 @@ import {
   derive,
   FINISHED,
   isWhole,
+  KEY_NODES,
+  keyFor,
   type NodeWorkerData,
   type NodeWorkerResult,
   ROUNDS,
@@ -51,6 +53,7 @@ function start(
   const data: NodeWorkerData = {
     shape: memory.shape,
     buffer: memory.buffer,
+    keysBuffer: memory.keysBuffer,
     holder: workerLock(worker),
     task,
     nodes: NODES,
@@ -198,6 +201,46 @@ test("readers find the old state or the new, and nothing else, while nodes come 
     moved: changed.bridged / NODES,
   });
   for (const id of passing) expect(nodes.unbridge(id)).toBe(true);
+  expect(nodes.size()).toBe(NODES);
+  expectConsistent(memory, nodes);
+}, 60_000);
+
+test("no node has another's key, or half of one, while nodes come with their keys and go", async () => {
+  const { memory, nodes } = oneShard();
+  const OPERATIONS = 100_000;
+  const words = new SharedArrayBuffer(8);
+  const results: Promise<NodeWorkerResult>[] = [];
+  for (const worker of [0, 1]) {
+    const thread = start(memory, worker, "keys", OPERATIONS, words);
+    results.push(result(thread));
+    await once(thread, "online");
+  }
+  const ids = [0, 1_000_000].flatMap((of) =>
+    Array.from({ length: KEY_NODES }, (_, i) => PASSING_ID + of + i),
+  );
+  const seen = { keys: 0, removed: 0, moved: 0 };
+  const KEYS_MIN = 100_000;
+  for (let from = 0; seen.keys < KEYS_MIN || seen.removed < KEY_NODES || seen.moved === 0; ) {
+    const slotsBefore = ids.map((id) => nodes.find(id));
+    const removed = nodes.expire(0, from, 128, 0); // about half of them: others move up
+    from = (from + 128) % nodes.slotsPerShard;
+    seen.removed += Math.max(0, removed);
+    for (const [i, id] of ids.entries()) {
+      const slot = nodes.find(id);
+      if (slot >= 0 && slotsBefore[i]! >= 0 && slot !== slotsBefore[i]) seen.moved++;
+      const key = nodes.keyOf(id);
+      if (key === undefined) continue;
+      seen.keys++;
+      if (Buffer.compare(key, keyFor(id)) !== 0) throw new Error(`node ${id} has another's key`);
+    }
+    if (from === 0) await new Promise(setImmediate);
+  }
+  Atomics.store(new Int32Array(words), STOP, 1);
+  for (const { done, torn, contended } of await Promise.all(results)) {
+    expect({ torn, contended }).toEqual({ torn: 0, contended: 0 });
+    expect(done).toBeGreaterThan(0);
+  }
+  nodes.expire(0, 0, nodes.slotsPerShard, 1);
   expect(nodes.size()).toBe(NODES);
   expectConsistent(memory, nodes);
 }, 60_000);

@@ -3,7 +3,7 @@
  * A process of its own: nothing else allocates in it, and nothing instruments its code. What the loop puts into its mailbox is taken
  * out by another thread, which has a heap of its own, as in a beacon.
  *
- * Arguments: "on" or "off" for offload, and the number of packets.
+ * Arguments: "on" or "off" for offload, and for whether grants are required; and the number of packets.
  */
 import { heapStats } from "bun:jsc";
 import { once } from "node:events";
@@ -17,6 +17,7 @@ import { RelayLoop } from "../../src/data/loop.ts";
 import { DISCOVER, PUNCH_REQUEST, RELAY } from "../../src/protocol.ts";
 import {
   DISCOVERS,
+  grantColumn,
   PUNCHES_BRIDGED,
   PUNCHES_SENT,
   RELAY_NOT_FOUND,
@@ -26,6 +27,8 @@ import { Mailbox } from "../../src/shared/mailbox.ts";
 import {
   CLOCK_S,
   FRAMES,
+  GRANTS,
+  GRANTS_REQUIRED,
   HASH_SECRET,
   MAIL,
   MAILBOX_HEAD,
@@ -44,6 +47,7 @@ export interface AllocationResult {
   readonly growthBytes: number;
 }
 
+const GRANT_OVERLOAD = grantColumn("overload");
 const SHAPE: MemoryShape = { workers: 1, nodesMax: 100, routesMax: 100 };
 /** The last of them is behind the WebSocket bridge. */
 const NODES = 5;
@@ -61,17 +65,20 @@ if (!isMainThread) takeMail(workerData as SharedArrayBuffer);
 /** The other thread: takes what is in the mailbox, for ever. */
 function takeMail(buffer: SharedArrayBuffer): never {
   const memory = new SharedMemory(SHAPE, buffer);
-  const mailbox = new Mailbox(memory, FRAMES, 0);
+  const mailboxes = [FRAMES, GRANTS].map((kind) => new Mailbox(memory, kind, 0));
   for (;;) {
     const mail = Atomics.load(memory.words, MAIL);
-    while (mailbox.take() !== undefined);
-    mailbox.release();
+    for (const mailbox of mailboxes) {
+      while (mailbox.take() !== undefined);
+      mailbox.release();
+    }
     Atomics.wait(memory.words, MAIL, mail);
   }
 }
 
 const offload = process.argv[2] === "on";
-const packets = Number(process.argv[3]);
+const grants = process.argv[3] === "on";
+const packets = Number(process.argv[4]);
 
 const socket = UdpSocket.open(AF_INET);
 socket.setBuffers(4 << 20, 4 << 20);
@@ -81,6 +88,7 @@ socket.bind("127.0.0.1", 0);
 const memory = new SharedMemory(SHAPE);
 memory.words[CLOCK_S] = 1;
 memory.words[HASH_SECRET] = 1;
+memory.words[memory.rulesAt + GRANTS_REQUIRED] = Number(grants);
 const loop = new RelayLoop(kernel, memory, {
   worker: 0,
   fd: socket.fd,
@@ -114,7 +122,8 @@ function put(
   batch.setPiece(m, piece, at, bytes);
 }
 
-// Messages 0 to NODES - 1: a burst of relays to one node. Then a Discover, a PunchRequest, one for the bridge's node, a Relay to nobody.
+// Messages 0 to NODES - 1: a burst of relays to one node. Then a Discover with a key, a PunchRequest with a grant, one for the bridge's
+// node, a Relay to nobody.
 for (let m = 0; m < MESSAGES; m++) batch.setDestination(m, beacon, 0);
 for (let node = 0; node < NODES; node++) {
   for (let i = 0; i < BURST; i++) {
@@ -122,11 +131,12 @@ for (let node = 0; node < NODES; node++) {
   }
   batch.finish(node, BURST, 209);
 }
-put(NODES, 0, RELAYS * PACKET_ROOM, 9, DISCOVER, 1, 0);
-put(NODES + 1, 0, (RELAYS + 1) * PACKET_ROOM, 9, PUNCH_REQUEST, 1, 2);
-put(NODES + 2, 0, (RELAYS + 2) * PACKET_ROOM, 9, PUNCH_REQUEST, 1, NODES);
+put(NODES, 0, RELAYS * PACKET_ROOM, 37, DISCOVER, 1, 0);
+view.setInt32(RELAYS * PACKET_ROOM + 33, 1);
+put(NODES + 1, 0, (RELAYS + 1) * PACKET_ROOM, 81, PUNCH_REQUEST, 1, 2);
+put(NODES + 2, 0, (RELAYS + 2) * PACKET_ROOM, 81, PUNCH_REQUEST, 1, NODES);
 put(NODES + 3, 0, (RELAYS + 3) * PACKET_ROOM, 209, RELAY, 1, 9999);
-for (let m = NODES; m < MESSAGES; m++) batch.finish(m, 1, 209);
+for (let m = NODES; m < MESSAGES; m++) batch.finish(m, 1, 209); // of one piece, however long
 
 function handled(): number {
   const { counters, words } = memory;
@@ -136,6 +146,7 @@ function handled(): number {
     counters[PUNCHES_SENT]! +
     counters[PUNCHES_BRIDGED]! +
     counters[RELAY_NOT_FOUND]! +
+    counters[GRANT_OVERLOAD]! +
     words[MAIL]!
   );
 }

@@ -2,12 +2,14 @@
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import { type MemoryShape, SharedMemory } from "../../src/shared/memory.ts";
-import { ADDED, CONTENDED, NodeTable } from "../../src/shared/nodes.ts";
+import { ADDED, CONTENDED, KEY_IGNORED, KEY_KEPT, NodeTable } from "../../src/shared/nodes.ts";
 import { IS_BRIDGED } from "../../src/shared/slots.ts";
 
 export interface NodeWorkerData {
   readonly shape: MemoryShape;
   readonly buffer: SharedArrayBuffer;
+  /** For `keys` alone. */
+  readonly keysBuffer?: SharedArrayBuffer;
   readonly holder: number;
   /**
    * read: reads nodes 1 to `nodes` and checks every word, `operations` times and on until it has seen many writes;
@@ -15,9 +17,10 @@ export interface NodeWorkerData {
    * cycle: adds nodes from `firstId` on and expires them again, likewise;
    * spin: moves and adds, as a beacon's worker does, without an end;
    * watch: reads the same nodes, which are bridged and unbridged meanwhile, and the nodes of `passing`, `operations` times and on
-   * until it has seen many changes.
+   * until it has seen many changes;
+   * keys: adds KEY_NODES nodes from `firstId` on in any order, seen at second 0 or -1, and tells each one's key, likewise.
    */
-  readonly task: "move" | "read" | "cycle" | "spin" | "watch";
+  readonly task: "move" | "read" | "cycle" | "spin" | "watch" | "keys";
   readonly nodes: number;
   readonly firstId: number;
   readonly operations: number;
@@ -33,9 +36,9 @@ export interface NodeWorkerResult {
   /** Operations that did what they should. */
   readonly done: number;
   readonly contended: number;
-  /** Reads whose words do not belong together. */
+  /** Reads whose words do not belong together, and keys that were refused though they are right. */
   readonly torn: number;
-  /** Searches that did not find a node that was there all the time. */
+  /** Searches that did not find a node that was there all the time; of keys, one that was removed since it was added. */
   readonly missed: number;
 }
 
@@ -56,6 +59,15 @@ export function derive(number: number, endpoint: Int32Array): void {
   for (let word = 1; word < ENDPOINT_WORDS; word++) endpoint[word] = Math.imul(number, word * 2 + 1) ^ word;
 }
 
+/** How many nodes `keys` adds. */
+export const KEY_NODES = 200;
+
+/** 32 bytes that all follow from one number. */
+export function keyFor(number: number): Uint8Array<ArrayBuffer> {
+  const words = Int32Array.from({ length: 8 }, (_, i) => Math.imul(number, 2 * i + 1) ^ (i << 16));
+  return new Uint8Array(words.buffer);
+}
+
 /** Whether six words all follow from one number, which word 1 gives away. */
 export function isWhole(endpoint: Int32Array, scratch: Int32Array): boolean {
   // 0xaaaaaaab is the inverse of 3 modulo 2^32.
@@ -66,6 +78,7 @@ export function isWhole(endpoint: Int32Array, scratch: Int32Array): boolean {
 function work({
   shape,
   buffer,
+  keysBuffer,
   holder,
   task,
   nodes,
@@ -75,7 +88,7 @@ function work({
   passing = [0, 0],
   words,
 }: NodeWorkerData): void {
-  const table = new NodeTable(new SharedMemory(shape, buffer), holder);
+  const table = new NodeTable(new SharedMemory(shape, buffer, keysBuffer), holder);
   const endpoint = new Int32Array(ENDPOINT_WORDS);
   const scratch = new Int32Array(ENDPOINT_WORDS);
   const shared = new Int32Array(words);
@@ -94,6 +107,7 @@ function work({
     cycle: () => Atomics.load(shared, STOP) !== 0,
     spin: () => false,
     watch: () => changes >= DISTINCT_MIN,
+    keys: () => Atomics.load(shared, STOP) !== 0,
   }[task];
   for (let operation = 0; operation < operations || !mayEnd(); operation++) {
     switch (task) {
@@ -141,6 +155,17 @@ function work({
         if (table.record(firstId + operation, endpoint, 0, 0, 0) === ADDED) done++;
         else contended++;
         if (operation % 50 === 49) table.expire(0, 0, table.slotsPerShard, 1);
+        break;
+      }
+      case "keys": {
+        const id = firstId + (random() % KEY_NODES);
+        derive(id, endpoint);
+        table.record(id, endpoint, 0, 0, -(random() & 1));
+        const result = table.keepKey(id, endpoint, new DataView(keyFor(id).buffer), 0);
+        if (result === KEY_KEPT) done++;
+        else if (result === KEY_IGNORED) missed++;
+        else if (result === CONTENDED) contended++;
+        else torn++;
         break;
       }
       case "spin": {

@@ -1,4 +1,4 @@
-/** A node as a bridge meets it: its key, and how it answers a challenge. Written from the wire, not from the source. */
+/** A node with a key: how it answers a bridge's challenge, and lets others punch to it. Written from the wire, not from the source. */
 import { createPrivateKey, createPublicKey, type KeyObject, randomBytes, sign } from "node:crypto";
 
 /** What stands before a 32-byte secret in PKCS #8 (RFC 8410). */
@@ -34,6 +34,14 @@ export class NodeIdentity {
   /** The 64 bytes of a signature. */
   sign(text: string): Uint8Array {
     return sign(null, Buffer.from(text), this.privateKey);
+  }
+
+  /** This node's leave for another to punch to it, as it stands behind a PunchRequest: expiry and signature. */
+  grant(requesterId: number, expiryS: number): Uint8Array {
+    const bytes = Buffer.alloc(8 + 64);
+    bytes.writeBigUInt64BE(BigInt(expiryS));
+    bytes.set(this.sign(`punch-grant:${requesterId}:${this.nodeId}:${expiryS}`), 8);
+    return bytes;
   }
 
   /** The text that this node has to sign. */

@@ -10,17 +10,12 @@ import { RegistryKeys } from "./registry-keys.ts";
 import { readTlsFiles } from "./tls.ts";
 
 /**
- * Reads the files anew, whether their names are new or not. A source of keys that would be the same one stays, with what it knows and
- * is asked.
- * @param keyOf the source of keys of a library's user, which outranks the configured ones
- * @param keysBefore the source until now
+/**
+ * Reads the files anew, whether their names are new or not.
+ * @param keys from `keySource`, of the same configuration
  * @throws ConfigError when a file cannot be used
  */
-export function bridgeOptions(
-  config: Config,
-  keyOf: KeyFunction | undefined,
-  keysBefore?: KeySource,
-): BridgeOptions {
+export function bridgeOptions(config: Config, keys: KeySource): BridgeOptions {
   const { wssTlsCert, wssTlsKey } = config;
   return {
     maxPeers: config.wssMaxPeers,
@@ -29,17 +24,27 @@ export function bridgeOptions(
     limitsShadow: config.limitsShadow,
     trustedProxies: config.wssTrustedProxies,
     tls: wssTlsCert === "off" ? undefined : readTlsFiles(wssTlsCert, wssTlsKey),
-    keys: keySource(config, keyOf, keysBefore),
+    keys,
   };
 }
 
-function keySource(
-  { wssKeys, registry }: Config,
+/**
+ * Where the nodes' keys are looked up, if anybody does: the bridge, and who verifies grants. A key file is read anew; a source that would
+ * be the same one stays, with what it knows and is asked.
+ * @param keyOf the source of a library's user, which outranks the configured ones
+ * @param before the source until now
+ * @returns undefined if there is none; a bridge has one
+ * @throws ConfigError when the file cannot be used
+ */
+export function keySource(
+  { wss, requirePunchGrant, wssKeys, registry }: Config,
   keyOf: KeyFunction | undefined,
-  before: KeySource | undefined,
-): KeySource {
+  before?: KeySource,
+): KeySource | undefined {
+  if (wss === "off" && !requirePunchGrant) return undefined;
   if (keyOf) return before instanceof FunctionKeys ? before : new FunctionKeys(keyOf); // a beacon's function is its for life
   if (wssKeys !== "off") return FileKeys.read(wssKeys);
+  if (registry === "off") return undefined;
   const address = parseHostNamePort(registry);
   return before instanceof RegistryKeys && isDeepStrictEqual(before.registry, address)
     ? before

@@ -1,6 +1,6 @@
 /** For tests that are about something else than limits: many nodes on one address, bursts of one source, nodes that move at once. */
 import type { Config } from "../../../src/beacon.ts";
-import { envName, settings } from "../../../src/config/settings.ts";
+import { settings } from "../../../src/config/settings.ts";
 
 export const UNLIMITED = {
   relayLimit: 0,
@@ -17,6 +17,3 @@ const flags = Object.keys(UNLIMITED).map((name) => settings.find(({ property }) 
 
 /** The same for a process. */
 export const UNLIMITED_FLAGS: readonly string[] = flags.map((flag) => `--${flag}=0`);
-export const UNLIMITED_ENV: Readonly<Record<string, string>> = Object.fromEntries(
-  flags.map((flag) => [envName(flag), "0"]),
-);

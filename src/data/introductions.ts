@@ -1,0 +1,71 @@
+/**
+ * Punches whose grants were good, on the main thread: both ends are told of each other from the beacon's public port, as a worker would
+ * have done at once if it had not had to ask for a grant.
+ */
+import { type Clock, CoarseClock } from "../../ffi/clock.ts";
+import type { Family } from "../../ffi/endpoint.ts";
+import type { PacketCalls } from "../../ffi/libc.ts";
+import { allocatePacketMemory, SendBatch } from "../../ffi/mmsg.ts";
+import type { SharedMemory } from "../shared/memory.ts";
+import type { NodeTable } from "../shared/nodes.ts";
+import { PacketHandler, REPLY_BYTES } from "./packets.ts";
+import { Runs } from "./runs.ts";
+import { Sender } from "./sender.ts";
+
+/** A punch: a command for each of the two ends. */
+const RUNS = 2;
+
+export interface IntroductionOptions {
+  /** One of the beacon's sockets. */
+  readonly fd: number;
+  readonly family: Family;
+}
+
+export class Introductions {
+  readonly #handler: PacketHandler;
+
+  /** @param nodes the main thread's */
+  constructor(
+    calls: PacketCalls,
+    memory: SharedMemory,
+    nodes: NodeTable,
+    { fd, family }: IntroductionOptions,
+    clock: Clock = new CoarseClock(),
+  ) {
+    const packets = allocatePacketMemory(0, RUNS * REPLY_BYTES);
+    const nobody = { put: () => false };
+    const sender = new Sender(
+      new SendBatch(calls, fd, family, RUNS, packets),
+      new Runs(RUNS),
+      nodes.slots,
+      memory.counters,
+      memory.grantsRow,
+      memory.words,
+      { offload: false, mayWait: false }, // the main thread has other things to do
+    );
+    this.#handler = new PacketHandler({
+      beaconId: 0,
+      memory,
+      nodes,
+      packets,
+      repliesAt: 0,
+      source: { readSource: () => {} }, // nothing is received
+      sender,
+      clock,
+      gossip: nobody,
+      frames: nobody,
+      grants: nobody,
+      threadWords: memory.bridgeWords,
+      counterRow: memory.grantsRow,
+    });
+  }
+
+  /**
+   * Sends PunchCommands to an endpoint and to a node, each about the other. Nothing is sent, which is counted, if the node is not known
+   * any more, or is behind the WebSocket bridge by now.
+   */
+  introduce(requester: Int32Array, targetId: number): void {
+    this.#handler.introduce(requester, targetId);
+    this.#handler.flush();
+  }
+}
