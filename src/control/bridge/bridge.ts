@@ -22,6 +22,7 @@ import { AUTH_OK, Challenge, HANDSHAKE_REFUSALS, NONCE_MS, REPLY_BYTES_MAX, REPL
 import type { KeySource } from "./keys.ts";
 import { Outbox } from "./outbox.ts";
 import { BridgeServer, type Refusal, type ServerOptions } from "./server.ts";
+import { SpareFiles } from "./spare-files.ts";
 
 /** A node that says nothing for so long, not even that it got a ping, is gone. */
 const IDLE_MS_MAX = 90_000;
@@ -45,6 +46,8 @@ const AUTH_OUTCOMES = ["ok", ...HANDSHAKE_REFUSALS, "left", "key_source", "no_ro
 type AuthOutcome = (typeof AUTH_OUTCOMES)[number];
 
 export interface BridgeStats {
+  /** Whether it can be connected to. */
+  readonly listening: boolean;
   /** Nodes connected. */
   readonly peers: number;
   /** Connections, with those whose node has not proven its id yet. */
@@ -72,6 +75,8 @@ export interface BridgeParts {
   readonly family: Family;
   readonly beaconId: number;
   readonly offload: boolean;
+  /** Files that the process may have open, Infinity if that is not known. */
+  readonly filesMax: number;
   readonly log: Logger;
 }
 
@@ -90,6 +95,7 @@ export class Bridge {
   };
   readonly #server: BridgeServer;
   readonly #door: Door;
+  readonly #files: SpareFiles;
   readonly #connections = new Set<Connection>();
   /** Open ones, by node id, signed. */
   readonly #nodes = new Map<number, Connection>();
@@ -132,6 +138,7 @@ export class Bridge {
       drain: ({ data }) => this.#outbox.update(data),
       close: ({ data }) => this.#gone(data),
     });
+    this.#files = new SpareFiles(parts.filesMax);
   }
 
   get url(): URL {
@@ -182,12 +189,13 @@ export class Bridge {
     this.#options.keys.close();
     // The close frames are written by now, or wait behind what their nodes do not read.
     await this.#server.stop();
+    this.#files.release();
   }
 
   /** To be called about every second: pings silent nodes, and ends connections that are late or gone. */
   tick(): void {
     const nowMs = performance.now();
-    this.#server.tick();
+    this.#server.tick(this.#files.areShort());
     for (const connection of this.#connections) this.#check(connection, nowMs);
     for (const nodeId of this.#leaving) this.#leave(nodeId);
   }
@@ -201,6 +209,7 @@ export class Bridge {
       mailboxFull += count(memory.counterRow(worker), RELAY_DROPPED_AT + bridgeFull);
     }
     return {
+      listening: this.#server.isListening,
       peers: this.#nodes.size,
       connections: this.#connections.size,
       upgrades: this.#server.upgrades,
