@@ -31,6 +31,7 @@ import { type HttpServer, serveHttp } from "./control/http.ts";
 import { Limits } from "./control/limits.ts";
 import { createLogger } from "./control/log.ts";
 import { MailReader } from "./control/mail-reader.ts";
+import { type GossipKeys, NO_GOSSIP_KEYS, readGossipKeys } from "./control/mesh/gossip-keys.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
 import { PunchGrants } from "./control/punch-grants.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
@@ -62,8 +63,8 @@ const WORKER_ENTRY = new URL("./data/worker.ts", import.meta.url);
 /** How often the statistics line is logged, if anything happened. */
 const STATISTICS_MS = 60_000;
 
-/** Files that a beacon has open beside WebSockets: a socket a worker, 64 at most; HTTP, the state file, what Bun needs. */
-const FILES_BESIDE_WSS = 256;
+/** Files that a beacon has open beside WebSockets: 64 sockets at most, some for each worker, 128 to spare; HTTP, the state file, what Bun needs. */
+const FILES_BESIDE_WSS = 512;
 
 /** What only programs on this host reach. */
 const LOOPBACK = /^(?:127\.|::1$|\[::1\]$|localhost$)/;
@@ -93,6 +94,7 @@ export class Beacon {
   /** Settles when the beacon is closed; rejects when it ended by itself, with the reason. */
   readonly closed: Promise<void>;
   #config: Config;
+  #gossipKeys: GossipKeys = NO_GOSSIP_KEYS;
   readonly #log: Logger;
   readonly #admin: Admin;
   readonly #settleClosed: { resolve: () => void; reject: (error: Error) => void };
@@ -101,6 +103,7 @@ export class Beacon {
   #draining: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   #healthy = true;
+  #lastResidentBytes = 0;
   /** Ends the wait of a drain. */
   #endDrain: (() => void) | undefined;
 
@@ -126,6 +129,7 @@ export class Beacon {
 
   /**
    * Opens the sockets, starts the workers, serves. Returns when packets are being handled.
+   * @throws ConfigError when a file that an option names is bad
    * @throws SyscallError when an address cannot be had; nothing stays open then
    */
   listen(): Promise<void> {
@@ -167,7 +171,7 @@ export class Beacon {
       healthy: this.#isHealthy(),
       nodes: nodes.size(),
       nodesMax: this.config.maxNodes,
-      residentBytes: process.memoryUsage.rss(),
+      residentBytes: this.#residentBytes(),
       cpuS: (user + system) / 1e6,
       mesh: mesh.stats(),
       breakers: breakers.states,
@@ -182,6 +186,14 @@ export class Beacon {
       bridge: bridge ? { ...bridge.stats(), packets: packetStats(memory, memory.bridgeRow) } : null,
       grants: grants.wereRequired ? packetStats(memory, memory.grantsRow) : null,
     };
+  }
+
+  /** As it was when it could be read last: that takes a file, of which there may be none left. */
+  #residentBytes(): number {
+    try {
+      this.#lastResidentBytes = process.memoryUsage.rss();
+    } catch {}
+    return this.#lastResidentBytes;
   }
 
   /** What /healthz says; true at start. It changes nothing else. */
@@ -200,6 +212,7 @@ export class Beacon {
     const changes = compareConfigs(this.#config, wanted);
     const config = reloadedConfig(this.#config, wanted, handedOver);
     const adminToken = this.#readAdminToken(config);
+    const gossipKeys = readGossipKeys(config.gossipKeyFile);
     if (this.#running) {
       const { bridge, grants } = this.#running;
       const keys = keySource(config, this.keyOf, grants.keys);
@@ -208,9 +221,10 @@ export class Beacon {
     }
     this.#config = config;
     this.#admin.token = adminToken;
+    this.#gossipKeys = gossipKeys;
     if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
-    this.#running?.mesh.reconfigure(config);
     this.#running?.limits.configure(config, this.#running.nodes.size());
+    this.#running?.mesh.reconfigure(config, gossipKeys);
     return changes;
   }
 
@@ -236,6 +250,7 @@ export class Beacon {
     const config = this.#config;
     const log = this.#log;
     this.#admin.token = this.#readAdminToken(config);
+    this.#gossipKeys = readGossipKeys(config.gossipKeyFile);
     const { sockets, reaches, ...granted } = openSockets(parseHostPort(config.addr), {
       count: config.workers,
       recvBufferBytes: config.recvBufferBytes,
@@ -273,12 +288,18 @@ export class Beacon {
         { beaconId: config.beaconId, batchMax: config.batchMax, offload: granted.offload },
         {
           restarted: (worker, error) => log.error({ worker, err: error }, "worker died and was replaced"),
+          delayed: (worker, error) =>
+            log.error(
+              { worker, err: error },
+              "worker died and is replaced once files can be opened: raise LimitNOFILE or ulimit -n",
+            ),
           failed: (worker, error) => this.#fail(worker, error),
         },
       );
       release.unshift(() => supervisor.stop());
       const address = sockets[0]!.localAddress();
-      const mesh = new Mesh({ memory, nodes, socket: sockets[0]!, address, reaches }, config, log);
+      const parts = { memory, nodes, socket: sockets[0]!, address, reaches, limits };
+      const mesh = new Mesh(parts, config, this.#gossipKeys, log);
       await supervisor.start();
       const http = this.#serveHttp(breakers);
       release.unshift(() => http?.stop(true));
@@ -299,8 +320,8 @@ export class Beacon {
       mesh.start();
       if (this.#config !== config) {
         // Meanwhile.
-        mesh.reconfigure(this.#config);
         limits.configure(this.#config, nodes.size());
+        mesh.reconfigure(this.#config, this.#gossipKeys);
       }
       state?.start();
       const startedMs = performance.now();

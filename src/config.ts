@@ -172,7 +172,7 @@ function withTwoDashes(
     const needsValue = takesValue.get(name);
     if (match === null || needsValue === undefined) {
       // Without its value: the flag may be a secret's, but for a slip.
-      if (arg.startsWith("-") && arg !== "-") unknown ??= /^-+[^-=][^=]*/.exec(arg)?.[0] ?? arg;
+      if (arg.startsWith("-") && arg !== "-") unknown ??= flagIn(arg);
       args.push(match === null ? arg : `--${name}`); // without its value, so that a close name is found
     } else if (!needsValue) {
       if (match[2] === "=") throw new ConfigError(`${shown(arg)}: --${name} takes no value`);
@@ -183,12 +183,17 @@ function withTwoDashes(
       const value = argv[++i];
       if (value === undefined || value.startsWith("-"))
         throw new ConfigError(
-          `--${name}: needs a value${value === undefined ? "" : `, not ${masked(name, shown(value))}`}`,
+          `--${name}: needs a value${value === undefined ? "" : `, not ${masked(name, shown(flagIn(value)))}`}`,
         );
       args.push(`--${name}=${value}`);
     }
   }
   return { args, unknown };
+}
+
+/** A flag as it was typed, without the value behind it. */
+function flagIn(arg: string): string {
+  return /^-+[^-=][^=]*/.exec(arg)?.[0] ?? arg;
 }
 
 /** Whether a secret was given: then a word too many may be the rest of one with a space in it. */

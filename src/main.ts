@@ -75,6 +75,11 @@ function report({ reloaded, needRestart }: ReturnType<Beacon["reconfigure"]>): v
   if (needRestart.length > 0) log.warn(`changed only by a restart: ${flags(needRestart).join(", ")}`);
 }
 
+// By default these kill, and other programs take them for "open your log again": who sends one by habit means no harm.
+for (const signal of ["SIGUSR1", "SIGUSR2"] as const) {
+  process.on(signal, () => log.warn(`${signal} means nothing here: SIGHUP reads the configuration again`));
+}
+
 const SERVING = "serving";
 // Without a handler the signal would kill. What it asks for is done once the beacon listens.
 process.on("SIGHUP", () => void beacon.listen().then(reload, () => {}));

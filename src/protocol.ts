@@ -8,7 +8,7 @@
  *   0x04 PunchCommand      [04][ipLen u8][ip][port u16]
  *   0x05 Relay             [05][senderId u32][destId u32][payload]
  *   0x06 RelayDeliver      [06][senderId u32][payload]
- *   0x07 Sync              [07][beaconId u32][count u16][nodeId u32 × count]
+ *   0x07 Sync              [07][beaconId u32][count u16][nodeId u32 × count], signed: [instance u64][Unix ms u64][HMAC-SHA-256]
  *   0x08 DiscoverEx        as 0x01, from a node that wants 0x09 in place of 0x06
  *   0x09 RelayDeliverDest  [09][senderId u32][destId u32][payload]
  *
@@ -64,6 +64,8 @@ export const DELIVER_AT = RELAY_BYTES - RELAY_DELIVER_BYTES;
 
 /** Offset of a Sync's count of node ids, from the message's first byte; its beacon id is at FIRST_ID_AT, its node ids start at SYNC_BYTES. */
 export const SYNC_COUNT_AT = 5;
+/** A signed Sync has so many bytes more behind its node ids, which beacons without a key take no notice of: see gossip-signature.ts. */
+export const SYNC_TRAILER_BYTES = 8 + 8 + 32;
 
 /** The longest DiscoverReply or PunchCommand: an IPv6 one. */
 export const ADDRESS_MESSAGE_BYTES_MAX = 1 + 1 + 16 + 2;

@@ -572,6 +572,7 @@ describe("the command line", () => {
     [["--beacon-id", "-1"], "--beacon-id: needs a value, not -1"],
     [["--beacon-id=-1"], "--beacon-id -1: must be a whole number from 0 to 4294967295"],
     [["--addr", "--"], "--addr: needs a value, not --"],
+    [["--addr", "--registry-admin-token=hunter2"], "--addr: needs a value, not --registry-admin-token"],
     [["--addr"], "--addr: needs a value"],
     [["--offload"], "--offload: needs a value"],
     [["--version=1"], "--version=1: --version takes no value"],

@@ -276,7 +276,13 @@ describe.skipIf(whyNoSystemd !== undefined)(
 
     test("relays with no privilege, says so, reloads and stops, and keeps its nodes", async () => {
       // A peer's name is resolved, and this host's addresses are looked at.
-      const config = { addr: ":0", http: "127.0.0.1:0", workers: 2, peers: ["localhost:9"] };
+      const config = {
+        addr: ":0",
+        http: "127.0.0.1:0",
+        workers: 2,
+        peers: ["localhost:9"],
+        "endpoint-hold": "0s",
+      };
       const token = "/run/credentials/pilot-beacon.service/registry-admin-token";
       write(CONFIG, JSON.stringify({ ...config, "registry-admin-token-file": token }));
       await start();

@@ -36,6 +36,16 @@ export function accountOf({ numbers, delaysUs, atUs }: Arrivals, sent: number): 
   };
 }
 
+/** The arrivals of a number and those above it. */
+export function since({ numbers, delaysUs, atUs }: Arrivals, number: number): Arrivals {
+  const kept = numbers.flatMap((each, i) => (each >= number ? [i] : []));
+  return {
+    numbers: kept.map((i) => numbers[i]!),
+    delaysUs: kept.map((i) => delaysUs[i]!),
+    atUs: kept.map((i) => atUs[i]!),
+  };
+}
+
 /** The longest time without an arrival, in milliseconds, and the numbers on either side of it. */
 export function longestGap({ numbers, atUs }: Arrivals): { ms: number; before: number; after: number } {
   let gap = { ms: 0, before: -1, after: -1 };

@@ -1,17 +1,19 @@
 /** The test rig: `bun run rig <name>`. Small internets of network namespaces; all traffic stays inside and ends by itself. */
 import { writeFileSync } from "node:fs";
-import { Command } from "commander";
+import { Command, InvalidArgumentError } from "commander";
 import { removeLeftovers } from "./namespace.ts";
 import { Report } from "./report.ts";
 import { NEEDED_FOR_NAMESPACES, obstacle } from "./requirements.ts";
 import type { Run, RunOptions } from "./run.ts";
+import { CHAOS_RUN, MINUTES_DEFAULT, MINUTES_MIN } from "./runs/chaos.ts";
+import { HOSTILE_RUN } from "./runs/hostile.ts";
 import { LINKS_RUN } from "./runs/links.ts";
 import { MESH_RUN } from "./runs/mesh.ts";
 import { NAT_RUN } from "./runs/nat.ts";
 import { REMAP_RUN } from "./runs/remap.ts";
 import { RESTART_RUN } from "./runs/restart.ts";
 
-const RUNS: readonly Run[] = [NAT_RUN, LINKS_RUN, REMAP_RUN, RESTART_RUN, MESH_RUN];
+const RUNS: readonly Run[] = [NAT_RUN, LINKS_RUN, REMAP_RUN, RESTART_RUN, MESH_RUN, HOSTILE_RUN, CHAOS_RUN];
 /** Exit codes of processes that end by a signal: 128 and its number. */
 const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
@@ -19,13 +21,30 @@ const program = new Command("rig")
   .description("Tries the beacon on small internets, made of network namespaces. Needs root.")
   .showHelpAfterError();
 
+const whole =
+  (min: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (!Number.isSafeInteger(value) || value < min)
+      throw new InvalidArgumentError(`must be a whole number from ${min}`);
+    return value;
+  };
+
 for (const run of RUNS) {
-  program
+  const command = program
     .command(run.name)
     .description(run.description)
     .option("--smoke", "a run of seconds, to see that it works", false)
     .option("--json <file>", "writes the raw result there")
-    .action((options: RunOptions & { readonly json?: string }) => start(run, options));
+    .action((options: Partial<RunOptions> & { readonly json?: string }) =>
+      start(run, { smoke: false, only: "", ...options }),
+    );
+  if (run.hasParts) command.option("--only <text>", "tries only what has this in its name");
+  if (run === CHAOS_RUN) {
+    command
+      .option("--minutes <n>", "how long it takes", whole(MINUTES_MIN), MINUTES_DEFAULT)
+      .option("--seed <n>", "repeats the schedule of an earlier run", whole(0));
+  }
 }
 program
   .command("clean")

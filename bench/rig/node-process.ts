@@ -1,6 +1,6 @@
 /** A process that holds nodes, and does what its parent tells it over Bun's IPC. Started inside a namespace by remote.ts. */
 import { discoverNameless, Node } from "./node.ts";
-import type { Answer, Command } from "./remote.ts";
+import { type Command, obey } from "./remote.ts";
 
 const nodes = new Map<number, Node>();
 
@@ -12,7 +12,7 @@ async function carryOut(command: Command): Promise<unknown> {
     case "nameless":
       return discoverNameless(command.options);
     case "fetch":
-      return (await fetch(command.url)).json();
+      return (await fetch(command.url)).text();
     case "call": {
       const node = nodes.get(command.node);
       if (node === undefined) throw new Error(`no node ${command.node} here`);
@@ -23,14 +23,4 @@ async function carryOut(command: Command): Promise<unknown> {
   }
 }
 
-process.on("message", async ({ number, command }: { number: number; command: Command }) => {
-  let answer: Answer;
-  try {
-    answer = { number, value: await carryOut(command) };
-  } catch (error) {
-    answer = { number, error: String(error) };
-  }
-  process.send?.(answer);
-});
-process.on("disconnect", () => process.exit(0));
-process.send?.({ number: 0, value: null } satisfies Answer); // ready
+obey(carryOut);

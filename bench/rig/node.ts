@@ -1,9 +1,10 @@
 /**
- * A node as daemons are, with one UDP socket: it registers, punches, answers whoever reaches it directly, relays, and keeps
- * an account of what it gets.
+ * A node as daemons are, with one UDP socket, or a connection to the beacon's bridge in its place: it registers, punches, answers
+ * whoever reaches it directly, relays, and keeps an account of what it gets.
  */
 import { monotonicUs } from "../../ffi/libc.ts";
 import { decode, discover, punchRequest, relay, type WireAddress } from "../../test/e2e/support/wire.ts";
+import { type Door, type Line, lineTo } from "./line.ts";
 
 /** First byte of what nodes send each other directly. A beacon's messages are all below 0x10. */
 const HELLO = 0x20;
@@ -25,6 +26,8 @@ export interface NodeOptions {
   /** 0 for any. */
   readonly port: number;
   readonly beacon: WireAddress;
+  /** For a node without UDP: it comes to the beacon's bridge, and `host` and `port` mean nothing. */
+  readonly door?: Door;
 }
 
 /** What became of punching, for one end. */
@@ -69,11 +72,19 @@ export class Node {
 
   private constructor(
     private readonly options: NodeOptions,
-    private readonly socket: Bun.udp.Socket<"buffer">,
+    private readonly line: Line,
   ) {}
 
+  /** @throws Error if the address cannot be had, or the bridge lets nobody in */
   static async open(options: NodeOptions): Promise<Node> {
     let node: Node | undefined;
+    if (options.door !== undefined) {
+      const take = (bytes: Uint8Array) => {
+        if (node !== undefined) node.#takeFromBeacon(bytes);
+      };
+      node = new Node(options, await lineTo(options.door, options.id, take));
+      return node;
+    }
     const socket = await Bun.udpSocket({
       hostname: options.host,
       port: options.port,
@@ -85,7 +96,10 @@ export class Node {
         error() {}, // an ICMP answer: what does not arrive is seen by who waits for it
       },
     });
-    node = new Node(options, socket);
+    node = new Node(options, {
+      send: (bytes, to) => void socket.send(bytes, to.port, to.address),
+      close: () => socket.close(),
+    });
     return node;
   }
 
@@ -113,7 +127,7 @@ export class Node {
   async refreshFor(forMs: number, everyMs: number): Promise<void> {
     for (const until = performance.now() + forMs; performance.now() < until; ) {
       this.refresh();
-      await Bun.sleep(everyMs);
+      await Bun.sleep(Math.min(everyMs, until - performance.now()));
     }
   }
 
@@ -162,7 +176,7 @@ export class Node {
   close(): void {
     this.#closed = true;
     this.endStream();
-    this.socket.close();
+    this.line.close();
   }
 
   #take(bytes: Buffer, from: WireAddress): void {
@@ -176,7 +190,7 @@ export class Node {
     }
   }
 
-  #takeFromBeacon(bytes: Buffer): void {
+  #takeFromBeacon(bytes: Uint8Array): void {
     const message = decode(bytes);
     if (message.type === "discoverReply") {
       this.#seen = { address: message.address, port: message.port };
@@ -218,7 +232,7 @@ export class Node {
   #send(bytes: Uint8Array, to: WireAddress): void {
     if (this.#closed) return;
     try {
-      this.socket.send(bytes, to.port, to.address);
+      this.line.send(bytes, to);
     } catch {} // no route, for the moment
   }
 

@@ -1,5 +1,6 @@
 /** Two nodes that want to reach each other: what becomes of it. */
 import type { WireAddress } from "../../test/e2e/support/wire.ts";
+import type { Door } from "./line.ts";
 import type { Outcome } from "./nat-theory.ts";
 import type { NodeHost, RemoteNode } from "./remote.ts";
 
@@ -27,6 +28,11 @@ export async function join({ host, address, beacon }: Corner): Promise<RemoteNod
   const node = await host.open({ id: nextId++, host: address, port: nextPort++, beacon });
   if ((await node.call("discover")) === undefined) throw new Error(`${address}: the beacon does not answer`);
   return node;
+}
+
+/** Opens a node at the beacon's bridge. @throws Error if it is not let in */
+export async function joinBridged({ host, address, beacon }: Corner, door: Door): Promise<RemoteNode> {
+  return host.open({ id: nextId++, host: address, port: 0, beacon, door });
 }
 
 /** Lets one end ask for the other, and both try; what does not get through is relayed. */

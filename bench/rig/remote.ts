@@ -1,4 +1,4 @@
-/** Nodes in processes inside namespaces, driven from outside. */
+/** Processes inside namespaces, driven from outside; those that hold nodes above all. */
 import { inTime } from "../../test/e2e/support/wait.ts";
 import type { WireAddress } from "../../test/e2e/support/wire.ts";
 import type { Namespace } from "./namespace.ts";
@@ -20,46 +20,35 @@ export interface Answer {
 /** Beyond anything that a node is told to do; a process that is stuck fails the run. */
 const ANSWER_MS_MAX = 60_000;
 
-export class NodeHost {
+/** A process inside a namespace that answers commands over Bun's IPC. */
+export class RemoteProcess<C> {
   readonly #child: Bun.Subprocess;
   readonly #waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
   readonly #ready: Promise<unknown>;
   #commands = 0;
 
-  /** Starts a process for nodes in a namespace. */
-  constructor(readonly namespace: Namespace) {
+  /** @param program a file beside this one */
+  constructor(
+    readonly namespace: Namespace,
+    private readonly program: string,
+  ) {
     this.#ready = new Promise((resolve, reject) => this.#waiting.set(0, { resolve, reject }));
-    const program = new URL("node-process.ts", import.meta.url).pathname;
-    this.#child = Bun.spawn(namespace.exec(process.execPath, program), {
+    const path = new URL(program, import.meta.url).pathname;
+    this.#child = Bun.spawn(namespace.exec(process.execPath, path), {
       stdin: "ignore",
       stdout: "inherit",
       stderr: "inherit",
       ipc: (answer: Answer) => this.#settle(answer),
       onExit: () => {
         for (const number of [...this.#waiting.keys()])
-          this.#settle({ number, error: "the nodes' process ended" });
+          this.#settle({ number, error: `${program} in ${namespace.name} ended` });
       },
     });
     this.#ready.catch(() => {}); // whoever tells it something hears of it
   }
 
-  /** Opens a node's socket. */
-  async open(options: NodeOptions): Promise<RemoteNode> {
-    await this.tell({ do: "open", options });
-    return new RemoteNode(this, options.id);
-  }
-
-  async discoverNameless(options: Omit<NodeOptions, "id" | "port">): Promise<WireAddress | undefined> {
-    return (await this.tell({ do: "nameless", options })) as WireAddress | undefined;
-  }
-
-  /** What an HTTP server of that namespace says, in JSON. */
-  async fetch(url: string): Promise<unknown> {
-    return this.tell({ do: "fetch", url });
-  }
-
-  async tell(command: Command): Promise<unknown> {
-    await inTime("a nodes' process is ready", this.#ready);
+  async tell(command: C): Promise<unknown> {
+    await inTime(`${this.program} is ready`, this.#ready);
     const number = ++this.#commands;
     const answer = new Promise<unknown>((resolve, reject) => {
       this.#waiting.set(number, { resolve, reject });
@@ -73,6 +62,48 @@ export class NodeHost {
     this.#waiting.delete(number);
     if (error === undefined) waiting?.resolve(value);
     else waiting?.reject(new Error(error));
+  }
+}
+
+/** The other end of a RemoteProcess, to be called once, when it is ready. */
+export function obey<C>(carryOut: (command: C) => unknown): void {
+  process.on("message", async ({ number, command }: { number: number; command: C }) => {
+    let answer: Answer;
+    try {
+      answer = { number, value: await carryOut(command) };
+    } catch (error) {
+      answer = { number, error: String(error) };
+    }
+    process.send?.(answer);
+  });
+  process.on("disconnect", () => process.exit(0));
+  process.send?.({ number: 0, value: null } satisfies Answer); // ready
+}
+
+/** A process for nodes. */
+export class NodeHost extends RemoteProcess<Command> {
+  constructor(namespace: Namespace) {
+    super(namespace, "node-process.ts");
+  }
+
+  /** Opens a node's socket. */
+  async open(options: NodeOptions): Promise<RemoteNode> {
+    await this.tell({ do: "open", options });
+    return new RemoteNode(this, options.id);
+  }
+
+  async discoverNameless(options: Omit<NodeOptions, "id" | "port">): Promise<WireAddress | undefined> {
+    return (await this.tell({ do: "nameless", options })) as WireAddress | undefined;
+  }
+
+  /** What an HTTP server of that namespace says. */
+  async fetchText(url: string): Promise<string> {
+    return (await this.tell({ do: "fetch", url })) as string;
+  }
+
+  /** The same, from JSON. */
+  async fetch(url: string): Promise<unknown> {
+    return JSON.parse(await this.fetchText(url));
   }
 }
 

@@ -10,6 +10,9 @@ const PACKAGES = {
   dpipe: "vde2",
   wirefilter: "vde2",
   vde_plug: "vde2",
+  openssl: "openssl",
+  mount: "mount",
+  prlimit: "util-linux",
 } as const;
 
 export type Needed = keyof typeof PACKAGES;

@@ -5,6 +5,9 @@ import { ConfigError, quoted, shown } from "./units.ts";
 /** Options are a page at most; the bound keeps a wrong path (a log, a device) from filling the memory. */
 const CONFIG_FILE_BYTES_MAX = 1024 * 1024;
 
+/** What nearly every file fits into; more is taken as it is needed, as the bound may be many times that. */
+const FIRST_READ_BYTES = 16 * 1024;
+
 /** The object that the file holds. Throws a ConfigError that names the file. */
 export function readJsonObject(path: string): Record<string, unknown> {
   const bytes = readBounded(path, "the config file", CONFIG_FILE_BYTES_MAX);
@@ -37,29 +40,33 @@ export function jsonShown(value: unknown): string {
 
 /** The bytes of the file, `bytesMax` at most. Throws a ConfigError that names it; `what` says what it is for. */
 export function readBounded(path: string, what: string, bytesMax: number): Uint8Array {
-  const buffer = new Uint8Array(bytesMax + 1);
-  let length: number;
+  let bytes: Uint8Array;
   try {
-    length = fill(buffer, path);
+    bytes = readAtMost(bytesMax + 1, path);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new ConfigError(`${shown(path)}: ${what} cannot be read (${code ?? "unknown error"})`);
   }
-  if (length > bytesMax) throw new ConfigError(`${shown(path)}: ${what} is larger than ${bytesMax} bytes`);
-  return buffer.subarray(0, length);
+  if (bytes.length > bytesMax)
+    throw new ConfigError(`${shown(path)}: ${what} is larger than ${bytesMax} bytes`);
+  return bytes;
 }
 
 /** Reads in steps instead of trusting the size, which is 0 for a pipe or /dev/stdin and for all of /proc. */
-function fill(buffer: Uint8Array, path: string): number {
+function readAtMost(bytesMax: number, path: string): Uint8Array {
   const fd = openSync(path, "r");
   try {
+    let buffer = new Uint8Array(Math.min(bytesMax, FIRST_READ_BYTES));
     let length = 0;
-    while (length < buffer.length) {
+    for (;;) {
       const got = readSync(fd, buffer, length, buffer.length - length, null);
-      if (got === 0) break;
       length += got;
+      if (got === 0 || length === bytesMax) return buffer.subarray(0, length);
+      if (length < buffer.length) continue;
+      const larger = new Uint8Array(Math.min(bytesMax, 2 * buffer.length));
+      larger.set(buffer);
+      buffer = larger;
     }
-    return length;
   } finally {
     closeSync(fd);
   }

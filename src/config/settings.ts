@@ -387,7 +387,7 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         kind: orWord("off", path),
         value: "<path|off>",
         default: "off",
-        help: "File with the key that signs gossip, and on a second line the one before it.",
+        help: "File with the key that signs gossip, and on a second line one that is accepted, too.",
         reloadable: true,
       },
       {

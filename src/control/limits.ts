@@ -15,8 +15,10 @@ import {
   ENDPOINT_HOLD_S,
   GRANTS_REQUIRED,
   LIMITS_SHADOW,
+  NO_HOSTS,
   PUNCH_ALLOWED,
   type SharedMemory,
+  STRANGERS_BELIEVED,
 } from "../shared/memory.ts";
 import { type Prefix, PrefixList } from "../shared/prefixes.ts";
 
@@ -41,11 +43,14 @@ const PUNCH_LIMIT_MIN = 100;
 export class Limits {
   readonly #punch: RateLimit;
   readonly #denied: PrefixList;
+  readonly #noHosts: PrefixList;
   #config: Config | undefined;
 
   constructor(private readonly memory: SharedMemory) {
     this.#punch = new RateLimit(memory, PUNCH_LIMIT);
     this.#denied = new PrefixList(memory, DENIED_ENDPOINTS);
+    this.#noHosts = new PrefixList(memory, NO_HOSTS);
+    this.#noHosts.set(NEVER_ENDPOINTS.map(prefixOf));
   }
 
   /** @param nodes how many there are */
@@ -62,6 +67,7 @@ export class Limits {
     Atomics.store(memory.words, memory.rulesAt + ENDPOINT_HOLD_S, Math.ceil(config.endpointHoldMs / 1000));
     Atomics.store(memory.words, memory.rulesAt + LIMITS_SHADOW, Number(config.limitsShadow));
     Atomics.store(memory.words, memory.rulesAt + GRANTS_REQUIRED, Number(config.requirePunchGrant));
+    Atomics.store(memory.words, memory.rulesAt + STRANGERS_BELIEVED, Number(believesStrangers(config)));
     this.#config = config;
     this.tick(nodes);
   }
@@ -75,10 +81,20 @@ export class Limits {
     this.#punch.set(perSecond, perSecond * PUNCH_BURST_S);
   }
 
+  /** Whether no host is there, whatever the operator says. */
+  isNoHost(endpoint: Int32Array): boolean {
+    return this.#noHosts.has(endpoint, 0);
+  }
+
   /** Whether no node may be there. */
   isDenied(endpoint: Int32Array): boolean {
     return this.#denied.has(endpoint, 0);
   }
+}
+
+/** Whether gossip of others than peers is taken, too. A beacon that is told its peers, and has no registry to find others, needs none. */
+export function believesStrangers({ gossipStrict, peers, registry }: Config): boolean {
+  return gossipStrict === "auto" ? peers.length === 0 || registry !== "off" : gossipStrict === "off";
 }
 
 /** @param text for parseAddressPrefix, or "*" for all addresses */

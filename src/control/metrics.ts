@@ -95,7 +95,7 @@ const PACKET_COUNTERS: readonly Shown<PacketStats>[] = [
   },
   {
     name: "beacon_gossip_received_total",
-    help: "Gossip messages of peers.",
+    help: "Gossip messages of peers, and of strangers where their gossip is taken.",
     values: (stats) => stats.gossipReceived,
   },
   {
@@ -166,6 +166,17 @@ const COUNTERS: readonly Shown<Stats>[] = [
     name: "beacon_peer_routes_refused_total",
     help: "Nodes announced by peers for which there was no room among the routes.",
     values: ({ mesh }) => mesh.routesRefused,
+  },
+  {
+    name: "beacon_peer_routes_ignored_total",
+    help: "Nodes in peers' gossip beyond those that --max-peer-routes lets count.",
+    values: ({ mesh }) => mesh.routesIgnored,
+  },
+  {
+    name: "beacon_gossip_refused_total",
+    help: "Gossip that was received and is not believed, by reason.",
+    label: "reason",
+    values: ({ mesh }) => mesh.gossipRefused,
   },
   {
     name: "beacon_registry_rounds_total",
@@ -248,6 +259,16 @@ const GAUGES: readonly Shown<Stats>[] = [
     name: "beacon_peers",
     help: "Peer beacons: configured or listed by the registry.",
     values: ({ mesh }) => mesh.peers.length,
+  },
+  {
+    name: "beacon_learned_peers",
+    help: "Strangers whose gossip is believed.",
+    values: ({ mesh }) => mesh.learnedPeers,
+  },
+  {
+    name: "beacon_learned_peer_routes",
+    help: "Nodes that are reached through learned peers.",
+    values: ({ mesh }) => mesh.learnedRoutes,
   },
   {
     name: "beacon_peer_routes_limit",

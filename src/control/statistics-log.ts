@@ -37,6 +37,7 @@ export class StatisticsLog {
       of.reduce((all, one) => all + count(one), 0);
     const now = {
       ...Object.fromEntries(Object.entries(SUMS).map(([name, count]) => [name, sum(rows, count)])),
+      gossipRefused: total(stats.mesh.gossipRefused),
       socketDrops: sum(workers, (worker) => worker.socketReceiveDrops),
       bridgeRefused: bridge ? total(bridge.auth) - bridge.auth["ok"]! : 0,
     };

@@ -69,7 +69,7 @@ export interface PacketStats {
   readonly relayNotFound: number;
   readonly relayDropped: Counts;
   readonly replyDropped: Counts;
-  /** Gossip of peers that was handed on, and gossip of anybody that was not. */
+  /** Gossip of peers, and of strangers that may be believed, that was handed on, and gossip of anybody that was not. */
   readonly gossipReceived: number;
   readonly gossipRejected: Counts;
   readonly receivedBytes: number;

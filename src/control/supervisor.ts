@@ -7,6 +7,7 @@ import type { UdpSocket } from "../../ffi/socket.ts";
 import type { WorkerData } from "../data/worker.ts";
 import { HEARTBEAT, type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
+import { SpareFiles } from "./spare-files.ts";
 
 /** A worker that dies more often than this within the window is not replaced again. */
 const RESTARTS_MAX = 5;
@@ -21,9 +22,22 @@ const STALLED_TICKS_MAX = 10;
 /** A worker leaves its loop within a batch; one that has not by now never will by itself. */
 const STOP_MS_MAX = 2000;
 
+/**
+ * Files that a thread opens as it starts: two, and four at once while it reads its modules (Bun 1.4.5, 2026-11); here with some to spare.
+ * Without them the runtime ends the whole process; so they are held for it, and a thread is not started where they cannot be had.
+ */
+const STARTING_FILES = 6;
+/**
+ * Many more: connections that wait to be accepted take what is let go, too. Those that were taken are missing until they are closed; a
+ * flood that has more of them waiting than this can still take all.
+ */
+const SPARE_FILES = 128;
+
 export interface SupervisorEvents {
   /** A worker died and is being replaced. */
   restarted(worker: number, error: Error): void;
+  /** A worker died, and is replaced as soon as this process can open files again. */
+  delayed(worker: number, error: Error): void;
   /** A worker keeps dying; nothing was restarted. */
   failed(worker: number, error: Error): void;
 }
@@ -32,6 +46,8 @@ interface Place {
   readonly loop: WorkerData["loop"];
   thread: Worker | undefined;
   lastError: Error | undefined;
+  /** Why it died, while nothing takes its place; and whether that was told. */
+  vacant: { readonly error: Error; isTold: boolean } | undefined;
   deathsMs: number[];
   heartbeat: number;
   /** Ticks since the heartbeat moved. */
@@ -42,9 +58,14 @@ export class Supervisor {
   /** Workers replaced so far, by worker. */
   readonly restarts: number[];
   readonly #places: Place[];
+  /** Whose thread starts in the place of a dead one. */
+  #replacing: Place | undefined;
   #stopping = false;
 
-  /** @param workerEntry the file that a worker thread runs */
+  /**
+   * @param workerEntry the file that a worker thread runs
+   * @param spare files for a thread that starts
+   */
   constructor(
     private readonly workerEntry: URL,
     private readonly memory: SharedMemory,
@@ -52,12 +73,14 @@ export class Supervisor {
     private readonly sockets: readonly UdpSocket[],
     options: Omit<WorkerData["loop"], "worker" | "fd" | "family">,
     private readonly events: SupervisorEvents,
+    private readonly spare: Pick<SpareFiles, "hold" | "release" | "close"> = new SpareFiles(SPARE_FILES),
   ) {
     this.restarts = sockets.map(() => 0);
     this.#places = sockets.map(({ fd, family }, worker) => ({
       loop: { worker, fd, family, ...options },
       thread: undefined,
       lastError: undefined,
+      vacant: undefined,
       deathsMs: [],
       heartbeat: 0,
       stalledTicks: 0,
@@ -72,6 +95,7 @@ export class Supervisor {
     for (const place of this.#places) {
       await new Promise<void>((ready, died) => this.#spawn(place, ready, died));
     }
+    this.spare.hold();
   }
 
   /** Ends all workers; returns when their threads are gone. */
@@ -83,6 +107,7 @@ export class Supervisor {
     const late = setTimeout(() => threads.forEach((thread) => void thread.terminate()), STOP_MS_MAX);
     await Promise.all(threads.map((thread) => new Promise((exit) => thread.once("exit", exit))));
     clearTimeout(late);
+    this.spare.close();
   }
 
   /** Whether worker's thread is alive. */
@@ -90,8 +115,9 @@ export class Supervisor {
     return this.#places[worker]?.thread !== undefined;
   }
 
-  /** To be called about every second: a worker that hangs is killed, and so replaced. */
+  /** To be called about every second: a worker that hangs is killed, and so replaced; one that could not be replaced is now, if it can. */
   tick(): void {
+    this.#fillVacant();
     for (const place of this.#places) {
       const { worker } = place.loop;
       const heartbeat = Atomics.load(this.memory.words, this.memory.workerWords(worker) + HEARTBEAT);
@@ -123,6 +149,7 @@ export class Supervisor {
     let running = false;
     thread.once("message", () => {
       running = true;
+      this.#started(place);
       ready?.();
     });
     thread.once("error", (error) => {
@@ -130,6 +157,7 @@ export class Supervisor {
     });
     thread.once("exit", (code) => {
       place.thread = undefined;
+      this.#started(place);
       if (this.#stopping) return;
       const error = place.lastError ?? new Error(`the worker thread ended with code ${code}`);
       if (!running && died) died(error);
@@ -147,8 +175,35 @@ export class Supervisor {
       this.events.failed(worker, error);
       return;
     }
-    this.restarts[worker]!++;
-    this.#spawn(place);
-    this.events.restarted(worker, error);
+    place.vacant = { error, isTold: false };
+    this.#fillVacant();
+  }
+
+  /** Starts threads in the places of dead ones, one after the other, so that none takes the files of another. */
+  #fillVacant(): void {
+    if (this.#replacing) return;
+    this.spare.hold();
+    for (const place of this.#places) {
+      if (!place.vacant || this.#replacing) continue;
+      const { worker } = place.loop;
+      const { error, isTold } = place.vacant;
+      if (!this.spare.release(STARTING_FILES)) {
+        place.vacant.isTold = true;
+        if (!isTold) this.events.delayed(worker, error);
+        continue;
+      }
+      place.vacant = undefined;
+      this.#replacing = place;
+      this.restarts[worker]!++;
+      this.#spawn(place);
+      this.events.restarted(worker, error);
+    }
+  }
+
+  /** A thread has come to its loop, or to its end: the next may start. */
+  #started(place: Place): void {
+    if (this.#replacing !== place) return;
+    this.#replacing = undefined;
+    if (!this.#stopping) this.#fillVacant();
   }
 }

@@ -30,6 +30,7 @@ import {
   SYNC,
   SYNC_BYTES,
   SYNC_COUNT_AT,
+  SYNC_TRAILER_BYTES,
   writeAddressMessage,
 } from "../protocol.ts";
 import {
@@ -59,12 +60,14 @@ import {
   LAST_REJECTION,
   LAST_UNKNOWN_TARGET,
   type SharedMemory,
+  STRANGERS_BELIEVED,
 } from "../shared/memory.ts";
 import { HELD, KEY_REFUSED, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
-import { PeerTable } from "../shared/peers.ts";
+import { isLearned, PeerTable } from "../shared/peers.ts";
 import { RouteTable } from "../shared/routes.ts";
 import { IS_BRIDGED, IS_PEER, WANTS_DEST } from "../shared/slots.ts";
 import { Admission, DISCOVER_BREAKER, PUNCH_BREAKER, RELAY_BREAKER } from "./admission.ts";
+import { GossipAllowance } from "./gossip-allowance.ts";
 import { NO_SLOT, REPLY, TO_NODE, TO_PEER } from "./runs.ts";
 import type { Sender } from "./sender.ts";
 
@@ -151,9 +154,9 @@ export class PacketHandler {
   #burstEnd = 0;
   /** Keeps the compiler from leaving out loads. */
   #touched = 0;
-  /** The message of this batch whose source was last looked for among the peers, -1 for none, and whether it was one. */
+  /** The message of this batch whose source was last looked for among the peers, -1 for none, and which one that is, -1 for none. */
   #peerCheckedMessage = -1;
-  #fromPeer = false;
+  #fromPeer = -1;
   /** Packets of this message, and how many Relays of it the limit still lets in, or NOT_ASKED. */
   #messagePackets = 1;
   #allowance = NOT_ASKED;
@@ -166,6 +169,8 @@ export class PacketHandler {
   readonly #sender: Sender;
   readonly #admission: Admission;
   readonly #gossip: MessageTaker;
+  readonly #gossipAllowance: GossipAllowance;
+  readonly #strangersBelieved: number;
   readonly #frames: MessageTaker;
   readonly #grants: MessageTaker;
   /** The label of frames: the node that they are for. */
@@ -189,6 +194,8 @@ export class PacketHandler {
     this.#sender = parts.sender;
     this.#admission = new Admission(parts.memory, parts.counterRow, parts.clock);
     this.#gossip = parts.gossip;
+    this.#gossipAllowance = new GossipAllowance(parts.clock);
+    this.#strangersBelieved = parts.memory.rulesAt + STRANGERS_BELIEVED;
     this.#frames = parts.frames;
     this.#grants = parts.grants;
     this.#grantsRequired = parts.memory.rulesAt + GRANTS_REQUIRED;
@@ -269,13 +276,15 @@ export class PacketHandler {
     return false;
   }
 
-  /** How many of the packets of message m the limit lets in. Peer beacons speak for many nodes, and are not limited. */
+  /** How many of the packets of message m the limit lets in. Peer beacons speak for many nodes, and are not limited; strangers are. */
   #askFor(m: number): number {
     const packets = this.#messagePackets;
     if (!this.#admission.limitsRelays) return packets;
     this.#packetSource.readSource(m, this.#source);
     const taken = this.#admission.relays(this.provenId, this.#source, packets);
-    if (taken === packets || this.#isFromPeer(m)) return packets;
+    if (taken === packets) return packets;
+    const peer = this.#peerOf(m);
+    if (peer >= 0 && !isLearned(peer)) return packets;
     return this.#admission.relaysShadowed(packets - taken) ? packets : taken;
   }
 
@@ -296,7 +305,7 @@ export class PacketHandler {
     let slot = nodes.find(destId);
     let slotId = destId;
     if (slot < 0) {
-      const peer = this.#isFromPeer(m) ? -1 : this.#routes.find(destId);
+      const peer = this.#peerOf(m) >= 0 ? -1 : this.#routes.find(destId);
       if (peer < 0) {
         this.#count(RELAY_NOT_FOUND);
         return;
@@ -420,24 +429,24 @@ export class PacketHandler {
   }
 
   /**
-   * Whether message m came from a peer beacon. Such a Relay goes to nodes of this beacon only: two beacons that each believe the
-   * other has a node would send it to and fro for ever.
+   * The peer beacon that message m came from, -1 for none. A Relay of one goes to nodes of this beacon only: two beacons that each
+   * believe the other has a node would send it to and fro for ever.
    */
-  #isFromPeer(m: number): boolean {
+  #peerOf(m: number): number {
     if (m !== this.#peerCheckedMessage) {
       this.#peerCheckedMessage = m;
       this.#packetSource.readSource(m, this.#source);
-      this.#fromPeer = this.#sourceIsPeer();
+      this.#fromPeer = this.#sourcePeer();
     }
     return this.#fromPeer;
   }
 
   /** A proven node is none, though its proxy may share a peer's address. */
-  #sourceIsPeer(): boolean {
-    return this.provenId === 0 && this.#peers.find(this.#source, 0) >= 0;
+  #sourcePeer(): number {
+    return this.provenId === 0 ? this.#peers.find(this.#source, 0) : -1;
   }
 
-  /** Hands a peer's gossip to the main thread. */
+  /** Hands gossip that may be believed to the main thread. */
   #sync(at: number, bytes: number, m: number): void {
     this.#packetSource.readSource(m, this.#source);
     const reason = this.#takeSync(at, bytes);
@@ -454,12 +463,20 @@ export class PacketHandler {
   /** @returns why not */
   #takeSync(at: number, bytes: number): GossipRejection | undefined {
     if (bytes < SYNC_BYTES) return "short";
-    if (!this.#sourceIsPeer()) return "unknown_peer";
+    const peer = this.#sourcePeer();
+    const believesStrangers = this.#words[this.#strangersBelieved] !== 0;
+    if (peer < 0 && (this.provenId !== 0 || !believesStrangers)) return "unknown_peer";
     const syncBytes = SYNC_BYTES + 4 * this.#view.getUint16(at + SYNC_COUNT_AT);
     if (bytes < syncBytes) return "count";
     const beaconId = this.#beaconId;
     if (beaconId !== 0 && this.#view.getUint32(at + FIRST_ID_AT) === beaconId) return "own_id";
-    return this.#gossip.put(this.#source, this.#view, at, syncBytes) ? undefined : "mailbox_full";
+    const taken = Math.min(bytes, syncBytes + SYNC_TRAILER_BYTES);
+    const namesInstance =
+      peer >= 0 &&
+      taken === syncBytes + SYNC_TRAILER_BYTES &&
+      this.#peers.hasInstance(peer, this.#view, at + syncBytes);
+    if (!this.#gossipAllowance.take(peer, namesInstance)) return peer < 0 ? "stranger_limit" : "peer_limit";
+    return this.#gossip.put(this.#source, this.#view, at, taken) ? undefined : "mailbox_full";
   }
 
   #discover(at: number, bytes: number, type: number, m: number): void {

@@ -32,8 +32,19 @@ export const DROP_REASONS = [
 ] as const;
 export type DropReason = (typeof DROP_REASONS)[number];
 
-/** Gossip that changed nothing: cut short, of a count that it does not hold, from no peer, from this beacon itself, or too much. */
-export const GOSSIP_REJECTIONS = ["short", "count", "unknown_peer", "own_id", "mailbox_full"] as const;
+/**
+ * Gossip that changed nothing: cut short, of a count that it does not hold, from no peer, from this beacon itself, too much of a peer's,
+ * of strangers', or of all.
+ */
+export const GOSSIP_REJECTIONS = [
+  "short",
+  "count",
+  "unknown_peer",
+  "own_id",
+  "peer_limit",
+  "stranger_limit",
+  "mailbox_full",
+] as const;
 export type GossipRejection = (typeof GOSSIP_REJECTIONS)[number];
 
 /**

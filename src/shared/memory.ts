@@ -35,6 +35,12 @@ export const GROUP_SLOTS = 64;
 
 /** Endpoints of peer beacons. A mesh in which everybody tells everybody is of tens, not hundreds. */
 export const PEERS_MAX = 128;
+/**
+ * Endpoints of learned peers, strangers whose gossip is believed: the lowest of their numbers is PEERS_MAX. So few that they can route
+ * half a million nodes between them, and yet more than a mesh of beacons that do not name each other has.
+ */
+export const LEARNED_PEERS_MAX = 32;
+export const PEER_PLACES = PEERS_MAX + LEARNED_PEERS_MAX;
 /** A route's slot: node id, and which peer has it. */
 export const ROUTE_WORDS = 2;
 /** Words of a node's Ed25519 public key. */
@@ -83,12 +89,13 @@ export const LIMITS_SHADOW = 1;
 export const BREAKER_BITS = 2;
 /** Not 0: punch requests are handed to the main thread, which asks for the target's signature. */
 export const GRANTS_REQUIRED = 3;
-/** Not 0: gossip of others than peers is rejected. */
-export const GOSSIP_STRICT = 4;
-/** Lists of prefixes, see prefixes.ts: where no node may be, and whose punch requests are not limited. */
+/** Not 0: gossip of others than peers is taken, too. */
+export const STRANGERS_BELIEVED = 4;
+/** Lists of prefixes, see prefixes.ts: where no node may be, whose punch requests are not limited, and what is no host's address. */
 export const DENIED_ENDPOINTS = 0;
 export const PUNCH_ALLOWED = 1;
-const PREFIX_LISTS = 2;
+export const NO_HOSTS = 2;
+const PREFIX_LISTS = 3;
 /** Prefixes of a list: those of the operator, and some that are always there. */
 export const PREFIX_LIST_MAX = 160;
 /** Words of a prefix: address and mask. */
@@ -135,8 +142,9 @@ export const SHARD_REMOVALS = LINE_WORDS;
 const SHARD_WORDS = 2 * LINE_WORDS;
 
 // Peer words, from `peersAt`.
-/** Peers lie below this number. */
+/** Peers lie below this number, and learned ones below PEERS_MAX and this one. */
 export const PEERS_END = 0;
+export const LEARNED_END = 1;
 
 // Route words, from `routesAt`.
 export const ROUTE_REMOVALS = 0;
@@ -171,6 +179,8 @@ export class SharedMemory {
   readonly peersAt: number;
   readonly peerKeysAt: number;
   readonly peerSlotsAt: number;
+  /** First word of what signed peers call their present start, two words each. */
+  readonly peerInstancesAt: number;
   /** First word of the first node's slot. */
   readonly slotsAt: number;
   /** First words of the routes' words, and of their slots. */
@@ -217,8 +227,9 @@ export class SharedMemory {
     this.#groupsPerShard = Math.ceil(this.slotsPerShard / GROUP_SLOTS);
     this.#groupsAt = reserve(this.shards * this.#groupsPerShard);
     this.peersAt = reserve(LINE_WORDS);
-    this.peerKeysAt = reserve(PEERS_MAX);
-    this.peerSlotsAt = reserve(PEERS_MAX * SLOT_WORDS);
+    this.peerKeysAt = reserve(PEER_PLACES);
+    this.peerSlotsAt = reserve(PEER_PLACES * SLOT_WORDS);
+    this.peerInstancesAt = reserve(PEER_PLACES * 2);
     this.#sourcesAt = this.#sourceLines.map((lines) => reserve(lines * LINE_WORDS));
     this.#mailboxesAt = reserve(workers * MAILBOXES_WORDS);
     this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);

@@ -465,8 +465,9 @@ export class NodeTable {
     for (let attempt = 0; attempt < LOCK_SPINS_MAX + LOCK_WAITS_MAX; attempt++) {
       const holder = Atomics.compareExchange(this.#words, lock, 0, this.holder);
       if (holder === 0) return true;
-      // Nobody notifies: releasing a lock costs no system call, and this wait is the rare case.
-      if (attempt >= LOCK_SPINS_MAX) Atomics.wait(this.#words, lock, holder, LOCK_WAIT_MS);
+      // Not Atomics.wait: nobody notifies, as releasing a lock costs no system call; and its timeout goes by the host's clock (Bun 1.4.5),
+      // so that it would last for hours where that is set back by hours meanwhile.
+      if (attempt >= LOCK_SPINS_MAX) Bun.sleepSync(LOCK_WAIT_MS);
     }
     return false;
   }

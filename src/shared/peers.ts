@@ -3,18 +3,26 @@
  *
  * A peer has a slot (slots.ts) and a key, a word that two endpoints seldom share. Few peers make a mesh, and their keys lie side by
  * side: to find whose endpoint this is, all of them are looked through.
+ *
+ * Learned peers, strangers whose gossip is believed, have places of their own behind those of the others, so that they never take one
+ * from them. An endpoint that is in both is the other's.
  */
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
-import { PEERS_END, PEERS_MAX, type SharedMemory } from "./memory.ts";
+import { LEARNED_END, LEARNED_PEERS_MAX, PEERS_END, PEERS_MAX, type SharedMemory } from "./memory.ts";
 import { IS_PEER, SLOT_ID, SLOT_WORDS, Slots } from "./slots.ts";
 
 const NO_ENDPOINT = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
+
+/** Whether a peer is a stranger whose gossip is believed, and none that was configured or registered. */
+export const isLearned = (peer: number): boolean => peer >= PEERS_MAX;
 
 export class PeerTable {
   readonly #words: Int32Array;
   readonly #keysAt: number;
   readonly #slotsAt: number;
+  readonly #instancesAt: number;
   readonly #end: number;
+  readonly #learnedEnd: number;
   readonly #found = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
   readonly slots: Slots;
 
@@ -22,7 +30,9 @@ export class PeerTable {
     this.#words = memory.words;
     this.#keysAt = memory.peerKeysAt;
     this.#slotsAt = memory.peerSlotsAt;
+    this.#instancesAt = memory.peerInstancesAt;
     this.#end = memory.peersAt + PEERS_END;
+    this.#learnedEnd = memory.peersAt + LEARNED_END;
     this.slots = new Slots(memory.words);
   }
 
@@ -40,10 +50,16 @@ export class PeerTable {
   find(endpoint: Int32Array, at: number): number {
     const words = this.#words;
     const end = words[this.#end]!;
-    if (end === 0) return -1;
+    const learnedEnd = words[this.#learnedEnd]!;
+    if (end === 0 && learnedEnd === 0) return -1;
     const key = keyOf(endpoint, at);
-    for (let peer = 0; peer < end; peer++) {
-      if (words[this.#keysAt + peer] === key && this.#hasEndpoint(peer, endpoint, at)) return peer;
+    const peer = this.#findIn(0, end, key, endpoint, at);
+    return peer >= 0 ? peer : this.#findIn(PEERS_MAX, PEERS_MAX + learnedEnd, key, endpoint, at);
+  }
+
+  #findIn(from: number, end: number, key: number, endpoint: Int32Array, at: number): number {
+    for (let peer = from; peer < end; peer++) {
+      if (this.#words[this.#keysAt + peer] === key && this.#hasEndpoint(peer, endpoint, at)) return peer;
     }
     return -1;
   }
@@ -58,17 +74,42 @@ export class PeerTable {
 
   /** Adds a peer, which is not in the table. Main thread only. @returns its number, or -1 if there are PEERS_MAX */
   add(endpoint: Int32Array, at: number): number {
+    return this.#addIn(0, PEERS_MAX, this.#end, endpoint, at);
+  }
+
+  /** The same of a learned peer. @returns its number, or -1 if there are LEARNED_PEERS_MAX */
+  addLearned(endpoint: Int32Array, at: number): number {
+    return this.#addIn(PEERS_MAX, LEARNED_PEERS_MAX, this.#learnedEnd, endpoint, at);
+  }
+
+  /** @param end the word that says how many of the places from `first` on are in use */
+  #addIn(first: number, places: number, end: number, endpoint: Int32Array, at: number): number {
     const words = this.#words;
-    let peer = 0;
-    while (peer < PEERS_MAX && words[this.slot(peer) + SLOT_ID] !== 0) peer++;
-    if (peer === PEERS_MAX) return -1;
+    let peer = first;
+    while (peer < first + places && words[this.slot(peer) + SLOT_ID] !== 0) peer++;
+    if (peer === first + places) return -1;
     const slot = this.slot(peer);
     this.slots.limitMerge(slot, 0);
+    this.setInstance(peer, 0, 0);
     this.slots.publish(slot, endpoint, at, IS_PEER);
     Atomics.store(words, slot + SLOT_ID, this.slotId(peer));
     Atomics.store(words, this.#keysAt + peer, keyOf(endpoint, at));
-    if (peer >= words[this.#end]!) Atomics.store(words, this.#end, peer + 1);
+    if (peer - first >= words[end]!) Atomics.store(words, end, peer - first + 1);
     return peer;
+  }
+
+  /** Notes which instance its signed gossip named, upper and lower half; 0 for none. Main thread only. */
+  setInstance(peer: number, upper: number, lower: number): void {
+    this.#words[this.#instancesAt + 2 * peer] = upper;
+    this.#words[this.#instancesAt + 2 * peer + 1] = lower;
+  }
+
+  /** Whether the 8 bytes at `at` are the instance that it named, which nobody knows who does not hear it. */
+  hasInstance(peer: number, view: DataView, at: number): boolean {
+    const words = this.#words;
+    const upper = words[this.#instancesAt + 2 * peer]!;
+    const lower = words[this.#instancesAt + 2 * peer + 1]!;
+    return (upper | lower) !== 0 && view.getInt32(at) === upper && view.getInt32(at + 4) === lower;
   }
 
   /** From now on, what comes from its endpoint comes from no peer. What goes there still may. Main thread only. */

@@ -22,7 +22,7 @@ export class PrefixList {
   readonly #head: number;
   readonly #copies: readonly [number, number];
 
-  /** @param list DENIED_ENDPOINTS or PUNCH_ALLOWED */
+  /** @param list DENIED_ENDPOINTS or another */
   constructor(memory: SharedMemory, list: number) {
     this.#words = memory.words;
     this.#head = memory.prefixList(list);

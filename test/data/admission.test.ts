@@ -248,6 +248,17 @@ describe("relays of a source", () => {
     expect(beacon.send(name(2), relay(1))).toEqual([]);
   });
 
+  test("of a learned peer are limited as anybody's", () => {
+    const beacon = new Beacon({ relayLimit: 10 });
+    beacon.register(1, 1);
+    const peer = new Int32Array(ENDPOINT_WORDS);
+    endpointFromName(AF_INET, new Int32Array(name(7).slice().buffer), 0, peer, 0);
+    new PeerTable(beacon.memory).addLearned(peer, 0);
+    const relays = times(30, (i) => relay(1, i));
+    expect(beacon.step([merged(7, relays)])).toHaveLength(10);
+    expect(beacon.counted).toEqual({ limited: { relay: 20 } });
+  });
+
   test("of a peer beacon are all let in", () => {
     const beacon = new Beacon({ relayLimit: 10 });
     beacon.register(1, 1);

@@ -64,6 +64,7 @@ import {
   MAIN_THREAD_LOCK,
   OFFLOAD_ERRNO,
   SharedMemory,
+  STRANGERS_BELIEVED,
 } from "../../src/shared/memory.ts";
 import { ADDED, NodeTable } from "../../src/shared/nodes.ts";
 import { PeerTable } from "../../src/shared/peers.ts";
@@ -663,6 +664,7 @@ describe("Sync", () => {
     "a gossip%s is rejected as %s, even of a connection with a peer's address",
     (_, reason, bytes) => {
       const bench = scripted({ beaconId: BEACON_ID });
+      bench.memory.words[bench.memory.rulesAt + STRANGERS_BELIEVED] = 1; // a proven node is no stranger
       const before = bench.untouched();
       const sources = [CLIENT, nodeEndpoint(PEER)];
       for (const source of sources) {

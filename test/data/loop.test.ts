@@ -30,6 +30,7 @@ import {
   RELAY_DELIVER,
   RELAY_DELIVER_DEST,
   SYNC,
+  SYNC_TRAILER_BYTES,
 } from "../../src/protocol.ts";
 import {
   BATCH_AT,
@@ -85,6 +86,7 @@ import {
   PEERS_MAX,
   SharedMemory,
   STOPPING,
+  STRANGERS_BELIEVED,
 } from "../../src/shared/memory.ts";
 import { ADDED, MOVED, NodeTable } from "../../src/shared/nodes.ts";
 import { PeerTable } from "../../src/shared/peers.ts";
@@ -120,6 +122,7 @@ class Bench {
   readonly gossip: Mailbox;
   readonly frames: Mailbox;
   readonly grants: Mailbox;
+  #nowNs = 0;
 
   constructor({
     offload = true,
@@ -131,13 +134,19 @@ class Bench {
   }: BenchOptions = {}) {
     this.memory = sharedMemory(nodesMax);
     const options = { worker: 0, fd: 5, family, beaconId, batchMax, offload };
-    this.loop = new RelayLoop(this.kernel, this.memory, options, clock);
+    this.loop = new RelayLoop(this.kernel, this.memory, options, clock ?? { nowNs: () => this.#tick() });
     this.peers = new PeerTable(this.memory);
     this.routes = new RouteTable(this.memory);
     this.nodes = new NodeTable(this.memory, MAIN_THREAD_LOCK);
     this.gossip = new Mailbox(this.memory, GOSSIP, 0);
     this.frames = new Mailbox(this.memory, FRAMES, 0);
     this.grants = new Mailbox(this.memory, GRANTS, 0);
+  }
+
+  /** So much time between any two messages that no limit by time is met. */
+  #tick(): number {
+    this.#nowNs += 1e9;
+    return this.#nowNs;
   }
 
   /** Makes whoever has this sockaddr a peer. @returns its number */
@@ -804,11 +813,14 @@ describe("peers", () => {
       expect(bench.kernel.sent).toEqual([]);
     });
 
-    test("bytes behind the last node are left out", () => {
+    test("bytes behind the last node are taken as far as a signature may reach", () => {
       const bench = mesh();
-      bench.step({ bytes: new Uint8Array([...sync(8, [1, 2]), 9, 9, 9, 9, 9]), name: PEER });
-      bench.step({ bytes: sync(8, [3, 4, 5], 1), name: PEER });
-      expect(bench.takeMail().map(({ bytes }) => bytes)).toEqual([sync(8, [1, 2]), sync(8, [3])].map(hex));
+      const behind = (bytes: number) => new Uint8Array([...sync(8, [1, 2]), ...Array<number>(bytes).fill(9)]);
+      for (const bytes of [5, SYNC_TRAILER_BYTES, SYNC_TRAILER_BYTES + 1, 1000])
+        bench.step({ bytes: behind(bytes), name: PEER });
+      expect(bench.takeMail().map(({ bytes }) => bytes)).toEqual(
+        [5, SYNC_TRAILER_BYTES, SYNC_TRAILER_BYTES, SYNC_TRAILER_BYTES].map((bytes) => hex(behind(bytes))),
+      );
     });
 
     test.each<[GossipRejection, string, Uint8Array, Uint8Array]>([
@@ -836,6 +848,26 @@ describe("peers", () => {
       expect(bench.takeMail()).toEqual([]);
       expect(bench.malformed()).toEqual({});
       expect(bench.kernel.sent).toEqual([]);
+    });
+
+    test("of a stranger is taken where strangers are believed, if it is right otherwise", () => {
+      const bench = mesh({ beaconId: OWN });
+      bench.memory.words[bench.memory.rulesAt + STRANGERS_BELIEVED] = 1;
+      bench.step({ bytes: sync(8, [1, 2]), name: NODE }, { bytes: sync(8, [1], 2), name: NODE });
+      bench.step({ bytes: sync(OWN, [1]), name: NODE }, { bytes: sync(8, [3]), name: PEER });
+      expect(bench.takeMail()).toEqual([
+        { source: [...endpointOfName(NODE)].join(), bytes: hex(sync(8, [1, 2])) },
+        { source: FROM_PEER, bytes: hex(sync(8, [3])) },
+      ]);
+      expect(bench.rejected()).toEqual({ count: 1, own_id: 1 });
+    });
+
+    test("of a learned peer is taken, and what it relays goes to no other peer", () => {
+      const bench = mesh({ beaconId: OWN });
+      bench.peers.addLearned(endpointOfName(NODE), 0);
+      bench.step({ bytes: sync(8, [1]), name: NODE }, { bytes: relayTo(REMOTE, 1), name: NODE });
+      expect(bench.takeMail()).toHaveLength(1);
+      expect([bench.count(RELAYED_TO_PEER), bench.count(RELAY_NOT_FOUND)]).toEqual([0, 1]);
     });
 
     test("of a beacon without an id is no news of its own to one that has none either", () => {
@@ -1550,7 +1582,10 @@ describe("any traffic at all", () => {
         const source = [...endpointOfName(from)].join();
         const reason = this.#rejection(bytes, view, from);
         if (reason === undefined) {
-          this.mail.push({ source, bytes: hex(bytes.slice(0, 7 + 4 * view.getUint16(5))) });
+          this.mail.push({
+            source,
+            bytes: hex(bytes.slice(0, 7 + 4 * view.getUint16(5) + SYNC_TRAILER_BYTES)),
+          });
         } else {
           this.rejected[reason] = (this.rejected[reason] ?? 0) + 1;
           this.lastRejection = { reason, source };

@@ -49,7 +49,10 @@ async function start(options: ConstructorParameters<typeof Beacon>[0] = {}) {
     format: "json",
     destination: { write: (line) => lines.push(line) },
   });
-  beacon = new Beacon({ addr: ":0", workers: 2, maxNodes: 5000, ...UNLIMITED, ...options }, log);
+  beacon = new Beacon(
+    { addr: ":0", workers: 2, maxNodes: 5000, gossipStrict: "on", ...UNLIMITED, ...options },
+    log,
+  );
   await beacon.listen();
 }
 

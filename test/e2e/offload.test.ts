@@ -29,7 +29,7 @@ describe.each([
   const random = new Random(workers);
 
   beforeAll(async () => {
-    beacon = new Beacon({ addr, workers, maxNodes: 10_000, ...UNLIMITED });
+    beacon = new Beacon({ addr, workers, maxNodes: 10_000, gossipStrict: "on", ...UNLIMITED });
     await beacon.listen();
   });
   afterEach(() => {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { Account } from "../../bench/rig/account.ts";
 import { type Conditions, implementation } from "../../bench/rig/link.ts";
 import { NEEDED_FOR_NAMESPACES, type Needed, obstacle } from "../../bench/rig/requirements.ts";
-import { type Program, Programs, ROOT } from "./support/program.ts";
+import { installed, type Program, Programs, ROOT } from "./support/program.ts";
 import { until, untilEqual } from "./support/wait.ts";
 
 const RUN_MS_MAX = 120_000;
@@ -73,7 +73,9 @@ function needs(...commands: Needed[]): { skip: boolean; note: string } {
 }
 const anything = needs();
 const nft = needs("nft");
+const chaos = needs("nft", "mount", "prlimit");
 const remap = needs("nft", "conntrack");
+const hostile = needs("openssl");
 const links = needs(...(implementation() === "netem" ? [] : (["dpipe", "vde_plug", "wirefilter"] as const)));
 
 test.skipIf(nft.skip)(`nat: holes are punched exactly where theory says${nft.note}`, async () => {
@@ -153,6 +155,56 @@ test.skipIf(nft.skip)(`mesh: routes go with the link between beacons, and come b
     ["the link healed", [5, 5], 2],
   ]);
 });
+
+test.skipIf(hostile.skip)(`hostile: honest nodes are served, whatever others do${hostile.note}`, async () => {
+  interface Outcome {
+    readonly attack: string;
+    readonly rounds: {
+      readonly attacked: { sent: number; delivered: number }[];
+      readonly effort: { count: number; heard: Record<number, number> };
+    }[];
+  }
+  const { result } = await smoke<{ outcomes: Outcome[] }>("hostile");
+  const rounds = new Map(result.outcomes.map(({ attack, rounds }) => [attack, rounds[0]!]));
+  expect(rounds.size).toBeGreaterThan(10);
+  const services = [...rounds.values()].flatMap(({ attacked }) => attacked);
+  expect(services.filter(({ sent, delivered }) => sent === 0 || delivered < 0.95 * sent)).toEqual([]);
+  expect(services.filter(({ sent, delivered }) => delivered > sent)).toEqual([]);
+  for (const attack of ["hijack by Discover", "hijack by PunchRequest"]) {
+    expect(rounds.get(attack)!.effort.heard).not.toContainKey("6"); // nothing was delivered to the wrong one
+  }
+  const learned = rounds.get("punch scan, one host")!.effort.heard[4]!;
+  expect(learned).toBeWithin(1, 20); // it found somebody, and far from everybody
+});
+
+test.skipIf(chaos.skip)(
+  `chaos: honest nodes are served whatever goes wrong around them${chaos.note}`,
+  async () => {
+    interface Result {
+      readonly seed: number;
+      readonly schedule: { readonly planned: readonly { name: string }[] };
+      readonly faults: readonly { name: string; times: number; trace: string }[];
+      readonly pairs: readonly { title: string; seconds: number; sentInAll: number }[];
+      readonly leftOut: readonly string[];
+    }
+    const { result, output } = await smoke<{ chaos: Result }>("chaos");
+    const { seed, schedule, faults, pairs, leftOut } = result.chaos;
+    expect(output).toContain(`--seed ${seed}`);
+    expect(leftOut).toHaveLength(installed("cc") ? 0 : 1);
+    expect(faults).toHaveLength(20 - leftOut.length);
+    expect(faults.filter(({ times, trace }) => times !== 1 || trace === "")).toEqual([]);
+    expect(schedule.planned.map(({ name }) => name).sort()).toEqual(faults.map(({ name }) => name).sort());
+    expect(pairs).toHaveLength(18);
+    expect(pairs.filter(({ sentInAll }) => sentInAll === 0)).toEqual([]);
+    // Nothing concerns those of the bystander, from the first second to the last.
+    const between = pairs.filter(({ title }) => title.endsWith("udp at bystander → udp at bystander"));
+    expect(between).toHaveLength(2);
+    for (const { seconds } of between) {
+      expect(seconds).toBe(Math.max(...pairs.map((pair) => pair.seconds)));
+      expect(seconds).toBeGreaterThan(10);
+    }
+  },
+);
 
 describe("what a run makes goes away", () => {
   test.skipIf(links.skip)(`when it is killed, with the next run${links.note}`, async () => {

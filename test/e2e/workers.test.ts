@@ -29,6 +29,9 @@ const BUFFER_BYTES = 4 << 20;
 
 /** A beacon's data plane, put together as src/beacon.ts does, with its supervisor in reach. */
 class DataPlane {
+  /** Whether a thread that starts may open files. */
+  hasFiles = true;
+  readonly delayed: number[] = [];
   readonly restarted: { worker: number; error: Error; atMs: number }[] = [];
   readonly failed: { worker: number; error: Error }[] = [];
   readonly nodes: NodeTable;
@@ -56,8 +59,10 @@ class DataPlane {
       { beaconId: 0, batchMax, offload },
       {
         restarted: (worker, error) => this.restarted.push({ worker, error, atMs: performance.now() }),
+        delayed: (worker) => this.delayed.push(worker),
         failed: (worker, error) => this.failed.push({ worker, error }),
       },
+      { hold() {}, release: () => this.hasFiles, close() {} },
     );
   }
 
@@ -233,6 +238,25 @@ describe("a worker that is killed", () => {
     expect(known).toBeGreaterThanOrEqual(50);
     expect(plane.nodes.size()).toBe(known);
   });
+});
+
+test("a worker that dies when no file can be opened is replaced once one can", async () => {
+  plane = new DataPlane(1, WORKER_ENTRY);
+  const { supervisor, delayed, restarted } = plane;
+  await supervisor.start();
+  plane.hasFiles = false;
+  supervisor.kill(0);
+  await until("it is missing", () => delayed.length > 0);
+  for (let tick = 0; tick < 2 * STALLED_TICKS_MAX; tick++) supervisor.tick();
+  expect(delayed).toEqual([0]);
+  expect(restarted).toEqual([]);
+  expect(supervisor.isAlive(0)).toBe(false);
+  plane.hasFiles = true;
+  supervisor.tick();
+  expect(restarted.map(({ worker }) => worker)).toEqual([0]);
+  const client = await clients.open();
+  expect(await client.discover(7)).toEqual({ type: "discoverReply", ...client.address });
+  expect(supervisor.restarts).toEqual([1]);
 });
 
 describe("a worker that dies by itself", () => {

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { accountOf, isPlausibleCount, longestGap } from "../../bench/rig/account.ts";
+import { accountOf, isPlausibleCount, longestGap, since } from "../../bench/rig/account.ts";
 
 const arrivals = (numbers: readonly number[], atUs = numbers.map((_, i) => i * 1000)) => ({
   numbers,
@@ -30,6 +30,15 @@ test("nothing at all", () => {
     overtaken: 0,
     elapsedMs: 0,
   });
+});
+
+test("arrivals of a number and those above it", () => {
+  expect(since(arrivals([3, 5, 4, 6, 2], [0, 10, 20, 30, 40]), 4)).toEqual({
+    numbers: [5, 4, 6],
+    delaysUs: [2000, 3000, 4000],
+    atUs: [10, 20, 30],
+  });
+  expect(since(arrivals([1, 2]), 3)).toEqual(arrivals([]));
 });
 
 test("the longest gap", () => {

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, endpointOf } from "../../ffi/endpoint.ts";
-import { PEERS_END, PEERS_MAX, SharedMemory } from "../../src/shared/memory.ts";
-import { PeerTable } from "../../src/shared/peers.ts";
+import { LEARNED_PEERS_MAX, PEERS_END, PEERS_MAX, SharedMemory } from "../../src/shared/memory.ts";
+import { isLearned, PeerTable } from "../../src/shared/peers.ts";
 import { IS_PEER, SLOT_WORDS, WANTS_DEST } from "../../src/shared/slots.ts";
 import { anyEndpoint, endpointFromBytes, port, v6Bytes } from "../support/arbitraries.ts";
 
@@ -117,16 +117,55 @@ describe("PeerTable", () => {
     expect(peers.find(endpoints[77]!, 0)).toBe(-1);
   });
 
+  test("learned peers have places of their own, and what is in both is the other's", () => {
+    const { peers } = table();
+    const endpoints = Array.from({ length: LEARNED_PEERS_MAX + 1 }, (_, i) =>
+      endpointOf("192.0.2.1", 1000 + i),
+    );
+    for (let i = 0; i < LEARNED_PEERS_MAX; i++)
+      expect(peers.addLearned(endpoints[i]!, 0)).toBe(PEERS_MAX + i);
+    expect(peers.addLearned(endpoints[LEARNED_PEERS_MAX]!, 0)).toBe(-1);
+    for (let i = 0; i < LEARNED_PEERS_MAX; i++) expect(peers.find(endpoints[i]!, 0)).toBe(PEERS_MAX + i);
+    expect([PEERS_MAX - 1, PEERS_MAX].map(isLearned)).toEqual([false, true]);
+    const named = peers.add(endpoints[3]!, 0);
+    expect([named, peers.find(endpoints[3]!, 0)]).toEqual([0, 0]);
+    peers.remove(named);
+    expect(peers.find(endpoints[3]!, 0)).toBe(PEERS_MAX + 3);
+    peers.remove(PEERS_MAX + 3);
+    expect(peers.find(endpoints[3]!, 0)).toBe(-1);
+    expect(peers.addLearned(endpoints[LEARNED_PEERS_MAX]!, 0)).toBe(PEERS_MAX + 3);
+  });
+
+  test("a peer's instance is known while it is there, in all its bits", () => {
+    const { peers } = table();
+    const peer = peers.add(V4, 0);
+    const view = new DataView(new ArrayBuffer(20));
+    const says = (instance: bigint): boolean => {
+      view.setBigUint64(3, instance);
+      return peers.hasInstance(peer, view, 3);
+    };
+    expect(says(0n)).toBe(false); // nobody's
+    peers.setInstance(peer, -1, 2);
+    const instance = 0xffff_ffff_0000_0002n;
+    expect(says(instance)).toBe(true);
+    for (let bit = 0n; bit < 64n; bit++) expect(says(instance ^ (1n << bit))).toBe(false);
+    peers.setInstance(peer, 0, 7);
+    expect([says(7n), says(7n << 32n)]).toEqual([true, false]);
+    peers.remove(peer);
+    expect(peers.add(V4, 0)).toBe(peer);
+    expect(says(7n)).toBe(false);
+  });
+
   test("a slot is a peer's own: within the peers' words, and never of id 0", () => {
     const { memory, peers } = table();
-    for (let peer = 0; peer < PEERS_MAX; peer++) {
+    for (let peer = 0; peer < PEERS_MAX + LEARNED_PEERS_MAX; peer++) {
       expect(peers.slot(peer)).toBe(memory.peerSlotsAt + peer * SLOT_WORDS);
       expect(peers.slot(peer) % SLOT_WORDS).toBe(0);
       expect(peers.slotId(peer)).toBeGreaterThan(0);
     }
     expect(memory.peersAt + PEERS_END).toBeLessThan(memory.peerKeysAt);
-    expect(memory.peerKeysAt + PEERS_MAX).toBeLessThanOrEqual(memory.peerSlotsAt);
-    expect(peers.slot(PEERS_MAX)).toBeLessThanOrEqual(memory.slotsAt);
+    expect(memory.peerKeysAt + PEERS_MAX + LEARNED_PEERS_MAX).toBeLessThanOrEqual(memory.peerSlotsAt);
+    expect(peers.slot(PEERS_MAX + LEARNED_PEERS_MAX)).toBeLessThanOrEqual(memory.slotsAt);
   });
 
   test("who is disowned is no source any more but still a destination, until it is removed", () => {

@@ -307,7 +307,7 @@ export async function firstAnswer(
   }
 }
 
-/** A self-signed certificate for 127.0.0.1 and ::1 with its key, made by openssl. */
+/** A self-signed certificate with its key, made by openssl. */
 export interface Certificate {
   readonly certPath: string;
   readonly keyPath: string;
@@ -315,15 +315,19 @@ export interface Certificate {
   readonly cert: string;
 }
 
-/** @param key how openssl genpkey is asked for the key */
+/**
+ * @param key how openssl genpkey is asked for the key
+ * @param addresses that it is for
+ */
 export function makeCertificate(
   folder: string,
   name: string,
   key: readonly string[] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1"],
+  addresses: readonly string[] = ["127.0.0.1", "::1"],
 ): Certificate {
   const [certPath, keyPath] = [join(folder, `${name}.crt`), join(folder, `${name}.key`)];
   openssl("genpkey", ...key, "-out", keyPath);
-  const names = "subjectAltName=IP:127.0.0.1,IP:::1";
+  const names = `subjectAltName=${addresses.map((address) => `IP:${address}`).join(",")}`;
   openssl(
     ...["req", "-x509", "-days", "2", "-key", keyPath, "-out", certPath],
     ...["-subj", `/CN=${name}`, "-addext", names],

@@ -18,11 +18,11 @@ import type { MailTaker } from "../mail-reader.ts";
 import type { Counts } from "../stats.ts";
 import type { BridgeSocket, Connection } from "./connection.ts";
 import { Door, type DoorOptions } from "./door.ts";
+import { FilesLeft } from "./files-left.ts";
 import { AUTH_OK, Challenge, HANDSHAKE_REFUSALS, NONCE_MS, REPLY_BYTES_MAX, REPLY_MS } from "./handshake.ts";
 import type { KeySource } from "./keys.ts";
 import { Outbox } from "./outbox.ts";
 import { BridgeServer, type Refusal, type ServerOptions } from "./server.ts";
-import { SpareFiles } from "./spare-files.ts";
 
 /** A node that says nothing for so long, not even that it got a ping, is gone. */
 const IDLE_MS_MAX = 90_000;
@@ -95,7 +95,7 @@ export class Bridge {
   };
   readonly #server: BridgeServer;
   readonly #door: Door;
-  readonly #files: SpareFiles;
+  readonly #files: FilesLeft;
   readonly #connections = new Set<Connection>();
   /** Open ones, by node id, signed. */
   readonly #nodes = new Map<number, Connection>();
@@ -138,7 +138,7 @@ export class Bridge {
       drain: ({ data }) => this.#outbox.update(data),
       close: ({ data }) => this.#gone(data),
     });
-    this.#files = new SpareFiles(parts.filesMax);
+    this.#files = new FilesLeft(parts.filesMax);
   }
 
   get url(): URL {
@@ -189,7 +189,7 @@ export class Bridge {
     this.#options.keys.close();
     // The close frames are written by now, or wait behind what their nodes do not read.
     await this.#server.stop();
-    this.#files.release();
+    this.#files.close();
   }
 
   /** To be called about every second: pings silent nodes, and ends connections that are late or gone. */

@@ -1,16 +1,19 @@
-/** Gossip out: this beacon's nodes, in one Sync message, to each peer. */
+/** Gossip out: this beacon's nodes, in one Sync message, signed if there is a key, to each peer. */
 
+import { randomBytes } from "node:crypto";
 import { UDP_PAYLOAD_MAX } from "../../../ffi/abi.ts";
 import { EAGAIN, EINTR } from "../../../ffi/errno.ts";
 import { kernel } from "../../../ffi/libc.ts";
 import { allocatePacketMemory, SendBatch } from "../../../ffi/mmsg.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
-import { FIRST_ID_AT, SYNC, SYNC_BYTES, SYNC_COUNT_AT } from "../../protocol.ts";
+import { FIRST_ID_AT, SYNC, SYNC_BYTES, SYNC_COUNT_AT, SYNC_TRAILER_BYTES } from "../../protocol.ts";
 import { IS_BRIDGED } from "../../shared/slots.ts";
 import { ENTRY_SEEN_S, type NodeVisitor } from "../node-scan.ts";
+import { sign } from "./gossip-signature.ts";
 
-/** What fits into one datagram: 16,375. */
+/** What fits into one datagram: 16,375, and 16,363 if it is signed. */
 export const GOSSIP_NODES_MAX = Math.floor((UDP_PAYLOAD_MAX - SYNC_BYTES) / 4);
+export const SIGNED_GOSSIP_NODES_MAX = Math.floor((UDP_PAYLOAD_MAX - SYNC_BYTES - SYNC_TRAILER_BYTES) / 4);
 
 /** So that a table that grows does not need a larger place each time. */
 const ROOM_TO_GROW = 1.25;
@@ -23,9 +26,15 @@ const RETRY_MS = 5;
 export type Scan = (visit: NodeVisitor) => Promise<unknown>;
 
 export class GossipSender {
+  /** Signs messages from the next one on; undefined: they are not signed. */
+  key: string | undefined;
+  readonly instance = randomBytes(8).readBigUInt64BE();
   readonly #send: SendBatch;
+  readonly #bytes: Uint8Array;
   readonly #message: DataView;
   #nodes = 0;
+  #messageBytes = 0;
+  #signedMs = 0;
   /** Ids and ages of the nodes that a scan finds. */
   #found: readonly [Int32Array, Int32Array] = [new Int32Array(0), new Int32Array(0)];
 
@@ -33,14 +42,22 @@ export class GossipSender {
   constructor(socket: UdpSocket, beaconId: number) {
     const memory = allocatePacketMemory(0, UDP_PAYLOAD_MAX);
     this.#send = new SendBatch(kernel, socket.fd, socket.family, 1, memory);
+    this.#bytes = new Uint8Array(memory.buffer);
     this.#message = new DataView(memory.buffer);
     this.#message.setUint8(0, SYNC);
     this.#message.setUint32(FIRST_ID_AT, beaconId);
+    this.clear();
+  }
+
+  /** Most nodes that a message has room for. */
+  get nodesMax(): number {
+    return this.key === undefined ? GOSSIP_NODES_MAX : SIGNED_GOSSIP_NODES_MAX;
   }
 
   /** The next message names no nodes, which withdraws all. */
   clear(): void {
     this.#nodes = 0;
+    this.#seal();
   }
 
   /**
@@ -64,14 +81,24 @@ export class GossipSender {
       byAge[ageS]!++;
     });
     // Ages that fit as a whole, and what room is left for nodes of the next one.
-    let room = GOSSIP_NODES_MAX;
+    let room = this.nodesMax;
     let agesWhole = 0;
     while (agesWhole < ttlS && byAge[agesWhole]! <= room) room -= byAge[agesWhole++]!;
-    this.clear();
+    this.#nodes = 0;
     for (let i = 0; i < found; i++) {
       if (ages[i]! < agesWhole || (ages[i] === agesWhole && room-- > 0)) this.#add(nodeIds[i]!);
     }
+    this.#seal();
     return found - this.#nodes;
+  }
+
+  /** Ends the message, once for all peers: to sign the largest takes 50 µs. */
+  #seal(): void {
+    this.#message.setUint16(SYNC_COUNT_AT, this.#nodes);
+    this.#messageBytes = SYNC_BYTES + 4 * this.#nodes;
+    if (this.key === undefined) return;
+    this.#signedMs = Math.max(this.#signedMs + 1, Date.now()); // later than the one before, whatever is done to the clock
+    this.#messageBytes = sign(this.#bytes, this.key, { instance: this.instance, timeMs: this.#signedMs });
   }
 
   /** Kept from round to round: megabytes of garbage would have the collector run each time. */
@@ -92,10 +119,9 @@ export class GossipSender {
    * @returns 0, or the errno with which the kernel refused it
    */
   async send(endpoint: Int32Array): Promise<number> {
-    this.#message.setUint16(SYNC_COUNT_AT, this.#nodes);
     for (let attempt = 1; ; attempt++) {
       this.#send.setDestination(0, endpoint, 0);
-      this.#send.setPiece(0, 0, 0, SYNC_BYTES + 4 * this.#nodes);
+      this.#send.setPiece(0, 0, 0, this.#messageBytes);
       this.#send.finish(0, 1, 0);
       const taken = this.#send.send(0, 1, false);
       if (taken > 0) return 0;

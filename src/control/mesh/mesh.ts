@@ -1,17 +1,24 @@
 /**
  * The mesh: the peer beacons, what this beacon tells them of its nodes, and what they tell of theirs.
  *
- * Peers are those of the configuration together with those that the registry lists. Workers take gossip from them alone, and hand it
- * over in their mailboxes.
+ * Peers are those of the configuration together with those that the registry lists. Workers take gossip from them alone, unless the
+ * operator has strangers believed, too, and hand it over in their mailboxes. Where there is a key, what is not signed with it is not
+ * believed.
  */
 import { networkInterfaces } from "node:os";
 import type { Logger } from "pino";
-import { ENDPOINT_WORDS, endpointOf, type SocketAddress, socketAddressOf } from "../../../ffi/endpoint.ts";
+import {
+  ENDPOINT_WORDS,
+  endpointOf,
+  hasNoPort,
+  type SocketAddress,
+  socketAddressOf,
+} from "../../../ffi/endpoint.ts";
 import { EAGAIN, errnoName } from "../../../ffi/errno.ts";
 import { hostPort, type UdpSocket } from "../../../ffi/socket.ts";
 import { ConfigError, type HostPort, parseHostNamePort, shown } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
-import { SYNC_BYTES } from "../../protocol.ts";
+import { SYNC_BYTES, SYNC_COUNT_AT } from "../../protocol.ts";
 import { GOSSIP_REJECTIONS, type GossipRejection } from "../../shared/counters.ts";
 import type { Mail } from "../../shared/mailbox.ts";
 import {
@@ -19,17 +26,29 @@ import {
   GOSSIP,
   LAST_REJECTED_SOURCE,
   LAST_REJECTION,
+  LEARNED_PEERS_MAX,
   PEERS_MAX,
   type SharedMemory,
 } from "../../shared/memory.ts";
 import type { NodeTable } from "../../shared/nodes.ts";
 import { PeerTable } from "../../shared/peers.ts";
 import { RouteTable } from "../../shared/routes.ts";
+import { believesStrangers, type Limits } from "../limits.ts";
 import type { MailTaker } from "../mail-reader.ts";
 import { scanNodes } from "../node-scan.ts";
 import { PeriodicTask } from "../periodic-task.ts";
 import { Announcements } from "./announcements.ts";
-import { GOSSIP_NODES_MAX, GossipSender } from "./gossip-sender.ts";
+import type { GossipKeys } from "./gossip-keys.ts";
+import { GossipSender } from "./gossip-sender.ts";
+import {
+  CLOCK_DIFFERENCE_MS_MAX,
+  INSTANCES_MAX,
+  Instances,
+  readSignature,
+  SIGNATURE_REFUSALS,
+  type Signature,
+} from "./gossip-signature.ts";
+import { forgetPeer, LearnedPeers } from "./learned-peers.ts";
 import type { ListedBeacon } from "./registry.ts";
 import { RegistryRounds } from "./registry-rounds.ts";
 import { Resolver } from "./resolver.ts";
@@ -47,7 +66,25 @@ const REJECTION_ADVICE: Record<GossipRejection, string> = {
   unknown_peer:
     "that is no peer of this beacon: if it should be one, name this address in --peers, or see that the registry lists it so",
   own_id: "it carries this beacon's own id: give each beacon its own --beacon-id",
+  peer_limit: "that peer says more than it can have to say, or somebody else does in its name",
+  stranger_limit:
+    "too many strangers gossip: name this beacon's peers in --peers, and set --gossip-strict on",
   mailbox_full: "too much of it at once",
+};
+
+/** Why gossip that workers took is not believed: it comes from where no host can be, or from one stranger too many; or its signature. */
+const GOSSIP_REFUSALS = ["denied_endpoint", "learned_limit", ...SIGNATURE_REFUSALS] as const;
+type GossipRefusal = (typeof GOSSIP_REFUSALS)[number];
+
+const REFUSAL_ADVICE: Record<Exclude<GossipRefusal, "duplicate">, string> = {
+  denied_endpoint: "nobody may be there (--deny-endpoint)",
+  learned_limit: `there are ${LEARNED_PEERS_MAX} learned peers: name this beacon's peers in --peers, and set --gossip-strict on`,
+  unsigned: "it is not signed: give that beacon the same --gossip-key-file",
+  forged: "its signature is of another key: give all beacons the same --gossip-key-file",
+  clock: `its time is more than ${CLOCK_DIFFERENCE_MS_MAX / 1000} s from this host's: see that both keep the right time`,
+  replayed:
+    "it was said before, or elsewhere: somebody replays it, or that beacon reaches this one in two ways",
+  too_many_instances: `more than ${INSTANCES_MAX} beacons have the key, or start again all the time`,
 };
 
 /** A peer's endpoint: what gossip comes from and goes to. */
@@ -73,9 +110,16 @@ export interface PeerStats {
 
 export interface MeshStats {
   readonly peers: readonly PeerStats[];
+  /** Strangers whose gossip is believed, and nodes that are reached through them. */
+  readonly learnedPeers: number;
+  readonly learnedRoutes: number;
   readonly routesMax: number;
   /** Nodes that peers announced and that found no room among the routes. */
   readonly routesRefused: number;
+  /** Nodes in gossip beyond what counts of one peer's. */
+  readonly routesIgnored: number;
+  /** Gossip that workers took and that is not believed, by reason. */
+  readonly gossipRefused: Readonly<Record<string, number>>;
   readonly gossipSent: number;
   readonly gossipSendErrors: number;
   /** Gossip rounds in which not all nodes fitted into the message. */
@@ -95,6 +139,8 @@ export interface MeshParts {
   readonly address: SocketAddress;
   /** Whether packets to an endpoint can leave from the public port. */
   readonly reaches: (endpoint: Int32Array) => boolean;
+  /** Where peers may not be. */
+  readonly limits: Pick<Limits, "isDenied" | "isNoHost">;
 }
 
 export class Mesh {
@@ -113,7 +159,10 @@ export class Mesh {
   #advertised = "";
   readonly #table: PeerTable;
   readonly #announcements: Announcements;
+  readonly #learned: LearnedPeers;
   readonly #sender: GossipSender;
+  readonly #instances: Instances;
+  #keys: readonly string[] = [];
   readonly #resolver: Resolver;
   readonly #registry: RegistryRounds;
   readonly #gossip: PeriodicTask;
@@ -122,16 +171,27 @@ export class Mesh {
   #gossipSent = 0;
   #gossipSendErrors = 0;
   #gossipTruncated = 0;
+  #routesIgnored = 0;
+  readonly #refused = Object.fromEntries(GOSSIP_REFUSALS.map((reason) => [reason, 0])) as Record<
+    GossipRefusal,
+    number
+  >;
+  #hasWarnedOfStrangers = false;
+  #hasWarnedOfKeyFile = false;
 
   constructor(
     private readonly parts: MeshParts,
     private config: Config,
+    keys: GossipKeys,
     private readonly log: Logger,
   ) {
     const { memory, socket } = parts;
     this.#table = new PeerTable(memory);
     this.#announcements = new Announcements(new RouteTable(memory));
+    this.#learned = new LearnedPeers(this.#table, this.#announcements, log);
     this.#sender = new GossipSender(socket, config.beaconId);
+    this.#instances = new Instances(this.#sender.instance, (address) => this.#peers.has(address));
+    this.#useKeys(keys);
     this.#resolver = new Resolver(log);
     this.#gossip = new PeriodicTask(
       (signal) => this.#sendGossip(signal),
@@ -156,9 +216,12 @@ export class Mesh {
     this.#registry.start();
   }
 
-  /** Goes on with another configuration. */
-  reconfigure(config: Config): void {
+  /** Goes on with another configuration, whose limits are in force. */
+  reconfigure(config: Config, keys: GossipKeys): void {
     this.config = config;
+    this.#useKeys(keys);
+    const { limits } = this.parts;
+    this.#learned.forget((endpoint) => !believesStrangers(config) || limits.isDenied(endpoint));
     this.#applyPeers();
     this.#gossip.soon();
     this.#resolving.soon();
@@ -175,6 +238,7 @@ export class Mesh {
       this.log.warn({ peer: peer.address, routes }, "peer went silent, its routes are withdrawn");
       void this.#announcements.withdraw(peer.number);
     }
+    this.#learned.expire(this.config.peerTimeoutMs);
     this.#reportRejections();
   }
 
@@ -193,8 +257,12 @@ export class Mesh {
         routes: this.#announcements.routes(number),
         gossipAgeS: heardMs === undefined ? null : (nowMs - heardMs) / 1000,
       })),
+      learnedPeers: this.#learned.size,
+      learnedRoutes: this.#learned.routes,
       routesMax: this.config.maxRoutes,
       routesRefused: this.#announcements.refused,
+      routesIgnored: this.#routesIgnored,
+      gossipRefused: { ...this.#refused },
       gossipSent: this.#gossipSent,
       gossipSendErrors: this.#gossipSendErrors,
       gossipTruncated: this.#gossipTruncated,
@@ -254,14 +322,25 @@ export class Mesh {
     const own = this.#ownAddresses();
     const wanted = new Map<string, Int32Array>();
     this.#addresses = new Map();
+    const { limits } = this.parts;
     for (const { name, host, port } of this.#names()) {
       const known = this.#resolver.known(host);
       const endpoints = known.map((address) => endpointOf(address, port)).filter(this.parts.reaches);
       if (known.length > 0 && endpoints.length === 0) {
         this.#complain("family", `peer ${name} cannot be reached: --addr serves another address family`);
       }
+      // --deny-endpoint is about whom strangers and the registry name; whom the operator names himself, he wants.
+      const isDenied = (endpoint: Int32Array) =>
+        this.config.peers.includes(name) ? limits.isNoHost(endpoint) : limits.isDenied(endpoint);
       const addresses: string[] = [];
       for (const endpoint of endpoints) {
+        if (isDenied(endpoint)) {
+          this.#complain(
+            "denied",
+            `peer ${name} is left out: ${addressText(endpoint)} is no host's, or denied`,
+          );
+          continue;
+        }
         const address = addressText(endpoint);
         if (own.has(address)) continue;
         wanted.set(address, endpoint);
@@ -294,10 +373,8 @@ export class Mesh {
 
   async #remove(address: string, { number }: Peer): Promise<void> {
     this.#peers.delete(address);
-    this.#table.disown(number);
     this.log.info({ peer: address }, "peer removed");
-    await this.#announcements.withdraw(number);
-    this.#table.remove(number); // only now may another peer have its number
+    await forgetPeer(number, this.#table, this.#announcements);
   }
 
   /** "ip:port" of this beacon, in all ways that this host knows of. */
@@ -340,7 +417,7 @@ export class Mesh {
       this.#gossipTruncated++;
       this.#complain(
         "truncated",
-        `gossip holds the ${GOSSIP_NODES_MAX} nodes seen last, which is what one datagram takes; peers are not told of ${leftOut} others`,
+        `gossip holds the ${this.#sender.nodesMax} nodes seen last, which is what one datagram takes; peers are not told of ${leftOut} others`,
       );
     }
     await this.#sendToAll();
@@ -382,19 +459,92 @@ export class Mesh {
 
   // Gossip in.
 
+  #useKeys({ keys, exposed }: GossipKeys): void {
+    this.#keys = keys;
+    this.#sender.key = keys[0];
+    if (!exposed || this.#hasWarnedOfKeyFile) return;
+    this.#hasWarnedOfKeyFile = true;
+    this.log.warn("others than its owner may read the gossip key file: chmod 600 it");
+  }
+
   #receive({ at, bytes, labelAt }: Mail): void {
     const { memory } = this.parts;
-    const number = this.#table.find(memory.words, labelAt);
-    const peer = this.#peers.get(addressText(memory.words, labelAt));
-    if (peer === undefined || peer.number !== number) return; // removed since the worker asked
+    const endpoint = memory.words.slice(labelAt, labelAt + ENDPOINT_WORDS);
+    const address = addressText(endpoint);
+    const isSigned = this.#keys.length > 0;
+    const signature = isSigned ? this.#proof(memory.bytes.subarray(at, at + bytes), address) : undefined;
+    if (isSigned && signature === undefined) return;
     const message = new DataView(memory.buffer, at, bytes);
-    const nodeIds = new Int32Array((bytes - SYNC_BYTES) / 4);
+    const nodes = message.getUint16(SYNC_COUNT_AT);
+    const number = this.#senderOf(endpoint, address, nodes);
+    if (number === undefined) return;
+    const nodeIds = new Int32Array(this.#counted(nodes, address));
     for (let i = 0; i < nodeIds.length; i++) nodeIds[i] = message.getInt32(SYNC_BYTES + 4 * i);
-    if (peer.heardMs === undefined)
-      this.log.info({ peer: peer.address, nodes: nodeIds.length }, "peer announces its nodes");
-    peer.heardMs = performance.now();
     this.#table.refresh(number);
+    if (signature !== undefined) {
+      const { instance } = signature;
+      this.#table.setInstance(number, Number(instance >> 32n) | 0, Number(instance & 0xffff_ffffn) | 0);
+    }
     void this.#announcements.announce(number, nodeIds);
+  }
+
+  /** The signature of a message that is to be believed, undefined for others. */
+  #proof(message: Uint8Array, address: string): Signature | undefined {
+    const signature = readSignature(message, this.#keys);
+    if (typeof signature === "string") {
+      this.#refuse(signature, address);
+      return undefined;
+    }
+    const now = { wallMs: Date.now(), steadyMs: performance.now() };
+    const refusal = this.#instances.accept(signature, address, now, this.config.peerTimeoutMs);
+    if (refusal === undefined) return signature;
+    const detail = refusal === "clock" ? ` (${clockText(signature, now.wallMs)})` : "";
+    this.#refuse(refusal, address, detail);
+    return undefined;
+  }
+
+  /** The number of the peer whose gossip came, which may have been a stranger; undefined if that is none, and is not to become one. */
+  #senderOf(endpoint: Int32Array, address: string, nodes: number): number | undefined {
+    const peer = this.#peers.get(address);
+    if (peer !== undefined) {
+      if (peer.heardMs === undefined) this.log.info({ peer: address, nodes }, "peer announces its nodes");
+      peer.heardMs = performance.now();
+      return peer.number;
+    }
+    if (!believesStrangers(this.config)) return undefined; // removed since the worker asked
+    if (hasNoPort(endpoint, 0) || !this.parts.reaches(endpoint) || this.parts.limits.isDenied(endpoint)) {
+      this.#refuse("denied_endpoint", address);
+      return undefined;
+    }
+    const number = this.#learned.hear(address, endpoint);
+    if (number === undefined) this.#refuse("learned_limit", address);
+    else if (this.#keys.length === 0 && !this.#hasWarnedOfStrangers) {
+      this.#hasWarnedOfStrangers = true;
+      this.log.warn(
+        `gossip is believed from anybody, ${address} is the first: name this beacon's peers in --peers and set ` +
+          "--gossip-strict on, or give all beacons a --gossip-key-file",
+      );
+    }
+    return number;
+  }
+
+  /** How many nodes of a peer's list count. */
+  #counted(nodes: number, address: string): number {
+    const { maxPeerRoutes } = this.config;
+    if (nodes <= maxPeerRoutes) return nodes;
+    this.#routesIgnored += nodes - maxPeerRoutes;
+    this.#complain(
+      "peer_routes",
+      `gossip from ${address} names ${nodes} nodes: the first ${maxPeerRoutes} count (--max-peer-routes)`,
+    );
+    return maxPeerRoutes;
+  }
+
+  /** @param detail goes behind what is said of the reason */
+  #refuse(reason: GossipRefusal, address: string, detail = ""): void {
+    this.#refused[reason]++;
+    if (reason === "duplicate") return;
+    this.#complain(reason, `gossip from ${address} is not believed: ${REFUSAL_ADVICE[reason]}${detail}`);
   }
 
   #reportRejections(): void {
@@ -418,6 +568,11 @@ export class Mesh {
     this.#complainedMs.set(about, nowMs);
     this.log.warn(message);
   }
+}
+
+function clockText({ timeMs }: Signature, nowMs: number): string {
+  const seconds = Math.round(Math.abs(timeMs - nowMs) / 1000);
+  return `${seconds} s ${timeMs > nowMs ? "ahead of" : "behind"} this one`;
 }
 
 const isWildcard = (address: string) => address === "0.0.0.0" || address === "::";

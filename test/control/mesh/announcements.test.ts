@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { Announcements } from "../../../src/control/mesh/announcements.ts";
-import { HASH_SECRET, PEERS_MAX, SharedMemory } from "../../../src/shared/memory.ts";
+import { HASH_SECRET, LEARNED_PEERS_MAX, PEERS_MAX, SharedMemory } from "../../../src/shared/memory.ts";
 import { NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
 
 function table(routesMax: number): { routes: RouteTable; announcements: Announcements } {
@@ -210,8 +210,50 @@ describe("Announcements", () => {
   });
 });
 
+describe("learned peers", () => {
+  const [NAMED, STRANGER, OTHER] = [0, PEERS_MAX, PEERS_MAX + LEARNED_PEERS_MAX - 1];
+
+  test("claim no node of a named peer, which claims theirs", async () => {
+    const { routes, announcements } = table(100);
+    await announcements.announce(NAMED, list(1, 2));
+    await announcements.announce(STRANGER, list(2, 3, 4));
+    expect([1, 2, 3, 4].map((id) => routes.find(id))).toEqual([NAMED, NAMED, STRANGER, STRANGER]);
+    await announcements.announce(NAMED, list(1, 2, 3));
+    expect([2, 3, 4].map((id) => routes.find(id))).toEqual([NAMED, NAMED, STRANGER]);
+    expect([NAMED, STRANGER].map((peer) => announcements.routes(peer))).toEqual([3, 1]);
+    // Once the named one gives it up, the next to claim it has it, as ever.
+    await announcements.announce(NAMED, list(1));
+    expect([2, 3].map((id) => routes.find(id))).toEqual([NO_PEER, NO_PEER]);
+    await announcements.announce(STRANGER, list(2, 3, 4));
+    expect([1, 2, 3, 4].map((id) => routes.find(id))).toEqual([NAMED, STRANGER, STRANGER, STRANGER]);
+    expect(announcements.refused).toBe(0);
+  });
+
+  test("among themselves, the last to claim a node has it", async () => {
+    const { routes, announcements } = table(100);
+    await announcements.announce(STRANGER, list(1, 2));
+    await announcements.announce(OTHER, list(2, 3));
+    expect([1, 2, 3].map((id) => routes.find(id))).toEqual([STRANGER, OTHER, OTHER]);
+  });
+
+  test("make room in a full table, and take none that is in use", async () => {
+    const { routes, announcements } = table(100);
+    await announcements.announce(STRANGER, range(1000, 60));
+    await announcements.announce(OTHER, range(2000, 60));
+    expect([routes.size, announcements.refused]).toEqual([100, 20]);
+    await announcements.announce(NAMED, range(1, 90));
+    expect(announcements.routes(NAMED)).toBe(90);
+    expect(announcements.refused).toBe(20);
+    await announcements.announce(STRANGER, range(1000, 60));
+    expect([NAMED, STRANGER].map((peer) => announcements.routes(peer))).toEqual([90, 10]);
+    await announcements.announce(NAMED, range(1, 101));
+    expect([NAMED, STRANGER, OTHER].map((peer) => announcements.routes(peer))).toEqual([100, 0, 0]);
+  });
+});
+
 describe("Announcements against a map", () => {
-  const PEERS = [0, 1, 2, PEERS_MAX - 1];
+  const LEARNED = [PEERS_MAX, PEERS_MAX + LEARNED_PEERS_MAX - 1];
+  const PEERS = [0, 1, PEERS_MAX - 1, ...LEARNED];
   const ids = [-0x8000_0000, -2, -1, 1, 2, 3, 4, 5, 6, 0x7fff_ffff];
 
   class Model {
@@ -227,11 +269,21 @@ describe("Announcements against a map", () => {
       for (const id of this.#lists.get(peer) ?? [])
         if (!wanted.has(id) && this.owners.get(id) === peer) this.owners.delete(id);
       // Which ones a full table refuses is nobody's business but this order's.
+      const learned = LEARNED.includes(peer);
       for (const id of [...wanted].sort((a, b) => a - b)) {
+        const owner = this.owners.get(id);
+        if (learned && owner !== undefined && !LEARNED.includes(owner)) continue;
+        if (!learned && owner === undefined && this.owners.size >= this.routesMax) this.#makeRoom();
         if (this.owners.has(id) || this.owners.size < this.routesMax) this.owners.set(id, peer);
         else this.refused++;
       }
       this.#lists.set(peer, wanted);
+    }
+
+    /** The first of the learned peers that have any loses its routes. */
+    #makeRoom(): void {
+      const loser = LEARNED.find((peer) => [...this.owners.values()].includes(peer));
+      for (const [id, owner] of this.owners) if (owner === loser) this.owners.delete(id);
     }
 
     /** What is announced at once: the first is applied, of the others each peer's last, in the place of its first. */

@@ -4,7 +4,13 @@ import { AF_INET, AF_INET6, UDP_PAYLOAD_MAX } from "../../../ffi/abi.ts";
 import { ENDPOINT_WORDS, endpointOf } from "../../../ffi/endpoint.ts";
 import { EINVAL } from "../../../ffi/errno.ts";
 import { UdpSocket } from "../../../ffi/socket.ts";
-import { GOSSIP_NODES_MAX, GossipSender, type Scan } from "../../../src/control/mesh/gossip-sender.ts";
+import {
+  GOSSIP_NODES_MAX,
+  GossipSender,
+  type Scan,
+  SIGNED_GOSSIP_NODES_MAX,
+} from "../../../src/control/mesh/gossip-sender.ts";
+import { readSignature } from "../../../src/control/mesh/gossip-signature.ts";
 import { ENTRY_SEEN_S, scanNodes } from "../../../src/control/node-scan.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../../src/shared/memory.ts";
 import { NodeTable } from "../../../src/shared/nodes.ts";
@@ -143,6 +149,41 @@ describe.each([AF_INET, AF_INET6] as const)("GossipSender on a socket of family 
     expect(7 + 4 * GOSSIP_NODES_MAX).toBe(UDP_PAYLOAD_MAX);
     expect(await collect(many(GOSSIP_NODES_MAX, (i) => i % TTL_S))).toBe(0);
     expect(await arrives()).toEqual(many(GOSSIP_NODES_MAX, () => 0).map(({ id }) => id));
+  });
+
+  test("with a key, messages are signed from the next one on, and hold so many fewer", async () => {
+    const KEY = "a key of at least 32 characters, here";
+    const nodes = many(GOSSIP_NODES_MAX, () => 0);
+    const signed = new GossipSender(socket, BEACON_ID);
+    const read = async () => {
+      expect(await signed.send(peer.endpoint)).toBe(0);
+      const { bytes } = peer.receive()!;
+      return { nodes: Buffer.from(bytes).readUInt16BE(5), bytes, signature: readSignature(bytes, [KEY]) };
+    };
+    expect((await read()).signature).toBe("unsigned");
+    expect(await signed.collect(scanOf(nodes), nodes.length, NOW_S, TTL_S)).toBe(0);
+    signed.key = KEY;
+    expect(await read()).toMatchObject({ nodes: GOSSIP_NODES_MAX, signature: "unsigned" });
+    let lastMs = 0;
+    for (let round = 0; round < 3; round++) {
+      expect(await signed.collect(scanOf(nodes), nodes.length, NOW_S, TTL_S)).toBe(12);
+      for (let receivers = 0; receivers < 2; receivers++) {
+        const { nodes: told, bytes, signature } = await read();
+        expect(told).toBe(SIGNED_GOSSIP_NODES_MAX);
+        expect(bytes.length).toBeLessThanOrEqual(UDP_PAYLOAD_MAX);
+        if (typeof signature === "string") throw new Error(signature);
+        expect(signature.instance).toBe(signed.instance);
+        // One message for all, and a later one in the next round, however fast that comes.
+        if (receivers === 0) expect(signature.timeMs).toBeGreaterThan(lastMs);
+        else expect(signature.timeMs).toBe(lastMs);
+        lastMs = signature.timeMs;
+      }
+    }
+    signed.clear();
+    expect(await read()).toMatchObject({ nodes: 0, signature: { instance: signed.instance } });
+    signed.key = undefined;
+    signed.clear();
+    expect((await read()).signature).toBe("unsigned");
   });
 
   test("one more, and the oldest is left out, wherever it stands", async () => {

@@ -43,7 +43,8 @@ def encode(order):
 def decode(message):
     if message[0] == SYNC:
         beacon_id, count = struct.unpack_from("!IH", message, 1)
-        return {"sync": {"beacon_id": beacon_id, "ids": struct.unpack(f"!{count}I", message[7:])}}
+        # What lies behind the ids is ignored, as the Go beacon does.
+        return {"sync": {"beacon_id": beacon_id, "ids": struct.unpack_from(f"!{count}I", message, 7)}}
     if message[0] == RELAY:
         sender, dest = struct.unpack_from("!II", message, 1)
         return {"relay": {"sender": sender, "dest": dest, "payload": message[9:].hex()}}

@@ -100,6 +100,18 @@ export class BeaconProcess {
     return sumByName(await this.stats(), (w) => w.gossipRejected);
   }
 
+  /** Gossip that was taken and not believed, by reason, without the reasons that stand at 0. */
+  async refused(): Promise<Record<string, number>> {
+    const { gossipRefused } = (await this.stats()).mesh;
+    return Object.fromEntries(Object.entries(gossipRefused).filter(([, count]) => count > 0));
+  }
+
+  /** Strangers whose gossip is believed, and the routes through them. */
+  async learned(): Promise<{ peers: number; routes: number }> {
+    const { learnedPeers: peers, learnedRoutes: routes } = (await this.stats()).mesh;
+    return { peers, routes };
+  }
+
   /** A sample of /metrics, written as there: name, then labels in braces; summed over the workers. */
   async metric(sample: string): Promise<number | undefined> {
     const text = await (await fetch(new URL("metrics", this.http))).text();

@@ -1,0 +1,68 @@
+/** Relays more than anybody has use for. */
+import type { Attack, Scene } from "../attack.ts";
+import { numberOf, type Source } from "../datagrams.ts";
+import { always, type Ids, inTurn, NOBODYS_FROM, relays, upFrom } from "../messages.ts";
+import { fromOneSource, SPOOFED_SOURCES, spoofed } from "./sources.ts";
+
+const SENDER = always(NOBODYS_FROM);
+
+interface Aim {
+  readonly at: string;
+  readonly destinations: (scene: Scene) => Ids;
+  readonly inSmoke: boolean;
+}
+
+const AIMS: readonly Aim[] = [
+  { at: "nodes", destinations: ({ sleepingIds }) => inTurn(sleepingIds), inSmoke: true },
+  { at: "nobody", destinations: () => upFrom(NOBODYS_FROM), inSmoke: false },
+  { at: "one node", destinations: ({ sleepingIds }) => always(sleepingIds[0]!), inSmoke: false },
+];
+
+const allPorts =
+  ({ attackerAddress }: Scene): Source =>
+  (n) => ({ address: numberOf(attackerAddress), port: 1024 + (n % SPOOFED_SOURCES) });
+
+const asHonestSenders =
+  ({ honestSenders }: Scene): Source =>
+  (n) => {
+    const { address, port } = honestSenders[n % honestSenders.length]!;
+    return { address: numberOf(address), port };
+  };
+
+export const RELAY_FLOODS: readonly Attack[] = [
+  ...AIMS.map(
+    ({ at, destinations, inSmoke }): Attack => ({
+      name: `relay flood to ${at}, one source`,
+      does: `relays to ${at} from one address and port`,
+      stage: "alone",
+      inSmoke,
+      limits: ["relay"],
+      start: (scene) => fromOneSource(scene, relays(SENDER, destinations(scene))),
+    }),
+  ),
+  ...AIMS.map(
+    ({ at, destinations, inSmoke }): Attack => ({
+      name: `relay flood to ${at}, spoofed`,
+      does: `relays to ${at} in the name of many`,
+      stage: "alone",
+      inSmoke,
+      start: (scene) => spoofed(scene, relays(SENDER, destinations(scene))),
+    }),
+  ),
+  {
+    name: "relay flood to nodes, all ports",
+    does: "relays to nodes from one address, but thousands of ports",
+    stage: "alone",
+    inSmoke: false,
+    start: (scene) => spoofed(scene, relays(SENDER, inTurn(scene.sleepingIds)), allPorts(scene)),
+  },
+  {
+    name: "relay flood in honest names",
+    does: "relays to nodes from the very addresses and ports of honest nodes",
+    stage: "alone",
+    inSmoke: false,
+    limits: ["relay"],
+    excuse: "UDP has no proof of its source: who can forge one spends what the limit allows it",
+    start: (scene) => spoofed(scene, relays(SENDER, inTurn(scene.sleepingIds)), asHonestSenders(scene)),
+  },
+];

@@ -1,0 +1,23 @@
+/** All that can be fuzzed. */
+import type { Target } from "./target.ts";
+import { CONFIG, KEY_FILES, UNITS } from "./targets/config.ts";
+import { CONTROL_MESSAGES } from "./targets/control-messages.ts";
+import { DATAGRAMS } from "./targets/datagrams.ts";
+import { ANNOUNCEMENTS, SIGNATURES } from "./targets/gossip.ts";
+import { FORWARDED, HANDSHAKE } from "./targets/handshake.ts";
+import { REGISTRY } from "./targets/registry.ts";
+import { STATE_FILE } from "./targets/state-file.ts";
+
+export const TARGETS: readonly Target[] = [
+  DATAGRAMS,
+  CONTROL_MESSAGES,
+  SIGNATURES,
+  ANNOUNCEMENTS,
+  REGISTRY,
+  HANDSHAKE,
+  FORWARDED,
+  CONFIG,
+  UNITS,
+  KEY_FILES,
+  STATE_FILE,
+];
