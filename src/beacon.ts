@@ -66,6 +66,9 @@ const STATISTICS_MS = 60_000;
 /** Files that a beacon has open beside WebSockets: 64 sockets at most, some for each worker, 128 to spare; HTTP, the state file, what Bun needs. */
 const FILES_BESIDE_WSS = 512;
 
+/** What only programs on this host reach. */
+const LOOPBACK = /^(?:127\.|::1$|\[::1\]$|localhost$)/;
+
 /** What a listening beacon consists of. */
 interface Running {
   readonly address: SocketAddress;
@@ -449,7 +452,7 @@ export class Beacon {
   }
 
   /** @param keys the bridge's, if there is to be one */
-  #openBridge(parts: BridgeParts, keys: KeySource | undefined): Bridge | undefined {
+  #openBridge(parts: Omit<BridgeParts, "filesMax">, keys: KeySource | undefined): Bridge | undefined {
     const { wss, wssMaxPeers } = this.#config;
     if (wss === "off") return undefined;
     const options = bridgeOptions(this.#config, keys!);
@@ -460,7 +463,7 @@ export class Beacon {
           "raise LimitNOFILE or ulimit -n",
       );
     try {
-      return new Bridge(parseHostPort(wss), parts, options);
+      return new Bridge(parseHostPort(wss), { ...parts, filesMax }, options);
     } catch (error) {
       options.keys.close();
       const { code = "failed" } = error as { code?: string };
@@ -472,13 +475,22 @@ export class Beacon {
     const { http, httpIsDefault } = this.config;
     if (http === "off") return undefined;
     try {
-      return serveHttp(parseHostPort(http), {
-        isHealthy: () => this.#isHealthy(),
-        notReady: () => this.#notReady(),
-        stats: () => this.stats(),
-        breakers,
-        admin: this.#admin,
-      });
+      const server = serveHttp(
+        parseHostPort(http),
+        {
+          isHealthy: () => this.#isHealthy(),
+          notReady: () => this.#notReady(),
+          stats: () => this.stats(),
+          breakers,
+          admin: this.#admin,
+        },
+        this.#log,
+      );
+      if (!LOOPBACK.test(server.hostname ?? ""))
+        this.#log.warn(
+          `http ${http} is not on loopback: whoever reaches it reads health, metrics and statistics, with the peers' addresses`,
+        );
+      return server;
     } catch (error) {
       const { code = "failed" } = error as { code?: string };
       if (!httpIsDefault)

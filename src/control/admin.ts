@@ -2,7 +2,7 @@
 import { createHash, randomInt, timingSafeEqual } from "node:crypto";
 import { statSync } from "node:fs";
 import type { Logger } from "pino";
-import { CoarseClock } from "../../ffi/clock.ts";
+import { type Clock, CoarseClock } from "../../ffi/clock.ts";
 import { endpointOf } from "../../ffi/endpoint.ts";
 import { readBounded } from "../config/file.ts";
 import { ConfigError, shown } from "../config/units.ts";
@@ -67,11 +67,13 @@ export class Admin {
   /** The token in force, undefined for none. */
   token: AdminToken | undefined;
   readonly #wrong = RateLimit.ofThisThread(SOURCE_LINES);
-  readonly #clock = new CoarseClock();
   readonly #secret = randomInt(2 ** 32) | 0;
   #complainedMs = -COMPLAINT_MS;
 
-  constructor(private readonly log: Logger) {
+  constructor(
+    private readonly log: Logger,
+    private readonly clock: Clock = new CoarseClock(),
+  ) {
     this.#wrong.set(WRONG_PER_S, WRONG_BURST);
   }
 
@@ -82,7 +84,7 @@ export class Admin {
   permission(authorization: string | null, address: string): Permission {
     if (this.token === undefined) return "none";
     const source = addressHash(endpointOf(address, 0), 0, this.#secret);
-    const nowNs = this.#clock.nowNs();
+    const nowNs = this.clock.nowNs();
     if (this.token.isIn(authorization)) return "granted";
     if (this.#wrong.take(source, 1, nowNs) === 0) return "limited";
     this.#complain(address);

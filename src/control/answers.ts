@@ -23,8 +23,9 @@ export function body(content: string, contentType: string): Response {
  * For requests that no route takes: 405 where there is something for another method, else 404.
  * @param gets paths for which there is GET
  */
-export function refusal({ url }: Request, gets: readonly string[]): Response {
+export function refusal({ method, url }: Request, gets: readonly string[]): Response {
   const path = URL.parse(url)?.pathname ?? "";
-  if (gets.includes(path)) return text(405, "only GET is answered here", { allow: "GET, HEAD" });
+  if (gets.includes(path) && method !== "GET" && method !== "HEAD")
+    return text(405, "only GET is answered here", { allow: "GET, HEAD" });
   return text(404, `not found: there are ${gets.join(", ")}`);
 }

@@ -1,4 +1,5 @@
 /** The operator's HTTP: health, metrics, statistics; and, for whoever bears the admin token, the breakers. */
+import type { Logger } from "pino";
 import * as v from "valibot";
 import type { HostPort } from "../config.ts";
 import type { Admin } from "./admin.ts";
@@ -25,7 +26,7 @@ const BODY_BYTES_MAX = 1024;
 const switchBody = v.strictObject({ on: v.boolean() });
 
 /** @throws Error of Bun.serve, with `code` EADDRINUSE, EACCES, EADDRNOTAVAIL … when the address cannot be had */
-export function serveHttp(address: HostPort, beacon: Observed): HttpServer {
+export function serveHttp(address: HostPort, beacon: Observed, log: Logger): HttpServer {
   let reading: Stats;
   const metrics = createMetrics(() => reading);
   const gets = {
@@ -55,7 +56,10 @@ export function serveHttp(address: HostPort, beacon: Observed): HttpServer {
       },
     },
     fetch: (request) => refusal(request, paths),
-    error: (error) => text(500, `internal error: ${error.message}`),
+    error: (error) => {
+      log.error({ err: error }, "an HTTP request failed");
+      return text(500, "internal error; the log says more");
+    },
   });
 }
 

@@ -296,6 +296,11 @@ const GAUGES: readonly Shown<Stats>[] = [
     values: ({ mesh }) => mesh.registryLastSuccessS ?? 0,
   },
   {
+    name: "beacon_wss_listening",
+    help: "1 while the WebSocket bridge takes connections; 0 without one, and while files or its port cannot be had.",
+    values: ({ bridge }) => Number(bridge?.listening ?? false),
+  },
+  {
     name: "beacon_wss_peers",
     help: "Nodes connected through the WebSocket bridge.",
     values: ({ bridge }) => bridge?.peers ?? 0,

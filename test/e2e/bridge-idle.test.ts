@@ -50,7 +50,16 @@ beforeEach(() => {
   const log = createLogger({ level: "silent", format: "json" });
   bridge = new Bridge(
     { host: "127.0.0.1", port: 0 },
-    { memory, nodes: table, fd: socket.fd, family: AF_INET, beaconId: 0, offload: false, log },
+    {
+      memory,
+      nodes: table,
+      fd: socket.fd,
+      family: AF_INET,
+      beaconId: 0,
+      offload: false,
+      filesMax: Number.POSITIVE_INFINITY,
+      log,
+    },
     {
       keys,
       maxPeers: 100,

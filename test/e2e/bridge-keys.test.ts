@@ -299,6 +299,38 @@ describe("a registry", () => {
     expect(await refusal).toEqual({ code: 1001, reason: "going away" });
   });
 
+  test("stays the same source at a reload: what it told is known, and who waits for its answer gets in", async () => {
+    const registry = await openRegistry();
+    const [known, waits] = [NodeIdentity.create(newId()), NodeIdentity.create(newId())];
+    register(registry, known);
+    register(registry, waits);
+    const { beacon, url, stats } = await start(of(registry), { keyOf: null });
+    await expectLetIn(url, known);
+    const { promise: gate, resolve: answer } = Promise.withResolvers<void>();
+    registry.behaviour = on("lookup", ({ node_id }, connection) => {
+      const key = registry.keys.get(Number(node_id));
+      void gate.then(() => connection.answer({ type: "lookup_ok", node_id, public_key: key }));
+    });
+    const node = BridgedNode.connect(url, waits);
+    await untilEqual("questions", () => lookups(registry).at(-1), waits.nodeId);
+    beacon.reconfigure({ ...beacon.config, wssMaxPeers: 100 });
+    answer();
+    await expectReachesItself(await node);
+    await expectLetIn(url, known);
+    expect(lookups(registry)).toEqual([known.nodeId, waits.nodeId]);
+    expect(stats.auth["key_source"]).toBe(0);
+  });
+
+  test("that is another one after a reload is asked from then on; who waits for the first has to come again", async () => {
+    const { beacon, known, refusal } = await waiting();
+    const next = await openRegistry();
+    register(next, known);
+    beacon.beacon.reconfigure({ ...beacon.beacon.config, registry: `127.0.0.1:${next.port}` });
+    expect(await refusal).toEqual(TRY_AGAIN);
+    await expectLetIn(beacon.url, known);
+    expect(lookups(next)).toEqual([known.nodeId]);
+  });
+
   test("that does not answer: a beacon that closes meanwhile has nothing to warn of", async () => {
     const { beacon, refusal, warnings } = await waiting();
     await beacon.beacon.close();
@@ -319,6 +351,22 @@ describe("a function of the library's user", () => {
     const { url } = await start({}, { keyOf });
     await expectLetIn(url, identity);
     expect(await refusalOf(url, NodeIdentity.create(newId()))).toEqual(AUTH_FAILED);
+  });
+
+  test("that is slow: a reload meanwhile ends no handshake", async () => {
+    const { promise: gate, resolve: answer } = Promise.withResolvers<void>();
+    const { promise: asked, resolve: ask } = Promise.withResolvers<void>();
+    const keyOf = async () => {
+      ask();
+      await gate;
+      return publicKey;
+    };
+    const { beacon, url } = await start({}, { keyOf });
+    const node = BridgedNode.connect(url, identity);
+    await asked;
+    beacon.reconfigure({ ...beacon.config, wssMaxPeers: 100 });
+    answer();
+    await expectReachesItself(await node);
   });
 
   test.each<[string, KeyFunction]>([

@@ -12,6 +12,7 @@ setDefaultTimeout(TEST_TIMEOUT_MS);
 
 /** Every metric of the bridge, with its type, and its label with all the values that are there from the start. */
 const METRICS: Record<string, { type: string; label?: string; values?: readonly string[] }> = {
+  beacon_wss_listening: { type: "gauge" },
   beacon_wss_peers: { type: "gauge" },
   beacon_wss_buffered_bytes: { type: "gauge" },
   beacon_wss_idle_disconnects_total: { type: "counter" },
@@ -97,7 +98,8 @@ describe("metrics", () => {
       const expected = values?.map((value) => `${name}{${label}="${value}"}`) ?? [name];
       const own = Object.keys(samples).filter((sample) => sample.split("{")[0] === name);
       expect(own.sort()).toEqual(expected.sort());
-      for (const sample of own) expect([sample, samples[sample]]).toEqual([sample, 0]);
+      const first = Number(name === "beacon_wss_listening");
+      for (const sample of own) expect([sample, samples[sample]]).toEqual([sample, first]);
     }
     expect(samples['beacon_relay_forwarded_total{worker="bridge",tier="bridged"}']).toBe(0);
     expect(samples['beacon_relay_forwarded_total{worker="any",tier="bridged"}']).toBe(0);
@@ -294,6 +296,7 @@ describe("a beacon without a bridge", () => {
       beacon_wss_buffered_bytes: 0,
       beacon_wss_idle_disconnects_total: 0,
       beacon_wss_limited_shadow_total: 0,
+      beacon_wss_listening: 0,
       beacon_wss_slow_disconnects_total: 0,
     });
   });

@@ -499,16 +499,16 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       const serve = taken(3);
       try {
         server.reconfigure({ trustedProxies: [], tls: tlsOf(first) });
-        server.tick();
-        server.tick();
+        server.tick(false);
+        server.tick(false);
         await failure(health(first.cert));
         expect(lines.map(({ level }) => level)).toEqual(["error"]);
         expect(lines[0]!.msg).toContain(`lost port ${url.port} (the port is in use)`);
-        server.tick();
+        server.tick(false);
         expect(await health(first.cert)).toBe("ok\n");
         expect(server.url.port).toBe(url.port);
         expect(lines.map(({ level }) => level)).toEqual(["error", "info"]);
-        server.tick();
+        server.tick(false);
         expect(serve).toHaveBeenCalledTimes(4);
       } finally {
         serve.mockRestore();
@@ -521,7 +521,7 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       try {
         server.reconfigure({ trustedProxies: [], tls: tlsOf(first) });
         server.reconfigure({ trustedProxies: [], tls: tlsOf(second) });
-        server.tick();
+        server.tick(false);
         expect(await health(second.cert)).toBe("ok\n");
         await failure(health(first.cert));
       } finally {
@@ -541,11 +541,11 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
         server.reconfigure({ trustedProxies: [], tls: tlsOf(first) });
         thief.listen(Number(port), "127.0.0.1");
         await once(thief, "listening");
-        server.tick();
+        server.tick(false);
         await failure(health(first.cert));
         thief.close();
         await once(thief, "close");
-        server.tick();
+        server.tick(false);
         expect(await health(first.cert)).toBe("ok\n");
         expect(lines.map(({ level }) => level)).toEqual(["error", "info"]);
       } finally {

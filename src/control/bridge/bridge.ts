@@ -18,6 +18,7 @@ import type { MailTaker } from "../mail-reader.ts";
 import type { Counts } from "../stats.ts";
 import type { BridgeSocket, Connection } from "./connection.ts";
 import { Door, type DoorOptions } from "./door.ts";
+import { FilesLeft } from "./files-left.ts";
 import { AUTH_OK, Challenge, HANDSHAKE_REFUSALS, NONCE_MS, REPLY_BYTES_MAX, REPLY_MS } from "./handshake.ts";
 import type { KeySource } from "./keys.ts";
 import { Outbox } from "./outbox.ts";
@@ -45,6 +46,8 @@ const AUTH_OUTCOMES = ["ok", ...HANDSHAKE_REFUSALS, "left", "key_source", "no_ro
 type AuthOutcome = (typeof AUTH_OUTCOMES)[number];
 
 export interface BridgeStats {
+  /** Whether it can be connected to. */
+  readonly listening: boolean;
   /** Nodes connected. */
   readonly peers: number;
   /** Connections, with those whose node has not proven its id yet. */
@@ -72,6 +75,8 @@ export interface BridgeParts {
   readonly family: Family;
   readonly beaconId: number;
   readonly offload: boolean;
+  /** Files that the process may have open, Infinity if that is not known. */
+  readonly filesMax: number;
   readonly log: Logger;
 }
 
@@ -90,6 +95,7 @@ export class Bridge {
   };
   readonly #server: BridgeServer;
   readonly #door: Door;
+  readonly #files: FilesLeft;
   readonly #connections = new Set<Connection>();
   /** Open ones, by node id, signed. */
   readonly #nodes = new Map<number, Connection>();
@@ -132,6 +138,7 @@ export class Bridge {
       drain: ({ data }) => this.#outbox.update(data),
       close: ({ data }) => this.#gone(data),
     });
+    this.#files = new FilesLeft(parts.filesMax);
   }
 
   get url(): URL {
@@ -182,12 +189,13 @@ export class Bridge {
     this.#options.keys.close();
     // The close frames are written by now, or wait behind what their nodes do not read.
     await this.#server.stop();
+    this.#files.close();
   }
 
   /** To be called about every second: pings silent nodes, and ends connections that are late or gone. */
   tick(): void {
     const nowMs = performance.now();
-    this.#server.tick();
+    this.#server.tick(this.#files.areShort());
     for (const connection of this.#connections) this.#check(connection, nowMs);
     for (const nodeId of this.#leaving) this.#leave(nodeId);
   }
@@ -201,6 +209,7 @@ export class Bridge {
       mailboxFull += count(memory.counterRow(worker), RELAY_DROPPED_AT + bridgeFull);
     }
     return {
+      listening: this.#server.isListening,
       peers: this.#nodes.size,
       connections: this.#connections.size,
       upgrades: this.#server.upgrades,

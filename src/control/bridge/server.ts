@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import { hostPort } from "../../../ffi/socket.ts";
 import type { HostPort } from "../../config/units.ts";
 import { FRAME_BYTES_MAX } from "../../data/frames.ts";
+import { refusal, text } from "../answers.ts";
 import type { Counts } from "../stats.ts";
 import { TrustedProxies } from "./client-address.ts";
 import { Connection } from "./connection.ts";
@@ -10,6 +11,7 @@ import { NODE_BUFFERED_BYTES_MAX } from "./outbox.ts";
 import type { TlsFiles } from "./tls.ts";
 
 const PATH = "/v1/compat";
+const HEALTH_PATH = "/health";
 const SUBPROTOCOL = "pilot.v1";
 /** For a request's head: who takes longer is no node. */
 const REQUEST_S_MAX = 10;
@@ -39,8 +41,11 @@ export interface ServerOptions {
   readonly tls: TlsFiles | undefined;
 }
 
-const text = (status: number, body: string, headers: Record<string, string> = {}) =>
-  new Response(`${body}\n`, { status, headers: { "content-type": "text/plain; charset=utf-8", ...headers } });
+/** The last answer on its connection: one that is no node's is not kept, or somebody would keep many with a request now and then. */
+function last(response: Response): Response {
+  response.headers.set("connection", "close");
+  return response;
+}
 
 export class BridgeServer {
   /** Once true, no node is let in, and the health check fails. */
@@ -52,6 +57,8 @@ export class BridgeServer {
   readonly #port: number;
   /** Whether the port was lost when another certificate was to be served. */
   #isLost = false;
+  /** Whether it does not listen because files are short. */
+  #isPaused = false;
 
   /**
    * @param refusal why a connection is not let in, or undefined if it is
@@ -80,28 +87,51 @@ export class BridgeServer {
     return new URL(`${this.#options.tls ? "wss" : "ws"}://${hostPort(hostname, this.#port)}${PATH}`);
   }
 
+  /** Whether it can be connected to. */
+  get isListening(): boolean {
+    return !this.#isLost && !this.#isPaused;
+  }
+
   /** Goes on with other options; connections stay as they are. */
   reconfigure(options: ServerOptions): void {
     const { tls } = this.#options;
     const isSameTls = options.tls?.cert === tls?.cert && options.tls?.key === tls?.key;
     this.#options = options;
     this.#proxies = new TrustedProxies(options.trustedProxies);
-    if (isSameTls) return;
+    if (isSameTls || this.#isPaused) return;
     // A server that runs cannot change its certificate (Bun 1.4.5). One that stops listening keeps its connections.
     void this.#server.stop();
-    this.#serveAgain();
+    this.#serveAgain("the WebSocket bridge listens with another certificate");
   }
 
-  /** To be called about every second. */
-  tick(): void {
-    if (this.#isLost) this.#serveAgain();
+  /**
+   * To be called about every second.
+   * @param filesAreShort whether there are too few for more connections; those that are there stay
+   */
+  tick(filesAreShort: boolean): void {
+    if (filesAreShort) {
+      if (!this.#isPaused) this.#pause();
+    } else if (!this.isListening) {
+      this.#isPaused = false;
+      this.#serveAgain("the WebSocket bridge listens again");
+    }
   }
 
-  #serveAgain(): void {
+  #pause(): void {
+    this.#isPaused = true;
+    void this.#server.stop();
+    this.log.warn(
+      "the WebSocket bridge takes no connections for now: too many files are open, its own connections or others; " +
+        "raise LimitNOFILE or ulimit -n, or limit connections by address in front of it",
+    );
+  }
+
+  /** @param success for the log */
+  #serveAgain(success: string): void {
     try {
       this.#server = this.#serve(this.#port);
       this.#isLost = false;
-      this.log.info("the WebSocket bridge listens with another certificate");
+      this.log.info(success);
     } catch (error) {
       if (!this.#isLost)
         this.log.error(
@@ -126,13 +156,19 @@ export class BridgeServer {
       idleTimeout: REQUEST_S_MAX,
       maxRequestBodySize: 0,
       routes: {
-        "/health": { GET: () => (this.isClosing ? text(503, "closing") : text(200, "ok")) },
+        [HEALTH_PATH]: { GET: () => last(this.isClosing ? text(503, "closing") : text(200, "ok")) },
         [PATH]: {
-          GET: (request: Request, server: Bun.Server<Connection>) => this.#upgrade(request, server),
+          GET: (request: Request, server: Bun.Server<Connection>) => {
+            const refused = this.#upgrade(request, server);
+            return refused && last(refused);
+          },
         },
       },
-      fetch: () => text(404, `not found: there are ${PATH} and /health`),
-      error: (error) => text(500, `internal error: ${error.message}`),
+      fetch: (request) => last(refusal(request, [PATH, HEALTH_PATH])),
+      error: (error) => {
+        this.log.error({ err: error }, "a request to the WebSocket bridge failed");
+        return last(text(500, "internal error"));
+      },
       websocket: {
         maxPayloadLength: FRAME_BYTES_MAX, // what is larger closes its connection
         // Frames have the outbox's bounds. This one is for answers to pings, which Bun sends by itself.
