@@ -9,7 +9,7 @@
 import { randomInt } from "node:crypto";
 import type { Logger } from "pino";
 import { attachReusePortProgram } from "../ffi/bpf.ts";
-import type { SocketAddress } from "../ffi/endpoint.ts";
+import { endpointOf, isLoopback, type SocketAddress } from "../ffi/endpoint.ts";
 import { errnoName, SyscallError } from "../ffi/errno.ts";
 import { kernel } from "../ffi/libc.ts";
 import { hostPort, type UdpSocket } from "../ffi/socket.ts";
@@ -65,9 +65,6 @@ const STATISTICS_MS = 60_000;
 
 /** Files that a beacon has open beside WebSockets: 64 sockets at most, some for each worker, 128 to spare; HTTP, the state file, what Bun needs. */
 const FILES_BESIDE_WSS = 512;
-
-/** What only programs on this host reach. */
-const LOOPBACK = /^(?:127\.|::1$|\[::1\]$|localhost$)/;
 
 /** What a listening beacon consists of. */
 interface Running {
@@ -475,8 +472,9 @@ export class Beacon {
     const { http, httpIsDefault } = this.config;
     if (http === "off") return undefined;
     try {
+      const address = parseHostPort(http);
       const server = serveHttp(
-        parseHostPort(http),
+        address,
         {
           isHealthy: () => this.#isHealthy(),
           notReady: () => this.#notReady(),
@@ -486,7 +484,8 @@ export class Beacon {
         },
         this.#log,
       );
-      if (!LOOPBACK.test(server.hostname ?? ""))
+      // Of the configuration: where it serves every address, Bun calls itself "localhost".
+      if (address.host === "" || !isLoopback(endpointOf(address.host, 0), 0))
         this.#log.warn(
           `http ${http} is not on loopback: whoever reaches it reads health, metrics and statistics, with the peers' addresses`,
         );
