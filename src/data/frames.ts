@@ -92,7 +92,7 @@ export class FrameHandler {
     if (this.#used + room > FRAMES_BYTES) this.flush();
     this.#bytes.set(frame, this.#used);
     this.#source.set(source);
-    this.#handler.provenId = nodeId;
+    this.#handler.speaksFor(nodeId);
     this.#handler.handle(this.#used, frame.length, 0);
     this.#used += room;
   }

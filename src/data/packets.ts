@@ -82,9 +82,6 @@ const GRANT_MISSING = grantColumn("missing");
 const GRANT_OVERLOAD = grantColumn("overload");
 const REFUSED_DENIED_ENDPOINT = REFUSED_AT + REFUSAL_REASONS.indexOf("denied_endpoint");
 
-/** The limit has not been asked yet for the Relays of this message. */
-const NOT_ASKED = -1;
-
 /** Flags of destinations that get a Relay with its 9-byte head, not a RelayDeliver. */
 const KEEPS_HEAD = WANTS_DEST | IS_PEER;
 
@@ -136,7 +133,7 @@ export class PacketHandler {
    * The node that the packets come from, by proof of its key; 0 for datagrams, which anybody may have sent. A proven node sends in its
    * own name alone, is answered through the bridge, and has no endpoint that could be recorded or told to others.
    */
-  provenId = 0;
+  #provenId = 0;
   readonly #view: DataView;
   readonly #bytes: Uint8Array;
   /** Endpoints being worked on: whom a packet came from, and whom it concerns. */
@@ -157,9 +154,11 @@ export class PacketHandler {
   /** The message of this batch whose source was last looked for among the peers, -1 for none, and which one that is, -1 for none. */
   #peerCheckedMessage = -1;
   #fromPeer = -1;
-  /** Packets of this message, and how many Relays of it the limit still lets in, or NOT_ASKED. */
+  /** Packets of this message. */
   #messagePackets = 1;
-  #allowance = NOT_ASKED;
+  /** The message of this batch for which the limit on Relays was last asked, -1 for none, and how many more of it are let in. */
+  #allowedMessage = -1;
+  #allowance = 0;
 
   readonly #beaconId: number;
   readonly #nodes: NodeTable;
@@ -206,6 +205,12 @@ export class PacketHandler {
     this.#row = parts.counterRow;
   }
 
+  /** From now on the packets come from this node, which has proven its id, each in a message of its own. */
+  speaksFor(nodeId: number): void {
+    this.#provenId = nodeId;
+    this.#allowedMessage = -1;
+  }
+
   /** Has the processor fetch the slot that the packet at `at` will need; for each packet of a batch before the first is handled. */
   touch(at: number): void {
     const idAt = this.#view.getUint8(at) === RELAY ? SECOND_ID_AT : FIRST_ID_AT;
@@ -216,21 +221,15 @@ export class PacketHandler {
   handleSegments(at: number, bytes: number, segmentBytes: number, m: number): void {
     const end = at + bytes;
     this.#messagePackets = Math.ceil(bytes / segmentBytes);
-    this.#allowance = NOT_ASKED;
     for (let next = at; next < end; ) {
-      this.#handle(next, Math.min(segmentBytes, end - next), m);
+      this.handle(next, Math.min(segmentBytes, end - next), m);
       next = this.#joinSeries(next + segmentBytes, end, segmentBytes, m);
     }
+    this.#messagePackets = 1;
   }
 
   /** Handles the packet of `bytes` (at least 1) at `at` in the packet memory, from message m of the batch. */
   handle(at: number, bytes: number, m: number): void {
-    this.#messagePackets = 1;
-    this.#allowance = NOT_ASKED;
-    this.#handle(at, bytes, m);
-  }
-
-  #handle(at: number, bytes: number, m: number): void {
     const type = this.#view.getUint8(at);
     if (type >= MESSAGE_NAMES.length) {
       this.#count(RECEIVED_AT);
@@ -267,7 +266,10 @@ export class PacketHandler {
   #letsIn(m: number): boolean {
     const admission = this.#admission;
     if (admission.isBroken(RELAY_BREAKER)) return false;
-    if (this.#allowance === NOT_ASKED) this.#allowance = this.#askFor(m);
+    if (m !== this.#allowedMessage) {
+      this.#allowedMessage = m;
+      this.#allowance = this.#askFor(m);
+    }
     if (this.#allowance > 0) {
       this.#allowance--;
       return true;
@@ -281,7 +283,7 @@ export class PacketHandler {
     const packets = this.#messagePackets;
     if (!this.#admission.limitsRelays) return packets;
     this.#packetSource.readSource(m, this.#source);
-    const taken = this.#admission.relays(this.provenId, this.#source, packets);
+    const taken = this.#admission.relays(this.#provenId, this.#source, packets);
     if (taken === packets) return packets;
     const peer = this.#peerOf(m);
     if (peer >= 0 && !isLearned(peer)) return packets;
@@ -289,7 +291,7 @@ export class PacketHandler {
   }
 
   #relay(at: number, bytes: number, m: number): void {
-    if (this.provenId !== 0 && this.#view.getInt32(at + FIRST_ID_AT) !== this.provenId) {
+    if (this.#provenId !== 0 && this.#view.getInt32(at + FIRST_ID_AT) !== this.#provenId) {
       this.#count(DROP_FORGED_SENDER);
       return;
     }
@@ -384,7 +386,7 @@ export class PacketHandler {
    */
   #joinSeries(at: number, end: number, bytes: number, m: number): number {
     const run = this.#burstRun;
-    if (run < 0 || m > this.#burstEnd) return at;
+    if (run < 0 || m > this.#burstEnd || m !== this.#allowedMessage) return at;
     const { runs, batch } = this.#sender;
     const view = this.#view;
     const destId = this.#burstDestId;
@@ -393,7 +395,7 @@ export class PacketHandler {
     const place = runs.packets[run]!;
     // A run takes packets of its own size in a series, so what is shorter than a Relay's head finds no room.
     const room = Math.min(runs.room(run, bytes - cut), Math.floor((end - at) / bytes));
-    const packetsMax = Math.min(room, this.#allowance); // NOT_ASKED: none
+    const packetsMax = Math.min(room, this.#allowance);
     let packets = 0;
     let next = at;
     while (packets < packetsMax) {
@@ -413,6 +415,7 @@ export class PacketHandler {
   flush(): void {
     this.#send();
     this.#peerCheckedMessage = -1;
+    this.#allowedMessage = -1;
     this.#admission.nextBatch();
   }
 
@@ -443,7 +446,7 @@ export class PacketHandler {
 
   /** A proven node is none, though its proxy may share a peer's address. */
   #sourcePeer(): number {
-    return this.provenId === 0 ? this.#peers.find(this.#source, 0) : -1;
+    return this.#provenId === 0 ? this.#peers.find(this.#source, 0) : -1;
   }
 
   /** Hands gossip that may be believed to the main thread. */
@@ -465,7 +468,7 @@ export class PacketHandler {
     if (bytes < SYNC_BYTES) return "short";
     const peer = this.#sourcePeer();
     const believesStrangers = this.#words[this.#strangersBelieved] !== 0;
-    if (peer < 0 && (this.provenId !== 0 || !believesStrangers)) return "unknown_peer";
+    if (peer < 0 && (this.#provenId !== 0 || !believesStrangers)) return "unknown_peer";
     const syncBytes = SYNC_BYTES + 4 * this.#view.getUint16(at + SYNC_COUNT_AT);
     if (bytes < syncBytes) return "count";
     const beaconId = this.#beaconId;
@@ -482,10 +485,10 @@ export class PacketHandler {
   #discover(at: number, bytes: number, type: number, m: number): void {
     if (this.#admission.isBroken(DISCOVER_BREAKER) || !this.#readSource(m)) return;
     this.#count(DISCOVERS);
-    if (this.provenId !== 0) {
+    if (this.#provenId !== 0) {
       // In place of the Discover, which is read: a frame's room holds a reply (frames.ts).
       const replyBytes = writeAddressMessage(DISCOVER_REPLY, this.#source, 0, this.#bytes, at);
-      this.#toBridge(this.provenId, at, replyBytes, REPLY_DROPPED_AT);
+      this.#toBridge(this.#provenId, at, replyBytes, REPLY_DROPPED_AT);
       return;
     }
     const nodeId = this.#view.getInt32(at + FIRST_ID_AT);
@@ -503,7 +506,7 @@ export class PacketHandler {
 
   #punch(at: number, bytes: number, m: number): void {
     if (this.#admission.isBroken(PUNCH_BREAKER) || !this.#readSource(m)) return;
-    if (this.provenId !== 0) {
+    if (this.#provenId !== 0) {
       this.#count(PUNCHES_BRIDGED);
       return;
     }
@@ -569,7 +572,7 @@ export class PacketHandler {
       return false;
     }
     // A proven node's is not sent to.
-    if (this.provenId !== 0 || !this.#admission.isDenied(this.#source)) return true;
+    if (this.#provenId !== 0 || !this.#admission.isDenied(this.#source)) return true;
     this.#count(REFUSED_DENIED_ENDPOINT);
     return false;
   }

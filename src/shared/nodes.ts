@@ -12,7 +12,7 @@
  */
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
 import { nodeHash, shardOfHash, slotOfHash } from "./hash.ts";
-import { LOADS_IN_ORDER, OrderedWord } from "./loads.ts";
+import { OrderedWord } from "./loads.ts";
 import {
   GROUP_SLOTS,
   HASH_SECRET,
@@ -91,17 +91,18 @@ export class NodeTable {
     if (id === 0) return -1;
     const hash = nodeHash(id, this.#secret);
     const shard = shardOfHash(hash, this.#shards);
-    if (!LOADS_IN_ORDER) {
-      // Where it costs atomic loads to be sure that a node is absent, one that is found at first look is spared them.
-      const slot = this.#search(id, hash, shard, 0);
-      if (slot >= 0 && words[slot + SLOT_ID] === id) return slot;
-    }
+    const slot = this.#search(id, hash, shard, 0);
+    return slot >= 0 && words[slot + SLOT_ID] === id ? slot : this.#findDespiteRemovals(id, hash, shard);
+  }
+
+  /** Finds a node that was not found at first look: is it absent, or did a removal hide it? */
+  #findDespiteRemovals(id: number, hash: number, shard: number): number {
+    const words = this.#words;
     const removals = this.memory.shardWords(shard) + SHARD_REMOVALS;
     for (let attempt = 0; attempt < FINDS_MAX; attempt++) {
       const removalsBefore = this.#ordered.load(removals);
       const slot = this.#search(id, hash, shard, removalsBefore & 1);
       if (slot >= 0 && words[slot + SLOT_ID] === id) return slot;
-      // Absent, unless a removal hid it meanwhile.
       if ((removalsBefore & 1) === 0 && this.#ordered.load(removals) === removalsBefore) return -1;
     }
     return -1;

@@ -5,7 +5,7 @@
  * Open addressing (open-addressing.ts), a slot of two words: node id, and the peer's number.
  */
 import { nodeHash, slotOfHash } from "./hash.ts";
-import { LOADS_IN_ORDER, OrderedWord } from "./loads.ts";
+import { OrderedWord } from "./loads.ts";
 import { HASH_SECRET, ROUTE_REMOVALS, ROUTE_WORDS, type SharedMemory } from "./memory.ts";
 import { type Area, FINDS_MAX, removeSlot, searchSlots } from "./open-addressing.ts";
 
@@ -50,11 +50,13 @@ export class RouteTable {
   find(nodeId: number): number {
     const id = nodeId | 0;
     if (id === 0) return NO_PEER;
-    if (!LOADS_IN_ORDER) {
-      const slot = this.#search(id, 0);
-      const peer = slot < 0 ? NO_PEER : this.#peerAt(slot, id);
-      if (peer !== NO_PEER) return peer;
-    }
+    const slot = this.#search(id, 0);
+    const peer = slot < 0 ? NO_PEER : this.#peerAt(slot, id);
+    return peer === NO_PEER ? this.#findDespiteRemovals(id) : peer;
+  }
+
+  /** The same for a node that was not found at first look: has it no route, or did a removal hide it? */
+  #findDespiteRemovals(id: number): number {
     const { removals } = this.#area;
     for (let attempt = 0; attempt < FINDS_MAX; attempt++) {
       const removalsBefore = this.#ordered.load(removals);
