@@ -22,12 +22,12 @@ const allPorts =
   ({ attackerAddress }: Scene): Source =>
   (n) => ({ address: numberOf(attackerAddress), port: 1024 + (n % SPOOFED_SOURCES) });
 
-const asHonestSenders =
-  ({ honestSenders }: Scene): Source =>
-  (n) => {
-    const { address, port } = honestSenders[n % honestSenders.length]!;
-    return { address: numberOf(address), port };
-  };
+/** As one of them: as all, what is allowed to each would hold all that the attacker sends. */
+function asHonestSender({ honestSenders }: Scene): Source {
+  const { address, port } = honestSenders[0]!;
+  const source = { address: numberOf(address), port };
+  return () => source;
+}
 
 export const RELAY_FLOODS: readonly Attack[] = [
   ...AIMS.map(
@@ -57,12 +57,12 @@ export const RELAY_FLOODS: readonly Attack[] = [
     start: (scene) => spoofed(scene, relays(SENDER, inTurn(scene.sleepingIds)), allPorts(scene)),
   },
   {
-    name: "relay flood in honest names",
-    does: "relays to nodes from the very addresses and ports of honest nodes",
+    name: "relay flood in an honest name",
+    does: "relays to nodes from the very address and port of an honest node",
     stage: "alone",
     inSmoke: false,
     limits: ["relay"],
     excuse: "UDP has no proof of its source: who can forge one spends what the limit allows it",
-    start: (scene) => spoofed(scene, relays(SENDER, inTurn(scene.sleepingIds)), asHonestSenders(scene)),
+    start: (scene) => spoofed(scene, relays(SENDER, inTurn(scene.sleepingIds)), asHonestSender(scene)),
   },
 ];
