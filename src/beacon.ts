@@ -35,6 +35,7 @@ import { MailReader } from "./control/mail-reader.ts";
 import { type GossipKeys, NO_GOSSIP_KEYS, readGossipKeys } from "./control/mesh/gossip-keys.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
 import { PunchGrants } from "./control/punch-grants.ts";
+import { PunchOutcomes } from "./control/punch-outcomes.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { openSockets } from "./control/sockets.ts";
 import { StateKeeper } from "./control/state-keeper.ts";
@@ -50,6 +51,7 @@ export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
 export type { BridgeStats } from "./control/bridge/bridge.ts";
 export type { KeyFunction } from "./control/bridge/keys.ts";
 export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
+export type { PunchedPairs } from "./control/punch-outcomes.ts";
 export type { PacketStats, Stats, WorkerStats } from "./control/stats.ts";
 export { type SocketAddress, SyscallError };
 
@@ -82,6 +84,7 @@ interface Running {
   readonly mesh: Mesh;
   readonly bridge: Bridge | undefined;
   readonly grants: PunchGrants;
+  readonly punchOutcomes: PunchOutcomes;
   readonly mail: MailReader;
   readonly statistics: StatisticsLog;
   readonly timers: readonly Timer[];
@@ -158,8 +161,9 @@ export class Beacon {
 
   /** The numbers of this moment. @throws Error before `listen` is done */
   stats(): Stats {
+    const running = this.#mustRun();
     const { memory, nodes, supervisor, sockets, address, startedMs, mesh, breakers, state, bridge, grants } =
-      this.#mustRun();
+      running;
     const { user, system } = process.cpuUsage();
     return {
       version,
@@ -172,6 +176,7 @@ export class Beacon {
       residentBytes: this.#residentBytes(),
       cpuS: (user + system) / 1e6,
       mesh: mesh.stats(),
+      punchedPairs: running.punchOutcomes.stats(),
       breakers: breakers.states,
       stateSavedS: state?.savedS ?? null,
       workers: sockets.map((socket, worker) => ({
@@ -343,6 +348,7 @@ export class Beacon {
         mesh,
         bridge,
         grants,
+        punchOutcomes: new PunchOutcomes(memory),
         mail,
         statistics,
         timers,
@@ -505,8 +511,10 @@ export class Beacon {
   #offloadErrno = 0;
 
   #tick(): void {
-    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge } = this.#mustRun();
+    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge, punchOutcomes } =
+      this.#mustRun();
     reaper.tick(performance.now() - startedMs);
+    punchOutcomes.tick();
     limits.tick(nodes.size());
     supervisor.tick();
     mesh.tick();
