@@ -3,7 +3,7 @@ import type { Stats } from "../../src/beacon.ts";
 import { type Load, LoadGenerator } from "./load.ts";
 import { LoadedTargets } from "./loaded.ts";
 import { LOOPBACK, type Place } from "./place.ts";
-import { beaconSources, startBeacon, startReference, type Target } from "./targets.ts";
+import { beaconSources, startBeacon, startReference, statsOf, type Target } from "./targets.ts";
 
 /** What is measured, and how it is set up. */
 export interface Contender {
@@ -94,6 +94,6 @@ type Batches = Stats["workers"][number]["receiveBatch"];
 /** @param http "" for a target that serves none */
 async function readBatches(http: string): Promise<Batches | undefined> {
   if (http === "") return undefined;
-  const stats = (await (await fetch(new URL("api/stats", http))).json()) as Stats;
+  const stats = await statsOf({ http });
   return stats.workers[0]?.receiveBatch;
 }
