@@ -99,8 +99,11 @@ export function believesStrangers({ gossipStrict, peers, registry }: Config): bo
   return gossipStrict === "auto" ? peers.length === 0 || registry !== "off" : gossipStrict === "off";
 }
 
-/** @param text for parseAddressPrefix, or "*" for all addresses */
-function prefixOf(text: string): Prefix {
+/**
+ * @param text for parseAddressPrefix, or "*" for all addresses
+ * @throws ConfigError, as parseAddressPrefix
+ */
+export function prefixOf(text: string): Prefix {
   if (text === "*") return { bytes: new Uint8Array(16), bits: 0 };
   const [address, bits] = parseAddressPrefix(text);
   const isIPv6 = address.kind() === "ipv6";

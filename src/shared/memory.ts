@@ -334,6 +334,11 @@ export class SharedMemory {
     return this.#mailboxesAt + worker * MAILBOXES_WORDS + kind * (MAILBOX_RING + MAILBOX_WORDS);
   }
 
+  /** The secret of the hashes of sources: of its own, as steering shows something of the nodes'. */
+  get sourceSecret(): number {
+    return ~this.words[HASH_SECRET]!;
+  }
+
   /** First word, in `nodeKeys`, of the key that belongs to the node slot at word `slot`. */
   nodeKey(slot: number): number {
     return ((slot - this.slotsAt) / SLOT_WORDS) * NODE_KEY_WORDS;

@@ -249,6 +249,16 @@ export class Mesh {
     await this.#sendToAll();
   }
 
+  /** Where the peer of this number is, learned or not, and how long ago it was heard; null if there is none. */
+  peer(number: number): Omit<PeerStats, "routes"> | null {
+    const peers = [...this.#peers.values(), ...this.#learned.peers];
+    const peer = peers.find((one) => one.number === number);
+    if (peer === undefined) return null;
+    const { endpoint, heardMs } = peer;
+    const gossipAgeS = heardMs === undefined ? null : (performance.now() - heardMs) / 1000;
+    return { address: addressText(endpoint), gossipAgeS };
+  }
+
   stats(): MeshStats {
     const nowMs = performance.now();
     return {
