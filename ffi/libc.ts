@@ -19,6 +19,7 @@ const { symbols: libc } = dlopen("libc.so.6", {
   shutdown: { args: ["i32", "i32"], returns: "i32" },
   close: { args: ["i32"], returns: "i32" },
   clock_gettime: { args: ["i32", "ptr"], returns: "i32" },
+  syscall: { args: ["i64"], returns: "i64" },
   __errno_location: { args: [], returns: "ptr" },
 });
 

@@ -18,16 +18,17 @@ import {
   type Config,
   type ConfigChanges,
   compareConfigs,
+  maskedConfig,
   parseHostPort,
   reloadedConfig,
   validateConfig,
 } from "./config.ts";
-import { Admin, AdminToken } from "./control/admin.ts";
 import { Breakers } from "./control/breakers.ts";
 import { Bridge, type BridgeParts } from "./control/bridge/bridge.ts";
 import type { KeyFunction, KeySource } from "./control/bridge/keys.ts";
 import { bridgeOptions, keySource, openFilesMax } from "./control/bridge/setup.ts";
-import { type HttpServer, serveHttp } from "./control/http.ts";
+import { Admin, AdminToken } from "./control/http/admin.ts";
+import { type HttpServer, serveHttp } from "./control/http/server.ts";
 import { Limits } from "./control/limits.ts";
 import { createLogger } from "./control/log.ts";
 import { MailReader } from "./control/mail-reader.ts";
@@ -178,6 +179,7 @@ export class Beacon {
         alive: supervisor.isAlive(worker),
         restarts: supervisor.restarts[worker]!,
         socketReceiveDrops: socket.receiveDrops(),
+        cpuS: supervisor.cpuS(worker),
         ...packetStats(memory, memory.counterRow(worker)),
       })),
       bridge: bridge ? { ...bridge.stats(), packets: packetStats(memory, memory.bridgeRow) } : null,
@@ -299,7 +301,7 @@ export class Beacon {
       const mesh = new Mesh(parts, config, this.#gossipKeys, log);
       await supervisor.start();
       const http = this.#serveHttp(breakers);
-      release.unshift(() => http?.stop(true));
+      release.unshift(() => http?.stop());
       const { fd, family } = sockets[0]!;
       const keys = keySource(this.#config, this.keyOf);
       const { beaconId } = config;
@@ -384,7 +386,7 @@ export class Beacon {
     if (running) {
       for (const timer of running.timers) clearInterval(timer);
       await running.mesh.stop();
-      await running.http?.stop(true);
+      await running.http?.stop();
       await running.bridge?.stop();
       await running.mail.stop();
       running.grants.stop();
@@ -479,6 +481,7 @@ export class Beacon {
           isHealthy: () => this.#isHealthy(),
           notReady: () => this.#notReady(),
           stats: () => this.stats(),
+          config: () => maskedConfig(this.#config),
           breakers,
           admin: this.#admin,
         },
@@ -487,7 +490,7 @@ export class Beacon {
       // Of the configuration: where it serves every address, Bun calls itself "localhost".
       if (address.host === "" || !isLoopback(endpointOf(address.host, 0), 0))
         this.#log.warn(
-          `http ${http} is not on loopback: whoever reaches it reads health, metrics and statistics, with the peers' addresses`,
+          `http ${http} is not on loopback: whoever reaches it reads health and metrics, with the peers' addresses`,
         );
       return server;
     } catch (error) {

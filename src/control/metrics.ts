@@ -88,6 +88,11 @@ const PACKET_COUNTERS: readonly Shown<PacketStats>[] = [
     values: (stats) => stats.relayDropped,
   },
   {
+    name: "beacon_replies_sent_total",
+    help: "Discover replies and punch commands that the kernel took.",
+    values: (stats) => stats.repliesSent,
+  },
+  {
     name: "beacon_reply_dropped_total",
     help: "Discover replies and punch commands that could not be sent, by reason.",
     label: "reason",
@@ -138,6 +143,11 @@ const WORKER_COUNTERS: readonly Shown<WorkerStats>[] = [
     name: "beacon_worker_restarts_total",
     help: "Worker threads that died and were replaced.",
     values: (stats) => stats.restarts,
+  },
+  {
+    name: "beacon_worker_cpu_seconds_total",
+    help: "CPU time of the worker's thread: of a second, the share that its loop is busy. Starts anew with a worker that was replaced.",
+    values: (stats) => stats.cpuS ?? 0,
   },
 ];
 

@@ -32,6 +32,7 @@ import {
   RELAYED_LOCAL,
   RELAYED_TO_BRIDGE,
   RELAYED_TO_PEER,
+  REPLIES_SENT,
   REPLY_DROPPED_AT,
   SEGMENTS_RECEIVED,
   SEGMENTS_SENT,
@@ -68,6 +69,8 @@ export interface PacketStats {
   readonly relayForwarded: Counts;
   readonly relayNotFound: number;
   readonly relayDropped: Counts;
+  /** DiscoverReplies and PunchCommands that the kernel took. */
+  readonly repliesSent: number;
   readonly replyDropped: Counts;
   /** Gossip of peers, and of strangers that may be believed, that was handed on, and gossip of anybody that was not. */
   readonly gossipReceived: number;
@@ -93,6 +96,8 @@ export interface WorkerStats extends PacketStats {
   readonly restarts: number;
   /** Datagrams that the kernel dropped at this worker's socket, mostly because its buffer was full. */
   readonly socketReceiveDrops: number;
+  /** Seconds of CPU that its thread has used; null while it has none. A worker that was replaced starts anew. */
+  readonly cpuS: number | null;
 }
 
 export interface Stats {
@@ -146,6 +151,7 @@ export function packetStats(memory: SharedMemory, row: number): PacketStats {
     },
     relayNotFound: count(RELAY_NOT_FOUND),
     relayDropped: byName(RELAY_DROPPED_AT, DROP_REASONS),
+    repliesSent: count(REPLIES_SENT),
     replyDropped: byName(REPLY_DROPPED_AT, DROP_REASONS),
     gossipReceived: count(GOSSIP_RECEIVED),
     gossipRejected: byName(GOSSIP_REJECTED_AT, GOSSIP_REJECTIONS),

@@ -4,8 +4,9 @@
  */
 import { Worker } from "node:worker_threads";
 import type { UdpSocket } from "../../ffi/socket.ts";
+import { threadCpuS } from "../../ffi/threads.ts";
 import type { WorkerData } from "../data/worker.ts";
-import { HEARTBEAT, type SharedMemory, STOPPING, workerLock } from "../shared/memory.ts";
+import { HEARTBEAT, type SharedMemory, STOPPING, THREAD_ID, workerLock } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 import { SpareFiles } from "./spare-files.ts";
 
@@ -113,6 +114,12 @@ export class Supervisor {
   /** Whether worker's thread is alive. */
   isAlive(worker: number): boolean {
     return this.#places[worker]?.thread !== undefined;
+  }
+
+  /** Seconds of CPU that the worker's thread has used; null if it has none. */
+  cpuS(worker: number): number | null {
+    if (!this.isAlive(worker)) return null;
+    return threadCpuS(this.memory.words[this.memory.workerWords(worker) + THREAD_ID]!) ?? null;
   }
 
   /** To be called about every second: a worker that hangs is killed, and so replaced; one that could not be replaced is now, if it can. */

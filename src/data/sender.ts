@@ -23,6 +23,7 @@ import {
   RELAY_DROPPED_AT,
   RELAYED_LOCAL,
   RELAYED_TO_PEER,
+  REPLIES_SENT,
   REPLY_DROPPED_AT,
   SEGMENTS_SENT,
   SENT_BYTES,
@@ -126,6 +127,7 @@ export class Sender {
     }
     counters[row + RELAYED_LOCAL]! += kinds[TO_NODE]!;
     counters[row + RELAYED_TO_PEER]! += kinds[TO_PEER]!;
+    counters[row + REPLIES_SENT]! += kinds[REPLY]!;
     counters[row + SENT_BYTES]! += this.#bytes;
     counters[row + SEGMENTS_SENT]! += this.#segments;
     runs.clear();

@@ -1,7 +1,8 @@
 /** Entry of a worker thread: builds its loop from what the main thread gives it and stays in it. */
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { kernel } from "../../ffi/libc.ts";
-import { type MemoryShape, SharedMemory } from "../shared/memory.ts";
+import { threadId } from "../../ffi/threads.ts";
+import { type MemoryShape, SharedMemory, THREAD_ID } from "../shared/memory.ts";
 import { type LoopOptions, RelayLoop } from "./loop.ts";
 
 /** What the main thread gives a worker. */
@@ -17,7 +18,9 @@ export const READY = "ready";
 
 if (!isMainThread) {
   const { shape, buffer, keysBuffer, loop } = workerData as WorkerData;
-  const relay = new RelayLoop(kernel, new SharedMemory(shape, buffer, keysBuffer), loop);
+  const memory = new SharedMemory(shape, buffer, keysBuffer);
+  const relay = new RelayLoop(kernel, memory, loop);
+  memory.words[memory.workerWords(loop.worker) + THREAD_ID] = threadId();
   parentPort?.postMessage(READY);
   relay.run();
 }

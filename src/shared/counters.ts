@@ -110,7 +110,8 @@ export const RECEIVE_ERRORS = SINGLES_AT + 12;
 export const RELAYED_TO_BRIDGE = SINGLES_AT + 13;
 export const PUNCHES_BRIDGED = SINGLES_AT + 14;
 export const KEYS_REFUSED = SINGLES_AT + 15;
-const COLUMNS = SINGLES_AT + 16;
+export const REPLIES_SENT = SINGLES_AT + 16;
+const COLUMNS = SINGLES_AT + 17;
 
 /** Floats from one row to the next: whole cache lines, so that workers do not slow each other down. */
 export const COUNTER_ROW = Math.ceil(COLUMNS / 8) * 8;

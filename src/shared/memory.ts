@@ -129,6 +129,8 @@ export const HEARTBEAT = 1;
 /** Why gossip was last rejected, as 1 + the offset into GOSSIP_REJECTIONS, and whose: an endpoint. */
 export const LAST_REJECTION = 2;
 export const LAST_REJECTED_SOURCE = 3;
+/** Its thread's number in the kernel, whose CPU time the main thread asks for; behind LAST_REJECTED_SOURCE's words. */
+export const THREAD_ID = 9;
 
 // Shard words, from `shardWords(shard)`.
 /** Who holds the shard's lock: 0 nobody, 1 the main thread, 2 + i worker i. */

@@ -206,7 +206,7 @@ describe("a request", () => {
     expect(new Set(statuses)).toEqual(new Set([401, 429]));
     expect(await states()).toEqual(ALL_ON);
     expect(warnings()).toEqual([
-      "a request of 127.0.0.1 to change something had no admin token, or a wrong one",
+      "a request of 127.0.0.1 needed the admin token, and had none or a wrong one",
     ]);
     // Others on its address must not be able to keep the operator out.
     expect((await post("relay", '{"on":false}')).status).toBe(200);
@@ -219,7 +219,7 @@ describe("the token's file", () => {
     await host.close();
     await start({});
     for (const authorization of [null, "Bearer ", `Bearer ${TOKEN}`])
-      expect((await post("relay", '{"on":false}', authorization)).status).toBe(404);
+      expect((await post("relay", '{"on":false}', authorization)).status).toBe(403);
     expect(await states()).toEqual(ALL_ON);
   });
 
@@ -235,7 +235,7 @@ describe("the token's file", () => {
     host.beacon.reconfigure({ ...config, adminTokenFile: next });
     expect((await post("relay", '{"on":false}', "Bearer a-third-token-0123456789")).status).toBe(200);
     host.beacon.reconfigure({ ...config, adminTokenFile: "off" });
-    expect((await post("relay", '{"on":true}', "Bearer a-third-token-0123456789")).status).toBe(404);
+    expect((await post("relay", '{"on":true}', "Bearer a-third-token-0123456789")).status).toBe(403);
     expect(await states()).toEqual({ ...ALL_ON, relay: "off" }); // a reload switches nothing
   });
 

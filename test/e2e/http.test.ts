@@ -168,7 +168,14 @@ describe("paths", () => {
   });
 
   test("anything else is 404 and names what there is", async () => {
-    for (const path of ["/", "/metric", "/healthz/x", "/api", "/healthz/", "/%2e%2e/etc/passwd"]) {
+    for (const path of [
+      "/metric",
+      "/healthz/x",
+      "/api/",
+      "/api/nothing",
+      "/healthz/",
+      "/%2e%2e/etc/passwd",
+    ]) {
       const response = await get(path);
       expect(response.status).toBe(404);
       expect(await response.text()).toContain("/metrics");

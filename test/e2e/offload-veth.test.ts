@@ -1,5 +1,7 @@
 /** Merged bursts over a link with an MTU: two network namespaces and a veth pair between them. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { installed, MAIN, Programs } from "./support/program.ts";
 import type { VethReport } from "./support/veth-client.ts";
@@ -18,6 +20,7 @@ const CLIENT_SIDE = {
   link: `pbc${process.pid}`,
   address: "10.211.7.2",
 };
+const TOKEN = "correct-horse-battery-staple";
 const SIDES = [BEACON_SIDE, CLIENT_SIDE];
 
 const ip = (...args: string[]) => Bun.spawnSync(["ip", ...args], { stdout: "pipe", stderr: "pipe" });
@@ -42,6 +45,7 @@ const why = obstacle();
 
 describe.skipIf(why !== undefined)(`over a veth pair${why === undefined ? "" : ` (${why})`}`, () => {
   const programs = new Programs();
+  const folder = mkdtempSync(join(tmpdir(), "beacon-veth-"));
   let report: VethReport;
 
   beforeAll(async () => {
@@ -57,12 +61,15 @@ describe.skipIf(why !== undefined)(`over a veth pair${why === undefined ? "" : `
     }
     const inside = (namespace: string, ...command: string[]) =>
       programs.spawn(["ip", "netns", "exec", namespace, process.execPath, ...command]);
+    const tokenFile = join(folder, "token");
+    writeFileSync(tokenFile, TOKEN, { mode: 0o600 });
     const flags = [`--addr=${BEACON_SIDE.address}:0`, `--http=${BEACON_SIDE.address}:0`];
+    flags.push(`--admin-token-file=${tokenFile}`);
     const beacon = inside(BEACON_SIDE.namespace, MAIN, ...flags, "--workers=2", "--log-format=json");
     const { port, http } = await beacon.listening();
     const client = inside(
       CLIENT_SIDE.namespace,
-      ...[CLIENT, CLIENT_SIDE.address, BEACON_SIDE.address, String(port), http!],
+      ...[CLIENT, CLIENT_SIDE.address, BEACON_SIDE.address, String(port), http!, TOKEN],
     );
     if ((await client.exited(TEST_TIMEOUT_MS)) !== 0) throw new Error(client.output());
     report = JSON.parse(client.lines.at(-1)!) as VethReport;
@@ -71,6 +78,7 @@ describe.skipIf(why !== undefined)(`over a veth pair${why === undefined ? "" : `
   afterAll(async () => {
     await programs.kill();
     removeNamespaces();
+    rmSync(folder, { recursive: true });
   });
 
   test("every packet arrives intact and in order, also those over the MTU", () => {

@@ -68,6 +68,8 @@ const IN_C: Record<Constant, string> = {
   CLOCK_MONOTONIC: "CLOCK_MONOTONIC",
   CLOCK_MONOTONIC_COARSE: "CLOCK_MONOTONIC_COARSE",
   TIMESPEC_BYTES: "sizeof(struct timespec)",
+  CPU_CLOCK_OF_THREAD: "6", // in no header for programs; test/ffi/threads.test.ts asks the kernel
+  SYS_GETTID: "SYS_gettid",
 };
 
 /** Offsets that the sources write as plain numbers, next to where they are used. */
@@ -121,6 +123,7 @@ function evaluateInC(expressions: Record<string, string>): Record<string, number
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>

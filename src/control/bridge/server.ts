@@ -3,7 +3,7 @@ import type { Logger } from "pino";
 import { hostPort } from "../../../ffi/socket.ts";
 import type { HostPort } from "../../config/units.ts";
 import { FRAME_BYTES_MAX } from "../../data/frames.ts";
-import { refusal, text } from "../answers.ts";
+import { refusal, text } from "../http/answers.ts";
 import type { Counts } from "../stats.ts";
 import { TrustedProxies } from "./client-address.ts";
 import { Connection } from "./connection.ts";

@@ -2,7 +2,7 @@
  * Run inside a network namespace: relays bursts through a beacon on the other side of a veth pair and prints what
  * became of them, as JSON.
  *
- *   bun veth-client.ts <own address> <beacon address> <beacon port> <beacon's http url>
+ *   bun veth-client.ts <own address> <beacon address> <beacon port> <beacon's http url> <its admin token>
  */
 import type { Stats } from "../../../src/beacon.ts";
 import { BurstSocket } from "./bursts.ts";
@@ -32,14 +32,15 @@ const NODE_ID = 77;
 const SENDER_ID = 88;
 
 if (import.meta.main) {
-  const [host = "", address = "", port = "", http = ""] = process.argv.slice(2);
+  const [host = "", address = "", port = "", http = "", token = ""] = process.argv.slice(2);
   const beacon = { address, port: Number(port) };
   const receiver = new BurstSocket(host, beacon, true);
   const sender = new BurstSocket(host, beacon);
   const random = new Random(3);
   let expectedForwarded = 0;
 
-  const stats = async () => (await (await fetch(new URL("api/stats", http))).json()) as Stats;
+  const headers = { authorization: `Bearer ${token}` };
+  const stats = async () => (await (await fetch(new URL("api/stats", http), { headers })).json()) as Stats;
   const forwarded = (now: Stats) => sum(now, (w) => w.relayForwarded["local"]!);
   /** The numbers once everything sent so far is counted; a batch is counted after it was sent. */
   const settled = () =>

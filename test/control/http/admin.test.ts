@@ -3,8 +3,8 @@ import { afterAll, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Admin, AdminToken } from "../../src/control/admin.ts";
-import { createLogger } from "../../src/control/log.ts";
+import { Admin, AdminToken } from "../../../src/control/http/admin.ts";
+import { createLogger } from "../../../src/control/log.ts";
 
 const TOKEN = "correct-horse-battery-staple";
 const RIGHT = `Bearer ${TOKEN}`;
@@ -47,8 +47,13 @@ test("ten wrong ones, and the address has to wait, a second for each more; other
   expect(guess("192.0.2.1")).toBe("limited");
 });
 
+test("who gives none guesses nothing, and need not wait", () => {
+  for (let i = 0; i < 10 * BURST; i++) expect(admin.permission(null, "192.0.2.1")).toBe("wrong");
+  expect(admin.permission("Bearer guess", "192.0.2.1")).toBe("wrong");
+});
+
 test("of IPv6, a network of 64 bits is one address", () => {
-  for (let i = 0; i < BURST; i++) admin.permission(null, `2001:db8::${i + 1}`);
-  expect(admin.permission(null, "2001:db8::ffff")).toBe("limited");
-  expect(admin.permission(null, "2001:db8:0:1::1")).toBe("wrong");
+  for (let i = 0; i < BURST; i++) admin.permission("Bearer guess", `2001:db8::${i + 1}`);
+  expect(admin.permission("Bearer guess", "2001:db8::ffff")).toBe("limited");
+  expect(admin.permission("Bearer guess", "2001:db8:0:1::1")).toBe("wrong");
 });

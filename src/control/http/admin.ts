@@ -2,12 +2,12 @@
 import { createHash, randomInt, timingSafeEqual } from "node:crypto";
 import { statSync } from "node:fs";
 import type { Logger } from "pino";
-import { type Clock, CoarseClock } from "../../ffi/clock.ts";
-import { endpointOf } from "../../ffi/endpoint.ts";
-import { readBounded } from "../config/file.ts";
-import { ConfigError, shown } from "../config/units.ts";
-import { addressHash } from "../shared/hash.ts";
-import { RateLimit } from "../shared/limits.ts";
+import { type Clock, CoarseClock } from "../../../ffi/clock.ts";
+import { endpointOf } from "../../../ffi/endpoint.ts";
+import { readBounded } from "../../config/file.ts";
+import { ConfigError, shown } from "../../config/units.ts";
+import { addressHash } from "../../shared/hash.ts";
+import { RateLimit } from "../../shared/limits.ts";
 
 /** The bound keeps a wrong path from being read whole. */
 const FILE_BYTES_MAX = 4096;
@@ -86,7 +86,8 @@ export class Admin {
     const source = addressHash(endpointOf(address, 0), 0, this.#secret);
     const nowNs = this.clock.nowNs();
     if (this.token.isIn(authorization)) return "granted";
-    if (this.#wrong.take(source, 1, nowNs) === 0) return "limited";
+    // Who gives none guesses nothing.
+    if (authorization !== null && this.#wrong.take(source, 1, nowNs) === 0) return "limited";
     this.#complain(address);
     return "wrong";
   }
@@ -95,6 +96,6 @@ export class Admin {
     const nowMs = performance.now();
     if (nowMs - this.#complainedMs < COMPLAINT_MS) return;
     this.#complainedMs = nowMs;
-    this.log.warn(`a request of ${address} to change something had no admin token, or a wrong one`);
+    this.log.warn(`a request of ${address} needed the admin token, and had none or a wrong one`);
   }
 }

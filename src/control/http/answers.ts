@@ -15,7 +15,7 @@ export function json(value: unknown): Response {
 }
 
 /** A text that is something else than plain. */
-export function body(content: string, contentType: string): Response {
+export function body(content: string | ReadableStream, contentType: string): Response {
   return new Response(content, { headers: { ...HEADERS, "content-type": contentType } });
 }
 

@@ -1,0 +1,147 @@
+/**
+ * The operator's HTTP: health and metrics for everybody who reaches it; the admin API for this host's own programs, and elsewhere for
+ * whoever bears the admin token, which every change needs. docs/API.md says what there is.
+ */
+import type { Logger } from "pino";
+import * as v from "valibot";
+import type { HostPort } from "../../config.ts";
+import type { Breakers } from "../breakers.ts";
+import { createMetrics } from "../metrics.ts";
+import type { Stats } from "../stats.ts";
+import { isOwn } from "./access.ts";
+import type { Admin } from "./admin.ts";
+import { body, json, refusal, text } from "./answers.ts";
+import { LineStream } from "./stream.ts";
+
+/** What HTTP shows of a beacon, and changes of it. */
+export interface Observed {
+  isHealthy(): boolean;
+  /** Why the beacon is not ready for traffic, or undefined if it is. */
+  notReady(): string | undefined;
+  stats(): Stats;
+  /** The configuration in force, without its secrets. */
+  config(): Readonly<Record<string, unknown>>;
+  readonly breakers: Breakers;
+  readonly admin: Admin;
+}
+
+export interface HttpServer {
+  readonly url: URL;
+  stop(): Promise<void>;
+}
+
+/** Of the admin API: raised when something that it has shown is shown otherwise, or no more. What is added raises nothing. */
+export const API_VERSION = 1;
+
+/** The largest body that means anything is 13 bytes. */
+const BODY_BYTES_MAX = 1024;
+
+const switchBody = v.strictObject({ on: v.boolean() });
+
+type Server = Bun.Server<undefined>;
+type Handler = (request: Bun.BunRequest, server: Server) => Response | Promise<Response>;
+
+/** @throws Error of Bun.serve, with `code` EADDRINUSE, EACCES, EADDRNOTAVAIL … when the address cannot be had */
+export function serveHttp(address: HostPort, beacon: Observed, log: Logger): HttpServer {
+  let reading: Stats;
+  const metrics = createMetrics(() => reading);
+  const stream = new LineStream(() => beacon.stats());
+  const open: Readonly<Record<string, () => Response | Promise<Response>>> = {
+    "/healthz": () => (beacon.isHealthy() ? text(200, "ok") : text(503, "unhealthy")),
+    "/readyz": () => {
+      const reason = beacon.notReady();
+      return reason === undefined ? text(200, "ready") : text(503, reason);
+    },
+    "/metrics": async () => {
+      reading = beacon.stats(); // one reading serves the whole scrape
+      return body(await metrics.metrics(), metrics.contentType);
+    },
+  };
+  const reads: Readonly<Record<string, Handler>> = {
+    "/api": () => json({ api: API_VERSION, version: beacon.stats().version, paths: Object.keys(reads) }),
+    "/api/stats": () => json(beacon.stats()),
+    "/api/stats/stream": () => {
+      const lines = stream.follow();
+      return lines === undefined
+        ? text(503, "too many follow already")
+        : body(lines, "application/x-ndjson; charset=utf-8");
+    },
+    "/api/peers": () => json(beacon.stats().mesh),
+    "/api/workers": () => json({ workers: beacon.stats().workers }),
+    "/api/config": () => json(beacon.config()),
+    "/api/breakers": () => json(beacon.breakers.states),
+  };
+  const changes: Readonly<Record<string, Handler>> = {
+    "/api/breakers/:name": (request, server) => switchBreaker(beacon.breakers, request, server),
+  };
+  const paths = [...Object.keys(open), ...Object.keys(reads)];
+  const server: Server = Bun.serve({
+    ...(address.host === "" ? {} : { hostname: address.host }),
+    port: address.port,
+    idleTimeout: 30,
+    maxRequestBodySize: BODY_BYTES_MAX,
+    routes: {
+      ...mapped(open, (GET) => ({ GET })),
+      ...mapped(reads, (handler) => ({ GET: guarded(handler, beacon.admin, isOwn) })),
+      ...mapped(changes, (handler) => ({ POST: guarded(handler, beacon.admin, () => false) })),
+    },
+    fetch: (request) => refusal(request, paths),
+    error: (error) => {
+      log.error({ err: error }, "an HTTP request failed");
+      return text(500, "internal error; the log says more");
+    },
+  });
+  return {
+    url: server.url,
+    stop: () => {
+      stream.close();
+      return server.stop(true);
+    },
+  };
+}
+
+function mapped<From, To>(
+  record: Readonly<Record<string, From>>,
+  to: (from: From) => To,
+): Record<string, To> {
+  return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, to(value)]));
+}
+
+/** Answers those whom `isFree` lets pass, and who bears the admin token. */
+function guarded(handler: Handler, admin: Admin, isFree: typeof isOwn): Handler {
+  return async (request, server) => {
+    const address = server.requestIP(request)?.address;
+    if (address === undefined) return text(400, "gone already");
+    if (!isFree(request, address)) {
+      const refused = refusedBy(admin, request, address);
+      if (refused !== undefined) return refused;
+    }
+    const answer = await handler(request, server);
+    answer.headers.set("beacon-api", String(API_VERSION));
+    return answer;
+  };
+}
+
+/** @returns undefined for whoever bears the token */
+function refusedBy(admin: Admin, request: Request, address: string): Response | undefined {
+  switch (admin.permission(request.headers.get("authorization"), address)) {
+    case "granted":
+      return undefined;
+    case "none":
+      return text(403, "the admin token is needed, and this beacon has none: see --admin-token-file");
+    case "limited":
+      return text(429, "too many wrong tokens", { "retry-after": "10" });
+    case "wrong":
+      return text(401, "the admin token is needed", { "www-authenticate": "Bearer" });
+  }
+}
+
+async function switchBreaker(breakers: Breakers, request: Bun.BunRequest, server: Server): Promise<Response> {
+  const { name = "" } = request.params as Readonly<Record<string, string>>;
+  const names = Object.keys(breakers.states);
+  if (!names.includes(name)) return text(404, `not found: there are ${names.join(", ")}`);
+  const wanted = v.safeParse(switchBody, await request.json().catch(() => undefined));
+  if (!wanted.success) return text(400, 'the body must be {"on": true} or {"on": false}');
+  breakers.switch(name, wanted.output.on, server.requestIP(request)?.address ?? "somebody who has left");
+  return json({ [name]: breakers.states[name] });
+}
