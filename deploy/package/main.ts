@@ -1,6 +1,7 @@
 /**
  * Makes what is published: `bun run package`, or `bun run package x64 arm64` for some machines only. For each, a tarball and a
- * bill of materials; for glibc's, a Debian package; then SHA256SUMS. The same sources make the same bytes.
+ * bill of materials; for glibc's, a Debian package, and together a container image; then SHA256SUMS. The same sources, and
+ * for the image the same glibc, make the same bytes.
  */
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -9,7 +10,9 @@ import { Command } from "commander";
 import { TARGETS, type Target, targetNamed } from "../../build.ts";
 import { type Contents, contents } from "./contents.ts";
 import { deb, debName } from "./deb.ts";
-import { NAME, ROOT, releaseTimeS, VERSION } from "./release.ts";
+import { IMAGE_NAME, image } from "./image.ts";
+import { fetchLibc } from "./libc.ts";
+import { MACHINES, NAME, ROOT, releaseTimeS, VERSION } from "./release.ts";
 import { sbom } from "./sbom.ts";
 import { tarball, tarballName } from "./tarball.ts";
 
@@ -50,18 +53,30 @@ async function make(target: Target, timeS: number, published: Published): Promis
   }
 }
 
-async function main(names: readonly string[], { out }: { readonly out: string }): Promise<void> {
+interface Options {
+  readonly out: string;
+  readonly image: boolean;
+}
+
+async function main(names: readonly string[], options: Options): Promise<void> {
   const targets = names.length === 0 ? TARGETS : names.map(targetNamed);
   const timeS = releaseTimeS(process.env);
-  const published = new Published(resolve(out));
-  for (const target of targets) await make(target, timeS, published);
+  const published = new Published(resolve(options.out));
+  const parts: Parameters<typeof image>[0][number][] = [];
+  for (const target of targets) {
+    const all = await make(target, timeS, published);
+    const { debian } = MACHINES[target];
+    if (options.image && debian) parts.push({ contents: all, libc: fetchLibc(debian) });
+  }
+  if (parts.length > 0) await published.write(IMAGE_NAME, image(parts));
   await published.writeSums();
 }
 
 const program = new Command("package")
-  .description("Makes tarballs, Debian packages and bills of materials.")
+  .description("Makes tarballs, Debian packages, a container image and bills of materials.")
   .argument("[target...]", `of ${TARGETS.join(", ")}; all unless given`)
   .option("--out <folder>", "where to put them", `${ROOT}/dist/packages`)
+  .option("--no-image", "make no container image, which takes apt and a mirror of Debian's packages")
   .action(main);
 try {
   await program.parseAsync();
