@@ -148,6 +148,24 @@ function adminTokenFile(): string {
   return admin.file;
 }
 
+/**
+ * Starts a process on the generators' core that watches a beacon as operators do, see watcher.ts. Returns once it does.
+ * @param pauseMs from one request to the next
+ */
+export async function startWatcher({ http }: Pick<Target, "http">, pauseMs: number): Promise<Bun.Subprocess> {
+  const script = join(import.meta.dir, "watcher.ts");
+  const watcher = mortal(
+    Bun.spawn(
+      ["taskset", "-c", GENERATOR_CPU, process.execPath, script, http, admin.token, String(pauseMs)],
+      { stdout: "pipe", stderr: "inherit" },
+    ),
+  );
+  const reader = watcher.stdout.getReader();
+  if ((await reader.read()).done) throw new Error("the watcher ended before it watched");
+  reader.releaseLock();
+  return watcher;
+}
+
 /** The numbers of a beacon. */
 export async function statsOf({ http }: Pick<Target, "http">): Promise<Stats> {
   const headers = { authorization: `Bearer ${admin.token}` };
