@@ -170,7 +170,7 @@ export class Beacon {
       address,
       uptimeS: (performance.now() - startedMs) / 1000,
       healthy: this.#isHealthy(),
-      nodes: nodes.size(),
+      nodes: nodes.size() - mesh.ownNodes,
       nodesMax: this.config.maxNodes,
       residentBytes: this.#residentBytes(),
       cpuS: (user + system) / 1e6,
@@ -484,6 +484,7 @@ export class Beacon {
         {
           isHealthy: () => this.#isHealthy(),
           notReady: () => this.#notReady(),
+          remarks: () => this.#running?.mesh.remarks ?? [],
           stats: () => this.stats(),
           breakers,
           admin: this.#admin,
