@@ -175,7 +175,7 @@ export class Beacon {
       address,
       uptimeS: (performance.now() - startedMs) / 1000,
       healthy: this.#isHealthy(),
-      nodes: nodes.size(),
+      nodes: nodes.size() - mesh.ownNodes,
       nodesMax: this.config.maxNodes,
       residentBytes: this.#residentBytes(),
       cpuS: (user + system) / 1e6,
@@ -509,6 +509,7 @@ export class Beacon {
         {
           isHealthy: () => this.#isHealthy(),
           notReady: () => this.#notReady(),
+          remarks: () => this.#running?.mesh.remarks ?? [],
           stats: () => this.stats(),
           config: () => maskedConfig(this.#config),
           breakers,

@@ -129,7 +129,7 @@ export class NodeTable {
 
   /**
    * Records that `nodeId` was heard from the endpoint at `endpoint[at]` at clock second `nowS`.
-   * @param flags WANTS_DEST or 0, or -1 to leave that as it is
+   * @param flags WANTS_DEST, IS_SELF or 0, or -1 to leave that as it is
    * @param holdS seconds after its last refresh in which a node stays at its endpoint; one that is bridged, always. 0 for none
    * @returns REFRESHED, MOVED (endpoint or flags changed) or ADDED, or why not: HELD, NODE_LIMIT, SHARD_FULL, CONTENDED
    * @throws RangeError for node id 0, which is nobody's
