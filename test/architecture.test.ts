@@ -144,6 +144,13 @@ test("only the entry and the beacon read the configuration, and only its file th
   expect(importsFrom(/^(?!src\/config\.ts$)/, (to) => to === "commander")).toEqual([]);
 });
 
+test("the page runs in a browser: it has its own sources, what shows numbers, and types; and nobody imports it", () => {
+  const allowed = /^(src\/page\/|src\/view\/|uplot$)/;
+  const others = (to: string, { typesOnly }: Import) => !allowed.test(to) && !typesOnly;
+  expect(importsFrom(/^src\/(page|view)\//, others)).toEqual([]);
+  expect(importsFrom(/^(?!src\/page\/)/, (to) => to.startsWith("src/page/"))).toEqual([]);
+});
+
 test("nobody imports the entry", () => {
   expect(importsFrom(/./, (to) => to === "src/main.ts")).toEqual([]);
 });

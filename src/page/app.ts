@@ -135,7 +135,7 @@ void follow({
     showLink(
       "not connected",
       "bad",
-      `No connection to the beacon: ${reason}. Trying again in ${inMs / 1000} s.`,
+      `No numbers from the beacon: ${reason}. Trying again in ${inMs / 1000} s.`,
     );
     drawSoon();
   },

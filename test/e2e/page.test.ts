@@ -230,7 +230,7 @@ describe.skipIf(CHROMIUM === null)(`in a browser${CHROMIUM === null ? " (needs c
     await beacon.program.kill();
     await until("the loss on the page", async () => (await look(page)).link === "not connected");
     const lost = await look(page);
-    expect(lost.trouble).toMatch(/^No connection to the beacon: .+ Trying again in [\d.]+ s\.$/);
+    expect(lost.trouble).toMatch(/^No numbers from the beacon: .+ Trying again in [\d.]+ s\.$/);
     expect(counted(lost).local).toBeGreaterThan(0);
     expect(await page.isVisible("#charts canvas")).toBe(true);
     beacon = await start();
