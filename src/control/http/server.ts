@@ -1,6 +1,6 @@
 /**
- * The operator's HTTP: health, metrics and an empty page for everybody who reaches it; the admin API for this host's own programs, and elsewhere for
- * whoever bears the admin token, which every change needs. docs/API.md says what there is.
+ * The operator's HTTP: health, metrics and the page, which is empty by itself, for everybody who reaches it; the admin API for this host's
+ * own programs, and elsewhere for whoever bears the admin token, which every change needs. docs/API.md says what there is.
  */
 import type { Logger } from "pino";
 import * as v from "valibot";
@@ -113,7 +113,7 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
     },
   };
   const page = pageRoutes(log);
-  const paths = [...Object.keys(page), ...Object.keys(open), ...Object.keys(reads)];
+  const paths = ["/", ...Object.keys(open), ...Object.keys(reads)];
   const server: Server = Bun.serve({
     ...(address.host === "" ? {} : { hostname: address.host }),
     port: address.port,
