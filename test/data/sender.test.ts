@@ -90,7 +90,7 @@ class Bench {
     const batch = new SendBatch(this.kernel, 5, AF_INET, CAPACITY, packets);
     const row = memory.counterRow(WORKER);
     const { slots } = this.nodes;
-    this.sender = new Sender(batch, this.runs, slots, memory.counters, row, memory.words, {
+    this.sender = new Sender(batch, this.runs, slots, memory, row, {
       offload,
       mayWait,
     });
@@ -463,7 +463,7 @@ describe("Sender", () => {
     const { sender, nodes, memory } = new Bench();
     expect(
       () =>
-        new Sender(sender.batch, new Runs(CAPACITY + 1), nodes.slots, memory.counters, 0, memory.words, {
+        new Sender(sender.batch, new Runs(CAPACITY + 1), nodes.slots, memory, 0, {
           offload: true,
           mayWait: true,
         }),
