@@ -2,6 +2,7 @@
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
 import type { Config } from "../config.ts";
 import type { Limit } from "../shared/counters.ts";
+import { dropsOf, type NodeDropReason } from "../shared/drops.ts";
 import { addressHash, endpointHash, nodeHash } from "../shared/hash.ts";
 import {
   ANSWER_LIMIT,
@@ -31,6 +32,17 @@ export interface LimitUse {
   readonly used: number;
 }
 
+export interface DropReport {
+  /** Seconds since the last one. */
+  readonly ageS: number;
+  readonly reason: NodeDropReason;
+  /** Whose packets they were, by what those say, and for whom; of Discovers, 0 and whose. */
+  readonly from: number;
+  readonly to: number;
+  /** How many of the same there were in a row. */
+  readonly count: number;
+}
+
 export interface NodeReport {
   readonly id: number;
   /** local: heard by UDP. bridged: connected by WebSocket. peer: another beacon has it. */
@@ -48,6 +60,8 @@ export interface NodeReport {
   readonly peer: { readonly address: string; readonly gossipAgeS: number | null } | null;
   /** Those that what comes from it meets. */
   readonly limits: readonly LimitUse[];
+  /** The last ones that it was part of, newest first. */
+  readonly drops: readonly DropReport[];
   /** What the next relay to it would come to. */
   readonly next: { readonly outcome: "delivered" | "forwarded" | "dropped"; readonly why: string };
 }
@@ -97,6 +111,7 @@ export class Explainer {
       shards: nodes.shards,
       peer,
       limits: entry ? this.#limits(id, entry) : [],
+      drops: this.#drops(id),
       next: this.#next(entry, peer),
     };
   }
@@ -117,6 +132,18 @@ export class Explainer {
       };
     }
     return undefined;
+  }
+
+  #drops(id: number): DropReport[] {
+    const { memory } = this.parts;
+    const nowS = memory.words[CLOCK_S]!;
+    return dropsOf(memory, id).map(({ atS, reason, from, to, count }) => ({
+      ageS: Math.max(0, nowS - atS),
+      reason,
+      from,
+      to,
+      count,
+    }));
   }
 
   /** By the sources that Admission (src/data/admission.ts) has for them. */

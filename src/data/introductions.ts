@@ -38,9 +38,8 @@ export class Introductions {
       new SendBatch(calls, fd, family, RUNS, packets),
       new Runs(RUNS),
       nodes.slots,
-      memory.counters,
+      memory,
       memory.grantsRow,
-      memory.words,
       { offload: false, mayWait: false }, // the main thread has other things to do
     );
     this.#handler = new PacketHandler({

@@ -53,6 +53,7 @@ import {
   RELAY_NOT_FOUND,
   REPLY_DROPPED_AT,
 } from "../shared/counters.ts";
+import { DropLog, nodeDrop } from "../shared/drops.ts";
 import {
   CLOCK_S,
   GRANTS_REQUIRED,
@@ -79,6 +80,22 @@ const MALFORMED_NO_SOURCE_PORT = malformedColumn("no_source_port");
 const DROP_CONTENDED = RELAY_DROPPED_AT + dropOffset("contended");
 const DROP_FORGED_SENDER = RELAY_DROPPED_AT + dropOffset("forged_sender");
 const DROP_BRIDGE_FULL = dropOffset("bridge_full");
+// Why packets were dropped, for who asks after their nodes.
+const NOT_FOUND = nodeDrop("not_found");
+const CONTENDED = nodeDrop("contended");
+const FORGED_SENDER = nodeDrop("forged_sender");
+const BRIDGE_FULL = nodeDrop("bridge_full");
+const RELAY_LIMITED = nodeDrop("relay_limit");
+const RELAY_OFF = nodeDrop("relay_off");
+const PUNCH_LIMITED = nodeDrop("punch_limit");
+const PUNCH_OFF = nodeDrop("punch_off");
+const TARGET_UNKNOWN = nodeDrop("target_unknown");
+const DISCOVER_OFF = nodeDrop("discover_off");
+const NEW_NODE_LIMITED = nodeDrop("new_node_limit");
+const ENDPOINT_HELD = nodeDrop("endpoint_hold");
+const DENIED_ENDPOINT = nodeDrop("denied_endpoint");
+/** By result of NodeTable.record, from NODE_LIMIT on. */
+const NOT_RECORDED = [nodeDrop("node_limit"), nodeDrop("shard_full"), CONTENDED];
 const GRANT_MISSING = grantColumn("missing");
 const GRANT_OVERLOAD = grantColumn("overload");
 const REFUSED_DENIED_ENDPOINT = REFUSED_AT + REFUSAL_REASONS.indexOf("denied_endpoint");
@@ -169,6 +186,7 @@ export class PacketHandler {
   readonly #sender: Sender;
   readonly #admission: Admission;
   readonly #punchWatch: PunchWatch;
+  readonly #drops: DropLog;
   readonly #gossip: MessageTaker;
   readonly #gossipAllowance: GossipAllowance;
   readonly #strangersBelieved: number;
@@ -195,6 +213,7 @@ export class PacketHandler {
     this.#sender = parts.sender;
     this.#admission = new Admission(parts.memory, parts.counterRow, parts.clock);
     this.#punchWatch = new PunchWatch(parts.memory);
+    this.#drops = new DropLog(parts.memory, parts.counterRow);
     this.#gossip = parts.gossip;
     this.#gossipAllowance = new GossipAllowance(parts.clock);
     this.#strangersBelieved = parts.memory.rulesAt + STRANGERS_BELIEVED;
@@ -243,7 +262,7 @@ export class PacketHandler {
     switch (type) {
       case RELAY:
         if (bytes < RELAY_BYTES) this.#count(MALFORMED_SHORT);
-        else if (this.#letsIn(m)) this.#relay(at, bytes, m);
+        else if (this.#letsIn(at, m)) this.#relay(at, bytes, m);
         return;
       case DISCOVER:
       case DISCOVER_EX:
@@ -265,10 +284,13 @@ export class PacketHandler {
     }
   }
 
-  /** Whether a Relay of message m is let in. All of its packets are of one source, so the limit is asked once. */
-  #letsIn(m: number): boolean {
+  /** Whether the Relay at `at`, of message m, is let in. All of its packets are of one source, so the limit is asked once. */
+  #letsIn(at: number, m: number): boolean {
     const admission = this.#admission;
-    if (admission.isBroken(RELAY_BREAKER)) return false;
+    if (admission.isBroken(RELAY_BREAKER)) {
+      this.#noteDrop(at, RELAY_OFF);
+      return false;
+    }
     if (m !== this.#allowedMessage) {
       this.#allowedMessage = m;
       this.#allowance = this.#askFor(m);
@@ -278,6 +300,7 @@ export class PacketHandler {
       return true;
     }
     admission.relayLimited();
+    this.#noteDrop(at, RELAY_LIMITED);
     return false;
   }
 
@@ -296,6 +319,7 @@ export class PacketHandler {
   #relay(at: number, bytes: number, m: number): void {
     if (this.#provenId !== 0 && this.#view.getInt32(at + FIRST_ID_AT) !== this.#provenId) {
       this.#count(DROP_FORGED_SENDER);
+      this.#drops.note(this.#view.getInt32(at + SECOND_ID_AT), this.#provenId, FORGED_SENDER);
       return;
     }
     const nodes = this.#nodes;
@@ -313,6 +337,7 @@ export class PacketHandler {
       const peer = this.#peerOf(m) >= 0 ? -1 : this.#routes.find(destId);
       if (peer < 0) {
         this.#count(RELAY_NOT_FOUND);
+        this.#noteDrop(at, NOT_FOUND);
         return;
       }
       kind = TO_PEER;
@@ -330,6 +355,7 @@ export class PacketHandler {
     const version = this.#readTarget(slot, slotId);
     if (version < 0) {
       this.#count(DROP_CONTENDED);
+      this.#noteDrop(at, CONTENDED);
       return;
     }
     const flags = this.#target[0]! & ~ENDPOINT_PORT_MASK;
@@ -360,7 +386,11 @@ export class PacketHandler {
   /** Hands a packet to the bridge. @param drops where the counts of its kind's drops start */
   #toBridge(nodeId: number, at: number, bytes: number, drops: number): void {
     this.#frameLabel[0] = nodeId;
-    if (!this.#frames.put(this.#frameLabel, this.#view, at, bytes)) this.#count(drops + DROP_BRIDGE_FULL);
+    if (this.#frames.put(this.#frameLabel, this.#view, at, bytes)) return;
+    this.#count(drops + DROP_BRIDGE_FULL);
+    // A RelayDeliver tells its sender; a reply has none.
+    const senderId = drops === RELAY_DROPPED_AT ? this.#view.getInt32(at + FIRST_ID_AT) : 0;
+    this.#drops.note(nodeId, senderId, BRIDGE_FULL);
   }
 
   /** Reads a slot's endpoint, unless it is the one read last and nothing has changed. @returns as Slots.read */
@@ -489,7 +519,11 @@ export class PacketHandler {
   }
 
   #discover(at: number, bytes: number, type: number, m: number): void {
-    if (this.#admission.isBroken(DISCOVER_BREAKER) || !this.#readSource(m)) return;
+    if (this.#admission.isBroken(DISCOVER_BREAKER)) {
+      this.#drops.note(this.#view.getInt32(at + FIRST_ID_AT), 0, DISCOVER_OFF);
+      return;
+    }
+    if (!this.#readSource(at, m)) return;
     this.#count(DISCOVERS);
     if (this.#provenId !== 0) {
       // In place of the Discover, which is read: a frame's room holds a reply (frames.ts).
@@ -511,12 +545,19 @@ export class PacketHandler {
   }
 
   #punch(at: number, bytes: number, m: number): void {
-    if (this.#admission.isBroken(PUNCH_BREAKER) || !this.#readSource(m)) return;
+    if (this.#admission.isBroken(PUNCH_BREAKER)) {
+      this.#noteDrop(at, PUNCH_OFF);
+      return;
+    }
+    if (!this.#readSource(at, m)) return;
     if (this.#provenId !== 0) {
       this.#count(PUNCHES_BRIDGED);
       return;
     }
-    if (!this.#admission.punch(this.#source)) return;
+    if (!this.#admission.punch(this.#source)) {
+      this.#noteDrop(at, PUNCH_LIMITED);
+      return;
+    }
     const requesterId = this.#view.getInt32(at + FIRST_ID_AT);
     const targetId = this.#view.getInt32(at + SECOND_ID_AT);
     // The requester's address may be new: a symmetric NAT gives each socket another port. Whether there is room
@@ -527,7 +568,7 @@ export class PacketHandler {
       this.#count(GRANT_MISSING);
       return;
     }
-    if (!this.#readPunchTarget(targetId)) return;
+    if (!this.#readPunchTarget(targetId, requesterId)) return;
     if (needsGrant) {
       if (!this.#handOver(at)) this.#count(GRANT_OVERLOAD);
     } else {
@@ -549,14 +590,15 @@ export class PacketHandler {
    */
   introduce(requester: Int32Array, requesterId: number, targetId: number): void {
     this.#source.set(requester);
-    if (this.#readPunchTarget(targetId)) this.#tellBothEnds(requesterId, targetId);
+    if (this.#readPunchTarget(targetId, requesterId)) this.#tellBothEnds(requesterId, targetId);
   }
 
-  /** Reads where the target of a punch is. @returns false, counted, if it cannot be told */
-  #readPunchTarget(targetId: number): boolean {
+  /** Reads where the target of a punch is. @param requesterId 0 if that is not known @returns false, counted, if it cannot be told */
+  #readPunchTarget(targetId: number, requesterId: number): boolean {
     const slot = this.#nodes.find(targetId);
     if (slot < 0 || this.#readTarget(slot, targetId) < 0) {
       this.#count(PUNCHES_TARGET_UNKNOWN);
+      this.#drops.note(targetId, requesterId, TARGET_UNKNOWN);
       this.#words[this.#threadWords + LAST_UNKNOWN_TARGET] = targetId;
       return false;
     }
@@ -577,8 +619,8 @@ export class PacketHandler {
     this.#punchWatch.watch(requesterId, targetId, isMixed ? MIXED_PAIR : isV4 ? IPV4_PAIR : IPV6_PAIR);
   }
 
-  /** Reads whom message m came from. @returns false, counted, if nothing could, or may, be sent there */
-  #readSource(m: number): boolean {
+  /** Reads whom message m, with a node's packet at `at`, came from. @returns false, counted, if nothing could, or may, be sent there */
+  #readSource(at: number, m: number): boolean {
     this.#packetSource.readSource(m, this.#source);
     if (hasNoPort(this.#source, 0)) {
       this.#count(MALFORMED_NO_SOURCE_PORT);
@@ -587,6 +629,7 @@ export class PacketHandler {
     // A proven node's is not sent to.
     if (this.#provenId !== 0 || !this.#admission.isDenied(this.#source)) return true;
     this.#count(REFUSED_DENIED_ENDPOINT);
+    this.#drops.note(this.#view.getInt32(at + FIRST_ID_AT), 0, DENIED_ENDPOINT);
     return false;
   }
 
@@ -597,15 +640,20 @@ export class PacketHandler {
   #record(nodeId: number, flags: number): boolean {
     const nodes = this.#nodes;
     const admission = this.#admission;
-    if (admission.limitsNewNodes && nodes.find(nodeId) < 0 && !admission.newNode(this.#source)) return true;
+    if (admission.limitsNewNodes && nodes.find(nodeId) < 0 && !admission.newNode(this.#source)) {
+      this.#drops.note(nodeId, 0, NEW_NODE_LIMITED);
+      return true;
+    }
     this.#burstRun = -1;
     const nowS = this.#words[CLOCK_S]!;
     let result = nodes.record(nodeId, this.#source, 0, flags, nowS, admission.endpointHoldS);
-    if (result === HELD && admission.heldShadowed()) {
-      result = nodes.record(nodeId, this.#source, 0, flags, nowS);
+    if (result === HELD) {
+      if (admission.heldShadowed()) result = nodes.record(nodeId, this.#source, 0, flags, nowS);
+      else this.#drops.note(nodeId, 0, ENDPOINT_HELD);
     }
     if (result < NODE_LIMIT) return true;
     this.#count(REFUSED_AT + result - NODE_LIMIT);
+    this.#drops.note(nodeId, 0, NOT_RECORDED[result - NODE_LIMIT]!);
     return false;
   }
 
@@ -620,6 +668,11 @@ export class PacketHandler {
     batch.setDestination(run, to, 0);
     batch.setPiece(run, 0, replyAt, replyBytes);
     return true;
+  }
+
+  /** Notes that the Relay or PunchRequest at `at` was dropped: whose it is, and whom it is for. */
+  #noteDrop(at: number, reason: number): void {
+    this.#drops.note(this.#view.getInt32(at + SECOND_ID_AT), this.#view.getInt32(at + FIRST_ID_AT), reason);
   }
 
   #count(column: number): void {

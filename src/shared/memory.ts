@@ -6,6 +6,7 @@
  *   rates           16 bytes a limit     the same of limits, see limits.ts
  *   worker words    64 bytes a worker    what one worker tells the main thread; and the WebSocket bridge, which is on it
  *   counters        a row a worker       floats, see counters.ts; one more row each for the WebSocket bridge and for grants
+ *   drops           64 KiB a row         what was dropped last, by node, see drops.ts; rows as of the counters
  *   shards          128 bytes a shard    lock and counts; shard i belongs with worker i
  *   groups          4 bytes a group      which parts of the node table were ever used
  *   peers           keys and slots       the peer beacons, see peers.ts
@@ -133,6 +134,12 @@ const SOURCE_LINES: Readonly<Record<Limit, number>> = {
   endpoint_hold: 0,
 };
 
+/** A row of drops: sets, a power of two; entries of a set, which is a cache line; words of an entry. */
+export const DROP_SETS = 1024;
+export const DROP_SET_ENTRIES = 4;
+export const DROP_ENTRY_WORDS = LINE_WORDS / DROP_SET_ENTRIES;
+const DROP_ROW_WORDS = DROP_SETS * LINE_WORDS;
+
 // Worker words, from `workerWords(worker)`.
 /** The last node that somebody wanted to punch to and that was not known. */
 export const LAST_UNKNOWN_TARGET = 0;
@@ -212,6 +219,9 @@ export class SharedMemory {
   /** First words of the routes' words, and of their slots. */
   readonly routesAt: number;
   readonly routeSlotsAt: number;
+  /** First word of the drops, and the first behind them. */
+  readonly dropsAt: number;
+  readonly dropsEnd: number;
   /** First word of the rules. */
   readonly rulesAt: number;
   readonly #prefixListsAt: number;
@@ -249,6 +259,8 @@ export class SharedMemory {
     this.#ratesAt = reserve(this.#sourceLines.length * RATE_FLOATS * 2);
     this.#workerWordsAt = reserve((workers + 1) * LINE_WORDS);
     const countersAt = reserve((workers + 2) * COUNTER_ROW * 2);
+    this.dropsAt = reserve((workers + 2) * DROP_ROW_WORDS);
+    this.dropsEnd = words;
     this.#shardWordsAt = reserve(this.shards * SHARD_WORDS);
     this.#groupsPerShard = Math.ceil(this.slotsPerShard / GROUP_SLOTS);
     this.#groupsAt = reserve(this.shards * this.#groupsPerShard);
@@ -298,6 +310,11 @@ export class SharedMemory {
   /** First column, in `counters`, of the row of punches whose grants the main thread verified. */
   get grantsRow(): number {
     return (this.shape.workers + 1) * COUNTER_ROW;
+  }
+
+  /** First word of the drops of the thread that has this row of the counters. */
+  dropRow(counterRow: number): number {
+    return this.dropsAt + (counterRow / COUNTER_ROW) * DROP_ROW_WORDS;
   }
 
   shardWords(shard: number): number {
