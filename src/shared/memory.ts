@@ -69,8 +69,12 @@ export interface MemoryShape {
 }
 
 // Process words.
-/** Not 0: every worker leaves its loop. */
+/** 0 while workers are to receive; else STOP or PARK. */
 export const STOPPING = 0;
+/** Every worker leaves its loop. */
+export const STOP = 1;
+/** Every worker sleeps in its loop, with nothing in hand, until this changes: another process receives from its socket. */
+export const PARK = 2;
 /** Seconds on the main thread's monotonic clock, from 1. */
 export const CLOCK_S = 1;
 /** Secret of the node hash. */
@@ -129,6 +133,8 @@ export const HEARTBEAT = 1;
 /** Why gossip was last rejected, as 1 + the offset into GOSSIP_REJECTIONS, and whose: an endpoint. */
 export const LAST_REJECTION = 2;
 export const LAST_REJECTED_SOURCE = 3;
+/** Not 0 once it saw PARK and is parked; the main thread sets it to 0 before. Behind the endpoint. */
+export const IS_PARKED = 9;
 
 // Shard words, from `shardWords(shard)`.
 /** Who holds the shard's lock: 0 nobody, 1 the main thread, 2 + i worker i. */
