@@ -16,7 +16,7 @@ import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
 import { LIMITS } from "../../shared/counters.ts";
 import { NODE_KEY_WORDS, PEERS_MAX } from "../../shared/memory.ts";
 import { HAS_KEY, WANTS_DEST } from "../../shared/slots.ts";
-import { ENTRY_SEEN_S } from "../node-scan.ts";
+import { ENTRY_SEEN_S, SLOTS_PER_SLICE } from "../node-scan.ts";
 import { BODY_BYTES_MAX, FormatError } from "./channel.ts";
 
 /** Of all of it. Another number is another language: such a process is refused. */
@@ -86,22 +86,21 @@ const NODE_ENDPOINT_AT = 1;
 const NODE_AGE_S_AT = 7;
 const NODE_KEY_AT = 8;
 if (NODE_KEY_AT + NODE_KEY_WORDS !== NODE_WORDS) throw new Error("a node's entry ends with its key");
-/** As many as a message holds whole hundreds of. */
-const NODES_MAX = 1400;
-if (NODES_MAX * NODE_WORDS * 4 > BODY_BYTES_MAX) throw new Error("a message holds too few nodes");
+/** Of a message. */
+const NODES_BYTES_MAX = Math.floor(BODY_BYTES_MAX / (NODE_WORDS * 4)) * NODE_WORDS * 4;
 
-/** Entries of nodes, collected for one message. */
+/** Entries of nodes, collected for some messages. */
 export class NodeEntries {
-  readonly #words = new Int32Array(NODES_MAX * NODE_WORDS);
+  readonly #words = new Int32Array(2 * SLOTS_PER_SLICE * NODE_WORDS);
   #used = 0;
 
-  /** Nodes for which there is room. */
-  get room(): number {
-    return NODES_MAX - this.#used / NODE_WORDS;
+  /** Whether there is room for as many nodes as a slice of a scan may find. */
+  get hasRoomForSlice(): boolean {
+    return this.#words.length - this.#used >= SLOTS_PER_SLICE * NODE_WORDS;
   }
 
   /** @param entry of scanNodes @param key 32 bytes, if it has one */
-  add(nodeId: number, entry: Int32Array, nowS: number, key: Uint8Array<ArrayBuffer> | undefined): void {
+  add(nodeId: number, entry: Int32Array, nowS: number, key: Uint8Array | undefined): void {
     const words = this.#words;
     const at = this.#used;
     this.#used += NODE_WORDS;
@@ -110,15 +109,15 @@ export class NodeEntries {
     const flags = (entry[0]! & WANTS_DEST) | (key ? HAS_KEY : 0);
     words[at + NODE_ENDPOINT_AT] = (entry[0]! & ENDPOINT_PORT_MASK) | flags;
     words[at + NODE_AGE_S_AT] = Math.max(0, nowS - entry[ENTRY_SEEN_S]!);
-    if (key) words.set(new Int32Array(key.buffer), at + NODE_KEY_AT);
-    else words.fill(0, at + NODE_KEY_AT, at + NODE_WORDS);
+    words.fill(0, at + NODE_KEY_AT, at + NODE_WORDS);
+    if (key) new Uint8Array(words.buffer).set(key, (at + NODE_KEY_AT) * 4);
   }
 
-  /** The message's body, good until the next `add`; the next one starts empty. */
-  take(): Uint8Array {
+  /** The messages' bodies, good until the next `add`; what is added then starts anew. */
+  *take(): Generator<Uint8Array> {
     const bytes = new Uint8Array(this.#words.buffer, 0, this.#used * 4);
     this.#used = 0;
-    return bytes;
+    for (let at = 0; at < bytes.length; at += NODES_BYTES_MAX) yield bytes.subarray(at, at + NODES_BYTES_MAX);
   }
 }
 
@@ -211,7 +210,7 @@ export class CellEntries {
     this.#used += CELL_BYTES;
   }
 
-  /** As that of nodes. */
+  /** The message's body, good until the next `add`; what is added then starts anew. */
   take(): Uint8Array {
     const bytes = new Uint8Array(this.#view.buffer, 0, this.#used);
     this.#used = 0;
