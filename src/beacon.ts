@@ -181,7 +181,10 @@ export class Beacon {
     try {
       const upgraded = await handOver.run();
       const { pid, version } = upgraded;
-      this.#log.info({ successor: pid, version }, `process ${pid}, version ${version}, serves; this one ends`);
+      this.#log.info(
+        { successor: pid, version },
+        `process ${pid}, version ${version}, serves; this one ends`,
+      );
       void this.#retire(handOver);
       return upgraded;
     } catch (error) {
