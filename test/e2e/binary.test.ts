@@ -61,6 +61,11 @@ describe("the binary", () => {
       { alive: true, restarts: 0 },
     ]);
     expect((await fetch(new URL("metrics", http))).status).toBe(200);
+    const files = ["", "page/app.js", "page/style.css"].map((path) => fetch(new URL(path, http)));
+    const [html, script, style] = await Promise.all((await Promise.all(files)).map((file) => file.text()));
+    expect(html).toContain('src="/page/app.js"');
+    expect(script).toContain("/api/stats/stream");
+    expect(style).toContain(".uplot");
     program.signal("SIGTERM");
     expect(await program.exited()).toBe(0);
     expect(program.stderr).toBe("");
