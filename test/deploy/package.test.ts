@@ -20,6 +20,7 @@ import { join } from "node:path";
 import { GLIBC_MIN } from "../../deploy/package/deb.ts";
 import { IMAGE_NAME } from "../../deploy/package/image.ts";
 import { MACHINES, VERSION } from "../../deploy/package/release.ts";
+import { commands } from "../../src/config/commands.ts";
 import { settings } from "../../src/config/settings.ts";
 import { Clients } from "../e2e/support/client.ts";
 import { CLEAN_ENV, installed, Programs, ROOT } from "../e2e/support/program.ts";
@@ -113,7 +114,15 @@ describe("the tarball", () => {
   const inside = join(unpacked, `pilot-beacon-${VERSION}`);
 
   test("has all that is needed, and a binary that runs", async () => {
-    const names = ["CHANGELOG.md", "LICENSE", "LICENSES-OF-OTHERS", "README.md", "beacon", "beacon.1"];
+    const names = [
+      "CHANGELOG.md",
+      "LICENSE",
+      "LICENSES-OF-OTHERS",
+      "README.md",
+      "beacon",
+      "beacon.1",
+      "completions",
+    ];
     expect(
       readdirSync(inside)
         .filter((name) => name !== "completions")
@@ -123,13 +132,18 @@ describe("the tarball", () => {
     await expectServes([join(inside, "beacon")]);
   });
 
-  test.skipIf(!installed("man"))(`its manual page is sound and knows every option${without("man")}`, () => {
-    const { stdout, stderr } = run("man", "--warnings", "--encoding=ASCII", "-l", join(inside, "beacon.1"));
-    expect(stderr).toBe("");
-    const words = new Set(stdout.split(/\s+/));
-    expect(settings.map(({ flag }) => `--${flag}`).filter((flag) => !words.has(flag))).toEqual([]);
-    expect(stdout).toContain("SIGUSR2");
-  });
+  test.skipIf(!installed("man"))(
+    `its manual page is sound and knows every option and command${without("man")}`,
+    () => {
+      const { stdout, stderr } = run("man", "--warnings", "--encoding=ASCII", "-l", join(inside, "beacon.1"));
+      expect(stderr).toBe("");
+      const words = new Set(stdout.split(/\s+/));
+      expect(settings.map(({ flag }) => `--${flag}`).filter((flag) => !words.has(flag))).toEqual([]);
+      expect(
+        Object.keys(commands).filter((name) => !stdout.includes(`beacon ${name}`) && name !== "help"),
+      ).toEqual([]);
+    },
+  );
 
   test.skipIf(!installed("readelf"))(
     `the binary needs of glibc what is said of it${without("readelf")}`,
@@ -206,6 +220,9 @@ describe("the Debian package", () => {
       "./etc/pilot-beacon/config.json": "-rw-r--r--",
       "./usr/share/man/man1/beacon.1.gz": "-rw-r--r--",
       "./usr/share/doc/pilot-beacon/copyright": "-rw-r--r--",
+      "./usr/share/bash-completion/completions/beacon": "-rw-r--r--",
+      "./usr/share/zsh/vendor-completions/_beacon": "-rw-r--r--",
+      "./usr/share/fish/vendor_completions.d/beacon.fish": "-rw-r--r--",
     });
   });
 
