@@ -9,6 +9,7 @@
 import { randomInt } from "node:crypto";
 import type { Logger } from "pino";
 import { attachReusePortProgram } from "../ffi/bpf.ts";
+import { CoarseClock } from "../ffi/clock.ts";
 import { endpointOf, isLoopback, type SocketAddress } from "../ffi/endpoint.ts";
 import { errnoName, SyscallError } from "../ffi/errno.ts";
 import { kernel } from "../ffi/libc.ts";
@@ -27,14 +28,18 @@ import { Breakers } from "./control/breakers.ts";
 import { Bridge, type BridgeParts } from "./control/bridge/bridge.ts";
 import type { KeyFunction, KeySource } from "./control/bridge/keys.ts";
 import { bridgeOptions, keySource, openFilesMax } from "./control/bridge/setup.ts";
+import { Explainer } from "./control/explain.ts";
 import { Admin, AdminToken } from "./control/http/admin.ts";
+import type { Disconnection } from "./control/http/nodes.ts";
 import { type HttpServer, serveHttp } from "./control/http/server.ts";
 import { Limits } from "./control/limits.ts";
 import { createLogger } from "./control/log.ts";
 import { MailReader } from "./control/mail-reader.ts";
 import { type GossipKeys, NO_GOSSIP_KEYS, readGossipKeys } from "./control/mesh/gossip-keys.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
+import { NodeList } from "./control/node-list.ts";
 import { PunchGrants } from "./control/punch-grants.ts";
+import { PunchOutcomes } from "./control/punch-outcomes.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { openSockets } from "./control/sockets.ts";
 import { StateKeeper } from "./control/state-keeper.ts";
@@ -50,6 +55,7 @@ export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
 export type { BridgeStats } from "./control/bridge/bridge.ts";
 export type { KeyFunction } from "./control/bridge/keys.ts";
 export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
+export type { PunchedPairs } from "./control/punch-outcomes.ts";
 export type { PacketStats, Stats, WorkerStats } from "./control/stats.ts";
 export { type SocketAddress, SyscallError };
 
@@ -82,6 +88,7 @@ interface Running {
   readonly mesh: Mesh;
   readonly bridge: Bridge | undefined;
   readonly grants: PunchGrants;
+  readonly punchOutcomes: PunchOutcomes;
   readonly mail: MailReader;
   readonly statistics: StatisticsLog;
   readonly timers: readonly Timer[];
@@ -158,8 +165,9 @@ export class Beacon {
 
   /** The numbers of this moment. @throws Error before `listen` is done */
   stats(): Stats {
+    const running = this.#mustRun();
     const { memory, nodes, supervisor, sockets, address, startedMs, mesh, breakers, state, bridge, grants } =
-      this.#mustRun();
+      running;
     const { user, system } = process.cpuUsage();
     return {
       version,
@@ -167,11 +175,12 @@ export class Beacon {
       address,
       uptimeS: (performance.now() - startedMs) / 1000,
       healthy: this.#isHealthy(),
-      nodes: nodes.size(),
+      nodes: nodes.size() - mesh.ownNodes,
       nodesMax: this.config.maxNodes,
       residentBytes: this.#residentBytes(),
       cpuS: (user + system) / 1e6,
       mesh: mesh.stats(),
+      punchedPairs: running.punchOutcomes.stats(),
       breakers: breakers.states,
       stateSavedS: state?.savedS ?? null,
       workers: sockets.map((socket, worker) => ({
@@ -300,7 +309,16 @@ export class Beacon {
       const parts = { memory, nodes, socket: sockets[0]!, address, reaches, limits };
       const mesh = new Mesh(parts, config, this.#gossipKeys, log);
       await supervisor.start();
-      const http = this.#serveHttp(breakers);
+      const clock = new CoarseClock();
+      const explainer = new Explainer({
+        memory,
+        nodes,
+        mesh,
+        breakers,
+        config: () => this.#config,
+        nowNs: () => clock.nowNs(),
+      });
+      const http = this.#serveHttp(breakers, new NodeList(memory, nodes), explainer);
       release.unshift(() => http?.stop());
       const { fd, family } = sockets[0]!;
       const keys = keySource(this.#config, this.keyOf);
@@ -343,6 +361,7 @@ export class Beacon {
         mesh,
         bridge,
         grants,
+        punchOutcomes: new PunchOutcomes(memory),
         mail,
         statistics,
         timers,
@@ -418,6 +437,16 @@ export class Beacon {
     return this.#healthy && !this.#draining && !this.#closing;
   }
 
+  /** Forgets a node, until it is heard again. */
+  #disconnect(nodeId: number): Disconnection {
+    const { nodes, bridge } = this.#mustRun();
+    const wasBridged = bridge?.disconnect(nodeId) ?? false;
+    const removed = nodes.remove(nodeId);
+    if (removed < 0) return "contended";
+    if (wasBridged) return "bridged";
+    return removed > 0 ? "local" : "absent";
+  }
+
   #notReady(): string | undefined {
     if (this.#closing || !this.#running) return "not listening";
     if (this.#draining) return "draining";
@@ -470,7 +499,7 @@ export class Beacon {
     }
   }
 
-  #serveHttp(breakers: Breakers): HttpServer | undefined {
+  #serveHttp(breakers: Breakers, nodes: NodeList, explainer: Explainer): HttpServer | undefined {
     const { http, httpIsDefault } = this.config;
     if (http === "off") return undefined;
     try {
@@ -480,10 +509,15 @@ export class Beacon {
         {
           isHealthy: () => this.#isHealthy(),
           notReady: () => this.#notReady(),
+          remarks: () => this.#running?.mesh.remarks ?? [],
           stats: () => this.stats(),
           config: () => maskedConfig(this.#config),
           breakers,
           admin: this.#admin,
+          nodes,
+          explain: (nodeId) => explainer.explain(nodeId),
+          disconnect: (nodeId) => this.#disconnect(nodeId),
+          drain: () => this.drain(),
         },
         this.#log,
       );
@@ -505,8 +539,10 @@ export class Beacon {
   #offloadErrno = 0;
 
   #tick(): void {
-    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge } = this.#mustRun();
+    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge, punchOutcomes } =
+      this.#mustRun();
     reaper.tick(performance.now() - startedMs);
+    punchOutcomes.tick();
     limits.tick(nodes.size());
     supervisor.tick();
     mesh.tick();

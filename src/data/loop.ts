@@ -77,9 +77,8 @@ export class RelayLoop {
       new SendBatch(calls, fd, family, RUNS_MAX, packets),
       new Runs(RUNS_MAX),
       nodes.slots,
-      memory.counters,
+      memory,
       this.#row,
-      memory.words,
       { offload, mayWait: true },
     );
     this.#handler = new PacketHandler({

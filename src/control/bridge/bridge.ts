@@ -174,6 +174,15 @@ export class Bridge {
     }
   }
 
+  /** Ends a node's connection; it may come again. @returns whether there was one */
+  disconnect(nodeId: number): boolean {
+    const connection = this.#nodes.get(nodeId | 0);
+    if (connection === undefined) return false;
+    this.#flush(); // what it has said counts
+    this.#close(connection, CLOSE_TRY_AGAIN_LATER, "disconnected");
+    return true;
+  }
+
   /** Lets no more nodes in. */
   drain(): void {
     this.#server.isClosing = true;

@@ -6,7 +6,7 @@ import type { Logger } from "pino";
 import type { PeerTable } from "../../shared/peers.ts";
 import type { Announcements } from "./announcements.ts";
 
-interface LearnedPeer {
+export interface LearnedPeer {
   readonly number: number;
   readonly endpoint: Int32Array;
   /** When it was last heard, on the clock of performance.now. */
@@ -21,6 +21,10 @@ export class LearnedPeers {
     private readonly announcements: Announcements,
     private readonly log: Logger,
   ) {}
+
+  get peers(): IterableIterator<LearnedPeer> {
+    return this.#peers.values();
+  }
 
   get size(): number {
     return this.#peers.size;
