@@ -1,10 +1,16 @@
-/** The last ten minutes as charts that move. */
+/** At most the last ten minutes, as charts that move. */
 import uPlot from "uplot";
 import { create, setText } from "./dom.ts";
 import { type History, WINDOW_S } from "./history.ts";
 
 const HEIGHT = 150;
-const TICK_S = 120;
+/** What charts span, and how far apart their ticks are, in seconds: no more than there is to show, so that the first minute is no thin line. */
+const SPANS = [
+  { spanS: 60, tickS: 15 },
+  { spanS: 120, tickS: 30 },
+  { spanS: 300, tickS: 60 },
+  { spanS: WINDOW_S, tickS: 120 },
+] as const;
 const AXIS_WIDTH = 52;
 const FONT = "11px system-ui, sans-serif";
 /** Of the series of a chart, in order; style.css says what they look like. */
@@ -47,6 +53,7 @@ class Chart<Name extends string> {
   readonly #place = create("div", { className: "plot" });
   readonly #values: readonly HTMLElement[];
   #nowS = 0;
+  #span: (typeof SPANS)[number] = SPANS[0];
 
   constructor(
     place: HTMLElement,
@@ -78,8 +85,10 @@ class Chart<Name extends string> {
 
   draw(nowS: number): void {
     this.#nowS = nowS;
+    const knownS = nowS - (this.history.times[0] ?? nowS);
+    this.#span = SPANS.find(({ spanS }) => spanS >= knownS) ?? SPANS.at(-1)!;
     this.#plot.setData(this.#data(), false);
-    this.#plot.setScale("x", { min: nowS - WINDOW_S, max: nowS });
+    this.#plot.setScale("x", { min: nowS - this.#span.spanS, max: nowS });
     this.#say();
   }
 
@@ -104,7 +113,7 @@ class Chart<Name extends string> {
     });
     for (const [i, text] of texts.entries()) setText(this.#values[i]!, text);
     const spoken = this.spec.series.map(({ label }, i) => `${label} ${texts[i]}`).join(", ");
-    this.#place.ariaLabel = `${this.spec.title}, the last ten minutes; now: ${spoken}`;
+    this.#place.ariaLabel = `${this.spec.title}, the last ${ago(this.#span.spanS)}; now: ${spoken}`;
   }
 
   #options(palette: Palette): uPlot.Options {
@@ -135,9 +144,12 @@ class Chart<Name extends string> {
           ...axis,
           size: 26,
           gap: 7,
-          splits: () =>
-            Array.from({ length: WINDOW_S / TICK_S + 1 }, (_, i) => this.#nowS - WINDOW_S + i * TICK_S),
-          values: (_, splits) => splits.map((atS) => minutesAgo(this.#nowS - atS)),
+          splits: () => {
+            const { spanS, tickS } = this.#span;
+            return Array.from({ length: spanS / tickS + 1 }, (_, i) => this.#nowS - spanS + i * tickS);
+          },
+          values: (_, splits) =>
+            splits.map((atS) => (this.#nowS - atS < 1 ? "now" : `−${ago(this.#nowS - atS)}`)),
         },
         {
           ...axis,
@@ -167,7 +179,8 @@ function round(text: string): string {
   return text.replace(/\.0+(?!\d)/, "");
 }
 
-function minutesAgo(seconds: number): string {
-  const minutes = Math.round(seconds / 60);
-  return minutes === 0 ? "now" : `−${minutes} min`;
+/** 30 s, 90 s, 2 min. */
+function ago(seconds: number): string {
+  const s = Math.round(seconds);
+  return s < 60 || s % 60 !== 0 ? `${s} s` : `${s / 60} min`;
 }

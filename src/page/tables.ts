@@ -1,26 +1,17 @@
 /** What the beacon's numbers are made of: relays by tier, drops by reason, workers, peers. */
 import type { PeerStats } from "../control/mesh/mesh.ts";
-import type { Counts, Stats } from "../control/stats.ts";
+import type { Stats } from "../control/stats.ts";
 import { drops, type Rates } from "../view/rates.ts";
 import { byId, setText } from "./dom.ts";
 import { count, duration, share, short, UNKNOWN, words } from "./format.ts";
 import { type Cell, Table } from "./table.ts";
-import { totalsOf } from "./totals.ts";
+import { sumOf, totalsOf } from "./totals.ts";
 
 /** Who the destination of a relay was found with. */
 const TIERS: Readonly<Record<string, string>> = {
   local: "to a node of this beacon",
   peer: "through a peer",
   bridged: "over WebSocket",
-};
-
-/** What a beacon may or may not tell, as its version has it: of a peer, what came of relays through it to this beacon itself. */
-type CheckedPeer = PeerStats & {
-  readonly check?: { readonly sent: number; readonly lost: number; readonly lastRttMs: number | null } | null;
-};
-/** Pairs of nodes that were told to punch, by address family: who went on to relay, and who did not. */
-type PunchingStats = Stats & {
-  readonly punchedPairs?: { readonly direct: Counts; readonly relayed: Counts };
 };
 
 export class Tables {
@@ -61,9 +52,7 @@ export class Tables {
     this.#workers.show(workerRows(stats, rates));
     this.#peers.show(stats.mesh.peers.map(peerRow));
     setText(byId("mesh"), meshFacts(stats));
-    const { punchedPairs } = stats as PunchingStats;
-    byId("punches").parentElement!.hidden = punchedPairs === undefined;
-    if (punchedPairs !== undefined) this.#punches.show(punchRows(punchedPairs));
+    this.#punches.show(punchRows(stats));
   }
 }
 
@@ -107,16 +96,20 @@ function workerRows(stats: Stats, rates: Rates | undefined): Cell[][] {
   });
 }
 
-function peerRow({ address, routes, gossipAgeS, check }: CheckedPeer): Cell[] {
+function peerRow({ address, routes, gossipAgeS, check }: PeerStats): Cell[] {
   return [
     address,
     count(routes),
     gossipAgeS === null ? { text: "never", isBad: true } : `${duration(gossipAgeS)} ago`,
-    typeof check?.lastRttMs === "number" ? `${check.lastRttMs.toFixed(1)} ms` : UNKNOWN,
-    check && check.sent > 0
-      ? { text: `${count(check.lost)} of ${count(check.sent)}`, isBad: check.lost > 0 }
-      : UNKNOWN,
+    check?.lastRttMs == null ? UNKNOWN : `${check.lastRttMs.toFixed(1)} ms`,
+    check && check.sent > 0 ? { text: lossText(check), isBad: check.lost + check.disagreed > 0 } : UNKNOWN,
   ];
+}
+
+/** Of the relays through a peer to this beacon itself. */
+function lossText({ sent, lost, disagreed }: NonNullable<PeerStats["check"]>): string {
+  const astray = disagreed > 0 ? `, ${count(disagreed)} astray` : "";
+  return `${count(lost)} of ${count(sent)}${astray}`;
 }
 
 function meshFacts({ mesh }: Stats): string {
@@ -125,7 +118,8 @@ function meshFacts({ mesh }: Stats): string {
   return `${count(routes)} of ${count(mesh.routesMax)} routes${learned}`;
 }
 
-function punchRows({ direct, relayed }: NonNullable<PunchingStats["punchedPairs"]>): Cell[][] {
+function punchRows({ punchedPairs: { direct, relayed } }: Stats): Cell[][] {
+  if (sumOf(direct) + sumOf(relayed) === 0) return [];
   return Object.keys(direct).map((family) => {
     const [straight, around] = [direct[family] ?? 0, relayed[family] ?? 0];
     const pairs = straight + around;
