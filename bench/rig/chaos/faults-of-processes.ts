@@ -99,7 +99,7 @@ const STRAY: Fault = {
   backWithinMs: 2000,
   heldUpBy: ["files exhausted"],
   async begin({ beacons: { subject } }) {
-    const trace = logs(subject, /SIGUSR[12]/);
+    const trace = logs(subject, /SIGUSR1/);
     for (let round = 0; round < STRAY_ROUNDS; round++) {
       for (const signal of STRAY_SIGNALS) subject.signal(signal);
       await Bun.sleep(BETWEEN_SIGNALS_MS);

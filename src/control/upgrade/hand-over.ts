@@ -111,6 +111,7 @@ export class HandOver {
       this.signal.throwIfAborted();
       this.#started = start(this.successor);
       supervisor.sharesSockets = true;
+      this.#note("started");
       version = await this.#prepare();
       await this.#cutOver();
     } catch (error) {
@@ -184,6 +185,7 @@ export class HandOver {
     await this.#tellMesh(untilMs);
     await this.#send("prepare", undefined, [], untilMs);
     const { version } = readJson(preparedSchema, (await this.#expect("prepared", untilMs)).body);
+    this.#note("prepared");
     for (let round = 0; round < ROUNDS_MAX && performance.now() - roundMs > ROUND_MS; round++) {
       roundMs = performance.now();
       await this.#tellNodes(untilMs);
@@ -204,15 +206,22 @@ export class HandOver {
     this.#isSuspended = true;
     this.parts.suspend();
     mesh.isSilent = true;
+    this.#note("receiving stops");
     const parkedMs = performance.now();
     await supervisor.park();
     await this.#tellNodes(untilMs, () => Promise.resolve());
     await this.#tellBreakers(untilMs);
     await this.#tellMesh(untilMs);
+    this.#note("all is told");
     await this.#send("go", undefined, [], untilMs);
+    this.#note("the new process goes");
     await this.#expect("serving", untilMs);
-    const pausedMs = Math.round(performance.now() - parkedMs);
-    this.parts.log.debug({ pausedMs }, "the new process serves");
+    this.#note("the new process serves", { ms: Math.round(performance.now() - parkedMs) });
+  }
+
+  /** For who looks on. */
+  #note(step: string, fields: object = {}): void {
+    this.parts.log.debug({ successor: this.#started!.child.pid, ...fields }, `upgrade: ${step}`);
   }
 
   // What is told.
