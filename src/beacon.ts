@@ -39,6 +39,7 @@ import { type GossipKeys, NO_GOSSIP_KEYS, readGossipKeys } from "./control/mesh/
 import { Mesh } from "./control/mesh/mesh.ts";
 import { NodeList } from "./control/node-list.ts";
 import { PunchGrants } from "./control/punch-grants.ts";
+import { PunchOutcomes } from "./control/punch-outcomes.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { openSockets } from "./control/sockets.ts";
 import { StateKeeper } from "./control/state-keeper.ts";
@@ -54,6 +55,7 @@ export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
 export type { BridgeStats } from "./control/bridge/bridge.ts";
 export type { KeyFunction } from "./control/bridge/keys.ts";
 export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
+export type { PunchedPairs } from "./control/punch-outcomes.ts";
 export type { PacketStats, Stats, WorkerStats } from "./control/stats.ts";
 export { type SocketAddress, SyscallError };
 
@@ -86,6 +88,7 @@ interface Running {
   readonly mesh: Mesh;
   readonly bridge: Bridge | undefined;
   readonly grants: PunchGrants;
+  readonly punchOutcomes: PunchOutcomes;
   readonly mail: MailReader;
   readonly statistics: StatisticsLog;
   readonly timers: readonly Timer[];
@@ -162,8 +165,9 @@ export class Beacon {
 
   /** The numbers of this moment. @throws Error before `listen` is done */
   stats(): Stats {
+    const running = this.#mustRun();
     const { memory, nodes, supervisor, sockets, address, startedMs, mesh, breakers, state, bridge, grants } =
-      this.#mustRun();
+      running;
     const { user, system } = process.cpuUsage();
     return {
       version,
@@ -176,6 +180,7 @@ export class Beacon {
       residentBytes: this.#residentBytes(),
       cpuS: (user + system) / 1e6,
       mesh: mesh.stats(),
+      punchedPairs: running.punchOutcomes.stats(),
       breakers: breakers.states,
       stateSavedS: state?.savedS ?? null,
       workers: sockets.map((socket, worker) => ({
@@ -356,6 +361,7 @@ export class Beacon {
         mesh,
         bridge,
         grants,
+        punchOutcomes: new PunchOutcomes(memory),
         mail,
         statistics,
         timers,
@@ -532,8 +538,10 @@ export class Beacon {
   #offloadErrno = 0;
 
   #tick(): void {
-    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge } = this.#mustRun();
+    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge, punchOutcomes } =
+      this.#mustRun();
     reaper.tick(performance.now() - startedMs);
+    punchOutcomes.tick();
     limits.tick(nodes.size());
     supervisor.tick();
     mesh.tick();

@@ -5,6 +5,7 @@
  */
 import { inspect, isDeepStrictEqual } from "node:util";
 import { Command, CommanderError, Option } from "commander";
+import { commands } from "./config/commands.ts";
 import { jsonShown, jsonText, readJsonObject } from "./config/file.ts";
 import { checkTogether, type HandedOver, withTokenRead } from "./config/rules.ts";
 import {
@@ -33,12 +34,18 @@ export { ConfigError, type HostPort, parseHostNamePort, parseHostPort } from "./
 
 /** What the command line asks for: to run, or to print a text that ends in a newline and exit with 0. */
 export type CommandLine =
-  | { readonly kind: "run"; readonly config: Config }
+  | { readonly kind: "run"; readonly config: Config; readonly places: Places }
   | { readonly kind: "print"; readonly text: string };
+
+/** Where each value came from that is no default, as a message says it: `--workers 2`; a secret's is masked. */
+export type Places = Readonly<Partial<Record<Property, string>>>;
 
 const HELP_COLUMNS = 100;
 
 const HELP_ENDING = `
+Commands beside the server (see beacon help):
+  ${Object.keys(commands).join(", ")}
+
 One dash or two, a space or "=": -addr :9001 and --addr=:9001 are the same.
 Flags outrank the environment, which outranks the config file, which outranks the defaults.
 The config file is one JSON object; its keys are the flags without dashes: {"max-nodes": 100000}.
@@ -94,7 +101,7 @@ export function parseCommandLine(
   ];
   const path = flags["config"] ?? variable("config");
   if (path !== undefined) levels.push(readFileLevel(path));
-  return { kind: "run", config: settle(levels) };
+  return { kind: "run", config: settle(levels), places: placesOf(levels) };
 }
 
 /**
@@ -261,6 +268,14 @@ function settle(levels: readonly Level[]): Config {
   const config = { ...decided, httpIsDefault: !levels.some((level) => level.has("http")) };
   checkTogether(config, flagOf);
   return withTokenRead(config);
+}
+
+function placesOf(levels: readonly Level[]): Places {
+  const found = settings.flatMap(({ property }) => {
+    const level = levels.find((each) => each.has(property));
+    return level === undefined ? [] : [[property, level.get(property)!.where] as const];
+  });
+  return Object.fromEntries(found);
 }
 
 /** commander's name for an option's value: --max-nodes is maxNodes. */

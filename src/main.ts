@@ -1,9 +1,19 @@
 #!/usr/bin/env bun
-/** The command line: reads the configuration, runs one beacon until a signal, exits. */
-import { Beacon, ConfigError, version } from "./beacon.ts";
-import { type CommandLine, flagOf, parseCommandLine } from "./config.ts";
-import { createLogger } from "./control/log.ts";
-import { ServiceManager } from "./control/service-manager.ts";
+/** The command line: a command's word first, and that command runs; else reads the configuration, runs one beacon until a signal, exits. */
+import type { ConfigChanges } from "./beacon.ts";
+import { isCommand } from "./config/commands.ts";
+import type { CommandLine } from "./config.ts";
+
+if (isCommand(process.argv[2])) {
+  const { run } = await import("./cli/main.ts");
+  process.exit(await run(process.argv.slice(2)));
+}
+
+// Only now: a command loads no server, as the server loads no command.
+const { Beacon, ConfigError, version } = await import("./beacon.ts");
+const { flagOf, parseCommandLine } = await import("./config.ts");
+const { createLogger } = await import("./control/log.ts");
+const { ServiceManager } = await import("./control/service-manager.ts");
 
 /** Exit codes: 1, the beacon could not start or ended by itself; 2, the configuration is bad, or a file that it names. */
 const EXIT_FAILED = 1;
@@ -69,7 +79,7 @@ function reload(): void {
   manager.ready(SERVING);
 }
 
-function report({ reloaded, needRestart }: ReturnType<Beacon["reconfigure"]>): void {
+function report({ reloaded, needRestart }: ConfigChanges): void {
   const flags = (properties: typeof reloaded) => properties.map(flagOf);
   log.info({ changed: flags(reloaded) }, "configuration reloaded");
   if (needRestart.length > 0) log.warn(`changed only by a restart: ${flags(needRestart).join(", ")}`);

@@ -137,11 +137,29 @@ test("the configuration knows nothing of what is configured", () => {
 
 test("only the entry and the beacon read the configuration, and only its file the command line", () => {
   const elsewhere = importsFrom(
-    /^(?!src\/(main|beacon|config)\.ts$|src\/config\/)/,
+    /^(?!src\/(main|beacon|config)\.ts$|src\/(config|cli)\/)/,
     (to, { typesOnly }) => isConfig(to) && !typesOnly && !isLanguage(to),
   );
   expect(elsewhere).toEqual([]);
-  expect(importsFrom(/^(?!src\/config\.ts$)/, (to) => to === "commander")).toEqual([]);
+  expect(importsFrom(/^(?!src\/config\.ts$|src\/cli\/)/, (to) => to === "commander")).toEqual([]);
+});
+
+test("the commands beside the server know the control plane's types alone, and nothing of the data plane", () => {
+  const allowed = (to: string) =>
+    /^src\/(cli|view)\/|^src\/protocol\.ts$|^package\.json$/.test(to) || isConfig(to);
+  const types = (to: string, { typesOnly }: Import) => typesOnly && to.startsWith("src/control/");
+  expect(importsFrom(/^src\/cli\//, (to, one) => isTree(to) && !allowed(to) && !types(to, one))).toEqual([]);
+  expect(
+    importsFrom(/^src\/view\//, (to, one) => isTree(to) && !to.startsWith("src/view/") && !types(to, one)),
+  ).toEqual([]);
+});
+
+test("only the entry knows the commands beside the server, and loads them, and the server, once it is asked to", () => {
+  expect(importsFrom(/^(?!src\/cli\/|src\/main\.ts$)/, (to) => to.startsWith("src/cli/"))).toEqual([]);
+  const loaded = new Bun.Transpiler({ loader: "ts" })
+    .scanImports(sources.get("src/main.ts")!.replace(/^#!.*/, ""))
+    .filter(({ kind }) => kind === "import-statement");
+  expect(loaded.map(({ path }) => path)).toEqual(["./config/commands.ts"]);
 });
 
 test("nobody imports the entry", () => {

@@ -306,6 +306,13 @@ const samples: Record<string, Samples> = {
     ],
     bad: ["", "auto"],
   },
+  "punch-watch": {
+    good: [
+      ["on", true],
+      ["off", false],
+    ],
+    bad: ["", "auto"],
+  },
   "max-nodes": {
     good: [
       ["1", 1],
@@ -530,6 +537,7 @@ describe("defaults", () => {
       denyEndpoint: [],
       requirePunchGrant: false,
       adminTokenFile: "off",
+      punchWatch: true,
     });
     expect(defaultConfig.workers).toBeWithin(1, 65);
   });

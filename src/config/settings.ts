@@ -104,6 +104,8 @@ export interface Config {
   readonly requirePunchGrant: boolean;
   /** Where nodes may not be, beside addresses that are nobody's: each for parseAddressPrefix; no text stands twice. */
   readonly denyEndpoint: readonly string[];
+  /** Watch whether nodes that were told of each other go on relaying. */
+  readonly punchWatch: boolean;
   /** A path. "off": nothing can be changed through HTTP. */
   readonly adminTokenFile: string | "off";
   /** How long a beacon that is asked to stop goes on relaying. */
@@ -729,6 +731,15 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         value: "<path|off>",
         default: "off",
         help: "File with the token that lets its bearer change things through HTTP.",
+        reloadable: true,
+      },
+      {
+        flag: "punch-watch",
+        property: "punchWatch",
+        kind: onOff,
+        value: "<on|off>",
+        default: "on",
+        help: "Count of the pairs that punched which of them go on relaying.",
         reloadable: true,
       },
       {

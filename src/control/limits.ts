@@ -17,6 +17,7 @@ import {
   LIMITS_SHADOW,
   NO_HOSTS,
   PUNCH_ALLOWED,
+  PUNCH_WATCH,
   type SharedMemory,
   STRANGERS_BELIEVED,
 } from "../shared/memory.ts";
@@ -68,6 +69,7 @@ export class Limits {
     Atomics.store(memory.words, memory.rulesAt + LIMITS_SHADOW, Number(config.limitsShadow));
     Atomics.store(memory.words, memory.rulesAt + GRANTS_REQUIRED, Number(config.requirePunchGrant));
     Atomics.store(memory.words, memory.rulesAt + STRANGERS_BELIEVED, Number(believesStrangers(config)));
+    Atomics.store(memory.words, memory.rulesAt + PUNCH_WATCH, Number(config.punchWatch));
     this.#config = config;
     this.tick(nodes);
   }

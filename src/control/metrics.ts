@@ -195,6 +195,11 @@ const COUNTERS: readonly Shown<Stats>[] = [
     values: ({ mesh }) => mesh.registryRounds,
   },
   {
+    name: "beacon_punched_pairs_unwatched_total",
+    help: "Pairs of nodes told of each other of which it is not known what became: there was no room.",
+    values: ({ punchedPairs }) => punchedPairs.unwatched,
+  },
+  {
     name: "beacon_wss_upgrades_total",
     help: "Requests for a WebSocket, by outcome.",
     label: "outcome",
@@ -234,6 +239,13 @@ const COUNTERS: readonly Shown<Stats>[] = [
     values: ({ bridge }) => bridge?.slowDisconnects ?? 0,
   },
 ];
+
+const PUNCHED_PAIRS: Shown<Counts> = {
+  name: "beacon_punched_pairs_total",
+  help: "Pairs of nodes told of each other, by the family of their addresses, and by whether they went on relaying through this beacon.",
+  label: "family",
+  values: (pairs) => pairs,
+};
 
 const GAUGES: readonly Shown<Stats>[] = [
   { name: "beacon_nodes", help: "Nodes in the table.", values: (stats) => stats.nodes },
@@ -304,6 +316,11 @@ const GAUGES: readonly Shown<Stats>[] = [
     name: "beacon_registry_last_success_timestamp_seconds",
     help: "When a round with the registry last went well, in Unix seconds; 0 if none did.",
     values: ({ mesh }) => mesh.registryLastSuccessS ?? 0,
+  },
+  {
+    name: "beacon_punched_pairs_watched",
+    help: "Pairs of nodes told of each other within the last minute.",
+    values: ({ punchedPairs }) => punchedPairs.watching,
   },
   {
     name: "beacon_wss_listening",
@@ -398,6 +415,11 @@ export function createMetrics(read: () => Stats): Registry {
     show(Counter, metric, () => [...workers(), ...bridge(), ...grants()], ["worker"]);
   for (const metric of WORKER_COUNTERS) show(Counter, metric, workers, ["worker"]);
   for (const metric of COUNTERS) show(Counter, metric, whole);
+  const outcomes = () => {
+    const { direct, relayed } = read().punchedPairs;
+    return [[{ outcome: "direct" }, direct] as const, [{ outcome: "relayed" }, relayed] as const];
+  };
+  show(Counter, PUNCHED_PAIRS, outcomes, ["outcome"]);
   for (const metric of GAUGES) show(Gauge, metric, whole);
   registry.registerMetric(
     readyMadeHistogram(

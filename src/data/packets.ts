@@ -5,7 +5,7 @@
 
 import { MESSAGES_MAX } from "../../ffi/abi.ts";
 import type { Clock } from "../../ffi/clock.ts";
-import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
+import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort, isIPv4 } from "../../ffi/endpoint.ts";
 import type { FixedMemory } from "../../ffi/libc.ts";
 import {
   ADDRESS_MESSAGE_BYTES_MAX,
@@ -65,6 +65,7 @@ import {
 } from "../shared/memory.ts";
 import { HELD, KEY_REFUSED, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
 import { isLearned, PeerTable } from "../shared/peers.ts";
+import { IPV4_PAIR, IPV6_PAIR, MIXED_PAIR, PunchWatch } from "../shared/punch-watch.ts";
 import { RouteTable } from "../shared/routes.ts";
 import { IS_BRIDGED, IS_PEER, WANTS_DEST } from "../shared/slots.ts";
 import { Admission, DISCOVER_BREAKER, PUNCH_BREAKER, RELAY_BREAKER } from "./admission.ts";
@@ -185,6 +186,7 @@ export class PacketHandler {
   readonly #sender: Sender;
   readonly #admission: Admission;
   readonly #drops: DropLog;
+  readonly #punchWatch: PunchWatch;
   readonly #gossip: MessageTaker;
   readonly #gossipAllowance: GossipAllowance;
   readonly #strangersBelieved: number;
@@ -211,6 +213,7 @@ export class PacketHandler {
     this.#sender = parts.sender;
     this.#admission = new Admission(parts.memory, parts.counterRow, parts.clock);
     this.#drops = new DropLog(parts.memory, parts.counterRow);
+    this.#punchWatch = new PunchWatch(parts.memory);
     this.#gossip = parts.gossip;
     this.#gossipAllowance = new GossipAllowance(parts.clock);
     this.#strangersBelieved = parts.memory.rulesAt + STRANGERS_BELIEVED;
@@ -361,6 +364,9 @@ export class PacketHandler {
       this.#toBridge(destId, at + DELIVER_AT, bytes - DELIVER_AT, RELAY_DROPPED_AT);
       return;
     }
+    // Once a run: who relays on instead of talking directly will start one, whoever else's packets go the same way.
+    const senderId = this.#view.getInt32(at + FIRST_ID_AT);
+    if (this.#punchWatch.mayWatch(senderId, destId)) this.#punchWatch.relayed(senderId, destId);
     const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
     const run = runs.start(kind, slot, version, flags, bytes - cut, sender.mergeBytesMax(slot));
     this.#rewrite(at, flags);
@@ -566,7 +572,7 @@ export class PacketHandler {
     if (needsGrant) {
       if (!this.#handOver(at)) this.#count(GRANT_OVERLOAD);
     } else {
-      this.#tellBothEnds();
+      this.#tellBothEnds(requesterId, targetId);
     }
   }
 
@@ -578,13 +584,16 @@ export class PacketHandler {
     );
   }
 
-  /** Tells a requester and its target of each other: for a PunchRequest of before, whose grant is good. Leaves with `flush`. */
-  introduce(requester: Int32Array, targetId: number): void {
+  /**
+   * Tells a requester and its target of each other: for a PunchRequest of before, whose grant is good. Leaves with `flush`.
+   * @param requesterId signed, as the target's id
+   */
+  introduce(requester: Int32Array, requesterId: number, targetId: number): void {
     this.#source.set(requester);
-    if (this.#readPunchTarget(targetId, 0)) this.#tellBothEnds();
+    if (this.#readPunchTarget(targetId, requesterId)) this.#tellBothEnds(requesterId, targetId);
   }
 
-  /** Reads where the target of a punch is. @param requesterId 0 if that is not known @returns false, counted, if it cannot be told */
+  /** Reads where the target of a punch is. @returns false, counted, if it cannot be told */
   #readPunchTarget(targetId: number, requesterId: number): boolean {
     const slot = this.#nodes.find(targetId);
     if (slot < 0 || this.#readTarget(slot, targetId) < 0) {
@@ -600,10 +609,14 @@ export class PacketHandler {
     return true;
   }
 
-  #tellBothEnds(): void {
+  #tellBothEnds(requesterId: number, targetId: number): void {
     this.#count(PUNCHES_SENT);
-    this.#reply(PUNCH_COMMAND, this.#target, this.#source);
-    this.#reply(PUNCH_COMMAND, this.#source, this.#target);
+    const requesterKnows = this.#reply(PUNCH_COMMAND, this.#target, this.#source);
+    const targetKnows = this.#reply(PUNCH_COMMAND, this.#source, this.#target);
+    if (!requesterKnows || !targetKnows) return;
+    const isV4 = isIPv4(this.#source, 0);
+    const isMixed = isV4 !== isIPv4(this.#target, 0);
+    this.#punchWatch.watch(requesterId, targetId, isMixed ? MIXED_PAIR : isV4 ? IPV4_PAIR : IPV6_PAIR);
   }
 
   /** Reads whom message m, with a node's packet at `at`, came from. @returns false, counted, if nothing could, or may, be sent there */
@@ -644,9 +657,9 @@ export class PacketHandler {
     return false;
   }
 
-  /** Tells `to` about the endpoint `about`, unless it was told too much. */
-  #reply(type: typeof DISCOVER_REPLY | typeof PUNCH_COMMAND, about: Int32Array, to: Int32Array): void {
-    if (!this.#admission.answer(to)) return;
+  /** Tells `to` about the endpoint `about`. @returns false if it was told too much */
+  #reply(type: typeof DISCOVER_REPLY | typeof PUNCH_COMMAND, about: Int32Array, to: Int32Array): boolean {
+    if (!this.#admission.answer(to)) return false;
     const { runs, batch } = this.#sender;
     if (runs.count === runs.capacity) this.#send();
     const replyAt = this.#repliesAt + runs.count * REPLY_BYTES;
@@ -654,6 +667,7 @@ export class PacketHandler {
     const run = runs.start(REPLY, NO_SLOT, -1, 0, replyBytes, 0);
     batch.setDestination(run, to, 0);
     batch.setPiece(run, 0, replyAt, replyBytes);
+    return true;
   }
 
   /** Notes that the Relay or PunchRequest at `at` was dropped: whose it is, and whom it is for. */

@@ -10,6 +10,7 @@
  *   shards          128 bytes a shard    lock and counts; shard i belongs with worker i
  *   groups          4 bytes a group      which parts of the node table were ever used
  *   peers           keys and slots       the peer beacons, see peers.ts
+ *   punches         header, filter, 16 bytes a pair: which punches are watched, see punch-watch.ts
  *   sources         64 bytes a line      what sources of packets have used of the limits, see limits.ts
  *   mailboxes       16 MiB a worker      what workers hand to the main thread, see mailbox.ts
  *   nodes           64 bytes a slot      one node, one cache line, see nodes.ts
@@ -44,6 +45,15 @@ export const LEARNED_PEERS_MAX = 32;
 export const PEER_PLACES = PEERS_MAX + LEARNED_PEERS_MAX;
 /** A route's slot: node id, and which peer has it. */
 export const ROUTE_WORDS = 2;
+/**
+ * Pairs of nodes whose punch is watched at once: for a minute each, 273 new ones a second, twice what the limit on punch requests lets
+ * in of 4,000 nodes. A power of two.
+ */
+export const PUNCH_PLACES = 2 ** 14;
+/** Words of such a pair's place. */
+export const PUNCH_WORDS = 4;
+/** Words of the filter before them, each of 16 bits in two epochs: with all places taken, a fifth of the bits of an epoch are set. */
+export const PUNCH_FILTER_WORDS = 2 ** 12;
 /** Words of a node's Ed25519 public key. */
 export const NODE_KEY_WORDS = 8;
 /**
@@ -92,6 +102,8 @@ export const BREAKER_BITS = 2;
 export const GRANTS_REQUIRED = 3;
 /** Not 0: gossip of others than peers is taken, too. */
 export const STRANGERS_BELIEVED = 4;
+/** Not 0: pairs of nodes that are told of each other are watched. */
+export const PUNCH_WATCH = 5;
 /** Lists of prefixes, see prefixes.ts: where no node may be, whose punch requests are not limited, and what is no host's address. */
 export const DENIED_ENDPOINTS = 0;
 export const PUNCH_ALLOWED = 1;
@@ -155,6 +167,14 @@ const SHARD_WORDS = 2 * LINE_WORDS;
 export const PEERS_END = 0;
 export const LEARNED_END = 1;
 
+// Punch words, from `punchesAt`.
+/** 0 or 1: in which half of the filter's words bits are set. */
+export const PUNCH_EPOCH = 0;
+/** +1 for each pair for which there was no room. */
+export const PUNCH_UNWATCHED = 1;
+/** The clock second in which a pair was last told of each other. */
+export const PUNCH_LAST_S = 2;
+
 // Route words, from `routesAt`.
 export const ROUTE_REMOVALS = 0;
 
@@ -190,6 +210,10 @@ export class SharedMemory {
   readonly peerSlotsAt: number;
   /** First word of what signed peers call their present start, two words each. */
   readonly peerInstancesAt: number;
+  /** First words of the watch on punches, of its filter, and of its places. */
+  readonly punchesAt: number;
+  readonly punchFilterAt: number;
+  readonly punchPlacesAt: number;
   /** First word of the first node's slot. */
   readonly slotsAt: number;
   /** First words of the routes' words, and of their slots. */
@@ -244,6 +268,9 @@ export class SharedMemory {
     this.peerKeysAt = reserve(PEER_PLACES);
     this.peerSlotsAt = reserve(PEER_PLACES * SLOT_WORDS);
     this.peerInstancesAt = reserve(PEER_PLACES * 2);
+    this.punchesAt = reserve(LINE_WORDS);
+    this.punchFilterAt = reserve(PUNCH_FILTER_WORDS);
+    this.punchPlacesAt = reserve(PUNCH_PLACES * PUNCH_WORDS);
     this.#sourcesAt = this.#sourceLines.map((lines) => reserve(lines * LINE_WORDS));
     this.#mailboxesAt = reserve(workers * MAILBOXES_WORDS);
     this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);

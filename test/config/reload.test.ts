@@ -64,6 +64,7 @@ const others: Omit<Config, "httpIsDefault"> = {
   requirePunchGrant: true,
   denyEndpoint: ["10.0.0.0/8"],
   adminTokenFile: "/etc/beacon/admin.token",
+  punchWatch: false,
 };
 const properties = Object.keys(others) as Property[];
 const reloadable: readonly Property[] = [
@@ -97,6 +98,7 @@ const reloadable: readonly Property[] = [
   "requirePunchGrant",
   "drainMs",
   "adminTokenFile",
+  "punchWatch",
   "logLevel",
 ];
 

@@ -425,8 +425,8 @@ describe("Sender", () => {
     bench.sender.flush();
     const drop = { atS: 1, count: 1 };
     expect(dropsOf(bench.memory, 1)).toEqual([
-      { ...drop, to: 1, from: 1 << 8, reason: "unreachable" },
       { ...drop, to: 1, from: 0, reason: "unreachable" },
+      { ...drop, to: 1, from: 1 << 8, reason: "unreachable" },
     ]);
     expect(dropsOf(bench.memory, 1001)).toEqual([{ ...drop, to: 1001, from: 2 << 8, reason: "denied" }]);
     for (const nodeId of [3, 1002, 4]) expect(dropsOf(bench.memory, nodeId)).toEqual([]);

@@ -1,5 +1,5 @@
 /**
- * The operator's HTTP: health and metrics for everybody who reaches it; the admin API for this host's own programs, and elsewhere for
+ * The operator's HTTP: health, metrics and an empty page for everybody who reaches it; the admin API for this host's own programs, and elsewhere for
  * whoever bears the admin token, which every change needs. docs/API.md says what there is.
  */
 import type { Logger } from "pino";
@@ -14,6 +14,7 @@ import { isOwn } from "./access.ts";
 import type { Admin } from "./admin.ts";
 import { body, json, refusal, text } from "./answers.ts";
 import { answerDisconnect, answerNode, answerPage, type Disconnection } from "./nodes.ts";
+import { pageRoutes } from "./page.ts";
 import { LineStream } from "./stream.ts";
 
 /** What HTTP shows of a beacon, and changes of it. */
@@ -109,14 +110,15 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
       return upgrade(beacon, clientOf(request, server), log);
     },
   };
-  const paths = [...Object.keys(open), ...Object.keys(reads)];
+  const page = pageRoutes(log);
+  const paths = [...Object.keys(page), ...Object.keys(open), ...Object.keys(reads)];
   const server: Server = Bun.serve({
     ...(address.host === "" ? {} : { hostname: address.host }),
     port: address.port,
     idleTimeout: 30,
     maxRequestBodySize: BODY_BYTES_MAX,
     routes: {
-      ...mapped(open, (GET) => ({ GET })),
+      ...mapped({ ...page, ...open }, (GET) => ({ GET })),
       ...mapped(reads, (handler) => ({ GET: guarded(handler, beacon.admin, isOwn) })),
       ...mapped(changes, (handler) => ({ POST: guarded(handler, beacon.admin, () => false) })),
     },

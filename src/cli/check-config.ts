@@ -1,0 +1,143 @@
+/** `beacon check-config`: what the server would make of its flags, its environment and its files, without serving. */
+import { accessSync, constants, existsSync } from "node:fs";
+import { dirname } from "node:path";
+import { readBounded } from "../config/file.ts";
+import { ConfigError, shown } from "../config/units.ts";
+import {
+  type Config,
+  compareConfigs,
+  flagOf,
+  maskedConfig,
+  type Property,
+  parseCommandLine,
+} from "../config.ts";
+import { Api, apiUrl } from "./api.ts";
+import { type Console, EXIT_OK, EXIT_USAGE } from "./console.ts";
+import { table } from "./text.ts";
+
+/** Files that options name and that the server reads; the bound is for the check alone, and more than any of them may be. */
+const FILES: Readonly<Partial<Record<Property, string>>> = {
+  gossipKeyFile: "the gossip key file",
+  adminTokenFile: "the admin token file",
+  wssKeys: "the file of the nodes' keys",
+  wssTlsCert: "the certificate",
+  wssTlsKey: "the certificate's private key",
+};
+const FILE_BYTES_MAX = 1 << 30;
+
+/** @returns EXIT_USAGE for what the server would refuse */
+export async function checkConfig(
+  flags: readonly string[],
+  version: string,
+  asJson: boolean,
+  out: Console,
+): Promise<number> {
+  const problems: string[] = [];
+  let line: ReturnType<typeof parseCommandLine> | undefined;
+  try {
+    line = parseCommandLine(flags, out.env, version);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    problems.push(error.message);
+  }
+  if (line?.kind === "print") {
+    out.raw(line.text);
+    return EXIT_OK;
+  }
+  if (line !== undefined) problems.push(...fileProblems(line.config));
+  const running = line === undefined ? undefined : await askRunning(line.config);
+  const code = problems.length === 0 ? EXIT_OK : EXIT_USAGE;
+  if (asJson) {
+    out.json({
+      ok: problems.length === 0,
+      problems,
+      config: line === undefined ? null : maskedConfig(line.config),
+      from: line?.places ?? null,
+      running: running ?? null,
+    });
+    return code;
+  }
+  for (const problem of problems) out.problem(problem);
+  if (line === undefined) return code;
+  if (problems.length === 0) out.line("the configuration is good");
+  for (const text of placesLines(line.places)) out.line(text);
+  for (const text of runningLines(running)) out.line(text);
+  return code;
+}
+
+function fileProblems(config: Config): string[] {
+  const problems: string[] = [];
+  const attempt = (check: () => void) => {
+    try {
+      check();
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      problems.push(error.message);
+    }
+  };
+  for (const [property, what] of Object.entries(FILES) as [Property, string][]) {
+    const path = config[property] as string;
+    if (path !== "off") attempt(() => void readBounded(path, `${flagOf(property)}: ${what}`, FILE_BYTES_MAX));
+  }
+  if (config.stateFile !== "off") attempt(() => checkStateFile(config.stateFile));
+  return problems;
+}
+
+/** The file itself is there after the first save; its folder has to take it, beside the one that is being written. */
+function checkStateFile(path: string): void {
+  const must = (target: string, mode: number, what: string) => {
+    try {
+      accessSync(target, mode);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      throw new ConfigError(`${shown(target)}: --state-file: ${what} (${code ?? "unknown error"})`);
+    }
+  };
+  must(dirname(path), constants.W_OK | constants.X_OK, "nothing can be written into the folder");
+  if (existsSync(path)) must(path, constants.R_OK, "it cannot be read");
+}
+
+/** What a beacon that runs would make of this configuration. */
+type Running =
+  | { readonly url: string; readonly reloaded: readonly string[]; readonly needRestart: readonly string[] }
+  | { readonly url: string; readonly unknown: string };
+
+/** @returns undefined where HTTP is off, or where it will be is not known yet */
+async function askRunning(config: Config): Promise<Running | undefined> {
+  let url: URL;
+  try {
+    url = apiUrl(config.http);
+  } catch {
+    return undefined;
+  }
+  try {
+    const api = new Api(url, config.adminTokenFile === "off" ? undefined : config.adminTokenFile);
+    const running = (await api.get("api/config")) as Config;
+    const { reloaded, needRestart } = compareConfigs(running, maskedConfig(config) as unknown as Config);
+    return { url: url.href, reloaded: reloaded.map(flagOf), needRestart: needRestart.map(flagOf) };
+  } catch (error) {
+    return { url: url.href, unknown: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+function placesLines(places: Readonly<Partial<Record<Property, string>>>): string[] {
+  const rows = Object.entries(places).map(([property, where]) => [
+    `  ${flagOf(property as Property)}`,
+    where,
+  ]);
+  return rows.length === 0
+    ? ["all options have their defaults"]
+    : ["other than the defaults were given:", ...table(["", ""], rows, [0, 1]).slice(1)];
+}
+
+function runningLines(running: Running | undefined): string[] {
+  if (running === undefined) return [];
+  if ("unknown" in running) return [`no beacon to compare with: ${running.unknown}`];
+  const { url, reloaded, needRestart } = running;
+  const list = (flags: readonly string[]) => (flags.length === 0 ? "nothing" : flags.join(", "));
+  return [
+    `beside the beacon at ${url} (secrets are not compared):`,
+    `  a SIGHUP changes     ${list(reloaded)}`,
+    `  a restart is needed  ${needRestart.length === 0 ? "for nothing" : `for ${list(needRestart)}`}`,
+  ];
+}

@@ -1,0 +1,51 @@
+/** Where a command reads its surroundings and writes to: the process, or what a test puts in its place. */
+import { writeSync } from "node:fs";
+import { jsonLine, printable } from "./text.ts";
+
+export interface Console {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Whether standard output is a terminal. */
+  readonly isTerminal: boolean;
+  /** Writes a line, without control characters. */
+  line(text: string): void;
+  /** Writes a value as a line of JSON. */
+  json(value: unknown): void;
+  /** Writes a line to standard error, without control characters. */
+  problem(text: string): void;
+  /** Writes a text of this program's own as it is. */
+  raw(text: string): void;
+}
+
+/** How commands end. */
+export const EXIT_OK = 0;
+/** The answer is no: not healthy, not possible, something lost. */
+export const EXIT_NO = 1;
+export const EXIT_USAGE = 2;
+/** Nobody answers who could be understood. */
+export const EXIT_UNREACHABLE = 3;
+
+/** How long a reader that is slow, of a pipe that does not wait, is waited for before the next attempt. */
+const FULL_WAIT_MS = 5;
+
+export const processConsole: Console = {
+  env: process.env,
+  isTerminal: process.stdout.isTTY === true,
+  line: (text) => write(1, `${printable(text)}\n`),
+  json: (value) => write(1, `${jsonLine(value)}\n`),
+  problem: (text) => write(2, `beacon: ${printable(text)}\n`),
+  raw: (text) => write(1, text),
+};
+
+/** At once and whole, so that the process may end behind it. A reader that has gone (`| head`) ends the process, as it would any other. */
+function write(fd: number, text: string): void {
+  let bytes: Uint8Array = new TextEncoder().encode(text);
+  while (bytes.length > 0) {
+    try {
+      bytes = bytes.subarray(writeSync(fd, bytes));
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== "EAGAIN") process.exit(EXIT_NO);
+      Bun.sleepSync(FULL_WAIT_MS);
+    }
+  }
+}

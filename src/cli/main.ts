@@ -1,0 +1,42 @@
+/** Runs one command beside the server. */
+import { CommanderError } from "commander";
+import { ConfigError } from "../config/units.ts";
+import { ApiError, type Trouble } from "./api.ts";
+import { type Console, EXIT_NO, EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE, processConsole } from "./console.ts";
+import { createProgram } from "./program.ts";
+
+const EXIT_OF: Readonly<Record<Trouble, number>> = {
+  unreachable: EXIT_UNREACHABLE,
+  forbidden: EXIT_UNREACHABLE,
+  refused: EXIT_NO,
+};
+
+/**
+ * @param args the command's name and what is behind it
+ * @returns the exit code
+ */
+export async function run(args: readonly string[], out: Console = processConsole): Promise<number> {
+  let code = EXIT_OK;
+  try {
+    const program = createProgram(out, (ended) => {
+      code = ended;
+    });
+    await program.parseAsync(args, { from: "user" });
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return EXIT_OK; // it has printed its help
+      out.problem(`${error.message.replace(/^error: /, "").replace(/\s*\n\s*/g, " ")} (see beacon help)`);
+      return EXIT_USAGE;
+    }
+    if (error instanceof ConfigError) {
+      out.problem(error.message);
+      return EXIT_USAGE;
+    }
+    if (error instanceof ApiError) {
+      out.problem(error.message);
+      return EXIT_OF[error.trouble];
+    }
+    throw error;
+  }
+}
