@@ -306,6 +306,13 @@ const samples: Record<string, Samples> = {
     ],
     bad: ["", "auto"],
   },
+  "self-check": {
+    good: [
+      ["on", true],
+      ["off", false],
+    ],
+    bad: ["", "auto"],
+  },
   "punch-watch": {
     good: [
       ["on", true],
@@ -538,6 +545,7 @@ describe("defaults", () => {
       requirePunchGrant: false,
       adminTokenFile: "off",
       punchWatch: true,
+      selfCheck: true,
     });
     expect(defaultConfig.workers).toBeWithin(1, 65);
   });

@@ -3,17 +3,36 @@ import { Argument, Command, InvalidArgumentError, Option } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
 import { type CommandName, commands } from "../config/commands.ts";
 import { type Access, API_DEFAULT, Api } from "./api.ts";
+import { disconnect, drain, upgrade } from "./changes.ts";
 import { checkConfig } from "./check-config.ts";
 import { completion, SHELLS, type Shell } from "./completion.ts";
 import { type Console, EXIT_OK, processConsole } from "./console.ts";
+import { explain, type NodesOptions, nodes } from "./nodes.ts";
+import { probeCommand } from "./probe/command.ts";
+import { PAYLOAD_BYTES_MIN } from "./probe/probe.ts";
 import { status } from "./status.ts";
+import { top } from "./top/command.ts";
 
 const HELP_COLUMNS = 100;
+
+const NODE_ID_MAX = 2 ** 32 - 1;
+/** Seconds; longer than any node is remembered. */
+const AGE_MAX = 1e9;
 
 const version: string = packageJson.version;
 
 /** What all commands that ask a beacon have in common, as commander gives it. */
 interface Asking extends Access {
+  readonly json?: true;
+}
+
+interface ProbeFlags {
+  readonly count: number;
+  readonly interval: number;
+  readonly size: number;
+  readonly timeout: number;
+  readonly ipv4?: true;
+  readonly ipv6?: true;
   readonly json?: true;
 }
 
@@ -63,6 +82,57 @@ export function createProgram(
     .addHelpText("after", "\nExit code: 0 healthy and ready, 1 not, 2 wrong usage, 3 no beacon answers.")
     .action(async (options: Asking) => end(await status(api(options), options.json === true, out)));
 
+  ask("top")
+    .addOption(
+      count("--count <n>", "Print so many lines and end, without a terminal's screen.", undefined, 1, 1e9),
+    )
+    .addHelpText(
+      "after",
+      `
+On a terminal: q quits; m shows the peers in place of the workers; p, b, d and w sort workers by
+packets, busy time, drops and number. Elsewhere, and with --json, one line a second. Goes on by itself
+when the beacon is started anew. NO_COLOR in the environment leaves colours out.`,
+    )
+    .action(async (options: Asking & { count?: number }) => {
+      const { json, count } = options;
+      end(await top(api(options), { json: json === true, count }, out));
+    });
+
+  ask("nodes")
+    .option("--prefix <prefix>", "Those at an address, or in a prefix such as 192.0.2.0/24.")
+    .addOption(count("--min-age <seconds>", "Those not heard for so long.", undefined, 0, AGE_MAX))
+    .addOption(count("--max-age <seconds>", "Those heard within so long.", undefined, 0, AGE_MAX))
+    .option("--bridged", "Those connected by WebSocket.")
+    .addOption(count("--limit <n>", "Most nodes to show.", 100, 1, 1e9))
+    .addOption(new Option("--all", "Show all of them.").conflicts("limit"))
+    .addHelpText("after", "\nWith --json, one node a line.")
+    .action(async ({ all, ...options }: Asking & NodesOptions & { all?: true }) => {
+      const limit = all ? Number.POSITIVE_INFINITY : options.limit;
+      end(await nodes(api(options), { ...options, limit }, out));
+    });
+
+  ask("explain")
+    .addArgument(nodeId())
+    .addHelpText(
+      "after",
+      "\nExit code: 0 the next relay to it would go on, 1 it would be dropped, 2 wrong usage, 3 no beacon answers.",
+    )
+    .action(async (id: number, options: Asking) =>
+      end(await explain(api(options), id, options.json === true, out)),
+    );
+
+  ask("disconnect")
+    .addArgument(nodeId())
+    .action(async (id: number, options: Asking) =>
+      end(await disconnect(api(options), id, options.json === true, out)),
+    );
+
+  ask("drain").action(async (options: Asking) => end(await drain(api(options), options.json === true, out)));
+
+  ask("upgrade").action(async (options: Asking) =>
+    end(await upgrade(api(options), options.json === true, out)),
+  );
+
   add("check-config")
     .usage("[--json] [flags of the server]")
     .argument("[flags...]", "what the server is started with, such as --config beacon.json")
@@ -71,6 +141,32 @@ export function createProgram(
     .action(async (flags: string[], { json }: { json?: true }) =>
       end(await checkConfig(flags, version, json === true, out)),
     );
+
+  add("probe")
+    .argument("<host:port>", "where the beacon's UDP is")
+    .addOption(count("--count <n>", "Packets of each kind.", 20, 1, 100_000))
+    .addOption(count("--interval <ms>", "Milliseconds from one packet to the next.", 20, 1, 60_000))
+    .addOption(count("--size <bytes>", "Payload of a relay.", 64, PAYLOAD_BYTES_MIN, 65_000))
+    .addOption(count("--timeout <ms>", "Milliseconds that an answer may take.", 1000, 1, 60_000))
+    .addOption(new Option("-4, --ipv4", "Try IPv4 addresses alone.").conflicts("ipv6"))
+    .option("-6, --ipv6", "Try IPv6 addresses alone.")
+    .addHelpText(
+      "after",
+      `
+Asks for this host's address as the beacon sees it, and has two nodes of random ids punch and relay
+through it. Stays below a beacon's limits; the beacon forgets the two nodes by itself.
+
+Exit code: 0 all is well, 1 something was lost or failed, 2 wrong usage, 3 no answer.`,
+    )
+    .action(async (target: string, { ipv4, ipv6, json, ...given }: ProbeFlags) => {
+      const options = {
+        count: given.count,
+        intervalMs: given.interval,
+        sizeBytes: given.size,
+        timeoutMs: given.timeout,
+      };
+      end(await probeCommand(target, ipv4 ? 4 : ipv6 ? 6 : 0, options, json === true, out));
+    });
 
   program
     .command("completion")
@@ -84,8 +180,17 @@ export function createProgram(
   return program;
 }
 
-/** For options that are a whole number. */
-export function wholeFrom(min: number, max: number): (text: string) => number {
+/** An option that is a whole number. */
+function count(flags: string, help: string, fallback: number | undefined, min: number, max: number): Option {
+  const option = new Option(flags, help).argParser(wholeFrom(min, max));
+  return fallback === undefined ? option : option.default(fallback);
+}
+
+function nodeId(): Argument {
+  return new Argument("<node id>", "a node's number").argParser(wholeFrom(1, NODE_ID_MAX));
+}
+
+function wholeFrom(min: number, max: number): (text: string) => number {
   return (text) => {
     const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
     if (!(value >= min && value <= max))

@@ -60,10 +60,8 @@ export function statusLines(stats: Stats, rates: Rates | undefined, { health, re
           row("drops", rateList(first(rates.drops, DROPS_SHOWN), "none now")),
         ]),
     row("dropped", `${countList(largest(drops(stats), DROPS_SHOWN), "nothing")} since the start`),
-    row(
-      "workers",
-      `${alive} of ${workers.length} alive, replaced ${restarts} times${rates ? `; ${cpuText(rates)}` : ""}`,
-    ),
+    ...(rates === undefined ? [] : [row("cpu", cpuText(rates))]),
+    row("workers", `${alive} of ${workers.length} alive, replaced ${restarts} times`),
     row("peers", mesh.peers.length === 0 ? "none" : String(mesh.peers.length)),
     ...mesh.peers.slice(0, PEERS_SHOWN).map(peerLine),
     ...(mesh.peers.length > PEERS_SHOWN ? [`  and ${mesh.peers.length - PEERS_SHOWN} more`] : []),
@@ -79,10 +77,11 @@ export function statusLines(stats: Stats, rates: Rates | undefined, { health, re
   ];
 }
 
+/** What the beacon uses of the machine. */
 export function cpuText({ cores, workers }: Rates): string {
   const busy = workers.flatMap((worker) => (worker.busy === null ? [] : [worker.busy]));
   const busiest = busy.length === 0 ? "" : `, the busiest worker ${percent(Math.max(...busy))} of its core`;
-  return `CPU ${percent(cores)} of a core${busiest}`;
+  return `${percent(cores)} of a core${busiest}`;
 }
 
 function peerLine({ address, routes, gossipAgeS }: Stats["mesh"]["peers"][number]): string {

@@ -50,6 +50,8 @@ export interface Config {
   readonly gossipIntervalMs: number;
   /** The routes of a peer that has not been heard for this long are withdrawn; longer than the gossip interval. */
   readonly peerTimeoutMs: number;
+  /** Look each gossip interval whether this beacon is reached through its peers. */
+  readonly selfCheck: boolean;
   /** Most nodes known through peers. */
   readonly maxRoutes: number;
   /** Most nodes that count of one peer's gossip. */
@@ -355,6 +357,15 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         value: "<duration>",
         default: "90s",
         help: "Withdraw the routes of a peer silent for this long.",
+        reloadable: true,
+      },
+      {
+        flag: "self-check",
+        property: "selfCheck",
+        kind: onOff,
+        value: "<on|off>",
+        default: "on",
+        help: "Send a packet through each peer to this beacon itself, every gossip interval.",
         reloadable: true,
       },
       {

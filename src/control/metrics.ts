@@ -1,5 +1,6 @@
 /** The beacon's numbers in Prometheus' text format, made from Stats when asked for. */
 import { Counter, Gauge, type Metric, Registry } from "prom-client";
+import type { PeerCheck } from "./mesh/self-check.ts";
 import type { Counts, PacketStats, Stats, WorkerStats } from "./stats.ts";
 
 /** One metric: a number, or, with a label, a number for each value of the label. */
@@ -8,6 +9,15 @@ interface Shown<From> {
   readonly help: string;
   readonly label?: string;
   readonly values: (from: From) => Counts | number;
+}
+
+/** A number of each peer's self-check, where there is one. */
+function ofChecks({ mesh }: Stats, read: (check: PeerCheck) => number | null): Counts {
+  const numbers = mesh.peers.flatMap(({ address, check }) => {
+    const value = check && read(check);
+    return value === null ? [] : [[address, value] as const];
+  });
+  return Object.fromEntries(numbers);
 }
 
 /** Counted by each worker, for the WebSocket bridge, and for grants; their label `worker` is "bridge" or "grants" then. */
@@ -189,6 +199,24 @@ const COUNTERS: readonly Shown<Stats>[] = [
     values: ({ mesh }) => mesh.gossipRefused,
   },
   {
+    name: "beacon_peer_check_sent_total",
+    help: "Packets that this beacon sent to itself through a peer.",
+    label: "peer",
+    values: (stats) => ofChecks(stats, ({ sent }) => sent),
+  },
+  {
+    name: "beacon_peer_check_lost_total",
+    help: "Packets to itself through a peer that were not back within their round.",
+    label: "peer",
+    values: (stats) => ofChecks(stats, ({ lost }) => lost),
+  },
+  {
+    name: "beacon_peer_check_disagreements_total",
+    help: "Packets to itself through a peer that somebody else delivered, who believes to have the node.",
+    label: "peer",
+    values: (stats) => ofChecks(stats, ({ disagreed }) => disagreed),
+  },
+  {
     name: "beacon_registry_rounds_total",
     help: "Rounds with the registry, by outcome; ok is the good one.",
     label: "outcome",
@@ -311,6 +339,12 @@ const GAUGES: readonly Shown<Stats>[] = [
       Object.fromEntries(
         mesh.peers.flatMap(({ address, gossipAgeS }) => (gossipAgeS === null ? [] : [[address, gossipAgeS]])),
       ),
+  },
+  {
+    name: "beacon_peer_check_rtt_seconds",
+    help: "Round trip of the last packet to itself through a peer; no sample if none came back.",
+    label: "peer",
+    values: (stats) => ofChecks(stats, ({ lastRttMs }) => (lastRttMs === null ? null : lastRttMs / 1000)),
   },
   {
     name: "beacon_registry_last_success_timestamp_seconds",

@@ -11,7 +11,7 @@ import { CLOCK_S, type SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 import { PROBES_MAX } from "../shared/open-addressing.ts";
 import { isWithin, type Prefix, prefixWords } from "../shared/prefixes.ts";
-import { IS_BRIDGED, SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
+import { IS_BRIDGED, IS_SELF, SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
 import { ENTRY_SEEN_S, restingPause, type ScanOptions, scanNodes } from "./node-scan.ts";
 
 /** A page of so many is a megabyte of JSON. */
@@ -171,6 +171,7 @@ class LowestIds {
 function filterOf({ prefix, minAgeS = 0, maxAgeS = Number.MAX_SAFE_INTEGER, bridged }: NodeQuery): Filter {
   const words = prefix && prefixWords(prefix);
   return (entry, nowS) => {
+    if ((entry[0]! & IS_SELF) !== 0) return false; // the beacon's own, for its self-check
     const age = ageS(entry, nowS);
     if (age < minAgeS || age > maxAgeS) return false;
     if (bridged !== undefined && bridged !== ((entry[0]! & IS_BRIDGED) !== 0)) return false;

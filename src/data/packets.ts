@@ -185,8 +185,8 @@ export class PacketHandler {
   readonly #packetSource: PacketSource;
   readonly #sender: Sender;
   readonly #admission: Admission;
-  readonly #drops: DropLog;
   readonly #punchWatch: PunchWatch;
+  readonly #drops: DropLog;
   readonly #gossip: MessageTaker;
   readonly #gossipAllowance: GossipAllowance;
   readonly #strangersBelieved: number;
@@ -212,8 +212,8 @@ export class PacketHandler {
     this.#packetSource = parts.source;
     this.#sender = parts.sender;
     this.#admission = new Admission(parts.memory, parts.counterRow, parts.clock);
-    this.#drops = new DropLog(parts.memory, parts.counterRow);
     this.#punchWatch = new PunchWatch(parts.memory);
+    this.#drops = new DropLog(parts.memory, parts.counterRow);
     this.#gossip = parts.gossip;
     this.#gossipAllowance = new GossipAllowance(parts.clock);
     this.#strangersBelieved = parts.memory.rulesAt + STRANGERS_BELIEVED;

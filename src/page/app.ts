@@ -3,13 +3,14 @@ import type { Stats } from "../control/stats.ts";
 import { type Rates, ratesBetween } from "../view/rates.ts";
 import { type ChartSpec, Charts } from "./charts.ts";
 import { byId, setText, showNotice } from "./dom.ts";
-import { bytes, short } from "./format.ts";
+import { bytes, cores, short } from "./format.ts";
 import { History } from "./history.ts";
 import { serveLookups } from "./lookup.ts";
 import { follow } from "./stream.ts";
 import { Summary } from "./summary.ts";
 import { Tables } from "./tables.ts";
 import { askForToken, forgetToken, hasToken } from "./token.ts";
+import { sumOf } from "./totals.ts";
 
 const COLUMNS = {
   packetsIn: (rates: Rates) => rates.packetsIn,
@@ -19,7 +20,7 @@ const COLUMNS = {
   local: (rates: Rates) => rates.relays["local"] ?? 0,
   peer: (rates: Rates) => rates.relays["peer"] ?? 0,
   bridged: (rates: Rates) => rates.relays["bridged"] ?? 0,
-  drops: (rates: Rates) => Object.values(rates.drops).reduce((all, rate) => all + rate, 0),
+  drops: (rates: Rates) => sumOf(rates.drops),
   cores: (rates: Rates) => rates.cores,
   nodes: (_: Rates, stats: Stats) => stats.nodes,
 };
@@ -48,9 +49,9 @@ const CHARTS: readonly ChartSpec<Column>[] = [
   {
     title: "Relays per second",
     series: [
-      { name: "local", label: "to nodes here" },
-      { name: "peer", label: "through peers" },
-      { name: "bridged", label: "over WebSocket" },
+      { name: "local", label: "local" },
+      { name: "peer", label: "peers" },
+      { name: "bridged", label: "WebSocket" },
     ],
     format: short,
     atLeast: 10,
@@ -101,10 +102,6 @@ function showLink(text: string, tone: "good" | "bad" | "", trouble: string): voi
   byId("forget").hidden = !hasToken();
 }
 
-function cores(value: number): string {
-  return value.toFixed(2);
-}
-
 function nowS(): number {
   return Date.now() / 1000;
 }
@@ -138,7 +135,7 @@ void follow({
     showLink(
       "not connected",
       "bad",
-      `No connection to the beacon: ${reason}. Trying again in ${inMs / 1000} s.`,
+      `No numbers from the beacon: ${reason}. Trying again in ${inMs / 1000} s.`,
     );
     drawSoon();
   },

@@ -119,7 +119,7 @@ class Chart<Name extends string> {
       width: 300,
       height: HEIGHT,
       legend: { show: false },
-      padding: [8, 8, 0, 0],
+      padding: [8, 18, 0, 0],
       cursor: { y: false, drag: { x: false, y: false }, sync: { key: "beacon" } },
       scales: {
         x: { time: false, auto: false },
@@ -133,13 +133,19 @@ class Chart<Name extends string> {
       axes: [
         {
           ...axis,
-          size: 22,
-          gap: 4,
+          size: 26,
+          gap: 7,
           splits: () =>
             Array.from({ length: WINDOW_S / TICK_S + 1 }, (_, i) => this.#nowS - WINDOW_S + i * TICK_S),
           values: (_, splits) => splits.map((atS) => minutesAgo(this.#nowS - atS)),
         },
-        { ...axis, size: AXIS_WIDTH, gap: 4, space: 26, values: (_, splits) => splits.map(format) },
+        {
+          ...axis,
+          size: AXIS_WIDTH,
+          gap: 4,
+          space: 26,
+          values: (_, splits) => splits.map((value) => round(format(value))),
+        },
       ],
       series: [
         {},
@@ -148,7 +154,7 @@ class Chart<Name extends string> {
           width: 1.5,
           points: { show: false },
           stroke: () => palette.get(COLOURS[i]!),
-          ...(series.length === 1 ? { fill: () => palette.get("first-fill") } : {}),
+          ...(i === 0 ? { fill: () => palette.get("first-fill") } : {}), // so that it shows below another that is as large
         })),
       ],
       hooks: { setCursor: [() => this.#say()] },
@@ -156,7 +162,12 @@ class Chart<Name extends string> {
   }
 }
 
+/** 4 MB instead of 4.00 MB. */
+function round(text: string): string {
+  return text.replace(/\.0+(?!\d)/, "");
+}
+
 function minutesAgo(seconds: number): string {
   const minutes = Math.round(seconds / 60);
-  return minutes === 0 ? "now" : `−${minutes}${minutes * 60 === WINDOW_S ? "" : " min"}`;
+  return minutes === 0 ? "now" : `−${minutes} min`;
 }

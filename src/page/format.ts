@@ -26,6 +26,11 @@ export function bytes(value: number): string {
   return value < 1000 ? `${full.format(value)} B` : `${scaled(value, " ")}B`;
 }
 
+/** 0.037, 1.25, 33.3. */
+export function cores(value: number): string {
+  return value.toFixed(value < 1 ? 3 : value < 10 ? 2 : 1);
+}
+
 /** 0 to 1 as percent. */
 export function share(value: number): string {
   return value > 0 && value < 0.01 ? "<1%" : `${Math.round(value * 100)}%`;

@@ -23,7 +23,7 @@ export interface Follower {
 /** Never returns. */
 export async function follow(follower: Follower): Promise<never> {
   for (let pauseMs = FIRST_PAUSE_MS; ; ) {
-    let reason: string;
+    let reason: string | undefined;
     try {
       reason = await followOnce(follower, () => {
         pauseMs = FIRST_PAUSE_MS;
@@ -31,6 +31,7 @@ export async function follow(follower: Follower): Promise<never> {
     } catch (error) {
       reason = error instanceof Refused || error instanceof Silence ? error.message : "it cannot be reached";
     }
+    if (reason === undefined) continue;
     follower.lost(reason, pauseMs);
     await sleep(pauseMs);
     pauseMs = Math.min(2 * pauseMs, PAUSE_MS_MAX);
@@ -41,8 +42,8 @@ export async function follow(follower: Follower): Promise<never> {
 class Refused extends Error {}
 class Silence extends Error {}
 
-/** @returns why it ended */
-async function followOnce(follower: Follower, hasRead: () => void): Promise<string> {
+/** @returns why it ended; undefined if there is a new token to try at once */
+async function followOnce(follower: Follower, hasRead: () => void): Promise<string | undefined> {
   const abort = new AbortController();
   const beSilent = () => abort.abort(new Silence("it says nothing any more"));
   let timer = setTimeout(beSilent, SILENCE_MS_MAX);
@@ -58,7 +59,7 @@ async function followOnce(follower: Follower, hasRead: () => void): Promise<stri
           ? "The beacon knows another token."
           : "From elsewhere than its own host, this beacon shows its numbers to who has the admin token.",
       );
-      return "there is a token now";
+      return undefined;
     }
     if (!response.ok || response.body === null)
       throw new Refused((await response.text()).trim().slice(0, 200));

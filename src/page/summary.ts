@@ -1,9 +1,9 @@
 /** The head of the page, and the tiles: what the beacon is, how it is, and what it does this second. */
 import type { Stats } from "../control/stats.ts";
-import type { Rates } from "../view/rates.ts";
+import { drops, type Rates } from "../view/rates.ts";
 import { byId, create, createBar, setBar, setText, showNotice } from "./dom.ts";
-import { bytes, count, duration, short, UNKNOWN } from "./format.ts";
-import { totalOf } from "./totals.ts";
+import { bytes, cores, count, duration, short, UNKNOWN } from "./format.ts";
+import { sumOf, totalOf } from "./totals.ts";
 
 /** Above this share of its limit, the table of nodes is nearly full. */
 const NEARLY_FULL = 0.9;
@@ -15,7 +15,7 @@ interface Shown {
   readonly share?: number;
 }
 
-/** By id of the tile. */
+/** By name: what a tile shows has the id "now-<name>". */
 const TILES: Readonly<
   Record<string, { title: string; show(stats: Stats, rates: Rates | undefined): Shown }>
 > = {
@@ -23,7 +23,7 @@ const TILES: Readonly<
     title: "Packets in",
     show: (stats, rates) => ({
       ...perSecond(rates?.packetsIn, short),
-      note: `${short(totalOf(stats, ({ packetsReceived }) => packetsReceived))} since start`,
+      note: `${short(totalOf(stats, ({ packetsReceived }) => packetsReceived))} total`,
     }),
   },
   "packets-out": {
@@ -32,21 +32,28 @@ const TILES: Readonly<
       ...perSecond(rates?.packetsOut, short),
       note: `${short(
         totalOf(stats, ({ relayForwarded, repliesSent }) => ({ ...relayForwarded, repliesSent })),
-      )} since start`,
+      )} total`,
     }),
   },
   "bytes-in": {
     title: "Bytes in",
     show: (stats, rates) => ({
       ...perSecond(rates?.bytesIn, bytes),
-      note: `${bytes(totalOf(stats, ({ receivedBytes }) => ({ receivedBytes })))} since start`,
+      note: `${bytes(totalOf(stats, ({ receivedBytes }) => ({ receivedBytes })))} total`,
     }),
   },
   "bytes-out": {
     title: "Bytes out",
     show: (stats, rates) => ({
       ...perSecond(rates?.bytesOut, bytes),
-      note: `${bytes(totalOf(stats, ({ sentBytes }) => ({ sentBytes })))} since start`,
+      note: `${bytes(totalOf(stats, ({ sentBytes }) => ({ sentBytes })))} total`,
+    }),
+  },
+  drops: {
+    title: "Drops",
+    show: (stats, rates) => ({
+      ...perSecond(rates && sumOf(rates.drops), short),
+      note: `${short(sumOf(drops(stats)))} total`,
     }),
   },
   nodes: {
@@ -61,18 +68,16 @@ const TILES: Readonly<
     title: "Bridged nodes",
     show: ({ bridge }) =>
       bridge === null
-        ? { value: UNKNOWN, note: "no WebSocket bridge" }
+        ? { value: UNKNOWN, note: "no bridge" }
         : {
             value: count(bridge.peers),
-            note: bridge.listening
-              ? `${count(bridge.connections)} connections`
-              : "the bridge does not listen",
+            note: bridge.listening ? `${count(bridge.connections)} connections` : "does not listen",
           },
   },
   cpu: {
     title: "CPU",
     show: (stats, rates) => ({
-      value: rates === undefined ? UNKNOWN : rates.cores.toFixed(2),
+      value: rates === undefined ? UNKNOWN : cores(rates.cores),
       unit: "cores",
       note: `${count(stats.workers.length)} workers, ${bytes(stats.residentBytes)}`,
     }),
@@ -117,7 +122,7 @@ class Tile {
       this.#note,
       this.#bar,
     );
-    this.#value.id = id;
+    this.#value.id = `now-${id}`;
     byId("tiles").append(card);
   }
 

@@ -2,9 +2,13 @@
 import type { Counts, PacketStats, Stats } from "../control/stats.ts";
 import { rows } from "../view/rates.ts";
 
+export function sumOf(counts: Counts): number {
+  return Object.values(counts).reduce((all, count) => all + count, 0);
+}
+
 /** The sum of some counts. */
 export function totalOf(stats: Stats, counts: (row: PacketStats) => Counts): number {
-  return Object.values(totalsOf(stats, counts)).reduce((all, count) => all + count, 0);
+  return sumOf(totalsOf(stats, counts));
 }
 
 /** The same by name. */

@@ -65,12 +65,14 @@ const others: Omit<Config, "httpIsDefault"> = {
   denyEndpoint: ["10.0.0.0/8"],
   adminTokenFile: "/etc/beacon/admin.token",
   punchWatch: false,
+  selfCheck: false,
 };
 const properties = Object.keys(others) as Property[];
 const reloadable: readonly Property[] = [
   "peers",
   "gossipIntervalMs",
   "peerTimeoutMs",
+  "selfCheck",
   "maxPeerRoutes",
   "gossipStrict",
   "gossipKeyFile",

@@ -86,7 +86,7 @@ const PAUSED: Fault = {
 };
 
 /** What does not concern a beacon, but may be sent to it by mistake. */
-const STRAY_SIGNALS = ["SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGPIPE", "SIGCONT"] as const;
+const STRAY_SIGNALS = ["SIGUSR1", "SIGWINCH", "SIGPIPE", "SIGCONT"] as const;
 const STRAY_ROUNDS = 5;
 /** How often the configuration is read within one storm. */
 const HANG_UPS = 20;

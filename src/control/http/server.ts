@@ -1,6 +1,6 @@
 /**
- * The operator's HTTP: health, metrics and an empty page for everybody who reaches it; the admin API for this host's own programs, and elsewhere for
- * whoever bears the admin token, which every change needs. docs/API.md says what there is.
+ * The operator's HTTP: health, metrics and the page, which is empty by itself, for everybody who reaches it; the admin API for this host's
+ * own programs, and elsewhere for whoever bears the admin token, which every change needs. docs/API.md says what there is.
  */
 import type { Logger } from "pino";
 import * as v from "valibot";
@@ -22,6 +22,8 @@ export interface Observed {
   isHealthy(): boolean;
   /** Why the beacon is not ready for traffic, or undefined if it is. */
   notReady(): string | undefined;
+  /** What an operator should know though it is ready. */
+  remarks(): readonly string[];
   stats(): Stats;
   /** The configuration in force, without its secrets. */
   config(): Readonly<Record<string, unknown>>;
@@ -40,6 +42,8 @@ export interface Observed {
 
 export interface HttpServer {
   readonly url: URL;
+  /** Gives up the port. Who waits for an answer still gets it. */
+  suspend(): void;
   stop(): Promise<void>;
 }
 
@@ -66,7 +70,7 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
     "/healthz": () => (beacon.isHealthy() ? text(200, "ok") : text(503, "unhealthy")),
     "/readyz": () => {
       const reason = beacon.notReady();
-      return reason === undefined ? text(200, "ready") : text(503, reason);
+      return reason === undefined ? text(200, ["ready", ...beacon.remarks()].join("; ")) : text(503, reason);
     },
     "/metrics": async () => {
       reading = beacon.stats(); // one reading serves the whole scrape
@@ -111,7 +115,7 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
     },
   };
   const page = pageRoutes(log);
-  const paths = [...Object.keys(page), ...Object.keys(open), ...Object.keys(reads)];
+  const paths = ["/", ...Object.keys(open), ...Object.keys(reads)];
   const server: Server = Bun.serve({
     ...(address.host === "" ? {} : { hostname: address.host }),
     port: address.port,
@@ -130,6 +134,10 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
   });
   return {
     url: server.url,
+    suspend: () => {
+      stream.close();
+      void server.stop();
+    },
     stop: () => {
       stream.close();
       return server.stop(true);

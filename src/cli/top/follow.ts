@@ -1,0 +1,30 @@
+/** A beacon's numbers as they come, across its restarts. */
+import type { Stats } from "../../control/stats.ts";
+import { type Api, ApiError } from "../api.ts";
+
+/** A reading, or why there is none for now. */
+export type News = { readonly stats: Stats } | { readonly lost: string };
+
+const RETRY_MS = 1000;
+
+/**
+ * Once a second; without end.
+ * @throws ApiError when the beacon cannot be reached from the beginning
+ */
+export async function* follow(api: Api, retryMs = RETRY_MS): AsyncGenerator<News, never> {
+  let wasThere = false;
+  for (;;) {
+    let lost = `${api.url}: the connection has ended`;
+    try {
+      for await (const stats of api.lines("api/stats/stream")) {
+        wasThere = true;
+        yield { stats: stats as Stats };
+      }
+    } catch (error) {
+      if (!(error instanceof ApiError) || !wasThere) throw error;
+      lost = error.message;
+    }
+    yield { lost };
+    await Bun.sleep(retryMs);
+  }
+}
