@@ -39,7 +39,7 @@ export interface DropReport {
   /** Whose packets they were, by what those say, and for whom; of Discovers, 0 and whose. */
   readonly from: number;
   readonly to: number;
-  /** How many of the same there were in a row. */
+  /** How many of the same there were, as far as is remembered. */
   readonly count: number;
 }
 

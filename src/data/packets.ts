@@ -593,7 +593,7 @@ export class PacketHandler {
     if (this.#readPunchTarget(targetId, requesterId)) this.#tellBothEnds(requesterId, targetId);
   }
 
-  /** Reads where the target of a punch is. @param requesterId 0 if that is not known @returns false, counted, if it cannot be told */
+  /** Reads where the target of a punch is. @returns false, counted, if it cannot be told */
   #readPunchTarget(targetId: number, requesterId: number): boolean {
     const slot = this.#nodes.find(targetId);
     if (slot < 0 || this.#readTarget(slot, targetId) < 0) {

@@ -2,15 +2,15 @@
  * The last drops, by node: what became of packets for it, when and why, for who asks after one node. A thread keeps those that it counts
  * in a row of its own, and is its only writer; the main thread reads.
  *
- * A row is sets of four entries; a set is a cache line, the newest entry first, and a node's hash names its set. An entry is four words:
+ * A row is sets of four entries; a set is a cache line, and a node's hash names its set. An entry is four words:
  *
  *   word 0  the node that the packet was for; of Discovers, whose it was
  *   word 1  whose it was, by what it says; 0 where nobody else is named
  *   word 2  clock second of the last drop
- *   word 3  reason in the upper 8 bits; below, how many drops of the same there were in a row, 0 for a vacant entry
+ *   word 3  reason in the upper 8 bits; below, how many of the same there were since it is here, 0 for a vacant entry
  *
- * Drops of the same node, sender and reason are one entry, so a stream to a node that is gone takes one place. Who makes up ids without
- * end pushes others out; who is asked after then has no drops to show, and the counters still have them all.
+ * Drops of the same node, sender and reason are one entry, so a stream to a node that is gone takes one place; a new one takes that of the
+ * oldest. Who makes up ids without end pushes others out: what is asked for then may not be there, and the counters still have it.
  *
  * A reader may come while a set is written. It reads until it gets the same twice.
  */
@@ -26,7 +26,7 @@ import {
 } from "./memory.ts";
 
 /**
- * Why a packet was dropped, over all kinds. Of relays: those of DROP_REASONS, not_found, relay_limit, relay_off. Of punch requests:
+ * Why a packet was dropped, over all kinds. Of relays: those of DROP_REASONS, not_found, relay_limit, relay_off, slow_reader. Of punch requests:
  * punch_limit, punch_off, target_unknown. Of Discovers: discover_off. Of both, where the node was not recorded: new_node_limit,
  * endpoint_hold, node_limit, shard_full, contended, denied_endpoint.
  */
@@ -35,6 +35,7 @@ export const NODE_DROP_REASONS = [
   "not_found",
   "relay_limit",
   "relay_off",
+  "slow_reader",
   "punch_limit",
   "punch_off",
   "target_unknown",
@@ -83,30 +84,20 @@ export class DropLog {
   note(nodeId: number, otherId: number, reason: number): void {
     const words = this.#words;
     const set = this.#row + (nodeHash(nodeId, this.#secret) >>> SET_SHIFT) * SET_WORDS;
-    const end = set + SET_WORDS - DROP_ENTRY_WORDS;
-    let entry = set;
-    while (!this.#isOf(entry, nodeId, otherId, reason) && entry < end) entry += DROP_ENTRY_WORDS;
-    const isKnown = this.#isOf(entry, nodeId, otherId, reason);
-    const count = isKnown ? words[entry + REASON_AND_COUNT]! & COUNT_MAX : 0;
-    for (; entry > set; entry -= DROP_ENTRY_WORDS) {
-      words[entry] = words[entry - DROP_ENTRY_WORDS]!;
-      words[entry + OTHER] = words[entry - DROP_ENTRY_WORDS + OTHER]!;
-      words[entry + SECOND] = words[entry - DROP_ENTRY_WORDS + SECOND]!;
-      words[entry + REASON_AND_COUNT] = words[entry - DROP_ENTRY_WORDS + REASON_AND_COUNT]!;
+    let oldest = set;
+    for (let entry = set; entry < set + SET_WORDS; entry += DROP_ENTRY_WORDS) {
+      const word = words[entry + REASON_AND_COUNT]!;
+      if (words[entry] === nodeId && words[entry + OTHER] === otherId && word >>> REASON_SHIFT === reason) {
+        words[entry + SECOND] = words[CLOCK_S]!;
+        words[entry + REASON_AND_COUNT] = (word & COUNT_MAX) === COUNT_MAX ? word : word + 1;
+        return;
+      }
+      if (words[entry + SECOND]! < words[oldest + SECOND]!) oldest = entry;
     }
-    words[set] = nodeId;
-    words[set + OTHER] = otherId;
-    words[set + SECOND] = words[CLOCK_S]!;
-    words[set + REASON_AND_COUNT] = (reason << REASON_SHIFT) | (count < COUNT_MAX ? count + 1 : COUNT_MAX);
-  }
-
-  #isOf(entry: number, nodeId: number, otherId: number, reason: number): boolean {
-    const words = this.#words;
-    return (
-      words[entry] === nodeId &&
-      words[entry + OTHER] === otherId &&
-      words[entry + REASON_AND_COUNT]! >>> REASON_SHIFT === reason
-    );
+    words[oldest] = nodeId;
+    words[oldest + OTHER] = otherId;
+    words[oldest + SECOND] = words[CLOCK_S]!;
+    words[oldest + REASON_AND_COUNT] = (reason << REASON_SHIFT) | 1;
   }
 }
 
