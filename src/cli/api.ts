@@ -148,9 +148,14 @@ export class Api {
     const said = oneLine(await this.#body(response));
     if (status === 401 || status === 403 || status === 429)
       throw new ApiError("forbidden", `${this.url}: ${said} (${status}): ${this.#tokenHint(status)}`);
-    if (api === null && (status === 404 || status === 405) && !said.startsWith("not found:"))
+    if (api === null && (status === 404 || status === 405) && !said.startsWith("not found: there are"))
       throw notBeacon(this.url);
     if (status === 503) throw new ApiError("unreachable", `${this.url}${path}: ${said}; try again`);
+    if (said.startsWith("not found: there are"))
+      throw new ApiError(
+        "refused",
+        `${this.url}${path}: that beacon has no such thing: it may be older than this program`,
+      );
     throw new ApiError("refused", `${path}: ${said} (${status})`);
   }
 

@@ -11,11 +11,17 @@ const EXIT_OF: Readonly<Record<Trouble, number>> = {
   refused: EXIT_NO,
 };
 
+/** A proxy of the environment is the way to others; at this host it would lead nowhere, or to the proxy's own loopback. */
+const OWN_HOSTS = "localhost,127.0.0.1,::1,[::1]";
+
 /**
  * @param args the command's name and what is behind it
  * @returns the exit code
  */
 export async function run(args: readonly string[], out: Console = processConsole): Promise<number> {
+  const { env } = process;
+  const direct = [env["no_proxy"] || env["NO_PROXY"], OWN_HOSTS].filter(Boolean).join(",");
+  Object.assign(env, { no_proxy: direct, NO_PROXY: direct }); // which fetch reads
   let code = EXIT_OK;
   try {
     const program = createProgram(out, (ended) => {

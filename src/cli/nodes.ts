@@ -1,7 +1,8 @@
 /** `beacon nodes` and `beacon explain`: who is there, and how one of them fares. */
 import * as v from "valibot";
-import { type Api, ApiError } from "./api.ts";
+import type { Api } from "./api.ts";
 import { type Console, EXIT_NO, EXIT_OK } from "./console.ts";
+import { checked } from "./reading.ts";
 import { duration, percent, table, whole } from "./text.ts";
 
 /** Nodes that a page holds at most, as the API has it. */
@@ -72,7 +73,7 @@ export async function nodes(
   let shown = 0;
   for (;;) {
     query.set("limit", String(Math.min(limit - shown, PAGE_MAX)));
-    const page = checked(pageSchema, await api.get(`api/nodes?${query}`), api);
+    const page = checked(pageSchema, await api.get(`api/nodes?${query}`), api.url);
     if (json) for (const node of page.nodes) out.json(node);
     else for (const line of nodeLines(page.nodes, shown === 0)) out.line(line);
     shown += page.nodes.length;
@@ -89,7 +90,7 @@ export async function nodes(
 /** @returns EXIT_NO if the next relay to the node would be dropped @throws ApiError */
 export async function explain(api: Api, id: number, asJson: boolean, out: Console): Promise<number> {
   const answer = await api.get(`api/nodes/${id}`);
-  const explanation = checked(explanationSchema, answer, api);
+  const explanation = checked(explanationSchema, answer, api.url);
   if (asJson) out.json(answer);
   else for (const line of explanationLines(explanation)) out.line(line);
   return explanation.next.outcome === "dropped" ? EXIT_NO : EXIT_OK;
@@ -165,14 +166,4 @@ export function explanationLines(node: Explanation): string[] {
         ]
       : []),
   ];
-}
-
-function checked<T extends v.GenericSchema>(schema: T, value: unknown, { url }: Api): v.InferOutput<T> {
-  const result = v.safeParse(schema, value);
-  if (result.success) return result.output;
-  const [issue] = result.issues;
-  throw new ApiError(
-    "unreachable",
-    `${url}: what it answers is not understood (${v.getDotPath(issue!) ?? "all"}): is it of this program's version?`,
-  );
 }

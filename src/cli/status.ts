@@ -3,6 +3,7 @@ import type { Stats } from "../control/stats.ts";
 import { drops, type Rates, ratesBetween } from "../view/rates.ts";
 import { type Api, ApiError } from "./api.ts";
 import { type Console, EXIT_NO, EXIT_OK } from "./console.ts";
+import { statsOf } from "./reading.ts";
 import { countList, duration, hostPort, percent, rateList, short, whole } from "./text.ts";
 
 /** How a beacon answers those who ask whether to send it traffic. */
@@ -28,7 +29,7 @@ export async function status(api: Api, asJson: boolean, out: Console): Promise<n
 async function twoReadings(api: Api): Promise<[Stats, Stats]> {
   const readings: Stats[] = [];
   for await (const stats of api.lines("api/stats/stream")) {
-    readings.push(stats as Stats);
+    readings.push(statsOf(stats, api.url));
     if (readings.length === 2) return [readings[0]!, readings[1]!];
   }
   throw new ApiError("unreachable", `${api.url}: stopped answering: is the beacon ending?`);

@@ -164,6 +164,17 @@ describe("the binary", () => {
     expect(program.stderr).toBe("");
   });
 
+  test("has the commands beside the server", async () => {
+    const program = spawn("--workers=1", "--addr=127.0.0.1:0", "--http=127.0.0.1:0", "--log-format=json");
+    const { port: udpPort, http } = await program.listening();
+    const status = spawn("status", "--json", `--http=${http}`);
+    const probe = spawn("probe", `127.0.0.1:${udpPort}`, "--count=3");
+    expect([await status.exited(), status.stderr]).toEqual([0, ""]);
+    expect(JSON.parse(status.lines[0]!)).toMatchObject({ ready: { ok: true } });
+    expect([await probe.exited(), probe.stderr]).toEqual([0, ""]);
+    expect(probe.output()).toContain("relays       3 of 3");
+  });
+
   test("--version, --help, and a mistake", async () => {
     const version = spawn("--version");
     expect(await version.exited()).toBe(0);

@@ -1,6 +1,7 @@
 /** A beacon's numbers as they come, across its restarts. */
 import type { Stats } from "../../control/stats.ts";
 import { type Api, ApiError } from "../api.ts";
+import { statsOf } from "../reading.ts";
 
 /** A reading, or why there is none for now. */
 export type News = { readonly stats: Stats } | { readonly lost: string };
@@ -16,9 +17,10 @@ export async function* follow(api: Api, retryMs = RETRY_MS): AsyncGenerator<News
   for (;;) {
     let lost = `${api.url}: the connection has ended`;
     try {
-      for await (const stats of api.lines("api/stats/stream")) {
+      for await (const line of api.lines("api/stats/stream")) {
+        const stats = statsOf(line, api.url);
         wasThere = true;
-        yield { stats: stats as Stats };
+        yield { stats };
       }
     } catch (error) {
       if (!(error instanceof ApiError) || !wasThere) throw error;
