@@ -159,7 +159,7 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
         max: 1,
         lines: [
           {
-            query: `${rateBy("family", "beacon_punched_pairs_total", 'outcome="direct"')} / ${rateBy("family", "beacon_punched_pairs_total", 'outcome=~"direct|relayed"')}`,
+            query: `${rateBy("family", "beacon_punched_pairs_total", 'outcome="direct"')} / ${rateBy("family", "beacon_punched_pairs_total")}`,
             legend: "{{family}}",
           },
         ],

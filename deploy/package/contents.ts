@@ -3,8 +3,9 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Target } from "../../build.ts";
 import { buildBinary } from "../../build.ts";
+import { completion, SHELLS, type Shell } from "../../src/cli/completion.ts";
+import { createProgram } from "../../src/cli/program.ts";
 import { bundled, type Component, notices } from "./bundle.ts";
-import { commands, completions, type Shell } from "./cli.ts";
 import { manPage } from "./man.ts";
 import { ROOT, VERSION } from "./release.ts";
 
@@ -36,8 +37,8 @@ export async function contents(target: Target, timeS: number, folder: string): P
     timeS,
     binary: readFileSync(outfile),
     unit: text("deploy/pilot-beacon.service"),
-    manPage: manPage(VERSION, new Date(timeS * 1000).toISOString().slice(0, 10), await commands()),
-    completions: await completions(),
+    manPage: manPage(VERSION, new Date(timeS * 1000).toISOString().slice(0, 10), createProgram()),
+    completions: new Map(SHELLS.map((shell) => [shell, completion(shell)])),
     license: text("LICENSE"),
     notices: notices(components),
     readme: text("README.md"),

@@ -1,7 +1,7 @@
 /** The Debian package, written without Debian's tools: an ar archive of the format's version, control.tar.gz and data.tar.gz. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { COMPLETION_PATHS } from "./cli.ts";
+import type { Shell } from "../../src/cli/completion.ts";
 import type { Contents } from "./contents.ts";
 import { DESCRIPTION, MACHINES, NAME, VERSION } from "./release.ts";
 import { type Entry, gzip, gzipText, tar } from "./tar.ts";
@@ -11,6 +11,13 @@ export const GLIBC_MIN = "2.17";
 
 /** .invalid: whoever publishes packages puts themselves in here. */
 const MAINTAINER = "Pilot Protocol <pilot-beacon@pilot-protocol.invalid>";
+
+/** Where each shell looks for what a package brings. */
+const COMPLETION_PATHS: Readonly<Record<Shell, string>> = {
+  bash: "usr/share/bash-completion/completions/beacon",
+  zsh: "usr/share/zsh/vendor-completions/_beacon",
+  fish: "usr/share/fish/vendor_completions.d/beacon.fish",
+};
 
 const DOC = `usr/share/doc/${NAME}`;
 

@@ -39,32 +39,27 @@ function settingsSection(): string {
   );
 }
 
-/** A section for each command that stands beside the server. */
-function commandSection(program: Command): string {
-  const commands = program.commands.map((command) => {
-    const usage = [program.name(), command.name(), command.usage()].filter(Boolean).join(" ");
-    const options = command.options.map((option) => item(option.flags, option.description));
-    return [`.SS ${plain(usage)}`, plain(command.description()), ...options].join("\n");
+/** A part for each command that stands beside the server. */
+function commandsSection(program: Command): string {
+  const parts = program.commands.map((command) => {
+    const options = command.options.map(({ flags, description }) => item(flags, description));
+    const headline = `${program.name()} ${command.name()} ${command.usage()}`;
+    return [`.SS ${plain(headline)}`, plain(command.description()), ...options].join("\n");
   });
-  return section("COMMANDS", ...commands);
+  return section("COMMANDS", ...parts);
 }
 
 /**
  * The page's text, in roff.
  * @param date YYYY-MM-DD
- * @param program has the commands beside the server, if there are any
+ * @param program has the commands beside the server
  */
-export function manPage(version: string, date: string, program?: Command): string {
+export function manPage(version: string, date: string, program: Command): string {
   const sections = [
     `.TH BEACON 1 ${plain(date)} "pilot\\-beacon ${plain(version)}" "Pilot Protocol"`,
     ".nh", // names that are to be typed are not hyphenated
     section("NAME", "beacon \\- UDP rendezvous and relay server for Pilot Protocol"),
-    section(
-      "SYNOPSIS",
-      ".B beacon",
-      "[options]",
-      ...(program ? [".br", ".B beacon", "command [options]"] : []),
-    ),
+    section("SYNOPSIS", ".B beacon", "[options]", ".br", ".B beacon", "command [options]"),
     section(
       "DESCRIPTION",
       plain(
@@ -76,7 +71,7 @@ export function manPage(version: string, date: string, program?: Command): strin
       ),
     ),
     settingsSection(),
-    ...(program ? [commandSection(program)] : []),
+    commandsSection(program),
     section(
       "SIGNALS",
       item("SIGTERM, SIGINT", "Relay on for --drain, then stop. A second one skips the wait."),

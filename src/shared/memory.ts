@@ -80,8 +80,12 @@ export interface MemoryShape {
 }
 
 // Process words.
-/** Not 0: every worker leaves its loop. */
+/** 0 while workers are to receive; else STOP or PARK. */
 export const STOPPING = 0;
+/** Every worker leaves its loop. */
+export const STOP = 1;
+/** Every worker sleeps in its loop, with nothing in hand, until this changes: another process receives from its socket. */
+export const PARK = 2;
 /** Seconds on the main thread's monotonic clock, from 1. */
 export const CLOCK_S = 1;
 /** Secret of the node hash. */
@@ -150,6 +154,8 @@ export const LAST_REJECTION = 2;
 export const LAST_REJECTED_SOURCE = 3;
 /** Its thread's number in the kernel, whose CPU time the main thread asks for; behind LAST_REJECTED_SOURCE's words. */
 export const THREAD_ID = 9;
+/** Not 0 once it saw PARK and is parked; the main thread sets it to 0 before. Behind the endpoint. */
+export const IS_PARKED = 10;
 
 // Shard words, from `shardWords(shard)`.
 /** Who holds the shard's lock: 0 nobody, 1 the main thread, 2 + i worker i. */

@@ -453,13 +453,15 @@ export class NodeTable {
    * Copies what is in slot `index` of a shard to `out`: ENDPOINT_WORDS words of endpoint with the node's flags in the free
    * half of the first, and behind them the clock second of its last refresh. For whoever goes through the whole table beside
    * the workers, without a lock. Removals move nodes to lower slots, or from the first PROBES_MAX of a shard to its last.
-   * @returns the node's id, signed, or 0 if the slot is vacant or its entry did not hold still
+   * @param sinceS a node that was last refreshed before this clock second is passed over
+   * @returns the node's id, signed, or 0 if the slot is vacant, passed over, or its entry did not hold still
    */
-  entryAt(shard: number, index: number, out: Int32Array): number {
+  entryAt(shard: number, index: number, out: Int32Array, sinceS = -Infinity): number {
     if (this.#words[this.memory.groupWord(shard, index)] === 0) return 0; // never used, not even memory yet
     const slot = this.#firstSlot(shard) + index * SLOT_WORDS;
     const nodeId = this.#words[slot + SLOT_ID]!;
-    if (nodeId === 0 || this.slots.read(slot, nodeId, out, 0) < 0) return 0;
+    if (nodeId === 0 || this.#words[slot + SLOT_SEEN_S]! < sinceS) return 0;
+    if (this.slots.read(slot, nodeId, out, 0) < 0) return 0;
     out[ENDPOINT_WORDS] = this.#words[slot + SLOT_SEEN_S]!;
     return nodeId;
   }

@@ -13,17 +13,6 @@ import { sync } from "../e2e/support/wire.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
-/** PENDING: metrics that no beacon has yet; to be deleted together with what asks for them below. */
-const PENDING_METRICS = [
-  "beacon_punched_pairs_total",
-  "beacon_peer_check_rtt_seconds",
-  "beacon_peer_check_sent_total",
-  "beacon_peer_check_lost_total",
-  "beacon_peer_check_disagreements_total",
-  "beacon_worker_cpu_seconds_total",
-];
-const PENDING_LABELS = ["family"];
-
 /** What Prometheus itself adds to what it scrapes. */
 const TARGET_METRICS = ["up"];
 const TARGET_LABELS = ["job", "instance"];
@@ -156,10 +145,9 @@ describe("what is asked", () => {
     metrics.get(metric) ?? metrics.get(metric.replace(/_(bucket|sum|count)$/, ""));
 
   test("is about metrics that a beacon has", () => {
-    const known = [...TARGET_METRICS, ...PENDING_METRICS];
     const unknown = asked.flatMap(({ where, query }) =>
       selectors(query).flatMap(({ metric }) =>
-        known.includes(metric) || samples(metric) ? [] : [`${where}: ${metric}`],
+        TARGET_METRICS.includes(metric) || samples(metric) ? [] : [`${where}: ${metric}`],
       ),
     );
     expect(unknown).toEqual([]);
@@ -168,7 +156,7 @@ describe("what is asked", () => {
 
   test("names labels that they have", () => {
     const real = [...metrics.values()].flatMap((all) => all.flatMap((labels) => Object.keys(labels)));
-    const known = new Set([...TARGET_LABELS, ...PENDING_LABELS, ...real]);
+    const known = new Set([...TARGET_LABELS, ...real]);
     const unknown = asked.flatMap(({ where, query, shown }) => {
       const matched = selectors(query).flatMap(({ matchers }) => matchers.map(({ label }) => label));
       const named = [...matched, ...groupings(query), ...shown];

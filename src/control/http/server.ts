@@ -42,6 +42,8 @@ export interface Observed {
 
 export interface HttpServer {
   readonly url: URL;
+  /** Gives up the port. Who waits for an answer still gets it. */
+  suspend(): void;
   stop(): Promise<void>;
 }
 
@@ -132,6 +134,10 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
   });
   return {
     url: server.url,
+    suspend: () => {
+      stream.close();
+      void server.stop();
+    },
     stop: () => {
       stream.close();
       return server.stop(true);

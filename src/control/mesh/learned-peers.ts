@@ -35,6 +35,11 @@ export class LearnedPeers {
     return this.#peers.values().reduce((sum, { number }) => sum + this.announcements.routes(number), 0);
   }
 
+  /** All of them. */
+  *all(): Iterable<LearnedPeer> {
+    yield* this.#peers.values();
+  }
+
   /** A stranger was heard. @returns its number, or undefined if there is no place for another one */
   hear(address: string, endpoint: Int32Array): number | undefined {
     let peer = this.#peers.get(address);

@@ -31,6 +31,7 @@ import { believesStrangers, type Limits } from "../limits.ts";
 import type { MailTaker } from "../mail-reader.ts";
 import { scanNodes } from "../node-scan.ts";
 import { PeriodicTask } from "../periodic-task.ts";
+import type { HeardInstances, MeshNames, PeerNodes } from "../upgrade/format.ts";
 import { addressText, isWildcard, withoutZone } from "./addresses.ts";
 import { Announcements } from "./announcements.ts";
 import type { GossipKeys } from "./gossip-keys.ts";
@@ -55,6 +56,8 @@ const RESOLVE_MS = 30_000;
 const COMPLAINT_MS = 60_000;
 /** Messages taken from one mailbox before other things have their turn: with the largest, about a millisecond. */
 const MAIL_TURN_MAX = 16;
+/** Addresses of a host name that another process of this beacon is told. */
+const ADDRESSES_TOLD_MAX = 8;
 
 const REJECTION_ADVICE: Record<GossipRejection, string> = {
   short: "it is cut short",
@@ -180,6 +183,8 @@ export class Mesh {
   >;
   #hasWarnedOfStrangers = false;
   #hasWarnedOfKeyFile = false;
+  /** Whether another process speaks for this beacon: nothing is sent to peers, not at the end either. */
+  isSilent = false;
 
   constructor(
     private readonly parts: MeshParts,
@@ -262,6 +267,7 @@ export class Mesh {
     const tasks = [this.#gossip, this.#resolving, this.#registry, this.#checking];
     await Promise.all(tasks.map((task) => task.stop()));
     this.#selfCheck.leave();
+    if (this.isSilent) return;
     this.#sender.clear();
     await this.#sendToAll();
   }
@@ -307,6 +313,82 @@ export class Mesh {
   /** What an operator should know of the mesh, though the beacon is ready. */
   get remarks(): readonly string[] {
     return this.#selfCheck.remarks;
+  }
+
+  // What another process of this beacon takes over.
+
+  /** What peers are named by beside the configuration, and where names led. */
+  get names(): MeshNames {
+    const ofOneRound = (listed: readonly string[]) => listed.slice(0, PEERS_MAX);
+    const lastListed = ofOneRound(this.#lastListed);
+    return {
+      advertised: this.#advertised,
+      listed: ofOneRound(this.#listed),
+      lastListed,
+      hosts: this.#resolver.hosts
+        .slice(0, PEERS_MAX)
+        .map(([host, addresses]) => [host, addresses.slice(0, ADDRESSES_TOLD_MAX)]),
+    };
+  }
+
+  adoptNames({ advertised, listed, lastListed, hosts }: MeshNames): void {
+    for (const [host, addresses] of hosts) this.#resolver.adopt(host, addresses);
+    this.#advertised = advertised;
+    this.#listed = this.config.registry === "off" ? [] : listed;
+    this.#lastListed = lastListed;
+    this.#applyPeers();
+  }
+
+  /** What signed gossip showed of its senders: whoever goes on with it is fooled by no replay. */
+  get instances(): HeardInstances {
+    const nowMs = performance.now();
+    return this.#instances
+      .heard()
+      .map(([instance, { source, timeMs, steadyMs }]) => [
+        instance.toString(16),
+        source,
+        timeMs,
+        Math.max(0, Math.round(nowMs - steadyMs)),
+      ]);
+  }
+
+  adoptInstances(instances: HeardInstances): void {
+    const nowMs = performance.now();
+    for (const [instance, source, timeMs, ageMs] of instances)
+      this.#instances.adopt(BigInt(`0x${instance}`), { source, timeMs, steadyMs: nowMs - ageMs });
+  }
+
+  /** All peers, and what is reached through them. The lists change when peers announce others. */
+  *peerNodes(): Iterable<PeerNodes> {
+    const nowMs = performance.now();
+    const ageMs = (heardMs: number | undefined) => (heardMs === undefined ? undefined : nowMs - heardMs);
+    for (const { number, endpoint, heardMs } of this.#peers.values())
+      yield {
+        endpoint,
+        isLearned: false,
+        heardAgeMs: ageMs(heardMs),
+        nodeIds: this.#announcements.list(number),
+      };
+    for (const { number, endpoint, heardMs } of this.#learned.all())
+      yield {
+        endpoint,
+        isLearned: true,
+        heardAgeMs: ageMs(heardMs),
+        nodeIds: this.#announcements.list(number),
+      };
+  }
+
+  /** Takes a peer's nodes over, unless it is none here. @returns settles when the routes are in force */
+  async adoptPeerNodes({ endpoint, isLearned, heardAgeMs, nodeIds }: PeerNodes): Promise<void> {
+    if (heardAgeMs === undefined) return;
+    const peer = this.#peers.get(addressText(endpoint));
+    if (peer !== undefined) {
+      peer.heardMs = performance.now() - heardAgeMs;
+      await this.#announcements.announce(peer.number, nodeIds);
+    } else if (isLearned && believesStrangers(this.config) && this.#mayBePeer(endpoint)) {
+      const number = this.#learned.hear(addressText(endpoint), endpoint);
+      if (number !== undefined) await this.#announcements.announce(number, nodeIds);
+    }
   }
 
   // Who the peers are.
@@ -458,7 +540,7 @@ export class Mesh {
   // Gossip out.
 
   async #sendGossip(signal: AbortSignal): Promise<void> {
-    if (this.#peers.size === 0) return;
+    if (this.#peers.size === 0 || this.isSilent) return;
     const { memory, nodes } = this.parts;
     const ttlS = Math.ceil(this.config.nodeTtlMs / 1000);
     const leftOut = await this.#sender.collect(
@@ -467,7 +549,7 @@ export class Mesh {
       memory.words[CLOCK_S]!,
       ttlS,
     );
-    if (signal.aborted) return;
+    if (signal.aborted || this.isSilent) return;
     if (leftOut > 0) {
       this.#gossipTruncated++;
       this.#complain(
@@ -571,7 +653,7 @@ export class Mesh {
       return peer.number;
     }
     if (!believesStrangers(this.config)) return undefined; // removed since the worker asked
-    if (hasNoPort(endpoint, 0) || !this.parts.reaches(endpoint) || this.parts.limits.isDenied(endpoint)) {
+    if (!this.#mayBePeer(endpoint)) {
       this.#refuse("denied_endpoint", address);
       return undefined;
     }
@@ -585,6 +667,11 @@ export class Mesh {
       );
     }
     return number;
+  }
+
+  /** Whether a stranger may be there. */
+  #mayBePeer(endpoint: Int32Array): boolean {
+    return !hasNoPort(endpoint, 0) && this.parts.reaches(endpoint) && !this.parts.limits.isDenied(endpoint);
   }
 
   /** How many nodes of a peer's list count. */
