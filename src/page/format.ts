@@ -21,9 +21,9 @@ export function short(value: number): string {
   return value < FULL_MAX ? full.format(value) : scaled(value, "");
 }
 
-/** 12 B, 12.3 kB, 1.23 MB. */
+/** 12 B, 12.3 kB, 1.23 MB; never broken between number and unit. */
 export function bytes(value: number): string {
-  return value < 1000 ? `${full.format(value)} B` : `${scaled(value, " ")}B`;
+  return value < 1000 ? `${full.format(value)}\u00a0B` : `${scaled(value, "\u00a0")}B`;
 }
 
 /** 0.037, 1.25, 33.3. */
