@@ -2,15 +2,16 @@
  * Makes the single-file binary: `bun run build`, or `bun run build x64 arm64` for named targets. The result needs no Bun
  * and no other file; it is dist/beacon for this machine, dist/beacon-linux-<target> for a named one.
  */
-const TARGETS = ["x64", "arm64"] as const;
+export const TARGETS = ["x64", "arm64", "x64-musl", "arm64-musl"] as const;
+export type Target = (typeof TARGETS)[number];
 
 /** The worker is a second entry point, so that the binary carries it and `new Worker` finds it by its path. */
-const ENTRY_POINTS = ["src/main.ts", "src/data/worker.ts"];
+export const ENTRY_POINTS = ["src/main.ts", "src/data/worker.ts"];
 
 const ROOT = import.meta.dir;
 
 /** Compiles the beacon into one file, for this machine unless a target is named. @returns whether that worked */
-export function buildBinary(outfile: string, target?: string): boolean {
+export function buildBinary(outfile: string, target?: Target): boolean {
   const build = Bun.spawnSync(
     [
       process.execPath,
@@ -26,16 +27,23 @@ export function buildBinary(outfile: string, target?: string): boolean {
   return build.success;
 }
 
-if (import.meta.main) {
-  const names = process.argv.slice(2);
-  for (const name of names) {
-    if (!TARGETS.some((target) => target === name)) {
-      console.error(`build: ${name}: unknown target; there are ${TARGETS.join(" and ")}`);
-      process.exit(2);
-    }
-  }
-  for (const name of names.length === 0 ? [undefined] : names) {
-    const outfile = `${ROOT}/dist/beacon${name === undefined ? "" : `-linux-${name}`}`;
-    if (!buildBinary(outfile, name)) process.exit(1);
+/** @throws Error for a name that is no target's */
+export function targetNamed(name: string): Target {
+  const target = TARGETS.find((each) => each === name);
+  if (target === undefined) throw new Error(`${name}: unknown target; there are ${TARGETS.join(", ")}`);
+  return target;
+}
+
+function main(names: readonly string[]): boolean {
+  try {
+    const targets = names.length === 0 ? [undefined] : names.map(targetNamed);
+    return targets.every((target) =>
+      buildBinary(`${ROOT}/dist/beacon${target === undefined ? "" : `-linux-${target}`}`, target),
+    );
+  } catch (error) {
+    console.error(`build: ${(error as Error).message}`);
+    process.exit(2);
   }
 }
+
+if (import.meta.main && !main(process.argv.slice(2))) process.exit(1);

@@ -12,6 +12,7 @@ import { benchIdle } from "./suite/idle.ts";
 import { benchLatency } from "./suite/latency.ts";
 import { benchMemory } from "./suite/memory.ts";
 import { benchMesh } from "./suite/mesh.ts";
+import { benchOperator } from "./suite/operator.ts";
 import { benchRelay } from "./suite/relay.ts";
 import { benchSoak, MINUTES_DEFAULT } from "./suite/soak.ts";
 import { benchStart } from "./suite/start.ts";
@@ -29,6 +30,7 @@ const BENCHES: readonly [name: string, description: string, run: Bench][] = [
   ],
   ["memory", "resident memory, empty and with up to a million nodes", benchMemory],
   ["mesh", "relays through two beacons, what gossip costs, and a full mesh", benchMesh],
+  ["operator", "what relays notice of operators who look at 500,000 nodes", benchOperator],
   ["start", "time from exec to the first relayed packet, with and without a state file", benchStart],
   ["soak", "minutes of everything: whether memory, rate, files and threads stay what they are", benchSoak],
   ["coturn", "CPU time a relayed packet, beside coturn", benchCoturn],

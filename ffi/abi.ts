@@ -13,6 +13,7 @@ export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const SOCK_DGRAM = 2;
+export const SOCK_SEQPACKET = 5;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SHUT_RD = 0;
 
@@ -23,21 +24,27 @@ export const SO_RCVBUF = 8;
 export const SO_REUSEPORT = 15;
 export const SO_RCVTIMEO = 20;
 export const SO_SNDTIMEO = 21;
+export const SO_DOMAIN = 39;
 export const SO_ATTACH_REUSEPORT_CBPF = 51;
 export const SO_MEMINFO = 55;
 /** Index of the drop counter in the u32 array that SO_MEMINFO returns: <linux/sock_diag.h>. */
 export const SK_MEMINFO_DROPS = 8;
 export const SK_MEMINFO_VARS = 9;
+/** Type of a control message of SOL_SOCKET that carries files: <bits/socket.h>. */
+export const SCM_RIGHTS = 1;
 export const IPPROTO_IPV6 = 41;
 export const IPV6_V6ONLY = 26;
 export const SOL_UDP = 17;
 export const UDP_SEGMENT = 103;
 export const UDP_GRO = 104;
 
-// recvmmsg and sendmmsg flags: <bits/socket.h>
+// Flags of receive and send calls: <bits/socket.h>
+export const MSG_CTRUNC = 0x08;
 export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
+export const MSG_NOSIGNAL = 0x4000;
 export const MSG_WAITFORONE = 0x10000;
+export const MSG_CMSG_CLOEXEC = 0x4000_0000;
 
 /** The most messages one sendmmsg or recvmmsg takes: UIO_MAXIOV, <linux/uio.h>. */
 export const MESSAGES_MAX = 1024;
@@ -49,6 +56,7 @@ export const UDP_PAYLOAD_MAX = 65_507;
 // struct mmsghdr { struct msghdr { name*, namelen, iov*, iovlen, control*, controllen, flags }, len }
 export const MMSGHDR_BYTES = 64;
 export const MMSGHDR_WORDS = MMSGHDR_BYTES / 4;
+export const MSGHDR_BYTES = 56;
 export const MSG_NAME_WORD = 0;
 export const MSG_NAMELEN_WORD = 2;
 export const MSG_IOV_WORD = 4;

@@ -6,6 +6,8 @@ export const {
   EPERM,
   EINTR,
   EIO,
+  EPIPE,
+  ECONNRESET,
   EBADF,
   EAGAIN,
   ENOMEM,
@@ -32,6 +34,8 @@ type ErrnoName =
   | "EPERM"
   | "EINTR"
   | "EIO"
+  | "EPIPE"
+  | "ECONNRESET"
   | "EBADF"
   | "EAGAIN"
   | "ENOMEM"

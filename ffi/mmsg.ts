@@ -315,6 +315,12 @@ export class SendBatch {
     return this.#words[this.#iovecs + (m * IOVECS_PER_MESSAGE + i) * IOVEC_WORDS + IOV_LEN_WORD]!;
   }
 
+  /** Where in the packet memory piece i of message m is. */
+  pieceAt(m: number, i: number): number {
+    const base = this.#words[this.#iovecs + (m * IOVECS_PER_MESSAGE + i) * IOVEC_WORDS + IOV_BASE_WORD]!;
+    return (base - this.#packetsLow) | 0;
+  }
+
   /** Completes message m: `pieces` of them, to be cut every `segmentBytes`; with one piece nothing is cut. */
   finish(m: number, pieces: number, segmentBytes: number): void {
     this.#setPieces(m, 0, pieces);

@@ -1,11 +1,13 @@
 /** UDP sockets: open, bind, options, close. Every failed call is a SyscallError that names the call. */
 import {
   AF_INET,
+  AF_INET6,
   IPPROTO_IPV6,
   IPV6_V6ONLY,
   SHUT_RD,
   SK_MEMINFO_DROPS,
   SK_MEMINFO_VARS,
+  SO_DOMAIN,
   SO_MEMINFO,
   SO_RCVBUF,
   SO_RCVTIMEO,
@@ -54,6 +56,17 @@ export class UdpSocket {
   }
 
   /**
+   * Makes a socket out of a file that another process opened and handed over.
+   * @throws SyscallError getsockopt: ENOTSOCK, EBADF
+   * @throws Error if it is none of IPv4 or IPv6
+   */
+  static adopt(fd: number): UdpSocket {
+    const family = new UdpSocket(fd, AF_INET).#getOption(SOL_SOCKET, SO_DOMAIN, "SO_DOMAIN");
+    if (family !== AF_INET && family !== AF_INET6) throw new Error(`file ${fd} is no socket for UDP`);
+    return new UdpSocket(fd, family);
+  }
+
+  /**
    * Binds to an IP literal of the socket's family; port 0 lets the kernel choose.
    * @throws SyscallError bind: EADDRINUSE, EADDRNOTAVAIL, EACCES, EINVAL
    */
@@ -80,6 +93,11 @@ export class UdpSocket {
   /** Lets an IPv6 socket bound to :: take IPv4 too, as ::ffff:a.b.c.d. @throws SyscallError setsockopt */
   setDualStack(on: boolean): void {
     this.#setOption(IPPROTO_IPV6, IPV6_V6ONLY, on ? 0 : 1, "IPV6_V6ONLY");
+  }
+
+  /** Whether an IPv6 socket takes IPv4, too. @throws SyscallError getsockopt */
+  isDualStack(): boolean {
+    return this.family === AF_INET6 && this.#getOption(IPPROTO_IPV6, IPV6_V6ONLY, "IPV6_V6ONLY") === 0;
   }
 
   /** Lets other sockets of this user, which set it too, share the port. @throws SyscallError setsockopt */

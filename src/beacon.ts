@@ -9,6 +9,7 @@
 import { randomInt } from "node:crypto";
 import type { Logger } from "pino";
 import { attachReusePortProgram } from "../ffi/bpf.ts";
+import { CoarseClock } from "../ffi/clock.ts";
 import { endpointOf, isLoopback, type SocketAddress } from "../ffi/endpoint.ts";
 import { errnoName, SyscallError } from "../ffi/errno.ts";
 import { kernel } from "../ffi/libc.ts";
@@ -27,21 +28,28 @@ import { Breakers } from "./control/breakers.ts";
 import { Bridge, type BridgeParts } from "./control/bridge/bridge.ts";
 import type { KeyFunction, KeySource } from "./control/bridge/keys.ts";
 import { bridgeOptions, keySource, openFilesMax } from "./control/bridge/setup.ts";
+import { Explainer } from "./control/explain.ts";
 import { Admin, AdminToken } from "./control/http/admin.ts";
+import type { Disconnection } from "./control/http/nodes.ts";
 import { type HttpServer, serveHttp } from "./control/http/server.ts";
 import { Limits } from "./control/limits.ts";
 import { createLogger } from "./control/log.ts";
 import { MailReader } from "./control/mail-reader.ts";
 import { type GossipKeys, NO_GOSSIP_KEYS, readGossipKeys } from "./control/mesh/gossip-keys.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
+import { NodeList } from "./control/node-list.ts";
 import { PunchGrants } from "./control/punch-grants.ts";
+import { PunchOutcomes } from "./control/punch-outcomes.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
-import { openSockets } from "./control/sockets.ts";
+import { adoptSockets, type BeaconSockets, openSockets, setReceiveTimeouts } from "./control/sockets.ts";
 import { StateKeeper } from "./control/state-keeper.ts";
 import { StatisticsLog } from "./control/statistics-log.ts";
 import { packetStats, type Stats } from "./control/stats.ts";
 import { steeringProgram } from "./control/steering.ts";
 import { Supervisor } from "./control/supervisor.ts";
+import { HandOver, type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
+import type { Successor } from "./control/upgrade/successor.ts";
+import type { Heir, Inherited, TakeOver } from "./control/upgrade/take-over.ts";
 import { Introductions } from "./data/introductions.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";
 import { NodeTable } from "./shared/nodes.ts";
@@ -50,7 +58,11 @@ export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
 export type { BridgeStats } from "./control/bridge/bridge.ts";
 export type { KeyFunction } from "./control/bridge/keys.ts";
 export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
+export type { PunchedPairs } from "./control/punch-outcomes.ts";
 export type { PacketStats, Stats, WorkerStats } from "./control/stats.ts";
+export { type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
+export type { Successor } from "./control/upgrade/successor.ts";
+export { TakeOver } from "./control/upgrade/take-over.ts";
 export { type SocketAddress, SyscallError };
 
 export const version: string = packageJson.version;
@@ -67,6 +79,23 @@ const STATISTICS_MS = 60_000;
 /** Files that a beacon has open beside WebSockets: 64 sockets at most, some for each worker, 128 to spare; HTTP, the state file, what Bun needs. */
 const FILES_BESIDE_WSS = 512;
 
+/** How long a port may still be another process's that is giving it up, or dying. */
+const PORT_MS_MAX = 1000;
+const PORT_RETRY_MS = 5;
+/**
+ * How long a beacon that has handed over stays: for answers under way to leave, and to serve again if its successor dies at once; and if it
+ * has nodes on WebSockets, so that they do not all come back at the same moment.
+ */
+const RETIRE_MS = 1000;
+const SEND_AWAY_MS = 3000;
+
+/** What HTTP is to show, beside the beacon itself. */
+interface Shown {
+  readonly breakers: Breakers;
+  readonly nodes: NodeList;
+  readonly explainer: Explainer;
+}
+
 /** What a listening beacon consists of. */
 interface Running {
   readonly address: SocketAddress;
@@ -74,6 +103,7 @@ interface Running {
   readonly memory: SharedMemory;
   readonly nodes: NodeTable;
   readonly sockets: readonly UdpSocket[];
+  readonly offload: boolean;
   readonly supervisor: Supervisor;
   readonly reaper: Reaper;
   readonly limits: Limits;
@@ -82,10 +112,12 @@ interface Running {
   readonly mesh: Mesh;
   readonly bridge: Bridge | undefined;
   readonly grants: PunchGrants;
+  readonly punchOutcomes: PunchOutcomes;
   readonly mail: MailReader;
   readonly statistics: StatisticsLog;
   readonly timers: readonly Timer[];
-  readonly http: HttpServer | undefined;
+  readonly shown: Shown;
+  http: HttpServer | undefined;
 }
 
 export class Beacon {
@@ -99,6 +131,10 @@ export class Beacon {
   #running: Running | undefined;
   #starting: Promise<void> | undefined;
   #draining: Promise<void> | undefined;
+  #handOver: HandOver | undefined;
+  #upgrading: Promise<Upgraded> | undefined;
+  /** How `upgrade` starts the process that takes over, unless told; undefined for a library's beacon. */
+  successor: Successor | undefined;
   #closing: Promise<void> | undefined;
   #healthy = true;
   #lastResidentBytes = 0;
@@ -127,13 +163,55 @@ export class Beacon {
 
   /**
    * Opens the sockets, starts the workers, serves. Returns when packets are being handled.
+   * @param takeOver to go on in place of the process that started this one, see `upgrade`
+   * @throws TakeOverError when this beacon cannot go on in its place
    * @throws ConfigError when a file that an option names is bad
    * @throws SyscallError when an address cannot be had; nothing stays open then
    */
-  listen(): Promise<void> {
+  listen(takeOver?: TakeOver): Promise<void> {
     if (this.#closing) return Promise.reject(new Error("this beacon was closed; make a new one"));
-    this.#starting ??= this.#listen();
+    this.#starting ??= this.#listen(takeOver);
     return this.#starting;
+  }
+
+  /**
+   * Starts another process, which may be of another version, and hands over to it: sockets, nodes, routes, use of limits. No packet is lost.
+   * Resolves once that one serves; this beacon then sends the bridge's nodes away, to come back to that one, and closes within some seconds.
+   * @throws UpgradeError when the other one did not come to serve; this one goes on as if nothing had been
+   */
+  async upgrade(successor: Successor | undefined = this.successor): Promise<Upgraded> {
+    if (successor === undefined)
+      throw new UpgradeError(
+        "this beacon is not told how to start the process that takes over: set `successor`",
+      );
+    if (this.#handOver) throw new UpgradeError("an upgrade is under way already");
+    if (!this.#running || this.#draining || this.#closing)
+      throw new UpgradeError("this beacon does not listen, or is about to end");
+    const handOver = new HandOver(successor, this.#handOverParts(this.#running));
+    this.#handOver = handOver;
+    this.#upgrading = this.#handOverBy(handOver);
+    return this.#upgrading;
+  }
+
+  async #handOverBy(handOver: HandOver): Promise<Upgraded> {
+    try {
+      const upgraded = await handOver.run();
+      const { pid, version } = upgraded;
+      this.#log.info(
+        { successor: pid, version },
+        `process ${pid}, version ${version}, serves; this one ends`,
+      );
+      void this.#retire(handOver);
+      return upgraded;
+    } catch (error) {
+      this.#handOver = undefined;
+      throw error;
+    }
+  }
+
+  /** Whether an upgrade is under way, or done. */
+  get isUpgrading(): boolean {
+    return this.#handOver !== undefined;
   }
 
   /** The configuration in force. */
@@ -158,8 +236,9 @@ export class Beacon {
 
   /** The numbers of this moment. @throws Error before `listen` is done */
   stats(): Stats {
+    const running = this.#mustRun();
     const { memory, nodes, supervisor, sockets, address, startedMs, mesh, breakers, state, bridge, grants } =
-      this.#mustRun();
+      running;
     const { user, system } = process.cpuUsage();
     return {
       version,
@@ -167,11 +246,12 @@ export class Beacon {
       address,
       uptimeS: (performance.now() - startedMs) / 1000,
       healthy: this.#isHealthy(),
-      nodes: nodes.size(),
+      nodes: nodes.size() - mesh.ownNodes,
       nodesMax: this.config.maxNodes,
       residentBytes: this.#residentBytes(),
       cpuS: (user + system) / 1e6,
       mesh: mesh.stats(),
+      punchedPairs: running.punchOutcomes.stats(),
       breakers: breakers.states,
       stateSavedS: state?.savedS ?? null,
       workers: sockets.map((socket, worker) => ({
@@ -245,17 +325,14 @@ export class Beacon {
     return this.#closing;
   }
 
-  async #listen(): Promise<void> {
+  async #listen(takeOver?: TakeOver): Promise<void> {
     const config = this.#config;
     const log = this.#log;
+    const beganMs = performance.now();
     this.#admin.token = this.#readAdminToken(config);
     this.#gossipKeys = readGossipKeys(config.gossipKeyFile);
-    const { sockets, reaches, ...granted } = openSockets(parseHostPort(config.addr), {
-      count: config.workers,
-      recvBufferBytes: config.recvBufferBytes,
-      sendBufferBytes: config.sendBufferBytes,
-      offload: config.offload,
-    });
+    const inherited = await takeOver?.inherit(config);
+    const { sockets, reaches, ...granted } = await this.#sockets(inherited, takeOver !== undefined);
     const release: (() => unknown)[] = [() => sockets.forEach((socket) => void socket.close())];
     try {
       const memory = new SharedMemory({
@@ -263,22 +340,24 @@ export class Beacon {
         nodesMax: config.maxNodes,
         routesMax: config.maxRoutes,
       });
-      memory.words[HASH_SECRET] = randomInt(2 ** 32) | 0;
+      memory.words[HASH_SECRET] = inherited?.hashSecret ?? randomInt(2 ** 32) | 0;
       const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
       const reaper = new Reaper(memory, nodes, config.nodeTtlMs);
       const limits = new Limits(memory);
       limits.configure(config, nodes.size());
       const breakers = new Breakers(memory, log);
       this.#warnOfBuffers(granted);
-      if (config.offload && !granted.offload)
+      if (config.offload && !granted.offload && !inherited)
         log.warn("offload is off: this kernel lacks UDP_GRO or UDP_SEGMENT");
-      if (config.steering) this.#attachSteering(sockets, memory);
+      if (config.steering && !inherited) this.#attachSteering(sockets, memory);
       const state =
         config.stateFile === "off"
           ? undefined
           : new StateKeeper(config.stateFile, config.stateIntervalMs, memory, nodes, config.nodeTtlMs, log);
+      const accepts = (endpoint: Int32Array) => reaches(endpoint) && !limits.isDenied(endpoint);
       // Before the first packet is read.
-      await state?.load((endpoint) => reaches(endpoint) && !limits.isDenied(endpoint));
+      if (inherited) state?.adopt(inherited.maySave);
+      else await state?.load(accepts);
       const supervisor = new Supervisor(
         WORKER_ENTRY,
         memory,
@@ -299,18 +378,50 @@ export class Beacon {
       const address = sockets[0]!.localAddress();
       const parts = { memory, nodes, socket: sockets[0]!, address, reaches, limits };
       const mesh = new Mesh(parts, config, this.#gossipKeys, log);
-      await supervisor.start();
-      const http = this.#serveHttp(breakers);
+      const clock = new CoarseClock();
+      const explainer = new Explainer({
+        memory,
+        nodes,
+        mesh,
+        breakers,
+        config: () => this.#config,
+        nowNs: () => clock.nowNs(),
+      });
+      const heir: Heir = {
+        ...{ memory, nodes, mesh, accepts },
+        nowS: () => 1 + Math.floor((performance.now() - beganMs) / 1000),
+        nodeTtlS: Math.ceil(config.nodeTtlMs / 1000),
+      };
+      // What the old process had no time to tell may be in the file.
+      if (inherited && !(await takeOver!.learn(heir))) await state?.load(accepts);
+      supervisor.sharesSockets = inherited !== undefined;
+      await supervisor.start(inherited !== undefined);
+      if (inherited) {
+        await takeOver!.waitForTurn(heir, version, log);
+        this.#adoptBreakers(takeOver!, breakers);
+        limits.tick(nodes.size());
+        reaper.tick(performance.now() - beganMs);
+        setReceiveTimeouts(sockets, false);
+        supervisor.unpark();
+        void takeOver!.left.then(() => {
+          supervisor.sharesSockets = false;
+        });
+      }
+      const patienceMs = takeOver ? PORT_MS_MAX : 0;
+      const shown = { breakers, nodes: new NodeList(memory, nodes), explainer };
+      const http = await this.#serveHttp(shown, patienceMs);
       release.unshift(() => http?.stop());
       const { fd, family } = sockets[0]!;
       const keys = keySource(this.#config, this.keyOf);
       const { beaconId } = config;
-      const bridge = this.#openBridge(
+      const bridge = await this.#openBridge(
         { memory, nodes, fd, family, beaconId, offload: granted.offload, log },
         keys,
+        patienceMs,
       );
       release.unshift(() => bridge?.stop());
       breakers.bridge = bridge;
+      if (bridge && takeOver?.breakers["bridge"] === "off") bridge.switch(false);
       const introductions = new Introductions(kernel, memory, nodes, { fd, family });
       const grants = new PunchGrants({ memory, nodes, introductions, log });
       grants.configure(this.#config.requirePunchGrant, keys);
@@ -323,7 +434,7 @@ export class Beacon {
         mesh.reconfigure(this.#config, this.#gossipKeys);
       }
       state?.start();
-      const startedMs = performance.now();
+      const startedMs = inherited ? beganMs : performance.now();
       const statistics = new StatisticsLog(log, memory);
       const timers = [
         setInterval(() => this.#tick(), TICK_MS),
@@ -335,6 +446,7 @@ export class Beacon {
         memory,
         nodes,
         sockets,
+        offload: granted.offload,
         supervisor,
         reaper,
         limits,
@@ -343,9 +455,11 @@ export class Beacon {
         mesh,
         bridge,
         grants,
+        punchOutcomes: new PunchOutcomes(memory),
         mail,
         statistics,
         timers,
+        shown,
         http,
       };
       log.info(
@@ -359,14 +473,81 @@ export class Beacon {
         },
         `beacon ${version} listens on ${hostPort(address.address, address.port)}`,
       );
+      await takeOver?.served();
     } catch (error) {
       for (const step of release) await step();
       throw error;
     }
   }
 
+  async #sockets(inherited: Inherited | undefined, mayBeTaken: boolean): Promise<BeaconSockets> {
+    const { addr, workers: count, recvBufferBytes, sendBufferBytes, offload, steering } = this.#config;
+    const options = { count, recvBufferBytes, sendBufferBytes, offload };
+    if (!inherited)
+      return whileTaken(mayBeTaken ? PORT_MS_MAX : 0, () => openSockets(parseHostPort(addr), options));
+    const stays = [
+      ...(steering === inherited.steering ? [] : ["--steering"]),
+      ...(offload || !inherited.offload ? [] : ["--offload"]),
+    ];
+    if (stays.length > 0) this.#log.warn(`changed only by a restart: ${stays.join(", ")}`);
+    return adoptSockets(inherited.fds, { ...options, offload: inherited.offload });
+  }
+
+  #handOverParts({ memory, nodes, sockets, supervisor, reaper, state, mesh, breakers, offload }: Running) {
+    const { addr, steering } = this.#config;
+    return {
+      ...{ memory, nodes, sockets, supervisor, reaper, state, mesh, breakers, log: this.#log },
+      offer: { version, addr, steering, offload },
+      suspend: () => {
+        this.#running?.http?.suspend();
+        this.#running?.bridge?.suspend();
+      },
+      resume: () => this.#resume(),
+    };
+  }
+
+  /** Opens the ports again that were given up. */
+  async #resume(): Promise<void> {
+    const running = this.#running;
+    if (running?.http) running.http = await this.#serveHttp(running.shown, PORT_MS_MAX);
+    running?.bridge?.resume();
+  }
+
+  /** Ends this beacon, in whose place another process serves; if that one dies meanwhile, it serves again. */
+  async #retire(handOver: HandOver): Promise<void> {
+    const { bridge } = this.#running!;
+    const { signal } = handOver;
+    const over = Promise.withResolvers<void>();
+    const timer = setTimeout(over.resolve, RETIRE_MS);
+    signal.addEventListener("abort", () => over.resolve());
+    const stayed = Promise.all([over.promise, bridge?.sendAway(SEND_AWAY_MS, signal)]).then(() => "0");
+    const endedWith = await Promise.race([stayed, handOver.ended()]);
+    clearTimeout(timer);
+    if (endedWith === "0" || signal.aborted) {
+      await this.close();
+      return;
+    }
+    await handOver.resume();
+    this.#handOver = undefined;
+    this.#log.error(`the new process ended at once (${endedWith}): this one serves again`);
+  }
+
+  /** As they were in the process before. */
+  #adoptBreakers(takeOver: TakeOver, breakers: Breakers): void {
+    for (const [name, state] of Object.entries(takeOver.breakers)) {
+      if (state === "off") breakers.switch(name, false, "the process before");
+    }
+  }
+
+  /** Gives an upgrade up that has not come about; hastens the end of one that has. */
+  async #endHandOver(): Promise<void> {
+    this.#handOver?.cancel();
+    await this.#upgrading?.catch(() => {});
+  }
+
   async #drain(): Promise<void> {
-    if (!this.#closing) {
+    await this.#endHandOver();
+    if (!this.#closing && !this.#handOver) {
       this.#running?.bridge?.drain();
       const { promise, resolve } = Promise.withResolvers<void>();
       const timer = setTimeout(resolve, this.#config.drainMs);
@@ -382,6 +563,7 @@ export class Beacon {
 
   async #close(): Promise<void> {
     await this.#starting?.catch(() => {});
+    await this.#endHandOver();
     const running = this.#running;
     if (running) {
       for (const timer of running.timers) clearInterval(timer);
@@ -418,6 +600,16 @@ export class Beacon {
     return this.#healthy && !this.#draining && !this.#closing;
   }
 
+  /** Forgets a node, until it is heard again. */
+  #disconnect(nodeId: number): Disconnection {
+    const { nodes, bridge } = this.#mustRun();
+    const wasBridged = bridge?.disconnect(nodeId) ?? false;
+    const removed = nodes.remove(nodeId);
+    if (removed < 0) return "contended";
+    if (wasBridged) return "bridged";
+    return removed > 0 ? "local" : "absent";
+  }
+
   #notReady(): string | undefined {
     if (this.#closing || !this.#running) return "not listening";
     if (this.#draining) return "draining";
@@ -451,7 +643,11 @@ export class Beacon {
   }
 
   /** @param keys the bridge's, if there is to be one */
-  #openBridge(parts: Omit<BridgeParts, "filesMax">, keys: KeySource | undefined): Bridge | undefined {
+  async #openBridge(
+    parts: Omit<BridgeParts, "filesMax">,
+    keys: KeySource | undefined,
+    patienceMs: number,
+  ): Promise<Bridge | undefined> {
     const { wss, wssMaxPeers } = this.#config;
     if (wss === "off") return undefined;
     const options = bridgeOptions(this.#config, keys!);
@@ -462,7 +658,10 @@ export class Beacon {
           "raise LimitNOFILE or ulimit -n",
       );
     try {
-      return new Bridge(parseHostPort(wss), { ...parts, filesMax }, options);
+      return await whileTaken(
+        patienceMs,
+        () => new Bridge(parseHostPort(wss), { ...parts, filesMax }, options),
+      );
     } catch (error) {
       options.keys.close();
       const { code = "failed" } = error as { code?: string };
@@ -470,23 +669,28 @@ export class Beacon {
     }
   }
 
-  #serveHttp(breakers: Breakers): HttpServer | undefined {
+  /** @param patienceMs how long the port may be another's that is about to give it up */
+  async #serveHttp(shown: Shown, patienceMs: number): Promise<HttpServer | undefined> {
     const { http, httpIsDefault } = this.config;
     if (http === "off") return undefined;
     try {
-      const address = parseHostPort(http);
-      const server = serveHttp(
-        address,
-        {
-          isHealthy: () => this.#isHealthy(),
-          notReady: () => this.#notReady(),
-          stats: () => this.stats(),
-          config: () => maskedConfig(this.#config),
-          breakers,
-          admin: this.#admin,
-        },
-        this.#log,
-      );
+      const { host, port } = parseHostPort(http);
+      const address = { host, port: Number(this.#running?.http?.url.port ?? port) };
+      const observed = {
+        isHealthy: () => this.#isHealthy(),
+        notReady: () => this.#notReady(),
+        remarks: () => this.#running?.mesh.remarks ?? [],
+        stats: () => this.stats(),
+        config: () => maskedConfig(this.#config),
+        breakers: shown.breakers,
+        admin: this.#admin,
+        nodes: shown.nodes,
+        explain: (nodeId: number) => shown.explainer.explain(nodeId),
+        disconnect: (nodeId: number) => this.#disconnect(nodeId),
+        drain: () => this.drain(),
+        ...(this.successor && { upgrade: () => this.upgrade() }),
+      };
+      const server = await whileTaken(patienceMs, () => serveHttp(address, observed, this.#log));
       // Of the configuration: where it serves every address, Bun calls itself "localhost".
       if (address.host === "" || !isLoopback(endpointOf(address.host, 0), 0))
         this.#log.warn(
@@ -505,8 +709,10 @@ export class Beacon {
   #offloadErrno = 0;
 
   #tick(): void {
-    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge } = this.#mustRun();
+    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge, punchOutcomes } =
+      this.#mustRun();
     reaper.tick(performance.now() - startedMs);
+    punchOutcomes.tick();
     limits.tick(nodes.size());
     supervisor.tick();
     mesh.tick();
@@ -515,6 +721,17 @@ export class Beacon {
     if (errno !== this.#offloadErrno) {
       this.#offloadErrno = errno;
       this.#log.warn(`offload of sends is off: this host's network device refuses it (${errnoName(errno)})`);
+    }
+  }
+}
+
+/** What `open` opens, tried again for some time while the port is taken. */
+async function whileTaken<T>(patienceMs: number, open: () => T): Promise<T> {
+  for (const untilMs = performance.now() + patienceMs; ; await Bun.sleep(PORT_RETRY_MS)) {
+    try {
+      return open();
+    } catch (error) {
+      if ((error as { code?: string }).code !== "EADDRINUSE" || performance.now() >= untilMs) throw error;
     }
   }
 }

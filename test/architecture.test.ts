@@ -162,6 +162,13 @@ test("only the entry knows the commands beside the server, and loads them, and t
   expect(loaded.map(({ path }) => path)).toEqual(["./config/commands.ts"]);
 });
 
+test("the page runs in a browser: it has its own sources, what shows numbers, and types; and nobody imports it", () => {
+  const allowed = /^(src\/page\/|src\/view\/|uplot$)/;
+  const others = (to: string, { typesOnly }: Import) => !allowed.test(to) && !typesOnly;
+  expect(importsFrom(/^src\/(page|view)\//, others)).toEqual([]);
+  expect(importsFrom(/^(?!src\/page\/)/, (to) => to.startsWith("src/page/"))).toEqual([]);
+});
+
 test("nobody imports the entry", () => {
   expect(importsFrom(/./, (to) => to === "src/main.ts")).toEqual([]);
 });

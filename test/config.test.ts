@@ -306,6 +306,20 @@ const samples: Record<string, Samples> = {
     ],
     bad: ["", "auto"],
   },
+  "self-check": {
+    good: [
+      ["on", true],
+      ["off", false],
+    ],
+    bad: ["", "auto"],
+  },
+  "punch-watch": {
+    good: [
+      ["on", true],
+      ["off", false],
+    ],
+    bad: ["", "auto"],
+  },
   "max-nodes": {
     good: [
       ["1", 1],
@@ -530,6 +544,8 @@ describe("defaults", () => {
       denyEndpoint: [],
       requirePunchGrant: false,
       adminTokenFile: "off",
+      punchWatch: true,
+      selfCheck: true,
     });
     expect(defaultConfig.workers).toBeWithin(1, 65);
   });

@@ -14,6 +14,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Clients } from "./e2e/support/client.ts";
+import { freePort } from "./e2e/support/mesh.ts";
 import { installed, MAIN, Programs, ROOT } from "./e2e/support/program.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./e2e/support/wait.ts";
 
@@ -215,6 +216,11 @@ describe.skipIf(whyNoSystemd !== undefined)(
       inside("sh", "-c", 'printf %s "$2" > "$1"', "sh", path, text);
     const property = (name: string) => systemctl("show", "--value", "-p", name, "pilot-beacon").output.trim();
     const logged = () => inside("cat", LOG).output;
+    /** Those of the service. */
+    const processes = () =>
+      inside("cat", "/sys/fs/cgroup/system.slice/pilot-beacon.service/cgroup.procs")
+        .output.split("\n")
+        .filter(Boolean);
 
     async function start(): Promise<void> {
       write(LOG, "");
@@ -304,6 +310,51 @@ describe.skipIf(whyNoSystemd !== undefined)(
       expect(inside("ls", "-l", "/var/lib/pilot-beacon/").output).toMatch(/^-rw------- .* nodes$/m);
       await start();
       expect(logged()).toContain("2 restored");
+    });
+
+    test("one that hands over is followed to the next, and that one is watched and started again", async () => {
+      write(CONFIG, '{"addr": ":0", "http": "127.0.0.1:0", "workers": 2, "endpoint-hold": "0s"}');
+      await start();
+      const [a, b] = [await clients.open(), await clients.open()];
+      await a.discover(1);
+      await b.discover(2);
+      const before = property("MainPID");
+      expect(systemctl("kill", "--signal=USR2", "--kill-whom=main", "pilot-beacon").code).toBe(0);
+      await until("another main process", () => property("MainPID") !== before);
+      const pid = property("MainPID");
+      await until("the one before is gone", () => inside("test", "-e", `/proc/${before}`).code !== 0);
+      await a.relay(1, 2, new Uint8Array([42]));
+      expect(await b.message()).toMatchObject({ type: "deliver", senderId: 1 });
+      expect([property("MainPID"), property("SubState"), property("NRestarts")]).toEqual([
+        pid,
+        "running",
+        "0",
+      ]);
+      expect(property("NotifyAccess")).toBe("main");
+      expect(systemctl("reload", "pilot-beacon").code).toBe(0);
+      await until("the configuration is reloaded", () => logged().includes("configuration reloaded"));
+      inside("sh", "-c", `kill -KILL ${pid}`);
+      await untilEqual("restarts", () => property("NRestarts"), "1");
+      await untilEqual("state", () => property("SubState"), "running");
+      port = Number([...logged().matchAll(/listens on \S+:(\d+)/g)].at(-1)?.[1]);
+      await expectRelays();
+    });
+
+    test("whichever of two is killed while one hands over, one serves within a moment", async () => {
+      port = freePort();
+      write(CONFIG, `{"addr": ":${port}", "http": "off", "workers": 1, "endpoint-hold": "0s"}`);
+      await start();
+      for (const whom of ["main", "all"]) {
+        const restarts = Number(property("NRestarts"));
+        const pid = property("MainPID");
+        systemctl("kill", "--signal=USR2", "--kill-whom=main", "pilot-beacon");
+        await until("there are two", () => processes().length > 1);
+        inside("sh", "-c", `kill -KILL ${whom === "main" ? pid : processes().join(" ")}`);
+        await untilEqual("restarts", () => Number(property("NRestarts")), restarts + 1);
+        await untilEqual("state", () => property("SubState"), "running");
+        await expectRelays();
+        expect(processes()).toEqual([property("MainPID")]);
+      }
     });
 
     test("a bad configuration ends it for good, with a word about why", async () => {

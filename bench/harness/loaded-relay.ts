@@ -3,7 +3,7 @@ import type { Stats } from "../../src/beacon.ts";
 import { type Load, LoadGenerator } from "./load.ts";
 import { LoadedTargets } from "./loaded.ts";
 import { LOOPBACK, type Place } from "./place.ts";
-import { beaconSources, startBeacon, startReference, type Target } from "./targets.ts";
+import { beaconSources, startBeacon, startReference, startWatcher, statsOf, type Target } from "./targets.ts";
 
 /** What is measured, and how it is set up. */
 export interface Contender {
@@ -22,6 +22,8 @@ export interface Contender {
   readonly root?: string;
   /** Further flags of the beacon. */
   readonly flags?: readonly string[];
+  /** It is watched meanwhile, as by operators: see watcher.ts. */
+  readonly watched?: boolean;
 }
 
 /** The sink counts packets: no gossip shall reach it in the middle of a measurement. And it speaks just once. */
@@ -29,8 +31,12 @@ const QUIET = ["--gossip-interval=1m", "--peer-timeout=1h"];
 const NODES_MAX_DEFAULT = 500_000;
 const REFERENCE_SLOTS_LOG2_MIN = 20;
 
+/** From one request of a watcher to the next: more than operators and Prometheus make. */
+const WATCHER_PAUSE_MS = 1000;
+
 export class LoadedRelay extends LoadedTargets<LoadGenerator> {
   #batchesBefore: Batches | undefined;
+  #watcher: Bun.Subprocess | undefined;
 
   private constructor(
     { name }: Contender,
@@ -50,6 +56,7 @@ export class LoadedRelay extends LoadedTargets<LoadGenerator> {
       generator.aim(target);
       if (toPeer) generator.announce();
       else generator.register();
+      if (contender.watched) relay.#watcher = await startWatcher(target, WATCHER_PAUSE_MS);
     } catch (error) {
       await relay.stop();
       throw new Error(
@@ -75,6 +82,12 @@ export class LoadedRelay extends LoadedTargets<LoadGenerator> {
     return startBeacon(options, [...peers, `--max-nodes=${nodesMax}`, ...flags], beaconSources(root));
   }
 
+  override async stop(): Promise<void> {
+    this.#watcher?.kill();
+    await this.#watcher?.exited;
+    await super.stop();
+  }
+
   override async begin(): Promise<void> {
     this.#batchesBefore = await readBatches(this.target.http);
   }
@@ -94,6 +107,6 @@ type Batches = Stats["workers"][number]["receiveBatch"];
 /** @param http "" for a target that serves none */
 async function readBatches(http: string): Promise<Batches | undefined> {
   if (http === "") return undefined;
-  const stats = (await (await fetch(new URL("api/stats", http))).json()) as Stats;
+  const stats = await statsOf({ http });
   return stats.workers[0]?.receiveBatch;
 }

@@ -1,5 +1,6 @@
 /** What the benches measure: a beacon, and the reference relay in C, each as a fresh process on cores of its own. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { AF_INET } from "../../ffi/abi.ts";
@@ -137,9 +138,38 @@ export function freePort(): number {
   return port;
 }
 
+/** What a beacon's numbers are asked for with, as some are asked from outside of their network namespace; made when it is first needed. */
+const admin = { token: randomBytes(16).toString("hex"), file: "" };
+function adminTokenFile(): string {
+  if (admin.file === "") {
+    admin.file = join(temporaryFolder(), "admin.token");
+    writeFileSync(admin.file, admin.token, { mode: 0o600 });
+  }
+  return admin.file;
+}
+
+/**
+ * Starts a process on the generators' core that watches a beacon as operators do, see watcher.ts. Returns once it does.
+ * @param pauseMs from one request to the next
+ */
+export async function startWatcher({ http }: Pick<Target, "http">, pauseMs: number): Promise<Bun.Subprocess> {
+  const script = join(import.meta.dir, "watcher.ts");
+  const watcher = mortal(
+    Bun.spawn(
+      ["taskset", "-c", GENERATOR_CPU, process.execPath, script, http, admin.token, String(pauseMs)],
+      { stdout: "pipe", stderr: "inherit" },
+    ),
+  );
+  const reader = watcher.stdout.getReader();
+  if ((await reader.read()).done) throw new Error("the watcher ended before it watched");
+  reader.releaseLock();
+  return watcher;
+}
+
 /** The numbers of a beacon. */
 export async function statsOf({ http }: Pick<Target, "http">): Promise<Stats> {
-  return (await (await fetch(new URL("api/stats", http))).json()) as Stats;
+  const headers = { authorization: `Bearer ${admin.token}` };
+  return (await (await fetch(new URL("api/stats", http), { headers })).json()) as Stats;
 }
 
 const running = new Set<Bun.Subprocess>();
@@ -168,7 +198,7 @@ export async function startTarget(
   const started = performance.now();
   const child = mortal(
     Bun.spawn([...place.within, "taskset", "-c", targetCpus(workers), ...command], {
-      env: { ...process.env, ...LIMITS_FOR_LOAD },
+      env: { ...process.env, ...LIMITS_FOR_LOAD, BEACON_ADMIN_TOKEN_FILE: adminTokenFile() },
       stdout: "pipe",
       stderr: "inherit",
     }),

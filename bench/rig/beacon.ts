@@ -24,9 +24,7 @@ export class RigBeacon {
 
   /** Starts it with the flags it had before; it must have ended. */
   async startAgain(): Promise<void> {
-    const fixed = [`--addr=:${BEACON_PORT}`, "--workers=2", "--http=127.0.0.1:9002", "--log-format=json"];
-    const command = this.namespace.exec(process.execPath, MAIN, ...fixed, ...this.flags);
-    this.#program = this.#programs.spawn(command, { env: CLEAN_ENV });
+    this.#program = this.#programs.spawn(beaconCommand(this.namespace, this.flags), { env: CLEAN_ENV });
     await this.#program.listening();
   }
 
@@ -39,4 +37,10 @@ export class RigBeacon {
   async kill(): Promise<void> {
     await this.#programs.kill();
   }
+}
+
+/** The command that runs one. @param flags beside those for its ports and its log */
+export function beaconCommand(namespace: Namespace, flags: readonly string[]): readonly string[] {
+  const fixed = [`--addr=:${BEACON_PORT}`, "--workers=2", "--http=127.0.0.1:9002", "--log-format=json"];
+  return namespace.exec(process.execPath, MAIN, ...fixed, ...flags);
 }

@@ -12,8 +12,18 @@ import { MESH_RUN } from "./runs/mesh.ts";
 import { NAT_RUN } from "./runs/nat.ts";
 import { REMAP_RUN } from "./runs/remap.ts";
 import { RESTART_RUN } from "./runs/restart.ts";
+import { FLEET_DEFAULT, FLEET_MIN, UPGRADE_RUN } from "./runs/upgrade.ts";
 
-const RUNS: readonly Run[] = [NAT_RUN, LINKS_RUN, REMAP_RUN, RESTART_RUN, MESH_RUN, HOSTILE_RUN, CHAOS_RUN];
+const RUNS: readonly Run[] = [
+  NAT_RUN,
+  LINKS_RUN,
+  REMAP_RUN,
+  RESTART_RUN,
+  UPGRADE_RUN,
+  MESH_RUN,
+  HOSTILE_RUN,
+  CHAOS_RUN,
+];
 /** Exit codes of processes that end by a signal: 128 and its number. */
 const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
@@ -40,6 +50,8 @@ for (const run of RUNS) {
       start(run, { smoke: false, only: "", ...options }),
     );
   if (run.hasParts) command.option("--only <text>", "tries only what has this in its name");
+  if (run === UPGRADE_RUN)
+    command.option("--fleet <n>", "nodes of the large fleet", whole(FLEET_MIN), FLEET_DEFAULT);
   if (run === CHAOS_RUN) {
     command
       .option("--minutes <n>", "how long it takes", whole(MINUTES_MIN), MINUTES_DEFAULT)

@@ -10,6 +10,8 @@ export interface RunOptions {
   /** How long a chaos takes, and what its schedule is drawn from; other runs are not told. */
   readonly minutes?: number;
   readonly seed?: number;
+  /** How many nodes there are at upgrades; other runs are not told. */
+  readonly fleet?: number;
 }
 
 export interface Run {

@@ -46,6 +46,7 @@ export async function measureFullMesh(
   const names = peers.map((peer) => `127.0.0.1:${peer.localAddress().port}`).join(",");
   const beacon = await startBeacon({ offload: true, batch }, [
     `--max-nodes=${LOCAL_NODES}`,
+    "--self-check=off", // which takes a place
     `--peers=${names}`,
     `--state-file=${join(temporaryFolder(), "nodes")}`,
   ]);

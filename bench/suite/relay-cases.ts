@@ -134,6 +134,25 @@ const LIMITS: readonly Case[] = [
   limits(`bursts of ${BURST} × 1200 B, offload on`, bursts(1200), true),
 ];
 
+/** All that lets operators see, against nothing of it. The one peer, which makes the beacon check its mesh, is a port where nobody is. */
+const SEEN = ["--peers=127.0.0.1:9", "--punch-watch=on", "--self-check=on"];
+const UNSEEN = ["--peers=127.0.0.1:9", "--punch-watch=off", "--self-check=off"];
+const watched = (title: string, load: Load, offload: boolean): Case => ({
+  title: `watched and not, ${title}`,
+  params: { group: "watched", payloadBytes: load.payloadBytes, offload },
+  contenders: [
+    beacon(load, offload, { name: "watched", flags: SEEN, watched: true }),
+    beacon(load, offload, { name: "not watched", flags: UNSEEN }),
+  ],
+  ratios: [{ name: "watched over not", subject: "watched", against: "not watched", bar: { atMost: 1.03 } }],
+});
+
+const WATCHED: readonly Case[] = [
+  watched("200 B", scattered(200), false),
+  watched("1200 B", scattered(1200), true),
+  watched(`bursts of ${BURST} × 1200 B, offload on`, bursts(1200), true),
+];
+
 const PEER: readonly Case[] = [
   toPeer("200 B to a peer's nodes, offload off", scattered(200), false),
   toPeer("1200 B to a peer's nodes, offload on", scattered(1200), true),
@@ -307,5 +326,5 @@ export function relayCases(smoke: boolean): Case[] {
     overVeth(true),
     FRAGMENTED,
   ].map((one) => ({ ...one, coarse: true }));
-  return [...YARDSTICK, ...LIMITS, ...PEER, manyOverFew(million, 1000), ...coarse];
+  return [...YARDSTICK, ...LIMITS, ...WATCHED, ...PEER, manyOverFew(million, 1000), ...coarse];
 }

@@ -50,6 +50,8 @@ export interface Config {
   readonly gossipIntervalMs: number;
   /** The routes of a peer that has not been heard for this long are withdrawn; longer than the gossip interval. */
   readonly peerTimeoutMs: number;
+  /** Look each gossip interval whether this beacon is reached through its peers. */
+  readonly selfCheck: boolean;
   /** Most nodes known through peers. */
   readonly maxRoutes: number;
   /** Most nodes that count of one peer's gossip. */
@@ -104,6 +106,8 @@ export interface Config {
   readonly requirePunchGrant: boolean;
   /** Where nodes may not be, beside addresses that are nobody's: each for parseAddressPrefix; no text stands twice. */
   readonly denyEndpoint: readonly string[];
+  /** Watch whether nodes that were told of each other go on relaying. */
+  readonly punchWatch: boolean;
   /** A path. "off": nothing can be changed through HTTP. */
   readonly adminTokenFile: string | "off";
   /** How long a beacon that is asked to stop goes on relaying. */
@@ -353,6 +357,15 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         value: "<duration>",
         default: "90s",
         help: "Withdraw the routes of a peer silent for this long.",
+        reloadable: true,
+      },
+      {
+        flag: "self-check",
+        property: "selfCheck",
+        kind: onOff,
+        value: "<on|off>",
+        default: "on",
+        help: "Send a packet through each peer to this beacon itself, every gossip interval.",
         reloadable: true,
       },
       {
@@ -729,6 +742,15 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         value: "<path|off>",
         default: "off",
         help: "File with the token that lets its bearer change things through HTTP.",
+        reloadable: true,
+      },
+      {
+        flag: "punch-watch",
+        property: "punchWatch",
+        kind: onOff,
+        value: "<on|off>",
+        default: "on",
+        help: "Count of the pairs that punched which of them go on relaying.",
         reloadable: true,
       },
       {

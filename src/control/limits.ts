@@ -17,6 +17,7 @@ import {
   LIMITS_SHADOW,
   NO_HOSTS,
   PUNCH_ALLOWED,
+  PUNCH_WATCH,
   type SharedMemory,
   STRANGERS_BELIEVED,
 } from "../shared/memory.ts";
@@ -68,6 +69,7 @@ export class Limits {
     Atomics.store(memory.words, memory.rulesAt + LIMITS_SHADOW, Number(config.limitsShadow));
     Atomics.store(memory.words, memory.rulesAt + GRANTS_REQUIRED, Number(config.requirePunchGrant));
     Atomics.store(memory.words, memory.rulesAt + STRANGERS_BELIEVED, Number(believesStrangers(config)));
+    Atomics.store(memory.words, memory.rulesAt + PUNCH_WATCH, Number(config.punchWatch));
     this.#config = config;
     this.tick(nodes);
   }
@@ -97,8 +99,11 @@ export function believesStrangers({ gossipStrict, peers, registry }: Config): bo
   return gossipStrict === "auto" ? peers.length === 0 || registry !== "off" : gossipStrict === "off";
 }
 
-/** @param text for parseAddressPrefix, or "*" for all addresses */
-function prefixOf(text: string): Prefix {
+/**
+ * @param text for parseAddressPrefix, or "*" for all addresses
+ * @throws ConfigError, as parseAddressPrefix
+ */
+export function prefixOf(text: string): Prefix {
   if (text === "*") return { bytes: new Uint8Array(16), bits: 0 };
   const [address, bits] = parseAddressPrefix(text);
   const isIPv6 = address.kind() === "ipv6";

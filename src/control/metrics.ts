@@ -1,5 +1,6 @@
 /** The beacon's numbers in Prometheus' text format, made from Stats when asked for. */
 import { Counter, Gauge, type Metric, Registry } from "prom-client";
+import type { PeerCheck } from "./mesh/self-check.ts";
 import type { Counts, PacketStats, Stats, WorkerStats } from "./stats.ts";
 
 /** One metric: a number, or, with a label, a number for each value of the label. */
@@ -8,6 +9,15 @@ interface Shown<From> {
   readonly help: string;
   readonly label?: string;
   readonly values: (from: From) => Counts | number;
+}
+
+/** A number of each peer's self-check, where there is one. */
+function ofChecks({ mesh }: Stats, read: (check: PeerCheck) => number | null): Counts {
+  const numbers = mesh.peers.flatMap(({ address, check }) => {
+    const value = check && read(check);
+    return value === null ? [] : [[address, value] as const];
+  });
+  return Object.fromEntries(numbers);
 }
 
 /** Counted by each worker, for the WebSocket bridge, and for grants; their label `worker` is "bridge" or "grants" then. */
@@ -189,10 +199,33 @@ const COUNTERS: readonly Shown<Stats>[] = [
     values: ({ mesh }) => mesh.gossipRefused,
   },
   {
+    name: "beacon_peer_check_sent_total",
+    help: "Packets that this beacon sent to itself through a peer.",
+    label: "peer",
+    values: (stats) => ofChecks(stats, ({ sent }) => sent),
+  },
+  {
+    name: "beacon_peer_check_lost_total",
+    help: "Packets to itself through a peer that were not back within their round.",
+    label: "peer",
+    values: (stats) => ofChecks(stats, ({ lost }) => lost),
+  },
+  {
+    name: "beacon_peer_check_disagreements_total",
+    help: "Packets to itself through a peer that somebody else delivered, who believes to have the node.",
+    label: "peer",
+    values: (stats) => ofChecks(stats, ({ disagreed }) => disagreed),
+  },
+  {
     name: "beacon_registry_rounds_total",
     help: "Rounds with the registry, by outcome; ok is the good one.",
     label: "outcome",
     values: ({ mesh }) => mesh.registryRounds,
+  },
+  {
+    name: "beacon_punched_pairs_unwatched_total",
+    help: "Pairs of nodes told of each other of which it is not known what became: there was no room.",
+    values: ({ punchedPairs }) => punchedPairs.unwatched,
   },
   {
     name: "beacon_wss_upgrades_total",
@@ -234,6 +267,13 @@ const COUNTERS: readonly Shown<Stats>[] = [
     values: ({ bridge }) => bridge?.slowDisconnects ?? 0,
   },
 ];
+
+const PUNCHED_PAIRS: Shown<Counts> = {
+  name: "beacon_punched_pairs_total",
+  help: "Pairs of nodes told of each other, by the family of their addresses, and by whether they went on relaying through this beacon.",
+  label: "family",
+  values: (pairs) => pairs,
+};
 
 const GAUGES: readonly Shown<Stats>[] = [
   { name: "beacon_nodes", help: "Nodes in the table.", values: (stats) => stats.nodes },
@@ -301,9 +341,20 @@ const GAUGES: readonly Shown<Stats>[] = [
       ),
   },
   {
+    name: "beacon_peer_check_rtt_seconds",
+    help: "Round trip of the last packet to itself through a peer; no sample if none came back.",
+    label: "peer",
+    values: (stats) => ofChecks(stats, ({ lastRttMs }) => (lastRttMs === null ? null : lastRttMs / 1000)),
+  },
+  {
     name: "beacon_registry_last_success_timestamp_seconds",
     help: "When a round with the registry last went well, in Unix seconds; 0 if none did.",
     values: ({ mesh }) => mesh.registryLastSuccessS ?? 0,
+  },
+  {
+    name: "beacon_punched_pairs_watched",
+    help: "Pairs of nodes told of each other within the last minute.",
+    values: ({ punchedPairs }) => punchedPairs.watching,
   },
   {
     name: "beacon_wss_listening",
@@ -398,6 +449,11 @@ export function createMetrics(read: () => Stats): Registry {
     show(Counter, metric, () => [...workers(), ...bridge(), ...grants()], ["worker"]);
   for (const metric of WORKER_COUNTERS) show(Counter, metric, workers, ["worker"]);
   for (const metric of COUNTERS) show(Counter, metric, whole);
+  const outcomes = () => {
+    const { direct, relayed } = read().punchedPairs;
+    return [[{ outcome: "direct" }, direct] as const, [{ outcome: "relayed" }, relayed] as const];
+  };
+  show(Counter, PUNCHED_PAIRS, outcomes, ["outcome"]);
   for (const metric of GAUGES) show(Gauge, metric, whole);
   registry.registerMetric(
     readyMadeHistogram(

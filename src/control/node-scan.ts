@@ -34,6 +34,8 @@ export interface ScanOptions {
   readonly pause?: () => Promise<unknown>;
   /** Ends the scan before its next slice. */
   readonly signal?: AbortSignal;
+  /** Only nodes that were refreshed at this clock second or later. */
+  readonly sinceS?: number;
 }
 
 /** The pauses that a scan makes by itself. */
@@ -57,7 +59,7 @@ export function restingPause(): () => Promise<void> {
 export async function scanNodes(
   nodes: NodeTable,
   visit: NodeVisitor,
-  { pause = restingPause(), signal }: ScanOptions = {},
+  { pause = restingPause(), signal, sinceS }: ScanOptions = {},
 ): Promise<boolean> {
   const entry = new Int32Array(ENTRY_WORDS);
   /** Who stood in the last slots when the scan of the shard began there. */
@@ -72,7 +74,7 @@ export async function scanNodes(
       isFirstSlice = false;
       for (const sliceEnd = Math.min(step + SLOTS_PER_SLICE, end); step < sliceEnd; step++) {
         const again = step - slots; // from 0 on once it has been round
-        const nodeId = nodes.entryAt(shard, again < 0 ? -1 - again : slots - 1 - again, entry);
+        const nodeId = nodes.entryAt(shard, again < 0 ? -1 - again : slots - 1 - again, entry, sinceS);
         if (step < PROBES_MAX) first[step] = nodeId;
         if (nodeId !== 0 && (again < 0 || first[again] !== nodeId)) visit(nodeId, entry);
       }

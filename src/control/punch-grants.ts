@@ -49,7 +49,7 @@ export interface PunchGrantsParts {
   /** The main thread's. */
   readonly nodes: NodeTable;
   /** Tells an endpoint and a node of each other. */
-  readonly introductions: { introduce(requester: Int32Array, targetId: number): void };
+  readonly introductions: { introduce(requester: Int32Array, requesterId: number, targetId: number): void };
   readonly log: Logger;
   /** The time of day, ms since 1970, and a clock that never goes backwards. */
   readonly wallMs?: () => number;
@@ -60,6 +60,7 @@ export interface PunchGrantsParts {
 interface Request {
   /** Where it came from. */
   readonly requester: Int32Array;
+  readonly requesterId: number;
   readonly targetId: number;
   /** What must be signed, and the 64 bytes of the signature. */
   readonly text: string;
@@ -116,11 +117,13 @@ export class PunchGrants {
       this.#count(refusal);
       return;
     }
+    const requesterId = view.getUint32(at + FIRST_ID_AT);
     const targetId = view.getUint32(at + SECOND_ID_AT);
     void this.#serve({
       requester: memory.words.slice(labelAt, labelAt + ENDPOINT_WORDS),
+      requesterId,
       targetId,
-      text: punchGrantText(view.getUint32(at + FIRST_ID_AT), targetId, expiryS),
+      text: punchGrantText(requesterId, targetId, expiryS),
       signature: memory.bytes.slice(at + GRANT_SIGNATURE_AT, at + GRANT_SIGNATURE_AT + 64),
     });
   }
@@ -139,7 +142,9 @@ export class PunchGrants {
     this.#waiting--;
     if (this.#stopped) return;
     this.#count(outcome);
-    if (outcome === "ok") this.parts.introductions.introduce(request.requester, request.targetId);
+    if (outcome !== "ok") return;
+    const { requester, requesterId, targetId } = request;
+    this.parts.introductions.introduce(requester, requesterId, targetId);
   }
 
   async #judge({ targetId, text, signature }: Request): Promise<GrantOutcome> {

@@ -12,6 +12,8 @@ const SWEEP_S_MAX = 30;
 const SLOTS_PER_LOCK = 512;
 
 export class Reaper {
+  /** Whether nobody is removed for now. */
+  isPaused = false;
   readonly #ttlS: number;
   readonly #slotsPerTick: number;
   /** Where the sweep goes on, over the slots of all shards. */
@@ -38,6 +40,7 @@ export class Reaper {
   tick(elapsedMs: number): number {
     const nowS = 1 + Math.floor(elapsedMs / 1000);
     Atomics.store(this.memory.words, CLOCK_S, nowS);
+    if (this.isPaused) return 0;
     const { slotsPerShard, shards } = this.nodes;
     let removed = 0;
     for (let left = this.#slotsPerTick; left > 0; ) {

@@ -67,6 +67,11 @@ export class ServiceManager {
     this.#tellState(["STOPPING=1", `EXTEND_TIMEOUT_USEC=${extendUs}`, statusLine(status)]);
   }
 
+  /** Another process is the service from now on, and this one is about to end. */
+  mainProcess(pid: number): void {
+    this.#tell([`MAINPID=${pid}`]);
+  }
+
   /** The beacon is alive. */
   watchdog(): void {
     this.#tell(["WATCHDOG=1"]);

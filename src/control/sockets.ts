@@ -2,11 +2,13 @@
 import { AF_INET, AF_INET6 } from "../../ffi/abi.ts";
 import { isIPv4 } from "../../ffi/endpoint.ts";
 import { EAFNOSUPPORT, SyscallError } from "../../ffi/errno.ts";
-import { openReusePortGroup, type UdpSocket } from "../../ffi/socket.ts";
+import { openReusePortGroup, UdpSocket } from "../../ffi/socket.ts";
 import type { HostPort } from "../config.ts";
 
 /** How long a worker sleeps in a receive before it looks whether it should stop. */
-const RECEIVE_TIMEOUT_MS = 100;
+export const RECEIVE_TIMEOUT_MS = 100;
+/** The same while workers are about to be parked: the kernel rounds it up to a tick, 1 to 10 ms. */
+const QUICK_RECEIVE_TIMEOUT_MS = 1;
 /**
  * How long a send may wait for the socket's buffer to drain. At 1 Gbit/s a full 4 MiB buffer takes 34 ms; a wait
  * that outlasts this means that nothing drains.
@@ -64,10 +66,41 @@ function open(
     socket.setTimeouts(RECEIVE_TIMEOUT_MS, SEND_TIMEOUT_MS);
     if (offload) offload = socket.enableOffload();
   });
+  return beaconSockets(sockets, granted, offload, dualStack);
+}
+
+/**
+ * Makes sockets out of the files that another beacon opened and handed over, in the order of their group.
+ * @param options offload: whether that beacon has it on
+ * @throws SyscallError, Error if they are no UDP sockets
+ */
+export function adoptSockets(fds: readonly number[], options: Omit<SocketOptions, "count">): BeaconSockets {
+  const sockets = fds.map((fd) => UdpSocket.adopt(fd));
+  let granted = { receiveBytes: 0, sendBytes: 0 };
+  for (const socket of sockets) granted = socket.setBuffers(options.recvBufferBytes, options.sendBufferBytes);
+  return beaconSockets(sockets, granted, options.offload, sockets[0]!.isDualStack());
+}
+
+/**
+ * Has workers look sooner, or as usual, whether they are to go on receiving. Who already waits in a receive does so for the time that was
+ * set before. The sockets are the same for all processes that have them.
+ */
+export function setReceiveTimeouts(sockets: readonly UdpSocket[], quick: boolean): void {
+  for (const socket of sockets)
+    socket.setTimeouts(quick ? QUICK_RECEIVE_TIMEOUT_MS : RECEIVE_TIMEOUT_MS, SEND_TIMEOUT_MS);
+}
+
+function beaconSockets(
+  sockets: readonly UdpSocket[],
+  { receiveBytes, sendBytes }: { receiveBytes: number; sendBytes: number },
+  offload: boolean,
+  dualStack: boolean,
+): BeaconSockets {
+  const { family } = sockets[0]!;
   return {
     sockets,
-    recvBufferBytes: granted.receiveBytes,
-    sendBufferBytes: granted.sendBytes,
+    recvBufferBytes: receiveBytes,
+    sendBufferBytes: sendBytes,
     offload,
     reaches: (endpoint) => dualStack || isIPv4(endpoint, 0) === (family === AF_INET),
   };

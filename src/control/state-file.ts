@@ -40,7 +40,7 @@ import { crc32 } from "node:zlib";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
 import { GRANTS_REQUIRED, NODE_KEY_WORDS, type SharedMemory } from "../shared/memory.ts";
 import { ADDED, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
-import { HAS_KEY, SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
+import { HAS_KEY, IS_SELF, SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
 import { ENTRY_SEEN_S, restingPause, SLOTS_PER_SLICE, scanNodes } from "./node-scan.ts";
 
 const MAGIC = Buffer.from("PBNODES\n", "latin1");
@@ -258,6 +258,7 @@ export class StateFile {
       (nodeId, entry) => {
         const ageS = Math.max(0, nowS - entry[ENTRY_SEEN_S]!); // heard since the save began: 0
         if (ageS >= this.nodeTtlS || hasNoPort(entry, 0)) return; // one of the bridge's was perhaps never heard by UDP
+        if ((entry[0]! & IS_SELF) !== 0) return; // another one after a restart
         words[used] = nodeId;
         for (let word = 0; word < ENDPOINT_WORDS; word++) words[used + ENDPOINT_AT + word] = entry[word]!;
         words[used + ENDPOINT_AT] = entry[0]! & (ENDPOINT_PORT_MASK | WANTS_DEST);

@@ -12,6 +12,8 @@ export class StateKeeper {
   readonly #task: PeriodicTask;
   /** What could not be read may be worth more than what would take its place. */
   #maySave = true;
+  #isHeld = false;
+  #saving: Promise<void> | undefined;
 
   /**
    * @param intervalMs time between two saves
@@ -27,7 +29,7 @@ export class StateKeeper {
   ) {
     this.#file = new StateFile(path, memory, nodes, Math.ceil(nodeTtlMs / 1000));
     this.#task = new PeriodicTask(
-      () => this.#save((nowS) => this.#file.save(nowS), "debug"),
+      () => this.#saveUnlessHeld(),
       () => intervalMs,
     );
   }
@@ -45,10 +47,37 @@ export class StateKeeper {
     if (this.#maySave) this.#task.start();
   }
 
+  /** Whether there is a file to save to that nothing forbids. */
+  get maySave(): boolean {
+    return this.#maySave;
+  }
+
+  /** Takes the place of `load` for a table that came from elsewhere. @param maySave as it was there */
+  adopt(maySave: boolean): void {
+    this.#maySave = maySave;
+  }
+
+  /** Saves nothing until `release`, as the file is about to be another process's; not at the end either. Returns when no save goes on. */
+  async hold(): Promise<void> {
+    this.#isHeld = true;
+    await this.#saving;
+  }
+
+  /** Saves again. */
+  release(): void {
+    this.#isHeld = false;
+  }
+
   /** Saves a last time, fast. To be called when nobody writes to the table any more. */
   async stop(): Promise<void> {
-    if (this.#maySave) await this.#save((nowS) => this.#file.saveLast(nowS), "info");
+    if (this.#maySave && !this.#isHeld) await this.#save((nowS) => this.#file.saveLast(nowS), "info");
     await this.#task.stop();
+  }
+
+  async #saveUnlessHeld(): Promise<void> {
+    if (this.#isHeld) return;
+    this.#saving = this.#save((nowS) => this.#file.save(nowS), "debug");
+    await this.#saving;
   }
 
   async #save(

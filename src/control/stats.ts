@@ -43,6 +43,7 @@ import type { SharedMemory } from "../shared/memory.ts";
 import type { BreakerStates } from "./breakers.ts";
 import type { BridgeStats } from "./bridge/bridge.ts";
 import type { MeshStats } from "./mesh/mesh.ts";
+import type { PunchedPairs } from "./punch-outcomes.ts";
 
 /** Counts by name: message type, reason or outcome. */
 export type Counts = Readonly<Record<string, number>>;
@@ -112,6 +113,8 @@ export interface Stats {
   readonly residentBytes: number;
   readonly cpuS: number;
   readonly mesh: MeshStats;
+  /** What became of pairs of nodes that were told of each other. */
+  readonly punchedPairs: PunchedPairs;
   /** What an operator has switched off, and what not. */
   readonly breakers: BreakerStates;
   /** When the node table was last saved, in Unix seconds; null if it was not. */

@@ -6,7 +6,16 @@ import { Worker } from "node:worker_threads";
 import type { UdpSocket } from "../../ffi/socket.ts";
 import { threadCpuS } from "../../ffi/threads.ts";
 import type { WorkerData } from "../data/worker.ts";
-import { HEARTBEAT, type SharedMemory, STOPPING, THREAD_ID, workerLock } from "../shared/memory.ts";
+import {
+  HEARTBEAT,
+  IS_PARKED,
+  PARK,
+  type SharedMemory,
+  STOP,
+  STOPPING,
+  THREAD_ID,
+  workerLock,
+} from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 import { SpareFiles } from "./spare-files.ts";
 
@@ -22,6 +31,10 @@ const STALLED_TICKS_MAX = 10;
 
 /** A worker leaves its loop within a batch; one that has not by now never will by itself. */
 const STOP_MS_MAX = 2000;
+
+/** A worker parks within a receive timeout and a batch; one that starts, once it has started. */
+const PARK_MS_MAX = 1000;
+const PARK_POLL_MS = 1;
 
 /**
  * Files that a thread opens as it starts: two, and four at once while it reads its modules (Bun 1.4.5, 2026-11); here with some to spare.
@@ -58,6 +71,8 @@ interface Place {
 export class Supervisor {
   /** Workers replaced so far, by worker. */
   readonly restarts: number[];
+  /** Whether another process has the sockets, too: then nothing may be done to them that it would feel. */
+  sharesSockets = false;
   readonly #places: Place[];
   /** Whose thread starts in the place of a dead one. */
   #replacing: Place | undefined;
@@ -90,20 +105,47 @@ export class Supervisor {
 
   /**
    * Starts all workers, one after the other, and returns when each is in its loop.
+   * @param parked they receive nothing before `unpark`
    * @throws Error of a worker that died before it got there
    */
-  async start(): Promise<void> {
+  async start(parked = false): Promise<void> {
+    if (parked) Atomics.store(this.memory.words, STOPPING, PARK);
     for (const place of this.#places) {
       await new Promise<void>((ready, died) => this.#spawn(place, ready, died));
     }
     this.spare.hold();
   }
 
+  /**
+   * Has all workers stop receiving, each once it has handled and sent what it has in hand. One that starts does so parked.
+   * @throws Error if one does not in time; they go on then
+   */
+  async park(): Promise<void> {
+    const { words } = this.memory;
+    const isParked = (worker: number) => this.memory.workerWords(worker) + IS_PARKED;
+    Atomics.store(words, STOPPING, PARK);
+    for (const { loop } of this.#places) Atomics.store(words, isParked(loop.worker), 0);
+    const receives = ({ thread, loop }: Place) =>
+      thread !== undefined && Atomics.load(words, isParked(loop.worker)) === 0;
+    for (const deadlineMs = performance.now() + PARK_MS_MAX; ; await Bun.sleep(PARK_POLL_MS)) {
+      const late = this.#places.find(receives);
+      if (late === undefined) return;
+      if (performance.now() < deadlineMs) continue;
+      this.unpark();
+      throw new Error(`worker ${late.loop.worker} did not stop receiving in ${PARK_MS_MAX} ms`);
+    }
+  }
+
+  /** Has workers receive again, within PARKED_MS. */
+  unpark(): void {
+    Atomics.compareExchange(this.memory.words, STOPPING, PARK, 0);
+  }
+
   /** Ends all workers; returns when their threads are gone. */
   async stop(): Promise<void> {
     this.#stopping = true;
-    Atomics.store(this.memory.words, STOPPING, 1);
-    for (const socket of this.sockets) socket.stopReceiving();
+    Atomics.store(this.memory.words, STOPPING, STOP);
+    if (!this.sharesSockets) for (const socket of this.sockets) socket.stopReceiving(); // else they end with their receive timeout
     const threads = this.#places.flatMap(({ thread }) => thread ?? []);
     const late = setTimeout(() => threads.forEach((thread) => void thread.terminate()), STOP_MS_MAX);
     await Promise.all(threads.map((thread) => new Promise((exit) => thread.once("exit", exit))));

@@ -19,7 +19,6 @@ import {
   BREAKER_BITS,
   DENIED_ENDPOINTS,
   ENDPOINT_HOLD_S,
-  HASH_SECRET,
   LIMITS_SHADOW,
   PUNCH_ALLOWED,
   type SharedMemory,
@@ -59,7 +58,7 @@ export class Admission {
     this.#words = memory.words;
     this.#rules = memory.rulesAt;
     this.#counters = memory.counters;
-    this.#secret = ~memory.words[HASH_SECRET]!; // of its own, as steering shows something of the other
+    this.#secret = memory.sourceSecret;
     this.#relays = new RateLimit(memory, RELAY_LIMIT);
     this.#punchesOfSource = new RateLimit(memory, PUNCH_SOURCE_LIMIT);
     this.#punches = new RateLimit(memory, PUNCH_LIMIT);

@@ -55,9 +55,8 @@ export class FrameHandler {
       new SendBatch(calls, fd, family, RUNS_MAX, packets),
       new Runs(RUNS_MAX),
       nodes.slots,
-      memory.counters,
+      memory,
       memory.bridgeRow,
-      memory.words,
       { offload, mayWait: false }, // the main thread has other things to do
     );
     this.#handler = new PacketHandler({

@@ -38,9 +38,8 @@ export class Introductions {
       new SendBatch(calls, fd, family, RUNS, packets),
       new Runs(RUNS),
       nodes.slots,
-      memory.counters,
+      memory,
       memory.grantsRow,
-      memory.words,
       { offload: false, mayWait: false }, // the main thread has other things to do
     );
     this.#handler = new PacketHandler({
@@ -63,9 +62,10 @@ export class Introductions {
   /**
    * Sends PunchCommands to an endpoint and to a node, each about the other. Nothing is sent, which is counted, if the node is not known
    * any more, or is behind the WebSocket bridge by now.
+   * @param requesterId of the node at that endpoint
    */
-  introduce(requester: Int32Array, targetId: number): void {
-    this.#handler.introduce(requester, targetId);
+  introduce(requester: Int32Array, requesterId: number, targetId: number): void {
+    this.#handler.introduce(requester, requesterId | 0, targetId | 0);
     this.#handler.flush();
   }
 }

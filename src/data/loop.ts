@@ -23,6 +23,8 @@ import {
   GOSSIP,
   GRANTS,
   HEARTBEAT,
+  IS_PARKED,
+  PARK,
   type SharedMemory,
   STOPPING,
   workerLock,
@@ -31,6 +33,9 @@ import { NodeTable } from "../shared/nodes.ts";
 import { PacketHandler, REPLY_BYTES } from "./packets.ts";
 import { RUNS_MAX, Runs } from "./runs.ts";
 import { Sender } from "./sender.ts";
+
+/** A parked worker looks so often whether it is to go on; a heartbeat each. */
+const PARKED_MS = 1;
 
 /** Receive calls that may fail in a row, with an error that may pass, before the worker gives up. */
 const RECEIVE_ERRORS_MAX = 1000;
@@ -57,6 +62,7 @@ export class RelayLoop {
   readonly #counters: Float64Array;
   readonly #row: number;
   readonly #heartbeat: number;
+  readonly #isParked: number;
   #errorsInARow = 0;
 
   constructor(
@@ -72,14 +78,14 @@ export class RelayLoop {
     this.#counters = memory.counters;
     this.#row = memory.counterRow(worker);
     this.#heartbeat = memory.workerWords(worker) + HEARTBEAT;
+    this.#isParked = memory.workerWords(worker) + IS_PARKED;
     this.#receive = new ReceiveBatch(calls, fd, family, batchMax, packets, offload);
     const sender = new Sender(
       new SendBatch(calls, fd, family, RUNS_MAX, packets),
       new Runs(RUNS_MAX),
       nodes.slots,
-      memory.counters,
+      memory,
       this.#row,
-      memory.words,
       { offload, mayWait: true },
     );
     this.#handler = new PacketHandler({
@@ -100,16 +106,28 @@ export class RelayLoop {
   }
 
   /**
-   * Runs until the main thread says stop.
+   * Runs until the main thread says stop, and receives nothing while it says to park, be that from the start.
    * @throws SyscallError when receiving fails for good
    */
   run(): void {
-    while (this.step());
+    while (this.#mayReceive()) while (this.step());
+  }
+
+  /** Waits while it is to be parked. @returns false once the main thread said stop */
+  #mayReceive(): boolean {
+    const words = this.#words;
+    for (;;) {
+      const order = Atomics.load(words, STOPPING);
+      if (order !== PARK) return order === 0;
+      Atomics.store(words, this.#isParked, 1);
+      Bun.sleepSync(PARKED_MS); // not Atomics.wait, whose time goes by the host's clock (Bun 1.4.5)
+      words[this.#heartbeat]!++;
+    }
   }
 
   /**
    * Waits for one batch, at most the socket's receive timeout, and handles it.
-   * @returns false once the main thread said stop
+   * @returns false once the main thread said stop or park
    * @throws SyscallError when receiving fails for good
    */
   step(): boolean {

@@ -5,7 +5,7 @@
 
 import { MESSAGES_MAX } from "../../ffi/abi.ts";
 import type { Clock } from "../../ffi/clock.ts";
-import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
+import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort, isIPv4 } from "../../ffi/endpoint.ts";
 import type { FixedMemory } from "../../ffi/libc.ts";
 import {
   ADDRESS_MESSAGE_BYTES_MAX,
@@ -53,6 +53,7 @@ import {
   RELAY_NOT_FOUND,
   REPLY_DROPPED_AT,
 } from "../shared/counters.ts";
+import { DropLog, nodeDrop } from "../shared/drops.ts";
 import {
   CLOCK_S,
   GRANTS_REQUIRED,
@@ -64,6 +65,7 @@ import {
 } from "../shared/memory.ts";
 import { HELD, KEY_REFUSED, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
 import { isLearned, PeerTable } from "../shared/peers.ts";
+import { IPV4_PAIR, IPV6_PAIR, MIXED_PAIR, PunchWatch } from "../shared/punch-watch.ts";
 import { RouteTable } from "../shared/routes.ts";
 import { IS_BRIDGED, IS_PEER, WANTS_DEST } from "../shared/slots.ts";
 import { Admission, DISCOVER_BREAKER, PUNCH_BREAKER, RELAY_BREAKER } from "./admission.ts";
@@ -78,6 +80,22 @@ const MALFORMED_NO_SOURCE_PORT = malformedColumn("no_source_port");
 const DROP_CONTENDED = RELAY_DROPPED_AT + dropOffset("contended");
 const DROP_FORGED_SENDER = RELAY_DROPPED_AT + dropOffset("forged_sender");
 const DROP_BRIDGE_FULL = dropOffset("bridge_full");
+// Why packets were dropped, for who asks after their nodes.
+const NOT_FOUND = nodeDrop("not_found");
+const CONTENDED = nodeDrop("contended");
+const FORGED_SENDER = nodeDrop("forged_sender");
+const BRIDGE_FULL = nodeDrop("bridge_full");
+const RELAY_LIMITED = nodeDrop("relay_limit");
+const RELAY_OFF = nodeDrop("relay_off");
+const PUNCH_LIMITED = nodeDrop("punch_limit");
+const PUNCH_OFF = nodeDrop("punch_off");
+const TARGET_UNKNOWN = nodeDrop("target_unknown");
+const DISCOVER_OFF = nodeDrop("discover_off");
+const NEW_NODE_LIMITED = nodeDrop("new_node_limit");
+const ENDPOINT_HELD = nodeDrop("endpoint_hold");
+const DENIED_ENDPOINT = nodeDrop("denied_endpoint");
+/** By result of NodeTable.record, from NODE_LIMIT on. */
+const NOT_RECORDED = [nodeDrop("node_limit"), nodeDrop("shard_full"), CONTENDED];
 const GRANT_MISSING = grantColumn("missing");
 const GRANT_OVERLOAD = grantColumn("overload");
 const REFUSED_DENIED_ENDPOINT = REFUSED_AT + REFUSAL_REASONS.indexOf("denied_endpoint");
@@ -167,6 +185,8 @@ export class PacketHandler {
   readonly #packetSource: PacketSource;
   readonly #sender: Sender;
   readonly #admission: Admission;
+  readonly #punchWatch: PunchWatch;
+  readonly #drops: DropLog;
   readonly #gossip: MessageTaker;
   readonly #gossipAllowance: GossipAllowance;
   readonly #strangersBelieved: number;
@@ -192,6 +212,8 @@ export class PacketHandler {
     this.#packetSource = parts.source;
     this.#sender = parts.sender;
     this.#admission = new Admission(parts.memory, parts.counterRow, parts.clock);
+    this.#punchWatch = new PunchWatch(parts.memory);
+    this.#drops = new DropLog(parts.memory, parts.counterRow);
     this.#gossip = parts.gossip;
     this.#gossipAllowance = new GossipAllowance(parts.clock);
     this.#strangersBelieved = parts.memory.rulesAt + STRANGERS_BELIEVED;
@@ -240,7 +262,7 @@ export class PacketHandler {
     switch (type) {
       case RELAY:
         if (bytes < RELAY_BYTES) this.#count(MALFORMED_SHORT);
-        else if (this.#letsIn(m)) this.#relay(at, bytes, m);
+        else if (this.#letsIn(at, m)) this.#relay(at, bytes, m);
         return;
       case DISCOVER:
       case DISCOVER_EX:
@@ -262,10 +284,13 @@ export class PacketHandler {
     }
   }
 
-  /** Whether a Relay of message m is let in. All of its packets are of one source, so the limit is asked once. */
-  #letsIn(m: number): boolean {
+  /** Whether the Relay at `at`, of message m, is let in. All of its packets are of one source, so the limit is asked once. */
+  #letsIn(at: number, m: number): boolean {
     const admission = this.#admission;
-    if (admission.isBroken(RELAY_BREAKER)) return false;
+    if (admission.isBroken(RELAY_BREAKER)) {
+      this.#noteDrop(at, RELAY_OFF);
+      return false;
+    }
     if (m !== this.#allowedMessage) {
       this.#allowedMessage = m;
       this.#allowance = this.#askFor(m);
@@ -275,6 +300,7 @@ export class PacketHandler {
       return true;
     }
     admission.relayLimited();
+    this.#noteDrop(at, RELAY_LIMITED);
     return false;
   }
 
@@ -293,6 +319,7 @@ export class PacketHandler {
   #relay(at: number, bytes: number, m: number): void {
     if (this.#provenId !== 0 && this.#view.getInt32(at + FIRST_ID_AT) !== this.#provenId) {
       this.#count(DROP_FORGED_SENDER);
+      this.#drops.note(this.#view.getInt32(at + SECOND_ID_AT), this.#provenId, FORGED_SENDER);
       return;
     }
     const nodes = this.#nodes;
@@ -310,6 +337,7 @@ export class PacketHandler {
       const peer = this.#peerOf(m) >= 0 ? -1 : this.#routes.find(destId);
       if (peer < 0) {
         this.#count(RELAY_NOT_FOUND);
+        this.#noteDrop(at, NOT_FOUND);
         return;
       }
       kind = TO_PEER;
@@ -327,6 +355,7 @@ export class PacketHandler {
     const version = this.#readTarget(slot, slotId);
     if (version < 0) {
       this.#count(DROP_CONTENDED);
+      this.#noteDrop(at, CONTENDED);
       return;
     }
     const flags = this.#target[0]! & ~ENDPOINT_PORT_MASK;
@@ -335,6 +364,9 @@ export class PacketHandler {
       this.#toBridge(destId, at + DELIVER_AT, bytes - DELIVER_AT, RELAY_DROPPED_AT);
       return;
     }
+    // Once a run: who relays on instead of talking directly will start one, whoever else's packets go the same way.
+    const senderId = this.#view.getInt32(at + FIRST_ID_AT);
+    if (this.#punchWatch.mayWatch(senderId, destId)) this.#punchWatch.relayed(senderId, destId);
     const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
     const run = runs.start(kind, slot, version, flags, bytes - cut, sender.mergeBytesMax(slot));
     this.#rewrite(at, flags);
@@ -354,7 +386,11 @@ export class PacketHandler {
   /** Hands a packet to the bridge. @param drops where the counts of its kind's drops start */
   #toBridge(nodeId: number, at: number, bytes: number, drops: number): void {
     this.#frameLabel[0] = nodeId;
-    if (!this.#frames.put(this.#frameLabel, this.#view, at, bytes)) this.#count(drops + DROP_BRIDGE_FULL);
+    if (this.#frames.put(this.#frameLabel, this.#view, at, bytes)) return;
+    this.#count(drops + DROP_BRIDGE_FULL);
+    // A RelayDeliver tells its sender; a reply has none.
+    const senderId = drops === RELAY_DROPPED_AT ? this.#view.getInt32(at + FIRST_ID_AT) : 0;
+    this.#drops.note(nodeId, senderId, BRIDGE_FULL);
   }
 
   /** Reads a slot's endpoint, unless it is the one read last and nothing has changed. @returns as Slots.read */
@@ -483,7 +519,11 @@ export class PacketHandler {
   }
 
   #discover(at: number, bytes: number, type: number, m: number): void {
-    if (this.#admission.isBroken(DISCOVER_BREAKER) || !this.#readSource(m)) return;
+    if (this.#admission.isBroken(DISCOVER_BREAKER)) {
+      this.#drops.note(this.#view.getInt32(at + FIRST_ID_AT), 0, DISCOVER_OFF);
+      return;
+    }
+    if (!this.#readSource(at, m)) return;
     this.#count(DISCOVERS);
     if (this.#provenId !== 0) {
       // In place of the Discover, which is read: a frame's room holds a reply (frames.ts).
@@ -505,12 +545,19 @@ export class PacketHandler {
   }
 
   #punch(at: number, bytes: number, m: number): void {
-    if (this.#admission.isBroken(PUNCH_BREAKER) || !this.#readSource(m)) return;
+    if (this.#admission.isBroken(PUNCH_BREAKER)) {
+      this.#noteDrop(at, PUNCH_OFF);
+      return;
+    }
+    if (!this.#readSource(at, m)) return;
     if (this.#provenId !== 0) {
       this.#count(PUNCHES_BRIDGED);
       return;
     }
-    if (!this.#admission.punch(this.#source)) return;
+    if (!this.#admission.punch(this.#source)) {
+      this.#noteDrop(at, PUNCH_LIMITED);
+      return;
+    }
     const requesterId = this.#view.getInt32(at + FIRST_ID_AT);
     const targetId = this.#view.getInt32(at + SECOND_ID_AT);
     // The requester's address may be new: a symmetric NAT gives each socket another port. Whether there is room
@@ -521,11 +568,11 @@ export class PacketHandler {
       this.#count(GRANT_MISSING);
       return;
     }
-    if (!this.#readPunchTarget(targetId)) return;
+    if (!this.#readPunchTarget(targetId, requesterId)) return;
     if (needsGrant) {
       if (!this.#handOver(at)) this.#count(GRANT_OVERLOAD);
     } else {
-      this.#tellBothEnds();
+      this.#tellBothEnds(requesterId, targetId);
     }
   }
 
@@ -537,17 +584,21 @@ export class PacketHandler {
     );
   }
 
-  /** Tells a requester and its target of each other: for a PunchRequest of before, whose grant is good. Leaves with `flush`. */
-  introduce(requester: Int32Array, targetId: number): void {
+  /**
+   * Tells a requester and its target of each other: for a PunchRequest of before, whose grant is good. Leaves with `flush`.
+   * @param requesterId signed, as the target's id
+   */
+  introduce(requester: Int32Array, requesterId: number, targetId: number): void {
     this.#source.set(requester);
-    if (this.#readPunchTarget(targetId)) this.#tellBothEnds();
+    if (this.#readPunchTarget(targetId, requesterId)) this.#tellBothEnds(requesterId, targetId);
   }
 
   /** Reads where the target of a punch is. @returns false, counted, if it cannot be told */
-  #readPunchTarget(targetId: number): boolean {
+  #readPunchTarget(targetId: number, requesterId: number): boolean {
     const slot = this.#nodes.find(targetId);
     if (slot < 0 || this.#readTarget(slot, targetId) < 0) {
       this.#count(PUNCHES_TARGET_UNKNOWN);
+      this.#drops.note(targetId, requesterId, TARGET_UNKNOWN);
       this.#words[this.#threadWords + LAST_UNKNOWN_TARGET] = targetId;
       return false;
     }
@@ -558,14 +609,18 @@ export class PacketHandler {
     return true;
   }
 
-  #tellBothEnds(): void {
+  #tellBothEnds(requesterId: number, targetId: number): void {
     this.#count(PUNCHES_SENT);
-    this.#reply(PUNCH_COMMAND, this.#target, this.#source);
-    this.#reply(PUNCH_COMMAND, this.#source, this.#target);
+    const requesterKnows = this.#reply(PUNCH_COMMAND, this.#target, this.#source);
+    const targetKnows = this.#reply(PUNCH_COMMAND, this.#source, this.#target);
+    if (!requesterKnows || !targetKnows) return;
+    const isV4 = isIPv4(this.#source, 0);
+    const isMixed = isV4 !== isIPv4(this.#target, 0);
+    this.#punchWatch.watch(requesterId, targetId, isMixed ? MIXED_PAIR : isV4 ? IPV4_PAIR : IPV6_PAIR);
   }
 
-  /** Reads whom message m came from. @returns false, counted, if nothing could, or may, be sent there */
-  #readSource(m: number): boolean {
+  /** Reads whom message m, with a node's packet at `at`, came from. @returns false, counted, if nothing could, or may, be sent there */
+  #readSource(at: number, m: number): boolean {
     this.#packetSource.readSource(m, this.#source);
     if (hasNoPort(this.#source, 0)) {
       this.#count(MALFORMED_NO_SOURCE_PORT);
@@ -574,6 +629,7 @@ export class PacketHandler {
     // A proven node's is not sent to.
     if (this.#provenId !== 0 || !this.#admission.isDenied(this.#source)) return true;
     this.#count(REFUSED_DENIED_ENDPOINT);
+    this.#drops.note(this.#view.getInt32(at + FIRST_ID_AT), 0, DENIED_ENDPOINT);
     return false;
   }
 
@@ -584,21 +640,26 @@ export class PacketHandler {
   #record(nodeId: number, flags: number): boolean {
     const nodes = this.#nodes;
     const admission = this.#admission;
-    if (admission.limitsNewNodes && nodes.find(nodeId) < 0 && !admission.newNode(this.#source)) return true;
+    if (admission.limitsNewNodes && nodes.find(nodeId) < 0 && !admission.newNode(this.#source)) {
+      this.#drops.note(nodeId, 0, NEW_NODE_LIMITED);
+      return true;
+    }
     this.#burstRun = -1;
     const nowS = this.#words[CLOCK_S]!;
     let result = nodes.record(nodeId, this.#source, 0, flags, nowS, admission.endpointHoldS);
-    if (result === HELD && admission.heldShadowed()) {
-      result = nodes.record(nodeId, this.#source, 0, flags, nowS);
+    if (result === HELD) {
+      if (admission.heldShadowed()) result = nodes.record(nodeId, this.#source, 0, flags, nowS);
+      else this.#drops.note(nodeId, 0, ENDPOINT_HELD);
     }
     if (result < NODE_LIMIT) return true;
     this.#count(REFUSED_AT + result - NODE_LIMIT);
+    this.#drops.note(nodeId, 0, NOT_RECORDED[result - NODE_LIMIT]!);
     return false;
   }
 
-  /** Tells `to` about the endpoint `about`, unless it was told too much. */
-  #reply(type: typeof DISCOVER_REPLY | typeof PUNCH_COMMAND, about: Int32Array, to: Int32Array): void {
-    if (!this.#admission.answer(to)) return;
+  /** Tells `to` about the endpoint `about`. @returns false if it was told too much */
+  #reply(type: typeof DISCOVER_REPLY | typeof PUNCH_COMMAND, about: Int32Array, to: Int32Array): boolean {
+    if (!this.#admission.answer(to)) return false;
     const { runs, batch } = this.#sender;
     if (runs.count === runs.capacity) this.#send();
     const replyAt = this.#repliesAt + runs.count * REPLY_BYTES;
@@ -606,6 +667,12 @@ export class PacketHandler {
     const run = runs.start(REPLY, NO_SLOT, -1, 0, replyBytes, 0);
     batch.setDestination(run, to, 0);
     batch.setPiece(run, 0, replyAt, replyBytes);
+    return true;
+  }
+
+  /** Notes that the Relay or PunchRequest at `at` was dropped: whose it is, and whom it is for. */
+  #noteDrop(at: number, reason: number): void {
+    this.#drops.note(this.#view.getInt32(at + SECOND_ID_AT), this.#view.getInt32(at + FIRST_ID_AT), reason);
   }
 
   #count(column: number): void {

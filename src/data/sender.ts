@@ -18,6 +18,7 @@ import {
   EPERM,
 } from "../../ffi/errno.ts";
 import type { SendBatch } from "../../ffi/mmsg.ts";
+import { FIRST_ID_AT, SECOND_ID_AT } from "../protocol.ts";
 import {
   dropOffset,
   RELAY_DROPPED_AT,
@@ -28,8 +29,9 @@ import {
   SEGMENTS_SENT,
   SENT_BYTES,
 } from "../shared/counters.ts";
-import { OFFLOAD_ERRNO } from "../shared/memory.ts";
-import type { Slots } from "../shared/slots.ts";
+import { DropLog } from "../shared/drops.ts";
+import { OFFLOAD_ERRNO, type SharedMemory } from "../shared/memory.ts";
+import { SLOT_ID, type Slots } from "../shared/slots.ts";
 import { NO_SLOT, REPLY, type Runs, TO_NODE, TO_PEER } from "./runs.ts";
 
 /** Tries of a send that a signal interrupts. */
@@ -65,6 +67,10 @@ export function dropOffsetOfErrno(errno: number): number {
 export class Sender {
   /** Whether packets may be merged; goes off for good when the host turns out not to support it. */
   merging: boolean;
+  readonly #words: Int32Array;
+  readonly #counters: Float64Array;
+  readonly #drops: DropLog;
+  readonly #packetView: DataView;
   readonly #waits: boolean;
   #mayWait: boolean;
   // What the kernel took of this batch. Counted once it is known: a counter never goes down.
@@ -73,22 +79,25 @@ export class Sender {
   #segments = 0;
 
   /**
+   * @param memory for its counters, its drops, and OFFLOAD_ERRNO
    * @param row this thread's first column in `counters`
-   * @param processWords the shared memory's words, for OFFLOAD_ERRNO
    * @param options whether packets may be merged, and whether a full socket buffer may be waited for
    */
   constructor(
     readonly batch: SendBatch,
     readonly runs: Runs,
     private readonly slots: Slots,
-    private readonly counters: Float64Array,
+    memory: SharedMemory,
     private readonly row: number,
-    private readonly processWords: Int32Array,
     options: { readonly offload: boolean; readonly mayWait: boolean },
   ) {
     if (runs.capacity !== batch.messages) throw new Error("a run is a message: the capacities must agree");
     this.#waits = this.#mayWait = options.mayWait;
-    this.merging = options.offload && processWords[OFFLOAD_ERRNO] === 0;
+    this.#words = memory.words;
+    this.#counters = memory.counters;
+    this.#drops = new DropLog(memory, row);
+    this.#packetView = new DataView(batch.packets.buffer);
+    this.merging = options.offload && memory.words[OFFLOAD_ERRNO] === 0;
   }
 
   /** Largest packet that may be merged with others to this slot's endpoint. */
@@ -100,7 +109,8 @@ export class Sender {
 
   /** Sends all runs and forgets them. */
   flush(): void {
-    const { batch, runs, counters, row } = this;
+    const { batch, runs, row } = this;
+    const counters = this.#counters;
     const end = runs.count;
     if (end === 0) return;
     const kinds = this.#packets.fill(0);
@@ -150,14 +160,14 @@ export class Sender {
     const packets = runs.packets[run]!;
     const mergeRefused = packets > 1 && (errno === EIO || errno === EINVAL || errno === EMSGSIZE);
     if (!mergeRefused) {
-      this.#dropped(run, packets, runs.bytes[run]!, errno);
+      this.#dropped(run, 0, packets, runs.bytes[run]!, errno);
       return;
     }
     this.#segments -= packets;
     if (errno === EIO) {
       // The device has no checksum offload. Every later merge would meet the same.
       this.merging = false;
-      Atomics.compareExchange(this.processWords, OFFLOAD_ERRNO, 0, errno);
+      Atomics.compareExchange(this.#words, OFFLOAD_ERRNO, 0, errno);
     } else if (runs.slot[run] !== NO_SLOT) {
       // Larger than the path's MTU lets a segment be.
       this.slots.limitMerge(runs.slot[run]!, runs.segmentBytes[run]! - 1);
@@ -165,17 +175,28 @@ export class Sender {
     for (let piece = 0; piece < packets; piece++) {
       this.batch.narrow(run, piece);
       const taken = this.#send(run, run + 1);
-      if (taken <= 0) this.#dropped(run, 1, this.batch.pieceBytes(run, piece), -taken);
+      if (taken <= 0) this.#dropped(run, piece, 1, this.batch.pieceBytes(run, piece), -taken);
     }
   }
 
-  #dropped(run: number, packets: number, bytes: number, errno: number): void {
-    const { counters, row } = this;
+  /** @param piece the first of so many packets of the run */
+  #dropped(run: number, piece: number, packets: number, bytes: number, errno: number): void {
     const kind = this.runs.kind[run]!;
-    const reasons = kind === REPLY ? REPLY_DROPPED_AT : RELAY_DROPPED_AT;
-    counters[row + reasons + dropOffsetOfErrno(errno)]! += packets;
+    const reason = dropOffsetOfErrno(errno);
+    this.#counters[this.row + (kind === REPLY ? REPLY_DROPPED_AT : RELAY_DROPPED_AT) + reason]! += packets;
+    if (kind !== REPLY) for (let i = 0; i < packets; i++) this.#note(run, piece + i, reason);
     this.#packets[kind]! -= packets;
     if (packets > 1) this.#segments -= packets;
     this.#bytes -= bytes;
+  }
+
+  /** What goes to a peer still names its node; what goes to a node stands under the slot, which hardly ever is another's by now. */
+  #note(run: number, piece: number, reason: number): void {
+    const at = this.batch.pieceAt(run, piece);
+    const isForPeer = this.runs.kind[run] === TO_PEER;
+    const nodeId = isForPeer
+      ? this.#packetView.getInt32(at + SECOND_ID_AT)
+      : this.#words[this.runs.slot[run]! + SLOT_ID]!;
+    this.#drops.note(nodeId, this.#packetView.getInt32(at + FIRST_ID_AT), reason);
   }
 }

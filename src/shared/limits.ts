@@ -110,14 +110,36 @@ export class RateLimit {
     return taken;
   }
 
+  /** Packets a second, 0 for no limit. */
+  get perSecond(): number {
+    const intervalNs = this.#floats[this.#rate + INTERVAL_NS]!;
+    return intervalNs === 0 ? 0 : Math.round(1e9 / intervalNs);
+  }
+
+  /** How much of its burst a source has used up, 0 to 1; at 1, packets are dropped. Changes nothing. */
+  used(source: number, nowNs: number): number {
+    const floats = this.#floats;
+    const intervalNs = floats[this.#rate + INTERVAL_NS]!;
+    if (intervalNs === 0) return 0;
+    const usedNs = this.#beginsNs(source) - nowNs;
+    // A packet that finds less than its own part of the burst left is dropped.
+    const roomNs = floats[this.#rate + AHEAD_NS]! - intervalNs;
+    if (usedNs > roomNs) return 1;
+    return roomNs <= 0 ? 0 : Math.max(0, usedNs / (roomNs + intervalNs));
+  }
+
   /** Whether a packet of a source would be let in now. */
   hasRoom(source: number, nowNs: number): boolean {
     const floats = this.#floats;
     const intervalNs = floats[this.#rate + INTERVAL_NS]!;
     if (intervalNs === 0) return true;
+    return Math.max(this.#beginsNs(source), nowNs) + intervalNs <= nowNs + floats[this.#rate + AHEAD_NS]!;
+  }
+
+  /** When all that was let in of a source will have been paid for. */
+  #beginsNs(source: number): number {
     const line = this.#lineOf(source);
-    const beginsNs = Math.min(floats[line + (source & 7)]!, floats[line + otherCellOf(source)]!);
-    return Math.max(beginsNs, nowNs) + intervalNs <= nowNs + floats[this.#rate + AHEAD_NS]!;
+    return Math.min(this.#floats[line + (source & 7)]!, this.#floats[line + otherCellOf(source)]!);
   }
 
   /** First cell of a source's line. */

@@ -6,9 +6,11 @@
  *   rates           16 bytes a limit     the same of limits, see limits.ts
  *   worker words    64 bytes a worker    what one worker tells the main thread; and the WebSocket bridge, which is on it
  *   counters        a row a worker       floats, see counters.ts; one more row each for the WebSocket bridge and for grants
+ *   drops           64 KiB a row         what was dropped last, by node, see drops.ts; rows as of the counters
  *   shards          128 bytes a shard    lock and counts; shard i belongs with worker i
  *   groups          4 bytes a group      which parts of the node table were ever used
  *   peers           keys and slots       the peer beacons, see peers.ts
+ *   punches         header, filter, 16 bytes a pair: which punches are watched, see punch-watch.ts
  *   sources         64 bytes a line      what sources of packets have used of the limits, see limits.ts
  *   mailboxes       16 MiB a worker      what workers hand to the main thread, see mailbox.ts
  *   nodes           64 bytes a slot      one node, one cache line, see nodes.ts
@@ -43,6 +45,15 @@ export const LEARNED_PEERS_MAX = 32;
 export const PEER_PLACES = PEERS_MAX + LEARNED_PEERS_MAX;
 /** A route's slot: node id, and which peer has it. */
 export const ROUTE_WORDS = 2;
+/**
+ * Pairs of nodes whose punch is watched at once: for a minute each, 273 new ones a second, twice what the limit on punch requests lets
+ * in of 4,000 nodes. A power of two.
+ */
+export const PUNCH_PLACES = 2 ** 14;
+/** Words of such a pair's place. */
+export const PUNCH_WORDS = 4;
+/** Words of the filter before them, each of 16 bits in two epochs: with all places taken, a fifth of the bits of an epoch are set. */
+export const PUNCH_FILTER_WORDS = 2 ** 12;
 /** Words of a node's Ed25519 public key. */
 export const NODE_KEY_WORDS = 8;
 /**
@@ -69,8 +80,12 @@ export interface MemoryShape {
 }
 
 // Process words.
-/** Not 0: every worker leaves its loop. */
+/** 0 while workers are to receive; else STOP or PARK. */
 export const STOPPING = 0;
+/** Every worker leaves its loop. */
+export const STOP = 1;
+/** Every worker sleeps in its loop, with nothing in hand, until this changes: another process receives from its socket. */
+export const PARK = 2;
 /** Seconds on the main thread's monotonic clock, from 1. */
 export const CLOCK_S = 1;
 /** Secret of the node hash. */
@@ -91,6 +106,8 @@ export const BREAKER_BITS = 2;
 export const GRANTS_REQUIRED = 3;
 /** Not 0: gossip of others than peers is taken, too. */
 export const STRANGERS_BELIEVED = 4;
+/** Not 0: pairs of nodes that are told of each other are watched. */
+export const PUNCH_WATCH = 5;
 /** Lists of prefixes, see prefixes.ts: where no node may be, whose punch requests are not limited, and what is no host's address. */
 export const DENIED_ENDPOINTS = 0;
 export const PUNCH_ALLOWED = 1;
@@ -121,6 +138,12 @@ const SOURCE_LINES: Readonly<Record<Limit, number>> = {
   endpoint_hold: 0,
 };
 
+/** A row of drops: sets, a power of two; entries of a set, which is a cache line; words of an entry. */
+export const DROP_SETS = 1024;
+export const DROP_SET_ENTRIES = 4;
+export const DROP_ENTRY_WORDS = LINE_WORDS / DROP_SET_ENTRIES;
+const DROP_ROW_WORDS = DROP_SETS * LINE_WORDS;
+
 // Worker words, from `workerWords(worker)`.
 /** The last node that somebody wanted to punch to and that was not known. */
 export const LAST_UNKNOWN_TARGET = 0;
@@ -131,6 +154,8 @@ export const LAST_REJECTION = 2;
 export const LAST_REJECTED_SOURCE = 3;
 /** Its thread's number in the kernel, whose CPU time the main thread asks for; behind LAST_REJECTED_SOURCE's words. */
 export const THREAD_ID = 9;
+/** Not 0 once it saw PARK and is parked; the main thread sets it to 0 before. Behind the endpoint. */
+export const IS_PARKED = 10;
 
 // Shard words, from `shardWords(shard)`.
 /** Who holds the shard's lock: 0 nobody, 1 the main thread, 2 + i worker i. */
@@ -147,6 +172,14 @@ const SHARD_WORDS = 2 * LINE_WORDS;
 /** Peers lie below this number, and learned ones below PEERS_MAX and this one. */
 export const PEERS_END = 0;
 export const LEARNED_END = 1;
+
+// Punch words, from `punchesAt`.
+/** 0 or 1: in which half of the filter's words bits are set. */
+export const PUNCH_EPOCH = 0;
+/** +1 for each pair for which there was no room. */
+export const PUNCH_UNWATCHED = 1;
+/** The clock second in which a pair was last told of each other. */
+export const PUNCH_LAST_S = 2;
 
 // Route words, from `routesAt`.
 export const ROUTE_REMOVALS = 0;
@@ -183,11 +216,18 @@ export class SharedMemory {
   readonly peerSlotsAt: number;
   /** First word of what signed peers call their present start, two words each. */
   readonly peerInstancesAt: number;
+  /** First words of the watch on punches, of its filter, and of its places. */
+  readonly punchesAt: number;
+  readonly punchFilterAt: number;
+  readonly punchPlacesAt: number;
   /** First word of the first node's slot. */
   readonly slotsAt: number;
   /** First words of the routes' words, and of their slots. */
   readonly routesAt: number;
   readonly routeSlotsAt: number;
+  /** First word of the drops, and the first behind them. */
+  readonly dropsAt: number;
+  readonly dropsEnd: number;
   /** First word of the rules. */
   readonly rulesAt: number;
   readonly #prefixListsAt: number;
@@ -225,6 +265,8 @@ export class SharedMemory {
     this.#ratesAt = reserve(this.#sourceLines.length * RATE_FLOATS * 2);
     this.#workerWordsAt = reserve((workers + 1) * LINE_WORDS);
     const countersAt = reserve((workers + 2) * COUNTER_ROW * 2);
+    this.dropsAt = reserve((workers + 2) * DROP_ROW_WORDS);
+    this.dropsEnd = words;
     this.#shardWordsAt = reserve(this.shards * SHARD_WORDS);
     this.#groupsPerShard = Math.ceil(this.slotsPerShard / GROUP_SLOTS);
     this.#groupsAt = reserve(this.shards * this.#groupsPerShard);
@@ -232,6 +274,9 @@ export class SharedMemory {
     this.peerKeysAt = reserve(PEER_PLACES);
     this.peerSlotsAt = reserve(PEER_PLACES * SLOT_WORDS);
     this.peerInstancesAt = reserve(PEER_PLACES * 2);
+    this.punchesAt = reserve(LINE_WORDS);
+    this.punchFilterAt = reserve(PUNCH_FILTER_WORDS);
+    this.punchPlacesAt = reserve(PUNCH_PLACES * PUNCH_WORDS);
     this.#sourcesAt = this.#sourceLines.map((lines) => reserve(lines * LINE_WORDS));
     this.#mailboxesAt = reserve(workers * MAILBOXES_WORDS);
     this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);
@@ -273,6 +318,11 @@ export class SharedMemory {
     return (this.shape.workers + 1) * COUNTER_ROW;
   }
 
+  /** First word of the drops of the thread that has this row of the counters. */
+  dropRow(counterRow: number): number {
+    return this.dropsAt + (counterRow / COUNTER_ROW) * DROP_ROW_WORDS;
+  }
+
   shardWords(shard: number): number {
     return this.#shardWordsAt + shard * SHARD_WORDS;
   }
@@ -305,6 +355,11 @@ export class SharedMemory {
   /** @param kind GOSSIP, FRAMES or GRANTS */
   mailbox(kind: number, worker: number): number {
     return this.#mailboxesAt + worker * MAILBOXES_WORDS + kind * (MAILBOX_RING + MAILBOX_WORDS);
+  }
+
+  /** The secret of the hashes of sources: of its own, as steering shows something of the nodes'. */
+  get sourceSecret(): number {
+    return ~this.words[HASH_SECRET]!;
   }
 
   /** First word, in `nodeKeys`, of the key that belongs to the node slot at word `slot`. */

@@ -129,7 +129,7 @@ export class NodeTable {
 
   /**
    * Records that `nodeId` was heard from the endpoint at `endpoint[at]` at clock second `nowS`.
-   * @param flags WANTS_DEST or 0, or -1 to leave that as it is
+   * @param flags WANTS_DEST, IS_SELF or 0, or -1 to leave that as it is
    * @param holdS seconds after its last refresh in which a node stays at its endpoint; one that is bridged, always. 0 for none
    * @returns REFRESHED, MOVED (endpoint or flags changed) or ADDED, or why not: HELD, NODE_LIMIT, SHARD_FULL, CONTENDED
    * @throws RangeError for node id 0, which is nobody's
@@ -313,11 +313,32 @@ export class NodeTable {
     const flags = this.slots.flags(slot);
     if ((flags & IS_BRIDGED) === 0) return;
     if (hasNoPort(this.#words, this.slots.endpointAt(slot))) {
-      removeSlot(this.#area(shard), slot);
-      Atomics.sub(this.#words, this.memory.shardWords(shard) + SHARD_NODES, 1);
+      this.#removeLocked(slot, shard);
     } else {
       this.slots.setFlags(slot, flags & ~IS_BRIDGED);
     }
+  }
+
+  /**
+   * Removes a node, bridged or not. Main thread only.
+   * @returns how many were removed, 0 if it is not there, or -1 if the lock could not be had
+   */
+  remove(nodeId: number): number {
+    const id = nodeId | 0;
+    if (id === 0) return 0;
+    const hash = nodeHash(id, this.#secret);
+    const shard = shardOfHash(hash, this.#shards);
+    if (!this.#lock(shard)) return -1;
+    const slot = this.#search(id, hash, shard, 0);
+    const isThere = slot >= 0 && this.#words[slot + SLOT_ID] === id;
+    if (isThere) this.#removeLocked(slot, shard);
+    this.#unlock(shard);
+    return Number(isThere);
+  }
+
+  #removeLocked(slot: number, shard: number): void {
+    removeSlot(this.#area(shard), slot);
+    Atomics.sub(this.#words, this.memory.shardWords(shard) + SHARD_NODES, 1);
   }
 
   /** Nodes in the table. */
@@ -336,6 +357,11 @@ export class NodeTable {
 
   get shards(): number {
     return this.#shards;
+  }
+
+  /** The shard that a node belongs to, whether it is there or not. */
+  shardOf(nodeId: number): number {
+    return shardOfHash(nodeHash(nodeId | 0, this.#secret), this.#shards);
   }
 
   /**
@@ -427,13 +453,15 @@ export class NodeTable {
    * Copies what is in slot `index` of a shard to `out`: ENDPOINT_WORDS words of endpoint with the node's flags in the free
    * half of the first, and behind them the clock second of its last refresh. For whoever goes through the whole table beside
    * the workers, without a lock. Removals move nodes to lower slots, or from the first PROBES_MAX of a shard to its last.
-   * @returns the node's id, signed, or 0 if the slot is vacant or its entry did not hold still
+   * @param sinceS a node that was last refreshed before this clock second is passed over
+   * @returns the node's id, signed, or 0 if the slot is vacant, passed over, or its entry did not hold still
    */
-  entryAt(shard: number, index: number, out: Int32Array): number {
+  entryAt(shard: number, index: number, out: Int32Array, sinceS = -Infinity): number {
     if (this.#words[this.memory.groupWord(shard, index)] === 0) return 0; // never used, not even memory yet
     const slot = this.#firstSlot(shard) + index * SLOT_WORDS;
     const nodeId = this.#words[slot + SLOT_ID]!;
-    if (nodeId === 0 || this.slots.read(slot, nodeId, out, 0) < 0) return 0;
+    if (nodeId === 0 || this.#words[slot + SLOT_SEEN_S]! < sinceS) return 0;
+    if (this.slots.read(slot, nodeId, out, 0) < 0) return 0;
     out[ENDPOINT_WORDS] = this.#words[slot + SLOT_SEEN_S]!;
     return nodeId;
   }

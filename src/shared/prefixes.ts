@@ -35,11 +35,7 @@ export class PrefixList {
     const head = words[this.#head]!;
     let prefix = head >>> COPY_SHIFT === 0 ? this.#copies[0] : this.#copies[1];
     for (let left = head & COUNT_MASK; left > 0; left--) {
-      let differs = 0;
-      for (let word = 0; word < ADDRESS_WORDS; word++) {
-        differs |= (endpoint[at + 1 + word]! & words[prefix + ADDRESS_WORDS + word]!) ^ words[prefix + word]!;
-      }
-      if (differs === 0) return true;
+      if (isWithin(endpoint, at, words, prefix)) return true;
       prefix += PREFIX_WORDS;
     }
     return false;
@@ -50,17 +46,25 @@ export class PrefixList {
     if (prefixes.length > PREFIX_LIST_MAX) throw new RangeError(`at most ${PREFIX_LIST_MAX} prefixes`);
     const words = this.#words;
     const copy = words[this.#head]! >>> COPY_SHIFT === 0 ? 1 : 0;
-    for (const [i, { bytes, bits }] of prefixes.entries()) {
-      const at = this.#copies[copy] + i * PREFIX_WORDS;
-      const mask = Uint8Array.from(
-        { length: 16 },
-        (_, byte) => 0xff00 >> Math.min(Math.max(bits - 8 * byte, 0), 8),
-      );
-      words.set(wordsOf(bytes), at);
-      words.set(wordsOf(mask), at + ADDRESS_WORDS);
-    }
+    for (const [i, prefix] of prefixes.entries())
+      words.set(prefixWords(prefix), this.#copies[copy] + i * PREFIX_WORDS);
     Atomics.store(words, this.#head, (copy << COPY_SHIFT) | prefixes.length);
   }
+}
+
+/** Whether the endpoint at `endpoint[at]` has an address in the prefix at `words[prefix]`, as prefixWords has it. */
+export function isWithin(endpoint: Int32Array, at: number, words: Int32Array, prefix: number): boolean {
+  let differs = 0;
+  for (let word = 0; word < ADDRESS_WORDS; word++) {
+    differs |= (endpoint[at + 1 + word]! & words[prefix + ADDRESS_WORDS + word]!) ^ words[prefix + word]!;
+  }
+  return differs === 0;
+}
+
+/** A prefix in PREFIX_WORDS words: its address, and a mask of the bits that count. */
+export function prefixWords({ bytes, bits }: Prefix): Int32Array {
+  const mask = Array.from({ length: 16 }, (_, byte) => 0xff00 >> Math.min(Math.max(bits - 8 * byte, 0), 8));
+  return Int32Array.from([...wordsOf(bytes), ...wordsOf(Uint8Array.from(mask))]);
 }
 
 /** As an endpoint has them: the bytes in their order. */

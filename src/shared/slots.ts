@@ -31,6 +31,8 @@ export const IS_PEER = 2;
 export const IS_BRIDGED = 4;
 /** Flag: the node's public key is known, and stands where the memory's `nodeKey` says. */
 export const HAS_KEY = 8;
+/** Flag: not a node but this beacon itself, which looks whether it is reached (src/control/mesh/self-check.ts). */
+export const IS_SELF = 16;
 
 /** A reader tries again when a writer changed the entry twice within the few nanoseconds of the read. */
 const READS_MAX = 16;

@@ -126,7 +126,7 @@ function workerRates(earlier: WorkerStats, later: WorkerStats, overS: number): W
 }
 
 /** All rows of counts: the workers', the bridge's, that of grants. */
-function rows({ workers, bridge, grants }: Stats): readonly PacketStats[] {
+export function rows({ workers, bridge, grants }: Stats): readonly PacketStats[] {
   return [...workers, ...(bridge ? [bridge.packets] : []), ...(grants ? [grants] : [])];
 }
 

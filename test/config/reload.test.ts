@@ -64,12 +64,15 @@ const others: Omit<Config, "httpIsDefault"> = {
   requirePunchGrant: true,
   denyEndpoint: ["10.0.0.0/8"],
   adminTokenFile: "/etc/beacon/admin.token",
+  punchWatch: false,
+  selfCheck: false,
 };
 const properties = Object.keys(others) as Property[];
 const reloadable: readonly Property[] = [
   "peers",
   "gossipIntervalMs",
   "peerTimeoutMs",
+  "selfCheck",
   "maxPeerRoutes",
   "gossipStrict",
   "gossipKeyFile",
@@ -97,6 +100,7 @@ const reloadable: readonly Property[] = [
   "requirePunchGrant",
   "drainMs",
   "adminTokenFile",
+  "punchWatch",
   "logLevel",
 ];
 

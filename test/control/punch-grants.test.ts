@@ -45,13 +45,15 @@ function office(keys?: KeySource) {
   const memory = new SharedMemory({ workers: 2, nodesMax: 10, routesMax: 1 });
   memory.words[HASH_SECRET] = 5;
   const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
-  const introduced: { requester: Int32Array; targetId: number }[] = [];
+  const introduced: { requester: Int32Array; requesterId: number; targetId: number }[] = [];
   const warnings: string[] = [];
   const clock = { wallMs: NOW_S * 1000, nowMs: 0 };
   const grants = new PunchGrants({
     memory,
     nodes,
-    introductions: { introduce: (requester, targetId) => introduced.push({ requester, targetId }) },
+    introductions: {
+      introduce: (requester, requesterId, targetId) => introduced.push({ requester, requesterId, targetId }),
+    },
     log: pino({ base: null }, { write: (line: string) => warnings.push(JSON.parse(line).msg) }),
     wallMs: () => clock.wallMs,
     nowMs: () => clock.nowMs,
@@ -91,7 +93,9 @@ describe("a grant", () => {
     put(request());
     await judged(2);
     expect(outcomes()).toEqual({ ok: 2 });
-    expect(introduced).toEqual(Array(2).fill({ requester: ASKING, targetId: target.nodeId }));
+    expect(introduced).toEqual(
+      Array(2).fill({ requester: ASKING, requesterId: REQUESTER, targetId: target.nodeId }),
+    );
   });
 
   test("keeps its requester's address, whatever the mailbox holds afterwards", async () => {

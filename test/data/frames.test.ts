@@ -200,13 +200,14 @@ class Bench<Calls extends PacketCalls> {
     );
   }
 
-  /** Everything that frames must not change: all but the bridge's own counters and words. */
+  /** Everything that frames must not change: all but the bridge's own counters, drops and words. */
   untouched(): Int32Array {
     const { memory } = this;
     const words = memory.words.slice();
     const row = memory.counters.subarray(memory.bridgeRow, memory.bridgeRow + COUNTER_ROW);
     const rowAt = row.byteOffset / 4;
     words.fill(0, rowAt, rowAt + row.byteLength / 4);
+    words.fill(0, memory.dropRow(memory.bridgeRow), memory.dropRow(memory.grantsRow));
     words.fill(0, memory.bridgeWords, memory.bridgeWords + 16);
     return words;
   }

@@ -19,6 +19,7 @@ import {
 import { allocatePacketMemory, SendBatch } from "../../ffi/mmsg.ts";
 import { NO_SLOT, REPLY, Runs, TO_NODE, TO_PEER } from "../../src/data/runs.ts";
 import { dropOffsetOfErrno, Sender } from "../../src/data/sender.ts";
+import { SECOND_ID_AT } from "../../src/protocol.ts";
 import {
   DROP_REASONS,
   type DropReason,
@@ -29,7 +30,8 @@ import {
   SEGMENTS_SENT,
   SENT_BYTES,
 } from "../../src/shared/counters.ts";
-import { OFFLOAD_ERRNO, SharedMemory, workerLock } from "../../src/shared/memory.ts";
+import { dropsOf } from "../../src/shared/drops.ts";
+import { CLOCK_S, OFFLOAD_ERRNO, SharedMemory, workerLock } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
 import { PeerTable } from "../../src/shared/peers.ts";
 import { endpointFromBytes } from "../support/arbitraries.ts";
@@ -58,7 +60,7 @@ const refuse =
 
 /**
  * A sender on a scripted kernel. Destinations are nodes 0, 1, 2…, and a peer beacon at the same endpoint as each; each packet starts
- * with its serial number.
+ * with its serial number, the lower three bytes of which stand where its sender's id begins, and 1000 more than its node as whom it is for.
  */
 class Bench {
   readonly kernel = new ScriptedKernel(EAGAIN);
@@ -90,7 +92,7 @@ class Bench {
     const batch = new SendBatch(this.kernel, 5, AF_INET, CAPACITY, packets);
     const row = memory.counterRow(WORKER);
     const { slots } = this.nodes;
-    this.sender = new Sender(batch, this.runs, slots, memory.counters, row, memory.words, {
+    this.sender = new Sender(batch, this.runs, slots, memory, row, {
       offload,
       mayWait,
     });
@@ -112,6 +114,7 @@ class Bench {
     this.packets.push({ node, kind, bytes });
     const at = (serial % this.#room) * PACKET_ROOM;
     this.#bytes.setUint32(at, serial);
+    this.#bytes.setUint32(at + SECOND_ID_AT, 1000 + node);
     const slot = this.slot(node, kind);
     const newest = sender.merging && slot !== NO_SLOT ? runs.newest(slot, 1) : -1;
     const place = newest < 0 ? -1 : runs.join(newest, bytes);
@@ -410,6 +413,25 @@ describe("Sender", () => {
     bench.check();
   });
 
+  test("each relay that was dropped is noted under its node and its own sender, and no reply", () => {
+    const bench = new Bench();
+    bench.memory.words[CLOCK_S] = 1;
+    bench.put(0, 100);
+    bench.put(0, 100);
+    bench.put(1, 100, TO_PEER);
+    bench.put(2, 100, REPLY);
+    bench.put(3, 100);
+    bench.script(fail(ENETUNREACH), fail(EPERM), fail(EPERM), all);
+    bench.sender.flush();
+    const drop = { atS: 1, count: 1 };
+    expect(dropsOf(bench.memory, 1)).toEqual([
+      { ...drop, to: 1, from: 0, reason: "unreachable" },
+      { ...drop, to: 1, from: 1 << 8, reason: "unreachable" },
+    ]);
+    expect(dropsOf(bench.memory, 1001)).toEqual([{ ...drop, to: 1001, from: 2 << 8, reason: "denied" }]);
+    for (const nodeId of [3, 1002, 4]) expect(dropsOf(bench.memory, nodeId)).toEqual([]);
+  });
+
   test("a merge to a peer that is refused goes one by one, and is remembered by the peer's slot alone", () => {
     const bench = new Bench();
     for (let i = 0; i < 3; i++) bench.put(0, 100, TO_PEER);
@@ -463,7 +485,7 @@ describe("Sender", () => {
     const { sender, nodes, memory } = new Bench();
     expect(
       () =>
-        new Sender(sender.batch, new Runs(CAPACITY + 1), nodes.slots, memory.counters, 0, memory.words, {
+        new Sender(sender.batch, new Runs(CAPACITY + 1), nodes.slots, memory, 0, {
           offload: true,
           mayWait: true,
         }),

@@ -1,6 +1,16 @@
 /** The single-file binary: alone in a folder, without an environment, from anywhere. */
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  linkSync,
+  mkdtempSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Stats } from "../../src/beacon.ts";
@@ -61,6 +71,11 @@ describe("the binary", () => {
       { alive: true, restarts: 0 },
     ]);
     expect((await fetch(new URL("metrics", http))).status).toBe(200);
+    const files = ["", "page/app.js", "page/style.css"].map((path) => fetch(new URL(path, http)));
+    const [html, script, style] = await Promise.all((await Promise.all(files)).map((file) => file.text()));
+    expect(html).toContain('src="/page/app.js"');
+    expect(script).toContain("/api/stats/stream");
+    expect(style).toContain(".uplot");
     program.signal("SIGTERM");
     expect(await program.exited()).toBe(0);
     expect(program.stderr).toBe("");
@@ -107,6 +122,37 @@ describe("the binary", () => {
       expect(first.stderr + second.stderr).toBe("");
     },
   );
+
+  test("hands over to what lies by then where it was started from", async () => {
+    const [link, first, next] = ["current", "beacon-1", "beacon-2"].map((name) => join(folder, name));
+    for (const copy of [first!, next!]) linkSync(join(folder, "beacon"), copy);
+    symlinkSync(first!, link!);
+    const flags = [
+      "--addr=127.0.0.1:0",
+      "--http=off",
+      "--log-format=json",
+      "--workers=2",
+      "--max-nodes=1000",
+    ];
+    const program = programs.spawn([link!, ...flags], { env: {}, cwd: "/" });
+    ({ port } = await program.listening());
+    const [a, b] = [await clients.open(), await clients.open()];
+    await a.discover(1);
+    await b.discover(2);
+    unlinkSync(link!);
+    symlinkSync(next!, link!);
+    program.signal("SIGUSR2");
+    const { successor } = await program.logged(/serves; this one ends$/);
+    try {
+      expect(readlinkSync(`/proc/${successor}/exe`)).toBe(next!);
+      await a.relay(1, 2, new Uint8Array([42]));
+      expect(await b.message()).toMatchObject({ type: "deliver", senderId: 1 });
+    } finally {
+      process.kill(successor as number, "SIGTERM");
+    }
+    expect(await program.exited()).toBe(0);
+    expect(program.log().filter(({ level }) => level !== "info" && level !== "warn")).toEqual([]);
+  });
 
   test("logs for people, too", async () => {
     const program = spawn("--workers=1", "--addr=127.0.0.1:0", "--http=off", "--max-nodes=1000");

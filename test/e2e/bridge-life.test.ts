@@ -286,7 +286,12 @@ describe("the state file", () => {
 
 test("a bridged node is not forgotten, however long it says nothing; its UDP endpoint is, once it has left", async () => {
   const peer = await Client.open("127.0.0.1", { address: "127.0.0.1", port: 9 });
-  const host = await start({ nodeTtlMs: 1000, peers: [nameOf(peer)], gossipIntervalMs: 100 });
+  const host = await start({
+    nodeTtlMs: 1000,
+    peers: [nameOf(peer)],
+    gossipIntervalMs: 100,
+    selfCheck: false,
+  });
   const [node, both] = [await host.bridged(newId()), await host.bridged(newId())];
   await host.udp(both.nodeId);
   for (let i = 0; i < 5; i++) await host.udp(newId()); // which are forgotten meanwhile

@@ -78,7 +78,7 @@ async function scrape(
 
 /** The samples that changed, and by how much; without those that change of themselves. */
 function gained(before: Samples, after: Samples): Samples {
-  const changing = /^(process_|beacon_receive_batch|beacon_start_time)/;
+  const changing = /^(process_|beacon_receive_batch|beacon_start_time|beacon_worker_cpu)/;
   const more = Object.entries(after).map(
     ([sample, value]) => [sample, value - (before[sample] ?? 0)] as const,
   );
@@ -113,7 +113,11 @@ describe("metrics", () => {
           sample.includes(`worker="${worker}"`) ? [sample.split("{")[0]!] : [],
         ),
       );
-    const sockets = ["beacon_socket_receive_drops_total", "beacon_worker_restarts_total"];
+    const sockets = [
+      "beacon_socket_receive_drops_total",
+      "beacon_worker_restarts_total",
+      "beacon_worker_cpu_seconds_total",
+    ];
     const batches = ["bucket", "sum", "count"].map((suffix) => `beacon_receive_batch_size_${suffix}`);
     const both = [...names("any")].filter((name) => ![...sockets, ...batches].includes(name));
     expect([...names("bridge")].sort()).toEqual(both.sort());

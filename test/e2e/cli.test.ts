@@ -171,17 +171,14 @@ describe("signals", () => {
     expect(program.log().at(-1)!.msg).toBe("beacon closed");
   });
 
-  test.each(["SIGUSR1", "SIGUSR2"] as const)(
-    "%s, which means nothing to it, does not end it",
-    async (signal) => {
-      const program = programs.beacon(FLAGS);
-      await program.listening();
-      program.signal(signal);
-      expect((await program.logged(/means nothing/)).msg).toStartWith(signal);
-      program.signal("SIGTERM");
-      expect(await program.exited()).toBe(0);
-    },
-  );
+  test("SIGUSR1, which means nothing to it, does not end it", async () => {
+    const program = programs.beacon(FLAGS);
+    await program.listening();
+    program.signal("SIGUSR1");
+    expect((await program.logged(/means nothing/)).msg).toStartWith("SIGUSR1");
+    program.signal("SIGTERM");
+    expect(await program.exited()).toBe(0);
+  });
 });
 
 describe("log", () => {

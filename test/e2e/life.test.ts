@@ -198,6 +198,7 @@ describe("asked to go", () => {
       "--beacon-id=7",
       `--peers=${nameOf(peer)}`,
       "--gossip-interval=100ms",
+      "--self-check=off",
       "--drain=300ms",
     ]);
     const gossip = () => peer.take().map(({ bytes }) => decodeSync(bytes));
@@ -263,11 +264,12 @@ describe("SIGHUP", () => {
 
   test("the log's level, the peers, the time to drain", async () => {
     const [one, two] = [await clients.open(), await clients.open()];
-    const { program, http, beacon } = await configured({ peers: [nameOf(one)], "gossip-interval": "100ms" });
+    const gossip = { "gossip-interval": "100ms", "self-check": "off" };
+    const { program, http, beacon } = await configured({ ...gossip, peers: [nameOf(one)] });
     const pair = await Pair.register();
     expect(Object.keys(await beacon.routes())).toEqual([nameOf(one)]);
 
-    write({ peers: [nameOf(two)], "gossip-interval": "100ms", "log-level": "error", drain: "1h" });
+    write({ ...gossip, peers: [nameOf(two)], "log-level": "error", drain: "1h" });
     program.signal("SIGHUP");
     await untilEqual("peers", async () => Object.keys(await beacon.routes()), [nameOf(two)]);
     const { nodeIds } = await until("gossip of the nodes to the new peer", () =>
@@ -280,7 +282,7 @@ describe("SIGHUP", () => {
     one.take();
     expect(messages(program.log(), "info")).not.toContain("configuration reloaded"); // which is less than an error
 
-    write({ peers: [nameOf(two)], "gossip-interval": "100ms", drain: "1h" });
+    write({ ...gossip, peers: [nameOf(two)], drain: "1h" });
     expect(await reload(program)).toMatchObject({ level: "info", changed: ["--log-level"] });
     expect(one.pending).toBe(0);
 

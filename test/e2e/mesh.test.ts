@@ -430,7 +430,9 @@ describe("with a mesh of its own each", () => {
       await untilEqual("routes", () => a.routes(), { [b.name]: 0 });
       expect(a.warnings()).toContain("peer went silent, its routes are withdrawn");
       await expectNotFound(sender, a, id);
-      expect((await a.stats()).mesh.peers).toEqual([{ address: b.name, routes: 0, gossipAgeS: null }]);
+      expect((await a.stats()).mesh.peers).toEqual([
+        { address: b.name, routes: 0, gossipAgeS: null, check: null },
+      ]);
       await again(b, a, flags, node, id);
       await expectReached(sender, node, id);
     });

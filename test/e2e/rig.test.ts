@@ -147,6 +147,19 @@ test.skipIf(anything.skip)(`restart: with a state file nobody registers again${a
   }
 });
 
+test.skipIf(anything.skip)(`upgrade: no packet is lost${anything.note}`, async () => {
+  interface Handed {
+    readonly nodesBefore: number;
+    readonly nodesAfter: number;
+    readonly flows: readonly { sent: number; lost: number; overtaken: number }[];
+  }
+  const { result } = await smoke<{ handed: Handed[] }>("upgrade");
+  expect(result.handed).toHaveLength(1);
+  const [{ nodesBefore, nodesAfter, flows }] = result.handed as [Handed];
+  expect([nodesBefore, nodesAfter]).toEqual([2010, 2010]);
+  expect(flows.filter(({ sent, lost, overtaken }) => sent < 500 || lost > 0 || overtaken > 0)).toEqual([]);
+});
+
 test.skipIf(nft.skip)(`mesh: routes go with the link between beacons, and come back${nft.note}`, async () => {
   const { result } = await smoke<{ steps: { step: string; routes: number[]; across: number }[] }>("mesh");
   expect(result.steps.map(({ step, routes, across }) => [step, routes, across])).toEqual([

@@ -2,7 +2,11 @@
 import { dlopen } from "bun:ffi";
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { AF_INET } from "../../ffi/abi.ts";
 import { attachReusePortProgram } from "../../ffi/bpf.ts";
+import { EAGAIN } from "../../ffi/errno.ts";
+import { kernel } from "../../ffi/libc.ts";
+import { allocatePacketMemory, ReceiveBatch } from "../../ffi/mmsg.ts";
 import { Beacon } from "../../src/beacon.ts";
 import { createLogger } from "../../src/control/log.ts";
 import { openSockets } from "../../src/control/sockets.ts";
@@ -384,6 +388,73 @@ describe("a worker that hangs", () => {
     expect(supervisor.isAlive(0)).toBe(false);
     for (let tick = 0; tick <= STALLED_TICKS_MAX; tick++) supervisor.tick(); // nobody is there to be killed
     expect(restarted).toHaveLength(RESTARTS_MAX);
+  });
+});
+
+describe("workers that are parked", () => {
+  const relayToAll = async (nodes: readonly Node[], senderId: number) => {
+    const sender = await clients.open();
+    for (const { id } of nodes) await sender.relay(senderId, id, new Uint8Array(10));
+  };
+  const bothTakeSteps = (count: number) => {
+    const before = [0, 1].map((worker) => plane!.steps(worker));
+    return until("both take steps", () =>
+      before.every((steps, worker) => plane!.steps(worker) >= steps + count),
+    );
+  };
+  const allSeen = (nodes: readonly Node[], senderId: number) => () => {
+    for (const { client } of nodes) collect(client);
+    return nodes.every(({ id }) => seen.has(`${senderId} to ${id}`));
+  };
+
+  test("receive nothing, and handle what came meanwhile once they go on", async () => {
+    plane = new DataPlane(2, WORKER_ENTRY);
+    const { supervisor } = plane;
+    await supervisor.start();
+    const nodes = await register(20);
+    for (let senderId = 1000; senderId < 1003; senderId++) {
+      await supervisor.park();
+      await relayToAll(nodes, senderId);
+      await bothTakeSteps(10);
+      for (let tick = 0; tick < STALLED_TICKS_MAX; tick++) {
+        await bothTakeSteps(1);
+        supervisor.tick();
+      }
+      for (const { client } of nodes) collect(client);
+      expect([...seen].filter((text) => text.startsWith(String(senderId)))).toEqual([]);
+      supervisor.unpark();
+      await until("all got theirs", allSeen(nodes, senderId));
+    }
+    expect(plane.restarted).toEqual([]);
+  });
+
+  test("may be so from the start, and one that dies is replaced by one that is, too", async () => {
+    plane = new DataPlane(2, WORKER_ENTRY);
+    const { supervisor, restarted, nodes: table } = plane;
+    await supervisor.start(true);
+    const client = await clients.open();
+    await client.send(discover(7));
+    await bothTakeSteps(10);
+    supervisor.kill(0);
+    supervisor.kill(1);
+    await until("both are replaced", () => restarted.length === 2);
+    await supervisor.park();
+    await bothTakeSteps(10);
+    expect(table.size()).toBe(0);
+    supervisor.unpark();
+    expect((await client.message()).type).toBe("discoverReply");
+  });
+
+  test("end when all end, and leave sockets as they are that others have, too", async () => {
+    plane = new DataPlane(2, WORKER_ENTRY);
+    const { supervisor, port } = plane;
+    supervisor.sharesSockets = true;
+    await supervisor.start();
+    await supervisor.park();
+    const fd = fdOfUdpPort(port);
+    await inTime("they stop", supervisor.stop());
+    const receive = new ReceiveBatch(kernel, fd, AF_INET, 1, allocatePacketMemory(1, 0), false);
+    expect(receive.receive(true)).toBe(-EAGAIN); // and not "nothing, and nothing ever"
   });
 });
 

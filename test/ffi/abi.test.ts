@@ -11,9 +11,12 @@ const words = (expression: string): string => `(${expression}) / 4`;
 /** What each constant of ffi/abi.ts is in C. */
 const IN_C: Record<Constant, string> = {
   AF_UNIX: "AF_UNIX",
+  SO_DOMAIN: "SO_DOMAIN",
+  SCM_RIGHTS: "SCM_RIGHTS",
   AF_INET: "AF_INET",
   AF_INET6: "AF_INET6",
   SOCK_DGRAM: "SOCK_DGRAM",
+  SOCK_SEQPACKET: "SOCK_SEQPACKET",
   SOCK_CLOEXEC: "SOCK_CLOEXEC",
   SHUT_RD: "SHUT_RD",
   SOL_SOCKET: "SOL_SOCKET",
@@ -31,15 +34,19 @@ const IN_C: Record<Constant, string> = {
   SOL_UDP: "IPPROTO_UDP",
   UDP_SEGMENT: "UDP_SEGMENT",
   UDP_GRO: "UDP_GRO",
+  MSG_CTRUNC: "MSG_CTRUNC",
   MSG_TRUNC: "MSG_TRUNC",
   MSG_DONTWAIT: "MSG_DONTWAIT",
+  MSG_NOSIGNAL: "MSG_NOSIGNAL",
   MSG_WAITFORONE: "MSG_WAITFORONE",
+  MSG_CMSG_CLOEXEC: "MSG_CMSG_CLOEXEC",
   MESSAGES_MAX: "IOV_MAX", // the name that UIO_MAXIOV has for programs
   // The kernel's UDP_MAX_SEGMENTS is not in the headers for programs; the size of a UDP payload is arithmetic.
   SEGMENTS_MAX: "64",
   UDP_PAYLOAD_MAX: "65535 - 20 - sizeof(struct udphdr)",
   MMSGHDR_BYTES: "sizeof(struct mmsghdr)",
   MMSGHDR_WORDS: words("sizeof(struct mmsghdr)"),
+  MSGHDR_BYTES: "sizeof(struct msghdr)",
   MSG_NAME_WORD: words("offsetof(struct mmsghdr, msg_hdr.msg_name)"),
   MSG_NAMELEN_WORD: words("offsetof(struct mmsghdr, msg_hdr.msg_namelen)"),
   MSG_IOV_WORD: words("offsetof(struct mmsghdr, msg_hdr.msg_iov)"),

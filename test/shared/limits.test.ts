@@ -71,6 +71,22 @@ describe("one source", () => {
     expect(letIn(enough, 1, BEGIN_NS, 10 * SECOND_NS, 1_000_000)).toBe(10_000);
   });
 
+  test("shows how much of its burst it has used: nothing at first, all when the next packet is refused", () => {
+    const rate = limitOf(RELAY_LIMIT, 100, 10);
+    expect([rate.perSecond, rate.used(7, BEGIN_NS)]).toEqual([100, 0]);
+    rate.take(7, 5, BEGIN_NS);
+    expect(rate.used(7, BEGIN_NS)).toBe(0.5);
+    expect(rate.used(7, BEGIN_NS + SECOND_NS / 100)).toBeCloseTo(0.4);
+    rate.take(7, 5, BEGIN_NS);
+    expect(rate.used(7, BEGIN_NS)).toBe(1);
+    expect(rate.used(7, BEGIN_NS + SECOND_NS / 100)).toBe(0.9);
+    expect(rate.take(7, 1, BEGIN_NS + SECOND_NS / 100)).toBe(1);
+    expect(rate.used(8, BEGIN_NS)).toBe(0);
+    expect(rate.used(7, BEGIN_NS + SECOND_NS)).toBe(0);
+    rate.set(0, 0);
+    expect([rate.perSecond, rate.used(7, BEGIN_NS)]).toEqual([0, 0]);
+  });
+
   test("another rate holds from the next packet on", () => {
     const rate = limitOf(NEW_NODE_LIMIT, 10, 10);
     expect(rate.take(7, 100, BEGIN_NS)).toBe(10);

@@ -386,6 +386,24 @@ describe("nodes of the bridge", () => {
     expect(lookUp(nodes, 0x8000_0000)).toMatchObject({ endpoint: HOME, flags: 0 });
   });
 
+  test("and those heard by UDP are removed when asked for, whatever their id's sign; others stay", () => {
+    const { memory, nodes } = table(2, 100);
+    for (let id = 1; id <= 50; id++) nodes.record(id, HOME, 0, 0, 1);
+    nodes.record(-5, HOME, 0, 0, 1);
+    nodes.bridge(60, 1);
+    for (const id of [7, 60, 2 ** 32 - 5]) {
+      expect(nodes.remove(id)).toBe(1);
+      expect(nodes.find(id)).toBe(-1);
+      expect(nodes.remove(id)).toBe(0);
+    }
+    expect(nodes.remove(0)).toBe(0);
+    expect(nodes.size()).toBe(49);
+    for (let id = 1; id <= 50; id++)
+      if (id !== 7) expect(lookUp(nodes, id)).toMatchObject({ endpoint: HOME });
+    expect(memory.words[memory.shardWords(nodes.shardOf(7)) + SHARD_LOCK]).toBe(0);
+    expect(nodes.record(7, HOME, 0, 0, 1)).toBe(ADDED);
+  });
+
   test("count among the nodes of the limit; those known find room however full it is", () => {
     const { nodes } = table(4, 10);
     for (let id = 1; id <= 5; id++) nodes.record(id, HOME, 0, 0, 1);

@@ -36,6 +36,7 @@ import {
   MAILBOX_WORDS,
   MAIN_THREAD_LOCK,
   type MemoryShape,
+  PUNCH_WATCH,
   SharedMemory,
 } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
@@ -89,6 +90,7 @@ const memory = new SharedMemory(SHAPE);
 memory.words[CLOCK_S] = 1;
 memory.words[HASH_SECRET] = 1;
 memory.words[memory.rulesAt + GRANTS_REQUIRED] = Number(grants);
+memory.words[memory.rulesAt + PUNCH_WATCH] = 1;
 const loop = new RelayLoop(kernel, memory, {
   worker: 0,
   fd: socket.fd,

@@ -86,7 +86,7 @@ const PAUSED: Fault = {
 };
 
 /** What does not concern a beacon, but may be sent to it by mistake. */
-const STRAY_SIGNALS = ["SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGPIPE", "SIGCONT"] as const;
+const STRAY_SIGNALS = ["SIGUSR1", "SIGWINCH", "SIGPIPE", "SIGCONT"] as const;
 const STRAY_ROUNDS = 5;
 /** How often the configuration is read within one storm. */
 const HANG_UPS = 20;
@@ -99,7 +99,7 @@ const STRAY: Fault = {
   backWithinMs: 2000,
   heldUpBy: ["files exhausted"],
   async begin({ beacons: { subject } }) {
-    const trace = logs(subject, /SIGUSR[12]/);
+    const trace = logs(subject, /SIGUSR1/);
     for (let round = 0; round < STRAY_ROUNDS; round++) {
       for (const signal of STRAY_SIGNALS) subject.signal(signal);
       await Bun.sleep(BETWEEN_SIGNALS_MS);

@@ -58,6 +58,7 @@ export class Stage {
       "--max-nodes=10000",
       `--gossip-interval=${GOSSIP_MS}ms`,
       `--peer-timeout=${PEER_TIMEOUT_MS}ms`,
+      "--self-check=off", // which has a route of its own
       `--registry=127.0.0.1:${REGISTRY_PORT}`,
       "--registry-interval=1s",
     ];

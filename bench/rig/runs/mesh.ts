@@ -46,6 +46,7 @@ class TwoBeacons {
         `--peers=${peer}`,
         `--gossip-interval=${GOSSIP_MS}ms`,
         `--peer-timeout=${PEER_TIMEOUT_MS}ms`,
+        "--self-check=off", // which has a route of its own
       ]);
       return {
         watcher: new NodeHost(namespace),

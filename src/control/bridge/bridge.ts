@@ -30,6 +30,8 @@ const IDLE_MS_MAX = 90_000;
 const PING_MS = 30_000;
 /** How long the other end may take to close a connection that was closed here. */
 const CLOSING_MS_MAX = 5_000;
+/** Connections that are to end one after the other do so in turns, so far apart. */
+const TURN_MS = 50;
 /** Frames taken from a worker's mailbox before others have their turn. */
 const MAIL_TURN_MAX = 512;
 /** The same complaint is logged at most this often. */
@@ -39,6 +41,7 @@ const COMPLAINT_MS = 60_000;
 const CLOSE_NORMAL = 1000;
 const CLOSE_GOING_AWAY = 1001;
 const CLOSE_POLICY = 1008;
+const CLOSE_SERVICE_RESTART = 1012;
 const CLOSE_TRY_AGAIN_LATER = 1013;
 
 /** How handshakes end: well, or refused; or the other end left before, or the node's key or a place could not be had, or it was switched off. */
@@ -171,6 +174,42 @@ export class Bridge {
     for (const connection of this.#connections) {
       if (isUnproven(connection)) this.#auth["switched_off"]!++;
       this.#close(connection, CLOSE_TRY_AGAIN_LATER, "switched off");
+    }
+  }
+
+  /** Ends a node's connection; it may come again. @returns whether there was one */
+  disconnect(nodeId: number): boolean {
+    const connection = this.#nodes.get(nodeId | 0);
+    if (connection === undefined) return false;
+    this.#flush(); // what it has said counts
+    this.#close(connection, CLOSE_TRY_AGAIN_LATER, "disconnected");
+    return true;
+  }
+
+  /** Gives up its port until `resume`, so that another process may have it; connections stay. */
+  suspend(): void {
+    this.#server.suspend();
+  }
+
+  resume(): void {
+    this.#server.resume();
+  }
+
+  /**
+   * Sends its nodes away, to come back at once to whoever listens then: not all of them together, but spread over some time.
+   * @param signal ends it before
+   */
+  async sendAway(forMs: number, signal: AbortSignal): Promise<void> {
+    this.#flush();
+    const startMs = performance.now();
+    const count = this.#connections.size;
+    let closed = 0;
+    for (const connection of [...this.#connections]) {
+      while (!signal.aborted && closed > (count * (performance.now() - startMs)) / forMs)
+        await Bun.sleep(TURN_MS);
+      if (signal.aborted) return;
+      this.#close(connection, CLOSE_SERVICE_RESTART, "service restart");
+      closed++;
     }
   }
 

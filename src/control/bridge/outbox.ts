@@ -6,8 +6,9 @@
  * however many stop reading. The first frame that a node does not take waits even so, as nobody can tell before; where that breaks
  * the bound of all, the node loses its connection.
  */
-import { RELAY_DELIVER } from "../../protocol.ts";
+import { FIRST_ID_AT, RELAY_DELIVER } from "../../protocol.ts";
 import { RELAYED_TO_BRIDGE } from "../../shared/counters.ts";
+import { DropLog, nodeDrop } from "../../shared/drops.ts";
 import type { SharedMemory } from "../../shared/memory.ts";
 import type { Connection } from "./connection.ts";
 
@@ -17,6 +18,8 @@ export const NODE_BUFFERED_BYTES_MAX = 256 * 1024;
 export const BUFFERED_BYTES_MAX = 64 * 1024 * 1024;
 /** A node may have this part of what the others leave. */
 const SHARE = 1 / 8;
+
+const SLOW_READER = nodeDrop("slow_reader");
 
 export class Outbox {
   /** Frames that the connections took, that were dropped because their node did not read, and because it had just left. */
@@ -28,8 +31,11 @@ export class Outbox {
   /** Bytes that wait for nodes to read, in all. */
   bufferedBytes = 0;
   readonly #pending: Connection[] = [];
+  readonly #drops: DropLog;
 
-  constructor(private readonly memory: SharedMemory) {}
+  constructor(private readonly memory: SharedMemory) {
+    this.#drops = new DropLog(memory, memory.bridgeRow);
+  }
 
   /** @param frame must stay as it is until `flush` */
   put(connection: Connection, frame: Uint8Array): void {
@@ -57,6 +63,7 @@ export class Outbox {
     for (const frame of pending) {
       if (connection.bufferedBytes > 0 && connection.bufferedBytes + frame.length > this.#bytesMax) {
         this.dropped++;
+        this.#noteDrop(connection, frame);
         continue;
       }
       // 0: it is closing, or control frames have filled its buffer. -1: taken, but not by the kernel yet.
@@ -69,6 +76,12 @@ export class Outbox {
       if (frame[0] === RELAY_DELIVER) this.memory.counters[this.memory.bridgeRow + RELAYED_TO_BRIDGE]!++;
       if (taken < 0) this.update(connection);
     }
+  }
+
+  #noteDrop({ nodeId }: Connection, frame: Uint8Array): void {
+    if (frame[0] !== RELAY_DELIVER) return;
+    const senderId = new DataView(frame.buffer, frame.byteOffset).getInt32(FIRST_ID_AT);
+    this.#drops.note(nodeId, senderId, SLOW_READER);
   }
 
   /** What may wait for one node now. */

@@ -59,6 +59,8 @@ export class BridgeServer {
   #isLost = false;
   /** Whether it does not listen because files are short. */
   #isPaused = false;
+  /** Whether another process is to listen in its place. */
+  #isSuspended = false;
 
   /**
    * @param refusal why a connection is not let in, or undefined if it is
@@ -89,7 +91,7 @@ export class BridgeServer {
 
   /** Whether it can be connected to. */
   get isListening(): boolean {
-    return !this.#isLost && !this.#isPaused;
+    return !this.#isLost && !this.#isPaused && !this.#isSuspended;
   }
 
   /** Goes on with other options; connections stay as they are. */
@@ -98,7 +100,7 @@ export class BridgeServer {
     const isSameTls = options.tls?.cert === tls?.cert && options.tls?.key === tls?.key;
     this.#options = options;
     this.#proxies = new TrustedProxies(options.trustedProxies);
-    if (isSameTls || this.#isPaused) return;
+    if (isSameTls || this.#isPaused || this.#isSuspended) return;
     // A server that runs cannot change its certificate (Bun 1.4.5). One that stops listening keeps its connections.
     void this.#server.stop();
     this.#serveAgain("the WebSocket bridge listens with another certificate");
@@ -109,12 +111,25 @@ export class BridgeServer {
    * @param filesAreShort whether there are too few for more connections; those that are there stay
    */
   tick(filesAreShort: boolean): void {
+    if (this.#isSuspended) return;
     if (filesAreShort) {
       if (!this.#isPaused) this.#pause();
     } else if (!this.isListening) {
       this.#isPaused = false;
       this.#serveAgain("the WebSocket bridge listens again");
     }
+  }
+
+  /** Gives up its port until `resume`; connections stay. */
+  suspend(): void {
+    this.#isSuspended = true;
+    void this.#server.stop();
+  }
+
+  /** Listens again; if that fails, it is tried again with each `tick`. */
+  resume(): void {
+    this.#isSuspended = false;
+    this.#serveAgain("the WebSocket bridge listens again");
   }
 
   #pause(): void {

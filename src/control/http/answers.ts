@@ -21,11 +21,28 @@ export function body(content: string | ReadableStream, contentType: string): Res
 
 /**
  * For requests that no route takes: 405 where there is something for another method, else 404.
- * @param gets paths for which there is GET
+ * @param gets paths for which there is GET; a part that begins with a colon stands for any
+ * @param posts likewise of POST
  */
-export function refusal({ method, url }: Request, gets: readonly string[]): Response {
+export function refusal(
+  { method, url }: Request,
+  gets: readonly string[],
+  posts: readonly string[] = [],
+): Response {
   const path = URL.parse(url)?.pathname ?? "";
-  if (gets.includes(path) && method !== "GET" && method !== "HEAD")
+  const isAt = (pattern: string) => matches(pattern, path);
+  if (gets.some(isAt) && method !== "GET" && method !== "HEAD")
     return text(405, "only GET is answered here", { allow: "GET, HEAD" });
+  if (posts.some(isAt) && method !== "POST")
+    return text(405, "only POST is answered here", { allow: "POST" });
   return text(404, `not found: there are ${gets.join(", ")}`);
+}
+
+function matches(pattern: string, path: string): boolean {
+  const parts = path.split("/");
+  const wanted = pattern.split("/");
+  return (
+    wanted.length === parts.length &&
+    wanted.every((part, i) => (part.startsWith(":") ? parts[i] !== "" : part === parts[i]))
+  );
 }

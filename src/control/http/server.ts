@@ -1,16 +1,20 @@
 /**
- * The operator's HTTP: health and metrics for everybody who reaches it; the admin API for this host's own programs, and elsewhere for
- * whoever bears the admin token, which every change needs. docs/API.md says what there is.
+ * The operator's HTTP: health, metrics and the page, which is empty by itself, for everybody who reaches it; the admin API for this host's
+ * own programs, and elsewhere for whoever bears the admin token, which every change needs. docs/API.md says what there is.
  */
 import type { Logger } from "pino";
 import * as v from "valibot";
 import type { HostPort } from "../../config.ts";
 import type { Breakers } from "../breakers.ts";
+import type { NodeReport } from "../explain.ts";
 import { createMetrics } from "../metrics.ts";
+import type { NodeList } from "../node-list.ts";
 import type { Stats } from "../stats.ts";
 import { isOwn } from "./access.ts";
 import type { Admin } from "./admin.ts";
 import { body, json, refusal, text } from "./answers.ts";
+import { answerDisconnect, answerNode, answerPage, type Disconnection } from "./nodes.ts";
+import { pageRoutes } from "./page.ts";
 import { LineStream } from "./stream.ts";
 
 /** What HTTP shows of a beacon, and changes of it. */
@@ -18,20 +22,36 @@ export interface Observed {
   isHealthy(): boolean;
   /** Why the beacon is not ready for traffic, or undefined if it is. */
   notReady(): string | undefined;
+  /** What an operator should know though it is ready. */
+  remarks(): readonly string[];
   stats(): Stats;
   /** The configuration in force, without its secrets. */
   config(): Readonly<Record<string, unknown>>;
   readonly breakers: Breakers;
   readonly admin: Admin;
+  readonly nodes: NodeList;
+  /** All about one node, known or not. */
+  explain(nodeId: number): NodeReport;
+  /** Forgets a node, and ends its WebSocket. */
+  disconnect(nodeId: number): Disconnection;
+  /** As Beacon.drain. */
+  drain(): Promise<void>;
+  /** Starts the program anew and hands over to it; where a beacon's program can. @throws Error that says why it went on as it was */
+  upgrade?(): Promise<{ readonly pid: number; readonly version: string }>;
 }
 
 export interface HttpServer {
   readonly url: URL;
+  /** Gives up the port. Who waits for an answer still gets it. */
+  suspend(): void;
   stop(): Promise<void>;
 }
 
 /** Of the admin API: raised when something that it has shown is shown otherwise, or no more. What is added raises nothing. */
 export const API_VERSION = 1;
+
+/** For what takes long: a page of a large table that waits for others, a program that starts. Bun allows no more. */
+const LONG_TIMEOUT_S = 255;
 
 /** The largest body that means anything is 13 bytes. */
 const BODY_BYTES_MAX = 1024;
@@ -50,7 +70,7 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
     "/healthz": () => (beacon.isHealthy() ? text(200, "ok") : text(503, "unhealthy")),
     "/readyz": () => {
       const reason = beacon.notReady();
-      return reason === undefined ? text(200, "ready") : text(503, reason);
+      return reason === undefined ? text(200, ["ready", ...beacon.remarks()].join("; ")) : text(503, reason);
     },
     "/metrics": async () => {
       reading = beacon.stats(); // one reading serves the whole scrape
@@ -70,22 +90,43 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
     "/api/workers": () => json({ workers: beacon.stats().workers }),
     "/api/config": () => json(beacon.config()),
     "/api/breakers": () => json(beacon.breakers.states),
+    "/api/nodes": (request, server) => {
+      server.timeout(request, LONG_TIMEOUT_S);
+      return answerPage(beacon.nodes, request);
+    },
+    "/api/nodes/:id": (request) => answerNode(param(request, "id"), (id) => json(beacon.explain(id))),
   };
   const changes: Readonly<Record<string, Handler>> = {
     "/api/breakers/:name": (request, server) => switchBreaker(beacon.breakers, request, server),
+    "/api/nodes/:id/disconnect": (request, server) =>
+      answerNode(param(request, "id"), (id) => {
+        const was = beacon.disconnect(id);
+        log.warn(`node ${id} is to be forgotten, says ${clientOf(request, server)}; it was ${was}`);
+        return answerDisconnect(id, was);
+      }),
+    "/api/drain": (request, server) => {
+      log.warn(`drain is asked for by ${clientOf(request, server)}`);
+      setImmediate(() => void beacon.drain()); // once the answer is on its way
+      return json({ drainMs: beacon.config()["drainMs"] });
+    },
+    "/api/upgrade": (request, server) => {
+      server.timeout(request, LONG_TIMEOUT_S);
+      return upgrade(beacon, clientOf(request, server), log);
+    },
   };
-  const paths = [...Object.keys(open), ...Object.keys(reads)];
+  const page = pageRoutes(log);
+  const paths = ["/", ...Object.keys(open), ...Object.keys(reads)];
   const server: Server = Bun.serve({
     ...(address.host === "" ? {} : { hostname: address.host }),
     port: address.port,
     idleTimeout: 30,
     maxRequestBodySize: BODY_BYTES_MAX,
     routes: {
-      ...mapped(open, (GET) => ({ GET })),
+      ...mapped({ ...page, ...open }, (GET) => ({ GET })),
       ...mapped(reads, (handler) => ({ GET: guarded(handler, beacon.admin, isOwn) })),
       ...mapped(changes, (handler) => ({ POST: guarded(handler, beacon.admin, () => false) })),
     },
-    fetch: (request) => refusal(request, paths),
+    fetch: (request) => refusal(request, paths, Object.keys(changes)),
     error: (error) => {
       log.error({ err: error }, "an HTTP request failed");
       return text(500, "internal error; the log says more");
@@ -93,6 +134,10 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
   });
   return {
     url: server.url,
+    suspend: () => {
+      stream.close();
+      void server.stop();
+    },
     stop: () => {
       stream.close();
       return server.stop(true);
@@ -137,11 +182,31 @@ function refusedBy(admin: Admin, request: Request, address: string): Response | 
 }
 
 async function switchBreaker(breakers: Breakers, request: Bun.BunRequest, server: Server): Promise<Response> {
-  const { name = "" } = request.params as Readonly<Record<string, string>>;
+  const name = param(request, "name") ?? "";
   const names = Object.keys(breakers.states);
   if (!names.includes(name)) return text(404, `not found: there are ${names.join(", ")}`);
   const wanted = v.safeParse(switchBody, await request.json().catch(() => undefined));
   if (!wanted.success) return text(400, 'the body must be {"on": true} or {"on": false}');
-  breakers.switch(name, wanted.output.on, server.requestIP(request)?.address ?? "somebody who has left");
+  breakers.switch(name, wanted.output.on, clientOf(request, server));
   return json({ [name]: breakers.states[name] });
+}
+
+async function upgrade(beacon: Observed, who: string, log: Logger): Promise<Response> {
+  if (beacon.upgrade === undefined) return text(501, "this beacon was not started by its program");
+  log.warn(`an upgrade is asked for by ${who}`);
+  try {
+    return json(await beacon.upgrade());
+  } catch (error) {
+    return text(500, `not upgraded, this beacon goes on: ${(error as Error).message}`);
+  }
+}
+
+/** A part of the path that a route names. */
+function param(request: Bun.BunRequest, name: string): string | undefined {
+  return (request.params as Readonly<Record<string, string>>)[name];
+}
+
+/** Whose request it is, for the log. */
+function clientOf(request: Request, server: Server): string {
+  return server.requestIP(request)?.address ?? "somebody who has left";
 }

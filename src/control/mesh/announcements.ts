@@ -40,6 +40,11 @@ export class Announcements {
     return this.#routes[peer]!;
   }
 
+  /** What a peer announced last, whether or not that is in force yet. */
+  list(peer: number): Int32Array {
+    return this.#pending.get(peer)?.nodeIds ?? this.#lists[peer]!;
+  }
+
   /**
    * Replaces a peer's list; an empty one withdraws all of it.
    * @param nodeIds in any order, 0 and repetitions count for nothing; this object's own from now on

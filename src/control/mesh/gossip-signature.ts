@@ -85,7 +85,7 @@ export interface Arrival {
   readonly steadyMs: number;
 }
 
-interface Heard {
+export interface Heard {
   source: string;
   timeMs: number;
   steadyMs: number;
@@ -107,6 +107,16 @@ export class Instances {
 
   get size(): number {
     return this.#heard.size;
+  }
+
+  /** What is remembered. */
+  heard(): readonly (readonly [bigint, Readonly<Heard>])[] {
+    return [...this.#heard];
+  }
+
+  /** Remembers what another process of this beacon heard. */
+  adopt(instance: bigint, heard: Heard): void {
+    if (this.#heard.size < INSTANCES_MAX) this.#heard.set(instance, heard);
   }
 
   /**

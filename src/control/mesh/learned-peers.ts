@@ -6,7 +6,7 @@ import type { Logger } from "pino";
 import type { PeerTable } from "../../shared/peers.ts";
 import type { Announcements } from "./announcements.ts";
 
-interface LearnedPeer {
+export interface LearnedPeer {
   readonly number: number;
   readonly endpoint: Int32Array;
   /** When it was last heard, on the clock of performance.now. */
@@ -22,6 +22,10 @@ export class LearnedPeers {
     private readonly log: Logger,
   ) {}
 
+  get peers(): IterableIterator<LearnedPeer> {
+    return this.#peers.values();
+  }
+
   get size(): number {
     return this.#peers.size;
   }
@@ -29,6 +33,11 @@ export class LearnedPeers {
   /** Nodes that are reached through them. */
   get routes(): number {
     return this.#peers.values().reduce((sum, { number }) => sum + this.announcements.routes(number), 0);
+  }
+
+  /** All of them. */
+  *all(): Iterable<LearnedPeer> {
+    yield* this.#peers.values();
   }
 
   /** A stranger was heard. @returns its number, or undefined if there is no place for another one */

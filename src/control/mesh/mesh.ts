@@ -7,13 +7,7 @@
  */
 import { networkInterfaces } from "node:os";
 import type { Logger } from "pino";
-import {
-  ENDPOINT_WORDS,
-  endpointOf,
-  hasNoPort,
-  type SocketAddress,
-  socketAddressOf,
-} from "../../../ffi/endpoint.ts";
+import { ENDPOINT_WORDS, endpointOf, hasNoPort, type SocketAddress } from "../../../ffi/endpoint.ts";
 import { EAGAIN, errnoName } from "../../../ffi/errno.ts";
 import { hostPort, type UdpSocket } from "../../../ffi/socket.ts";
 import { ConfigError, type HostPort, parseHostNamePort, shown } from "../../config/units.ts";
@@ -37,6 +31,8 @@ import { believesStrangers, type Limits } from "../limits.ts";
 import type { MailTaker } from "../mail-reader.ts";
 import { scanNodes } from "../node-scan.ts";
 import { PeriodicTask } from "../periodic-task.ts";
+import type { HeardInstances, MeshNames, PeerNodes } from "../upgrade/format.ts";
+import { addressText, isWildcard, withoutZone } from "./addresses.ts";
 import { Announcements } from "./announcements.ts";
 import type { GossipKeys } from "./gossip-keys.ts";
 import { GossipSender } from "./gossip-sender.ts";
@@ -52,6 +48,7 @@ import { forgetPeer, LearnedPeers } from "./learned-peers.ts";
 import type { ListedBeacon } from "./registry.ts";
 import { RegistryRounds } from "./registry-rounds.ts";
 import { Resolver } from "./resolver.ts";
+import { type CheckedPeer, type PeerCheck, SelfCheck } from "./self-check.ts";
 
 /** How often names are looked up anew. */
 const RESOLVE_MS = 30_000;
@@ -59,6 +56,8 @@ const RESOLVE_MS = 30_000;
 const COMPLAINT_MS = 60_000;
 /** Messages taken from one mailbox before other things have their turn: with the largest, about a millisecond. */
 const MAIL_TURN_MAX = 16;
+/** Addresses of a host name that another process of this beacon is told. */
+const ADDRESSES_TOLD_MAX = 8;
 
 const REJECTION_ADVICE: Record<GossipRejection, string> = {
   short: "it is cut short",
@@ -95,6 +94,8 @@ interface Peer {
   readonly endpoint: Int32Array;
   /** When it was last heard, on the clock of performance.now. */
   heardMs: number | undefined;
+  /** And since when it has been heard without a silence that was too long; of no meaning while heardMs is undefined. */
+  heardSinceMs: number;
   /** Why the last gossip to it was refused by the kernel, or 0. */
   sendErrno: number;
 }
@@ -106,6 +107,8 @@ export interface PeerStats {
   readonly routes: number;
   /** Seconds since its last gossip; null if there was none. */
   readonly gossipAgeS: number | null;
+  /** What this beacon's packets to itself through the peer told; null if there were none. */
+  readonly check: PeerCheck | null;
 }
 
 export interface MeshStats {
@@ -167,6 +170,8 @@ export class Mesh {
   readonly #registry: RegistryRounds;
   readonly #gossip: PeriodicTask;
   readonly #resolving: PeriodicTask;
+  readonly #selfCheck: SelfCheck;
+  readonly #checking: PeriodicTask;
   readonly #complainedMs = new Map<string, number>();
   #gossipSent = 0;
   #gossipSendErrors = 0;
@@ -178,6 +183,8 @@ export class Mesh {
   >;
   #hasWarnedOfStrangers = false;
   #hasWarnedOfKeyFile = false;
+  /** Whether another process speaks for this beacon: nothing is sent to peers, not at the end either. */
+  isSilent = false;
 
   constructor(
     private readonly parts: MeshParts,
@@ -201,6 +208,16 @@ export class Mesh {
       (signal) => this.#resolve(signal),
       () => RESOLVE_MS,
     );
+    this.#selfCheck = new SelfCheck({
+      memory,
+      nodes: parts.nodes,
+      address: parts.address,
+      complain: (about, message) => this.#complain(about, message),
+    });
+    this.#checking = new PeriodicTask(
+      () => this.#selfCheck.round(this.#checkedPeers(), this.config.gossipIntervalMs),
+      () => this.config.gossipIntervalMs,
+    );
     this.#registry = new RegistryRounds(
       () => this.config,
       (localAddress) => this.#defaultAdvertised(localAddress),
@@ -211,6 +228,7 @@ export class Mesh {
   }
 
   start(): void {
+    this.#checking.start();
     this.#gossip.start();
     this.#resolving.start();
     this.#registry.start();
@@ -226,6 +244,7 @@ export class Mesh {
     this.#gossip.soon();
     this.#resolving.soon();
     this.#registry.soon();
+    this.#checking.soon();
   }
 
   /** To be called about every second: withdraws the routes of peers that went silent. */
@@ -239,14 +258,28 @@ export class Mesh {
       void this.#announcements.withdraw(peer.number);
     }
     this.#learned.expire(this.config.peerTimeoutMs);
+    this.#selfCheck.tick();
     this.#reportRejections();
   }
 
   /** Ends all that goes on, and tells the peers that this beacon has no nodes any more. */
   async stop(): Promise<void> {
-    await Promise.all([this.#gossip.stop(), this.#resolving.stop(), this.#registry.stop()]);
+    const tasks = [this.#gossip, this.#resolving, this.#registry, this.#checking];
+    await Promise.all(tasks.map((task) => task.stop()));
+    this.#selfCheck.leave();
+    if (this.isSilent) return;
     this.#sender.clear();
     await this.#sendToAll();
+  }
+
+  /** Where the peer of this number is, learned or not, and how long ago it was heard; null if there is none. */
+  peer(number: number): Pick<PeerStats, "address" | "gossipAgeS"> | null {
+    const peers = [...this.#peers.values(), ...this.#learned.peers];
+    const peer = peers.find((one) => one.number === number);
+    if (peer === undefined) return null;
+    const { endpoint, heardMs } = peer;
+    const gossipAgeS = heardMs === undefined ? null : (performance.now() - heardMs) / 1000;
+    return { address: addressText(endpoint), gossipAgeS };
   }
 
   stats(): MeshStats {
@@ -256,6 +289,7 @@ export class Mesh {
         address,
         routes: this.#announcements.routes(number),
         gossipAgeS: heardMs === undefined ? null : (nowMs - heardMs) / 1000,
+        check: this.#selfCheck.statsOf(address),
       })),
       learnedPeers: this.#learned.size,
       learnedRoutes: this.#learned.routes,
@@ -269,6 +303,92 @@ export class Mesh {
       registryRounds: { ...this.#registry.outcomes },
       registryLastSuccessS: this.#registry.lastSuccessS ?? null,
     };
+  }
+
+  /** Nodes in the table that are this beacon itself. */
+  get ownNodes(): number {
+    return this.#selfCheck.ownNodes;
+  }
+
+  /** What an operator should know of the mesh, though the beacon is ready. */
+  get remarks(): readonly string[] {
+    return this.#selfCheck.remarks;
+  }
+
+  // What another process of this beacon takes over.
+
+  /** What peers are named by beside the configuration, and where names led. */
+  get names(): MeshNames {
+    const ofOneRound = (listed: readonly string[]) => listed.slice(0, PEERS_MAX);
+    const lastListed = ofOneRound(this.#lastListed);
+    return {
+      advertised: this.#advertised,
+      listed: ofOneRound(this.#listed),
+      lastListed,
+      hosts: this.#resolver.hosts
+        .slice(0, PEERS_MAX)
+        .map(([host, addresses]) => [host, addresses.slice(0, ADDRESSES_TOLD_MAX)]),
+    };
+  }
+
+  adoptNames({ advertised, listed, lastListed, hosts }: MeshNames): void {
+    for (const [host, addresses] of hosts) this.#resolver.adopt(host, addresses);
+    this.#advertised = advertised;
+    this.#listed = this.config.registry === "off" ? [] : listed;
+    this.#lastListed = lastListed;
+    this.#applyPeers();
+  }
+
+  /** What signed gossip showed of its senders: whoever goes on with it is fooled by no replay. */
+  get instances(): HeardInstances {
+    const nowMs = performance.now();
+    return this.#instances
+      .heard()
+      .map(([instance, { source, timeMs, steadyMs }]) => [
+        instance.toString(16),
+        source,
+        timeMs,
+        Math.max(0, Math.round(nowMs - steadyMs)),
+      ]);
+  }
+
+  adoptInstances(instances: HeardInstances): void {
+    const nowMs = performance.now();
+    for (const [instance, source, timeMs, ageMs] of instances)
+      this.#instances.adopt(BigInt(`0x${instance}`), { source, timeMs, steadyMs: nowMs - ageMs });
+  }
+
+  /** All peers, and what is reached through them. The lists change when peers announce others. */
+  *peerNodes(): Iterable<PeerNodes> {
+    const nowMs = performance.now();
+    const ageMs = (heardMs: number | undefined) => (heardMs === undefined ? undefined : nowMs - heardMs);
+    for (const { number, endpoint, heardMs } of this.#peers.values())
+      yield {
+        endpoint,
+        isLearned: false,
+        heardAgeMs: ageMs(heardMs),
+        nodeIds: this.#announcements.list(number),
+      };
+    for (const { number, endpoint, heardMs } of this.#learned.all())
+      yield {
+        endpoint,
+        isLearned: true,
+        heardAgeMs: ageMs(heardMs),
+        nodeIds: this.#announcements.list(number),
+      };
+  }
+
+  /** Takes a peer's nodes over, unless it is none here. @returns settles when the routes are in force */
+  async adoptPeerNodes({ endpoint, isLearned, heardAgeMs, nodeIds }: PeerNodes): Promise<void> {
+    if (heardAgeMs === undefined) return;
+    const peer = this.#peers.get(addressText(endpoint));
+    if (peer !== undefined) {
+      peer.heardMs = performance.now() - heardAgeMs;
+      await this.#announcements.announce(peer.number, nodeIds);
+    } else if (isLearned && believesStrangers(this.config) && this.#mayBePeer(endpoint)) {
+      const number = this.#learned.hear(addressText(endpoint), endpoint);
+      if (number !== undefined) await this.#announcements.announce(number, nodeIds);
+    }
   }
 
   // Who the peers are.
@@ -362,7 +482,14 @@ export class Mesh {
       this.#tooMany(PEERS_MAX + 1);
       return;
     }
-    this.#peers.set(address, { number, address, endpoint, heardMs: undefined, sendErrno: 0 });
+    this.#peers.set(address, {
+      number,
+      address,
+      endpoint,
+      heardMs: undefined,
+      heardSinceMs: 0,
+      sendErrno: 0,
+    });
     this.log.info({ peer: address }, "peer added");
     this.#gossip.soon();
   }
@@ -400,10 +527,20 @@ export class Mesh {
     return hostPort(isWildcard(address) ? localAddress : address, port);
   }
 
+  /** Those through whom this beacon looks whether it is reached. */
+  #checkedPeers(): readonly CheckedPeer[] {
+    if (!this.config.selfCheck) return [];
+    return Array.from(this.#peers.values(), ({ address, endpoint, heardMs, heardSinceMs }) => ({
+      address,
+      endpoint,
+      heardSinceMs: heardMs === undefined ? undefined : heardSinceMs,
+    }));
+  }
+
   // Gossip out.
 
   async #sendGossip(signal: AbortSignal): Promise<void> {
-    if (this.#peers.size === 0) return;
+    if (this.#peers.size === 0 || this.isSilent) return;
     const { memory, nodes } = this.parts;
     const ttlS = Math.ceil(this.config.nodeTtlMs / 1000);
     const leftOut = await this.#sender.collect(
@@ -412,7 +549,7 @@ export class Mesh {
       memory.words[CLOCK_S]!,
       ttlS,
     );
-    if (signal.aborted) return;
+    if (signal.aborted || this.isSilent) return;
     if (leftOut > 0) {
       this.#gossipTruncated++;
       this.#complain(
@@ -507,12 +644,16 @@ export class Mesh {
   #senderOf(endpoint: Int32Array, address: string, nodes: number): number | undefined {
     const peer = this.#peers.get(address);
     if (peer !== undefined) {
-      if (peer.heardMs === undefined) this.log.info({ peer: address, nodes }, "peer announces its nodes");
-      peer.heardMs = performance.now();
+      const nowMs = performance.now();
+      if (peer.heardMs === undefined) {
+        peer.heardSinceMs = nowMs;
+        this.log.info({ peer: address, nodes }, "peer announces its nodes");
+      }
+      peer.heardMs = nowMs;
       return peer.number;
     }
     if (!believesStrangers(this.config)) return undefined; // removed since the worker asked
-    if (hasNoPort(endpoint, 0) || !this.parts.reaches(endpoint) || this.parts.limits.isDenied(endpoint)) {
+    if (!this.#mayBePeer(endpoint)) {
       this.#refuse("denied_endpoint", address);
       return undefined;
     }
@@ -526,6 +667,11 @@ export class Mesh {
       );
     }
     return number;
+  }
+
+  /** Whether a stranger may be there. */
+  #mayBePeer(endpoint: Int32Array): boolean {
+    return !hasNoPort(endpoint, 0) && this.parts.reaches(endpoint) && !this.parts.limits.isDenied(endpoint);
   }
 
   /** How many nodes of a peer's list count. */
@@ -573,13 +719,4 @@ export class Mesh {
 function clockText({ timeMs }: Signature, nowMs: number): string {
   const seconds = Math.round(Math.abs(timeMs - nowMs) / 1000);
   return `${seconds} s ${timeMs > nowMs ? "ahead of" : "behind"} this one`;
-}
-
-const isWildcard = (address: string) => address === "0.0.0.0" || address === "::";
-const withoutZone = (address: string) => address.replace(/%.*$/, "");
-
-/** "ip:port" of the endpoint at `words[at]`, in its one form. */
-function addressText(words: Int32Array, at = 0): string {
-  const { address, port } = socketAddressOf(words.slice(at, at + ENDPOINT_WORDS), 0);
-  return hostPort(address, port);
 }

@@ -26,6 +26,19 @@ export class Resolver {
     return isIP(host) !== 0 ? [host] : (this.#known.get(host) ?? []);
   }
 
+  /** Host names and their addresses, as far as they are known. */
+  get hosts(): readonly (readonly [host: string, addresses: readonly string[]])[] {
+    return [...this.#known];
+  }
+
+  /** Takes what another process found out, until a name is looked up anew. What is no IP literal is left out. */
+  adopt(host: string, addresses: readonly string[]): void {
+    this.#known.set(
+      host,
+      addresses.filter((address) => isIP(address) !== 0),
+    );
+  }
+
   /**
    * Looks a name up anew. If that fails, what was known stays; a warning is logged, once until it works again.
    * @param signal ends the wait; nothing has changed then

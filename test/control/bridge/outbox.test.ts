@@ -3,7 +3,8 @@ import fc from "fast-check";
 import { Connection } from "../../../src/control/bridge/connection.ts";
 import { BUFFERED_BYTES_MAX, Outbox } from "../../../src/control/bridge/outbox.ts";
 import { RELAYED_TO_BRIDGE } from "../../../src/shared/counters.ts";
-import { SharedMemory } from "../../../src/shared/memory.ts";
+import { dropsOf } from "../../../src/shared/drops.ts";
+import { CLOCK_S, SharedMemory } from "../../../src/shared/memory.ts";
 import { deliver } from "../../e2e/support/wire.ts";
 
 const NODE_BYTES_MAX = 256 * 1024;
@@ -121,6 +122,16 @@ describe("frames", () => {
       outbox.put(connection, frame);
     outbox.flush();
     expect([outbox.sent, relayed()]).toEqual([3, 2]);
+  });
+
+  test("that a slow node does not read are noted under it and their sender", () => {
+    memory.words[CLOCK_S] = 1;
+    const { connection } = connect(0);
+    connection.nodeId = 9;
+    while (outbox.dropped < 2) send(connection, packet(65_536));
+    send(connection, Uint8Array.of(DISCOVER_REPLY, ...new Uint8Array(NODE_BYTES_MAX)));
+    expect(outbox.dropped).toBe(3);
+    expect(dropsOf(memory, 9)).toEqual([{ to: 9, from: 7, reason: "slow_reader", atS: 1, count: 2 }]);
   });
 
   test("for a connection that is gone go nowhere, and those for others do", () => {

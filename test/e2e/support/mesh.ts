@@ -38,11 +38,15 @@ export function freePort(): number {
   }
 }
 
-/** Two workers, so that what a worker learns must reach the other; gossip so often that no test waits for it long. */
+/**
+ * Two workers, so that what a worker learns must reach the other; gossip so often that no test waits for it long; and no self-check, whose
+ * node and relays would be among those that are counted.
+ */
 const FLAGS = [
   "--workers=2",
   "--max-nodes=1000",
   "--gossip-interval=200ms",
+  "--self-check=off",
   "--http=127.0.0.1:0",
   "--log-format=json",
   ...UNLIMITED_FLAGS,

@@ -51,10 +51,12 @@ export class Program {
       readonly env?: Record<string, string>;
       readonly cwd?: string;
       readonly stdin?: "ignore" | "pipe";
+      /** Descriptors that it finds behind its standard files, from 3 on. */
+      readonly files?: readonly number[];
     } = {},
   ): Program {
-    const { env = CLEAN_ENV, cwd = ROOT, stdin = "ignore" } = options;
-    return new Program(Bun.spawn([...command], { env, cwd, stdin, stdout: "pipe", stderr: "pipe" }));
+    const { env = CLEAN_ENV, cwd = ROOT, stdin = "ignore", files = [] } = options;
+    return new Program(Bun.spawn([...command], { env, cwd, stdio: [stdin, "pipe", "pipe", ...files] }));
   }
 
   /** Runs src/main.ts with these flags. */

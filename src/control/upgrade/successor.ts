@@ -1,0 +1,63 @@
+/** The process that takes over: how it is started, and what it finds when it is. */
+import { resolve } from "node:path";
+import { UnixChannel } from "../../../ffi/unix-channel.ts";
+import { Channel } from "./channel.ts";
+
+/** Names the descriptor of its end of the channel to a process that is started to take over. */
+export const CHANNEL_VARIABLE = "BEACON_UPGRADE_FD";
+/** The first one behind the standard files. */
+const CHANNEL_FD = 3;
+
+/** How the process that takes over is started. */
+export interface Successor {
+  /** A program and its arguments, as for execve. It has to give `TakeOver.fromEnvironment()` to its beacon's `listen`. */
+  readonly command: readonly string[];
+  /** How long it may take until it is ready to serve; 30 s unless given. */
+  readonly prepareMs?: number;
+  /** Is called once it serves, before it hears that it does so alone: the place to tell a service manager whom to watch. */
+  readonly onServing?: (pid: number) => void;
+}
+
+/** A compiled program's own modules lie here. */
+const INSIDE_BINARY = "/$bunfs/";
+
+/**
+ * The command that started this process, to be asked for before the working directory changes. A compiled program is named by the path
+ * that it was started by, and not by the file that this led to: what lies there by then is what is to run.
+ */
+export function sameCommand(): readonly string[] {
+  const args = process.argv.slice(2);
+  if (!Bun.main.startsWith(INSIDE_BINARY)) return [process.execPath, ...process.execArgv, Bun.main, ...args];
+  const name = process.argv0;
+  const program = name.includes("/") ? resolve(name) : (Bun.which(name) ?? process.execPath);
+  return [program, ...args];
+}
+
+/** A process that was started to take over. */
+export interface Started {
+  readonly channel: Channel;
+  readonly child: Bun.Subprocess;
+}
+
+/**
+ * Starts it, with the standard files and the environment of this process.
+ * @throws SyscallError, or Error of Bun.spawn with `code` ENOENT, EACCES …
+ */
+export function start({ command }: Successor): Started {
+  const [ours, theirs] = UnixChannel.pair();
+  try {
+    // WATCHDOG_PID names this process, and would have that one think that nobody watches it.
+    const { WATCHDOG_PID: _, ...env } = process.env;
+    const child = Bun.spawn([...command], {
+      stdio: ["inherit", "inherit", "inherit", theirs.fd],
+      env: { ...env, [CHANNEL_VARIABLE]: String(CHANNEL_FD) },
+    });
+    child.unref();
+    return { channel: new Channel(ours), child };
+  } catch (error) {
+    ours.close();
+    throw error;
+  } finally {
+    theirs.close(); // so that its death is seen
+  }
+}

@@ -1,0 +1,224 @@
+/**
+ * The new process's side of an upgrade; hand-over.ts is the other side, and says who serves when.
+ *
+ *   const takeOver = TakeOver.fromEnvironment(process.env);
+ *   await beacon.listen(takeOver);
+ */
+import { closeSync } from "node:fs";
+import type { Logger } from "pino";
+import { CoarseClock } from "../../../ffi/clock.ts";
+import { UnixChannel } from "../../../ffi/unix-channel.ts";
+import type { SharedMemory } from "../../shared/memory.ts";
+import { NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
+import type { BreakerStates } from "../breakers.ts";
+import type { Mesh } from "../mesh/mesh.ts";
+import { Channel, type Message } from "./channel.ts";
+import {
+  breakersSchema,
+  FORMAT,
+  formatSchema,
+  instancesSchema,
+  namesSchema,
+  type Offer,
+  offerSchema,
+  readCells,
+  readJson,
+  readNodes,
+  readRoutes,
+} from "./format.ts";
+import { adoptCell } from "./limit-cells.ts";
+import { CHANNEL_VARIABLE } from "./successor.ts";
+
+/** Once this process serves alone, nothing is urgent any more. */
+const SLOW_POLL_MS = 100;
+/** The longest text of what went wrong. */
+const REASON_LENGTH_MAX = 1000;
+
+/** Why this process cannot take over; the message says what to do. */
+export class TakeOverError extends Error {
+  override readonly name = "TakeOverError";
+}
+
+/** Where what the old process tells is put. */
+export interface Heir {
+  readonly memory: SharedMemory;
+  readonly nodes: NodeTable;
+  readonly mesh: Mesh;
+  /** Whether a node may be there. */
+  accepts(endpoint: Int32Array): boolean;
+  /** The second that it is now, on the table's clock. */
+  nowS(): number;
+  readonly nodeTtlS: number;
+}
+
+/** What was offered, and fits. */
+export interface Inherited extends Offer {
+  readonly fds: readonly number[];
+}
+
+export class TakeOver {
+  /** Once this process serves: whoever ends it before only ends an attempt. */
+  isServing = false;
+  /** As they were, or are, in the old process. */
+  breakers: BreakerStates = {};
+  /** Nodes for which there was no room. */
+  #noRoom = 0;
+  /** Whether the old process has told all that it knew once. */
+  #isWhole = false;
+  /** Whether it is still there, as far as this one has heard. */
+  #isLeft = true;
+  /** Settled when the old process has said that this one is the service, or is dead; and when it is dead. */
+  readonly committed: Promise<void>;
+  readonly left: Promise<void>;
+  readonly #committed = Promise.withResolvers<void>();
+  readonly #left = Promise.withResolvers<void>();
+
+  private constructor(private readonly channel: Channel) {
+    this.committed = this.#committed.promise;
+    this.left = this.#left.promise;
+  }
+
+  /** The take-over that this process was started for, if it was. The variable that says so is removed: it is for nobody else. */
+  static fromEnvironment(env: Record<string, string | undefined>): TakeOver | undefined {
+    const fd = env[CHANNEL_VARIABLE] ?? "";
+    delete env[CHANNEL_VARIABLE];
+    return /^\d{1,6}$/.test(fd) ? new TakeOver(new Channel(new UnixChannel(Number(fd)))) : undefined;
+  }
+
+  /**
+   * Waits for the offer.
+   * @param wanted as this process is configured
+   * @returns undefined if the old process is dead and has handed over nothing: then this is a start like any other
+   * @throws TakeOverError if what is offered is not what is wanted; FormatError
+   */
+  async inherit(wanted: Pick<Offer, "addr"> & { readonly workers: number }): Promise<Inherited | undefined> {
+    const message = await this.channel.receive();
+    if (message === undefined) {
+      this.#goesOnAlone();
+      return undefined;
+    }
+    const { kind, body, fds } = message;
+    if (kind !== "offer") throw new TakeOverError(`the old process said ${kind} in place of an offer`);
+    const { format } = readJson(formatSchema, body);
+    if (format !== FORMAT)
+      throw new TakeOverError(
+        `the old process speaks format ${format}, this one ${FORMAT}: restart in place of it`,
+      );
+    const offer = readJson(offerSchema, body);
+    if (offer.addr !== wanted.addr)
+      throw new TakeOverError(`--addr is ${wanted.addr} now, and was ${offer.addr}: that takes a restart`);
+    if (fds.length !== wanted.workers)
+      throw new TakeOverError(
+        `--workers is ${wanted.workers} now, and was ${fds.length}: that takes a restart`,
+      );
+    return { ...offer, fds };
+  }
+
+  /**
+   * Takes what the old process knows, until it has told all of it once.
+   * @returns false if it died before
+   */
+  async learn(heir: Heir): Promise<boolean> {
+    await this.#follow(heir, "prepare");
+    return this.#isWhole;
+  }
+
+  /**
+   * Says that this process is ready to receive, and takes what changes, until it is to receive: the old process has stopped, or is dead.
+   * @param version of this process
+   */
+  async waitForTurn(heir: Heir, version: string, log: Logger): Promise<void> {
+    if (this.#isLeft) {
+      await this.channel.sendJson("prepared", { version });
+      await this.#follow(heir, "go");
+    }
+    if (this.#noRoom > 0) log.warn(`${this.#noRoom} nodes of the old process found no room: see --max-nodes`);
+  }
+
+  /** Says that this process serves. */
+  async served(): Promise<void> {
+    this.isServing = true;
+    if (!this.#isLeft) return;
+    await this.channel.send("serving");
+    void this.#watch();
+  }
+
+  /** Says why this process does not serve, and is about to end. */
+  async refuse(reason: string): Promise<void> {
+    if (this.#isLeft && !this.isServing) {
+      await this.channel.sendJson("refused", { reason: reason.slice(0, REASON_LENGTH_MAX) }).catch(() => {});
+    }
+  }
+
+  /** Takes messages up to the last of some, or to the death of the old process. */
+  async #follow(heir: Heir, last: "prepare" | "go"): Promise<void> {
+    for (;;) {
+      const message = await this.channel.receive();
+      if (message === undefined) {
+        this.#goesOnAlone();
+        return;
+      }
+      if (message.kind === "sync") await this.channel.send("synced");
+      else if (message.kind !== last) await this.#take(heir, message);
+      else {
+        this.#isWhole = true;
+        return;
+      }
+    }
+  }
+
+  async #take(heir: Heir, { kind, body, fds }: Message): Promise<void> {
+    for (const fd of fds) closeSync(fd); // nobody sends any
+    const { mesh, memory } = heir;
+    switch (kind) {
+      case "nodes":
+        this.#takeNodes(heir, body);
+        return;
+      case "names":
+        mesh.adoptNames(readJson(namesSchema, body));
+        return;
+      case "instances":
+        mesh.adoptInstances(readJson(instancesSchema, body));
+        return;
+      case "routes":
+        await mesh.adoptPeerNodes(readRoutes(body));
+        return;
+      case "cells": {
+        const nowNs = new CoarseClock().nowNs();
+        readCells(body, (limit, cell, timeNs) => adoptCell(memory, limit, cell, timeNs, nowNs));
+        return;
+      }
+      case "breakers":
+        this.breakers = readJson(breakersSchema, body);
+        return;
+      default:
+        throw new TakeOverError(`the old process said ${kind}, which is not its turn`);
+    }
+  }
+
+  #takeNodes({ nodes, accepts, nowS, nodeTtlS }: Heir, body: Uint8Array): void {
+    const seconds = nowS();
+    for (const { nodeId, endpoint, flags, ageS, key, keyAt } of readNodes(body)) {
+      if (ageS >= nodeTtlS || !accepts(endpoint)) continue;
+      const result = nodes.record(nodeId, endpoint, 0, flags, seconds - ageS);
+      if (result >= NODE_LIMIT) this.#noRoom++;
+      else if (key) nodes.keepKey(nodeId, endpoint, key, keyAt);
+    }
+  }
+
+  async #watch(): Promise<void> {
+    for (let pollMs = 1; ; pollMs = SLOW_POLL_MS) {
+      const message = await this.channel.receive({ pollMs }).catch(() => undefined);
+      if (message === undefined) break;
+      if (message.kind === "commit") this.#committed.resolve();
+    }
+    this.#goesOnAlone();
+  }
+
+  #goesOnAlone(): void {
+    this.#isLeft = false;
+    this.channel.close();
+    this.#committed.resolve();
+    this.#left.resolve();
+  }
+}

@@ -1,0 +1,376 @@
+/** Upgrades: one process hands over to another, and whatever happens, one of them serves. */
+import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { endpointOf } from "../../ffi/endpoint.ts";
+import { UnixChannel } from "../../ffi/unix-channel.ts";
+import { Beacon, UpgradeError } from "../../src/beacon.ts";
+import { openSockets } from "../../src/control/sockets.ts";
+import { Channel, type Kind } from "../../src/control/upgrade/channel.ts";
+import { FORMAT, NodeEntries } from "../../src/control/upgrade/format.ts";
+import { type Client, Clients } from "./support/client.ts";
+import { Notified } from "./support/notified.ts";
+import { CLEAN_ENV, installed, MAIN, type Program, Programs } from "./support/program.ts";
+import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { decode, relay } from "./support/wire.ts";
+
+setDefaultTimeout(TEST_TIMEOUT_MS);
+
+const FAKE = join(import.meta.dir, "support/fake-successor.ts");
+const FLAGS = ["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--max-nodes=1000"];
+const BUFFER_BYTES = 1 << 20;
+
+const folder = mkdtempSync(join(tmpdir(), "beacon-upgrade-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+const programs = new Programs();
+/** Processes that took over: nobody's children any more. */
+const successors: number[] = [];
+afterEach(async () => {
+  for (const pid of successors.splice(0)) kill(pid);
+  await programs.kill();
+});
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {} // it has ended
+}
+
+/** One that has ended may wait for a while to be asked for its code. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+  } catch {
+    return false;
+  }
+}
+
+let port = 0;
+const clients = new Clients(() => ({ port }));
+afterEach(() => clients.close());
+
+/** Waits until a program has handed over. @returns the other process */
+async function handedOver(program: Program, from = 0): Promise<number> {
+  const { successor } = await program.logged(/serves; this one ends$/, from);
+  successors.push(successor as number);
+  return successor as number;
+}
+
+/** Registers a node, and has it reach itself by relay. */
+async function expectServed(client: Client, nodeId: number): Promise<void> {
+  await client.send(relay(nodeId, nodeId, Uint8Array.of(1)));
+  expect(await client.message()).toMatchObject({ type: "deliver", senderId: nodeId });
+}
+
+/** Relays from one node to another, numbered, until told to stop. */
+function stream(from: Client, fromId: number, toId: number): () => Promise<number> {
+  let running = true;
+  const sending = (async () => {
+    let sent = 0;
+    for (; running; await Bun.sleep(1)) {
+      for (let burst = 0; burst < 3; burst++) {
+        const number = Buffer.alloc(4);
+        number.writeUInt32BE(sent++);
+        await from.relay(fromId, toId, number);
+      }
+    }
+    return sent;
+  })();
+  return () => {
+    running = false;
+    return sending;
+  };
+}
+
+function numbersOf(client: Client): number[] {
+  return client.take().flatMap(({ bytes }) => {
+    const message = decode(bytes);
+    return message.type === "deliver" ? [Buffer.from(message.payload).readUInt32BE(0)] : [];
+  });
+}
+
+test("no packet is lost, none is overtaken, and all nodes stay", async () => {
+  const program = programs.beacon([...FLAGS, "--workers=2", "--http=127.0.0.1:0", "--relay-limit=0"]);
+  ({ port } = await program.listening());
+  const nodes = await Promise.all(
+    Array.from({ length: 20 }, async (_, i) => {
+      const client = await clients.open();
+      await client.discover(100 + i);
+      return client;
+    }),
+  );
+  const [a, b] = [nodes[0]!, nodes[1]!];
+  const stops = [stream(a, 100, 101), stream(b, 101, 100)];
+  await Bun.sleep(100);
+  program.signal("SIGUSR2");
+  const pid = await handedOver(program);
+  await until("the old process ends", () => !isAlive(program.pid));
+  expect(isAlive(pid)).toBe(true);
+  const sent = await Promise.all(stops.map((stop) => stop()));
+  const arrived: number[][] = [[], []];
+  await untilEqual(
+    "packets that arrived",
+    () => {
+      arrived[0]!.push(...numbersOf(b));
+      arrived[1]!.push(...numbersOf(a));
+      return arrived.map((numbers) => numbers.length);
+    },
+    sent,
+  );
+  for (const numbers of arrived) expect(numbers).toEqual(numbers.map((_, i) => i));
+  const sender = await clients.open();
+  for (const [i, node] of nodes.entries()) {
+    await sender.relay(1, 100 + i, Uint8Array.of(i));
+    expect(await node.message()).toMatchObject({ type: "deliver", payload: Uint8Array.of(i) });
+  }
+  // Again, from the one that was started so.
+  const lines = program.lines.length;
+  process.kill(pid, "SIGUSR2");
+  const next = await handedOver(program, lines);
+  await until("that one ends, too", () => !isAlive(pid));
+  await expectServed(a, 100);
+  process.kill(next, "SIGTERM");
+  await until("the last one ends", () => !isAlive(next));
+  expect(program.log().filter(({ level }) => level === "error" || level === "fatal")).toEqual([]);
+});
+
+describe("a new process that fails", () => {
+  const beacons: Beacon[] = [];
+  afterEach(async () => {
+    for (const beacon of beacons.splice(0)) await beacon.close();
+  });
+
+  async function listening(): Promise<Beacon> {
+    const beacon = new Beacon({ addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, http: "127.0.0.1:0" });
+    beacons.push(beacon);
+    await beacon.listen();
+    ({ port } = beacon.address);
+    return beacon;
+  }
+  const command = (step: string) => [process.execPath, FAKE, step];
+
+  test.each([
+    ["dies at once", "(SIGKILL)"],
+    ["exits", "(exit code 3)"],
+    ["dies with the sockets", "(SIGKILL)"],
+    ["refuses", "it is Monday"],
+    ["says what is not its turn", "said serving"],
+    ["says what is no format", "version"],
+    ["dies when it is prepared", "(SIGKILL)"],
+    ["dies when asked whether it has all", "(SIGKILL)"],
+    ["dies when it is to serve", "(SIGKILL)"],
+    ["refuses when it is to serve", "the port is taken"],
+  ])("%s: the old one goes on", async (step, reason) => {
+    const beacon = await listening();
+    const client = await clients.open();
+    await client.discover(7);
+    const upgrade = beacon.upgrade({ command: command(step) });
+    await expect(upgrade).rejects.toThrow(reason);
+    await expect(upgrade).rejects.toBeInstanceOf(UpgradeError);
+    expect(beacon.isUpgrading).toBe(false);
+    await expectServed(client, 7);
+    const health = await fetch(new URL("healthz", beacon.httpUrl));
+    expect(health.status).toBe(200);
+  });
+
+  test("says nothing: the old one goes on when the time is over, and no second upgrade begins before", async () => {
+    const beacon = await listening();
+    const client = await clients.open();
+    await client.discover(7);
+    const upgrade = beacon.upgrade({ command: command("says nothing"), prepareMs: 300 });
+    await expect(beacon.upgrade({ command: command("exits") })).rejects.toThrow("under way");
+    await expectServed(client, 7);
+    await expect(upgrade).rejects.toThrow("too long");
+    await expectServed(client, 7);
+  });
+
+  test("is not there, or is not known", async () => {
+    const beacon = await listening();
+    await expect(beacon.upgrade()).rejects.toThrow("successor");
+    await expect(beacon.upgrade({ command: [join(folder, "missing")] })).rejects.toThrow(/missing: ENOENT/);
+    const client = await clients.open();
+    await client.discover(7);
+    await expectServed(client, 7);
+  });
+
+  test("dies once it serves: the old one serves again", async () => {
+    const beacon = await listening();
+    const client = await clients.open();
+    await client.discover(7);
+    const { version } = await beacon.upgrade({ command: command("dies when it serves") });
+    expect(version).toBe("fake");
+    await untilEqual("an upgrade under way", () => beacon.isUpgrading, false);
+    await expectServed(client, 7);
+    expect((await fetch(new URL("healthz", beacon.httpUrl))).status).toBe(200);
+  });
+
+  test("is ended when the old one is to end", async () => {
+    const beacon = await listening();
+    const upgrade = beacon.upgrade({ command: command("says nothing") });
+    await Bun.sleep(0);
+    await inTime("it closes", Promise.all([beacon.close(), expect(upgrade).rejects.toThrow("asked to end")]));
+  });
+
+  test("has another configuration: it says which", async () => {
+    const path = join(folder, "config.json");
+    const write = (config: unknown) => writeFileSync(path, JSON.stringify(config));
+    write({});
+    const program = programs.beacon([...FLAGS.slice(1), `--config=${path}`, "--workers=1"], {
+      BEACON_ADDR: "127.0.0.1:0",
+    });
+    ({ port } = await program.listening());
+    const client = await clients.open();
+    await client.discover(7);
+    for (const [config, reason] of [
+      [{ "max-nodes": "many" }, /^no upgrade, .*gave up: .*max-nodes/],
+      ["nothing", /^no upgrade, .*gave up: .*config\.json/],
+    ] as const) {
+      write(config);
+      const from = program.lines.length;
+      program.signal("SIGUSR2");
+      await program.logged(reason, from);
+      await expectServed(client, 7);
+    }
+  });
+});
+
+/** The old process's side, by hand, with a real new one: its death is the end of the channel. */
+class FakePredecessor {
+  readonly sockets: ReturnType<typeof openSockets>["sockets"];
+  readonly channel: Channel;
+  readonly program: Program;
+
+  constructor() {
+    const options = { recvBufferBytes: BUFFER_BYTES, sendBufferBytes: BUFFER_BYTES, offload: true };
+    ({ sockets: this.sockets } = openSockets({ host: "127.0.0.1", port: 0 }, { count: 2, ...options }));
+    ({ port } = this.sockets[0]!.localAddress());
+    const [ours, theirs] = UnixChannel.pair();
+    this.channel = new Channel(ours);
+    const command = [process.execPath, MAIN, `--addr=127.0.0.1:${port}`, ...FLAGS.slice(1), "--workers=2"];
+    this.program = programs.spawn(command, {
+      env: { ...CLEAN_ENV, BEACON_UPGRADE_FD: "3" },
+      files: [theirs.fd],
+    });
+    theirs.close();
+  }
+
+  offer(change: object = {}): Promise<boolean> {
+    const offer = {
+      format: FORMAT,
+      version: "fake",
+      addr: `127.0.0.1:${port}`,
+      hashSecret: 12_345,
+      ...{ offload: true, steering: true, maySave: true },
+      ...change,
+    };
+    return this.channel.sendJson(
+      "offer",
+      offer,
+      this.sockets.map(({ fd }) => fd),
+    );
+  }
+
+  async expect(kind: Kind): Promise<void> {
+    expect((await inTime(kind, this.channel.receive()))?.kind).toBe(kind);
+  }
+
+  /** Tells of one node. */
+  tell(nodeId: number, { address, port }: { address: string; port: number }): Promise<boolean> {
+    const entries = new NodeEntries();
+    entries.add(nodeId, Int32Array.from([...endpointOf(address, port), 1]), 1, undefined);
+    return this.channel.send("nodes", entries.take().next().value!);
+  }
+
+  die(): void {
+    for (const socket of this.sockets) socket.close();
+    this.channel.close();
+  }
+}
+
+describe("an old process that dies", () => {
+  const STEPS = ["offer", "nodes", "prepare", "prepared", "more nodes", "go"] as const;
+
+  test.each([undefined, ...STEPS])("after %s: the new one serves with what it has got", async (last) => {
+    const predecessor = new FakePredecessor();
+    const { program, channel } = predecessor;
+    const [one, other] = [await clients.open(), await clients.open()];
+    const steps: Record<(typeof STEPS)[number], () => Promise<unknown>> = {
+      offer: () => predecessor.offer(),
+      nodes: () => predecessor.tell(7, one.address),
+      prepare: () => channel.send("prepare"),
+      prepared: () => predecessor.expect("prepared"),
+      "more nodes": async () => {
+        await predecessor.tell(8, other.address);
+        await channel.send("sync");
+        await predecessor.expect("synced");
+        // What comes now waits in the sockets: it is not this process's turn.
+        await one.send(relay(7, 7, Uint8Array.of(1)));
+        await Bun.sleep(50);
+        expect(one.pending).toBe(0);
+      },
+      go: () => channel.send("go"),
+    };
+    const taken = STEPS.slice(0, last === undefined ? 0 : STEPS.indexOf(last) + 1);
+    for (const step of taken) await steps[step]();
+    predecessor.die();
+    await program.listening();
+    if (taken.includes("more nodes")) {
+      expect(await one.message()).toMatchObject({ type: "deliver", senderId: 7 });
+      await expectServed(other, 8);
+    }
+    if (!taken.includes("nodes")) await one.discover(7);
+    await expectServed(one, 7);
+    expect(program.log().filter(({ level }) => level !== "info")).toEqual([]);
+    program.signal("SIGTERM");
+    expect(await program.exited()).toBe(0);
+  });
+});
+
+describe("what takes a restart", () => {
+  test.each([
+    [
+      "another address",
+      { addr: "127.0.0.1:1" },
+      /^--addr is .*, and was 127\.0\.0\.1:1: that takes a restart$/,
+    ],
+    ["another format", { format: FORMAT + 1 }, /format/],
+    ["an offer that is none", { hashSecret: "secret" }, /hashSecret/],
+  ])("%s: the new process says so, and ends", async (_, change, reason) => {
+    const predecessor = new FakePredecessor();
+    await predecessor.offer(change);
+    const message = await inTime("an answer", predecessor.channel.receive());
+    expect(message?.kind).toBe("refused");
+    expect(JSON.parse(new TextDecoder().decode(message?.body)).reason).toMatch(reason);
+    expect(await predecessor.program.exited()).toBe(1);
+    predecessor.die();
+  });
+});
+
+test.skipIf(!installed("python3"))(
+  "the service manager hears of the new process from the old one, and all else from the new one then (needs python3)",
+  async () => {
+    const manager = await Notified.bind(programs, join(folder, "notify"));
+    const env = { NOTIFY_SOCKET: manager.path, WATCHDOG_USEC: "200000" };
+    const program = programs.beacon([...FLAGS, "--workers=1"], env);
+    ({ port } = await program.listening());
+    await manager.text(/READY=1/);
+    program.signal("SIGUSR2");
+    const pid = await handedOver(program);
+    const texts = () => manager.texts;
+    await manager.text(/MAINPID/);
+    const at = texts().findIndex((text) => text.startsWith("MAINPID"));
+    expect(texts()[at]).toBe(`MAINPID=${pid}`);
+    await manager.text(/READY=1/, at);
+    await manager.text(/WATCHDOG=1/, at);
+    expect(
+      texts()
+        .slice(0, at)
+        .filter((text) => text.includes("READY")),
+    ).toHaveLength(1);
+    process.kill(pid, "SIGTERM");
+    await manager.text(/STOPPING=1/, at);
+    await until("both end", () => !isAlive(pid) && !isAlive(program.pid));
+    expect(texts().slice(0, at).join()).not.toContain("STOPPING");
+  },
+);
