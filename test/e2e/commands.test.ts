@@ -53,7 +53,20 @@ function switchBreaker(name: string, on: boolean): Promise<Response> {
   });
 }
 
-test("status, top and check-config of a beacon; probe of it", async () => {
+test("probe of a beacon that relays nothing, and of nothing", async () => {
+  expect((await switchBreaker("relay", false)).status).toBe(200);
+  const [off, nothing] = await Promise.all([
+    ran("probe", udp, "--count=2", "--timeout=200"),
+    ran("probe", "127.0.0.1:1", "--timeout=200"),
+  ]);
+  await switchBreaker("relay", true);
+  expect([off.code, off.stderr]).toEqual([1, ""]);
+  expect(off.text).toContain("relays       0 of 2");
+  expect(off.text).toContain("! it answers, but relays nothing");
+  expect(nothing).toEqual({ code: 3, text: "", stderr: expect.stringContaining("nothing listens") });
+});
+
+test.concurrent("status, top and check-config of a beacon; probe of it", async () => {
   const probe = programs.beacon(["probe", udp, "--count=30", "--json"], env);
   const [top, status, config, probed] = await Promise.all([
     ran("top", "--count=1", "--json"),
@@ -78,20 +91,7 @@ test("status, top and check-config of a beacon; probe of it", async () => {
     relay: { sent: 30, lost: 0 },
   });
   expect(found.seenAs).toBe(found.here);
-  expect(beacon.stats().nodes).toBe(2);
-});
-
-test("probe of a beacon that relays nothing, and of nothing", async () => {
-  expect((await switchBreaker("relay", false)).status).toBe(200);
-  const [off, nothing] = await Promise.all([
-    ran("probe", udp, "--count=2", "--timeout=200"),
-    ran("probe", "127.0.0.1:1", "--timeout=200"),
-  ]);
-  await switchBreaker("relay", true);
-  expect([off.code, off.stderr]).toEqual([1, ""]);
-  expect(off.text).toContain("relays       0 of 2");
-  expect(off.text).toContain("! it answers, but relays nothing");
-  expect(nothing).toEqual({ code: 3, text: "", stderr: expect.stringContaining("nothing listens") });
+  expect(beacon.stats().nodes).toBe(4); // with those of the probe before
 });
 
 test.concurrent("nobody to ask, and what is no command: exit codes 3 and 2", async () => {
@@ -168,37 +168,39 @@ const python =
   installed("python3") && Bun.spawnSync(["python3", "-c", "import os; os.login_tty"]).exitCode === 0;
 
 describe("top on a terminal", () => {
-  test.skipIf(!python)(
-    `shows, takes keys, and gives the terminal back${python ? "" : " (needs python3 of 3.11 or newer)"}`,
-    async () => {
-      const start = () =>
-        programs.spawn(["python3", "-c", PTY, process.execPath, MAIN, "top"], {
-          env: { PATH: process.env["PATH"]!, TERM: "xterm", NO_COLOR: "1", ...env },
-          cwd: ROOT,
-          stdin: "pipe",
-        });
-      const pressing = async (top: Program, what: string, key: string, then: string) => {
-        const from = top.lines.length;
-        await top.write(key);
-        await top.line(what, (line) => (line.includes(then) ? true : undefined), from);
-      };
-      const isSame = async (top: Program, ending: string) => {
-        expect(await inTime("ends", top.exited())).toBe(0);
-        const text = top.lines.join("\n");
-        expect(text).toContain(`[end] ${ending} True`);
-        expect(text).toContain("\x1b[?1049h");
-        expect(text.lastIndexOf("\x1b[?1049l")).toBeGreaterThan(text.lastIndexOf("[frame]"));
-      };
-      const [quit, killed] = [start(), start()];
-      const shown = (top: Program) =>
-        top.line("workers", (line) => (line.startsWith("worker ") ? true : undefined));
-      await Promise.all([shown(quit), shown(killed)]);
-      await pressing(quit, "peers", "m", "peer  nodes");
-      await pressing(quit, "workers", "b", "worker ");
-      await quit.write("q");
-      await killed.write("kill 15");
-      await isSame(quit, "0");
-      await isSame(killed, "143");
-    },
-  );
+  test
+    .skipIf(!python)
+    .concurrent(
+      `shows, takes keys, and gives the terminal back${python ? "" : " (needs python3 of 3.11 or newer)"}`,
+      async () => {
+        const start = () =>
+          programs.spawn(["python3", "-c", PTY, process.execPath, MAIN, "top"], {
+            env: { PATH: process.env["PATH"]!, TERM: "xterm", NO_COLOR: "1", ...env },
+            cwd: ROOT,
+            stdin: "pipe",
+          });
+        const pressing = async (top: Program, what: string, key: string, then: string) => {
+          const from = top.lines.length;
+          await top.write(key);
+          await top.line(what, (line) => (line.includes(then) ? true : undefined), from);
+        };
+        const isSame = async (top: Program, ending: string) => {
+          expect(await inTime("ends", top.exited())).toBe(0);
+          const text = top.lines.join("\n");
+          expect(text).toContain(`[end] ${ending} True`);
+          expect(text).toContain("\x1b[?1049h");
+          expect(text.lastIndexOf("\x1b[?1049l")).toBeGreaterThan(text.lastIndexOf("[frame]"));
+        };
+        const [quit, killed] = [start(), start()];
+        const shown = (top: Program) =>
+          top.line("workers", (line) => (line.startsWith("worker ") ? true : undefined));
+        await Promise.all([shown(quit), shown(killed)]);
+        await pressing(quit, "peers", "m", "peer  nodes");
+        await pressing(quit, "workers", "b", "worker ");
+        await quit.write("q");
+        await killed.write("kill 15");
+        await isSame(quit, "0");
+        await isSame(killed, "143");
+      },
+    );
 });
