@@ -18,6 +18,8 @@ export function buildBinary(outfile: string, target?: Target): boolean {
       "build",
       "--compile",
       "--minify-syntax",
+      // Else some packages' folder on this machine would be written into the binary. They want it for threads that nobody starts.
+      '--define=__dirname="/"',
       ...(target === undefined ? [] : [`--target=bun-linux-${target}`]),
       ...ENTRY_POINTS,
       `--outfile=${outfile}`,

@@ -182,6 +182,7 @@ describe("what is asked", () => {
 
 describe("each alert", () => {
   const tested = readFileSync(ALERTS_TEST, "utf8");
+  const recipes = readFileSync(join(ROOT, "docs/OPERATIONS.md"), "utf8");
 
   test.each(rules.map((rule) => [rule.alert, rule] as const))(
     "%s is tested, and says how urgent it is and what to do",
@@ -193,6 +194,7 @@ describe("each alert", () => {
         action: expect.stringMatching(/\.$/),
         runbook: `docs/OPERATIONS.md#${name.toLowerCase()}`,
       });
+      expect(recipes).toContain(`\n### ${name}\n`);
     },
   );
 });
