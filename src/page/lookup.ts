@@ -1,31 +1,11 @@
 /** The box that explains one node. */
+import type { DropReport, NodeReport } from "../control/explain.ts";
 import { byId, create } from "./dom.ts";
 import { count, duration, share, words } from "./format.ts";
 import { authorization } from "./token.ts";
 
 const ID_MAX = 2 ** 32 - 1;
 const DROPS_SHOWN = 10;
-
-/** Of GET /api/nodes/<id>; docs/API.md. */
-interface NodeAnswer {
-  readonly where: string;
-  readonly endpoint: string | null;
-  readonly ageS: number | null;
-  readonly peer: { readonly address: string; readonly gossipAgeS: number | null } | null;
-  readonly shard: number;
-  readonly shards: number;
-  readonly limits: readonly { readonly limit: string; readonly perSecond: number; readonly used: number }[];
-  readonly drops: readonly DropAnswer[];
-  readonly next: { readonly outcome: string; readonly why: string };
-}
-
-interface DropAnswer {
-  readonly ageS: number;
-  readonly reason: string;
-  readonly from: number;
-  readonly to: number;
-  readonly count: number;
-}
 
 export function serveLookups(): void {
   const input = byId<HTMLInputElement>("node");
@@ -40,13 +20,24 @@ async function answerFor(id: number): Promise<Node> {
   if (!Number.isInteger(id) || id < 1 || id > ID_MAX) return said(`A node's id is 1 to ${count(ID_MAX)}.`);
   const response = await fetch(`/api/nodes/${id}`, { headers: authorization(), cache: "no-store" });
   const text = await response.text();
-  if (!response.ok)
-    return said(text.startsWith("not found: there are") ? "This beacon does not explain nodes." : text);
-  return explained(JSON.parse(text) as NodeAnswer);
+  if (!response.ok) return said(text);
+  return explained(JSON.parse(text) as NodeReport);
 }
 
-function explained({ where, endpoint, ageS, peer, shard, shards, limits, drops, next }: NodeAnswer): Node {
+function explained({
+  id,
+  where,
+  endpoint,
+  ageS,
+  peer,
+  shard,
+  shards,
+  limits,
+  drops,
+  next,
+}: NodeReport): Node {
   const facts: [string, string][] = [
+    ["Node", String(id)],
     ["Next relay", `${next.outcome}: ${next.why}`],
     ["Known", where],
     ["Endpoint", endpoint ?? "none"],
@@ -64,7 +55,7 @@ function explained({ where, endpoint, ageS, peer, shard, shards, limits, drops, 
   );
 }
 
-function dropText({ ageS, reason, from, to, count: times }: DropAnswer): string {
+function dropText({ ageS, reason, from, to, count: times }: DropReport): string {
   return `${duration(ageS)} ago, ${count(times)}×, ${words(reason)}, from ${from === 0 ? "somebody" : from} to ${to === 0 ? "nobody" : to}`;
 }
 

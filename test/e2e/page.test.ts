@@ -216,13 +216,20 @@ describe.skipIf(CHROMIUM === null)(`in a browser${CHROMIUM === null ? " (needs c
     await picture("phone");
   });
 
-  test("it looks a node up, or says that it cannot", async () => {
+  test("it explains a node, and what is none", async () => {
     const { page } = watched;
-    await page.fill("#node", "0");
-    await page.press("#node", "Enter");
-    await until("an answer", async () =>
-      /1 to 4,294,967,295/.test((await page.textContent("#answer")) ?? ""),
-    );
+    const answers = {
+      "1": /Next relaydelivered: .*Knownlocal/,
+      "3": /forwarded: .*Knownpeer/,
+      "0": /1 to 4,294,967,295/,
+    };
+    for (const [id, answer] of Object.entries(answers)) {
+      await page.fill("#node", id);
+      await page.press("#node", "Enter");
+      await until(`an answer about ${id}`, async () =>
+        answer.test((await page.textContent("#answer")) ?? ""),
+      );
+    }
   });
 
   test("when the beacon is gone it says so, and goes on with the next one", async () => {
