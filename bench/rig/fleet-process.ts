@@ -27,7 +27,9 @@ async function register(command: Extract<FleetCommand, { do: "register" }>): Pro
   let next = 0;
   sendNext = (count) => {
     for (let i = 0; i < count; i++) {
-      socket.send(discover(firstId + next), beacon.port, beacon.address);
+      try {
+        socket.send(discover(firstId + next), beacon.port, beacon.address);
+      } catch {} // an ICMP answer, once nobody listens any more
       next = (next + 1) % nodes;
     }
   };

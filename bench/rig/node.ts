@@ -3,6 +3,7 @@
  * whoever reaches it directly, relays, and keeps an account of what it gets.
  */
 import { monotonicUs } from "../../ffi/libc.ts";
+import { UdpSocket } from "../../ffi/socket.ts";
 import { decode, discover, punchRequest, relay, type WireAddress } from "../../test/e2e/support/wire.ts";
 import { type Door, type Line, lineTo } from "./line.ts";
 
@@ -15,6 +16,8 @@ const PUNCHES_MAX = 40;
 /** Datagrams to the beacon may be lost: between two tries, and how many. */
 const RETRY_EVERY_MS = 250;
 const TRIES_MAX = 12;
+/** As much as a beacon's own: what a node's process is too slow for, on a busy machine, is no loss of the beacon's. */
+const BUFFER_BYTES = 4 << 20;
 /** How fine a timer is: what a stream owes, it sends at the next tick. */
 const TICK_MS = 1;
 /** In a numbered relay, behind the header: number u32, then the time it left, microseconds of CLOCK_MONOTONIC, f64. */
@@ -96,6 +99,7 @@ export class Node {
         error() {}, // an ICMP answer: what does not arrive is seen by who waits for it
       },
     });
+    UdpSocket.adopt((socket as unknown as { fd: number }).fd).setBuffers(BUFFER_BYTES, BUFFER_BYTES);
     node = new Node(options, {
       send: (bytes, to) => void socket.send(bytes, to.port, to.address),
       close: () => socket.close(),

@@ -5,21 +5,25 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { endpointOf } from "../../ffi/endpoint.ts";
 import { UnixChannel } from "../../ffi/unix-channel.ts";
-import { Beacon, UpgradeError } from "../../src/beacon.ts";
+import { Beacon, type Stats, UpgradeError } from "../../src/beacon.ts";
 import { openSockets } from "../../src/control/sockets.ts";
 import { Channel, type Kind } from "../../src/control/upgrade/channel.ts";
 import { FORMAT, NodeEntries } from "../../src/control/upgrade/format.ts";
+import { NodeIdentity } from "../support/pilot-node.ts";
+import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { type Client, Clients } from "./support/client.ts";
+import { freePort } from "./support/mesh.ts";
 import { Notified } from "./support/notified.ts";
 import { CLEAN_ENV, installed, MAIN, type Program, Programs } from "./support/program.ts";
 import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
-import { decode, relay } from "./support/wire.ts";
+import { decode, discover, relay, sync } from "./support/wire.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const FAKE = join(import.meta.dir, "support/fake-successor.ts");
 const FLAGS = ["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--max-nodes=1000"];
 const BUFFER_BYTES = 1 << 20;
+const TOKEN = "0123456789abcdef0123456789abcdef";
 
 const folder = mkdtempSync(join(tmpdir(), "beacon-upgrade-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -133,6 +137,69 @@ test("no packet is lost, none is overtaken, and all nodes stay", async () => {
   process.kill(next, "SIGTERM");
   await until("the last one ends", () => !isAlive(next));
   expect(program.log().filter(({ level }) => level === "error" || level === "fatal")).toEqual([]);
+});
+
+test("routes, keys, breakers and used-up limits go over; nodes on WebSockets are sent there", async () => {
+  const [token, keys] = [join(folder, "token"), join(folder, "keys.json")];
+  const known = new KnownNodes();
+  const identity = known.identity(300);
+  writeFileSync(token, TOKEN);
+  writeFileSync(keys, known.file());
+  const peer = await clients.open(); // its own address matters, not that of a beacon
+  const wssPort = freePort();
+  const program = programs.beacon([
+    ...[...FLAGS.filter((flag) => flag !== "--http=off"), "--http=127.0.0.1:0", "--workers=2"],
+    ...[`--peers=127.0.0.1:${peer.address.port}`, "--require-punch-grant=on", "--new-node-limit=1"],
+    ...[`--admin-token-file=${token}`, `--wss=127.0.0.1:${wssPort}`, `--wss-keys=${keys}`],
+  ]);
+  const { port: udpPort, http } = await program.listening();
+  port = udpPort;
+  const stats = async (of: string) => (await (await fetch(new URL("api/stats", of))).json()) as Stats;
+
+  await peer.send(sync(2, [900]), { address: "127.0.0.1", port });
+  await untilEqual("routes", async () => (await stats(http!)).mesh.peers[0]?.routes, 1);
+  const node = await clients.open();
+  await node.discover(7, NodeIdentity.create(7).publicKey);
+  const bridged = await BridgedNode.connect(`ws://127.0.0.1:${wssPort}/v1/compat`, identity);
+  const body = JSON.stringify({ on: false });
+  const headers = { authorization: `Bearer ${TOKEN}` };
+  await fetch(new URL("api/breakers/punch", http), { method: "POST", body, headers });
+  // New nodes of one address, until it may have no more.
+  const crowd = await clients.open();
+  const limitedMs = performance.now();
+  for (let id = 1000; id < 1050; id++) await crowd.send(discover(id));
+  await until("the limit", async () =>
+    (await stats(http!)).workers.some(({ limited }) => limited["new_node"]! > 0),
+  );
+  const before = (await stats(http!)).nodes;
+
+  const from = program.lines.length;
+  program.signal("SIGUSR2");
+  await handedOver(program);
+  const next = (await program.logged(/listens on/, from))["http"] as string;
+  for (let id = 2000; id < 2050; id++) await crowd.send(discover(id));
+  await until("the limit", async () =>
+    (await stats(next)).workers.some(({ limited }) => limited["new_node"]! > 0),
+  );
+  const passedS = (performance.now() - limitedMs) / 1000;
+  expect((await stats(next)).nodes).toBeLessThanOrEqual(before + passedS + 1);
+
+  peer.take(); // its own gossip
+  await node.relay(7, 900, Uint8Array.of(9));
+  await until("the relay at the peer", () =>
+    peer.take().some(({ bytes }) => Buffer.from(bytes).equals(relay(7, 900, Uint8Array.of(9)))),
+  );
+  await node.send(discover(7, NodeIdentity.create(7).publicKey));
+  await until("another key is refused", async () =>
+    (await stats(next)).workers.some(({ keysRefused }) => keysRefused > 0),
+  );
+  expect((await stats(next)).breakers).toMatchObject({ punch: "off", relay: "on" });
+  expect((await inTime("its close", bridged.connection.closed)).code).toBe(1012);
+  const again = await BridgedNode.connect(`ws://127.0.0.1:${wssPort}/v1/compat`, identity);
+  await node.relay(7, 300, Uint8Array.of(3));
+  expect(await again.message()).toMatchObject({ type: "deliver", payload: Uint8Array.of(3) });
+  again.close();
+  bridged.connection.destroy();
 });
 
 describe("a new process that fails", () => {

@@ -1,10 +1,12 @@
 /** A beacon that hands over to another process in mid-stream: what is lost, how long nothing arrives, and who serves if one is killed. */
+import { join as joinPath } from "node:path";
 import type { Stats } from "../../../src/beacon.ts";
 import { until } from "../../../test/e2e/support/wait.ts";
 import { accountOf, longestGap } from "../account.ts";
 import { BEACON_PORT, BEACON_STATS } from "../beacon.ts";
 import type { FleetCommand } from "../fleet-process.ts";
 import { joinAt } from "../meeting.ts";
+import { scratchFolder } from "../namespace.ts";
 import { NodeHost, type RemoteNode, RemoteProcess } from "../remote.ts";
 import { type Report, showMs } from "../report.ts";
 import type { Run } from "../run.ts";
@@ -27,6 +29,7 @@ const LATE_MS = 500;
 const LOOK_EVERY_MS = 20;
 const LOOK_MS = 1500;
 const NOBODY_MS_MAX = 1000;
+const SAVE_EVERY_MS = 1000;
 
 export const FLEET_DEFAULT = 170_000;
 export const FLEET_MIN = 100;
@@ -139,13 +142,19 @@ interface Killed {
 }
 
 async function killAtEachStep(internet: Internet): Promise<Killed[]> {
-  const beacon = await UpgradedBeacon.start(internet.site("beacon").namespace);
+  // What is killed before it could tell anything has at least this to leave.
+  const state = joinPath(scratchFolder(), "state");
+  const beacon = await UpgradedBeacon.start(internet.site("beacon").namespace, [
+    `--state-file=${state}`,
+    `--state-interval=${SAVE_EVERY_MS}ms`,
+  ]);
   const results: Killed[] = [];
   for (const step of STEPS) {
     for (const whom of ["old", "new"] as const) {
       const [sender] = await joinAt(internet, "sender");
       const [receiver] = await joinAt(internet, "receiver");
       let looked = { serves: "nobody" as Killed["serves"], bothMs: 0 };
+      await Bun.sleep(2 * SAVE_EVERY_MS);
       const [flow] = await underRelays([sender!], [receiver!], async () => {
         const { successor } = await beacon.begin()(step);
         const old = beacon.pid;

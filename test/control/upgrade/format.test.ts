@@ -1,0 +1,222 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { ENDPOINT_WORDS, endpointOf } from "../../../ffi/endpoint.ts";
+import { SLOTS_PER_SLICE } from "../../../src/control/node-scan.ts";
+import { BODY_BYTES_MAX, FormatError } from "../../../src/control/upgrade/channel.ts";
+import {
+  breakersSchema,
+  CELL_LIMITS,
+  CellEntries,
+  FORMAT,
+  instancesSchema,
+  NodeEntries,
+  namesSchema,
+  offerSchema,
+  readCells,
+  readJson,
+  readNodes,
+  readRoutes,
+  writeRoutes,
+} from "../../../src/control/upgrade/format.ts";
+import { LIMITS } from "../../../src/shared/counters.ts";
+import { HAS_KEY, IS_BRIDGED, WANTS_DEST } from "../../../src/shared/slots.ts";
+
+const text = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
+
+/** An entry as a scan has it. */
+function entryOf(address: string, port: number, flags: number, seenS: number): Int32Array {
+  const endpoint = endpointOf(address, port);
+  endpoint[0]! |= flags;
+  return Int32Array.from([...endpoint, seenS]);
+}
+
+/** What is read, with copies of what is reused. */
+function nodesIn(body: Uint8Array) {
+  return [...readNodesCopied(body)];
+}
+function* readNodesCopied(body: Uint8Array) {
+  for (const { endpoint, key, keyAt, ...rest } of readNodes(body)) {
+    const keyBytes = key ? Buffer.from(key.buffer, key.byteOffset + keyAt, 32).toString("hex") : undefined;
+    yield { ...rest, endpoint: Array.from(endpoint), key: keyBytes };
+  }
+}
+
+describe("nodes", () => {
+  test("are read as they were written, each with its own flags, age and key", () => {
+    const entries = new NodeEntries();
+    const key = new Uint8Array(32).fill(7);
+    entries.add(1, entryOf("192.0.2.1", 4000, WANTS_DEST | IS_BRIDGED, 90), 100, undefined);
+    entries.add(-2, entryOf("2001:db8::1", 1, HAS_KEY, -5), 100, key);
+    entries.add(3, entryOf("192.0.2.3", 65_535, 0, 101), 100, undefined); // heard since
+    const [body] = [...entries.take()];
+    expect(nodesIn(body!)).toEqual(
+      [
+        ...[[1, "192.0.2.1", 4000, WANTS_DEST, 10, undefined] as const],
+        ...[[-2, "2001:db8::1", 1, 0, 105, "07".repeat(32)] as const],
+        ...[[3, "192.0.2.3", 65_535, 0, 0, undefined] as const],
+      ].map(([nodeId, address, port, flags, ageS, key]) => ({
+        ...{ nodeId, flags, ageS, key, endpoint: Array.from(endpointOf(address, port)) },
+      })),
+    );
+    expect([...entries.take()]).toEqual([]);
+  });
+
+  test("of two slices go into messages, none of which is too large", () => {
+    const entries = new NodeEntries();
+    const entry = entryOf("192.0.2.1", 4000, 0, 1);
+    for (let id = 1; entries.hasRoomForSlice; id++) entries.add(id, entry, 1, undefined);
+    for (let id = 0; id < SLOTS_PER_SLICE - 1; id++) entries.add(1_000_000 + id, entry, 1, undefined);
+    const bodies = [...entries.take()];
+    for (const body of bodies) expect(body.length).toBeLessThanOrEqual(BODY_BYTES_MAX);
+    const ids = bodies.flatMap((body) => nodesIn(body).map(({ nodeId }) => nodeId));
+    expect(new Set(ids).size).toBe(ids.length);
+    expect(ids.length).toBeGreaterThanOrEqual(2 * SLOTS_PER_SLICE - 1);
+  });
+
+  test("that cannot be are refused", () => {
+    const entries = new NodeEntries();
+    entries.add(1, entryOf("192.0.2.1", 4000, 0, 1), 1, undefined);
+    const whole = [...entries.take()][0]!.slice();
+    expect(() => nodesIn(whole.subarray(0, 63))).toThrow(FormatError);
+    const words = (change: (words: Int32Array) => void) => {
+      const copy = whole.slice();
+      change(new Int32Array(copy.buffer));
+      return copy;
+    };
+    expect(() =>
+      nodesIn(
+        words((w) => {
+          w[0] = 0;
+        }),
+      ),
+    ).toThrow("no id");
+    expect(() =>
+      nodesIn(
+        words((w) => {
+          w[7] = -1;
+        }),
+      ),
+    ).toThrow("below 0");
+    expect(nodesIn(new Uint8Array(0))).toEqual([]);
+  });
+});
+
+describe("routes", () => {
+  test("are read as they were written", () => {
+    const endpoint = endpointOf("192.0.2.9", 9001);
+    for (const heardAgeMs of [undefined, 0, 12_345]) {
+      for (const isLearned of [false, true]) {
+        const peer = { endpoint, isLearned, heardAgeMs, nodeIds: Int32Array.of(-1, 5, 7) };
+        expect(readRoutes(writeRoutes(peer))).toEqual(peer);
+      }
+    }
+  });
+
+  test("without a peer, or cut in a word, are refused", () => {
+    expect(() => readRoutes(new Uint8Array(ENDPOINT_WORDS * 4))).toThrow(FormatError);
+    expect(() => readRoutes(new Uint8Array(33))).toThrow(FormatError);
+  });
+
+  test("beyond what a message holds are left out", () => {
+    const nodeIds = new Int32Array(100_000).fill(1);
+    const written = writeRoutes({
+      endpoint: endpointOf("192.0.2.9", 1),
+      isLearned: false,
+      heardAgeMs: 1,
+      nodeIds,
+    });
+    expect(written.length).toBeLessThanOrEqual(BODY_BYTES_MAX);
+  });
+});
+
+describe("cells", () => {
+  const read = (body: Uint8Array) => {
+    const cells: number[][] = [];
+    readCells(body, (...cell) => cells.push(cell));
+    return cells;
+  };
+
+  test("are read as they were written, up to a full message", () => {
+    const entries = new CellEntries();
+    const written: number[][] = [];
+    for (let cell = 0; !entries.isFull; cell++) {
+      const entry = [cell % CELL_LIMITS, cell, 1e15 + cell] as const;
+      entries.add(...entry);
+      written.push([...entry]);
+    }
+    const body = entries.take();
+    expect(body.length).toBeLessThanOrEqual(BODY_BYTES_MAX);
+    expect(read(body)).toEqual(written);
+  });
+
+  test("of no limit, of no time, or cut short, are refused", () => {
+    const entries = new CellEntries();
+    for (const [limit, time] of [
+      [LIMITS.length + 1, 1],
+      [0, Number.NaN],
+      [0, Number.POSITIVE_INFINITY],
+    ] as const) {
+      entries.add(limit, 0, time);
+      expect(() => read(entries.take())).toThrow(FormatError);
+    }
+    expect(() => read(new Uint8Array(15))).toThrow(FormatError);
+  });
+});
+
+describe("JSON", () => {
+  const offer = {
+    ...{
+      format: FORMAT,
+      version: "1",
+      addr: ":9001",
+      hashSecret: -5,
+      offload: true,
+      steering: true,
+      maySave: true,
+    },
+  };
+
+  test("is taken if it is as it should be, and with what a later version adds", () => {
+    expect(readJson(offerSchema, text({ ...offer, more: 1 }))).toEqual(offer as never);
+    expect(readJson(breakersSchema, text({ relay: "off" }))).toEqual({ relay: "off" });
+    const instances = [["ff00", "192.0.2.1:9001", 1, 2]];
+    expect(readJson(instancesSchema, text(instances))).toEqual(instances as never);
+  });
+
+  test.each([
+    ["no JSON", offerSchema, new Uint8Array([0xff])],
+    ["another format", offerSchema, text({ ...offer, format: FORMAT + 1 })],
+    ["a secret that is no word", offerSchema, text({ ...offer, hashSecret: 2 ** 31 })],
+    ["something missing", offerSchema, text({ ...offer, addr: undefined })],
+    ["a breaker that is neither", breakersSchema, text({ relay: "maybe" })],
+    ["an instance that is no number", instancesSchema, text([["0x12", "a", 1, 2]])],
+    ["an instance of the past", instancesSchema, text([["12", "a", 1, -2]])],
+    [
+      "too many names",
+      namesSchema,
+      text({ advertised: "", listed: Array(999).fill("a"), lastListed: [], hosts: [] }),
+    ],
+  ])("%s is refused", (_, schema, body) => {
+    expect(() => readJson(schema as typeof offerSchema, body)).toThrow(FormatError);
+  });
+});
+
+test("whatever bytes come, they are read or refused", () => {
+  const readers: ((body: Uint8Array) => unknown)[] = [
+    nodesIn,
+    readRoutes,
+    (body) => readCells(body, () => {}),
+    (body) => readJson(offerSchema, body),
+  ];
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => {
+      for (const reader of readers) {
+        try {
+          reader(bytes);
+        } catch (error) {
+          if (!(error instanceof FormatError)) throw error;
+        }
+      }
+    }),
+  );
+});
