@@ -56,6 +56,7 @@ test("all on one page", () => {
     "traffic   in 2.0k packets/s, 0 B/s; out 1.0k packets/s, 0 B/s",
     "relays    local 1.0k/s, peer 10/s",
     "drops     not found 500/s, limit: relay 100/s",
+    "received  relay 4,000 since the start",
     "dropped   not found 1,000, limit: relay 200 since the start",
     "cpu       50% of a core, the busiest worker 25% of its core",
     "workers   1 of 2 alive, replaced 2 times",
