@@ -18,8 +18,8 @@ const later = statsWith({
   mesh: {
     ...earlier.mesh,
     peers: [
-      { address: "192.0.2.2:9001", routes: 1234, gossipAgeS: 3 },
-      { address: "192.0.2.3:9001", routes: 0, gossipAgeS: null },
+      { address: "192.0.2.2:9001", routes: 1234, gossipAgeS: 3, check: null },
+      { address: "192.0.2.3:9001", routes: 0, gossipAgeS: null, check: null },
     ],
   },
   workers: [

@@ -77,8 +77,8 @@ describe("the screen", () => {
 
   test("peers", () => {
     const peers = [
-      { address: "192.0.2.2:9001", routes: 1234, gossipAgeS: 3 },
-      { address: "[2001:db8::1]:9001", routes: 0, gossipAgeS: null },
+      { address: "192.0.2.2:9001", routes: 1234, gossipAgeS: 3, check: null },
+      { address: "[2001:db8::1]:9001", routes: 0, gossipAgeS: null, check: null },
     ];
     const stats = statsWith({ mesh: { ...later.mesh, peers } });
     const lines = render(stats, rates, SIZE, pressed("m", STATE)!);
