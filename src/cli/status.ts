@@ -86,9 +86,11 @@ export function cpuText({ cores, workers }: Rates): string {
   return `${percent(cores)} of a core${busiest}`;
 }
 
-function peerLine({ address, routes, gossipAgeS }: Stats["mesh"]["peers"][number]): string {
+function peerLine({ address, routes, gossipAgeS, check }: Stats["mesh"]["peers"][number]): string {
   const heard = gossipAgeS === null ? "not heard yet" : `heard ${duration(gossipAgeS)} ago`;
-  return `  ${address}: ${whole(routes)} nodes, ${heard}`;
+  const rtt = check?.lastRttMs == null ? "" : `, round trip ${check.lastRttMs.toFixed(1)} ms`;
+  const lost = check && check.lost > 0 ? `, ${whole(check.lost)} of ${whole(check.sent)} checks lost` : "";
+  return `  ${address}: ${whole(routes)} nodes, ${heard}${rtt}${lost}`;
 }
 
 function receivedByType({ workers, bridge }: Stats): Record<string, number> {
