@@ -1,5 +1,6 @@
 /** What shells need to complete `beacon`: made from the commands that there are and the server's flags. */
 import type { Argument, Command, Option } from "commander";
+import { commands } from "../config/commands.ts";
 import { settings } from "../config/settings.ts";
 import { createProgram } from "./program.ts";
 
@@ -63,7 +64,7 @@ function placesOf(program: Command): Place[] {
   const names = subcommands.map(({ name, help }) => ({ text: name, help }));
   const help = {
     name: "help",
-    help: "Print the commands, or one command's options",
+    help: firstLine(commands.help),
     options: [],
     words: names,
   };
@@ -172,8 +173,10 @@ if [ "$funcstack[1]" = "_beacon" ]; then _beacon "$@"; else compdef _beacon beac
 }
 
 function fish(places: readonly Place[]): string {
+  const names = places.flatMap(({ name }) => (name === "" ? [] : [name])).join(" ");
   const lines = places.flatMap(({ name, options, words }) => {
-    const where = name === "" ? "__fish_use_subcommand" : `__fish_seen_subcommand_from ${name}`;
+    const where =
+      name === "" ? `not __fish_seen_subcommand_from ${names}` : `__fish_seen_subcommand_from ${name}`;
     const line = (rest: string, help: string) =>
       `complete -c beacon -n '${where}' ${rest}${help === "" ? "" : ` -d '${help}'`}\n`;
     return [

@@ -37,7 +37,14 @@ const statsSchema = v.looseObject({
   cpuS: v.number(),
   mesh: v.looseObject({
     peers: v.array(
-      v.looseObject({ address: v.string(), routes: v.number(), gossipAgeS: v.nullable(v.number()) }),
+      v.looseObject({
+        address: v.string(),
+        routes: v.number(),
+        gossipAgeS: v.nullable(v.number()),
+        check: v.nullish(
+          v.looseObject({ sent: v.number(), lost: v.number(), lastRttMs: v.nullable(v.number()) }),
+        ),
+      }),
     ),
   }),
   breakers: v.record(v.string(), state),

@@ -60,6 +60,7 @@ export function statusLines(stats: Stats, rates: Rates | undefined, { health, re
           row("relays", rateList(rates.relays, "none now")),
           row("drops", rateList(first(rates.drops, DROPS_SHOWN), "none now")),
         ]),
+    row("received", `${countList(receivedByType(stats), "nothing")} since the start`),
     row("dropped", `${countList(largest(drops(stats), DROPS_SHOWN), "nothing")} since the start`),
     ...(rates === undefined ? [] : [row("cpu", cpuText(rates))]),
     row("workers", `${alive} of ${workers.length} alive, replaced ${restarts} times`),
@@ -85,9 +86,18 @@ export function cpuText({ cores, workers }: Rates): string {
   return `${percent(cores)} of a core${busiest}`;
 }
 
-function peerLine({ address, routes, gossipAgeS }: Stats["mesh"]["peers"][number]): string {
+function peerLine({ address, routes, gossipAgeS, check }: Stats["mesh"]["peers"][number]): string {
   const heard = gossipAgeS === null ? "not heard yet" : `heard ${duration(gossipAgeS)} ago`;
-  return `  ${address}: ${whole(routes)} nodes, ${heard}`;
+  const rtt = check?.lastRttMs == null ? "" : `, round trip ${check.lastRttMs.toFixed(1)} ms`;
+  const lost = check && check.lost > 0 ? `, ${whole(check.lost)} of ${whole(check.sent)} checks lost` : "";
+  return `  ${address}: ${whole(routes)} nodes, ${heard}${rtt}${lost}`;
+}
+
+function receivedByType({ workers, bridge }: Stats): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { packetsReceived } of [...workers, ...(bridge === null ? [] : [bridge.packets])])
+    for (const [type, count] of Object.entries(packetsReceived)) counts[type] = (counts[type] ?? 0) + count;
+  return counts;
 }
 
 function nonZero(counts: Readonly<Record<string, number>>): Record<string, number> {

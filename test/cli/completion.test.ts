@@ -36,6 +36,8 @@ test.each([...SHELLS])("%s can read its own", (shell) => {
   const script = completion(shell);
   for (const name of Object.keys(commands)) expect(script).toContain(name);
   for (const { flag } of settings) expect(script).toContain(flag);
+  // Nobody's help text ends a quotation.
+  for (const line of script.split("\n")) expect([line, line.split("'").length % 2]).toEqual([line, 1]);
   if (Bun.which(shell) === null) return; // its syntax is for those who have it
   const { exitCode, stderr } = Bun.spawnSync([shell, "-n"], { stdin: new TextEncoder().encode(script) });
   expect([exitCode, stderr.toString()]).toEqual([0, ""]);

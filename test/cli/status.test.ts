@@ -18,7 +18,12 @@ const later = statsWith({
   mesh: {
     ...earlier.mesh,
     peers: [
-      { address: "192.0.2.2:9001", routes: 1234, gossipAgeS: 3, check: null },
+      {
+        address: "192.0.2.2:9001",
+        routes: 1234,
+        gossipAgeS: 3,
+        check: { sent: 50, lost: 5, disagreed: 0, lastRttMs: 1.5 },
+      },
       { address: "192.0.2.3:9001", routes: 0, gossipAgeS: null, check: null },
     ],
   },
@@ -56,11 +61,12 @@ test("all on one page", () => {
     "traffic   in 2.0k packets/s, 0 B/s; out 1.0k packets/s, 0 B/s",
     "relays    local 1.0k/s, peer 10/s",
     "drops     not found 500/s, limit: relay 100/s",
+    "received  relay 4,000 since the start",
     "dropped   not found 1,000, limit: relay 200 since the start",
     "cpu       50% of a core, the busiest worker 25% of its core",
     "workers   1 of 2 alive, replaced 2 times",
     "peers     2",
-    "  192.0.2.2:9001: 1,234 nodes, heard 3s ago",
+    "  192.0.2.2:9001: 1,234 nodes, heard 3s ago, round trip 1.5 ms, 5 of 50 checks lost",
     "  192.0.2.3:9001: 0 nodes, not heard yet",
     "breakers  off: relay",
   ]);

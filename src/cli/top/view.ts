@@ -132,11 +132,13 @@ function workerLines(rates: Rates | undefined, sortBy: SortKey): string[] {
 
 function peerLines({ mesh }: Stats): string[] {
   return table(
-    ["peer", "nodes", "heard"],
-    mesh.peers.map(({ address, routes, gossipAgeS }) => [
+    ["peer", "nodes", "heard", "round trip", "lost"],
+    mesh.peers.map(({ address, routes, gossipAgeS, check }) => [
       address,
       whole(routes),
       gossipAgeS === null ? "never" : `${duration(gossipAgeS)} ago`,
+      check?.lastRttMs == null ? "-" : `${check.lastRttMs.toFixed(1)} ms`,
+      check && check.sent > 0 ? percent(check.lost / check.sent) : "-",
     ]),
     [0],
   );

@@ -77,15 +77,20 @@ describe("the screen", () => {
 
   test("peers", () => {
     const peers = [
-      { address: "192.0.2.2:9001", routes: 1234, gossipAgeS: 3, check: null },
+      {
+        address: "192.0.2.2:9001",
+        routes: 1234,
+        gossipAgeS: 3,
+        check: { sent: 50, lost: 5, disagreed: 0, lastRttMs: 1.25 },
+      },
       { address: "[2001:db8::1]:9001", routes: 0, gossipAgeS: null, check: null },
     ];
     const stats = statsWith({ mesh: { ...later.mesh, peers } });
     const lines = render(stats, rates, SIZE, pressed("m", STATE)!);
     expect(lines.slice(8, 11).map((line) => line.trim())).toEqual([
-      "peer                nodes   heard",
-      "192.0.2.2:9001      1,234  3s ago",
-      "[2001:db8::1]:9001      0   never",
+      "peer                nodes   heard  round trip  lost",
+      "192.0.2.2:9001      1,234  3s ago      1.3 ms   10%",
+      "[2001:db8::1]:9001      0   never           -     -",
     ]);
     expect(pressed("m", pressed("m", STATE)!)).toEqual(STATE);
   });
