@@ -15,10 +15,9 @@ const tokenFile = join(folder, "token");
 const programs = new Programs();
 let beacon: Beacon;
 let env: Record<string, string>;
-let udp: string;
 
 const options = () => ({
-  addr: "127.0.0.1:0",
+  addr: ":0",
   http: "127.0.0.1:0",
   workers: 1,
   maxNodes: 1000,
@@ -30,7 +29,6 @@ beforeAll(async () => {
   beacon = new Beacon(options());
   await beacon.listen();
   env = { BEACON_HTTP: beacon.httpUrl!.host };
-  udp = `127.0.0.1:${beacon.address.port}`;
 });
 afterAll(async () => {
   await programs.kill();
@@ -56,7 +54,7 @@ function switchBreaker(name: string, on: boolean): Promise<Response> {
 test("probe of a beacon that relays nothing, and of nothing", async () => {
   expect((await switchBreaker("relay", false)).status).toBe(200);
   const [off, nothing] = await Promise.all([
-    ran("probe", udp, "--count=2", "--timeout=200"),
+    ran("probe", `[::1]:${beacon.address.port}`, "--count=2", "--timeout=200"),
     ran("probe", "127.0.0.1:1", "--timeout=200"),
   ]);
   await switchBreaker("relay", true);
@@ -67,7 +65,7 @@ test("probe of a beacon that relays nothing, and of nothing", async () => {
 });
 
 test.concurrent("status, top and check-config of a beacon; probe of it", async () => {
-  const probe = programs.beacon(["probe", udp, "--count=30", "--json"], env);
+  const probe = programs.beacon(["probe", `localhost:${beacon.address.port}`, "--count=30", "--json"], env);
   const [top, status, config, probed] = await Promise.all([
     ran("top", "--count=1", "--json"),
     ran("status"),
@@ -75,7 +73,7 @@ test.concurrent("status, top and check-config of a beacon; probe of it", async (
     ended(probe),
   ]);
   expect([status.code, status.stderr]).toEqual([0, ""]);
-  expect(status.text).toMatch(/^beacon \d+\.\d+\.\d+ at 127\.0\.0\.1:\d+/);
+  expect(status.text).toMatch(/^beacon \d+\.\d+\.\d+ at \[::\]:\d+/);
   expect(status.text).toContain("\nhealth    ok; ready\n");
   expect([top.code, top.stderr]).toEqual([0, ""]);
   expect(JSON.parse(top.text)).toMatchObject({ healthy: true, workers: [{ worker: 0, alive: true }] });
