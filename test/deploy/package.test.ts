@@ -346,6 +346,13 @@ describe.skipIf(whyNotInstalled !== undefined)(
       expect(upgrade()).toEqual([]);
     });
 
+    test("nor is one restarted whose configuration the new version refuses", () => {
+      const path = "/etc/pilot-beacon/config.json";
+      root.sh(`cp ${path} /tmp/kept; echo '{"workers": 0}' >${path}`);
+      expect(upgrade("active")).toEqual([ASKED]);
+      root.sh(`cp /tmp/kept ${path}`);
+    });
+
     test("an upgrade stops nothing before, a removal does", () => {
       const prerm = (what: string) =>
         root.sh(
