@@ -185,6 +185,10 @@ export class Beacon {
         "this beacon is not told how to start the process that takes over: set `successor`",
       );
     if (this.#handOver) throw new UpgradeError("an upgrade is under way already");
+    if (process.pid === 1)
+      throw new UpgradeError(
+        "this is process 1 of its container, and all others end with it: start another container in place of it",
+      );
     if (!this.#running || this.#draining || this.#closing)
       throw new UpgradeError("this beacon does not listen, or is about to end");
     const handOver = new HandOver(successor, this.#handOverParts(this.#running));

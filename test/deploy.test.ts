@@ -319,7 +319,7 @@ describe.skipIf(whyNoSystemd !== undefined)(
       await a.discover(1);
       await b.discover(2);
       const before = property("MainPID");
-      expect(systemctl("kill", "--signal=USR2", "--kill-whom=main", "pilot-beacon").code).toBe(0);
+      expect(systemctl("kill", "--signal=USR2", "--kill-who=main", "pilot-beacon").code).toBe(0);
       await until("another main process", () => property("MainPID") !== before);
       const pid = property("MainPID");
       await until("the one before is gone", () => inside("test", "-e", `/proc/${before}`).code !== 0);
@@ -347,7 +347,7 @@ describe.skipIf(whyNoSystemd !== undefined)(
       for (const whom of ["main", "all"]) {
         const restarts = Number(property("NRestarts"));
         const pid = property("MainPID");
-        systemctl("kill", "--signal=USR2", "--kill-whom=main", "pilot-beacon");
+        systemctl("kill", "--signal=USR2", "--kill-who=main", "pilot-beacon");
         await until("there are two", () => processes().length > 1);
         inside("sh", "-c", `kill -KILL ${whom === "main" ? pid : processes().join(" ")}`);
         await untilEqual("restarts", () => Number(property("NRestarts")), restarts + 1);
