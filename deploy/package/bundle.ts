@@ -38,7 +38,8 @@ export async function bundled(target: Target): Promise<Component[]> {
     .packages;
   // The bundler's own account, for not all that is installed is used: pino-pretty brings packages for its command line.
   const { metafile } = await Bun.build({
-    entrypoints: ENTRY_POINTS.map((path) => join(ROOT, path)),
+    // The page is bundled by itself, and carried as text.
+    entrypoints: [...ENTRY_POINTS, "src/page/app.ts"].map((path) => join(ROOT, path)),
     target: "bun",
     metafile: true,
   });
