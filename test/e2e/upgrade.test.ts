@@ -202,6 +202,51 @@ test("routes, keys, breakers and used-up limits go over; nodes on WebSockets are
   bridged.connection.destroy();
 });
 
+describe("signals during an upgrade", () => {
+  /** Begins one, and waits until the log says that it has come so far. @returns the new process */
+  async function underWay(step: string): Promise<{ program: Program; successor: number }> {
+    const program = programs.beacon([...FLAGS, "--workers=1", "--log-level=debug"]);
+    ({ port } = await program.listening());
+    program.signal("SIGUSR2");
+    const { successor } = await program.logged(new RegExp(`^upgrade: ${step}`));
+    successors.push(successor as number);
+    return { program, successor: successor as number };
+  }
+
+  test.each([
+    ["started", "the old one"],
+    ["started", "both"],
+    ["prepared", "both"],
+    ["receiving stops", "both"],
+    ["the new process serves", "both"],
+  ])("%s: SIGTERM for %s ends both", async (step, whom) => {
+    const { program, successor } = await underWay(step);
+    program.signal("SIGTERM");
+    if (whom === "both") process.kill(successor, "SIGTERM");
+    await until("the new one has ended", () => !isAlive(successor));
+    expect(await program.exited()).toBe(0);
+    expect(program.log().filter(({ level }) => level === "fatal")).toEqual([]);
+  });
+
+  test("SIGTERM for the new one: the old one goes on", async () => {
+    const { program, successor } = await underWay("prepared");
+    process.kill(successor, "SIGTERM");
+    await program.logged(/^no upgrade, this process goes on: .*exit code 0/);
+    const client = await clients.open();
+    await client.discover(7);
+    await expectServed(client, 7);
+  });
+
+  test("SIGHUP and another SIGUSR2 are refused, with a word", async () => {
+    const { program } = await underWay("started");
+    program.signal("SIGHUP");
+    program.signal("SIGUSR2");
+    await program.logged(/^configuration not reloaded: an upgrade is under way/);
+    await program.logged(/^no upgrade, .*under way already/);
+    await handedOver(program);
+  });
+});
+
 describe("a new process that fails", () => {
   const beacons: Beacon[] = [];
   afterEach(async () => {
