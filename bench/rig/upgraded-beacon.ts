@@ -40,7 +40,8 @@ export class UpgradedBeacon {
     const from = this.program.lines.length;
     process.kill(this.pid, "SIGUSR2");
     return async (step) => {
-      const line = await this.program.logged(new RegExp(`^upgrade: ${step}$`), from);
+      const line = await this.program.logged(new RegExp(`^upgrade: ${step}$|^no upgrade`), from);
+      if (line["successor"] === undefined) throw new Error(line.msg);
       return { successor: line["successor"] as number, line };
     };
   }

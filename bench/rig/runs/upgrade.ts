@@ -2,7 +2,7 @@
 import { join as joinPath } from "node:path";
 import type { Stats } from "../../../src/beacon.ts";
 import { until } from "../../../test/e2e/support/wait.ts";
-import { accountOf, longestGap } from "../account.ts";
+import { accountOf, longestGap, since } from "../account.ts";
 import { BEACON_PORT, BEACON_STATS } from "../beacon.ts";
 import type { FleetCommand } from "../fleet-process.ts";
 import { joinAt } from "../meeting.ts";
@@ -22,6 +22,8 @@ const UPGRADES = 10;
 const UPGRADES_SMOKE = 1;
 /** Before the first, between two, and behind the last. */
 const REST_MS = 500;
+/** Numbers of the packets of one upgrade and the next: more than there are in STREAM_MS_MAX. */
+const NUMBERS_APART = 1_000_000;
 /** For what is still under way when the last packet has been sent. */
 const LATE_MS = 500;
 
@@ -51,8 +53,9 @@ async function underRelays(
   senders: readonly RemoteNode[],
   receivers: readonly RemoteNode[],
   happen: () => Promise<void>,
+  from = 0,
 ): Promise<Flow[]> {
-  const stream = { paddingBytes: PADDING_BYTES, everyMs: FLOW_EVERY_MS, forMs: STREAM_MS_MAX };
+  const stream = { paddingBytes: PADDING_BYTES, everyMs: FLOW_EVERY_MS, forMs: STREAM_MS_MAX, from };
   const streams = senders.map((sender, i) => sender.call("stream", { ...stream, to: receivers[i]!.id }));
   await Bun.sleep(REST_MS);
   await happen();
@@ -62,7 +65,7 @@ async function underRelays(
   await Bun.sleep(LATE_MS);
   return Promise.all(
     receivers.map(async (receiver, i) => {
-      const arrivals = await receiver.call("arrivals", senders[i]!.id);
+      const arrivals = since(await receiver.call("arrivals", senders[i]!.id), from);
       const { delivered, overtaken, duplicates } = accountOf(arrivals, sent[i]!);
       return {
         sent: sent[i]!,
@@ -117,12 +120,11 @@ async function handOver(
   }
   const nodesBefore = await nodesOf(observer);
   const tookMs: number[] = [];
-  const flows = await underRelays(senders, receivers, async () => {
-    for (let n = 0; n < upgrades; n++) {
-      tookMs.push(await beacon.upgrade());
-      await Bun.sleep(REST_MS);
-    }
-  });
+  const flows: Flow[] = [];
+  for (let n = 0; n < upgrades; n++) {
+    const upgrade = async () => void tookMs.push(await beacon.upgrade());
+    flows.push(...(await underRelays(senders, receivers, upgrade, n * NUMBERS_APART)));
+  }
   const nodesAfter = await nodesOf(observer);
   await beacon.kill();
   return { title, upgrades, flows, nodesBefore, nodesAfter, tookMs };
