@@ -398,7 +398,7 @@ export class Beacon {
       };
       // What the old process had no time to tell may be in the file.
       if (inherited && !(await takeOver!.learn(heir))) await state?.load(accepts);
-      supervisor.sharesSockets = inherited !== undefined;
+      if (inherited) supervisor.sharers++;
       await supervisor.start(inherited !== undefined);
       if (inherited) {
         await takeOver!.waitForTurn(heir, version, log);
@@ -408,7 +408,7 @@ export class Beacon {
         setReceiveTimeouts(sockets, false);
         supervisor.unpark();
         void takeOver!.left.then(() => {
-          supervisor.sharesSockets = false;
+          supervisor.sharers--;
         });
       }
       const patienceMs = takeOver ? PORT_MS_MAX : 0;

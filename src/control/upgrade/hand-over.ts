@@ -65,7 +65,7 @@ export interface HandOverParts {
   readonly memory: SharedMemory;
   readonly nodes: NodeTable;
   readonly sockets: readonly UdpSocket[];
-  readonly supervisor: Pick<Supervisor, "park" | "unpark" | "sharesSockets">;
+  readonly supervisor: Pick<Supervisor, "park" | "unpark" | "sharers">;
   readonly reaper: Pick<Reaper, "isPaused">;
   readonly state: StateKeeper | undefined;
   readonly mesh: Mesh;
@@ -110,7 +110,7 @@ export class HandOver {
       await state?.hold();
       this.signal.throwIfAborted();
       this.#started = start(this.successor);
-      supervisor.sharesSockets = true;
+      supervisor.sharers++;
       this.#note("started");
       version = await this.#prepare();
       await this.#cutOver();
@@ -156,7 +156,7 @@ export class HandOver {
       child.kill("SIGKILL");
       await child.exited;
       channel.close(); // not before: it would take this for the death of this process, and serve
-      supervisor.sharesSockets = false;
+      supervisor.sharers--;
       supervisor.unpark();
       setReceiveTimeouts(sockets, false);
     }
