@@ -139,6 +139,21 @@ test("no packet is lost, none is overtaken, and all nodes stay", async () => {
   expect(program.log().filter(({ level }) => level === "error" || level === "fatal")).toEqual([]);
 });
 
+test("one may hand over while the one before it still ends", async () => {
+  const program = programs.beacon([...FLAGS, "--workers=2"]);
+  ({ port } = await program.listening());
+  const node = await clients.open();
+  await node.discover(100);
+  const pids = [program.pid];
+  for (let i = 0; i < 3; i++) {
+    const lines = program.lines.length;
+    process.kill(pids.at(-1)!, "SIGUSR2");
+    pids.push(await handedOver(program, lines));
+  }
+  await until("all but the last have ended", () => !pids.slice(0, -1).some(isAlive));
+  await expectServed(node, 100);
+});
+
 test("routes, keys, breakers and used-up limits go over; nodes on WebSockets are sent there", async () => {
   const [token, keys] = [join(folder, "token"), join(folder, "keys.json")];
   const known = new KnownNodes();
