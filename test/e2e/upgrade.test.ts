@@ -140,7 +140,8 @@ test("no packet is lost, none is overtaken, and all nodes stay", async () => {
 });
 
 test("one may hand over while the one before it still ends", async () => {
-  const program = programs.beacon([...FLAGS, "--workers=2"]);
+  const http = `127.0.0.1:${freePort()}`;
+  const program = programs.beacon([...FLAGS, "--workers=2", `--http=${http}`]);
   ({ port } = await program.listening());
   const node = await clients.open();
   await node.discover(100);
@@ -152,6 +153,10 @@ test("one may hand over while the one before it still ends", async () => {
   }
   await until("all but the last have ended", () => !pids.slice(0, -1).some(isAlive));
   await expectServed(node, 100);
+  // Sockets that one of them had shut down would bring nothing, again and again.
+  const { workers } = (await (await fetch(`http://${http}/api/stats`)).json()) as Stats;
+  const messages = workers.reduce((sum, { receiveBatch }) => sum + receiveBatch.messages, 0);
+  expect(messages).toBe(1);
 });
 
 test("routes, keys, breakers and used-up limits go over; nodes on WebSockets are sent there", async () => {
