@@ -379,9 +379,6 @@ export class Beacon {
         reaper.tick(performance.now() - beganMs);
         setReceiveTimeouts(sockets, false);
         supervisor.unpark();
-        void takeOver!.left.then(() => {
-          supervisor.sharesSockets = false;
-        });
       }
       const patienceMs = takeOver ? PORT_MS_MAX : 0;
       const http = await this.#serveHttp(breakers, patienceMs);

@@ -69,7 +69,7 @@ interface Place {
 export class Supervisor {
   /** Workers replaced so far, by worker. */
   readonly restarts: number[];
-  /** Whether another process has the sockets, too: then nothing may be done to them that it would feel. */
+  /** Whether another process has the sockets, too, or ever had: nothing may be done to them that it would feel. */
   sharesSockets = false;
   readonly #places: Place[];
   /** Whose thread starts in the place of a dead one. */

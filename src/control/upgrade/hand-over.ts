@@ -91,6 +91,7 @@ export class HandOver {
   #sinceS = Number.NEGATIVE_INFINITY;
   #started: Started | undefined;
   #isSuspended = false;
+  #sharedBefore = false;
 
   constructor(
     private readonly successor: Successor,
@@ -110,6 +111,7 @@ export class HandOver {
       await state?.hold();
       this.signal.throwIfAborted();
       this.#started = start(this.successor);
+      this.#sharedBefore = supervisor.sharesSockets;
       supervisor.sharesSockets = true;
       this.#note("started");
       version = await this.#prepare();
@@ -156,7 +158,7 @@ export class HandOver {
       child.kill("SIGKILL");
       await child.exited;
       channel.close(); // not before: it would take this for the death of this process, and serve
-      supervisor.sharesSockets = false;
+      supervisor.sharesSockets = this.#sharedBefore; // with the process before this one, which may still be there
       supervisor.unpark();
       setReceiveTimeouts(sockets, false);
     }
