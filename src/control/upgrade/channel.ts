@@ -46,7 +46,6 @@ export interface Waiting {
   /** When to give up, on the clock of performance.now. */
   readonly untilMs?: number;
   readonly signal?: AbortSignal;
-  readonly pollMs?: number;
 }
 
 /** Nothing came in time. */
@@ -118,12 +117,8 @@ export class Channel {
   }
 }
 
-async function pause({
-  untilMs = Number.POSITIVE_INFINITY,
-  signal,
-  pollMs = POLL_MS,
-}: Waiting): Promise<void> {
+async function pause({ untilMs = Number.POSITIVE_INFINITY, signal }: Waiting): Promise<void> {
   signal?.throwIfAborted();
   if (performance.now() >= untilMs) throw new LateError("nothing came in time");
-  await Bun.sleep(pollMs);
+  await Bun.sleep(POLL_MS);
 }

@@ -29,8 +29,6 @@ import {
 import { adoptCell } from "./limit-cells.ts";
 import { CHANNEL_VARIABLE } from "./successor.ts";
 
-/** Once this process serves alone, nothing is urgent any more. */
-const SLOW_POLL_MS = 100;
 /** The longest text of what went wrong. */
 const REASON_LENGTH_MAX = 1000;
 
@@ -67,15 +65,12 @@ export class TakeOver {
   #isWhole = false;
   /** Whether it is still there, as far as this one has heard. */
   #isLeft = true;
-  /** Settled when the old process has said that this one is the service, or is dead; and when it is dead. */
+  /** Settled when the old process has said that this one is the service, or is dead. */
   readonly committed: Promise<void>;
-  readonly left: Promise<void>;
   readonly #committed = Promise.withResolvers<void>();
-  readonly #left = Promise.withResolvers<void>();
 
   private constructor(private readonly channel: Channel) {
     this.committed = this.#committed.promise;
-    this.left = this.#left.promise;
   }
 
   /** The take-over that this process was started for, if it was. The variable that says so is removed: it is for nobody else. */
@@ -140,7 +135,10 @@ export class TakeOver {
     this.isServing = true;
     if (!this.#isLeft) return;
     await this.channel.send("serving");
-    void this.#watch();
+    void this.channel
+      .receive() // nothing but `commit` comes, or the end
+      .catch(() => {})
+      .then(() => this.#goesOnAlone());
   }
 
   /** Says why this process does not serve, and is about to end. */
@@ -206,19 +204,9 @@ export class TakeOver {
     }
   }
 
-  async #watch(): Promise<void> {
-    for (let pollMs = 1; ; pollMs = SLOW_POLL_MS) {
-      const message = await this.channel.receive({ pollMs }).catch(() => undefined);
-      if (message === undefined) break;
-      if (message.kind === "commit") this.#committed.resolve();
-    }
-    this.#goesOnAlone();
-  }
-
   #goesOnAlone(): void {
     this.#isLeft = false;
     this.channel.close();
     this.#committed.resolve();
-    this.#left.resolve();
   }
 }
