@@ -398,7 +398,7 @@ export class Beacon {
       };
       // What the old process had no time to tell may be in the file.
       if (inherited && !(await takeOver!.learn(heir))) await state?.load(accepts);
-      if (inherited) supervisor.sharers++;
+      supervisor.sharesSockets = inherited !== undefined;
       await supervisor.start(inherited !== undefined);
       if (inherited) {
         await takeOver!.waitForTurn(heir, version, log);
@@ -407,9 +407,6 @@ export class Beacon {
         reaper.tick(performance.now() - beganMs);
         setReceiveTimeouts(sockets, false);
         supervisor.unpark();
-        void takeOver!.left.then(() => {
-          supervisor.sharers--;
-        });
       }
       const patienceMs = takeOver ? PORT_MS_MAX : 0;
       const shown = { breakers, nodes: new NodeList(memory, nodes), explainer };

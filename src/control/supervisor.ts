@@ -71,11 +71,8 @@ interface Place {
 export class Supervisor {
   /** Workers replaced so far, by worker. */
   readonly restarts: number[];
-  /**
-   * Other processes that have the sockets, too: one that this took over from, one that it hands over to, for a moment both. While there
-   * are any, nothing may be done to the sockets that they would feel.
-   */
-  sharers = 0;
+  /** Whether another process has the sockets, too, or ever had: nothing may be done to them that it would feel. */
+  sharesSockets = false;
   readonly #places: Place[];
   /** Whose thread starts in the place of a dead one. */
   #replacing: Place | undefined;
@@ -148,7 +145,7 @@ export class Supervisor {
   async stop(): Promise<void> {
     this.#stopping = true;
     Atomics.store(this.memory.words, STOPPING, STOP);
-    if (this.sharers === 0) for (const socket of this.sockets) socket.stopReceiving(); // else they end with their receive timeout
+    if (!this.sharesSockets) for (const socket of this.sockets) socket.stopReceiving(); // else they end with their receive timeout
     const threads = this.#places.flatMap(({ thread }) => thread ?? []);
     const late = setTimeout(() => threads.forEach((thread) => void thread.terminate()), STOP_MS_MAX);
     await Promise.all(threads.map((thread) => new Promise((exit) => thread.once("exit", exit))));

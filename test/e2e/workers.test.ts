@@ -448,7 +448,7 @@ describe("workers that are parked", () => {
   test("end when all end, and leave sockets as they are that others have, too", async () => {
     plane = new DataPlane(2, WORKER_ENTRY);
     const { supervisor, port } = plane;
-    supervisor.sharers = 1;
+    supervisor.sharesSockets = true;
     await supervisor.start();
     await supervisor.park();
     const fd = fdOfUdpPort(port);

@@ -65,7 +65,7 @@ export interface HandOverParts {
   readonly memory: SharedMemory;
   readonly nodes: NodeTable;
   readonly sockets: readonly UdpSocket[];
-  readonly supervisor: Pick<Supervisor, "park" | "unpark" | "sharers">;
+  readonly supervisor: Pick<Supervisor, "park" | "unpark" | "sharesSockets">;
   readonly reaper: Pick<Reaper, "isPaused">;
   readonly state: StateKeeper | undefined;
   readonly mesh: Mesh;
@@ -91,6 +91,7 @@ export class HandOver {
   #sinceS = Number.NEGATIVE_INFINITY;
   #started: Started | undefined;
   #isSuspended = false;
+  #sharedBefore = false;
 
   constructor(
     private readonly successor: Successor,
@@ -110,7 +111,8 @@ export class HandOver {
       await state?.hold();
       this.signal.throwIfAborted();
       this.#started = start(this.successor);
-      supervisor.sharers++;
+      this.#sharedBefore = supervisor.sharesSockets;
+      supervisor.sharesSockets = true;
       this.#note("started");
       version = await this.#prepare();
       await this.#cutOver();
@@ -156,7 +158,7 @@ export class HandOver {
       child.kill("SIGKILL");
       await child.exited;
       channel.close(); // not before: it would take this for the death of this process, and serve
-      supervisor.sharers--;
+      supervisor.sharesSockets = this.#sharedBefore; // with the process before this one, which may still be there
       supervisor.unpark();
       setReceiveTimeouts(sockets, false);
     }
