@@ -139,6 +139,28 @@ test("no packet is lost, none is overtaken, and all nodes stay", async () => {
   expect(program.log().filter(({ level }) => level === "error" || level === "fatal")).toEqual([]);
 });
 
+test("again at once, while the process before is still about to end", async () => {
+  const program = programs.beacon([...FLAGS.filter((flag) => flag !== "--http=off"), "--http=127.0.0.1:0"]);
+  ({ port } = await program.listening());
+  const client = await clients.open();
+  await client.discover(7);
+  const pids = [program.pid];
+  let from = 0;
+  for (let n = 0; n < 3; n++) {
+    from = program.lines.length;
+    process.kill(pids.at(-1)!, "SIGUSR2");
+    pids.push(await handedOver(program, from));
+  }
+  await until("all but the last have ended", () => !pids.slice(0, -1).some(isAlive));
+  await expectServed(client, 7);
+  // A socket that was shut down has its worker spin.
+  const http = (await program.logged(/listens on/, from))["http"] as string;
+  const cpuS = async () => ((await (await fetch(new URL("api/stats", http))).json()) as Stats).cpuS;
+  const before = await cpuS();
+  await Bun.sleep(400);
+  expect((await cpuS()) - before).toBeLessThan(0.3);
+});
+
 test("routes, keys, breakers and used-up limits go over; nodes on WebSockets are sent there", async () => {
   const [token, keys] = [join(folder, "token"), join(folder, "keys.json")];
   const known = new KnownNodes();
