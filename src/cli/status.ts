@@ -1,6 +1,7 @@
 /** `beacon status`: how a beacon does, on one page or as one value. */
 import type { Stats } from "../control/stats.ts";
 import { drops, type Rates, ratesBetween } from "../view/rates.ts";
+import { totalsOf } from "../view/totals.ts";
 import { type Api, ApiError } from "./api.ts";
 import { type Console, EXIT_NO, EXIT_OK } from "./console.ts";
 import { statsOf } from "./reading.ts";
@@ -38,6 +39,7 @@ async function twoReadings(api: Api): Promise<[Stats, Stats]> {
 /** @param rates undefined if they cannot be told */
 export function statusLines(stats: Stats, rates: Rates | undefined, { health, ready }: Readiness): string[] {
   const { workers, mesh } = stats;
+  const received = totalsOf(stats, ({ packetsReceived }) => packetsReceived);
   const row = (name: string, text: string) => `${name.padEnd(9)} ${text}`;
   const alive = workers.filter((worker) => worker.alive).length;
   const restarts = workers.reduce((sum, worker) => sum + worker.restarts, 0);
@@ -60,7 +62,7 @@ export function statusLines(stats: Stats, rates: Rates | undefined, { health, re
           row("relays", rateList(rates.relays, "none now")),
           row("drops", rateList(first(rates.drops, DROPS_SHOWN), "none now")),
         ]),
-    row("received", `${countList(receivedByType(stats), "nothing")} since the start`),
+    row("received", `${countList(received, "nothing")} since the start`),
     row("dropped", `${countList(largest(drops(stats), DROPS_SHOWN), "nothing")} since the start`),
     ...(rates === undefined ? [] : [row("cpu", cpuText(rates))]),
     row("workers", `${alive} of ${workers.length} alive, replaced ${restarts} times`),
@@ -91,13 +93,6 @@ function peerLine({ address, routes, gossipAgeS, check }: Stats["mesh"]["peers"]
   const rtt = check?.lastRttMs == null ? "" : `, round trip ${check.lastRttMs.toFixed(1)} ms`;
   const lost = check && check.lost > 0 ? `, ${whole(check.lost)} of ${whole(check.sent)} checks lost` : "";
   return `  ${address}: ${whole(routes)} nodes, ${heard}${rtt}${lost}`;
-}
-
-function receivedByType({ workers, bridge }: Stats): Record<string, number> {
-  const counts: Record<string, number> = {};
-  for (const { packetsReceived } of [...workers, ...(bridge === null ? [] : [bridge.packets])])
-    for (const [type, count] of Object.entries(packetsReceived)) counts[type] = (counts[type] ?? 0) + count;
-  return counts;
 }
 
 function nonZero(counts: Readonly<Record<string, number>>): Record<string, number> {

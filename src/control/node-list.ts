@@ -5,13 +5,13 @@
  * A node that a removal moves may come up twice in a scan, the second time within PROBES_MAX slots of the first, as no node stands
  * further from the slot that its hash names. So it is enough to remember as many of those that came last.
  */
-import { ENDPOINT_WORDS, hasNoPort, socketAddressOf } from "../../ffi/endpoint.ts";
-import { hostPort } from "../../ffi/socket.ts";
+import { ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
 import { CLOCK_S, type SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 import { PROBES_MAX } from "../shared/open-addressing.ts";
 import { isWithin, type Prefix, prefixWords } from "../shared/prefixes.ts";
 import { IS_BRIDGED, IS_SELF, SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
+import { addressText } from "./mesh/addresses.ts";
 import { ENTRY_SEEN_S, restingPause, type ScanOptions, scanNodes } from "./node-scan.ts";
 
 /** A page of so many is a megabyte of JSON. */
@@ -186,7 +186,5 @@ function ageS(entry: Int32Array, nowS: number): number {
 
 /** "ip:port" of a node's endpoint; null if it was never heard by UDP. */
 export function endpointText(endpoint: Int32Array): string | null {
-  if (hasNoPort(endpoint, 0)) return null;
-  const { address, port } = socketAddressOf(endpoint, 0);
-  return hostPort(address, port);
+  return hasNoPort(endpoint, 0) ? null : addressText(endpoint);
 }

@@ -1,6 +1,7 @@
 /** The page: follows one beacon's numbers and shows what happens now, and what happened in the last ten minutes. */
 import type { Stats } from "../control/stats.ts";
 import { type Rates, ratesBetween } from "../view/rates.ts";
+import { sumOf } from "../view/totals.ts";
 import { type ChartSpec, Charts } from "./charts.ts";
 import { byId, setText, showNotice } from "./dom.ts";
 import { bytes, cores, short } from "./format.ts";
@@ -10,7 +11,6 @@ import { follow } from "./stream.ts";
 import { Summary } from "./summary.ts";
 import { Tables } from "./tables.ts";
 import { askForToken, forgetToken, hasToken } from "./token.ts";
-import { sumOf } from "./totals.ts";
 
 const COLUMNS = {
   packetsIn: (rates: Rates) => rates.packetsIn,

@@ -1,9 +1,9 @@
 /** The head of the page, and the tiles: what the beacon is, how it is, and what it does this second. */
 import type { Stats } from "../control/stats.ts";
 import { drops, type Rates } from "../view/rates.ts";
+import { sumOf, totalOf } from "../view/totals.ts";
 import { byId, create, createBar, setBar, setText, showNotice } from "./dom.ts";
 import { bytes, cores, count, duration, short, UNKNOWN } from "./format.ts";
-import { sumOf, totalOf } from "./totals.ts";
 
 /** Above this share of its limit, the table of nodes is nearly full. */
 const NEARLY_FULL = 0.9;

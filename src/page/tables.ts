@@ -2,10 +2,10 @@
 import type { PeerStats } from "../control/mesh/mesh.ts";
 import type { Stats } from "../control/stats.ts";
 import { drops, type Rates } from "../view/rates.ts";
+import { sumOf, totalsOf } from "../view/totals.ts";
 import { byId, setText } from "./dom.ts";
 import { count, duration, share, short, UNKNOWN, words } from "./format.ts";
 import { type Cell, Table } from "./table.ts";
-import { sumOf, totalsOf } from "./totals.ts";
 
 /** Who the destination of a relay was found with. */
 const TIERS: Readonly<Record<string, string>> = {

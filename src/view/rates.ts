@@ -1,5 +1,6 @@
 /** What happens now: the difference of two readings of a beacon's numbers, as people want to see it. For the page and the command line. */
 import type { Counts, PacketStats, Stats, WorkerStats } from "../control/stats.ts";
+import { rows, sumOf } from "./totals.ts";
 
 /** Numbers a second, unless they say otherwise. */
 export interface Rates {
@@ -125,23 +126,14 @@ function workerRates(earlier: WorkerStats, later: WorkerStats, overS: number): W
   };
 }
 
-/** All rows of counts: the workers', the bridge's, that of grants. */
-export function rows({ workers, bridge, grants }: Stats): readonly PacketStats[] {
-  return [...workers, ...(bridge ? [bridge.packets] : []), ...(grants ? [grants] : [])];
-}
-
 function sum(stats: Stats, value: (stats: PacketStats) => number): number {
   return rows(stats).reduce((all, row) => all + value(row), 0);
 }
 
 function packetsIn({ packetsReceived }: PacketStats): number {
-  return total(packetsReceived);
+  return sumOf(packetsReceived);
 }
 
 function packetsOut({ relayForwarded, repliesSent }: PacketStats): number {
-  return total(relayForwarded) + repliesSent;
-}
-
-function total(counts: Counts): number {
-  return Object.values(counts).reduce((all, count) => all + count, 0);
+  return sumOf(relayForwarded) + repliesSent;
 }

@@ -1,6 +1,7 @@
 /** What `beacon top` shows: numbers in, lines out, and nothing else, so that it is tried without a terminal. */
 import type { Stats } from "../../control/stats.ts";
 import type { Rates, WorkerRates } from "../../view/rates.ts";
+import { sumOf } from "../../view/totals.ts";
 import { cpuText } from "../status.ts";
 import { duration, hostPort, percent, printable, rateList, short, table, whole } from "../text.ts";
 
@@ -86,11 +87,9 @@ export function render(stats: Stats, rates: Rates | undefined, size: Size, state
 
 /** One line for who has no terminal. */
 export function plainLine({ nodes, healthy }: Stats, rates: Rates): string {
-  const sum = (counts: Readonly<Record<string, number>>) =>
-    Object.values(counts).reduce((all, rate) => all + rate, 0);
   return (
     `nodes ${nodes}  in ${short(rates.packetsIn)}/s  out ${short(rates.packetsOut)}/s  ` +
-    `relays ${short(sum(rates.relays))}/s  drops ${short(sum(rates.drops))}/s  ` +
+    `relays ${short(sumOf(rates.relays))}/s  drops ${short(sumOf(rates.drops))}/s  ` +
     `cpu ${percent(rates.cores)}  ${healthy ? "healthy" : "not healthy"}`
   );
 }

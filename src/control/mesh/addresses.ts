@@ -1,4 +1,4 @@
-/** Addresses of beacons as text, in one form each. */
+/** Addresses of beacons and nodes as text, in one form each. */
 import { ENDPOINT_WORDS, socketAddressOf } from "../../../ffi/endpoint.ts";
 import { hostPort } from "../../../ffi/socket.ts";
 

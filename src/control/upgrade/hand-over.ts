@@ -180,7 +180,7 @@ export class HandOver {
       maySave: state?.maySave ?? true,
     };
     const fds = sockets.map(({ fd }) => fd);
-    await this.#send("offer", new TextEncoder().encode(JSON.stringify(whole)), fds, untilMs);
+    await this.#sendJson("offer", whole, untilMs, fds);
     let roundMs = performance.now();
     await this.#tellNodes(untilMs);
     await this.#tellBreakers(untilMs);
@@ -320,8 +320,8 @@ export class HandOver {
     await this.#lastWord();
   }
 
-  #sendJson(kind: Kind, value: unknown, untilMs: number): Promise<void> {
-    return this.#send(kind, new TextEncoder().encode(JSON.stringify(value)), [], untilMs);
+  #sendJson(kind: Kind, value: unknown, untilMs: number, fds: readonly number[] = []): Promise<void> {
+    return this.#send(kind, new TextEncoder().encode(JSON.stringify(value)), fds, untilMs);
   }
 
   /** Waits for the one message that may come now. */

@@ -1,9 +1,8 @@
 /** What sources have used of the limits, to be taken over by another process with the same secret of hashes. */
 import type { LimitMemory } from "../../shared/limits.ts";
+import { SOURCE_LINE_FLOATS } from "../../shared/memory.ts";
 import { CELL_LIMITS } from "./format.ts";
 
-/** Cells of a line, which is a cache line. */
-const LINE_CELLS = 8;
 /** No limit lets a cell be further ahead than its burst, and none has one of more than some seconds. */
 const AHEAD_NS_MAX = 3600e9;
 
@@ -16,7 +15,7 @@ export function eachCell(
 ): void {
   const { at, lines } = memory.sources(limit);
   const { floats } = memory;
-  for (let cell = 0; cell < lines * LINE_CELLS; cell++) {
+  for (let cell = 0; cell < lines * SOURCE_LINE_FLOATS; cell++) {
     const timeNs = floats[at + cell]!;
     if (timeNs > nowNs) visit(cell, timeNs);
   }
@@ -32,5 +31,6 @@ export function adoptCell(
 ): void {
   if (limit >= CELL_LIMITS || timeNs > nowNs + AHEAD_NS_MAX) return;
   const { at, lines } = memory.sources(limit);
-  if (cell < lines * LINE_CELLS) memory.floats[at + cell] = Math.max(memory.floats[at + cell]!, timeNs);
+  if (cell < lines * SOURCE_LINE_FLOATS)
+    memory.floats[at + cell] = Math.max(memory.floats[at + cell]!, timeNs);
 }

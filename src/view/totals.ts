@@ -1,6 +1,10 @@
-/** Counts since the start, of all workers, the bridge and the grants together. */
+/** Counts of all workers, the bridge and the grants together. */
 import type { Counts, PacketStats, Stats } from "../control/stats.ts";
-import { rows } from "../view/rates.ts";
+
+/** All rows of counts: the workers', the bridge's, that of grants. */
+export function rows({ workers, bridge, grants }: Stats): readonly PacketStats[] {
+  return [...workers, ...(bridge ? [bridge.packets] : []), ...(grants ? [grants] : [])];
+}
 
 export function sumOf(counts: Counts): number {
   return Object.values(counts).reduce((all, count) => all + count, 0);
