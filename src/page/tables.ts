@@ -119,12 +119,16 @@ function meshFacts({ mesh }: Stats): string {
 }
 
 function punchRows({ punchedPairs: { direct, relayed } }: Stats): Cell[][] {
-  if (sumOf(direct) + sumOf(relayed) === 0) return [];
-  return Object.keys(direct).map((family) => {
-    const [straight, around] = [direct[family] ?? 0, relayed[family] ?? 0];
+  const row = (name: string, straight: number, around: number): Cell[] => {
     const pairs = straight + around;
-    return [words(family), count(straight), count(around), pairs === 0 ? UNKNOWN : share(straight / pairs)];
-  });
+    return [name, count(straight), count(around), pairs === 0 ? UNKNOWN : share(straight / pairs)];
+  };
+  const [allDirect, allRelayed] = [sumOf(direct), sumOf(relayed)];
+  if (allDirect + allRelayed === 0) return [];
+  const families = Object.keys(direct).map((family) =>
+    row(words(family), direct[family] ?? 0, relayed[family] ?? 0),
+  );
+  return [row("all", allDirect, allRelayed), ...families];
 }
 
 function rateText(rates: Rates | undefined, rate = 0): string {

@@ -85,6 +85,7 @@ async function* withRates(api: Api): AsyncGenerator<Reading> {
   let earlier: Stats | undefined;
   for await (const news of follow(api)) {
     if ("lost" in news) {
+      earlier = undefined; // what comes next may be another run's
       yield { news, rates: undefined };
       continue;
     }
