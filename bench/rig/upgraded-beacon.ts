@@ -1,6 +1,6 @@
 /** A beacon in a namespace that hands over, again and again, and of which one process or the other is killed on the way. */
 import { readdirSync, readFileSync } from "node:fs";
-import { type LogLine, type Program, Programs } from "../../test/e2e/support/program.ts";
+import { isAlive, type LogLine, type Program, Programs } from "../../test/e2e/support/program.ts";
 import { until } from "../../test/e2e/support/wait.ts";
 import { beaconCommand } from "./beacon.ts";
 import type { Namespace } from "./namespace.ts";
@@ -58,15 +58,6 @@ export class UpgradedBeacon {
   async kill(): Promise<void> {
     if (isAlive(this.pid)) process.kill(this.pid, "SIGKILL");
     await this.programs.kill();
-  }
-}
-
-/** One that has ended may wait for a while to be asked for its code. */
-export function isAlive(pid: number): boolean {
-  try {
-    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
-  } catch {
-    return false;
   }
 }
 

@@ -1,6 +1,6 @@
 /** Upgrades: one process hands over to another, and whatever happens, one of them serves. */
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { endpointOf } from "../../ffi/endpoint.ts";
@@ -14,7 +14,7 @@ import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { freePort } from "./support/mesh.ts";
 import { Notified } from "./support/notified.ts";
-import { CLEAN_ENV, installed, MAIN, type Program, Programs } from "./support/program.ts";
+import { CLEAN_ENV, installed, isAlive, MAIN, type Program, Programs } from "./support/program.ts";
 import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { decode, discover, relay, sync } from "./support/wire.ts";
 
@@ -39,15 +39,6 @@ function kill(pid: number): void {
   try {
     process.kill(pid, "SIGKILL");
   } catch {} // it has ended
-}
-
-/** One that has ended may wait for a while to be asked for its code. */
-function isAlive(pid: number): boolean {
-  try {
-    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
-  } catch {
-    return false;
-  }
 }
 
 let port = 0;

@@ -1,6 +1,7 @@
 /** A beacon that hands over to another process in mid-stream: what is lost, how long nothing arrives, and who serves if one is killed. */
 import { join as joinPath } from "node:path";
 import type { Stats } from "../../../src/beacon.ts";
+import { isAlive } from "../../../test/e2e/support/program.ts";
 import { until } from "../../../test/e2e/support/wait.ts";
 import { accountOf, longestGap, since } from "../account.ts";
 import { BEACON_PORT, BEACON_STATS } from "../beacon.ts";
@@ -11,7 +12,7 @@ import { NodeHost, type RemoteNode, RemoteProcess } from "../remote.ts";
 import { type Report, showMs } from "../report.ts";
 import type { Run } from "../run.ts";
 import { Internet } from "../topology.ts";
-import { isAlive, receives, STEPS, type Step, UpgradedBeacon } from "../upgraded-beacon.ts";
+import { receives, STEPS, type Step, UpgradedBeacon } from "../upgraded-beacon.ts";
 
 /** 5,000 relays a second in all. */
 const FLOWS = 5;

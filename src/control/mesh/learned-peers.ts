@@ -22,7 +22,8 @@ export class LearnedPeers {
     private readonly log: Logger,
   ) {}
 
-  get peers(): IterableIterator<LearnedPeer> {
+  /** All of them; the list changes when others are learned, or forgotten. */
+  get peers(): Iterable<LearnedPeer> {
     return this.#peers.values();
   }
 
@@ -33,11 +34,6 @@ export class LearnedPeers {
   /** Nodes that are reached through them. */
   get routes(): number {
     return this.#peers.values().reduce((sum, { number }) => sum + this.announcements.routes(number), 0);
-  }
-
-  /** All of them. */
-  *all(): Iterable<LearnedPeer> {
-    yield* this.#peers.values();
   }
 
   /** A stranger was heard. @returns its number, or undefined if there is no place for another one */

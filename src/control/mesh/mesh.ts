@@ -25,7 +25,7 @@ import {
   type SharedMemory,
 } from "../../shared/memory.ts";
 import type { NodeTable } from "../../shared/nodes.ts";
-import { PeerTable } from "../../shared/peers.ts";
+import { isLearned, PeerTable } from "../../shared/peers.ts";
 import { RouteTable } from "../../shared/routes.ts";
 import { believesStrangers, type Limits } from "../limits.ts";
 import type { MailTaker } from "../mail-reader.ts";
@@ -274,21 +274,25 @@ export class Mesh {
 
   /** Where the peer of this number is, learned or not, and how long ago it was heard; null if there is none. */
   peer(number: number): Pick<PeerStats, "address" | "gossipAgeS"> | null {
-    const peers = [...this.#peers.values(), ...this.#learned.peers];
-    const peer = peers.find((one) => one.number === number);
-    if (peer === undefined) return null;
-    const { endpoint, heardMs } = peer;
-    const gossipAgeS = heardMs === undefined ? null : (performance.now() - heardMs) / 1000;
-    return { address: addressText(endpoint), gossipAgeS };
+    for (const peer of this.#allPeers()) {
+      if (peer.number === number)
+        return { address: addressText(peer.endpoint), gossipAgeS: gossipAgeS(peer.heardMs) };
+    }
+    return null;
+  }
+
+  /** Known ones and learned ones. The list changes when peers come and go. */
+  *#allPeers(): Iterable<Pick<Peer, "number" | "endpoint" | "heardMs">> {
+    yield* this.#peers.values();
+    yield* this.#learned.peers;
   }
 
   stats(): MeshStats {
-    const nowMs = performance.now();
     return {
       peers: Array.from(this.#peers.values(), ({ address, number, heardMs }) => ({
         address,
         routes: this.#announcements.routes(number),
-        gossipAgeS: heardMs === undefined ? null : (nowMs - heardMs) / 1000,
+        gossipAgeS: gossipAgeS(heardMs),
         check: this.#selfCheck.statsOf(address),
       })),
       learnedPeers: this.#learned.size,
@@ -360,20 +364,11 @@ export class Mesh {
 
   /** All peers, and what is reached through them. The lists change when peers announce others. */
   *peerNodes(): Iterable<PeerNodes> {
-    const nowMs = performance.now();
-    const ageMs = (heardMs: number | undefined) => (heardMs === undefined ? undefined : nowMs - heardMs);
-    for (const { number, endpoint, heardMs } of this.#peers.values())
+    for (const { number, endpoint, heardMs } of this.#allPeers())
       yield {
         endpoint,
-        isLearned: false,
-        heardAgeMs: ageMs(heardMs),
-        nodeIds: this.#announcements.list(number),
-      };
-    for (const { number, endpoint, heardMs } of this.#learned.all())
-      yield {
-        endpoint,
-        isLearned: true,
-        heardAgeMs: ageMs(heardMs),
+        isLearned: isLearned(number),
+        heardAgeMs: heardMs === undefined ? undefined : performance.now() - heardMs,
         nodeIds: this.#announcements.list(number),
       };
   }
@@ -719,4 +714,9 @@ export class Mesh {
 function clockText({ timeMs }: Signature, nowMs: number): string {
   const seconds = Math.round(Math.abs(timeMs - nowMs) / 1000);
   return `${seconds} s ${timeMs > nowMs ? "ahead of" : "behind"} this one`;
+}
+
+/** Seconds since a peer's last gossip, null if there was none. @param heardMs when that was, on the clock of performance.now */
+function gossipAgeS(heardMs: number | undefined): number | null {
+  return heardMs === undefined ? null : (performance.now() - heardMs) / 1000;
 }

@@ -1,4 +1,5 @@
 /** The beacon, or anything else, as a process of its own. */
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { inTime, PATIENCE_MS } from "./wait.ts";
 
@@ -181,3 +182,12 @@ export class Programs {
 
 /** Whether a command is there. */
 export const installed = (command: string): boolean => Bun.which(command) !== null;
+
+/** Whether a process runs; one that has ended may wait for a while to be asked for its code. */
+export function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+  } catch {
+    return false;
+  }
+}
