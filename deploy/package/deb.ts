@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Shell } from "../../src/cli/completion.ts";
 import type { Contents } from "./contents.ts";
 import { DESCRIPTION, MACHINES, NAME, VERSION } from "./release.ts";
-import { type Entry, gzip, gzipText, tar } from "./tar.ts";
+import { type Entry, gzip, gzipText, tar, textEntry } from "./tar.ts";
 
 /** The newest symbols that Bun's runtime has of glibc (readelf --version-info); the test looks again. */
 export const GLIBC_MIN = "2.17";
@@ -57,21 +57,20 @@ ${license}`;
 }
 
 function files(contents: Contents): Entry[] {
-  const file = (path: string, text: string): Entry => ({ path, data: Buffer.from(text) });
   const gzipped = (path: string, text: string): Entry => ({ path: `${path}.gz`, data: gzipText(text) });
   return [
     { path: "usr/bin/beacon", data: contents.binary, mode: 0o755 },
-    file("usr/lib/systemd/system/pilot-beacon.service", packagedUnit(contents.unit)),
-    file("usr/lib/sysusers.d/pilot-beacon.conf", ownFile("sysusers.conf")),
-    file("etc/pilot-beacon/config.json", "{}\n"),
+    textEntry("usr/lib/systemd/system/pilot-beacon.service", packagedUnit(contents.unit)),
+    textEntry("usr/lib/sysusers.d/pilot-beacon.conf", ownFile("sysusers.conf")),
+    textEntry("etc/pilot-beacon/config.json", "{}\n"),
     gzipped("usr/share/man/man1/beacon.1", contents.manPage),
-    ...[...contents.completions].map(([shell, text]) => file(COMPLETION_PATHS[shell], text)),
-    file(`${DOC}/copyright`, copyright(contents)),
+    ...[...contents.completions].map(([shell, text]) => textEntry(COMPLETION_PATHS[shell], text)),
+    textEntry(`${DOC}/copyright`, copyright(contents)),
     gzipped(`${DOC}/changelog`, debianChangelog(contents.timeS)),
     gzipped(`${DOC}/CHANGELOG.md`, contents.changelog),
     gzipped(`${DOC}/README.md`, contents.readme),
     gzipped(`${DOC}/LICENSES-OF-OTHERS`, contents.notices),
-    file(`usr/share/lintian/overrides/${NAME}`, ownFile("lintian-overrides")),
+    textEntry(`usr/share/lintian/overrides/${NAME}`, ownFile("lintian-overrides")),
   ];
 }
 
@@ -95,27 +94,26 @@ function control(all: readonly Entry[], architecture: string): Entry[] {
   const sums = all
     .filter((entry) => !isConfiguration(entry))
     .map(({ path, data }) => `${new Bun.CryptoHasher("md5").update(data!).digest("hex")}  ${path}\n`);
-  const file = (path: string, text: string): Entry => ({ path, data: Buffer.from(text) });
   const script = (path: string): Entry => ({
     path,
     data: Buffer.from(ownFile(path)),
     mode: 0o755,
   });
   return [
-    file(
+    textEntry(
       "control",
       Object.entries(fields)
         .map(([name, value]) => `${name}: ${value}\n`)
         .join(""),
     ),
-    file(
+    textEntry(
       "conffiles",
       all
         .filter(isConfiguration)
         .map(({ path }) => `/${path}\n`)
         .join(""),
     ),
-    file("md5sums", sums.sort().join("")),
+    textEntry("md5sums", sums.sort().join("")),
     ...["postinst", "prerm", "postrm"].map(script),
   ];
 }

@@ -8,7 +8,7 @@
 import type { Contents } from "./contents.ts";
 import type { Libc } from "./libc.ts";
 import { DESCRIPTION, LICENSE, MACHINES, NAME, VERSION } from "./release.ts";
-import { type Entry, gzip, tar } from "./tar.ts";
+import { type Entry, gzip, tar, textEntry } from "./tar.ts";
 
 /** No user of any host has this number, by custom. */
 const USER = 65532;
@@ -47,18 +47,17 @@ class Blobs {
 
 /** What a machine's image holds beside glibc. */
 function beaconFiles({ binary, license, notices }: Contents): Entry[] {
-  const file = (path: string, text: string): Entry => ({ path, data: Buffer.from(text) });
   return [
     { path: "usr/bin/beacon", data: binary, mode: 0o755 },
     { path: STATE_FOLDER, mode: 0o700, owner: USER },
     { path: "tmp", mode: 0o1777 },
-    file(
+    textEntry(
       "etc/passwd",
       `root:x:0:0:root:/:/sbin/nologin\nbeacon:x:${USER}:${USER}::/${STATE_FOLDER}:/sbin/nologin\n`,
     ),
-    file("etc/group", `root:x:0:\nbeacon:x:${USER}:\n`),
-    file(`usr/share/doc/${NAME}/LICENSE`, license),
-    file(`usr/share/doc/${NAME}/LICENSES-OF-OTHERS`, notices),
+    textEntry("etc/group", `root:x:0:\nbeacon:x:${USER}:\n`),
+    textEntry(`usr/share/doc/${NAME}/LICENSE`, license),
+    textEntry(`usr/share/doc/${NAME}/LICENSES-OF-OTHERS`, notices),
   ];
 }
 
@@ -118,7 +117,7 @@ export function image(parts: readonly { readonly contents: Contents; readonly li
   // The layout's own index names one thing, an index again, so that who loads it gets the image of their machine by one name.
   const annotations = { "org.opencontainers.image.ref.name": `${NAME}:${VERSION}` };
   const index = { schemaVersion: 2, mediaType: MEDIA.index, manifests: [{ ...all, annotations }] };
-  const json = (path: string, value: object): Entry => ({ path, data: Buffer.from(JSON.stringify(value)) });
+  const json = (path: string, value: object) => textEntry(path, JSON.stringify(value));
   return tar(
     [json("oci-layout", { imageLayoutVersion: "1.0.0" }), json("index.json", index), ...blobs.entries],
     "",

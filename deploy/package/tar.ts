@@ -16,6 +16,8 @@ export interface Entry {
   readonly owner?: number;
 }
 
+export const textEntry = (path: string, text: string): Entry => ({ path, data: Buffer.from(text) });
+
 const BLOCK_BYTES = 512;
 /** A name's field; ustar can put some folders elsewhere, which nothing here needs. */
 const NAME_BYTES = 100;

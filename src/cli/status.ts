@@ -1,11 +1,12 @@
 /** `beacon status`: how a beacon does, on one page or as one value. */
 import type { Stats } from "../control/stats.ts";
+import { hostPort } from "../view/host-port.ts";
 import { drops, type Rates, ratesBetween } from "../view/rates.ts";
 import { totalsOf } from "../view/totals.ts";
 import { type Api, ApiError } from "./api.ts";
 import { type Console, EXIT_NO, EXIT_OK } from "./console.ts";
 import { statsOf } from "./reading.ts";
-import { countList, duration, hostPort, percent, rateList, short, whole } from "./text.ts";
+import { countList, duration, percent, rateList, short, whole } from "./text.ts";
 
 /** How a beacon answers those who ask whether to send it traffic. */
 export interface Readiness {

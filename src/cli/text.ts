@@ -68,11 +68,6 @@ export function countList(counts: Readonly<Record<string, number>>, none: string
   return some.length === 0 ? none : some.map(([name, count]) => `${name} ${whole(count)}`).join(", ");
 }
 
-/** An IP literal and a port as one text. */
-export function hostPort({ address, port }: { readonly address: string; readonly port: number }): string {
-  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
-}
-
 /** Rows under a head, columns as wide as they need, all but those of `left` to the right. */
 export function table(
   head: readonly string[],

@@ -1,5 +1,6 @@
 /** The head of the page, and the tiles: what the beacon is, how it is, and what it does this second. */
 import type { Stats } from "../control/stats.ts";
+import { hostPort } from "../view/host-port.ts";
 import { drops, type Rates } from "../view/rates.ts";
 import { sumOf, totalOf } from "../view/totals.ts";
 import { byId, create, createBar, setBar, setText, showNotice } from "./dom.ts";
@@ -92,9 +93,10 @@ export class Summary {
 
   show(stats: Stats, rates: Rates | undefined): void {
     setText(byId("name"), `Beacon ${stats.beaconId}`);
-    const { address, port } = stats.address;
-    const at = address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
-    setText(byId("facts"), `${at} · version ${stats.version} · up ${duration(stats.uptimeS)}`);
+    setText(
+      byId("facts"),
+      `${hostPort(stats.address)} · version ${stats.version} · up ${duration(stats.uptimeS)}`,
+    );
     const health = byId("health");
     health.hidden = false;
     health.className = `pill ${stats.healthy ? "good" : "bad"}`;

@@ -1,7 +1,8 @@
 /** Numbers and words for people. */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { duration, hostPort, jsonLine, percent, printable, short, table, whole } from "../../src/cli/text.ts";
+import { duration, jsonLine, percent, printable, short, table, whole } from "../../src/cli/text.ts";
+import { hostPort } from "../../src/view/host-port.ts";
 
 const HOSTILE = "\x1b[2J\x9b1m\x7f\n\r\u2028\u202e\u{e0001}x";
 

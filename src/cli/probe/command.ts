@@ -1,8 +1,8 @@
 /** `beacon probe`: resolves the name, tries its addresses, tells. */
 import { lookup } from "node:dns/promises";
 import { parseHostNamePort, shown, withReason } from "../../config/units.ts";
+import { hostPort } from "../../view/host-port.ts";
 import { type Console, EXIT_UNREACHABLE } from "../console.ts";
-import { hostPort } from "../text.ts";
 import { type Probed, type ProbeOptions, probe, type SocketAddress } from "./probe.ts";
 import { exitCodeOf, problemsOf, reportLines } from "./report.ts";
 

@@ -13,7 +13,7 @@ import {
   RELAY_DELIVER_BYTES,
   SECOND_ID_AT,
 } from "../../protocol.ts";
-import { hostPort } from "../text.ts";
+import { hostPort } from "../../view/host-port.ts";
 
 /** @param nodeId unsigned; 0 asks for the address alone, and leaves no node behind */
 export function discover(nodeId: number): Buffer {

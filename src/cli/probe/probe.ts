@@ -3,7 +3,7 @@
  * second, one relay a millisecond. The two nodes have random ids, and the beacon forgets them by itself.
  */
 import { randomBytes, randomInt } from "node:crypto";
-import { hostPort } from "../text.ts";
+import { hostPort } from "../../view/host-port.ts";
 import {
   addressIn,
   DISCOVER_REPLY,

@@ -1,9 +1,10 @@
 /** What `beacon top` shows: numbers in, lines out, and nothing else, so that it is tried without a terminal. */
 import type { Stats } from "../../control/stats.ts";
+import { hostPort } from "../../view/host-port.ts";
 import type { Rates, WorkerRates } from "../../view/rates.ts";
 import { sumOf } from "../../view/totals.ts";
 import { cpuText } from "../status.ts";
-import { duration, hostPort, percent, printable, rateList, short, table, whole } from "../text.ts";
+import { duration, percent, printable, rateList, short, table, whole } from "../text.ts";
 
 export interface Size {
   readonly columns: number;
