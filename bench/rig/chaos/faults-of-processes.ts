@@ -1,5 +1,6 @@
 /** Faults of beacons' processes: workers and peers that die or stop, a link that is cut, signals, and a clock that jumps. */
 import { writeFileSync } from "node:fs";
+import type { LogLine } from "../../../test/e2e/support/program.ts";
 import type { Random } from "../../../test/e2e/support/random.ts";
 import type { ChaosBeacon } from "./beacons.ts";
 import { type Fault, hasLogged, logs, nothing, type UnderWay } from "./fault.ts";
@@ -32,16 +33,20 @@ function killWorkers(name: string, choose: (random: Random) => readonly number[]
   };
 }
 
-/** Whether the subject has routes through the victim, and the victim through the subject. */
-async function areMeshed({ beacons: { subject, victim } }: Stage): Promise<boolean> {
-  const know = async (one: ChaosBeacon, other: ChaosBeacon) =>
-    (await one.stats())?.mesh.peers.some(({ address, routes }) => address === other.peerName && routes > 0);
-  return (await know(subject, victim)) === true && (await know(victim, subject)) === true;
+/** Whether a beacon has routes through the victim, and the victim through it. */
+async function isMeshed(one: ChaosBeacon, victim: ChaosBeacon): Promise<boolean> {
+  const know = async (from: ChaosBeacon, to: ChaosBeacon) =>
+    (await from.stats())?.mesh.peers.some(({ address, routes }) => address === to.peerName && routes > 0);
+  return (await know(one, victim)) === true && (await know(victim, one)) === true;
 }
 
-/** Something that takes the victim away from the subject for so long that it is missed. */
+/**
+ * Something that takes the victim away from the subject for so long that it is missed.
+ * @param missing the beacons that miss it, and are to have it again
+ */
 function peerFault(
   name: string,
+  missing: readonly ("subject" | "bystander")[],
   concerns: Fault["concerns"],
   begin: (stage: Stage) => Promise<UnderWay["end"]>,
 ): Fault {
@@ -58,9 +63,20 @@ function peerFault(
       "subject paused",
       "files exhausted",
     ],
+    // What came before waits in the socket, and is heard when it goes on.
+    hiddenBy: ["subject paused"],
     async begin(stage) {
-      const trace = logs(stage.beacons.subject, /^peer went silent/);
-      return { end: await begin(stage), isWell: () => areMeshed(stage), trace };
+      const { subject, victim } = stage.beacons;
+      const since = subject.log();
+      // A registry that has lost its memory, and hears nothing of the victim, has it removed before its silence is too long.
+      const isMissed = ({ msg, peer }: LogLine) =>
+        /^peer (went silent|removed)/.test(msg) && peer === victim.peerName;
+      const trace = async () => since(isMissed)?.msg;
+      const isWell = async () => {
+        const meshed = await Promise.all(missing.map((name) => isMeshed(stage.beacons[name], victim)));
+        return meshed.every(Boolean);
+      };
+      return { end: await begin(stage), isWell, trace };
     },
   };
 }
@@ -180,25 +196,32 @@ export const WORKER_FAULTS: readonly Fault[] = [
   killWorkers("all workers killed", () => Array.from({ length: WORKERS }, (_, worker) => worker)),
 ];
 
+const EVERYBODY = ["subject", "bystander"] as const;
+
 export const PEER_FAULTS: readonly Fault[] = [
-  peerFault("peer killed", thoseOf("victim"), async ({ beacons: { victim } }) => {
+  peerFault("peer killed", EVERYBODY, thoseOf("victim"), async ({ beacons: { victim } }) => {
     await victim.kill();
     return () => victim.start();
   }),
-  peerFault("peer stopped", thoseOf("victim"), async ({ beacons: { victim } }) => {
+  peerFault("peer stopped", EVERYBODY, thoseOf("victim"), async ({ beacons: { victim } }) => {
     victim.signal("SIGSTOP");
     return async () => victim.signal("SIGCONT");
   }),
-  peerFault("link cut", between("subject", "victim"), async ({ beacons: { subject, victim } }) => {
-    const drop = (from: ChaosBeacon, to: ChaosBeacon) =>
-      `ip saddr ${from.host} ip daddr ${to.host} udp sport 9001 drop`;
-    command("nft", "add table inet cut");
-    command("nft", "add chain inet cut arriving { type filter hook input priority raw; }");
-    for (const rule of [drop(subject, victim), drop(victim, subject)]) {
-      command("nft", `add rule inet cut arriving ${rule}`);
-    }
-    return async () => command("nft", "delete table inet cut");
-  }),
+  peerFault(
+    "link cut",
+    ["subject"],
+    between("subject", "victim"),
+    async ({ beacons: { subject, victim } }) => {
+      const drop = (from: ChaosBeacon, to: ChaosBeacon) =>
+        `ip saddr ${from.host} ip daddr ${to.host} udp sport 9001 drop`;
+      command("nft", "add table inet cut");
+      command("nft", "add chain inet cut arriving { type filter hook input priority raw; }");
+      for (const rule of [drop(subject, victim), drop(victim, subject)]) {
+        command("nft", `add rule inet cut arriving ${rule}`);
+      }
+      return async () => command("nft", "delete table inet cut");
+    },
+  ),
 ];
 
 /** Not at once: a stray SIGCONT would let the subject go on. */
