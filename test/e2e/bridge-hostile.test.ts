@@ -1179,7 +1179,7 @@ describe("connections that vanish", () => {
       expect(host.stats.peers).toBe(0);
     }
     await untilEqual("nodes", () => host.beacon.stats().nodes, knownByUdp);
-    await until("files are closed", () => openFds() <= before);
+    await until("files are closed", () => openFds().size <= before.size);
   });
 
   const grownCounts = (before: Readonly<Record<string, number>>, now: Readonly<Record<string, number>>) =>
@@ -1210,7 +1210,7 @@ describe("connections that vanish", () => {
     expect(grownCounts(handshakes, host.stats.auth)).toEqual({ ok: CONNECTIONS });
     expect(host.stats).toMatchObject({ peers: 0, connections: 0, bufferedBytes: 0 });
     expect(host.beacon.stats().nodes).toBe(knownByUdp);
-    await until("files are closed", () => openFds() <= before);
+    await until("files are closed", () => openFds().size <= before.size);
   });
 });
 

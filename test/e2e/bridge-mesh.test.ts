@@ -15,6 +15,8 @@ setDefaultTimeout(TEST_TIMEOUT_MS);
 const SYNC = 0x07;
 const DATAGRAM_BYTES_MAX = 65_507;
 const RELAY_HEAD = 9;
+/** An address of this host that no other connection comes from, so that the TCP port of each UDP port is free. */
+const PEER_HOST = "127.77.0.1";
 
 let ids = 1000;
 const newId = () => ++ids;
@@ -136,7 +138,7 @@ describe("a beacon and somebody who plays its peer", () => {
   let host: BridgeBeacon;
   let peer: Client;
   beforeAll(async () => {
-    peer = await Client.open("127.0.0.1", { address: "127.0.0.1", port: 9 });
+    peer = await Client.open(PEER_HOST, { address: "127.0.0.1", port: 9 });
     host = await BridgeBeacon.start({
       beaconId: 5,
       peers: [nameOf(peer)],

@@ -692,7 +692,7 @@ describe("close", () => {
     expect(await outcomes(ask(slow, [1, 2]))).toEqual(["timeout", "timeout"]);
     const gone = keysFrom({ registry: { host: "127.0.0.1", port: 1 } });
     expect(await outcomes(ask(gone, [1, 2]))).toEqual(["unreachable", "unreachable"]);
-    await until("all is closed", () => registry.openConnections === 0 && openFds() <= before);
+    await until("all is closed", () => registry.openConnections === 0 && openFds().size <= before.size);
   });
 });
 

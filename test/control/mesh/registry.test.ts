@@ -618,6 +618,6 @@ describe("anything that a registry may send", () => {
     // Or else the scripts are not what they are meant to be.
     for (const name of ["valid", "timeout", "closed", "refused", "invalid", "too_big"])
       expect({ name, seen: (outcomes.get(name) ?? 0) > 10 }).toEqual({ name, seen: true });
-    await until("all that was opened is closed", () => openFds() <= fdsBefore);
+    await until("all that was opened is closed", () => openFds().size <= fdsBefore.size);
   });
 });
