@@ -1,0 +1,327 @@
+/**
+ * What a fleet's beacons share, in a Redis or Valkey server: a log, a hash of the beacons, and the parts of snapshots.
+ * All keys hold {prefix}, so that they lie on one node of a cluster:
+ *
+ *   {prefix}:log           stream; each entry has one field e, base64
+ *   {prefix}:beacons       hash; a beacon's name to its last lease, base64
+ *   {prefix}:nodes:<key>   a part of a snapshot, binary, with a time to live
+ *   {prefix}:probe         never written; what a write comes to is tried on it
+ */
+import * as v from "valibot";
+import { hostPort } from "../../../ffi/socket.ts";
+import type { HostPort } from "../../config/units.ts";
+import { bytesOfBase64 } from "../bridge/keys.ts";
+import { ANSWER_MS, Connection } from "./connection.ts";
+import { ofServer, type ServerName, StoreError } from "./store-error.ts";
+
+export { StoreError, type StoreFailure } from "./store-error.ts";
+
+/** Entries of one reading. */
+const READ_COUNT = 256;
+/** How long a reading waits for its first entry: short, as it is also how a connection that has died shows. */
+const READ_WAIT_MS = 2_000;
+/** Fields asked for at once. */
+const SCAN_COUNT = 256;
+
+export interface LogEntry {
+  /** "<ms>-<count>", as the server gave it. */
+  readonly id: string;
+  /** undefined: not base64, or not ours */
+  readonly bytes: Uint8Array | undefined;
+}
+
+/** Every call rejects with a StoreError, and with nothing else. */
+export interface Store {
+  /** "host:port" of the server in use. */
+  readonly server: string;
+  /** Settles (never rejects) with the reason once the connection is of no use any more. */
+  readonly ended: Promise<StoreError>;
+  /** Round trip of the last command, ms. */
+  readonly roundTripMs: number;
+  /** Adds an entry to the log, and drops those from before `dropBeforeMs` (directory time), or most of them. */
+  append(entry: Uint8Array, dropBeforeMs: number): Promise<void>;
+  /** The id of the last entry, "0-0" if there is none. */
+  lastId(): Promise<string>;
+  /** Up to 256 entries behind `after`, oldest first; waits up to 2 s for the first; [] if none came. */
+  read(after: string): Promise<readonly LogEntry[]>;
+  /**
+   * Whether nothing behind the entry `id` was lost: the log still has it, or both an earlier and a later one. A log that ends
+   * before `id` is another one, as after a fail-over to a replica that lacked it.
+   */
+  reachesBack(id: string): Promise<boolean>;
+  /** Every beacon's lease by its name, without those that are not base64. At most `max`; if there are more, `onTooMany` is told. */
+  beacons(max: number, onTooMany?: () => void): Promise<ReadonlyMap<string, Uint8Array>>;
+  setBeacon(name: string, lease: Uint8Array): Promise<void>;
+  removeBeacon(name: string): Promise<void>;
+  /** An immutable part of a snapshot. */
+  putPart(key: string, bytes: Uint8Array, ttlMs: number): Promise<void>;
+  /** Gives it so much more time. @returns false if it is gone */
+  keepPart(key: string, ttlMs: number): Promise<boolean>;
+  /** undefined: gone. @throws StoreError malformed if it is larger than maxBytes */
+  getPart(key: string, maxBytes: number): Promise<Uint8Array | undefined>;
+  dropPart(key: string): Promise<void>;
+  /** Directory ms, and how long it took to ask. */
+  time(): Promise<{ readonly serverMs: number; readonly roundTripMs: number }>;
+  /** Open calls reject. Safe more than once. */
+  close(): void;
+}
+
+export interface StoreOptions {
+  /** At least one. */
+  readonly servers: readonly HostPort[];
+  readonly tls: boolean;
+  /** PEM of those whose certificates are trusted; undefined: the system's. */
+  readonly ca: string | undefined;
+  /** "" is the server's default user. */
+  readonly user: string;
+  /** "" is none. */
+  readonly password: string;
+  readonly database: number;
+  readonly prefix: string;
+}
+
+/**
+ * Tries the servers in turn, and takes the first that is a primary and lets us in.
+ * @param first the index to begin with, any whole number: one more than that of a server that failed tries it last
+ * @throws StoreError of the last one; its message has every server's reason, and what to do
+ */
+export async function connectStore(options: StoreOptions, first = 0): Promise<Store> {
+  const { servers } = options;
+  const reasons: StoreError[] = [];
+  for (let i = 0; i < servers.length; i++) {
+    try {
+      return await RedisStore.open(options, servers[(first + i) % servers.length]!);
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      reasons.push(error);
+    }
+  }
+  throw new StoreError(reasons.at(-1)!.failure, reasons.map(({ message }) => message).join("; "));
+}
+
+const entryId = v.pipe(v.string(), v.regex(/^\d{1,20}-\d{1,20}$/));
+const entries = v.array(v.tuple([entryId, v.array(v.string())]));
+const scan = v.tuple([v.string(), v.array(v.string())]);
+const clock = v.tuple([v.pipe(v.string(), v.digits()), v.pipe(v.string(), v.digits())]);
+/** What HELLO tells of a server. */
+const hello = v.object({ mode: v.optional(v.string()), role: v.optional(v.string()) });
+
+class RedisStore implements Store {
+  readonly ended: Promise<StoreError>;
+  /** One for commands, one that waits for entries: a server answers what came on a connection in order. */
+  readonly #commands: Connection;
+  readonly #reader: Connection;
+  readonly #prefix: string;
+
+  private constructor(
+    private readonly name: ServerName,
+    prefix: string,
+    connections: readonly [Connection, Connection],
+    ended: Promise<StoreError>,
+  ) {
+    this.#prefix = `{${prefix}}`;
+    [this.#commands, this.#reader] = connections;
+    this.ended = ended.then((reason) => {
+      for (const connection of connections) connection.close(reason);
+      return reason;
+    });
+  }
+
+  /** @throws StoreError */
+  static async open(options: StoreOptions, server: HostPort): Promise<RedisStore> {
+    const name = { server: hostPort(server.host, server.port), secret: options.password };
+    const { promise: ended, resolve: end } = Promise.withResolvers<StoreError>();
+    const commands = await enter(options, name, end);
+    try {
+      const reader = await enter(options, name, end);
+      const store = new RedisStore(name, options.prefix, [commands, reader], ended);
+      await store.#tryToWrite();
+      return store;
+    } catch (error) {
+      commands.close(error as StoreError);
+      throw error;
+    }
+  }
+
+  get server(): string {
+    return this.name.server;
+  }
+
+  get roundTripMs(): number {
+    return this.#commands.roundTripMs;
+  }
+
+  async append(entry: Uint8Array, dropBeforeMs: number): Promise<void> {
+    const drop = ["MINID", "~", `${Math.max(0, Math.floor(dropBeforeMs))}-0`];
+    await this.#commands.ask("XADD", [this.#key("log"), ...drop, "*", "e", base64(entry)]);
+  }
+
+  async lastId(): Promise<string> {
+    return (await this.#entries("XREVRANGE", "+", "-")).at(0)?.id ?? "0-0";
+  }
+
+  async read(after: string): Promise<readonly LogEntry[]> {
+    const key = this.#key("log");
+    const args = ["COUNT", `${READ_COUNT}`, "BLOCK", `${READ_WAIT_MS}`, "STREAMS", key, after];
+    const reply = await this.#reader.ask("XREAD", args, READ_WAIT_MS + ANSWER_MS);
+    if (reply === null) return [];
+    const of = checked(this.#reader, "XREAD", v.object({ [key]: entries }), reply);
+    return entriesOf(of[key]!);
+  }
+
+  async reachesBack(id: string): Promise<boolean> {
+    const earlier = await this.#entries("XREVRANGE", id, "-");
+    const later = await this.#entries("XRANGE", id, "+");
+    return earlier.length > 0 && later.length > 0;
+  }
+
+  async beacons(max: number, onTooMany = () => {}): Promise<ReadonlyMap<string, Uint8Array>> {
+    const found = new Map<string, Uint8Array>();
+    let cursor = "0";
+    do {
+      const reply = await this.#commands.ask("HSCAN", [
+        this.#key("beacons"),
+        cursor,
+        "COUNT",
+        `${SCAN_COUNT}`,
+      ]);
+      const [next, fields] = checked(this.#commands, "HSCAN", scan, reply);
+      for (let i = 0; i + 1 < fields.length; i += 2) {
+        const lease = bytesOfBase64(fields[i + 1]!);
+        if (lease === undefined) continue;
+        if (found.size === max && !found.has(fields[i]!)) {
+          onTooMany();
+          return found;
+        }
+        found.set(fields[i]!, lease);
+      }
+      cursor = next;
+    } while (cursor !== "0");
+    return found;
+  }
+
+  async setBeacon(name: string, lease: Uint8Array): Promise<void> {
+    await this.#commands.ask("HSET", [this.#key("beacons"), name, base64(lease)]);
+  }
+
+  async removeBeacon(name: string): Promise<void> {
+    await this.#commands.ask("HDEL", [this.#key("beacons"), name]);
+  }
+
+  async putPart(key: string, bytes: Uint8Array, ttlMs: number): Promise<void> {
+    await this.#commands.run("SET", (client) => client.set(this.#partKey(key), bytes, "PX", ttlMs));
+  }
+
+  async keepPart(key: string, ttlMs: number): Promise<boolean> {
+    const reply = await this.#commands.ask("PEXPIRE", [this.#partKey(key), `${ttlMs}`]);
+    return checked(this.#commands, "PEXPIRE", v.picklist([0, 1]), reply) === 1;
+  }
+
+  async getPart(key: string, maxBytes: number): Promise<Uint8Array | undefined> {
+    const reply = await this.#commands.ask("STRLEN", [this.#partKey(key)]);
+    const length = checked(this.#commands, "STRLEN", v.pipe(v.number(), v.integer(), v.minValue(0)), reply);
+    if (length > maxBytes) {
+      const message = `a snapshot's part has ${length} bytes, ${maxBytes} are the limit: who else writes to ${this.#prefix}?`;
+      throw ofServer(this.name, "malformed", message, false);
+    }
+    if (length === 0) return undefined;
+    return (await this.#commands.run("GET", (client) => client.getBuffer(this.#partKey(key)))) ?? undefined;
+  }
+
+  async dropPart(key: string): Promise<void> {
+    await this.#commands.ask("UNLINK", [this.#partKey(key)]);
+  }
+
+  async time(): Promise<{ serverMs: number; roundTripMs: number }> {
+    const reply = await this.#commands.ask("TIME");
+    const { roundTripMs } = this.#commands;
+    const [seconds, micros] = checked(this.#commands, "TIME", clock, reply);
+    return { serverMs: 1000 * Number(seconds) + Number(micros) / 1000, roundTripMs };
+  }
+
+  close(): void {
+    this.#commands.close(ofServer(this.name, "unreachable", "closed by this beacon"));
+  }
+
+  /**
+   * What a write comes to, with a command that writes nothing where there is no such key: it fails as one that writes would,
+   * and where the server is too old for it. One that takes no writes for now is good to read from.
+   */
+  async #tryToWrite(): Promise<void> {
+    const args = [this.#key("probe"), "NOMKSTREAM", "MINID", "~", "0-0", "*", "e", ""];
+    try {
+      await this.#commands.ask("XADD", args);
+    } catch (error) {
+      if ((error as StoreError).failure !== "full") throw error;
+    }
+  }
+
+  async #entries(command: "XRANGE" | "XREVRANGE", from: string, to: string): Promise<readonly LogEntry[]> {
+    const reply = await this.#commands.ask(command, [this.#key("log"), from, to, "COUNT", "1"]);
+    return entriesOf(checked(this.#commands, command, entries, reply));
+  }
+
+  #key(name: string): string {
+    return `${this.#prefix}:${name}`;
+  }
+
+  #partKey(key: string): string {
+    return this.#key(`nodes:${key}`);
+  }
+}
+
+/** Connects, and looks whether the server is one that can be written to. @throws StoreError */
+async function enter(
+  { user, password, tls, ca, database }: StoreOptions,
+  name: ServerName,
+  onEnd: (reason: StoreError) => void,
+): Promise<Connection> {
+  const login = password === "" ? "" : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
+  const url = `${tls ? "rediss" : "redis"}://${login}${name.server}`;
+  const connection = await Connection.open(
+    url,
+    tls ? (ca === undefined ? {} : { ca }) : undefined,
+    name,
+    onEnd,
+  );
+  try {
+    // Of ROLE the answer is the same, but rights can forbid it; nobody can be forbidden this.
+    const { mode, role } = checked(connection, "HELLO", hello, await connection.ask("HELLO"));
+    if (mode === "sentinel")
+      throw ofServer(
+        name,
+        "refused",
+        "is a Sentinel: name the servers themselves in --directory, with commas between; the primary among them is found",
+      );
+    if (role === "replica" || role === "slave")
+      throw ofServer(name, "read_only", "is a replica: name the primary, too, in --directory");
+    if (database !== 0) await connection.ask("SELECT", [`${database}`]);
+    return connection;
+  } catch (error) {
+    connection.close(error as StoreError);
+    throw error;
+  }
+}
+
+/** @throws StoreError "malformed"; the connection has ended then */
+function checked<T>(
+  connection: Connection,
+  command: string,
+  schema: v.GenericSchema<unknown, T>,
+  reply: unknown,
+): T {
+  const result = v.safeParse(schema, reply, { abortEarly: true });
+  if (result.success) return result.output;
+  throw connection.misunderstood(command);
+}
+
+function entriesOf(list: v.InferOutput<typeof entries>): LogEntry[] {
+  return list.map(([id, [field, text]]) => ({
+    id,
+    bytes: field === "e" && text !== undefined ? bytesOfBase64(text) : undefined,
+  }));
+}
+
+function base64(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
+}
