@@ -2,18 +2,31 @@
  * The route table: node id → the peer beacon that announced it last. The main thread alone writes, one route at a time and in place;
  * every worker reads, without a lock. An update of any size holds up nobody.
  *
- * Open addressing (open-addressing.ts), a slot of two words: node id, and the peer's number.
+ * Open addressing (open-addressing.ts), a slot of two words: node id, and the peer's number. Where the later claim is to win, whatever
+ * the order in which claims come (src/control/directory), the main thread keeps when each was made beside the table.
  */
 import { nodeHash, slotOfHash } from "./hash.ts";
 import { OrderedWord } from "./loads.ts";
-import { HASH_SECRET, ROUTE_REMOVALS, ROUTE_WORDS, type SharedMemory } from "./memory.ts";
-import { type Area, FINDS_MAX, removeSlot, searchSlots } from "./open-addressing.ts";
+import { HASH_SECRET, PEER_PLACES, ROUTE_REMOVALS, ROUTE_WORDS, type SharedMemory } from "./memory.ts";
+import { type Area, FINDS_MAX, PROBES_MAX, removeSlot, searchSlots } from "./open-addressing.ts";
 
 const PEER = 1;
 
-/** In place of a peer's number: nobody has the node; there is no room for another route. */
+/** In place of a peer's number: nobody has the node; there is no room for another route; another one's claim is later. */
 export const NO_PEER = -1;
 export const TABLE_FULL = -2;
+export const CLAIMED_LATER = -3;
+
+/** In place of a mark: that of no route. */
+export const NO_MARK = -1;
+
+/** What the main thread keeps of each slot's claim, by the slot's index; nothing while only the last to claim counts. */
+interface Claims {
+  /** When it was made. */
+  readonly timesMs: Float64Array;
+  /** What its claimer marked it with, a byte. */
+  readonly marks: Uint8Array;
+}
 
 export class RouteTable {
   readonly #words: Int32Array;
@@ -22,7 +35,9 @@ export class RouteTable {
   readonly #ordered: OrderedWord;
   readonly #slots: number;
   readonly #routesMax: number;
+  readonly #routesOf = new Int32Array(PEER_PLACES);
   #routes = 0;
+  #claims: Claims | undefined;
 
   constructor(memory: SharedMemory) {
     const { words, routeSlots, routeSlotsAt: first } = memory;
@@ -40,6 +55,7 @@ export class RouteTable {
       removals: memory.routesAt + ROUTE_REMOVALS,
       homeOf: (id) => first + slotOfHash(nodeHash(id, secret), routeSlots) * ROUTE_WORDS,
       copy: (slot, vacant) => {
+        if (this.#claims) copyClaim(this.#claims, this.#indexOf(slot), this.#indexOf(vacant));
         Atomics.store(words, vacant + PEER, words[slot + PEER]!);
         Atomics.store(words, vacant, words[slot]!);
       },
@@ -78,36 +94,140 @@ export class RouteTable {
     return words[slot] === id ? peer : NO_PEER;
   }
 
+  /** From now on it is kept when claims are made; those until now count as made at 0. Main thread only, as all that follows. */
+  keepClaims(): void {
+    this.#claims ??= { timesMs: new Float64Array(this.#slots), marks: new Uint8Array(this.#slots) };
+  }
+
   /**
-   * Routes a node to a peer, whoever had it before. Main thread only.
+   * Routes a node to a peer, whoever had it before.
    * @param nodeId not 0
+   * @param timeMs when the claim was made, on whatever clock all claims go by
+   * @param mark a byte, for `sweep`
    * @returns the number of the peer that had it, NO_PEER, or TABLE_FULL if there is no room for another route
    */
-  claim(nodeId: number, peer: number): number {
+  claim(nodeId: number, peer: number, timeMs = 0, mark = 0): number {
+    return this.#claimAt(this.#search(nodeId | 0, 0), nodeId | 0, peer, timeMs, mark);
+  }
+
+  /**
+   * The same, unless another peer's claim is later.
+   * @param winsTie whether the claim comes before one that another peer made at the same time
+   * @returns as `claim`, or CLAIMED_LATER
+   */
+  claimIfLater(
+    nodeId: number,
+    peer: number,
+    timeMs: number,
+    mark: number,
+    winsTie: (other: number) => boolean,
+  ): number {
     const words = this.#words;
     const slot = this.#search(nodeId | 0, 0);
-    if (slot < 0) return TABLE_FULL;
-    if (words[slot] !== 0) return Atomics.exchange(words, slot + PEER, peer);
-    if (this.#routes >= this.#routesMax) return TABLE_FULL;
+    if (slot >= 0 && words[slot] !== 0 && words[slot + PEER] !== peer) {
+      const otherMs = this.#claims!.timesMs[this.#indexOf(slot)]!;
+      if (otherMs > timeMs || (otherMs === timeMs && !winsTie(words[slot + PEER]!))) return CLAIMED_LATER;
+    }
+    return this.#claimAt(slot, nodeId | 0, peer, timeMs, mark);
+  }
+
+  #claimAt(slot: number, id: number, peer: number, timeMs: number, mark: number): number {
+    const words = this.#words;
+    const isNew = slot >= 0 && words[slot] === 0;
+    if (slot < 0 || (isNew && this.#routes >= this.#routesMax)) return TABLE_FULL;
+    if (this.#claims) {
+      const index = this.#indexOf(slot);
+      this.#claims.timesMs[index] = timeMs;
+      this.#claims.marks[index] = mark;
+    }
+    this.#routesOf[peer]!++;
+    if (!isNew) {
+      const other = Atomics.exchange(words, slot + PEER, peer);
+      this.#routesOf[other]!--;
+      return other;
+    }
     this.#routes++;
     Atomics.store(words, slot + PEER, peer);
-    Atomics.store(words, slot, nodeId | 0);
+    Atomics.store(words, slot, id);
     return NO_PEER;
   }
 
-  /** Removes a node's route if it leads to this peer. Main thread only. @returns whether it did */
+  /** When the claim of a node's route was made, -1 if it has none. */
+  claimedMs(nodeId: number): number {
+    const slot = this.#search(nodeId | 0, 0);
+    if (slot < 0 || nodeId === 0 || this.#words[slot] === 0) return -1;
+    return this.#claims?.timesMs[this.#indexOf(slot)] ?? 0;
+  }
+
+  /** Removes a node's route if it leads to this peer. @returns whether it did */
   withdraw(nodeId: number, peer: number): boolean {
     const words = this.#words;
     const slot = this.#search(nodeId | 0, 0);
     if (slot < 0 || words[slot] === 0 || words[slot + PEER] !== peer) return false;
-    removeSlot(this.#area, slot);
-    this.#routes--;
+    this.#removeAt(slot, peer);
     return true;
   }
 
-  /** Routes in the table, for the thread that writes it. */
+  #removeAt(slot: number, peer: number): void {
+    removeSlot(this.#area, slot);
+    this.#routes--;
+    this.#routesOf[peer]!--;
+  }
+
+  /** Steps of a sweep. */
+  get sweepSteps(): number {
+    return this.#slots + PROBES_MAX;
+  }
+
+  /**
+   * A part of a sweep over the whole table: withdraws those routes of a peer that do not have this mark. All parts, in order, miss none
+   * of them, whatever is claimed and withdrawn in between: as node-scan.ts has it, removals move a route only to lower slots, or from the
+   * first PROBES_MAX to the last, so the sweep goes backwards and looks at the last ones again.
+   * @param mark NO_MARK to withdraw all
+   * @param from step, from 0 on
+   * @param end step behind the last
+   */
+  sweep(peer: number, mark: number, from: number, end: number): void {
+    const words = this.#words;
+    const slots = this.#slots;
+    for (let step = from; step < end; step++) {
+      const index = step < slots ? slots - 1 - step : 2 * slots - 1 - step;
+      const slot = this.#area.first + index * ROUTE_WORDS;
+      if (words[slot] === 0 || words[slot + PEER] !== peer) continue;
+      if (mark === NO_MARK || this.#claims?.marks[index] !== mark) this.#removeAt(slot, peer);
+    }
+  }
+
+  /** A part of going through the table, likewise: calls `visit` for each of a peer's routes, for some of them twice. */
+  visit(peer: number, from: number, end: number, visit: (nodeId: number, claimedMs: number) => void): void {
+    const words = this.#words;
+    const slots = this.#slots;
+    for (let step = from; step < end; step++) {
+      const index = step < slots ? slots - 1 - step : 2 * slots - 1 - step;
+      const slot = this.#area.first + index * ROUTE_WORDS;
+      if (words[slot] !== 0 && words[slot + PEER] === peer)
+        visit(words[slot]!, this.#claims?.timesMs[index] ?? 0);
+    }
+  }
+
+  /** Routes in the table. */
   get size(): number {
     return this.#routes;
+  }
+
+  /** Routes that lead to a peer. */
+  routesOf(peer: number): number {
+    return this.#routesOf[peer]!;
+  }
+
+  /** Bytes that a route takes when the table is full, with what is kept of its claim. */
+  get bytesPerRoute(): number {
+    const claim = this.#claims ? 8 + 1 : 0;
+    return (this.#slots * (ROUTE_WORDS * 4 + claim)) / this.#routesMax;
+  }
+
+  #indexOf(slot: number): number {
+    return (slot - this.#area.first) / ROUTE_WORDS;
   }
 
   /** @returns as searchSlots */
@@ -116,4 +236,9 @@ export class RouteTable {
     const home = first + slotOfHash(nodeHash(id, this.#secret), this.#slots) * ROUTE_WORDS;
     return searchSlots(this.#words, first, end, ROUTE_WORDS, home, id, gaps);
   }
+}
+
+function copyClaim({ timesMs, marks }: Claims, from: number, to: number): void {
+  timesMs[to] = timesMs[from]!;
+  marks[to] = marks[from]!;
 }

@@ -6,7 +6,9 @@
  * one is withdrawn, if no other peer has claimed it since. What is in both is left alone, unless another peer has taken some of it: then
  * this one takes it back, as the last to claim it. So a list that is the same as ever costs no look into the route table.
  *
- * Learned peers come after all others: they claim no node of another peer's, and where the table is full, their routes make room.
+ * Learned peers come after all others: they claim no node of another peer's, and where the table is full, their routes make room. What
+ * the directory tells of its beacons (src/control/directory) is newer than an old list: a peer takes from them only what is new in its
+ * own.
  */
 import { PEER_PLACES, PEERS_MAX } from "../../shared/memory.ts";
 import { isLearned } from "../../shared/peers.ts";
@@ -27,17 +29,22 @@ interface Pending {
 export class Announcements {
   /** Nodes that found no room in the route table, over all lists. */
   refused = 0;
-  readonly #routes = new Int32Array(PEER_PLACES);
   readonly #lists: Int32Array[] = Array.from({ length: PEER_PLACES }, () => NO_NODES);
   /** By peer, at most one: what a peer says overrules what it said before. */
   readonly #pending = new Map<number, Pending>();
+  /** The beacons whose nodes the directory tells, by number. */
+  readonly #told = new Set<number>();
   #applying = false;
 
-  constructor(private readonly table: RouteTable) {}
+  /** @param nowMs what claims are stamped with, where others are, too */
+  constructor(
+    private readonly table: RouteTable,
+    private readonly nowMs: () => number = () => 0,
+  ) {}
 
   /** Routes that lead to a peer. */
   routes(peer: number): number {
-    return this.#routes[peer]!;
+    return this.table.routesOf(peer);
   }
 
   /** What a peer announced last, whether or not that is in force yet. */
@@ -62,6 +69,18 @@ export class Announcements {
     return this.announce(peer, NO_NODES);
   }
 
+  /** Leaves a peer's nodes, and the routes to them as they are, to the directory. @returns settles when no list of it is under way */
+  async release(peer: number): Promise<void> {
+    this.#told.add(peer);
+    await this.announce(peer, this.#lists[peer]!.slice());
+    this.#lists[peer] = NO_NODES;
+  }
+
+  /** Ends that. */
+  takeBack(peer: number): void {
+    this.#told.delete(peer);
+  }
+
   async #applyPending(): Promise<void> {
     this.#applying = true;
     let sorted = 0;
@@ -80,15 +99,15 @@ export class Announcements {
   /** @param after sorted, as the list before it is */
   async #apply(peer: number, after: Int32Array): Promise<void> {
     const before = this.#lists[peer]!;
-    const takeBack = this.#routes[peer]! < before.length;
+    const takeBack = this.table.routesOf(peer) < before.length;
     let changed = 0;
     // First what goes, so that a full table has room for what comes.
     for (const going of [true, false]) {
       for (let b = 0, a = 0; b < before.length || a < after.length; ) {
         const order = compare(before, b, after, a);
         const changes = going ? order < 0 : order > 0 || (order === 0 && takeBack);
-        if (changes && going) this.#withdraw(before[b]!, peer);
-        else if (changes) this.#claim(after[a]!, peer);
+        if (changes && going) this.table.withdraw(before[b]!, peer);
+        else if (changes) this.#claim(after[a]!, peer, order > 0);
         if (order <= 0) b++;
         if (order >= 0) a++;
         if (changes && ++changed % SLICE_ROUTES === 0) await Bun.sleep(PAUSE_MS);
@@ -97,33 +116,26 @@ export class Announcements {
     this.#lists[peer] = after;
   }
 
-  #claim(nodeId: number, peer: number): void {
+  #claim(nodeId: number, peer: number, isNew: boolean): void {
     const learned = isLearned(peer);
-    if (learned) {
+    if (learned || !isNew) {
       const holder = this.table.find(nodeId);
-      if (holder !== NO_PEER && !isLearned(holder)) return;
+      if (learned ? holder !== NO_PEER && !isLearned(holder) : this.#told.has(holder)) return;
     }
-    let other = this.table.claim(nodeId, peer);
-    if (other === TABLE_FULL && !learned && this.#makeRoom()) other = this.table.claim(nodeId, peer);
+    const nowMs = this.nowMs();
+    let other = this.table.claim(nodeId, peer, nowMs);
+    if (other === TABLE_FULL && !learned && this.#makeRoom()) other = this.table.claim(nodeId, peer, nowMs);
     if (other === TABLE_FULL) this.refused++;
-    else if (other !== peer) {
-      this.#routes[peer]!++;
-      if (other !== NO_PEER) this.#routes[other]!--;
-    }
   }
 
   /** Withdraws the routes of one learned peer, at most some milliseconds' worth. @returns false if none has any */
   #makeRoom(): boolean {
     for (let peer = PEERS_MAX; peer < PEER_PLACES; peer++) {
-      if (this.#routes[peer] === 0) continue;
-      for (const nodeId of this.#lists[peer]!) this.#withdraw(nodeId, peer);
+      if (this.table.routesOf(peer) === 0) continue;
+      for (const nodeId of this.#lists[peer]!) this.table.withdraw(nodeId, peer);
       return true;
     }
     return false;
-  }
-
-  #withdraw(nodeId: number, peer: number): void {
-    if (this.table.withdraw(nodeId, peer)) this.#routes[peer]!--;
   }
 }
 

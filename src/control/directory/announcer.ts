@@ -1,0 +1,124 @@
+/**
+ * What this beacon tells the directory of its nodes: numbered changes, so that what it said, claims less those gone, in order, is what its
+ * node table holds. Changes of a node that were not yet told are one, the last.
+ */
+import type { RouteTable } from "../../shared/routes.ts";
+import type { DirectoryClock } from "./clock.ts";
+import { CHANGES, CHANGES_MAX, type Changes, stepped, TIME_STEP_MS } from "./entries.ts";
+import type { OwnNodes } from "./fleet-routes.ts";
+
+/** Nodes whose change is not told yet: two seconds of the fastest. Beyond that a snapshot is less work for everybody. */
+const UNTOLD_MAX = 131_072;
+/** Starts in the same millisecond differ by this. */
+const EPOCHS_PER_MS = 1024;
+
+export interface AnnouncerParts {
+  readonly name: string;
+  readonly table: RouteTable;
+  readonly own: OwnNodes;
+  readonly clock: DirectoryClock;
+  readonly random: () => number;
+}
+
+export class Announcer {
+  /** Which start this is; 0 before the first. All that was told before does not count any more. */
+  epoch = 0;
+  /** The last changes that the directory has. */
+  seq = 0;
+  claimsTold = 0;
+  goneTold = 0;
+  readonly #epochs = new Set<number>();
+  /** By node: whether it is here. */
+  #untold = new Map<number, boolean>();
+  #underWay: Changes | undefined;
+
+  constructor(private readonly parts: AnnouncerParts) {}
+
+  /** Begins anew: whoever follows needs a snapshot. */
+  restart(): void {
+    const { clock, random } = this.parts;
+    const epoch = Math.floor(clock.nowMs()) * EPOCHS_PER_MS + Math.floor(random() * EPOCHS_PER_MS);
+    this.epoch = Math.max(epoch, this.epoch + 1);
+    this.#epochs.add(this.epoch);
+    this.seq = 0;
+    this.#untold.clear();
+    this.#underWay = undefined;
+  }
+
+  /** Whether an epoch was this process's. */
+  wasMine(epoch: number): boolean {
+    return this.#epochs.has(epoch);
+  }
+
+  came(nodeId: number): void {
+    this.#note(nodeId, true);
+  }
+
+  went(nodeId: number): void {
+    this.#note(nodeId, false);
+  }
+
+  get untold(): number {
+    return this.#untold.size;
+  }
+
+  /** What is to be told next; the same until it is `told`. undefined: nothing. */
+  next(): Changes | undefined {
+    this.#underWay ??= this.#collect();
+    return this.#underWay;
+  }
+
+  /** The directory has what `next` gave. */
+  told(changes: Changes): void {
+    this.claimsTold += changes.claims.nodeIds.length;
+    this.goneTold += changes.gone.length;
+    if (changes !== this.#underWay) return; // it was of the start before
+    this.seq = changes.seq;
+    this.#underWay = undefined;
+  }
+
+  /** When this beacon last heard a node, as it claims it: later than every claim of another that it knew. -1 if it is not here. */
+  claimedMs(nodeId: number): number {
+    const { own, clock, table } = this.parts;
+    const heardMs = own.heardMs(nodeId);
+    if (heardMs < 0) return -1;
+    const ownMs = clock.timeOf(heardMs);
+    const otherMs = table.claimedMs(nodeId);
+    if (otherMs < ownMs) return ownMs;
+    // The node came here after the other beacon's claim was known, whatever the two clocks say.
+    const laterMs = stepped(otherMs + TIME_STEP_MS);
+    own.heardAtLeast(nodeId, clock.momentOf(laterMs));
+    return laterMs;
+  }
+
+  #note(nodeId: number, isHere: boolean): void {
+    if (this.epoch === 0) return; // nobody was told anything yet
+    this.#untold.set(nodeId, isHere);
+    if (this.#untold.size > UNTOLD_MAX) this.restart();
+  }
+
+  #collect(): Changes | undefined {
+    const nodeIds: number[] = [];
+    const timesMs: number[] = [];
+    const gone: number[] = [];
+    for (const [nodeId, isHere] of this.#untold) {
+      if (nodeIds.length + gone.length === CHANGES_MAX) break;
+      this.#untold.delete(nodeId);
+      const claimedMs = isHere ? this.claimedMs(nodeId) : -1;
+      if (!isHere) gone.push(nodeId);
+      if (claimedMs < 0) continue; // it went meanwhile, which is another change
+      nodeIds.push(nodeId);
+      timesMs.push(claimedMs);
+    }
+    if (nodeIds.length + gone.length === 0) return undefined;
+    return {
+      kind: CHANGES,
+      name: this.parts.name,
+      epoch: this.epoch,
+      seq: this.seq + 1,
+      timeMs: this.parts.clock.nowMs(),
+      claims: { nodeIds: Int32Array.from(nodeIds), timesMs: Float64Array.from(timesMs) },
+      gone: Int32Array.from(gone),
+    };
+  }
+}

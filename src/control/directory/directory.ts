@@ -1,0 +1,643 @@
+/**
+ * The route directory: what keeps the routes of a fleet of any size in step. This beacon writes what changes among its nodes into the log of
+ * a Redis or Valkey server, and reads there what changes among the others'; who is behind loads a snapshot. docs/DIRECTORY.md tells it all.
+ *
+ * While the server is away, everything goes on with the routes that are known.
+ */
+
+import { PEERS_MAX } from "../../shared/memory.ts";
+import type { RouteTable } from "../../shared/routes.ts";
+import { NO_MARK } from "../../shared/routes.ts";
+import { Announcer } from "./announcer.ts";
+import type { DirectoryClock } from "./clock.ts";
+import { ASK, type Changes, decodeEntry, type Entry, encodeEntry, LEASE, type Lease } from "./entries.ts";
+import { doubleName, Fleet, type Followed, type ResyncReason } from "./fleet.ts";
+import { FleetRoutes, type OwnNodes } from "./fleet-routes.ts";
+import { Histogram, type HistogramStats } from "./histogram.ts";
+import { SnapshotLoader } from "./snapshot-loader.ts";
+import { SnapshotWriter } from "./snapshot-writer.ts";
+import type { LogEntry, Store } from "./store.ts";
+import { StoreError, type StoreFailure } from "./store-error.ts";
+
+/**
+ * Between two looks for changes to tell, and between two reads of the log: a move is known everywhere within some 50 ms, and a beacon reads
+ * fifty times a second, however many write. Without a pause, forty beacons that write twenty times a second each cost the server 4.6 times
+ * as much (Redis 7.0, 2026-11).
+ */
+const TELL_MS = 20;
+const READ_MS = 20;
+/** The log holds what was written in so long: who was away for longer needs snapshots. */
+const LOG_MS = 60_000;
+/** Leases are renewed after this share of them, less up to a tenth. */
+const RENEWALS = 3;
+/** The server's time is asked so often at first, for a good answer. */
+const CLOCK_SAMPLES = 3;
+/** Between two tries to connect, at random up to: doubled each time. */
+const RETRY_MS_MIN = 200;
+const RETRY_MS_MAX = 5000;
+/** What the server does not take (full, not allowed) is tried again after so long. */
+const REFUSED_MS = 1000;
+/** Who ends does not wait longer for the server to take its leave. */
+const LEAVE_MS_MAX = 1000;
+/** A lease that was renewed so many leases ago is nobody's; after as many more, its field is removed. */
+const DEAD_LEASES = 3;
+/** Fields of the hash that are looked at. */
+const LEASES_MAX = 4 * PEERS_MAX;
+/** A pause of the main thread while much is read or loaded, in which it serves others. */
+const WORK_MS = 1;
+const PAUSE_MS = 1;
+const LOOP_MS = 20;
+
+export type DirectoryState = "connecting" | "ok" | "duplicate" | StoreFailure;
+
+/** The mesh, as the directory needs it. */
+export interface FleetPeers {
+  /** The fleet's beacons by name: they are to be peers, beside those from elsewhere. */
+  setFleet(names: readonly string[]): void;
+  /** The peer number of the beacon with this name; undefined while it has none. */
+  numberOf(name: string): number | undefined;
+  /** What nodes this peer has is told by the directory, and no longer by gossip. */
+  follow(number: number): Promise<void>;
+  unfollow(number: number): void;
+  /** A peer gave a sign of life through the directory. */
+  heard(number: number): void;
+}
+
+export interface DirectoryParts {
+  /** This beacon, as its peers reach it: "host:port". */
+  readonly name: string;
+  readonly beaconId: number;
+  readonly leaseMs: number;
+  readonly graceMs: number;
+  /** @param first which server to try first */
+  readonly connect: (first: number) => Promise<Store>;
+  readonly table: RouteTable;
+  readonly own: OwnNodes;
+  /** Calls `came` for the nodes that came since the last time. @returns whether some are missing */
+  readonly drainArrivals: (came: (nodeId: number) => void) => boolean;
+  readonly peers: FleetPeers;
+  readonly clock: DirectoryClock;
+  readonly monotonicMs: () => number;
+  readonly random: () => number;
+  /** Resolves after so long, or when the signal is given. */
+  readonly sleep: (ms: number, signal?: AbortSignal) => Promise<void>;
+  readonly info: (message: string) => void;
+  /** Warns, at most once a minute about the same. */
+  readonly complain: (about: string, message: string) => void;
+}
+
+export interface DirectoryBeaconStats {
+  readonly name: string;
+  readonly beaconId: number | null;
+  readonly routes: number;
+  /** "following", "behind" or "no_address" */
+  readonly state: string;
+  /** Seconds since it was last heard. */
+  readonly ageS: number;
+}
+
+export interface DirectoryStats {
+  readonly state: DirectoryState;
+  /** "host:port" of the server; null while there is none. */
+  readonly server: string | null;
+  /** Seconds that this state has lasted. */
+  readonly stateS: number;
+  readonly beacons: readonly DirectoryBeaconStats[];
+  readonly roundTripS: number | null;
+  /** Log entries, and the claims and gone nodes in them, that this beacon wrote. */
+  readonly entriesTold: number;
+  readonly bytesTold: number;
+  readonly claimsTold: number;
+  readonly goneTold: number;
+  /** Changed nodes that the directory is not told of yet. */
+  readonly untold: number;
+  /** Log entries that were read; of other beacons, the changes applied. */
+  readonly entriesHeard: number;
+  readonly bytesHeard: number;
+  readonly claimsHeard: number;
+  readonly goneHeard: number;
+  readonly entriesMalformed: number;
+  readonly entriesStale: number;
+  readonly beaconsIgnored: number;
+  readonly snapshotsWritten: number;
+  readonly snapshotBytesWritten: number;
+  readonly snapshotsLoaded: number;
+  readonly snapshotBytesLoaded: number;
+  readonly snapshotsMissing: number;
+  readonly snapshotsMalformed: number;
+  /** The last ones; 0 if there was none. */
+  readonly lastSnapshotWrittenS: number;
+  readonly lastSnapshotLoadedS: number;
+  readonly resyncs: Readonly<Record<ResyncReason, number>>;
+  /** Seconds from when changes were written until they are applied here. */
+  readonly lag: HistogramStats;
+  /** Nodes that this beacon gave up, as another one heard them later; that it claimed again. */
+  readonly nodesLost: number;
+  readonly nodesClaimedAgain: number;
+  readonly claimsRefused: number;
+  readonly claimsFromFuture: number;
+  readonly bytesPerRoute: number;
+  /** Connections that ended, and calls that were refused, by reason. */
+  readonly failures: Readonly<Partial<Record<StoreFailure, number>>>;
+}
+
+export class Directory {
+  readonly #announcer: Announcer;
+  readonly #routes: FleetRoutes;
+  readonly #fleet: Fleet;
+  readonly #writer: SnapshotWriter;
+  readonly #loader: SnapshotLoader;
+  readonly #lag = new Histogram();
+  readonly #stopping = new AbortController();
+  readonly #failures: Partial<Record<StoreFailure, number>> = {};
+  #running: Promise<void> | undefined;
+  /** Whether another process goes on in this one's place. */
+  #isReplaced = false;
+  #store: Store | undefined;
+  #state: DirectoryState = "connecting";
+  #stateMs: number;
+  #problem = "";
+  /** Where in the log this beacon is. */
+  #readUntil: string | undefined;
+  /** Since when the log is read, or no longer read. */
+  #readingMs: number;
+  #isReading = false;
+  #renewAtMs = 0;
+  #renewedEpoch = 0;
+  /** Another process that has this beacon's name began later: it is the one; when it was heard. */
+  #rivalHeardMs: number | undefined;
+  #entriesTold = 0;
+  #bytesTold = 0;
+  #entriesHeard = 0;
+  #bytesHeard = 0;
+  #claimsHeard = 0;
+  #goneHeard = 0;
+  #malformed = 0;
+
+  constructor(private readonly parts: DirectoryParts) {
+    const { name, beaconId, table, own, clock, random, monotonicMs, complain } = parts;
+    this.#readingMs = monotonicMs();
+    this.#stateMs = this.#readingMs;
+    const pause = this.#pause();
+    this.#announcer = new Announcer({ name, table, own, clock, random });
+    this.#routes = new FleetRoutes({
+      ...{ table, own, clock, name, pause },
+      nameOf: (number) => this.#nameOf(number),
+      claimAgain: (nodeId) => this.#announcer.came(nodeId),
+    });
+    this.#writer = new SnapshotWriter({ name, own, announcer: this.#announcer, clock, monotonicMs });
+    this.#fleet = new Fleet({
+      ...{ name, beaconId, routes: this.#routes, random, complain },
+      heardOfSelf: (entry) => this.#heardOfSelf(entry),
+      asked: () => this.#writer.ask(),
+      applied: (changes) => this.#applied(changes),
+      changed: () => parts.peers.setFleet([...this.#fleet.beacons.keys()]),
+      left: (beacon, why) => this.#left(beacon, why),
+    });
+    this.#loader = new SnapshotLoader({
+      ...{ fleet: this.#fleet, routes: this.#routes, pause, monotonicMs },
+      follow: (number) => parts.peers.follow(number),
+    });
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  /** Ends it; says that this beacon leaves, unless another process goes on in its place. */
+  async stop(isReplaced: boolean): Promise<void> {
+    this.#isReplaced = isReplaced;
+    this.#stopping.abort();
+    await this.#running;
+  }
+
+  /** A node of this beacon's was removed. */
+  nodeWent(nodeId: number): void {
+    this.#announcer.went(nodeId);
+  }
+
+  /** Withdraws all routes to a peer that is about to be none. */
+  forget(number: number): Promise<void> {
+    return this.#routes.sweep(number, NO_MARK);
+  }
+
+  /** Another process spoke for this beacon and does not any more. */
+  beginAnew(): void {
+    this.#announcer.restart();
+    this.#renewAtMs = 0;
+    this.#rivalHeardMs = undefined;
+  }
+
+  /** What an operator should know; undefined while all is well. */
+  get remark(): string | undefined {
+    if (this.#state === "ok") return undefined;
+    const seconds = Math.round((this.parts.monotonicMs() - this.#stateMs) / 1000);
+    if (this.#state === "connecting") return "directory: connecting";
+    return `directory: ${this.#state} for ${seconds} s: ${this.#problem}`;
+  }
+
+  stats(): DirectoryStats {
+    const { table, monotonicMs } = this.parts;
+    const nowMs = monotonicMs();
+    const [announcer, routes, fleet, writer, loader] = [
+      this.#announcer,
+      this.#routes,
+      this.#fleet,
+      this.#writer,
+      this.#loader,
+    ];
+    return {
+      state: this.#state,
+      server: this.#store?.server ?? null,
+      stateS: (nowMs - this.#stateMs) / 1000,
+      beacons: Array.from(fleet.beacons.values(), ({ name, number, lease, kept, heardMs }) => ({
+        name,
+        beaconId: lease?.beaconId ?? null,
+        routes: number === undefined ? 0 : table.routesOf(number),
+        state: number === undefined ? "no_address" : kept === undefined ? "following" : "behind",
+        ageS: (nowMs - heardMs) / 1000,
+      })),
+      roundTripS: this.#store ? this.#store.roundTripMs / 1000 : null,
+      entriesTold: this.#entriesTold,
+      bytesTold: this.#bytesTold,
+      claimsTold: announcer.claimsTold,
+      goneTold: announcer.goneTold,
+      untold: announcer.untold,
+      entriesHeard: this.#entriesHeard,
+      bytesHeard: this.#bytesHeard,
+      claimsHeard: this.#claimsHeard,
+      goneHeard: this.#goneHeard,
+      entriesMalformed: this.#malformed,
+      entriesStale: fleet.stale,
+      beaconsIgnored: fleet.ignored,
+      snapshotsWritten: writer.written,
+      snapshotBytesWritten: writer.bytesWritten,
+      snapshotsLoaded: loader.loaded,
+      snapshotBytesLoaded: loader.bytesLoaded,
+      snapshotsMissing: loader.missing,
+      snapshotsMalformed: loader.malformed,
+      lastSnapshotWrittenS: writer.lastMs / 1000,
+      lastSnapshotLoadedS: loader.lastMs / 1000,
+      resyncs: { ...fleet.resyncs },
+      lag: this.#lag.stats(),
+      nodesLost: routes.lost,
+      nodesClaimedAgain: routes.claimedAgain,
+      claimsRefused: routes.refused,
+      claimsFromFuture: routes.fromFuture,
+      bytesPerRoute: table.bytesPerRoute,
+      failures: { ...this.#failures },
+    };
+  }
+
+  // The connection.
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping;
+    const { sleep, random, connect } = this.parts;
+    const ticking = this.#tick();
+    for (let retryMs = RETRY_MS_MIN, first = 0; !signal.aborted; first++) {
+      const beganMs = this.parts.monotonicMs();
+      try {
+        await this.#use(await connect(first));
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error;
+        if (signal.aborted) break;
+        this.#failed(error);
+      }
+      if (this.parts.monotonicMs() - beganMs > RETRY_MS_MAX) retryMs = RETRY_MS_MIN;
+      await sleep(random() * retryMs, signal);
+      retryMs = Math.min(2 * retryMs, RETRY_MS_MAX);
+    }
+    await ticking;
+  }
+
+  /** Until the connection ends. @throws StoreError, why it did */
+  async #use(store: Store): Promise<void> {
+    const { signal } = this.#stopping;
+    if (signal.aborted) {
+      store.close();
+      return;
+    }
+    const over = new AbortController();
+    const end = () => over.abort();
+    signal.addEventListener("abort", end);
+    void store.ended.then(end);
+    this.#store = store;
+    try {
+      await this.#join(store);
+      this.#readingMs = this.parts.monotonicMs();
+      this.#isReading = true;
+      this.#setState("ok");
+      this.parts.info(
+        `directory: ${store.server} tells the routes of ${this.#fleet.beacons.size} other beacons`,
+      );
+      const loops = [
+        this.#tell(store, over.signal),
+        this.#load(store, over.signal),
+        this.#read(store, over.signal),
+      ].map((loop) => loop.finally(end));
+      const ended = Promise.allSettled(loops);
+      if (await this.#stopped(loops)) await this.#leave(store);
+      else await ended;
+      store.close(); // which ends the read under way
+      for (const one of await ended) if (one.status === "rejected" && !signal.aborted) throw one.reason;
+      if (!signal.aborted) throw await store.ended;
+    } finally {
+      over.abort();
+      signal.removeEventListener("abort", end);
+      store.close();
+      this.#store = undefined;
+      if (this.#isReading) this.#readingMs = this.parts.monotonicMs();
+      this.#isReading = false;
+    }
+  }
+
+  /** Waits until one of the loops ends. @returns whether that is because this beacon ends; then it has told what it had to tell */
+  async #stopped([telling, ...others]: readonly Promise<void>[]): Promise<boolean> {
+    const { signal } = this.#stopping;
+    await Promise.race([telling, ...others]).catch(() => {});
+    if (!signal.aborted) return false;
+    await Promise.race([telling, this.parts.sleep(LEAVE_MS_MAX)]).catch(() => {});
+    return !this.#isReplaced && this.#rivalHeardMs === undefined;
+  }
+
+  /** Finds out where in the log to begin, what time it is, and who is there. */
+  async #join(store: Store): Promise<void> {
+    const { clock, monotonicMs } = this.parts;
+    clock.forgetSamples();
+    for (let i = 0; i < CLOCK_SAMPLES; i++) await this.#askTime(store);
+    const lastId = await store.lastId();
+    const goesOn =
+      this.#readUntil !== undefined &&
+      compareIds(this.#readUntil, lastId) <= 0 &&
+      (await store.reachesBack(this.#readUntil));
+    if (!goesOn) {
+      this.#readUntil = lastId;
+      this.#fleet.logLost(monotonicMs());
+    }
+    for (const [name, bytes] of await store.beacons(LEASES_MAX)) {
+      const lease = decodeEntry(bytes);
+      if (lease?.kind !== LEASE || lease.name !== name) {
+        this.#malformed++;
+        continue;
+      }
+      const ageMs = clock.nowMs() - lease.timeMs;
+      if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
+      else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
+    }
+    if (this.#announcer.epoch === 0) this.#announcer.restart();
+    this.#renewAtMs = 0;
+  }
+
+  async #askTime(store: Store): Promise<void> {
+    const { serverMs, roundTripMs } = await store.time();
+    this.parts.clock.sample(serverMs, roundTripMs);
+  }
+
+  async #leave(store: Store): Promise<void> {
+    const { name, sleep } = this.parts;
+    const leaving = this.#append(store, this.#lease(true)).then(() => store.removeBeacon(name));
+    // If that fails or takes long, the others find out when the lease ends.
+    await Promise.race([leaving.catch(() => {}), sleep(LEAVE_MS_MAX)]);
+  }
+
+  // What others say.
+
+  async #read(store: Store, signal: AbortSignal): Promise<void> {
+    const { sleep } = this.parts;
+    const pause = this.#pause();
+    while (!signal.aborted) {
+      const entries = await store.read(this.#readUntil!);
+      for (const entry of entries) {
+        this.#hear(entry);
+        this.#readUntil = entry.id;
+        await pause();
+        if (signal.aborted) return;
+      }
+      if (entries.length > 0) await sleep(READ_MS, signal);
+    }
+  }
+
+  #hear({ bytes }: LogEntry): void {
+    this.#entriesHeard++;
+    this.#bytesHeard += bytes?.length ?? 0;
+    const entry = bytes && decodeEntry(bytes);
+    if (entry === undefined) {
+      this.#malformed++;
+      this.parts.complain(
+        "malformed",
+        "the directory's log holds what no beacon of this version writes: see who else writes there, or give this fleet its own --directory-prefix",
+      );
+      return;
+    }
+    this.#fleet.hear(entry, this.parts.monotonicMs());
+    const number = this.#fleet.beacons.get(entry.name)?.number;
+    if (number !== undefined) this.parts.peers.heard(number);
+  }
+
+  #applied(changes: Changes): void {
+    this.#claimsHeard += changes.claims.nodeIds.length;
+    this.#goneHeard += changes.gone.length;
+    this.#lag.add((this.parts.clock.nowMs() - changes.timeMs) / 1000);
+  }
+
+  #heardOfSelf({ epoch }: Entry): void {
+    if (this.#announcer.wasMine(epoch)) return;
+    this.parts.complain("double_name", doubleName(this.parts.name));
+    if (epoch < this.#announcer.epoch) return; // that one finds out
+    this.#rivalHeardMs = this.parts.monotonicMs();
+    if (this.#state === "duplicate") return;
+    this.#problem = doubleName(this.parts.name);
+    this.#setState("duplicate");
+  }
+
+  // What this beacon says.
+
+  async #tell(store: Store, signal: AbortSignal): Promise<void> {
+    const { sleep, monotonicMs } = this.parts;
+    let writing: Promise<void> | undefined;
+    let failed: unknown;
+    for (; !signal.aborted && failed === undefined; await sleep(TELL_MS, signal)) {
+      try {
+        for (const { name, epoch } of this.#fleet.toAsk(monotonicMs()))
+          await this.#append(store, {
+            kind: ASK,
+            name: this.parts.name,
+            epoch: this.#announcer.epoch,
+            of: { name, epoch },
+          });
+        if (this.#isDisplaced()) continue;
+        for (;;) {
+          const changes = this.#announcer.next();
+          if (changes === undefined) break;
+          await this.#append(store, changes);
+          this.#announcer.told(changes);
+          if (signal.aborted) return;
+        }
+        if (writing === undefined && this.#writer.isAsked) {
+          this.#renewAtMs = 0; // which tells of the snapshot, if the last one does
+          if (this.#writer.isDue())
+            writing = this.#writer
+              .write(store, signal)
+              .catch((error: unknown) => this.#refused(error, (why) => (failed = why)))
+              .finally(() => {
+                writing = undefined;
+                this.#renewAtMs = 0;
+              });
+        }
+        if (monotonicMs() >= this.#renewAtMs || this.#renewedEpoch !== this.#announcer.epoch)
+          await this.#renew(store);
+      } catch (error) {
+        this.#refused(error, (why) => (failed = why));
+        await sleep(REFUSED_MS, signal);
+      }
+    }
+    await writing;
+    if (failed !== undefined) throw failed;
+  }
+
+  /** What one call is refused, the next may not be. */
+  #refused(error: unknown, end: (error: unknown) => void): void {
+    if (!(error instanceof StoreError) || error.endsConnection) end(error);
+    else this.#failed(error);
+  }
+
+  async #append(store: Store, entry: Entry): Promise<void> {
+    const bytes = encodeEntry(entry);
+    await store.append(bytes, this.parts.clock.nowMs() - LOG_MS);
+    this.#entriesTold++;
+    this.#bytesTold += bytes.length;
+    if (this.#rivalHeardMs === undefined) this.#setState("ok");
+  }
+
+  async #renew(store: Store): Promise<void> {
+    const { leaseMs, monotonicMs, random, name } = this.parts;
+    this.#renewAtMs = monotonicMs() + (leaseMs / RENEWALS) * (1 - random() / 10);
+    await this.#askTime(store);
+    this.#renewedEpoch = this.#announcer.epoch;
+    const lease = this.#lease(false);
+    await this.#append(store, lease);
+    await store.setBeacon(name, encodeEntry(lease));
+  }
+
+  #lease(isLeaving: boolean): Lease {
+    const { name, beaconId, leaseMs, own, clock } = this.parts;
+    const { epoch, seq } = this.#announcer;
+    return {
+      ...{
+        kind: LEASE,
+        name,
+        epoch,
+        seq,
+        timeMs: clock.nowMs(),
+        beaconId,
+        nodes: own.size(),
+        leaseMs,
+        isLeaving,
+      },
+      snapshot: this.#writer.last,
+    };
+  }
+
+  /** Whether another process speaks in this beacon's name; when it no longer does, this one begins anew. */
+  #isDisplaced(): boolean {
+    if (this.#rivalHeardMs === undefined) return false;
+    if (this.parts.monotonicMs() - this.#rivalHeardMs <= this.parts.leaseMs) return true;
+    this.beginAnew();
+    this.#setState("ok");
+    return false;
+  }
+
+  // Who is there.
+
+  async #load(store: Store, signal: AbortSignal): Promise<void> {
+    for (; !signal.aborted; await this.parts.sleep(LOOP_MS, signal)) {
+      for (;;) {
+        const beacon = this.#fleet.toLoad();
+        if (beacon === undefined || signal.aborted) break;
+        try {
+          await this.#loader.load(beacon as Followed & { number: number }, store);
+        } catch (error) {
+          if (!(error instanceof StoreError) || error.endsConnection) throw error;
+          this.#failed(error);
+          break;
+        }
+      }
+    }
+  }
+
+  /** Also while there is no connection. */
+  async #tick(): Promise<void> {
+    const { signal } = this.#stopping;
+    const { sleep, drainArrivals, monotonicMs } = this.parts;
+    for (; !signal.aborted; await sleep(TELL_MS, signal)) {
+      if (drainArrivals((nodeId) => this.#announcer.came(nodeId))) this.#announcer.restart();
+      this.#number();
+      this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
+    }
+  }
+
+  /** Until when a beacon need not be heard. */
+  #deadlineMs({ heardMs, leaseMs }: Followed): number {
+    // Nobody can be heard while the log is not read, and who is back needs a lease's time to be heard again.
+    if (!this.#isReading) return Math.max(heardMs, this.#readingMs) + leaseMs + this.parts.graceMs;
+    return Math.max(heardMs, this.#readingMs) + leaseMs;
+  }
+
+  /** Peers get their numbers when their names are resolved, and others when they move. */
+  #number(): void {
+    const { peers, monotonicMs } = this.parts;
+    for (const beacon of this.#fleet.beacons.values()) {
+      const number = peers.numberOf(beacon.name);
+      if (number === beacon.number) continue;
+      const had = beacon.number;
+      beacon.number = number;
+      if (had === undefined) continue;
+      peers.unfollow(had);
+      void this.#routes.sweep(had, NO_MARK);
+      this.#fleet.fallBehind(beacon, "moved", monotonicMs());
+    }
+  }
+
+  #left({ name, number }: Followed, why: string): void {
+    this.parts.info(`directory: beacon ${name} ${why}, its routes are withdrawn`);
+    if (number === undefined) return;
+    this.parts.peers.unfollow(number);
+    void this.#routes.sweep(number, NO_MARK);
+  }
+
+  #nameOf(number: number): string {
+    for (const beacon of this.#fleet.beacons.values()) if (beacon.number === number) return beacon.name;
+    return "";
+  }
+
+  #failed(error: StoreError): void {
+    this.#failures[error.failure] = (this.#failures[error.failure] ?? 0) + 1;
+    this.#problem = error.message;
+    this.parts.complain("directory", `directory: ${error.message}; routes stay as they are`);
+    this.#setState(error.failure);
+  }
+
+  #setState(state: DirectoryState): void {
+    if (this.#state === state) return;
+    this.#state = state;
+    this.#stateMs = this.parts.monotonicMs();
+  }
+
+  #pause(): () => Promise<void> {
+    const { monotonicMs, sleep } = this.parts;
+    let restedMs = monotonicMs();
+    return async () => {
+      if (monotonicMs() - restedMs < WORK_MS) return;
+      await sleep(PAUSE_MS);
+      restedMs = monotonicMs();
+    };
+  }
+}
+
+/** Orders ids of the log: "milliseconds-number". */
+function compareIds(one: string, other: string): number {
+  const [oneMs = 0, oneNumber = 0] = one.split("-").map(Number);
+  const [otherMs = 0, otherNumber = 0] = other.split("-").map(Number);
+  return oneMs - otherMs || oneNumber - otherNumber;
+}

@@ -1,0 +1,297 @@
+/**
+ * The other beacons of the fleet as the directory's log tells of them, and what is to be done about each.
+ *
+ * A beacon is *followed*: its changes are applied as they come, each one more than the last. Or it is *behind*: something was missed, it
+ * began anew, or nobody heard of it before. Then its changes are kept until a snapshot that they continue is loaded.
+ *
+ * Nothing here waits or speaks to anybody: entries and the time come in, what is to be asked and loaded can be read.
+ */
+import { PEERS_MAX } from "../../shared/memory.ts";
+import { ASK, CHANGES, type Changes, type Entry, LEASE, type Lease, type SnapshotName } from "./entries.ts";
+import type { Claimer, FleetRoutes } from "./fleet-routes.ts";
+
+/** Why a snapshot is needed. */
+export const RESYNC_REASONS = ["new", "restarted", "gap", "log_lost", "too_far_behind", "moved"] as const;
+export type ResyncReason = (typeof RESYNC_REASONS)[number];
+
+/** Changed nodes that are kept of a beacon that is behind; more, and it needs a later snapshot. */
+const KEPT_MAX = 262_144;
+/** Those who miss the same ask within so long of each other, so that most hear another one's question first. */
+const ASK_SPREAD_MS = 250;
+/** Nobody answered: the same is asked again, after twice as long each time. */
+const ASK_AGAIN_MS = 1000;
+const ASK_AGAIN_MS_MAX = 10_000;
+/** A lease is what its beacon says, in these bounds. */
+const LEASE_MS_MIN = 1000;
+const LEASE_MS_MAX = 600_000;
+/** Marks are bytes, and 0 is that of routes that came in other ways. */
+const MARKS = 255;
+
+export class Followed {
+  number: number | undefined;
+  mark = 1;
+  epoch: number;
+  seq = 0;
+  /** Kept changes while it is behind; undefined while it is followed. */
+  kept: Changes[] | undefined = [];
+  #keptNodes = 0;
+  /** The first change that a snapshot need not have, less 1; undefined while nothing told. */
+  needed: number | undefined;
+  /** What is to be loaded. */
+  wanted: SnapshotName | undefined;
+  askAtMs = 0;
+  askAgainMs = ASK_AGAIN_MS;
+  lease: Lease | undefined;
+  heardMs: number;
+
+  constructor(
+    readonly name: string,
+    entry: Entry,
+    nowMs: number,
+  ) {
+    this.epoch = entry.epoch;
+    this.heardMs = nowMs;
+  }
+
+  get leaseMs(): number {
+    return Math.min(Math.max(this.lease?.leaseMs ?? LEASE_MS_MIN * 10, LEASE_MS_MIN), LEASE_MS_MAX);
+  }
+
+  /** It is behind from now on. */
+  fallBehind(nowMs: number, random: number): void {
+    this.kept = [];
+    this.#keptNodes = 0;
+    this.needed = undefined;
+    this.wanted = undefined;
+    this.askAtMs = nowMs + random * ASK_SPREAD_MS;
+    this.askAgainMs = ASK_AGAIN_MS;
+  }
+
+  /** @returns whether it was too much to keep */
+  keep(changes: Changes): boolean {
+    const kept = this.kept!;
+    const next = (kept.at(-1)?.seq ?? this.needed ?? changes.seq - 1) + 1;
+    if (changes.seq < next) return false;
+    if (changes.seq > next || this.needed === undefined) {
+      this.#begin(changes.seq - 1);
+    }
+    kept.push(changes);
+    this.#keptNodes += changes.claims.nodeIds.length + changes.gone.length + 1;
+    if (this.#keptNodes <= KEPT_MAX) return false;
+    this.#begin(changes.seq);
+    return true;
+  }
+
+  /** Its last change is of this number. */
+  reached(seq: number): void {
+    const known = this.kept!.at(-1)?.seq ?? this.needed;
+    if (known === undefined || seq > known) this.#begin(seq);
+  }
+
+  /** A snapshot has to have all changes until this one. */
+  #begin(needed: number): void {
+    this.kept!.length = 0;
+    this.#keptNodes = 0;
+    this.needed = needed;
+  }
+}
+
+export interface FleetParts {
+  /** This beacon's. */
+  readonly name: string;
+  readonly beaconId: number;
+  readonly routes: FleetRoutes;
+  readonly random: () => number;
+  /** What the log says of this beacon itself, or by its name. */
+  readonly heardOfSelf: (entry: Entry) => void;
+  /** Somebody asks for this beacon's snapshot. */
+  readonly asked: () => void;
+  /** Changes of another beacon were applied. */
+  readonly applied: (changes: Changes) => void;
+  /** Beacons came or went. */
+  readonly changed: () => void;
+  /** A beacon is no longer to be routed to. */
+  readonly left: (beacon: Followed, why: string) => void;
+  readonly complain: (about: string, message: string) => void;
+}
+
+export class Fleet {
+  readonly beacons = new Map<string, Followed>();
+  readonly resyncs = Object.fromEntries(RESYNC_REASONS.map((reason) => [reason, 0])) as Record<
+    ResyncReason,
+    number
+  >;
+  /** Beacons beyond what there is room for; entries of a beacon's earlier starts. */
+  ignored = 0;
+  stale = 0;
+
+  constructor(private readonly parts: FleetParts) {}
+
+  /** What the log says. @param nowMs monotonic, as all times here */
+  hear(entry: Entry, nowMs: number): void {
+    const { name, heardOfSelf, asked } = this.parts;
+    if (entry.kind === ASK) {
+      if (entry.of.name === name) asked();
+      else this.#otherAsks(entry.of.name, nowMs);
+    }
+    if (entry.name === name) {
+      heardOfSelf(entry);
+      return;
+    }
+    const beacon = this.#beaconOf(entry, nowMs);
+    if (beacon === undefined) return;
+    beacon.heardMs = nowMs;
+    if (entry.kind === CHANGES) this.#hearChanges(beacon, entry, nowMs);
+    else if (entry.kind === LEASE) this.#hearLease(beacon, entry, nowMs);
+  }
+
+  /** A lease that was found in the directory, not heard: it tells who is there, not how far they are. */
+  find(lease: Lease, nowMs: number): void {
+    if (lease.name === this.parts.name || lease.isLeaving) return;
+    const beacon = this.#beaconOf(lease, nowMs);
+    if (beacon !== undefined) beacon.lease ??= lease;
+  }
+
+  /** Entries may be missing from here on: everybody is behind. */
+  logLost(nowMs: number): void {
+    for (const beacon of this.beacons.values()) this.fallBehind(beacon, "log_lost", nowMs);
+  }
+
+  fallBehind(beacon: Followed, reason: ResyncReason, nowMs: number): void {
+    this.resyncs[reason]++;
+    beacon.fallBehind(nowMs, this.parts.random());
+  }
+
+  /** Drops those whose lease is over. @param deadlineMs when that is */
+  expire(nowMs: number, deadlineMs: (beacon: Followed) => number): void {
+    for (const beacon of this.beacons.values()) {
+      if (nowMs > deadlineMs(beacon)) this.#drop(beacon, "was not heard for its lease");
+    }
+  }
+
+  /** Whose snapshots are to be asked for now; they count as asked. */
+  toAsk(nowMs: number): readonly Followed[] {
+    const asked: Followed[] = [];
+    for (const beacon of this.beacons.values()) {
+      if (beacon.kept === undefined || beacon.wanted !== undefined || nowMs < beacon.askAtMs) continue;
+      asked.push(beacon);
+      beacon.askAtMs = nowMs + beacon.askAgainMs * (1 + this.parts.random() / 2);
+      beacon.askAgainMs = Math.min(2 * beacon.askAgainMs, ASK_AGAIN_MS_MAX);
+    }
+    return asked;
+  }
+
+  /** A beacon whose snapshot is to be loaded, and that has a number. */
+  toLoad(): Followed | undefined {
+    for (const beacon of this.beacons.values())
+      if (beacon.wanted !== undefined && beacon.number !== undefined) return beacon;
+    return undefined;
+  }
+
+  /** The next snapshot's claims are told from those before by their mark. */
+  nextMark(beacon: Followed): void {
+    beacon.mark = (beacon.mark % MARKS) + 1;
+  }
+
+  apply(beacon: Followed, changes: Changes): void {
+    const { routes } = this.parts;
+    const { nodeIds, timesMs } = changes.claims;
+    const claimer = beacon as Claimer;
+    for (const nodeId of changes.gone) routes.gone(nodeId, claimer);
+    for (let i = 0; i < nodeIds.length; i++) routes.claim(nodeIds[i]!, claimer, timesMs[i]!);
+    this.parts.applied(changes);
+  }
+
+  #beaconOf(entry: Entry, nowMs: number): Followed | undefined {
+    let beacon = this.beacons.get(entry.name);
+    if (beacon === undefined) {
+      if (entry.kind === LEASE && entry.isLeaving) return undefined;
+      if (this.beacons.size >= PEERS_MAX) {
+        this.ignored++;
+        this.parts.complain(
+          "beacons",
+          `the directory names more than ${PEERS_MAX} beacons: ${entry.name} and others are left out`,
+        );
+        return undefined;
+      }
+      beacon = new Followed(entry.name, entry, nowMs);
+      this.beacons.set(entry.name, beacon);
+      this.fallBehind(beacon, "new", nowMs);
+      this.parts.changed();
+    } else if (entry.epoch < beacon.epoch) {
+      this.stale++;
+      if (entry.kind === LEASE) this.#complainOfDouble(entry.name);
+      return undefined;
+    } else if (entry.epoch > beacon.epoch) {
+      beacon.epoch = entry.epoch;
+      beacon.lease = undefined;
+      this.fallBehind(beacon, "restarted", nowMs);
+    }
+    return beacon;
+  }
+
+  #hearChanges(beacon: Followed, changes: Changes, nowMs: number): void {
+    if (beacon.kept === undefined) {
+      if (changes.seq <= beacon.seq) return;
+      if (changes.seq === beacon.seq + 1) {
+        beacon.seq = changes.seq;
+        this.apply(beacon, changes);
+        return;
+      }
+      this.fallBehind(beacon, "gap", nowMs);
+    }
+    if (beacon.keep(changes)) this.resyncs.too_far_behind++;
+    this.#want(beacon, beacon.wanted);
+  }
+
+  #hearLease(beacon: Followed, lease: Lease, nowMs: number): void {
+    if (lease.isLeaving) {
+      this.#drop(beacon, "left");
+      return;
+    }
+    beacon.lease = lease;
+    this.#findDoubles(beacon, lease);
+    if (beacon.kept === undefined) {
+      if (lease.seq <= beacon.seq) return;
+      this.fallBehind(beacon, "gap", nowMs);
+    }
+    beacon.reached(lease.seq);
+    this.#want(beacon, lease.snapshot);
+  }
+
+  /** A snapshot is loaded if what is kept continues it. */
+  #want(beacon: Followed, snapshot: SnapshotName | undefined): void {
+    beacon.wanted = snapshot !== undefined && snapshot.seq >= beacon.needed! ? snapshot : undefined;
+  }
+
+  #otherAsks(name: string, nowMs: number): void {
+    const beacon = this.beacons.get(name);
+    if (beacon === undefined || beacon.kept === undefined) return;
+    beacon.askAtMs = Math.max(beacon.askAtMs, nowMs + ASK_AGAIN_MS * (1 + this.parts.random() / 2));
+  }
+
+  #findDoubles(beacon: Followed, { beaconId }: Lease): void {
+    const other =
+      beaconId === this.parts.beaconId
+        ? this.parts.name
+        : [...this.beacons.values()].find((one) => one !== beacon && one.lease?.beaconId === beaconId)?.name;
+    if (other === undefined) return;
+    this.parts.complain(
+      "double_id",
+      `two beacons have the id ${beaconId}, ${other} and ${beacon.name}: give each its own --beacon-id`,
+    );
+  }
+
+  #complainOfDouble(name: string): void {
+    this.parts.complain("double_name", doubleName(name));
+  }
+
+  #drop(beacon: Followed, why: string): void {
+    this.beacons.delete(beacon.name);
+    this.parts.left(beacon, why);
+    this.parts.changed();
+  }
+}
+
+export const doubleName = (name: string): string =>
+  `two beacons say that they are at ${name}: give each its own --advertise-addr`;

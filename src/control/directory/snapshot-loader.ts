@@ -1,0 +1,99 @@
+/** Loads other beacons' snapshots: a part at a time, a slice at a time, while the workers read the routes. */
+import type { Fleet, Followed } from "./fleet.ts";
+import type { Claimer, FleetRoutes } from "./fleet-routes.ts";
+import { decodePart, PART_BYTES_MAX, type Part, partKey } from "./snapshots.ts";
+import type { Store } from "./store.ts";
+
+/** Claims in one go: some 0.5 ms. */
+const SLICE_CLAIMS = 1024;
+
+export interface SnapshotLoaderParts {
+  readonly fleet: Fleet;
+  readonly routes: FleetRoutes;
+  /** Ends what else is told of this peer's nodes. */
+  readonly follow: (number: number) => Promise<void>;
+  readonly pause: () => Promise<unknown>;
+  readonly monotonicMs: () => number;
+}
+
+export class SnapshotLoader {
+  loaded = 0;
+  bytesLoaded = 0;
+  /** Parts that were gone when they were to be read, or were not what they had to be. */
+  missing = 0;
+  malformed = 0;
+  lastBytes = 0;
+  lastMs = 0;
+
+  constructor(private readonly parts: SnapshotLoaderParts) {}
+
+  /** Loads a beacon's snapshot and follows it from there, unless that cannot be had; then it stays behind. @throws StoreError */
+  async load(beacon: Followed & Claimer, store: Store): Promise<void> {
+    const { fleet, routes, follow, monotonicMs } = this.parts;
+    const beganMs = monotonicMs();
+    const { number, epoch } = beacon;
+    const snapshot = beacon.wanted!;
+    beacon.wanted = undefined;
+    const { kept } = beacon;
+    const isStill = () =>
+      fleet.beacons.get(beacon.name) === beacon && beacon.number === number && beacon.kept === kept;
+    await routes.swept(number);
+    await follow(number);
+    fleet.nextMark(beacon);
+    let bytes = 0;
+    for (let part = 0; part < snapshot.parts; part++) {
+      if (!isStill()) return;
+      const encoded = await store.getPart(
+        partKey(beacon.name, { epoch, seq: snapshot.seq, part }),
+        PART_BYTES_MAX,
+      );
+      if (encoded === undefined) {
+        this.missing++;
+        return;
+      }
+      const decoded = decodePart(encoded, { epoch, seq: snapshot.seq, parts: snapshot.parts, part });
+      if (decoded === undefined) {
+        this.malformed++;
+        return;
+      }
+      bytes += encoded.length;
+      if (!(await this.#claim(decoded, beacon, isStill))) return;
+    }
+    if (!(await this.#catchUp(beacon, snapshot.seq, isStill))) return;
+    this.loaded++;
+    this.bytesLoaded += bytes;
+    this.lastBytes = bytes;
+    this.lastMs = monotonicMs() - beganMs;
+    await routes.sweep(number, beacon.mark);
+  }
+
+  async #claim(part: Part, beacon: Followed & Claimer, isStill: () => boolean): Promise<boolean> {
+    const { routes, pause } = this.parts;
+    for (let i = 0; i < part.nodes; i++) {
+      if (i % SLICE_CLAIMS === 0 && i > 0) await pause();
+      if (i % SLICE_CLAIMS === 0 && !isStill()) return false;
+      const nodeId = part.nodeId(i);
+      if (nodeId !== 0) routes.claim(nodeId, beacon, part.claimedMs(i));
+    }
+    return true;
+  }
+
+  /** Applies what was kept meanwhile. @returns whether the beacon is followed from now on */
+  async #catchUp(beacon: Followed & Claimer, seq: number, isStill: () => boolean): Promise<boolean> {
+    const { fleet, pause } = this.parts;
+    let reached = seq;
+    for (let i = 0; ; i++) {
+      // What is kept may have begun anew, behind a gap; otherwise it only grows.
+      if (!isStill() || beacon.needed! > reached) return false;
+      const next = beacon.kept![i];
+      if (next === undefined) break;
+      if (next.seq <= reached) continue;
+      reached = next.seq;
+      fleet.apply(beacon, next);
+      await pause();
+    }
+    beacon.kept = undefined;
+    beacon.seq = reached;
+    return true;
+  }
+}

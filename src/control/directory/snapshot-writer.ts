@@ -1,0 +1,101 @@
+/** Writes this beacon's snapshots into the directory, when somebody asks for one and the last does not do. */
+import type { Announcer } from "./announcer.ts";
+import type { DirectoryClock } from "./clock.ts";
+import type { SnapshotName } from "./entries.ts";
+import type { OwnNodes } from "./fleet-routes.ts";
+import { encodePart, PART_NODES_MAX, partKey } from "./snapshots.ts";
+import type { Store } from "./store.ts";
+
+/** For so long a snapshot can be read; who comes later asks for another one. */
+const READABLE_MS = 60_000;
+/** Nobody is sent to one that might be gone before it is read. */
+const NAMED_MS = READABLE_MS / 2;
+/** After a snapshot, so many times as long as it took passes before the next: asking costs this beacon a third of a core at most. */
+const REST = 2;
+const REST_MS_MIN = 250;
+/** Nodes that come while the table is gone through. */
+const ROOM_TO_GROW = 1.1;
+
+export interface SnapshotWriterParts {
+  readonly name: string;
+  readonly own: OwnNodes;
+  readonly announcer: Announcer;
+  readonly clock: DirectoryClock;
+  readonly monotonicMs: () => number;
+}
+
+export class SnapshotWriter {
+  written = 0;
+  bytesWritten = 0;
+  lastBytes = 0;
+  lastMs = 0;
+  #isAsked = false;
+  #notBeforeMs = 0;
+  #last: (SnapshotName & { readonly epoch: number; readonly writtenMs: number }) | undefined;
+
+  constructor(private readonly parts: SnapshotWriterParts) {}
+
+  /** Somebody needs a snapshot with all that was told until now. */
+  ask(): void {
+    this.#isAsked = true;
+  }
+
+  /** What there is to be read. */
+  get last(): SnapshotName | undefined {
+    const { announcer, monotonicMs } = this.parts;
+    const isGood = this.#last?.epoch === announcer.epoch && monotonicMs() - this.#last.writtenMs < NAMED_MS;
+    return isGood ? this.#last : undefined;
+  }
+
+  /** Whether somebody asked, and is to be answered now. */
+  get isAsked(): boolean {
+    return this.#isAsked && this.parts.monotonicMs() >= this.#notBeforeMs;
+  }
+
+  /** Answers: with the last snapshot if it has all, or else with another one. @returns whether one is to be written */
+  isDue(): boolean {
+    this.#isAsked = false;
+    return this.last?.seq !== this.parts.announcer.seq;
+  }
+
+  /** To be called while no changes are under way: what they tell is in it, or behind its number. @throws StoreError */
+  async write(store: Store, signal: AbortSignal): Promise<void> {
+    const { name, announcer, clock, monotonicMs } = this.parts;
+    const { epoch, seq } = announcer;
+    const beganMs = monotonicMs();
+    const timeMs = clock.nowMs();
+    const claims = await this.#collect(signal);
+    if (claims === undefined) return;
+    const { nodeIds, timesMs } = claims;
+    const parts = Math.max(1, Math.ceil(nodeIds.length / PART_NODES_MAX));
+    let bytes = 0;
+    for (let part = 0; part < parts; part++) {
+      const [from, end] = [part * PART_NODES_MAX, (part + 1) * PART_NODES_MAX];
+      const ofPart = { nodeIds: nodeIds.subarray(from, end), timesMs: timesMs.subarray(from, end) };
+      const encoded = encodePart({ epoch, seq, parts, part, timeMs }, ofPart);
+      await store.putPart(partKey(name, { epoch, seq, part }), encoded, READABLE_MS);
+      bytes += encoded.length;
+    }
+    this.#last = { epoch, seq, parts, writtenMs: monotonicMs() };
+    this.written++;
+    this.bytesWritten += bytes;
+    this.lastBytes = bytes;
+    this.lastMs = monotonicMs() - beganMs;
+    this.#notBeforeMs = monotonicMs() + Math.max(REST_MS_MIN, REST * this.lastMs);
+  }
+
+  async #collect(signal: AbortSignal) {
+    const { own, announcer } = this.parts;
+    const room = Math.ceil(own.size() * ROOM_TO_GROW) + PART_NODES_MAX;
+    const nodeIds = new Int32Array(room);
+    const timesMs = new Float64Array(room);
+    let nodes = 0;
+    const isWhole = await own.scan((nodeId) => {
+      const claimedMs = nodes < room ? announcer.claimedMs(nodeId) : -1;
+      if (claimedMs < 0) return;
+      nodeIds[nodes] = nodeId;
+      timesMs[nodes++] = claimedMs;
+    }, signal);
+    return isWhole ? { nodeIds: nodeIds.subarray(0, nodes), timesMs: timesMs.subarray(0, nodes) } : undefined;
+  }
+}
