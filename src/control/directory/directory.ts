@@ -76,6 +76,8 @@ export interface DirectoryParts {
   /** Calls `came` for the nodes that came since the last time. @returns whether some are missing */
   readonly drainArrivals: (came: (nodeId: number) => void) => boolean;
   readonly peers: FleetPeers;
+  /** Whether another process speaks for this beacon. */
+  readonly isSilent?: () => boolean;
   readonly clock: DirectoryClock;
   readonly monotonicMs: () => number;
   readonly random: () => number;
@@ -153,6 +155,7 @@ export class Directory {
   #running: Promise<void> | undefined;
   /** Whether another process goes on in this one's place. */
   #isReplaced = false;
+  #wasSilent = false;
   #store: Store | undefined;
   #state: DirectoryState = "connecting";
   #stateMs: number;
@@ -216,16 +219,19 @@ export class Directory {
     this.#announcer.went(nodeId);
   }
 
-  /** Withdraws all routes to a peer that is about to be none. */
+  /** Withdraws all routes to a peer, whose number may be another's after that. */
   forget(number: number): Promise<void> {
+    for (const beacon of this.#fleet.beacons.values()) {
+      if (beacon.number !== number) continue;
+      beacon.number = undefined;
+      this.#fleet.fallBehind(beacon, "moved", this.parts.monotonicMs());
+    }
     return this.#routes.sweep(number, NO_MARK);
   }
 
-  /** Another process spoke for this beacon and does not any more. */
-  beginAnew(): void {
-    this.#announcer.restart();
-    this.#renewAtMs = 0;
-    this.#rivalHeardMs = undefined;
+  /** Beacons whose routes another process handed over: they are good until it is told otherwise. */
+  adopt(names: readonly string[]): void {
+    for (const name of names) this.#fleet.adopt(name, this.parts.monotonicMs());
   }
 
   /** What an operator should know; undefined while all is well. */
@@ -442,7 +448,7 @@ export class Directory {
   }
 
   #heardOfSelf({ epoch }: Entry): void {
-    if (this.#announcer.wasMine(epoch)) return;
+    if (this.#announcer.wasMine(epoch) || this.parts.isSilent?.()) return;
     this.parts.complain("double_name", doubleName(this.parts.name));
     if (epoch < this.#announcer.epoch) return; // that one finds out
     this.#rivalHeardMs = this.parts.monotonicMs();
@@ -466,7 +472,7 @@ export class Directory {
             epoch: this.#announcer.epoch,
             of: { name, epoch },
           });
-        if (this.#isDisplaced()) continue;
+        if (!this.#maySpeak()) continue;
         for (;;) {
           const changes = this.#announcer.next();
           if (changes === undefined) break;
@@ -539,13 +545,21 @@ export class Directory {
     };
   }
 
-  /** Whether another process speaks in this beacon's name; when it no longer does, this one begins anew. */
-  #isDisplaced(): boolean {
-    if (this.#rivalHeardMs === undefined) return false;
-    if (this.parts.monotonicMs() - this.#rivalHeardMs <= this.parts.leaseMs) return true;
-    this.beginAnew();
+  /** Whether no other process speaks in this beacon's name; if one did until now, this one begins anew. */
+  #maySpeak(): boolean {
+    const { isSilent, monotonicMs, leaseMs } = this.parts;
+    if (isSilent?.()) {
+      this.#wasSilent = true;
+      return false;
+    }
+    const hasRival = this.#rivalHeardMs !== undefined;
+    if (!hasRival && !this.#wasSilent) return true;
+    if (hasRival && !this.#wasSilent && monotonicMs() - this.#rivalHeardMs! <= leaseMs) return false;
+    this.#announcer.restart();
+    this.#rivalHeardMs = undefined;
+    this.#wasSilent = false;
     this.#setState("ok");
-    return false;
+    return true;
   }
 
   // Who is there.

@@ -47,6 +47,8 @@ export const namesSchema = v.object({
   advertised: text,
   listed: names,
   lastListed: names,
+  /** Beacons that the directory tells of; earlier versions know of none. */
+  fleet: v.optional(names),
   hosts: v.pipe(v.array(v.tuple([text, v.pipe(v.array(text), v.maxLength(64))])), v.maxLength(PEERS_MAX)),
 });
 export type MeshNames = v.InferOutput<typeof namesSchema>;

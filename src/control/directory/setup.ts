@@ -1,0 +1,109 @@
+/** The directory of a beacon: what it asks of the real world. */
+import type { Logger } from "pino";
+import { MonotonicClock } from "../../../ffi/clock.ts";
+import type { SocketAddress } from "../../../ffi/endpoint.ts";
+import { hostPort } from "../../../ffi/socket.ts";
+import type { Config } from "../../config.ts";
+import { Arrivals } from "../../shared/arrivals.ts";
+import { ARRIVALS_NOTED, type SharedMemory } from "../../shared/memory.ts";
+import { HEARD_SINCE, type NodeTable } from "../../shared/nodes.ts";
+import type { RouteTable } from "../../shared/routes.ts";
+import type { Mesh } from "../mesh/mesh.ts";
+import { scanNodes } from "../node-scan.ts";
+import { DirectoryClock } from "./clock.ts";
+import { Directory } from "./directory.ts";
+import { connectStore } from "./store.ts";
+import { storeOptions } from "./store-options.ts";
+
+/** Nodes that came, taken from the workers in one go: some milliseconds' worth. */
+const ARRIVALS_MAX = 16_384;
+/** The same complaint is logged at most this often. */
+const COMPLAINT_MS = 60_000;
+
+const monotonic = new MonotonicClock();
+const monotonicMs = () => monotonic.nowNs() / 1e6;
+
+/** What has to be known from the beacon's very beginning, before the first node is. */
+export class DirectorySetup {
+  readonly clock = new DirectoryClock(monotonicMs, Date.now());
+  readonly #arrivals: Arrivals;
+
+  constructor(
+    private readonly memory: SharedMemory,
+    private readonly nodes: NodeTable,
+    private readonly routes: RouteTable,
+  ) {
+    memory.words[memory.rulesAt + ARRIVALS_NOTED] = 1;
+    routes.keepClaims();
+    this.#arrivals = new Arrivals(memory);
+  }
+
+  /** @param disconnect ends a node's connection to the bridge, if it has one */
+  open(
+    config: Config,
+    address: SocketAddress,
+    mesh: Mesh,
+    disconnect: (nodeId: number) => unknown,
+    log: Logger,
+  ): Directory {
+    const { nodes } = this;
+    const directory = new Directory({
+      name:
+        config.advertiseAddr === "auto" ? hostPort(address.address, address.port) : config.advertiseAddr,
+      beaconId: config.beaconId,
+      leaseMs: config.directoryLeaseMs,
+      graceMs: config.directoryGraceMs,
+      connect: async (first) => connectStore(storeOptions(config), first),
+      table: this.routes,
+      own: {
+        size: () => nodes.size(),
+        heardMs: (nodeId) => nodes.heardMs(nodeId),
+        heardAtLeast: (nodeId, ms) => nodes.heardAtLeast(nodeId, ms),
+        giveUp: (nodeId, heardMs) => {
+          const result = nodes.removeUnlessHeardSince(nodeId, heardMs);
+          if (result === 1) disconnect(nodeId);
+          return result === HEARD_SINCE;
+        },
+        scan: (visit, signal) => scanNodes(nodes, visit, { signal }),
+      },
+      drainArrivals: (came) => this.#arrivals.drain(came, ARRIVALS_MAX).lost,
+      peers: mesh,
+      isSilent: () => mesh.isSilent,
+      clock: this.clock,
+      monotonicMs,
+      random: Math.random,
+      sleep,
+      info: (message) => log.info(message),
+      complain: complaints(log),
+    });
+    nodes.removed = (nodeId) => directory.nodeWent(nodeId);
+    mesh.otherRoutes = directory;
+    return directory;
+  }
+}
+
+function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal?.aborted) {
+      resolve();
+      return;
+    }
+    const wake = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", wake);
+      resolve();
+    };
+    const timer = setTimeout(wake, ms);
+    signal?.addEventListener("abort", wake);
+  });
+}
+
+function complaints(log: Logger): (about: string, message: string) => void {
+  const complainedMs = new Map<string, number>(); // by a few words, none from outside
+  return (about, message) => {
+    const nowMs = performance.now();
+    if (nowMs - (complainedMs.get(about) ?? -COMPLAINT_MS) < COMPLAINT_MS) return;
+    complainedMs.set(about, nowMs);
+    log.warn(message);
+  };
+}
