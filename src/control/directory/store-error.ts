@@ -26,6 +26,8 @@ export class StoreError extends Error {
   }
 }
 
+export const WRONG_PROGRAM = "is this a Redis or Valkey server? check --directory";
+
 /** Which server, and how one has to talk of it. */
 export interface ServerName {
   /** "host:port". */

@@ -11,7 +11,8 @@ import * as v from "valibot";
 import { hostPort } from "../../../ffi/socket.ts";
 import type { HostPort } from "../../config/units.ts";
 import { bytesOfBase64 } from "../bridge/keys.ts";
-import { ANSWER_MS, Connection } from "./connection.ts";
+import { Connection } from "./connection.ts";
+import type { Login } from "./login.ts";
 import { ofServer, type ServerName, StoreError } from "./store-error.ts";
 
 export { StoreError, type StoreFailure } from "./store-error.ts";
@@ -66,16 +67,9 @@ export interface Store {
   close(): void;
 }
 
-export interface StoreOptions {
+export interface StoreOptions extends Login {
   /** At least one. */
   readonly servers: readonly HostPort[];
-  readonly tls: boolean;
-  /** PEM of those whose certificates are trusted; undefined: the system's. */
-  readonly ca: string | undefined;
-  /** "" is the server's default user. */
-  readonly user: string;
-  /** "" is none. */
-  readonly password: string;
   readonly database: number;
   readonly prefix: string;
 }
@@ -131,9 +125,9 @@ class RedisStore implements Store {
   static async open(options: StoreOptions, server: HostPort): Promise<RedisStore> {
     const name = { server: hostPort(server.host, server.port), secret: options.password };
     const { promise: ended, resolve: end } = Promise.withResolvers<StoreError>();
-    const commands = await enter(options, name, end);
+    const commands = await enter(options, server, name, end);
     try {
-      const reader = await enter(options, name, end);
+      const reader = await enter(options, server, name, end);
       const store = new RedisStore(name, options.prefix, [commands, reader], ended);
       await store.#tryToWrite();
       return store;
@@ -163,7 +157,7 @@ class RedisStore implements Store {
   async read(after: string): Promise<readonly LogEntry[]> {
     const key = this.#key("log");
     const args = ["COUNT", `${READ_COUNT}`, "BLOCK", `${READ_WAIT_MS}`, "STREAMS", key, after];
-    const reply = await this.#reader.ask("XREAD", args, READ_WAIT_MS + ANSWER_MS);
+    const reply = await this.#reader.ask("XREAD", args, READ_WAIT_MS);
     if (reply === null) return [];
     const of = checked(this.#reader, "XREAD", v.object({ [key]: entries }), reply);
     return entriesOf(of[key]!);
@@ -225,7 +219,8 @@ class RedisStore implements Store {
       throw ofServer(this.name, "malformed", message, false);
     }
     if (length === 0) return undefined;
-    return (await this.#commands.run("GET", (client) => client.getBuffer(this.#partKey(key)))) ?? undefined;
+    const bytes = await this.#commands.run("GET", (client) => client.getBuffer(this.#partKey(key)));
+    return bytes ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length) : undefined; // in place of a Buffer
   }
 
   async dropPart(key: string): Promise<void> {
@@ -272,18 +267,13 @@ class RedisStore implements Store {
 
 /** Connects, and looks whether the server is one that can be written to. @throws StoreError */
 async function enter(
-  { user, password, tls, ca, database }: StoreOptions,
+  options: StoreOptions,
+  server: HostPort,
   name: ServerName,
   onEnd: (reason: StoreError) => void,
 ): Promise<Connection> {
-  const login = password === "" ? "" : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
-  const url = `${tls ? "rediss" : "redis"}://${login}${name.server}`;
-  const connection = await Connection.open(
-    url,
-    tls ? (ca === undefined ? {} : { ca }) : undefined,
-    name,
-    onEnd,
-  );
+  const connection = await Connection.open(server, name, options, onEnd);
+  const { database } = options;
   try {
     // Of ROLE the answer is the same, but rights can forbid it; nobody can be forbidden this.
     const { mode, role } = checked(connection, "HELLO", hello, await connection.ask("HELLO"));
