@@ -22,9 +22,10 @@ const later = statsWith({
         address: "192.0.2.2:9001",
         routes: 1234,
         gossipAgeS: 3,
+        isInDirectory: false,
         check: { sent: 50, lost: 5, disagreed: 0, lastRttMs: 1.5 },
       },
-      { address: "192.0.2.3:9001", routes: 0, gossipAgeS: null, check: null },
+      { address: "192.0.2.3:9001", routes: 0, gossipAgeS: null, isInDirectory: false, check: null },
     ],
   },
   workers: [

@@ -3,7 +3,7 @@ import type { Logger } from "pino";
 import { MonotonicClock } from "../../../ffi/clock.ts";
 import type { SocketAddress } from "../../../ffi/endpoint.ts";
 import { hostPort } from "../../../ffi/socket.ts";
-import type { Config } from "../../config.ts";
+import { type Config, ConfigError } from "../../config.ts";
 import { Arrivals } from "../../shared/arrivals.ts";
 import { ARRIVALS_NOTED, type SharedMemory } from "../../shared/memory.ts";
 import { HEARD_SINCE, type NodeTable } from "../../shared/nodes.ts";
@@ -12,8 +12,8 @@ import type { Mesh } from "../mesh/mesh.ts";
 import { scanNodes } from "../node-scan.ts";
 import { DirectoryClock } from "./clock.ts";
 import { Directory } from "./directory.ts";
-import { connectStore } from "./store.ts";
-import { storeOptions } from "./store-options.ts";
+import { type DirectoryStoreOptions, storeOptions } from "./options.ts";
+import { connectStore, type Store, StoreError } from "./store.ts";
 
 /** Nodes that came, taken from the workers in one go: some milliseconds' worth. */
 const ARRIVALS_MAX = 16_384;
@@ -27,9 +27,10 @@ const monotonicMs = () => monotonic.nowNs() / 1e6;
 export class DirectorySetup {
   readonly clock = new DirectoryClock(monotonicMs, Date.now());
   readonly #arrivals: Arrivals;
+  #hasWarnedOfAuthFile = false;
 
   constructor(
-    private readonly memory: SharedMemory,
+    memory: SharedMemory,
     private readonly nodes: NodeTable,
     private readonly routes: RouteTable,
   ) {
@@ -38,7 +39,10 @@ export class DirectorySetup {
     this.#arrivals = new Arrivals(memory);
   }
 
-  /** @param disconnect ends a node's connection to the bridge, if it has one */
+  /**
+   * @param disconnect ends a node's connection to the bridge, if it has one
+   * @throws ConfigError for a file that the configuration names
+   */
   open(
     config: Config,
     address: SocketAddress,
@@ -47,13 +51,13 @@ export class DirectorySetup {
     log: Logger,
   ): Directory {
     const { nodes } = this;
+    storeOptions(config); // whose mistakes are to be known at the start
     const directory = new Directory({
-      name:
-        config.advertiseAddr === "auto" ? hostPort(address.address, address.port) : config.advertiseAddr,
+      name: config.advertiseAddr === "auto" ? hostPort(address.address, address.port) : config.advertiseAddr,
       beaconId: config.beaconId,
       leaseMs: config.directoryLeaseMs,
       graceMs: config.directoryGraceMs,
-      connect: async (first) => connectStore(storeOptions(config), first),
+      connect: (first) => this.#connect(config, first, log),
       table: this.routes,
       own: {
         size: () => nodes.size(),
@@ -79,6 +83,21 @@ export class DirectorySetup {
     nodes.removed = (nodeId) => directory.nodeWent(nodeId);
     mesh.otherRoutes = directory;
     return directory;
+  }
+
+  async #connect(config: Config, first: number, log: Logger): Promise<Store> {
+    let options: DirectoryStoreOptions;
+    try {
+      options = storeOptions(config);
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      throw new StoreError("denied", error.message); // a file that was good at the start
+    }
+    if (options.authFileExposed && !this.#hasWarnedOfAuthFile) {
+      this.#hasWarnedOfAuthFile = true;
+      log.warn("others than its owner may read the directory's password file: chmod 600 it");
+    }
+    return connectStore(options, first);
   }
 }
 

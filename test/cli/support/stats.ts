@@ -55,6 +55,7 @@ export function statsWith(some: Partial<Stats> = {}): Stats {
       registryRounds: {},
       registryLastSuccessS: null,
     },
+    directory: null,
     punchedPairs: { direct: {}, relayed: {}, unwatched: 0, watching: 0 },
     breakers: { discover: "on", relay: "on" },
     stateSavedS: null,

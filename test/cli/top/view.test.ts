@@ -81,9 +81,10 @@ describe("the screen", () => {
         address: "192.0.2.2:9001",
         routes: 1234,
         gossipAgeS: 3,
+        isInDirectory: false,
         check: { sent: 50, lost: 5, disagreed: 0, lastRttMs: 1.25 },
       },
-      { address: "[2001:db8::1]:9001", routes: 0, gossipAgeS: null, check: null },
+      { address: "[2001:db8::1]:9001", routes: 0, gossipAgeS: null, isInDirectory: false, check: null },
     ];
     const stats = statsWith({ mesh: { ...later.mesh, peers } });
     const lines = render(stats, rates, SIZE, pressed("m", STATE)!);
