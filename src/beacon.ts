@@ -410,6 +410,7 @@ export class Beacon {
         memory,
         nodes,
         mesh,
+        directory,
         breakers,
         config: () => this.#config,
         nowNs: () => clock.nowNs(),
