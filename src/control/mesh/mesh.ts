@@ -31,7 +31,7 @@ import { believesStrangers, type Limits } from "../limits.ts";
 import type { MailTaker } from "../mail-reader.ts";
 import { scanNodes } from "../node-scan.ts";
 import { PeriodicTask } from "../periodic-task.ts";
-import type { HeardInstances, MeshNames, PeerNodes } from "../upgrade/format.ts";
+import type { HeardInstances, MeshNames, PeerClaims, PeerNodes } from "../upgrade/format.ts";
 import { addressText, isWildcard, withoutZone } from "./addresses.ts";
 import { Announcements } from "./announcements.ts";
 import type { GossipKeys } from "./gossip-keys.ts";
@@ -403,12 +403,11 @@ export class Mesh {
   }
 
   /** Takes over what the directory had told of a peer's nodes, unless it is none here. */
-  adoptClaims(endpoint: Int32Array, nodeIds: Int32Array, timesMs: Float64Array): void {
+  adoptClaims({ endpoint, nodeIds, timesMs }: PeerClaims): void {
     const peer = this.#peers.get(addressText(endpoint));
     if (peer === undefined) return;
     this.#told.add(peer.number);
-    for (let i = 0; i < nodeIds.length; i++)
-      if (nodeIds[i] !== 0) this.parts.routes.claim(nodeIds[i]!, peer.number, timesMs[i]!);
+    for (let i = 0; i < nodeIds.length; i++) this.parts.routes.claim(nodeIds[i]!, peer.number, timesMs[i]!);
   }
 
   /** What signed gossip showed of its senders: whoever goes on with it is fooled by no replay. */
