@@ -632,7 +632,7 @@ export class Mesh {
     const sent = new Set<Peer>();
     for (const addresses of this.#addresses.values()) {
       const peers = addresses.flatMap((address) => this.#peers.get(address) ?? []);
-      if (peers.some(({ number }) => this.#told.has(number))) continue; // it reads that in the directory
+      if (peers.some((peer) => this.#readsDirectory(peer))) continue;
       const isHeard = ({ heardMs }: Peer) => heardMs !== undefined;
       for (const peer of [...peers.filter(isHeard), ...peers.filter((one) => !isHeard(one))]) {
         const errno = sent.has(peer) ? 0 : await this.#sendTo(peer);
@@ -642,6 +642,11 @@ export class Mesh {
         if (isHeard(peer)) break;
       }
     }
+  }
+
+  /** Whether a peer reads in the directory what nodes this beacon has. */
+  #readsDirectory({ number, address }: Peer): boolean {
+    return this.#told.has(number) || this.#fleet.some((name) => this.#addresses.get(name)?.includes(address));
   }
 
   async #sendTo(peer: Peer): Promise<number> {
