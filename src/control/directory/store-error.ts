@@ -107,7 +107,8 @@ function verdictOf(command: string, text: string): Verdict {
 
 /** Text of the server, for a message. A server repeats what it does not understand, the password among it, or a part of that. */
 export function heard({ secret }: ServerName, text: string): string {
-  const shown = quoted(text.replace(/,? with args beginning with.*/s, "").trim());
-  const tells = secret !== "" && (text.includes(secret) || shown.includes(secret));
+  const said = text.replace(/,? with args beginning with.*/s, "").trim();
+  const shown = quoted(said);
+  const tells = secret !== "" && (said.includes(secret) || shown.includes(secret));
   return tells ? "a text that repeats the password" : shown;
 }
