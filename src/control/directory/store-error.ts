@@ -10,7 +10,16 @@ import { quoted } from "../../config/units.ts";
  * - refused: it is of no use to us: a Sentinel, a cluster's wrong node, too old
  * - malformed: not what was asked for, or more
  */
-export type StoreFailure = "unreachable" | "slow" | "denied" | "read_only" | "full" | "refused" | "malformed";
+export const STORE_FAILURES = [
+  "unreachable",
+  "slow",
+  "denied",
+  "read_only",
+  "full",
+  "refused",
+  "malformed",
+] as const;
+export type StoreFailure = (typeof STORE_FAILURES)[number];
 
 /** A server that fails. The message is one line, which never holds the password: which server, what happened, and what to do. */
 export class StoreError extends Error {
@@ -107,7 +116,8 @@ function verdictOf(command: string, text: string): Verdict {
 
 /** Text of the server, for a message. A server repeats what it does not understand, the password among it, or a part of that. */
 export function heard({ secret }: ServerName, text: string): string {
-  const shown = quoted(text.replace(/,? with args beginning with.*/s, "").trim());
-  const tells = secret !== "" && (text.includes(secret) || shown.includes(secret));
+  const said = text.replace(/,? with args beginning with.*/s, "").trim();
+  const shown = quoted(said);
+  const tells = secret !== "" && (said.includes(secret) || shown.includes(secret));
   return tells ? "a text that repeats the password" : shown;
 }

@@ -53,6 +53,14 @@ for (const implementation of [REDIS, VALKEY]) {
       }
     });
 
+    test("by a name, and by IPv6", async () => {
+      const six = await servers.start({ host: "::1" });
+      expect((await stores.connect(six)).server).toBe(`[::1]:${six.port}`);
+      const named = await stores.connect({ host: "localhost", port: open.port });
+      expect(named.server).toBe(`localhost:${open.port}`);
+      await six.stop();
+    });
+
     test.each<[string, Partial<StoreOptions>, string]>([
       ["none", {}, "name a file with the password in --directory-auth-file"],
       ["a wrong password", { password: "hunter2" }, "check --directory-auth-file"],
