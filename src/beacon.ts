@@ -113,6 +113,7 @@ interface Running {
   readonly limits: Limits;
   readonly breakers: Breakers;
   readonly state: StateKeeper | undefined;
+  readonly routes: RouteTable;
   readonly mesh: Mesh;
   readonly directory: Directory | undefined;
   readonly bridge: Bridge | undefined;
@@ -479,6 +480,7 @@ export class Beacon {
         limits,
         breakers,
         state,
+        routes,
         mesh,
         directory,
         bridge,
@@ -521,10 +523,11 @@ export class Beacon {
     return adoptSockets(inherited.fds, { ...options, offload: inherited.offload });
   }
 
-  #handOverParts({ memory, nodes, sockets, supervisor, reaper, state, mesh, breakers, offload }: Running) {
+  #handOverParts(running: Running) {
+    const { memory, nodes, sockets, supervisor, reaper, state, routes, mesh, breakers, offload } = running;
     const { addr, steering } = this.#config;
     return {
-      ...{ memory, nodes, sockets, supervisor, reaper, state, mesh, breakers, log: this.#log },
+      ...{ memory, nodes, sockets, supervisor, reaper, state, routes, mesh, breakers, log: this.#log },
       offer: { version, addr, steering, offload },
       suspend: () => {
         this.#running?.http?.suspend();
