@@ -246,6 +246,22 @@ export class Directory {
     return `directory: ${this.#state} for ${seconds} s: ${this.#problem}`;
   }
 
+  /** Why a node that is in the fleet may have no route here. */
+  get hints(): readonly string[] {
+    const behind = [...this.#fleet.beacons.values()].filter(({ kept }) => kept !== undefined).length;
+    return [
+      ...(this.remark === undefined ? [] : [this.remark]),
+      ...(behind > 0 ? [`the routes to ${behind} beacons of the directory are not in step`] : []),
+      ...(this.#routes.refused > 0 ? ["the directory names more nodes than --max-routes holds"] : []),
+    ];
+  }
+
+  /** Seconds since whoever claims a node has heard it, as far as that was told. */
+  claimAgeS(nodeId: number): number {
+    const { table, clock } = this.parts;
+    return Math.max(0, clock.nowMs() - table.claimedMs(nodeId)) / 1000;
+  }
+
   stats(): DirectoryStats {
     const { table, monotonicMs } = this.parts;
     const nowMs = monotonicMs();
