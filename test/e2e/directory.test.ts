@@ -18,13 +18,15 @@ import {
   UdpNode,
   untilReached,
 } from "./support/directory.ts";
-import { freePort, Mesh } from "./support/mesh.ts";
+import { freePort, Mesh, nameOf } from "./support/mesh.ts";
 import { encodeState } from "./support/state.ts";
+import { sum } from "./support/totals.ts";
 import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
-import { discover } from "./support/wire.ts";
+import { decodeSync, discover, relay, sync } from "./support/wire.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
+const SYNC = 0x07;
 /** Time enough for a lease that nobody renews, and for what finds that out. */
 const LEASE_OVER_MS = 3 * LEASE_MS;
 /** Of waits that must not last until a lease is over. */
@@ -293,6 +295,149 @@ for (const implementation of [REDIS, VALKEY]) {
           await Bun.sleep(50);
         }
       }
+
+      describe("beside gossip", () => {
+        const GOSSIP_MS = 100;
+
+        /** Beacons that are configured as each other's peers, too, and somebody who plays a peer that has no directory. */
+        async function mixed(count: number, options: Partial<Config> = {}) {
+          const names = Array.from({ length: count }, () => `127.0.0.1:${freePort()}`);
+          const peer = await Client.open("127.0.0.1", { address: "127.0.0.1", port: 9 });
+          fleet = new Fleet({
+            ...fleetOptions(),
+            gossipIntervalMs: GOSSIP_MS,
+            peerTimeoutMs: 60_000,
+            ...options,
+          });
+          fleet.with(peer);
+          const start = (i: number, more: Partial<Config> = {}) => {
+            const others = names.filter((name) => name !== names[i]);
+            return fleet.start({ addr: names[i]!, peers: [...others, nameOf(peer)], ...more });
+          };
+          const beacons: FleetBeacon[] = [];
+          for (let i = 0; i < count; i++) beacons.push(await start(i));
+          await fleet.untilWhole();
+          return { peer, beacons, start };
+        }
+
+        const gossipReceived = ({ beacon }: FleetBeacon) => sum(beacon.stats(), (w) => w.gossipReceived);
+
+        /** Nodes in the next gossip that the peer gets of a beacon. */
+        async function gossipOf(beacon: FleetBeacon, peer: Client): Promise<readonly number[]> {
+          for (;;) {
+            const { bytes, from } = await peer.next();
+            if (bytes[0] === SYNC && Bun.deepEquals(from, beacon.at)) return decodeSync(bytes).nodeIds;
+          }
+        }
+
+        /** The peer says what nodes it has. */
+        async function announce(peer: Client, beacons: readonly FleetBeacon[], ...nodeIds: number[]) {
+          for (const beacon of beacons) {
+            const before = gossipReceived(beacon);
+            await peer.send(sync(900, nodeIds), beacon.at);
+            await untilEqual("gossip", () => gossipReceived(beacon), before + 1);
+          }
+        }
+
+        async function untilReachedPeer(via: FleetBeacon, peer: Client, nodeId: number): Promise<void> {
+          const sender = await via.sender();
+          const packet = relay(1, nodeId, crypto.getRandomValues(new Uint8Array(20)));
+          await until(`node ${nodeId} of the peer is reached through ${via.name}`, async () => {
+            await sender.send(packet);
+            await Bun.sleep(20);
+            return peer.take().some(({ bytes }) => Buffer.compare(bytes, packet) === 0);
+          });
+        }
+
+        test("a peer without the directory is gossiped to and believed; who has it is not gossiped to", async () => {
+          const { peer, beacons } = await mixed(2);
+          const [a, b] = beacons as [FleetBeacon, FleetBeacon];
+          const [nodeA, nodeB] = [await a.udp(), await b.udp()];
+          await until("gossip of a", async () => (await gossipOf(a, peer)).includes(nodeA.id));
+          await until("gossip of b", async () => (await gossipOf(b, peer)).includes(nodeB.id));
+          await untilReached(a, nodeB);
+          await untilReached(b, nodeA);
+          const before = beacons.map(gossipReceived);
+          for (let i = 0; i < 5; i++) {
+            expect(await gossipOf(a, peer)).toEqual([nodeA.id]);
+            expect(await gossipOf(b, peer)).toEqual([nodeB.id]);
+          }
+          expect(beacons.map(gossipReceived)).toEqual(before);
+          for (const [one, other] of [
+            [a, b],
+            [b, a],
+          ] as const) {
+            const shown = one.beacon
+              .stats()
+              .mesh.peers.map(({ address, isInDirectory }) => [address, isInDirectory]);
+            expect(Object.fromEntries(shown)).toEqual({ [other.name]: true, [nameOf(peer)]: false });
+          }
+          const its = newId();
+          await announce(peer, beacons, its);
+          await untilReachedPeer(a, peer, its);
+          await untilReachedPeer(b, peer, its);
+          expect([...a.warnings(), ...b.warnings()]).toEqual([]);
+        });
+
+        test("a node that comes from such a peer, and goes back there", async () => {
+          const { peer, beacons } = await mixed(3);
+          const [a, b, c] = beacons as [FleetBeacon, FleetBeacon, FleetBeacon];
+          const id = newId();
+          await announce(peer, beacons, id);
+          await untilReachedPeer(b, peer, id);
+          const node = await a.udp(id);
+          await untilReached(b, node);
+          await announce(peer, beacons, id); // it has not noticed yet
+          for (const via of beacons) await expectReached(via, node);
+          await announce(peer, beacons);
+          for (const via of beacons) await expectReached(via, node);
+          await announce(peer, beacons, id); // it is there again
+          for (const via of [b, c]) await untilReachedPeer(via, peer, id);
+          await node.discover(); // and here again
+          await untilReached(b, node);
+          await untilReached(c, node);
+        });
+
+        test("lost for longer than lease and grace: it is all gossip, and the directory's again when that is back", async () => {
+          const own = await servers.start();
+          const { beacons } = await mixed(2, { directory: `redis://${own.name}`, directoryGraceMs: 0 });
+          const [a, b] = beacons as [FleetBeacon, FleetBeacon];
+          const [nodeA, nodeB] = [await a.udp(), await b.udp()];
+          await untilReached(a, nodeB);
+          await untilReached(b, nodeA);
+          await own.stop();
+          await until("nobody follows anybody", () => a.follows([]) && b.follows([]));
+          const nodes = [await a.udp(), nodeA, await b.udp(), nodeB];
+          for (const node of nodes) for (const via of beacons) await untilReached(via, node);
+          expect(beacons.every((one) => gossipReceived(one) > 0)).toBe(true);
+
+          await servers.start({ port: own.port });
+          await fleet.untilWhole();
+          const before = beacons.map(gossipReceived);
+          nodes.push(await a.udp(), await b.udp());
+          for (const node of nodes) for (const via of beacons) await untilReached(via, node);
+          await Bun.sleep(3 * GOSSIP_MS);
+          expect(beacons.map(gossipReceived)).toEqual(before);
+        });
+
+        test("who comes back with old nodes does not take them by gossip from those who have them now", async () => {
+          const stateFile = newPath();
+          const { beacons, start } = await mixed(3);
+          const [a, b, c] = beacons as [FleetBeacon, FleetBeacon, FleetBeacon];
+          const node = await b.udp();
+          await untilReached(a, node);
+          fleet.beacons.pop();
+          await c.close();
+          await until("it is gone", () => a.told(c) === undefined);
+          const { address, port } = node.client.address;
+          const nodes = [{ nodeId: node.id, address, port, ageS: 20, wantsDest: false }];
+          writeFileSync(stateFile, encodeState({ savedMs: Date.now(), nodes }));
+          const again = await start(2, { stateFile });
+          await fleet.untilWhole();
+          await untilReached(again, node);
+          for (const via of [a, b]) await expectReached(via, node);
+        });
+      });
 
       test("nothing is left of one that is closed: the process ends by itself", async () => {
         fleet = new Fleet(fleetOptions());
