@@ -10,7 +10,16 @@ import { quoted } from "../../config/units.ts";
  * - refused: it is of no use to us: a Sentinel, a cluster's wrong node, too old
  * - malformed: not what was asked for, or more
  */
-export type StoreFailure = "unreachable" | "slow" | "denied" | "read_only" | "full" | "refused" | "malformed";
+export const STORE_FAILURES = [
+  "unreachable",
+  "slow",
+  "denied",
+  "read_only",
+  "full",
+  "refused",
+  "malformed",
+] as const;
+export type StoreFailure = (typeof STORE_FAILURES)[number];
 
 /** A server that fails. The message is one line, which never holds the password: which server, what happened, and what to do. */
 export class StoreError extends Error {

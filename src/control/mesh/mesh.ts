@@ -27,6 +27,7 @@ import {
 import type { NodeTable } from "../../shared/nodes.ts";
 import { isLearned, PeerTable } from "../../shared/peers.ts";
 import type { RouteTable } from "../../shared/routes.ts";
+import { Complaints } from "../complaints.ts";
 import { believesStrangers, type Limits } from "../limits.ts";
 import type { MailTaker } from "../mail-reader.ts";
 import { scanNodes } from "../node-scan.ts";
@@ -52,8 +53,6 @@ import { type CheckedPeer, type PeerCheck, SelfCheck } from "./self-check.ts";
 
 /** How often names are looked up anew. */
 const RESOLVE_MS = 30_000;
-/** The same complaint is logged at most this often. */
-const COMPLAINT_MS = 60_000;
 /** Messages taken from one mailbox before other things have their turn: with the largest, about a millisecond. */
 const MAIL_TURN_MAX = 16;
 /** Addresses of a host name that another process of this beacon is told. */
@@ -187,7 +186,7 @@ export class Mesh {
   readonly #resolving: PeriodicTask;
   readonly #selfCheck: SelfCheck;
   readonly #checking: PeriodicTask;
-  readonly #complainedMs = new Map<string, number>();
+  readonly #complaints: Complaints;
   #gossipSent = 0;
   #gossipSendErrors = 0;
   #gossipTruncated = 0;
@@ -208,6 +207,7 @@ export class Mesh {
     private readonly log: Logger,
   ) {
     const { memory, socket } = parts;
+    this.#complaints = new Complaints(log);
     this.#table = new PeerTable(memory);
     this.#announcements = new Announcements(parts.routes, parts.nowMs);
     this.#learned = new LearnedPeers(this.#table, this.#announcements, log);
@@ -780,12 +780,8 @@ export class Mesh {
     }
   }
 
-  /** A warning, at most one in COMPLAINT_MS about the same. @param about one of few words, not a name from outside */
   #complain(about: string, message: string): void {
-    const nowMs = performance.now();
-    if (nowMs - (this.#complainedMs.get(about) ?? -COMPLAINT_MS) < COMPLAINT_MS) return;
-    this.#complainedMs.set(about, nowMs);
-    this.log.warn(message);
+    this.#complaints.warn(about, message);
   }
 }
 

@@ -137,9 +137,10 @@ for (const implementation of [REDIS, VALKEY]) {
       await nodes[0]!.command("CLUSTER", "ADDSLOTS", String(slot));
       await nodes[0]!.command("CLUSTER", "MEET", host, `${nodes[1]!.port}`);
       for (const node of nodes) await node.command("CONFIG", "SET", "cluster-require-full-coverage", "no");
-      await until("both know", async () =>
-        /cluster_state:ok/.test(String(await nodes[1]!.command("CLUSTER", "INFO"))),
-      );
+      for (const node of nodes)
+        await until("the cluster is up", async () =>
+          /cluster_state:ok/.test(String(await node.command("CLUSTER", "INFO"))),
+        );
       const wrong = await until("the other node knows whose the slot is", async () => {
         const error = await whyNotConnected(nodes[1]!);
         return /MOVED/.test(error.message) && error;

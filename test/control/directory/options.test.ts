@@ -13,7 +13,9 @@ afterAll(remove);
 
 const ADDRESS = "redis://r1.example,[2001:db8::1]:7/3";
 const options = (directoryAuthFile: string, more = {}) =>
-  storeOptions(validateConfig({ beaconId: 1, directory: ADDRESS, directoryAuthFile, ...more }));
+  storeOptions(
+    validateConfig({ addr: "127.0.0.1:0", beaconId: 1, directory: ADDRESS, directoryAuthFile, ...more }),
+  );
 
 test("the address, the prefix, and nothing from files that are not named", () => {
   expect(options("off", { directoryPrefix: "fleet-7" })).toEqual({

@@ -198,8 +198,8 @@ for (const implementation of [REDIS, VALKEY]) {
       async function expectOver(over: Store, failure: string): Promise<void> {
         const reason = await inTime("it has ended", over.ended);
         expect(reason).toMatchObject({ failure, endsConnection: true });
-        for (const call of [over.append(bytes(1), 0), over.read("0-0"), over.time(), over.beacons(1)])
-          expect(await failureOf(call)).toBe(reason);
+        const calls = [over.append(bytes(1), 0), over.read("0-0"), over.time(), over.beacons(1)];
+        for (const error of await Promise.all(calls.map(failureOf))) expect(error).toBe(reason);
       }
 
       test("a crash ends it, and what waits", async () => {
@@ -266,12 +266,13 @@ for (const implementation of [REDIS, VALKEY]) {
         await own.command("CONFIG", "SET", "maxmemory", "1");
         const late = await stores.connect(own, { readWaitMs: 100 });
         for (const over of [first, late]) {
-          for (const call of [
+          const calls = [
             over.append(bytes(1), 0),
             over.setBeacon("b", bytes(1)),
             over.putPart("p", bytes(1), 9),
-          ])
-            expect(await failureOf(call)).toMatchObject({ failure: "full", endsConnection: false });
+          ];
+          for (const error of await Promise.all(calls.map(failureOf)))
+            expect(error).toMatchObject({ failure: "full", endsConnection: false });
           expect(await over.read("0-0")).toMatchObject([{ bytes: bytes(7) }]);
           expect((await over.beacons(1)).size).toBe(0);
         }
@@ -289,6 +290,22 @@ for (const implementation of [REDIS, VALKEY]) {
         await over.append(bytes(1), 0);
       });
 
+      test("these rights are enough for all of it", async () => {
+        const [own] = await victim();
+        const commands =
+          "xadd xread xrange xrevrange hscan hset hdel set get strlen pexpire unlink time select".split(" ");
+        const rights = commands.map((command) => `+${command}`);
+        await own.command("ACL", "SETUSER", "bob", "on", ">s3cret", `~{${PREFIX}}:*`, "-@all", ...rights);
+        const options = { user: "bob", password: "s3cret", database: 1, readWaitMs: 1 };
+        const over = await stores.connect(own, options);
+        await over.append(bytes(1), Date.now());
+        await Promise.all([over.lastId(), over.read("0-0"), over.reachesBack("1-1"), over.time()]);
+        await Promise.all([over.setBeacon("b", bytes(1)), over.beacons(1), over.removeBeacon("b")]);
+        await over.putPart("p", bytes(1), FOREVER_MS);
+        expect(await Promise.all([over.keepPart("p", 1000), over.getPart("p", 1)])).toEqual([true, bytes(1)]);
+        await over.dropPart("p");
+      });
+
       test("a user that is taken away ends it", async () => {
         const own = await servers.start();
         await own.command("ACL", "SETUSER", "bob", "on", ">s3cret", "~*", "+@all");
@@ -301,13 +318,9 @@ for (const implementation of [REDIS, VALKEY]) {
         const [own, over] = await victim();
         for (const key of ["log", "beacons"]) await own.command("SET", `{${PREFIX}}:${key}`, "x");
         await own.command("LPUSH", `{${PREFIX}}:nodes:p`, "x");
-        for (const call of [
-          over.append(bytes(1), 0),
-          over.read("0-0"),
-          over.beacons(1),
-          over.getPart("p", 1),
-        ])
-          expect(await failureOf(call)).toMatchObject({ failure: "malformed", endsConnection: false });
+        const calls = [over.append(bytes(1), 0), over.read("0-0"), over.beacons(1), over.getPart("p", 1)];
+        for (const error of await Promise.all(calls.map(failureOf)))
+          expect(error).toMatchObject({ failure: "malformed", endsConnection: false });
         expect((await failureOf(over.lastId())).message).toContain("choose another --directory-prefix");
       });
 
