@@ -24,8 +24,11 @@ function restored(world: World, beacon: Beacon): Map<number, number> {
   return new Map([...beacon.nodes.heard].filter(() => chance.unit() < share));
 }
 
+/** Unless it is calm by then. */
 function later(world: World, maxMs: number, run: () => void): void {
-  world.timeline.after(world.chance.unit() * maxMs, undefined, run);
+  world.timeline.after(world.chance.unit() * maxMs, undefined, () => {
+    if (!world.isCalm) run();
+  });
 }
 
 /** Starts it again, unless somebody did. */
