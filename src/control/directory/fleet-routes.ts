@@ -60,17 +60,24 @@ export class FleetRoutes {
 
   /** @param timeMs the directory's */
   claim(nodeId: number, claimer: Claimer, timeMs: number): void {
-    const { table, clock, nameOf } = this.parts;
-    let claimedMs = timeMs;
-    const nowMs = clock.nowMs();
-    if (timeMs > nowMs + FUTURE_MS) {
-      claimedMs = stepped(nowMs);
-      this.fromFuture++;
-    }
-    this.#compareWithOwn(nodeId, claimer, claimedMs);
+    const { table, nameOf } = this.parts;
+    const claimedMs = this.contest(nodeId, claimer.name, timeMs);
     const winsTie = (other: number) => claimer.name > nameOf(other);
     const other = table.claimIfLater(nodeId, claimer.number, claimedMs, claimer.mark, winsTie);
     if (other === TABLE_FULL) this.refused++;
+  }
+
+  /**
+   * Compares a claim with this beacon's own, which may be given up. Nothing is routed by that.
+   * @returns when the claim counts as made
+   */
+  contest(nodeId: number, claimer: string, timeMs: number): number {
+    const nowMs = this.parts.clock.nowMs();
+    const isAhead = timeMs > nowMs + FUTURE_MS;
+    const claimedMs = isAhead ? stepped(nowMs) : timeMs;
+    if (isAhead) this.fromFuture++;
+    this.#compareWithOwn(nodeId, claimer, claimedMs);
+    return claimedMs;
   }
 
   gone(nodeId: number, { number }: Claimer): void {
@@ -101,12 +108,12 @@ export class FleetRoutes {
   }
 
   /** Who heard it later, this beacon or the other one? */
-  #compareWithOwn(nodeId: number, claimer: Claimer, claimedMs: number): void {
+  #compareWithOwn(nodeId: number, claimer: string, claimedMs: number): void {
     const { own, clock, name, claimAgain } = this.parts;
     const heardMs = own.heardMs(nodeId);
     if (heardMs < 0) return;
     const ownMs = clock.timeOf(heardMs);
-    const isOwn = ownMs > claimedMs || (ownMs === claimedMs && name > claimer.name);
+    const isOwn = ownMs > claimedMs || (ownMs === claimedMs && name > claimer);
     if (isOwn || own.giveUp(nodeId, heardMs)) {
       this.claimedAgain++;
       claimAgain(nodeId);
