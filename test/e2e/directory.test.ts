@@ -433,9 +433,9 @@ for (const implementation of [REDIS, VALKEY]) {
           const nodes = [{ nodeId: node.id, address, port, ageS: 20, wantsDest: false }];
           writeFileSync(stateFile, encodeState({ savedMs: Date.now(), nodes }));
           const again = await start(2, { stateFile });
-          await fleet.untilWhole();
-          await untilReached(again, node);
+          await untilEqual("nodes that it gave up", () => again.directory.nodesLost, 1);
           for (const via of [a, b]) await expectReached(via, node);
+          await untilReached(again, node);
         });
       });
 
