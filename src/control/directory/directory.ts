@@ -206,7 +206,12 @@ export class Directory {
       changed: () => this.#tellPeers(),
       left: (beacon, why) => this.#left(beacon, why),
     });
-    this.#contested = new Contested({ table, own, clock, claimAgain: (nodeId) => this.#announcer.came(nodeId) });
+    this.#contested = new Contested({
+      table,
+      own,
+      clock,
+      claimAgain: (nodeId) => this.#announcer.came(nodeId),
+    });
     this.#loader = new SnapshotLoader({
       ...{ fleet: this.#fleet, routes: this.#routes, pause, monotonicMs },
       follow: (number) => parts.peers.follow(number),
@@ -255,6 +260,22 @@ export class Directory {
     const seconds = Math.round((this.parts.monotonicMs() - this.#stateMs) / 1000);
     if (this.#state === "connecting") return "directory: connecting";
     return `directory: ${this.#state} for ${seconds} s: ${this.#problem}`;
+  }
+
+  /** Why a node that is in the fleet may have no route here. */
+  get hints(): readonly string[] {
+    const behind = [...this.#fleet.beacons.values()].filter(({ kept }) => kept !== undefined).length;
+    return [
+      ...(this.remark === undefined ? [] : [this.remark]),
+      ...(behind > 0 ? [`the routes to ${behind} beacons of the directory are not in step`] : []),
+      ...(this.#routes.refused > 0 ? ["the directory names more nodes than --max-routes holds"] : []),
+    ];
+  }
+
+  /** Seconds since whoever claims a node has heard it, as far as that was told. */
+  claimAgeS(nodeId: number): number {
+    const { table, clock } = this.parts;
+    return Math.max(0, clock.nowMs() - table.claimedMs(nodeId)) / 1000;
   }
 
   stats(): DirectoryStats {

@@ -297,11 +297,15 @@ export class Mesh {
     await this.#sendToAll();
   }
 
-  /** Where the peer of this number is, learned or not, and how long ago it was heard; null if there is none. */
-  peer(number: number): Pick<PeerStats, "address" | "gossipAgeS"> | null {
+  /** Where the peer of this number is, learned or not, how long ago it was heard, and where; null if there is none. */
+  peer(number: number): Pick<PeerStats, "address" | "gossipAgeS" | "isInDirectory"> | null {
     for (const peer of this.#allPeers()) {
       if (peer.number === number)
-        return { address: addressText(peer.endpoint), gossipAgeS: gossipAgeS(peer.heardMs) };
+        return {
+          address: addressText(peer.endpoint),
+          gossipAgeS: gossipAgeS(peer.heardMs),
+          isInDirectory: this.#told.has(number),
+        };
     }
     return null;
   }
@@ -617,7 +621,9 @@ export class Mesh {
   // Gossip out.
 
   async #sendGossip(signal: AbortSignal): Promise<void> {
-    if (this.#peers.size === 0 || this.isSilent || this.#awaitsFleet) return;
+    // Nobody is told by gossip: then it does not matter either that it would not hold all nodes.
+    if (this.isSilent || this.#awaitsFleet) return;
+    if ([...this.#peers.values()].every((peer) => this.#readsDirectory(peer))) return;
     const { memory, nodes } = this.parts;
     const ttlS = Math.ceil(this.config.nodeTtlMs / 1000);
     const leftOut = await this.#sender.collect(
