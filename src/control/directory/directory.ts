@@ -10,6 +10,7 @@ import type { RouteTable } from "../../shared/routes.ts";
 import { NO_MARK } from "../../shared/routes.ts";
 import { Announcer } from "./announcer.ts";
 import type { DirectoryClock } from "./clock.ts";
+import { Contested } from "./contested.ts";
 import { ASK, type Changes, decodeEntry, type Entry, encodeEntry, LEASE, type Lease } from "./entries.ts";
 import { doubleName, Fleet, type Followed, type ResyncReason } from "./fleet.ts";
 import { FleetRoutes, type OwnNodes } from "./fleet-routes.ts";
@@ -47,6 +48,8 @@ const LEASES_MAX = 4 * PEERS_MAX;
 const WORK_MS = 1;
 const PAUSE_MS = 1;
 const LOOP_MS = 20;
+/** Between two looks at nodes that gossip claims. */
+const CONTESTED_MS = 1000;
 
 /** duplicate: another process that began later has this beacon's name, and so this one tells nothing. The others: why there is no server. */
 export const DIRECTORY_STATES = ["ok", "connecting", "duplicate", ...STORE_FAILURES] as const;
@@ -54,7 +57,7 @@ export type DirectoryState = (typeof DIRECTORY_STATES)[number];
 
 /** The mesh, as the directory needs it. */
 export interface FleetPeers {
-  /** The fleet's beacons by name: they are to be peers, beside those from elsewhere. */
+  /** The fleet's beacons by name: they are to be peers, beside those from elsewhere. First called once it is known who they are, or cannot be. */
   setFleet(names: readonly string[]): void;
   /** The peer number of the beacon with this name; undefined while it has none. */
   numberOf(name: string): number | undefined;
@@ -151,6 +154,7 @@ export class Directory {
   readonly #announcer: Announcer;
   readonly #routes: FleetRoutes;
   readonly #fleet: Fleet;
+  readonly #contested: Contested;
   readonly #writer: SnapshotWriter;
   readonly #loader: SnapshotLoader;
   readonly #lag = new Histogram();
@@ -160,6 +164,7 @@ export class Directory {
   /** Whether another process goes on in this one's place. */
   #isReplaced = false;
   #wasSilent = false;
+  #hasToldPeers = false;
   #store: Store | undefined;
   #state: DirectoryState = "connecting";
   #stateMs: number;
@@ -198,8 +203,14 @@ export class Directory {
       heardOfSelf: (entry) => this.#heardOfSelf(entry),
       asked: () => this.#writer.ask(),
       applied: (changes) => this.#applied(changes),
-      changed: () => parts.peers.setFleet([...this.#fleet.beacons.keys()]),
+      changed: () => this.#tellPeers(),
       left: (beacon, why) => this.#left(beacon, why),
+    });
+    this.#contested = new Contested({
+      table,
+      own,
+      clock,
+      claimAgain: (nodeId) => this.#announcer.came(nodeId),
     });
     this.#loader = new SnapshotLoader({
       ...{ fleet: this.#fleet, routes: this.#routes, pause, monotonicMs },
@@ -221,6 +232,11 @@ export class Directory {
   /** A node of this beacon's was removed. */
   nodeWent(nodeId: number): void {
     this.#announcer.went(nodeId);
+  }
+
+  /** Gossip of a peer without the directory names a node that it did not name before. */
+  claimedByGossip(nodeId: number): void {
+    this.#contested.claimed(nodeId);
   }
 
   /** Withdraws all routes to a peer, whose number may be another's after that. */
@@ -412,8 +428,14 @@ export class Directory {
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
+    if (!this.#hasToldPeers) this.#tellPeers();
     if (this.#announcer.epoch === 0) this.#announcer.restart();
     this.#renewAtMs = 0;
+  }
+
+  #tellPeers(): void {
+    this.#hasToldPeers = true;
+    this.parts.peers.setFleet([...this.#fleet.beacons.keys()]);
   }
 
   async #askTime(store: Store): Promise<void> {
@@ -606,8 +628,12 @@ export class Directory {
   async #tick(): Promise<void> {
     const { signal } = this.#stopping;
     const { sleep, drainArrivals, monotonicMs } = this.parts;
-    for (; !signal.aborted; await sleep(TELL_MS, signal)) {
+    for (let lookMs = 0; !signal.aborted; await sleep(TELL_MS, signal)) {
       if (drainArrivals((nodeId) => this.#announcer.came(nodeId))) this.#announcer.restart();
+      if (monotonicMs() >= lookMs) {
+        lookMs = monotonicMs() + CONTESTED_MS;
+        this.#contested.look();
+      }
       this.#number();
       this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
     }
@@ -650,6 +676,7 @@ export class Directory {
   #failed(error: StoreError): void {
     this.#failures[error.failure] = (this.#failures[error.failure] ?? 0) + 1;
     this.#problem = error.message;
+    if (!this.#hasToldPeers) this.#tellPeers();
     this.parts.complain("directory", `directory: ${error.message}; routes stay as they are`);
     this.#setState(error.failure);
   }
