@@ -60,6 +60,7 @@ import { RouteTable } from "./shared/routes.ts";
 export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
 export type { BridgeStats } from "./control/bridge/bridge.ts";
 export type { KeyFunction } from "./control/bridge/keys.ts";
+export type { DirectoryStats } from "./control/directory/directory.ts";
 export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
 export type { PunchedPairs } from "./control/punch-outcomes.ts";
 export type { PacketStats, Stats, WorkerStats } from "./control/stats.ts";
@@ -112,6 +113,7 @@ interface Running {
   readonly limits: Limits;
   readonly breakers: Breakers;
   readonly state: StateKeeper | undefined;
+  readonly routes: RouteTable;
   readonly mesh: Mesh;
   readonly directory: Directory | undefined;
   readonly bridge: Bridge | undefined;
@@ -477,6 +479,7 @@ export class Beacon {
         limits,
         breakers,
         state,
+        routes,
         mesh,
         directory,
         bridge,
@@ -519,10 +522,11 @@ export class Beacon {
     return adoptSockets(inherited.fds, { ...options, offload: inherited.offload });
   }
 
-  #handOverParts({ memory, nodes, sockets, supervisor, reaper, state, mesh, breakers, offload }: Running) {
+  #handOverParts(running: Running) {
+    const { memory, nodes, sockets, supervisor, reaper, state, routes, mesh, breakers, offload } = running;
     const { addr, steering } = this.#config;
     return {
-      ...{ memory, nodes, sockets, supervisor, reaper, state, mesh, breakers, log: this.#log },
+      ...{ memory, nodes, sockets, supervisor, reaper, state, routes, mesh, breakers, log: this.#log },
       offer: { version, addr, steering, offload },
       suspend: () => {
         this.#running?.http?.suspend();

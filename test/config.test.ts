@@ -176,12 +176,12 @@ const samples: Record<string, Samples> = {
       "redis://u:p@r1",
       "unix:///redis",
     ],
-    needs: ["--beacon-id", "1"],
+    needs: ["--beacon-id", "1", "--addr", "192.0.2.1:1"],
   },
   "directory-ca-file": {
     good: [["/etc/beacon/ca.pem", "/etc/beacon/ca.pem"]],
     bad: ["", "a\0b"],
-    needs: ["--beacon-id", "1", "--directory", "rediss://r1"],
+    needs: ["--beacon-id", "1", "--addr", "192.0.2.1:1", "--directory", "rediss://r1"],
   },
   "directory-auth-file": {
     good: [

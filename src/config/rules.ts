@@ -25,16 +25,16 @@ export function checkTogether(
     throw new ConfigError(
       `${nameOf("registry")} needs ${nameOf("beaconId")}: a number other than 0, its own for each beacon`,
     );
-  if (config.directory !== "off" && config.advertiseAddr === "auto" && isWildcard(config.addr))
-    throw new ConfigError(
-      `${nameOf("directory")} needs ${nameOf("advertiseAddr")} where ${nameOf("addr")} is every address: others have to be told of one`,
-    );
   if (config.directory !== "off" && config.beaconId === 0)
     throw new ConfigError(
       `${nameOf("directory")} needs ${nameOf("beaconId")}: a number other than 0, its own for each beacon`,
     );
   if (config.directoryCaFile !== "off" && !config.directory.startsWith("rediss:"))
     throw new ConfigError(`${nameOf("directoryCaFile")} needs ${nameOf("directory")} to be rediss://`);
+  if (config.directory !== "off" && config.advertiseAddr === "auto" && isWildcard(config.addr))
+    throw new ConfigError(
+      `${nameOf("directory")} needs ${nameOf("advertiseAddr")} where ${nameOf("addr")} is every address: others have to be told of one`,
+    );
   if (config.peerTimeoutMs <= config.gossipIntervalMs)
     throw new ConfigError(
       `${nameOf("peerTimeoutMs")}: must be longer than ${nameOf("gossipIntervalMs")}, ${config.gossipIntervalMs}ms`,

@@ -198,15 +198,15 @@ export class RouteTable {
     }
   }
 
-  /** A part of going through the table, likewise: calls `visit` for each of a peer's routes, for some of them twice. */
-  visit(peer: number, from: number, end: number, visit: (nodeId: number, claimedMs: number) => void): void {
+  /** A part of going through the table, likewise: calls `visit` for each route, for some of them twice. */
+  visit(from: number, end: number, visit: (nodeId: number, peer: number, claimedMs: number) => void): void {
     const words = this.#words;
     const slots = this.#slots;
     for (let step = from; step < end; step++) {
       const index = step < slots ? slots - 1 - step : 2 * slots - 1 - step;
       const slot = this.#area.first + index * ROUTE_WORDS;
-      if (words[slot] !== 0 && words[slot + PEER] === peer)
-        visit(words[slot]!, this.#claims?.timesMs[index] ?? 0);
+      const nodeId = words[slot]!;
+      if (nodeId !== 0) visit(nodeId, words[slot + PEER]!, this.#claims?.timesMs[index] ?? 0);
     }
   }
 

@@ -44,6 +44,15 @@ describe("options that do not go together", () => {
     );
   });
 
+  test("a directory needs an address to name this beacon by", () => {
+    const directory = ["--beacon-id=1", "--directory=redis://r1"];
+    const message = "needs --advertise-addr where --addr is every address";
+    for (const addr of [":9001", "0.0.0.0:9001", "[::]:9001"])
+      expect(refusal(() => run([...directory, `--addr=${addr}`]))).toStartWith(`--directory ${message}`);
+    run([...directory, "--addr=192.0.2.1:9001"]);
+    run([...directory, "--advertise-addr=b1.example:9001"]);
+  });
+
   test("certificates need TLS", () => {
     for (const directory of ["off", "redis://r1"])
       expect(

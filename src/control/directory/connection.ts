@@ -15,7 +15,6 @@ export class Connection {
   /** How long the last command took. */
   roundTripMs = 0;
   #over: StoreError | undefined;
-
   readonly #answerMs: number;
 
   private constructor(

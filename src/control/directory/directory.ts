@@ -17,7 +17,7 @@ import { Histogram, type HistogramStats } from "./histogram.ts";
 import { SnapshotLoader } from "./snapshot-loader.ts";
 import { SnapshotWriter } from "./snapshot-writer.ts";
 import type { LogEntry, Store } from "./store.ts";
-import { StoreError, type StoreFailure } from "./store-error.ts";
+import { STORE_FAILURES, StoreError, type StoreFailure } from "./store-error.ts";
 
 /**
  * Between two looks for changes to tell, and between two reads of the log: a move is known everywhere within some 50 ms, and a beacon reads
@@ -48,7 +48,9 @@ const WORK_MS = 1;
 const PAUSE_MS = 1;
 const LOOP_MS = 20;
 
-export type DirectoryState = "connecting" | "ok" | "duplicate" | StoreFailure;
+/** duplicate: another process that began later has this beacon's name, and so this one tells nothing. The others: why there is no server. */
+export const DIRECTORY_STATES = ["ok", "connecting", "duplicate", ...STORE_FAILURES] as const;
+export type DirectoryState = (typeof DIRECTORY_STATES)[number];
 
 /** The mesh, as the directory needs it. */
 export interface FleetPeers {
@@ -88,12 +90,14 @@ export interface DirectoryParts {
   readonly complain: (about: string, message: string) => void;
 }
 
+/** following: its routes are as it tells them. behind: they wait for a snapshot. no_address: there is none that it is reached at. */
+export const BEACON_STATES = ["following", "behind", "no_address"] as const;
+
 export interface DirectoryBeaconStats {
   readonly name: string;
   readonly beaconId: number | null;
   readonly routes: number;
-  /** "following", "behind" or "no_address" */
-  readonly state: string;
+  readonly state: (typeof BEACON_STATES)[number];
   /** Seconds since it was last heard. */
   readonly ageS: number;
 }

@@ -5,7 +5,6 @@
  */
 import { type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
 import type { DirectoryClock } from "./clock.ts";
-import { stepped } from "./entries.ts";
 
 /** A claim so far ahead of the directory's time is of a clock gone wrong: it counts as made now, or it would win for as long. */
 const FUTURE_MS = 1000;
@@ -54,23 +53,28 @@ export class FleetRoutes {
   /** Claims that found no room in the table; that came from the future. */
   refused = 0;
   fromFuture = 0;
+  /** Claims until then are not of the future; looked at again when one is later. */
+  #latestMs = 0;
   readonly #sweeps = new Map<number, Promise<void>>();
 
   constructor(private readonly parts: FleetRoutesParts) {}
 
   /** @param timeMs the directory's */
   claim(nodeId: number, claimer: Claimer, timeMs: number): void {
-    const { table, clock, nameOf } = this.parts;
-    let claimedMs = timeMs;
-    const nowMs = clock.nowMs();
-    if (timeMs > nowMs + FUTURE_MS) {
-      claimedMs = stepped(nowMs);
-      this.fromFuture++;
-    }
+    const { table, nameOf } = this.parts;
+    const claimedMs = timeMs > this.#latestMs ? this.#notFromFuture(timeMs) : timeMs;
     this.#compareWithOwn(nodeId, claimer, claimedMs);
     const winsTie = (other: number) => claimer.name > nameOf(other);
     const other = table.claimIfLater(nodeId, claimer.number, claimedMs, claimer.mark, winsTie);
     if (other === TABLE_FULL) this.refused++;
+  }
+
+  #notFromFuture(timeMs: number): number {
+    const nowMs = this.parts.clock.nowMs();
+    this.#latestMs = nowMs + FUTURE_MS;
+    if (timeMs <= this.#latestMs) return timeMs;
+    this.fromFuture++;
+    return nowMs;
   }
 
   gone(nodeId: number, { number }: Claimer): void {

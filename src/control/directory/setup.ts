@@ -1,4 +1,5 @@
 /** The directory of a beacon: what it asks of the real world. */
+import { setTimeout } from "node:timers/promises";
 import type { Logger } from "pino";
 import { MonotonicClock } from "../../../ffi/clock.ts";
 import type { SocketAddress } from "../../../ffi/endpoint.ts";
@@ -8,6 +9,7 @@ import { Arrivals } from "../../shared/arrivals.ts";
 import { ARRIVALS_NOTED, type SharedMemory } from "../../shared/memory.ts";
 import { HEARD_SINCE, type NodeTable } from "../../shared/nodes.ts";
 import type { RouteTable } from "../../shared/routes.ts";
+import { Complaints } from "../complaints.ts";
 import type { Mesh } from "../mesh/mesh.ts";
 import { scanNodes } from "../node-scan.ts";
 import { DirectoryClock } from "./clock.ts";
@@ -17,8 +19,6 @@ import { connectStore, type Store, StoreError } from "./store.ts";
 
 /** Nodes that came, taken from the workers in one go: some milliseconds' worth. */
 const ARRIVALS_MAX = 16_384;
-/** The same complaint is logged at most this often. */
-const COMPLAINT_MS = 60_000;
 
 const monotonic = new MonotonicClock();
 const monotonicMs = () => monotonic.nowNs() / 1e6;
@@ -51,6 +51,7 @@ export class DirectorySetup {
     log: Logger,
   ): Directory {
     const { nodes } = this;
+    const complaints = new Complaints(log);
     storeOptions(config); // whose mistakes are to be known at the start
     const directory = new Directory({
       name: config.advertiseAddr === "auto" ? hostPort(address.address, address.port) : config.advertiseAddr,
@@ -78,7 +79,7 @@ export class DirectorySetup {
       random: Math.random,
       sleep,
       info: (message) => log.info(message),
-      complain: complaints(log),
+      complain: (about, message) => complaints.warn(about, message),
     });
     nodes.removed = (nodeId) => directory.nodeWent(nodeId);
     mesh.otherRoutes = directory;
@@ -101,28 +102,6 @@ export class DirectorySetup {
   }
 }
 
-function sleep(ms: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal?.aborted) {
-      resolve();
-      return;
-    }
-    const wake = () => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", wake);
-      resolve();
-    };
-    const timer = setTimeout(wake, ms);
-    signal?.addEventListener("abort", wake);
-  });
-}
-
-function complaints(log: Logger): (about: string, message: string) => void {
-  const complainedMs = new Map<string, number>(); // by a few words, none from outside
-  return (about, message) => {
-    const nowMs = performance.now();
-    if (nowMs - (complainedMs.get(about) ?? -COMPLAINT_MS) < COMPLAINT_MS) return;
-    complainedMs.set(about, nowMs);
-    log.warn(message);
-  };
-}
+/** Resolves after so long, or when the signal is given. */
+const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
+  setTimeout(ms, undefined, { ...(signal && { signal }) }).catch(() => {});

@@ -23,6 +23,9 @@ const READ_COUNT = 256;
 const READ_WAIT_MS = 2_000;
 /** Fields asked for at once. */
 const SCAN_COUNT = 256;
+/** How often: a hash that shrank has room for many times its fields, and is gone through all the same. */
+const SCANS_MIN = 16;
+const SCANS_FACTOR = 4;
 
 export interface LogEntry {
   /** "<ms>-<count>", as the server gave it. */
@@ -72,6 +75,8 @@ export interface StoreOptions extends Login {
   readonly servers: readonly HostPort[];
   readonly database: number;
   readonly prefix: string;
+  /** How long `read` waits for its first entry. Default: 2000. */
+  readonly readWaitMs?: number;
 }
 
 /**
@@ -93,8 +98,14 @@ export async function connectStore(options: StoreOptions, first = 0): Promise<St
   throw new StoreError(reasons.at(-1)!.failure, reasons.map(({ message }) => message).join("; "));
 }
 
+const number = v.pipe(v.number(), v.integer(), v.minValue(0));
 const entryId = v.pipe(v.string(), v.regex(/^\d{1,20}-\d{1,20}$/));
-const entries = v.array(v.tuple([entryId, v.array(v.string())]));
+/** Counted before any of them is looked at. */
+const entries = v.pipe(
+  v.array(v.unknown()),
+  v.maxLength(READ_COUNT),
+  v.array(v.tuple([entryId, v.array(v.string())])),
+);
 const scan = v.tuple([v.string(), v.array(v.string())]);
 const clock = v.tuple([v.pipe(v.string(), v.digits()), v.pipe(v.string(), v.digits())]);
 /** What HELLO tells of a server. */
@@ -106,14 +117,16 @@ class RedisStore implements Store {
   readonly #commands: Connection;
   readonly #reader: Connection;
   readonly #prefix: string;
+  readonly #readWaitMs: number;
 
   private constructor(
     private readonly name: ServerName,
-    prefix: string,
+    { prefix, readWaitMs = READ_WAIT_MS }: StoreOptions,
     connections: readonly [Connection, Connection],
     ended: Promise<StoreError>,
   ) {
     this.#prefix = `{${prefix}}`;
+    this.#readWaitMs = readWaitMs;
     [this.#commands, this.#reader] = connections;
     this.ended = ended.then((reason) => {
       for (const connection of connections) connection.close(reason);
@@ -128,7 +141,7 @@ class RedisStore implements Store {
     const commands = await enter(options, server, name, end);
     try {
       const reader = await enter(options, server, name, end);
-      const store = new RedisStore(name, options.prefix, [commands, reader], ended);
+      const store = new RedisStore(name, options, [commands, reader], ended);
       await store.#tryToWrite();
       return store;
     } catch (error) {
@@ -147,7 +160,7 @@ class RedisStore implements Store {
 
   async append(entry: Uint8Array, dropBeforeMs: number): Promise<void> {
     const drop = ["MINID", "~", `${Math.max(0, Math.floor(dropBeforeMs))}-0`];
-    await this.#commands.ask("XADD", [this.#key("log"), ...drop, "*", "e", base64(entry)]);
+    await this.#ask(entryId, "XADD", [this.#key("log"), ...drop, "*", "e", base64(entry)]);
   }
 
   async lastId(): Promise<string> {
@@ -156,11 +169,11 @@ class RedisStore implements Store {
 
   async read(after: string): Promise<readonly LogEntry[]> {
     const key = this.#key("log");
-    const args = ["COUNT", `${READ_COUNT}`, "BLOCK", `${READ_WAIT_MS}`, "STREAMS", key, after];
-    const reply = await this.#reader.ask("XREAD", args, READ_WAIT_MS);
+    const args = ["COUNT", `${READ_COUNT}`, "BLOCK", `${this.#readWaitMs}`, "STREAMS", key, after];
+    const reply = await this.#reader.ask("XREAD", args, this.#readWaitMs);
     if (reply === null) return [];
-    const of = checked(this.#reader, "XREAD", v.object({ [key]: entries }), reply);
-    return entriesOf(of[key]!);
+    const logs = checked(this.#reader, "XREAD", v.object({ [key]: entries }), reply);
+    return entriesOf(logs[key]!);
   }
 
   async reachesBack(id: string): Promise<boolean> {
@@ -172,14 +185,10 @@ class RedisStore implements Store {
   async beacons(max: number, onTooMany = () => {}): Promise<ReadonlyMap<string, Uint8Array>> {
     const found = new Map<string, Uint8Array>();
     let cursor = "0";
-    do {
-      const reply = await this.#commands.ask("HSCAN", [
-        this.#key("beacons"),
-        cursor,
-        "COUNT",
-        `${SCAN_COUNT}`,
-      ]);
-      const [next, fields] = checked(this.#commands, "HSCAN", scan, reply);
+    // The same field may come more than once, and a server could go on for ever.
+    for (let left = SCANS_MIN + Math.ceil((SCANS_FACTOR * max) / SCAN_COUNT); left > 0; left--) {
+      const args = [this.#key("beacons"), cursor, "COUNT", `${SCAN_COUNT}`];
+      const [next, fields] = await this.#ask(scan, "HSCAN", args);
       for (let i = 0; i + 1 < fields.length; i += 2) {
         const lease = bytesOfBase64(fields[i + 1]!);
         if (lease === undefined) continue;
@@ -189,48 +198,51 @@ class RedisStore implements Store {
         }
         found.set(fields[i]!, lease);
       }
+      if (next === "0") return found;
       cursor = next;
-    } while (cursor !== "0");
+    }
+    onTooMany();
     return found;
   }
 
   async setBeacon(name: string, lease: Uint8Array): Promise<void> {
-    await this.#commands.ask("HSET", [this.#key("beacons"), name, base64(lease)]);
+    await this.#ask(number, "HSET", [this.#key("beacons"), name, base64(lease)]);
   }
 
   async removeBeacon(name: string): Promise<void> {
-    await this.#commands.ask("HDEL", [this.#key("beacons"), name]);
+    await this.#ask(number, "HDEL", [this.#key("beacons"), name]);
   }
 
   async putPart(key: string, bytes: Uint8Array, ttlMs: number): Promise<void> {
-    await this.#commands.run("SET", (client) => client.set(this.#partKey(key), bytes, "PX", ttlMs));
+    const send = (client: Bun.RedisClient) => client.set(this.#partKey(key), bytes, "PX", ttlMs);
+    checked(this.#commands, "SET", v.literal("OK"), await this.#commands.run("SET", send));
   }
 
   async keepPart(key: string, ttlMs: number): Promise<boolean> {
-    const reply = await this.#commands.ask("PEXPIRE", [this.#partKey(key), `${ttlMs}`]);
-    return checked(this.#commands, "PEXPIRE", v.picklist([0, 1]), reply) === 1;
+    return (await this.#ask(v.picklist([0, 1]), "PEXPIRE", [this.#partKey(key), `${ttlMs}`])) === 1;
   }
 
   async getPart(key: string, maxBytes: number): Promise<Uint8Array | undefined> {
-    const reply = await this.#commands.ask("STRLEN", [this.#partKey(key)]);
-    const length = checked(this.#commands, "STRLEN", v.pipe(v.number(), v.integer(), v.minValue(0)), reply);
+    const length = await this.#ask(number, "STRLEN", [this.#partKey(key)]);
     if (length > maxBytes) {
       const message = `a snapshot's part has ${length} bytes, ${maxBytes} are the limit: who else writes to ${this.#prefix}?`;
       throw ofServer(this.name, "malformed", message, false);
     }
     if (length === 0) return undefined;
-    const bytes = await this.#commands.run("GET", (client) => client.getBuffer(this.#partKey(key)));
+    const reply = await this.#commands.run("GET", (client) => client.getBuffer(this.#partKey(key)));
+    const part = v.nullable(v.pipe(v.instance(Uint8Array), v.maxLength(maxBytes)));
+    const bytes = checked(this.#commands, "GET", part, reply);
     return bytes ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length) : undefined; // in place of a Buffer
   }
 
   async dropPart(key: string): Promise<void> {
-    await this.#commands.ask("UNLINK", [this.#partKey(key)]);
+    await this.#ask(number, "UNLINK", [this.#partKey(key)]);
   }
 
   async time(): Promise<{ serverMs: number; roundTripMs: number }> {
-    const reply = await this.#commands.ask("TIME");
-    const { roundTripMs } = this.#commands;
-    const [seconds, micros] = checked(this.#commands, "TIME", clock, reply);
+    const began = performance.now();
+    const [seconds, micros] = await this.#ask(clock, "TIME", []);
+    const roundTripMs = performance.now() - began; // of this command, whatever else was answered meanwhile
     return { serverMs: 1000 * Number(seconds) + Number(micros) / 1000, roundTripMs };
   }
 
@@ -252,8 +264,12 @@ class RedisStore implements Store {
   }
 
   async #entries(command: "XRANGE" | "XREVRANGE", from: string, to: string): Promise<readonly LogEntry[]> {
-    const reply = await this.#commands.ask(command, [this.#key("log"), from, to, "COUNT", "1"]);
-    return entriesOf(checked(this.#commands, command, entries, reply));
+    const args = [this.#key("log"), from, to, "COUNT", "1"];
+    return entriesOf(await this.#ask(entries, command, args));
+  }
+
+  async #ask<T>(schema: v.GenericSchema<unknown, T>, command: string, args: readonly string[]): Promise<T> {
+    return checked(this.#commands, command, schema, await this.#commands.ask(command, args));
   }
 
   #key(name: string): string {

@@ -27,11 +27,12 @@ import {
 import type { NodeTable } from "../../shared/nodes.ts";
 import { isLearned, PeerTable } from "../../shared/peers.ts";
 import type { RouteTable } from "../../shared/routes.ts";
+import { Complaints } from "../complaints.ts";
 import { believesStrangers, type Limits } from "../limits.ts";
 import type { MailTaker } from "../mail-reader.ts";
 import { scanNodes } from "../node-scan.ts";
 import { PeriodicTask } from "../periodic-task.ts";
-import type { HeardInstances, MeshNames, PeerNodes } from "../upgrade/format.ts";
+import type { HeardInstances, MeshNames, PeerClaims, PeerNodes } from "../upgrade/format.ts";
 import { addressText, isWildcard, withoutZone } from "./addresses.ts";
 import { Announcements } from "./announcements.ts";
 import type { GossipKeys } from "./gossip-keys.ts";
@@ -52,8 +53,6 @@ import { type CheckedPeer, type PeerCheck, SelfCheck } from "./self-check.ts";
 
 /** How often names are looked up anew. */
 const RESOLVE_MS = 30_000;
-/** The same complaint is logged at most this often. */
-const COMPLAINT_MS = 60_000;
 /** Messages taken from one mailbox before other things have their turn: with the largest, about a millisecond. */
 const MAIL_TURN_MAX = 16;
 /** Addresses of a host name that another process of this beacon is told. */
@@ -187,7 +186,7 @@ export class Mesh {
   readonly #resolving: PeriodicTask;
   readonly #selfCheck: SelfCheck;
   readonly #checking: PeriodicTask;
-  readonly #complainedMs = new Map<string, number>();
+  readonly #complaints: Complaints;
   #gossipSent = 0;
   #gossipSendErrors = 0;
   #gossipTruncated = 0;
@@ -208,6 +207,7 @@ export class Mesh {
     private readonly log: Logger,
   ) {
     const { memory, socket } = parts;
+    this.#complaints = new Complaints(log);
     this.#table = new PeerTable(memory);
     this.#announcements = new Announcements(parts.routes, parts.nowMs);
     this.#learned = new LearnedPeers(this.#table, this.#announcements, log);
@@ -403,12 +403,11 @@ export class Mesh {
   }
 
   /** Takes over what the directory had told of a peer's nodes, unless it is none here. */
-  adoptClaims(endpoint: Int32Array, nodeIds: Int32Array, timesMs: Float64Array): void {
+  adoptClaims({ endpoint, nodeIds, timesMs }: PeerClaims): void {
     const peer = this.#peers.get(addressText(endpoint));
     if (peer === undefined) return;
     this.#told.add(peer.number);
-    for (let i = 0; i < nodeIds.length; i++)
-      if (nodeIds[i] !== 0) this.parts.routes.claim(nodeIds[i]!, peer.number, timesMs[i]!);
+    for (let i = 0; i < nodeIds.length; i++) this.parts.routes.claim(nodeIds[i]!, peer.number, timesMs[i]!);
   }
 
   /** What signed gossip showed of its senders: whoever goes on with it is fooled by no replay. */
@@ -633,7 +632,7 @@ export class Mesh {
     const sent = new Set<Peer>();
     for (const addresses of this.#addresses.values()) {
       const peers = addresses.flatMap((address) => this.#peers.get(address) ?? []);
-      if (peers.some(({ number }) => this.#told.has(number))) continue; // it reads that in the directory
+      if (peers.some((peer) => this.#readsDirectory(peer))) continue;
       const isHeard = ({ heardMs }: Peer) => heardMs !== undefined;
       for (const peer of [...peers.filter(isHeard), ...peers.filter((one) => !isHeard(one))]) {
         const errno = sent.has(peer) ? 0 : await this.#sendTo(peer);
@@ -643,6 +642,11 @@ export class Mesh {
         if (isHeard(peer)) break;
       }
     }
+  }
+
+  /** Whether a peer reads in the directory what nodes this beacon has. */
+  #readsDirectory({ number, address }: Peer): boolean {
+    return this.#told.has(number) || this.#fleet.some((name) => this.#addresses.get(name)?.includes(address));
   }
 
   async #sendTo(peer: Peer): Promise<number> {
@@ -776,12 +780,8 @@ export class Mesh {
     }
   }
 
-  /** A warning, at most one in COMPLAINT_MS about the same. @param about one of few words, not a name from outside */
   #complain(about: string, message: string): void {
-    const nowMs = performance.now();
-    if (nowMs - (this.#complainedMs.get(about) ?? -COMPLAINT_MS) < COMPLAINT_MS) return;
-    this.#complainedMs.set(about, nowMs);
-    this.log.warn(message);
+    this.#complaints.warn(about, message);
   }
 }
 

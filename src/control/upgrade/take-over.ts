@@ -22,6 +22,7 @@ import {
   type Offer,
   offerSchema,
   readCells,
+  readClaims,
   readJson,
   readNodes,
   readRoutes,
@@ -180,6 +181,9 @@ export class TakeOver {
         return;
       case "routes":
         await mesh.adoptPeerNodes(readRoutes(body));
+        return;
+      case "claims":
+        mesh.adoptClaims(readClaims(body));
         return;
       case "cells": {
         const nowNs = new CoarseClock().nowNs();
