@@ -62,6 +62,13 @@ export class Followed {
     this.askAgainMs = ASK_AGAIN_MS;
   }
 
+  /** It is followed from the changes behind this number on. */
+  follow(seq: number): void {
+    this.seq = seq;
+    this.kept = undefined;
+    this.wanted = undefined;
+  }
+
   /** @returns whether it was too much to keep */
   keep(changes: Changes): boolean {
     const kept = this.kept!;
