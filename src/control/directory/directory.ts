@@ -184,6 +184,7 @@ export class Directory {
       ...{ table, own, clock, name, pause },
       nameOf: (number) => this.#nameOf(number),
       claimAgain: (nodeId) => this.#announcer.came(nodeId),
+      outlived: (number) => this.#fleet.outlived(number, monotonicMs()),
     });
     this.#writer = new SnapshotWriter({ name, own, announcer: this.#announcer, clock, monotonicMs });
     this.#fleet = new Fleet({
