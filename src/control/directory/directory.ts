@@ -183,7 +183,7 @@ export class Directory {
     this.#routes = new FleetRoutes({
       ...{ table, own, clock, name, pause },
       nameOf: (number) => this.#nameOf(number),
-      claimAgain: (nodeId) => this.#announcer.came(nodeId),
+      claimAgain: (nodeId) => this.#announcer.changed(nodeId),
       outlived: (number) => this.#fleet.outlived(number, monotonicMs()),
     });
     this.#writer = new SnapshotWriter({ name, own, announcer: this.#announcer, clock, monotonicMs });
@@ -214,7 +214,7 @@ export class Directory {
 
   /** A node of this beacon's was removed. */
   nodeWent(nodeId: number): void {
-    this.#announcer.went(nodeId);
+    this.#announcer.changed(nodeId);
   }
 
   /** Withdraws all routes to a peer that is about to be none. */
@@ -387,7 +387,7 @@ export class Directory {
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
-    if (this.#announcer.epoch === 0) this.#announcer.restart();
+    this.#announcer.start();
     this.#renewAtMs = 0;
   }
 
@@ -574,7 +574,7 @@ export class Directory {
     const { signal } = this.#stopping;
     const { sleep, drainArrivals, monotonicMs } = this.parts;
     for (; !signal.aborted; await sleep(TELL_MS, signal)) {
-      if (drainArrivals((nodeId) => this.#announcer.came(nodeId))) this.#announcer.restart();
+      if (drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
       this.#number();
       this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
     }
