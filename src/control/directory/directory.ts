@@ -195,7 +195,8 @@ export class Directory {
     this.#routes = new FleetRoutes({
       ...{ table, own, clock, name, pause },
       nameOf: (number) => this.#nameOf(number),
-      claimAgain: (nodeId) => this.#announcer.came(nodeId),
+      claimAgain: (nodeId) => this.#announcer.changed(nodeId),
+      outlived: (number) => this.#fleet.outlived(number, monotonicMs()),
     });
     this.#writer = new SnapshotWriter({ name, own, announcer: this.#announcer, clock, monotonicMs });
     this.#fleet = new Fleet({
@@ -210,7 +211,7 @@ export class Directory {
       table,
       own,
       clock,
-      claimAgain: (nodeId) => this.#announcer.came(nodeId),
+      claimAgain: (nodeId) => this.#announcer.changed(nodeId),
     });
     this.#loader = new SnapshotLoader({
       ...{ fleet: this.#fleet, routes: this.#routes, pause, monotonicMs },
@@ -231,7 +232,7 @@ export class Directory {
 
   /** A node of this beacon's was removed. */
   nodeWent(nodeId: number): void {
-    this.#announcer.went(nodeId);
+    this.#announcer.changed(nodeId);
   }
 
   /** Gossip of a peer without the directory names a node that it did not name before. */
@@ -429,7 +430,7 @@ export class Directory {
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
     if (!this.#hasToldPeers) this.#tellPeers();
-    if (this.#announcer.epoch === 0) this.#announcer.restart();
+    this.#announcer.start();
     this.#renewAtMs = 0;
   }
 
@@ -629,7 +630,7 @@ export class Directory {
     const { signal } = this.#stopping;
     const { sleep, drainArrivals, monotonicMs } = this.parts;
     for (let lookMs = 0; !signal.aborted; await sleep(TELL_MS, signal)) {
-      if (drainArrivals((nodeId) => this.#announcer.came(nodeId))) this.#announcer.restart();
+      if (drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
       if (monotonicMs() >= lookMs) {
         lookMs = monotonicMs() + CONTESTED_MS;
         this.#contested.look();

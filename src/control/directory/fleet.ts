@@ -11,7 +11,15 @@ import { ASK, CHANGES, type Changes, type Entry, LEASE, type Lease, type Snapsho
 import type { Claimer, FleetRoutes } from "./fleet-routes.ts";
 
 /** Why a snapshot is needed. */
-export const RESYNC_REASONS = ["new", "restarted", "gap", "log_lost", "too_far_behind", "moved"] as const;
+export const RESYNC_REASONS = [
+  "new",
+  "restarted",
+  "gap",
+  "log_lost",
+  "too_far_behind",
+  "moved",
+  "outbid",
+] as const;
 export type ResyncReason = (typeof RESYNC_REASONS)[number];
 
 /** Changed nodes that are kept of a beacon that is behind; more, and it needs a later snapshot. */
@@ -170,6 +178,12 @@ export class Fleet {
     beacon.fallBehind(nowMs, this.parts.random());
   }
 
+  /** Claims of a beacon lost to those of another one that is gone. */
+  outlived(number: number, nowMs: number): void {
+    for (const beacon of this.beacons.values())
+      if (beacon.number === number) this.fallBehind(beacon, "outbid", nowMs);
+  }
+
   /** Drops those whose lease is over. @param deadlineMs when that is */
   expire(nowMs: number, deadlineMs: (beacon: Followed) => number): void {
     for (const beacon of this.beacons.values()) {
@@ -206,7 +220,7 @@ export class Fleet {
     const { nodeIds, timesMs } = changes.claims;
     const claimer = beacon as Claimer;
     for (const nodeId of changes.gone) routes.gone(nodeId, claimer);
-    for (let i = 0; i < nodeIds.length; i++) routes.claim(nodeIds[i]!, claimer, timesMs[i]!);
+    for (let i = 0; i < nodeIds.length; i++) routes.claim(nodeIds[i]!, claimer, timesMs[i]!, false);
     this.parts.applied(changes);
   }
 
@@ -248,7 +262,7 @@ export class Fleet {
       }
       this.fallBehind(beacon, "gap", nowMs);
     }
-    this.#contest(changes);
+    this.#contest(beacon, changes);
     if (beacon.keep(changes)) this.resyncs.too_far_behind++;
     this.#want(beacon, beacon.wanted);
   }
@@ -272,8 +286,10 @@ export class Fleet {
    * Others may follow that beacon, and route to it what this one has: that is settled now. The snapshot, when it comes, may no longer
    * tell of it.
    */
-  #contest({ name, claims: { nodeIds, timesMs } }: Changes): void {
-    for (let i = 0; i < nodeIds.length; i++) this.parts.routes.contest(nodeIds[i]!, name, timesMs[i]!);
+  #contest(beacon: Followed, { claims: { nodeIds, timesMs }, gone }: Changes): void {
+    const { routes } = this.parts;
+    for (const nodeId of gone) routes.contestGone(nodeId, beacon);
+    for (let i = 0; i < nodeIds.length; i++) routes.contest(nodeIds[i]!, beacon.name, timesMs[i]!);
   }
 
   /** A snapshot is loaded if what is kept continues it. */

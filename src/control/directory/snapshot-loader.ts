@@ -37,7 +37,7 @@ export class SnapshotLoader {
     const { kept } = beacon;
     const isStill = () =>
       fleet.beacons.get(beacon.name) === beacon && beacon.number === number && beacon.kept === kept;
-    await routes.swept(number);
+    await routes.swept();
     await follow(number);
     fleet.nextMark(beacon);
     let bytes = 0;
@@ -73,7 +73,7 @@ export class SnapshotLoader {
       if (i % SLICE_CLAIMS === 0 && i > 0) await pause();
       if (i % SLICE_CLAIMS === 0 && !isStill()) return false;
       const nodeId = part.nodeId(i);
-      if (nodeId !== 0) routes.claim(nodeId, beacon, part.claimedMs(i));
+      if (nodeId !== 0) routes.claim(nodeId, beacon, part.claimedMs(i), true);
     }
     return true;
   }

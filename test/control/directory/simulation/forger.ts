@@ -118,7 +118,8 @@ function damaged(world: World, damage: (bytes: Uint8Array) => void): Uint8Array 
   if (bytes.length > 0) damage(bytes);
   const entry = decodeEntry(bytes);
   const isOfHost = entry !== undefined && world.hosts.some(({ name }) => name === entry.name);
-  if (isOfHost) bytes[0] = 9;
+  const isLong = entry?.kind === LEASE && entry.leaseMs > LEASE_MS_MAX;
+  if (isOfHost || isLong) bytes[0] = 9;
   else if (entry !== undefined) marked(world, entry);
   return bytes;
 }
