@@ -117,10 +117,8 @@ export class Server {
     return log.slice(from, from + READ_COUNT).map((entry) => ({ id: textOf(entry), bytes: entry.bytes }));
   }
 
-  reachesBack(text: string): boolean {
-    const id = idOf(text);
-    const isEarlier = this.log.some((entry) => compare(entry, id) <= 0);
-    return isEarlier && this.log.some((entry) => compare(entry, id) >= 0);
+  has(id: string): boolean {
+    return this.log.some((entry) => textOf(entry) === id);
   }
 
   setField(name: string, value: Uint8Array | undefined): void {
