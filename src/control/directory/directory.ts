@@ -174,6 +174,9 @@ export class Directory {
   /** Since when the log is read, or no longer read. */
   #readingMs: number;
   #isReading = false;
+  /** When this beacon is to begin anew; undefined: it is not. */
+  #anewAtMs: number | undefined;
+  #begunMs = Number.NEGATIVE_INFINITY;
   #renewAtMs = 0;
   #renewedEpoch = 0;
   /** Another process that has this beacon's name began later: it is the one; when it was heard. */
@@ -203,6 +206,7 @@ export class Directory {
       ...{ name, beaconId, routes: this.#routes, random, complain },
       heardOfSelf: (entry) => this.#heardOfSelf(entry),
       asked: () => this.#writer.ask(),
+      missed: () => this.#missed(),
       applied: (changes) => this.#applied(changes),
       changed: () => this.#tellPeers(),
       left: (beacon, why) => this.#left(beacon, why),
@@ -416,6 +420,7 @@ export class Directory {
       compareIds(this.#readUntil, lastId) <= 0 &&
       (await store.reachesBack(this.#readUntil));
     if (!goesOn) {
+      if (this.#readUntil !== undefined) this.#missed();
       this.#readUntil = lastId;
       this.#fleet.logLost(monotonicMs());
     }
@@ -501,6 +506,14 @@ export class Directory {
     this.#setState("duplicate");
   }
 
+  /**
+   * Another beacon may have claimed a node of this one's, and given it up again, and this one not know that the others dropped its claim:
+   * it begins anew, with all that it has. Once, though many miss that something was missed.
+   */
+  #missed(): void {
+    this.#anewAtMs ??= Math.max(this.parts.monotonicMs(), this.#begunMs + this.parts.leaseMs);
+  }
+
   // What this beacon says.
 
   async #tell(store: Store, signal: AbortSignal): Promise<void> {
@@ -517,6 +530,7 @@ export class Directory {
             of: { name, epoch },
           });
         if (!this.#maySpeak()) continue;
+        if (this.#anewAtMs !== undefined && monotonicMs() >= this.#anewAtMs) this.#beginAnew();
         for (;;) {
           const changes = this.#announcer.next();
           if (changes === undefined) break;
@@ -600,11 +614,19 @@ export class Directory {
     const hasRival = this.#rivalHeardMs !== undefined;
     if (!hasRival && !this.#wasSilent) return true;
     if (hasRival && !this.#wasSilent && monotonicMs() - this.#rivalHeardMs! <= leaseMs) return false;
-    this.#announcer.restart();
-    this.#rivalHeardMs = undefined;
-    this.#wasSilent = false;
+    this.#beginAnew();
     this.#setState("ok");
     return true;
+  }
+
+  /** Whoever follows this beacon loads a snapshot of it. */
+  #beginAnew(): void {
+    this.#announcer.restart();
+    this.#anewAtMs = undefined;
+    this.#begunMs = this.parts.monotonicMs();
+    this.#renewAtMs = 0;
+    this.#rivalHeardMs = undefined;
+    this.#wasSilent = false;
   }
 
   // Who is there.

@@ -116,6 +116,8 @@ export interface FleetParts {
   readonly heardOfSelf: (entry: Entry) => void;
   /** Somebody asks for this beacon's snapshot. */
   readonly asked: () => void;
+  /** The log lost entries that this beacon did not read: claims to its nodes may have been among them. */
+  readonly missed: () => void;
   /** Changes of another beacon were applied. */
   readonly applied: (changes: Changes) => void;
   /** Beacons came or went. */
@@ -260,7 +262,7 @@ export class Fleet {
         this.apply(beacon, changes);
         return;
       }
-      this.fallBehind(beacon, "gap", nowMs);
+      this.#skipped(beacon, nowMs);
     }
     this.#contest(beacon, changes);
     if (beacon.keep(changes)) this.resyncs.too_far_behind++;
@@ -276,7 +278,7 @@ export class Fleet {
     this.#findDoubles(beacon, lease);
     if (beacon.kept === undefined) {
       if (lease.seq <= beacon.seq) return;
-      this.fallBehind(beacon, "gap", nowMs);
+      this.#skipped(beacon, nowMs);
     }
     beacon.reached(lease.seq);
     this.#want(beacon, lease.snapshot);
@@ -290,6 +292,11 @@ export class Fleet {
     const { routes } = this.parts;
     for (const nodeId of gone) routes.contestGone(nodeId, beacon);
     for (let i = 0; i < nodeIds.length; i++) routes.contest(nodeIds[i]!, beacon.name, timesMs[i]!);
+  }
+
+  #skipped(beacon: Followed, nowMs: number): void {
+    this.fallBehind(beacon, "gap", nowMs);
+    this.parts.missed();
   }
 
   /** A snapshot is loaded if what is kept continues it. */
