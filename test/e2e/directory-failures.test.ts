@@ -1,0 +1,302 @@
+/**
+ * A directory that fails in every way there is, while relays between its beacons go on: those to known nodes arrive, it is told what is wrong,
+ * and all is well again without a restart once the cause is gone.
+ */
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Config } from "../../src/beacon.ts";
+import type { DirectoryState } from "../../src/control/directory/directory.ts";
+import { REDIS, type RedisServer, type RedisServerOptions, RedisServers } from "../support/redis.ts";
+import { TcpProxy } from "../support/tcp-proxy.ts";
+import { makeCertificate } from "../support/websocket.ts";
+import {
+  expectNotFound,
+  expectReached,
+  Fleet,
+  type FleetBeacon,
+  LEASE_MS,
+  Traffic,
+  type UdpNode,
+  untilReached,
+} from "./support/directory.ts";
+import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+
+setDefaultTimeout(2 * TEST_TIMEOUT_MS);
+
+const isMissing = REDIS.program === undefined;
+const note = isMissing ? " (needs redis-server)" : "";
+/** Routes are kept so long that no test sees their end. */
+const KEPT_MS = 600_000;
+/** At this rate each way, relays go on between two beacons. */
+const PER_SECOND = 250;
+/** Of packets to known nodes. */
+const DELIVERED_MIN = 0.999;
+/** Scenarios at a time: they wait most of the time. */
+const AT_ONCE = 6;
+
+const folder = mkdtempSync(join(tmpdir(), "beacon-directory-failures-"));
+let files = 0;
+const newPath = () => join(folder, `file-${files++}`);
+afterAll(() => rmSync(folder, { recursive: true }));
+
+let running = 0;
+const waiting: (() => void)[] = [];
+
+/** Two beacons, with a node each, to which relays go all the time from the other beacon. */
+class World {
+  readonly servers = new RedisServers();
+  readonly #traffic: { readonly name: string; readonly traffic: Traffic }[] = [];
+  #fleet: Fleet | undefined;
+  a!: FleetBeacon;
+  b!: FleetBeacon;
+  nodeA!: UdpNode;
+  nodeB!: UdpNode;
+
+  server(options: RedisServerOptions = {}): Promise<RedisServer> {
+    return this.servers.start(options);
+  }
+
+  get fleet(): Fleet {
+    return this.#fleet!;
+  }
+
+  get beacons(): readonly FleetBeacon[] {
+    return [this.a, this.b];
+  }
+
+  async start(options: Partial<Config>, ofA: Partial<Config> = {}): Promise<void> {
+    this.#fleet = new Fleet({ directoryGraceMs: KEPT_MS, ...options });
+    this.a = await this.fleet.start(ofA);
+    this.b = await this.fleet.start();
+    await this.fleet.untilWhole();
+    this.nodeA = await this.a.udp();
+    this.nodeB = await this.b.udp();
+    await untilReached(this.b, this.nodeA);
+    await untilReached(this.a, this.nodeB);
+    this.#traffic.push({ name: "a to b", traffic: await Traffic.start(this.a, this.nodeB, PER_SECOND) });
+    this.#traffic.push({ name: "b to a", traffic: await Traffic.start(this.b, this.nodeA, PER_SECOND) });
+  }
+
+  /** The state of the directory at these, and that readyz tells it, with `message`. */
+  async untilState(state: DirectoryState, message: RegExp, at = this.beacons): Promise<void> {
+    for (const beacon of at) {
+      await untilEqual(`state of the directory at ${beacon.name}`, () => beacon.directory.state, state);
+      const text = await beacon.readyz();
+      expect(text).toMatch(new RegExp(`^ready; directory: ${state} for \\d+ s: `));
+      expect(text).toMatch(message);
+    }
+  }
+
+  async untilOk(): Promise<void> {
+    for (const beacon of this.beacons)
+      await untilEqual(`state of the directory at ${beacon.name}`, () => beacon.directory.state, "ok");
+    await this.fleet.untilWhole();
+    for (const beacon of this.beacons) {
+      expect(await beacon.readyz()).toBe("ready");
+      expect(beacon.directory.untold).toBe(0);
+    }
+  }
+
+  /** Each has warned so often of the directory. */
+  expectWarnings(times: number, pattern = /directory/, at = this.beacons): void {
+    for (const beacon of at) {
+      const warnings = beacon.warnings(pattern);
+      if (warnings.length !== times) throw new Error(`${warnings.length} warnings: ${warnings.join("\n")}`);
+    }
+  }
+
+  /** Ends the relays, nearly all of which have arrived. */
+  async expectDelivered(...names: readonly string[]): Promise<void> {
+    for (const { name, traffic } of this.#traffic) {
+      const { sent, arrived } = await traffic.stop();
+      if (process.env["BEACON_TEST_FIGURES"]) console.log(`${name}: ${arrived} of ${sent} arrived`);
+      if (names.length > 0 && !names.includes(name)) continue;
+      expect(sent).toBeGreaterThan(PER_SECOND);
+      expect(arrived / sent).toBeGreaterThanOrEqual(DELIVERED_MIN);
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const { traffic } of this.#traffic) await traffic.stop();
+    await this.#fleet?.close();
+    await this.servers.stop();
+  }
+}
+
+function scenario(name: string, run: (world: World) => Promise<void>): void {
+  test.concurrent.skipIf(isMissing)(name + note, async () => {
+    if (running === AT_ONCE) await new Promise<void>((resolve) => waiting.push(resolve));
+    else running++;
+    const world = new World();
+    try {
+      await run(world);
+    } finally {
+      await world.close();
+      const next = waiting.shift();
+      if (next) next();
+      else running--;
+    }
+  });
+}
+
+const directory = ({ name }: { readonly name: string }) => ({ directory: `redis://${name}` });
+
+scenario("a server that does not answer for a while", async (world) => {
+  const server = await world.server();
+  await world.start(directory(server));
+  server.pause();
+  await world.untilState("slow", /no answer to \w+ in \d+ ms|does not answer/);
+  const late = await world.a.udp();
+  await expectReached(world.a, late);
+  server.resume();
+  await world.untilOk();
+  await untilReached(world.b, late);
+  world.expectWarnings(1);
+  await world.expectDelivered();
+});
+
+scenario(
+  "a server that is killed, and comes back empty: what moved meanwhile is where it is",
+  async (world) => {
+    const server = await world.server();
+    await world.start(directory(server));
+    const [moving, leaving] = [await world.a.udp(), await world.b.udp()];
+    await untilReached(world.b, moving);
+    await untilReached(world.a, leaving);
+    await server.stop();
+    await world.untilState("unreachable", /connection refused|connection was closed/);
+    const late = await world.a.udp();
+    const moved = await world.b.udp(moving.id);
+    await world.server({ port: server.port });
+    await world.untilOk();
+    await untilReached(world.b, late);
+    await untilReached(world.a, moved);
+    await expectReached(world.a, leaving);
+    world.expectWarnings(1);
+    await world.expectDelivered();
+  },
+);
+
+scenario(
+  "a server that is away for longer than lease and grace: routes are gone, and come back",
+  async (world) => {
+    const server = await world.server();
+    await world.start({ ...directory(server), directoryGraceMs: 1000 });
+    await server.stop();
+    await world.untilState("unreachable", /refused|closed/);
+    await expectReached(world.a, await world.b.udp().catch(() => world.nodeB)).catch(() => {});
+    for (const [via, other, node] of [
+      [world.a, world.b, world.nodeB],
+      [world.b, world.a, world.nodeA],
+    ] as const) {
+      await until("its routes are gone", () => via.routes(other) === undefined);
+      void node;
+    }
+    await world.server({ port: server.port });
+    await world.untilOk();
+    for (const beacon of world.beacons)
+      expect(beacon.messages(/was not heard for its lease/)).toHaveLength(1);
+    world.expectWarnings(1);
+  },
+);
+
+scenario("a fail-over: the replica is promoted, and found without a word", async (world) => {
+  const [primary, replica] = [await world.server(), await world.server()];
+  await replica.replicaOf(primary);
+  await world.start({ directory: `redis://${primary.name},${replica.name}` });
+  await primary.stop();
+  await world.untilState("read_only", /is a replica: name the primary/);
+  const late = await world.a.udp();
+  await replica.promote();
+  await world.untilOk();
+  for (const beacon of world.beacons) expect(beacon.directory.server).toBe(replica.name);
+  await untilReached(world.b, late);
+  world.expectWarnings(1);
+  await world.expectDelivered();
+});
+
+scenario("a server that becomes a replica", async (world) => {
+  const [server, other] = [await world.server(), await world.server()];
+  await world.start(directory(server));
+  await server.replicaOf(other);
+  await world.untilState("read_only", /is a replica: name the primary, too, in --directory/);
+  const late = await world.a.udp();
+  await server.promote();
+  await world.untilOk();
+  await untilReached(world.b, late);
+  world.expectWarnings(1);
+  await world.expectDelivered();
+});
+
+scenario(
+  "a server without memory, for longer than a lease: what is known stays, the rest is told later",
+  async (world) => {
+    const server = await world.server();
+    await world.start(directory(server));
+    await server.command("CONFIG", "SET", "maxmemory", "1");
+    await world.untilState("full", /OOM.*maxmemory/);
+    const late = await world.a.udp();
+    await Bun.sleep(2 * LEASE_MS);
+    await server.command("CONFIG", "SET", "maxmemory", "0");
+    await world.untilOk();
+    await untilReached(world.b, late);
+    world.expectWarnings(1);
+    await world.expectDelivered();
+    for (const beacon of world.beacons) expect(beacon.messages(/was not heard/)).toEqual([]);
+  },
+);
+
+scenario("another password, which the file tells without a restart", async (world) => {
+  const server = await world.server({ password: "before" });
+  const directoryAuthFile = newPath();
+  writeFileSync(directoryAuthFile, "before\n", { mode: 0o600 });
+  await world.start({ ...directory(server), directoryAuthFile });
+  await server.command("CONFIG", "SET", "requirepass", "after");
+  await server.command("CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES");
+  await world.untilState("denied", /WRONGPASS.*--directory-auth-file/);
+  const late = await world.a.udp();
+  writeFileSync(directoryAuthFile, "after\n");
+  await world.untilOk();
+  await untilReached(world.b, late);
+  world.expectWarnings(1);
+  for (const { log } of world.beacons) expect(JSON.stringify(log)).not.toMatch(/"[^"]*(before|after)/);
+  await world.expectDelivered();
+});
+
+for (const command of ["xadd", "hset", "xread", "time"]) {
+  scenario(`rights without ${command}, given back`, async (world) => {
+    const server = await world.server();
+    const directoryAuthFile = newPath();
+    writeFileSync(directoryAuthFile, "beacon\nsecret", { mode: 0o600 });
+    await server.command("ACL", "SETUSER", "beacon", "on", ">secret", "~*", "+@all");
+    await world.start({ ...directory(server), directoryAuthFile });
+    await server.command("ACL", "SETUSER", "beacon", `-${command}`);
+    await world.untilState("denied", new RegExp(`${command}.*NOPERM`, "i"));
+    const late = await world.a.udp();
+    await server.command("ACL", "SETUSER", "beacon", `+${command}`);
+    await world.untilOk();
+    await untilReached(world.b, late);
+    world.expectWarnings(1);
+    await world.expectDelivered();
+  });
+}
+
+scenario("a certificate that is not trusted, until its CA's is in the file", async (world) => {
+  const [right, wrong] = [makeCertificate(folder, "right"), makeCertificate(folder, "wrong")];
+  const server = await world.server({ tls: right });
+  const directoryCaFile = newPath();
+  writeFileSync(directoryCaFile, right.cert);
+  await world.start({ directory: `rediss://${server.name}`, directoryCaFile });
+  writeFileSync(directoryCaFile, wrong.cert);
+  await server.command("CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES");
+  await world.untilState("unreachable", /certificate is not trusted.*--directory-ca-file/);
+  const late = await world.a.udp();
+  writeFileSync(directoryCaFile, right.cert);
+  await world.untilOk();
+  await untilReached(world.b, late);
+  world.expectWarnings(1);
+  await world.expectDelivered();
+});
