@@ -82,20 +82,23 @@ export interface StoreOptions extends Login {
 /**
  * Tries the servers in turn, and takes the first that is a primary and lets us in.
  * @param first the index to begin with, any whole number: one more than that of a server that failed tries it last
- * @throws StoreError of the last one; its message has every server's reason, and what to do
+ * @throws StoreError whose message has every server's reason, in the order of their names, and what to do; it is of the first that was
+ * reached, as who is not there tells less: the same one wherever the round began
  */
 export async function connectStore(options: StoreOptions, first = 0): Promise<Store> {
   const { servers } = options;
   const reasons: StoreError[] = [];
   for (let i = 0; i < servers.length; i++) {
+    const server = (first + i) % servers.length;
     try {
-      return await RedisStore.open(options, servers[(first + i) % servers.length]!);
+      return await RedisStore.open(options, servers[server]!);
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
-      reasons.push(error);
+      reasons[server] = error;
     }
   }
-  throw new StoreError(reasons.at(-1)!.failure, reasons.map(({ message }) => message).join("; "));
+  const { failure } = reasons.find((one) => one.failure !== "unreachable") ?? reasons[0]!;
+  throw new StoreError(failure, reasons.map(({ message }) => message).join("; "));
 }
 
 const number = v.pipe(v.number(), v.integer(), v.minValue(0));
