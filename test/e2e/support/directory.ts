@@ -299,6 +299,11 @@ export class Traffic {
     return new Traffic(await via.client(), node, perSecond);
   }
 
+  /** Packets so far. */
+  get sent(): number {
+    return this.#sent;
+  }
+
   /** Ends it, once what is on its way had time to arrive. */
   async stop(): Promise<{ readonly sent: number; readonly arrived: number }> {
     clearInterval(this.#timer);
