@@ -421,6 +421,7 @@ export class Directory {
     const { clock, monotonicMs } = this.parts;
     clock.forgetSamples();
     for (let i = 0; i < CLOCK_SAMPLES; i++) await this.#askTime(store);
+    clock.adjust();
     const lastId = await store.lastId();
     const goesOn =
       this.#readUntil !== undefined &&
@@ -586,6 +587,7 @@ export class Directory {
     const { leaseMs, monotonicMs, random, name } = this.parts;
     this.#renewAtMs = monotonicMs() + (leaseMs / RENEWALS) * (1 - random() / 10);
     await this.#askTime(store);
+    this.parts.clock.adjust();
     this.#renewedEpoch = this.#announcer.epoch;
     const lease = this.#lease(false);
     await this.#append(store, lease);

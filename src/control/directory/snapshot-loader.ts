@@ -92,8 +92,7 @@ export class SnapshotLoader {
       fleet.apply(beacon, next);
       await pause();
     }
-    beacon.kept = undefined;
-    beacon.seq = reached;
+    beacon.follow(reached);
     return true;
   }
 }

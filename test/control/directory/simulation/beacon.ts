@@ -1,0 +1,221 @@
+/** A beacon's process: the directory's own code, on a host with its own clock, with everything around it simulated. */
+import { DirectoryClock } from "../../../../src/control/directory/clock.ts";
+import { Directory } from "../../../../src/control/directory/directory.ts";
+import type { Store } from "../../../../src/control/directory/store.ts";
+import { HASH_SECRET, SharedMemory } from "../../../../src/shared/memory.ts";
+import { RouteTable } from "../../../../src/shared/routes.ts";
+import type { Chance } from "./chance.ts";
+import { SimulatedNodes } from "./nodes.ts";
+import { SimulatedPeers } from "./peers.ts";
+import { BEGAN_MS } from "./server.ts";
+import type { Owner, Timeline } from "./timeline.ts";
+
+export const SECRET = 0x5ec2_e701;
+/** Far more than there are nodes, forged ones among them. */
+export const MEMORY_SHAPE = { workers: 1, nodesMax: 1, routesMax: 480 };
+
+export interface Host {
+  readonly name: string;
+  readonly beaconId: number;
+  /** Its monotonic clock when the simulation begins, and how much faster than time it goes. */
+  readonly bootedMs: number;
+  readonly drift: number;
+  /** How wrong its wall clock is. */
+  readonly wallMs: number;
+}
+
+export interface BeaconParts {
+  readonly host: Host;
+  readonly timeline: Timeline;
+  readonly chance: Chance;
+  readonly memory: SharedMemory;
+  readonly leaseMs: number;
+  readonly graceMs: number;
+  readonly resolveMs: number;
+  /** How much longer than asked for it sleeps, at most. */
+  readonly sleepsLonger: () => number;
+  /** Whether work takes time. */
+  readonly isBusy: boolean;
+  readonly connect: (beacon: Beacon, first: number) => Promise<Store>;
+  readonly speaksUp: (beacon: Beacon, nodeId: number) => boolean;
+  /** Routes that its peer had before the directory told of it. */
+  readonly gossip: (beacon: Beacon, number: number) => void;
+  readonly trace: (text: () => string) => void;
+}
+
+export class Beacon implements Owner {
+  isOver = false;
+  isPaused = false;
+  readonly waiting: (() => void)[] = [];
+  readonly directory: Directory;
+  readonly table: RouteTable;
+  readonly nodes: SimulatedNodes;
+  readonly peers: SimulatedPeers;
+  readonly clock: DirectoryClock;
+  /** What was begun around it and has not ended. */
+  open = 0;
+  /** The ring of arrivals lost some. */
+  lostArrivals = false;
+  /** Set once it is to stop: whether it has. */
+  hasStopped: boolean | undefined;
+  /** Until when it finds no server. */
+  cutOffUntilMs = 0;
+  /** Its name is another process's, too, or was. */
+  isDouble = false;
+  #workedMs = 0;
+  #workedAtMs = -1;
+  readonly #sleepers = new WeakMap<AbortSignal, Set<() => void>>();
+
+  constructor(readonly parts: BeaconParts) {
+    const { host, timeline, chance, memory, leaseMs, graceMs, trace } = parts;
+    memory.words.fill(0, memory.routesAt);
+    memory.words[HASH_SECRET] = SECRET;
+    this.table = new RouteTable(memory);
+    this.table.keepClaims();
+    this.clock = new DirectoryClock(this.monotonicMs, BEGAN_MS + timeline.nowMs + host.wallMs);
+    this.nodes = new SimulatedNodes({
+      chance,
+      sleep: (ms) => this.sleep(ms),
+      removed: (nodeId) => this.directory.nodeWent(nodeId),
+      speaksUp: (nodeId) => parts.speaksUp(this, nodeId),
+    });
+    this.peers = new SimulatedPeers({
+      ...{ timeline, chance, owner: this, resolveMs: parts.resolveMs },
+      forget: (number) => this.directory.forget(number),
+      began: (number) => parts.gossip(this, number),
+    });
+    this.directory = new Directory({
+      ...{ name: host.name, beaconId: host.beaconId, leaseMs, graceMs },
+      connect: (first) => this.#counted(parts.connect(this, first)),
+      table: this.table,
+      own: this.nodes,
+      drainArrivals: (came) => this.#drain(came),
+      peers: this.peers,
+      clock: this.clock,
+      monotonicMs: this.monotonicMs,
+      random: () => chance.unit(),
+      sleep: (ms, signal) => this.sleep(ms, signal),
+      info: (message) => trace(() => `${this}: ${message}`),
+      complain: (about, message) => trace(() => `${this} complains (${about}): ${message}`),
+    });
+  }
+
+  /** For the trace. */
+  toString(): string {
+    return `${this.parts.host.name.split(".")[0]}#${this.serial}`;
+  }
+  serial = 0;
+
+  get name(): string {
+    return this.parts.host.name;
+  }
+
+  /** Whether something can happen to it. */
+  get isAwake(): boolean {
+    return !this.isOver && !this.isPaused && this.hasStopped === undefined;
+  }
+
+  readonly monotonicMs = (): number => {
+    const { timeline, chance, host, isBusy } = this.parts;
+    if (isBusy) {
+      if (this.#workedAtMs !== timeline.nowMs)
+        this.#workedMs = Math.max(0, this.#workedMs - (timeline.nowMs - this.#workedAtMs));
+      this.#workedAtMs = timeline.nowMs;
+      this.#workedMs += chance.unit() * 0.2;
+    }
+    return host.bootedMs + timeline.nowMs * (1 + host.drift) + this.#workedMs;
+  };
+
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    const { timeline, chance, sleepsLonger } = this.parts;
+    if (signal?.aborted) return Promise.resolve();
+    this.open++;
+    return new Promise((resolve) => {
+      const sleepers = signal && this.#sleepersOf(signal);
+      const wake = () => {
+        if (happening.run === undefined) return;
+        happening.run = undefined;
+        sleepers?.delete(wake);
+        this.open--;
+        resolve();
+      };
+      const longer = ms < 100 ? 1 + chance.unit() * (sleepsLonger() - 1) : 1;
+      const happening = timeline.after(ms * longer, this, wake);
+      sleepers?.add(wake);
+    });
+  }
+
+  /** The process is gone, from one moment to the next. */
+  crash(): void {
+    this.isOver = true;
+  }
+
+  stop(isReplaced: boolean, stopped: (error: unknown) => void): void {
+    this.hasStopped = false;
+    this.directory.stop(isReplaced).then(
+      () => {
+        this.hasStopped = true;
+        stopped(undefined);
+      },
+      (error: unknown) => stopped(error ?? new Error("failed")),
+    );
+  }
+
+  pause(): void {
+    this.isPaused = true;
+  }
+
+  resume(): void {
+    this.isPaused = false;
+    for (const run of this.waiting.splice(0)) this.parts.timeline.happen(this, run);
+  }
+
+  #drain(came: (nodeId: number) => void): boolean {
+    const { arrived } = this.nodes;
+    if (arrived.length > 0) this.nodes.arrived = [];
+    const isLost = this.lostArrivals;
+    this.lostArrivals = false;
+    // Those that were overwritten are not told.
+    for (const nodeId of isLost ? arrived.slice(arrived.length >> 1) : arrived) came(nodeId);
+    return isLost;
+  }
+
+  #sleepersOf(signal: AbortSignal): Set<() => void> {
+    let sleepers = this.#sleepers.get(signal);
+    if (sleepers === undefined) {
+      const waiting = new Set<() => void>();
+      signal.addEventListener("abort", () => {
+        for (const wake of [...waiting]) wake();
+      });
+      this.#sleepers.set(signal, waiting);
+      sleepers = waiting;
+    }
+    return sleepers;
+  }
+
+  async #counted<T>(promise: Promise<T>): Promise<T> {
+    this.open++;
+    try {
+      return await promise;
+    } finally {
+      this.open--;
+    }
+  }
+}
+
+/** Memory costs more to make than a whole schedule. */
+export class Memories {
+  readonly #free: SharedMemory[] = [];
+  #taken: SharedMemory[] = [];
+
+  take(): SharedMemory {
+    const memory = this.#free.pop() ?? new SharedMemory(MEMORY_SHAPE);
+    this.#taken.push(memory);
+    return memory;
+  }
+
+  giveBack(): void {
+    this.#free.push(...this.#taken);
+    this.#taken = [];
+  }
+}

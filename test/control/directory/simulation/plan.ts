@@ -1,0 +1,60 @@
+/** What a schedule is about; decided before it begins. */
+import type { Chance } from "./chance.ts";
+import type { Delays } from "./connection.ts";
+import { TROUBLES, type TroubleName } from "./troubles.ts";
+
+export interface Plan {
+  readonly beacons: number;
+  readonly nodes: number;
+  readonly troubleMs: number;
+  readonly leaseMs: number;
+  readonly graceMs: number;
+  readonly delays: Delays;
+  readonly resolveMs: number;
+  /** Short sleeps take up to so many times as long. */
+  readonly sleepsLonger: number;
+  readonly isBusy: boolean;
+  /**
+   * Clocks are so wrong that they cannot tell which of two claims is later. Then a node moves only once its new beacon knows of the claim
+   * before, and what was heard before a restart is not restored.
+   */
+  readonly hasBadClocks: boolean;
+  /** Between two nodes' doings, and two troubles, on average. */
+  readonly nodeEveryMs: number;
+  readonly troubleEveryMs: number;
+  readonly weights: ReadonlyMap<TroubleName, number>;
+  /** How much later than its clock the server's log begins. */
+  readonly idsAheadMs: number;
+  /** How wrong the server's clock is, at most. */
+  readonly clockMs: number;
+  /** Whether the calm is watched to its end, though all is well long before. */
+  readonly isPatient: boolean;
+}
+
+export function planOf(chance: Chance): Plan {
+  const hasBadClocks = chance.is(0.12);
+  const weights = new Map<TroubleName, number>();
+  for (const { name } of TROUBLES) weights.set(name, chance.is(0.5) ? 0 : chance.scale(0.1, 4));
+  return {
+    beacons: 2 + chance.below(5),
+    nodes: Math.round(chance.scale(5, 60)),
+    troubleMs: chance.scale(20_000, 120_000),
+    leaseMs: Math.round(chance.between(3_000, 10_000)),
+    graceMs: chance.pick([0, 5_000, 300_000]),
+    delays: {
+      usualMs: chance.pick([1, 5, 20]),
+      slowOf: chance.pick([0, 30, 100, 300]),
+      timeMs: hasBadClocks ? 600 : 40,
+    },
+    resolveMs: chance.pick([0, 100, 3_000, 8_000]),
+    sleepsLonger: chance.pick([1, 3, 8, 15]),
+    isBusy: chance.is(0.3),
+    hasBadClocks,
+    nodeEveryMs: chance.scale(30, 1_000),
+    troubleEveryMs: chance.scale(300, 8_000),
+    weights,
+    idsAheadMs: chance.is(0.3) ? chance.scale(100, 3_600_000) : 0,
+    clockMs: hasBadClocks ? 300 : 30,
+    isPatient: chance.is(0.2),
+  };
+}

@@ -1,0 +1,170 @@
+/** One schedule: trouble, then calm, then a look whether everybody knows where everything is. */
+import { nodeHash, slotOfHash } from "../../../../src/shared/hash.ts";
+import { SharedMemory } from "../../../../src/shared/memory.ts";
+import { MEMORY_SHAPE, type Memories, SECRET } from "./beacon.ts";
+import { Chance } from "./chance.ts";
+import { planOf } from "./plan.ts";
+import { TROUBLES } from "./troubles.ts";
+import { wrongs } from "./truth.ts";
+import { World } from "./world.ts";
+
+/** Long enough for leases, for tries to connect, and for questions that are asked again. */
+const CALM_MS = 90_000;
+const LOOK_MS = 3_000;
+/** What was well for so long stays so: more than a lease. */
+const SURE_MS = 15_000;
+/** A node that comes is known everywhere after so long, calm as it is. */
+const PROBE_MS = 4_000;
+/** What is stopped has ended after so long: it may be connecting. */
+const STOP_MS = 12_000;
+
+export interface Outcome {
+  readonly seed: number;
+  readonly problems: readonly string[];
+  /** What it contained. */
+  readonly counts: ReadonlyMap<string, number>;
+  /** How long after the trouble all was well. */
+  readonly settledMs: number;
+  readonly virtualMs: number;
+  readonly happened: number;
+}
+
+/** Ids whose chains of slots in the route table run into each other, and over its end. */
+const NODE_IDS: readonly number[] = (() => {
+  const { routeSlots } = new SharedMemory(MEMORY_SHAPE);
+  const ids: number[] = [];
+  for (let id = 1; ids.length < 60; id++)
+    if ((slotOfHash(nodeHash(id, SECRET), routeSlots) + 20) % routeSlots < 60) ids.push(id);
+  return ids;
+})();
+
+/** @param trace is told everything, with the virtual time in ms */
+export function runSchedule(
+  seed: number,
+  memories: Memories,
+  trace: (nowMs: number, text: () => string) => void = () => {},
+): Outcome {
+  const chance = new Chance(seed);
+  const plan = planOf(chance);
+  const world: World = new World(
+    plan,
+    chance,
+    NODE_IDS,
+    () => memories.take(),
+    (text) => trace(world.nowMs, text),
+  );
+  trace(0, () => JSON.stringify({ ...plan, weights: Object.fromEntries(plan.weights) }));
+  let settledMs = Number.NaN;
+  try {
+    settledMs = goThrough(world);
+  } catch (error) {
+    world.problem(`thrown: ${(error as Error).stack ?? String(error)}`);
+  }
+  memories.giveBack();
+  const { problems, counts, timeline } = world;
+  return { seed, problems, counts, settledMs, virtualMs: timeline.nowMs, happened: timeline.happened };
+}
+
+/** @returns how long after the trouble all was well */
+function goThrough(world: World): number {
+  const { plan, timeline, problems } = world;
+  for (const host of world.hosts) if (world.chance.is(0.9)) world.start(host);
+  again(world, plan.nodeEveryMs, nodesDo);
+  again(world, plan.troubleEveryMs, makeTrouble);
+  timeline.run(plan.troubleMs);
+  calm(world);
+  const calmMs = timeline.nowMs;
+  let wrong: string[];
+  let settledMs = 0;
+  do {
+    timeline.run(timeline.nowMs + LOOK_MS);
+    wrong = wrongs(world);
+    if (wrong.length > 0) settledMs = timeline.nowMs - calmMs;
+  } while (timeline.nowMs - calmMs < (plan.isPatient ? CALM_MS : Math.min(CALM_MS, settledMs + SURE_MS)));
+  for (const one of wrong) world.problem(`after the calm: ${one}`);
+  if (problems.length === 0) probe(world);
+  for (const beacon of world.live()) world.tally(beacon);
+  stopAll(world);
+  return settledMs + LOOK_MS;
+}
+
+/** Something happens now and then until it is calm. */
+function again(world: World, everyMs: number, happen: (world: World) => void): void {
+  world.timeline.after(-Math.log(1 - world.chance.unit()) * everyMs, undefined, () => {
+    if (world.isCalm) return;
+    happen(world);
+    again(world, everyMs, happen);
+  });
+}
+
+function nodesDo(world: World): void {
+  const { chance, nodes, timeline } = world;
+  const awake = world.awake();
+  if (awake.length === 0) return;
+  const [node, beacon] = [chance.pick(nodes), chance.pick(awake)];
+  const what = chance.below(20);
+  if (what < 14) {
+    world.discover(node, beacon);
+  } else if (what < 16) {
+    const other = chance.pick(awake);
+    world.count("back and forth");
+    for (let i = 0, atMs = 0; i < 2 + chance.below(4); i++, atMs += chance.between(150, 400))
+      timeline.after(atMs, undefined, () => !world.isCalm && world.discover(node, i & 1 ? other : beacon));
+  } else if (what < 18) {
+    const holder = awake.find(({ nodes: own }) => own.heard.has(node.id));
+    if (holder !== undefined && world.remove(node, holder)) world.count("removed where it is");
+  } else if (world.remove(node, beacon)) {
+    world.count("removed");
+    if (chance.is(0.3)) world.discover(node, beacon);
+  }
+}
+
+function makeTrouble(world: World): void {
+  const { chance, plan } = world;
+  const total = [...plan.weights.values()].reduce((sum, weight) => sum + weight, 0);
+  let left = chance.unit() * total;
+  for (const trouble of TROUBLES) {
+    left -= plan.weights.get(trouble.name)!;
+    if (left >= 0) continue;
+    if (trouble.happen(world)) world.count(`trouble: ${trouble.name}`);
+    return;
+  }
+}
+
+function calm(world: World): void {
+  world.trace(() => "calm");
+  world.isCalm = true;
+  world.isServerUp = true;
+  world.server.isFull = false;
+  for (const store of [...world.stores]) if (store.of !== world.server) world.cut(store);
+  for (const beacon of world.beacons) {
+    beacon.cutOffUntilMs = 0;
+    if (beacon.isPaused) beacon.resume();
+  }
+  if (world.live().length === 0) world.start(world.chance.pick(world.hosts));
+}
+
+/** Nothing only looks well: what changes now is known everywhere soon. */
+function probe(world: World): void {
+  const told = world.live().filter((beacon) => beacon.directory.stats().state === "ok");
+  for (const beacon of told) world.discover(world.chance.pick(world.nodes), beacon);
+  world.timeline.run(world.nowMs + PROBE_MS);
+  for (const one of wrongs(world)) world.problem(`after another move: ${one}`);
+}
+
+/** What is to stop stops, and leaves nothing open behind it. */
+function stopAll(world: World): void {
+  for (const beacon of world.live())
+    world.timeline.happen(beacon, () =>
+      beacon.stop(world.chance.is(0.5), (error) => {
+        if (error !== undefined)
+          world.problem(`${beacon} stops with ${(error as Error).stack ?? String(error)}`);
+      }),
+    );
+  world.timeline.run(world.nowMs + STOP_MS);
+  for (const beacon of world.beacons) {
+    if (beacon.isOver || beacon.hasStopped === undefined) continue;
+    if (!beacon.hasStopped) world.problem(`${beacon} does not stop`);
+    if (beacon.open > 0) world.problem(`${beacon} has stopped, and ${beacon.open} things are open`);
+  }
+}

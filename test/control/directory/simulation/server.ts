@@ -1,0 +1,168 @@
+/** A directory's server as beacons see it: its log, its hash and its parts, its clock, and what it loses. */
+import type { LogEntry } from "../../../../src/control/directory/store.ts";
+import { ofServer, type StoreError } from "../../../../src/control/directory/store-error.ts";
+import type { Timeline } from "./timeline.ts";
+
+/** When the simulation begins, on a clock that is right. */
+export const BEGAN_MS = 1_900_000_000_000;
+/** How far back a replica can be. */
+export const LAG_MS_MAX = 1_000;
+/** Entries of one reading, as with the real one. */
+const READ_COUNT = 256;
+
+interface Id {
+  readonly ms: number;
+  readonly count: number;
+}
+
+interface Logged extends Id {
+  readonly bytes: Uint8Array | undefined;
+  /** Virtual, as all that follow. */
+  readonly addedMs: number;
+}
+
+interface Part {
+  readonly bytes: Uint8Array;
+  readonly endsMs: number;
+}
+
+/** What a key held before it was written. */
+interface Before {
+  readonly atMs: number;
+  readonly key: string;
+  readonly field: Uint8Array | undefined;
+  readonly part: Part | undefined;
+  readonly isField: boolean;
+}
+
+export class Server {
+  /** It takes no writes, for lack of memory or as a replica. */
+  isFull = false;
+  isReplica = false;
+  log: Logged[] = [];
+  readonly hash = new Map<string, Uint8Array>();
+  readonly parts = new Map<string, Part>();
+  /** Readers that wait for an entry. */
+  readonly readers = new Set<() => void>();
+  #last: Id = { ms: 0, count: 0 };
+  #written: Before[] = [];
+
+  /**
+   * @param clockMs how wrong its clock is
+   * @param written is told of every write
+   */
+  constructor(
+    private readonly timeline: Timeline,
+    private readonly clockMs: number,
+    private readonly written: (where: string, bytes: Uint8Array | undefined) => void = () => {},
+  ) {}
+
+  /** A replica that lacks what was written in the last so many ms. */
+  replica(lagMs: number, clockMs: number): Server {
+    const replica = new Server(this.timeline, clockMs, this.written);
+    const untilMs = this.timeline.nowMs - lagMs;
+    replica.log = this.log.filter(({ addedMs }) => addedMs <= untilMs);
+    replica.#last = replica.log.at(-1) ?? replica.#last;
+    for (const [name, lease] of this.hash) replica.hash.set(name, lease);
+    for (const [key, part] of this.parts) replica.parts.set(key, part);
+    for (let i = this.#written.length - 1; i >= 0 && this.#written[i]!.atMs > untilMs; i--) {
+      const { key, field, part, isField } = this.#written[i]!;
+      if (isField) put(replica.hash, key, field);
+      else put(replica.parts, key, part);
+    }
+    return replica;
+  }
+
+  get nowMs(): number {
+    return BEGAN_MS + this.timeline.nowMs + this.clockMs;
+  }
+
+  /** The ids of entries are later by so much than its clock says, as after it was set back. */
+  idsAhead(ms: number): void {
+    this.#last = { ms: Math.floor(this.nowMs + ms), count: 0 };
+  }
+
+  /** @throws StoreError */
+  mustTakeWrites(): void {
+    if (this.isReplica) throw refusal("read_only", "is a replica");
+    if (this.isFull) throw refusal("full", "takes no writes", false);
+  }
+
+  append(bytes: Uint8Array | undefined, dropBeforeMs: number): void {
+    const ms = Math.floor(this.nowMs);
+    this.#last = ms > this.#last.ms ? { ms, count: 0 } : { ms: this.#last.ms, count: this.#last.count + 1 };
+    if (this.log.length > 0 && this.log[0]!.ms < dropBeforeMs)
+      this.log = this.log.filter((entry) => entry.ms >= dropBeforeMs);
+    this.log.push({ ...this.#last, bytes, addedMs: this.timeline.nowMs });
+    this.written("log", bytes);
+    const readers = [...this.readers];
+    this.readers.clear();
+    for (const wake of readers) wake();
+  }
+
+  /** Only the last so many entries stay. */
+  trim(entries: number): void {
+    this.log = entries === 0 ? [] : this.log.slice(-entries);
+  }
+
+  lastId(): string {
+    return this.log.length === 0 ? "0-0" : textOf(this.log.at(-1)!);
+  }
+
+  entriesBehind(after: string): LogEntry[] {
+    const id = idOf(after);
+    const { log } = this;
+    let from = log.length;
+    while (from > 0 && compare(log[from - 1]!, id) > 0) from--;
+    return log.slice(from, from + READ_COUNT).map((entry) => ({ id: textOf(entry), bytes: entry.bytes }));
+  }
+
+  reachesBack(text: string): boolean {
+    const id = idOf(text);
+    const isEarlier = this.log.some((entry) => compare(entry, id) <= 0);
+    return isEarlier && this.log.some((entry) => compare(entry, id) >= 0);
+  }
+
+  setField(name: string, value: Uint8Array | undefined): void {
+    this.#remember({ key: name, field: this.hash.get(name), part: undefined, isField: true });
+    put(this.hash, name, value);
+  }
+
+  setPart(key: string, bytes: Uint8Array | undefined, ttlMs = 0): void {
+    this.#remember({ key, field: undefined, part: this.parts.get(key), isField: false });
+    this.written(key, bytes);
+    put(this.parts, key, bytes && { bytes: bytes.slice(), endsMs: this.timeline.nowMs + ttlMs });
+  }
+
+  part(key: string): Part | undefined {
+    const part = this.parts.get(key);
+    return part !== undefined && part.endsMs > this.timeline.nowMs ? part : undefined;
+  }
+
+  #remember(before: Omit<Before, "atMs">): void {
+    const { nowMs } = this.timeline;
+    if (this.#written.length > 0 && this.#written[0]!.atMs < nowMs - 2 * LAG_MS_MAX)
+      this.#written = this.#written.filter(({ atMs }) => atMs >= nowMs - LAG_MS_MAX);
+    this.#written.push({ atMs: nowMs, ...before });
+  }
+}
+
+export function refusal(failure: StoreError["failure"], message: string, endsConnection = true): StoreError {
+  return ofServer({ server: "server", secret: "" }, failure, message, endsConnection);
+}
+
+function put<T>(map: Map<string, T>, key: string, value: T | undefined): void {
+  if (value === undefined) map.delete(key);
+  else map.set(key, value);
+}
+
+const textOf = ({ ms, count }: Id): string => `${ms}-${count}`;
+
+function idOf(text: string): Id {
+  const [ms = 0, count = 0] = text.split("-").map(Number);
+  return { ms, count };
+}
+
+function compare(one: Id, other: Id): number {
+  return one.ms - other.ms || one.count - other.count;
+}
