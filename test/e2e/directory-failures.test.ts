@@ -3,12 +3,14 @@
  * and all is well again without a restart once the cause is gone.
  */
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Config } from "../../src/beacon.ts";
 import type { DirectoryState } from "../../src/control/directory/directory.ts";
 import { REDIS, type RedisServer, type RedisServerOptions, RedisServers } from "../support/redis.ts";
+import { TcpProxy } from "../support/tcp-proxy.ts";
 import { makeCertificate } from "../support/websocket.ts";
 import {
   expectNotFound,
@@ -47,6 +49,7 @@ const waiting: (() => void)[] = [];
 class World {
   readonly servers = new RedisServers();
   readonly #traffic: { readonly name: string; readonly traffic: Traffic }[] = [];
+  readonly #more: { close(): Promise<void> }[] = [];
   #fleet: Fleet | undefined;
   a!: FleetBeacon;
   b!: FleetBeacon;
@@ -55,6 +58,12 @@ class World {
 
   server(options: RedisServerOptions = {}): Promise<RedisServer> {
     return this.servers.start(options);
+  }
+
+  /** Is closed together with the rest, before the servers. */
+  with<T extends { close(): Promise<void> }>(one: T): T {
+    this.#more.push(one);
+    return one;
   }
 
   get fleet(): Fleet {
@@ -126,6 +135,7 @@ class World {
   async close(): Promise<void> {
     for (const { traffic } of this.#traffic) await traffic.stop();
     await this.#fleet?.close();
+    for (const one of this.#more) await one.close();
     await this.servers.stop();
   }
 }
@@ -306,4 +316,166 @@ scenario("a certificate that is not trusted, until its CA's is in the file", asy
   await untilReached(world.b, late);
   world.expectWarnings(1);
   await world.expectDelivered();
+});
+
+scenario(
+  "a way to the server that is cut for one of them: it routes on; the other does until the lease is over",
+  async (world) => {
+    const server = await world.server();
+    const proxy = world.with(await TcpProxy.start(server));
+    await world.start(directory(server), directory(proxy));
+    await proxy.cut();
+    await world.untilState("unreachable", /connection refused/, [world.a]);
+    await world.expectDelivered(); // until now both ways
+    await until("b has lost a", () => world.b.told(world.a) === undefined);
+    const late = await world.a.udp();
+    await expectReached(world.a, late);
+    await expectReached(world.a, world.nodeB);
+    await expectNotFound(world.b, world.nodeA.id);
+    await proxy.mend();
+    await world.untilOk();
+    await untilReached(world.b, world.nodeA);
+    await untilReached(world.b, late);
+    world.expectWarnings(1, /directory/, [world.a]);
+    world.expectWarnings(0, /directory/, [world.b]);
+  },
+);
+
+scenario("a way to the server that takes everything and says nothing", async (world) => {
+  const server = await world.server();
+  const proxy = world.with(await TcpProxy.start(server));
+  await world.start(directory(proxy));
+  proxy.silence();
+  await world.untilState("slow", /no answer to \w+ in \d+ ms|takes the connection, and then does not answer/);
+  const late = await world.a.udp();
+  await proxy.mend();
+  await world.untilOk();
+  await untilReached(world.b, late);
+  world.expectWarnings(1);
+  await world.expectDelivered();
+});
+
+scenario(
+  "a connection that is cut again and again: it goes on where it was, and the log stays short",
+  async (world) => {
+    const server = await world.server();
+    const proxy = world.with(await TcpProxy.start(server));
+    await world.start(directory(proxy));
+    const lines = () => world.beacons.map(({ log }) => log.length);
+    const before = lines();
+    const nodes: UdpNode[] = [];
+    for (let i = 0; i < 15; i++) {
+      await proxy.cut();
+      nodes.push(await world.a.udp());
+      await proxy.mend();
+      await Bun.sleep(200);
+    }
+    await world.untilOk();
+    for (const node of nodes) await untilReached(world.b, node);
+    for (const [i, count] of lines().entries()) expect(count - before[i]!).toBeLessThanOrEqual(2);
+    expect(world.b.directory.resyncs).toMatchObject({ gap: 0, log_lost: 0 });
+    await world.expectDelivered();
+  },
+);
+
+const PREFIX = "pilot-beacon";
+const LOG = `{${PREFIX}}:log`;
+const BEACONS = `{${PREFIX}}:beacons`;
+
+scenario("garbage in all keys, while it is used", async (world) => {
+  const server = await world.server();
+  await world.start(directory(server));
+  const garbage = (bytes: number) => randomBytes(bytes).toString("base64");
+  for (let i = 0; i < 300; i++) {
+    const value = i % 3 === 0 ? randomBytes(40).toString("latin1") : garbage(i);
+    await server.command("XADD", LOG, "*", ...(i % 5 === 0 ? ["other", value, "e", value] : ["e", value]));
+    await server.command("HSET", BEACONS, i % 2 === 0 ? garbage(9) : `127.0.0.1:${i + 1}`, value);
+    await server.command("SET", `{${PREFIX}}:nodes:${world.a.name}:1:${i}:0`, value);
+  }
+  const node = await world.a.udp();
+  await untilReached(world.b, node);
+  const late = await world.fleet.start(); // which goes through the hash
+  await world.fleet.untilWhole();
+  await untilReached(late, node);
+  await untilReached(world.a, await late.udp());
+  for (const beacon of world.beacons) expect(beacon.directory.entriesMalformed).toBe(300);
+  expect(late.directory.entriesMalformed).toBeGreaterThan(0);
+  world.expectWarnings(1, /directory's log holds what no beacon of this version writes/);
+  world.expectWarnings(1);
+  await world.untilOk();
+  await world.expectDelivered();
+});
+
+scenario("keys of other types, until they are gone", async (world) => {
+  const server = await world.server();
+  await world.start(directory(server));
+  for (const key of [LOG, BEACONS]) {
+    await server.command("DEL", key);
+    await server.command("SET", key, "x");
+    await world.untilState("malformed", /WRONGTYPE.*choose another --directory-prefix/);
+    const late = await world.a.udp();
+    await server.command("DEL", key);
+    await world.untilOk();
+    await untilReached(world.b, late);
+  }
+  world.expectWarnings(1);
+  await world.expectDelivered();
+});
+
+scenario("all keys are removed: who comes next knows all nevertheless", async (world) => {
+  const server = await world.server();
+  await world.start(directory(server));
+  await server.command("FLUSHALL");
+  const first = await world.fleet.start();
+  await world.fleet.untilWhole();
+  expect([first.routes(world.a), first.routes(world.b)]).toEqual([1, 1]);
+  await server.command("FLUSHALL"); // with the snapshots that were just written
+  const second = await world.fleet.start();
+  await world.fleet.untilWhole();
+  expect([second.routes(world.a), second.routes(world.b), second.routes(first)]).toEqual([1, 1, 0]);
+  const node = await second.udp();
+  for (const beacon of world.fleet.beacons) await untilReached(beacon, node);
+  await world.untilOk();
+  world.expectWarnings(0);
+  await world.expectDelivered();
+});
+
+scenario("a Sentinel, named by mistake", async (world) => {
+  const sentinel = await world.server({ sentinel: true });
+  const fleet = world.with(new Fleet(directory(sentinel)));
+  const beacon = await fleet.start();
+  await world.untilState("refused", /is a Sentinel: name the servers themselves in --directory/, [beacon]);
+  await expectReached(beacon, await beacon.udp());
+  world.expectWarnings(1, /directory/, [beacon]);
+});
+
+scenario("a cluster's node that has not all slots, until it has", async (world) => {
+  const node = await world.server({ config: ["--cluster-enabled", "yes"] });
+  const fleet = world.with(new Fleet(directory(node)));
+  const [a, b] = [await fleet.start(), await fleet.start()];
+  await world.untilState("refused", /CLUSTERDOWN/, [a, b]);
+  const late = await a.udp();
+  await node.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383");
+  await fleet.untilWhole();
+  await untilReached(b, late);
+  expect(await a.readyz()).toBe("ready");
+  world.expectWarnings(1, /directory/, [a, b]);
+});
+
+scenario("beacons that end while the server does not answer, and while it is not there", async (world) => {
+  const server = await world.server();
+  const proxy = world.with(await TcpProxy.start(server));
+  await world.start(directory(proxy));
+  const { a, b } = world;
+  await world.expectDelivered();
+  proxy.silence();
+  await Bun.sleep(100);
+  const beganMs = performance.now();
+  await a.close(); // a command is under way
+  expect(performance.now() - beganMs).toBeLessThan(3000);
+  await untilEqual("state", () => b.directory.state, "slow");
+  await Bun.sleep(500); // it tries again
+  const thenMs = performance.now();
+  await b.close();
+  expect(performance.now() - thenMs).toBeLessThan(3000);
 });

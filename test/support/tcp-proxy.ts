@@ -34,7 +34,7 @@ export class TcpProxy {
     return closed;
   }
 
-  /** Takes connections, and passes nothing on, in neither direction; nor do those that are open. */
+  /** Takes connections, and passes nothing on until it is mended, in neither direction; nor do those that are open. */
   silence(): void {
     this.#isSilent = true;
     for (const socket of this.#sockets) socket.pause();
@@ -42,8 +42,8 @@ export class TcpProxy {
 
   /** As at first. */
   async mend(): Promise<void> {
-    if (this.#isSilent) this.#end(); // what they missed is lost
     this.#isSilent = false;
+    for (const socket of this.#sockets) socket.resume();
     if (this.server.listening) return;
     this.server.listen(this.port, "127.0.0.1");
     await once(this.server, "listening");
@@ -54,19 +54,20 @@ export class TcpProxy {
   }
 
   #join(near: Socket): void {
-    const far = this.#isSilent ? undefined : connect(this.to);
-    for (const socket of [near, far]) {
-      if (socket === undefined) continue;
-      this.#sockets.add(socket);
-      socket.on("error", () => {}); // "close" follows
-      socket.on("close", () => {
-        this.#sockets.delete(socket);
-        near.destroy();
-        far?.destroy();
+    const far = connect(this.to);
+    for (const [from, to] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      this.#sockets.add(from);
+      from.on("error", () => {}); // "close" follows
+      from.on("close", () => {
+        this.#sockets.delete(from);
+        to.destroy();
       });
+      from.on("data", (bytes) => to.write(bytes));
+      if (this.#isSilent) from.pause();
     }
-    near.on("data", (bytes) => far?.write(bytes));
-    far?.on("data", (bytes) => near.write(bytes));
   }
 
   #end(): void {

@@ -40,6 +40,8 @@ const RETRY_MS_MIN = 200;
 const RETRY_MS_MAX = 5000;
 /** What the server does not take (full, not allowed) is tried again after so long. */
 const REFUSED_MS = 1000;
+/** The same is logged at most this often. */
+const SAID_MS = 60_000;
 /** Who ends does not wait longer for the server to take its leave. */
 const LEAVE_MS_MAX = 1000;
 /** A lease that was renewed so many leases ago is nobody's; after as many more, its field is removed. */
@@ -76,8 +78,8 @@ export interface DirectoryParts {
   readonly beaconId: number;
   readonly leaseMs: number;
   readonly graceMs: number;
-  /** @param first which server to try first */
-  readonly connect: (first: number) => Promise<Store>;
+  /** @param first which server to try first. The signal ends it. */
+  readonly connect: (first: number, signal: AbortSignal) => Promise<Store>;
   readonly table: RouteTable;
   readonly own: OwnNodes;
   /** Calls `came` for the nodes that came since the last time. @returns whether some are missing */
@@ -167,6 +169,7 @@ export class Directory {
   #isReplaced = false;
   #wasSilent = false;
   #hasToldPeers = false;
+  #saidJoinedMs = Number.NEGATIVE_INFINITY;
   #store: Store | undefined;
   #state: DirectoryState = "connecting";
   #stateMs: number;
@@ -350,7 +353,7 @@ export class Directory {
       const beganMs = this.parts.monotonicMs();
       let store: Store | undefined;
       try {
-        store = await connect(first);
+        store = await connect(first, signal);
         await this.#use(store);
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
@@ -385,9 +388,7 @@ export class Directory {
       this.#setState("ok");
       if (this.#lost !== undefined) this.parts.complain("directory_lost", `${this.#lost}; it is back`);
       this.#lost = undefined;
-      this.parts.info(
-        `directory: ${store.server} tells the routes of ${this.#fleet.beacons.size} other beacons`,
-      );
+      this.#sayJoined(store);
       const loops = [
         this.#tell(store, over.signal),
         this.#load(store, over.signal),
@@ -405,6 +406,14 @@ export class Directory {
       store.close();
       this.#store = undefined;
     }
+  }
+
+  /** Not each time that a connection is lost and had again at once. */
+  #sayJoined({ server }: Store): void {
+    const nowMs = this.parts.monotonicMs();
+    if (nowMs - this.#saidJoinedMs < SAID_MS) return;
+    this.#saidJoinedMs = nowMs;
+    this.parts.info(`directory: ${server} tells the routes of ${this.#fleet.beacons.size} other beacons`);
   }
 
   /** Waits until one of the loops ends. @returns whether that is because this beacon ends; then it has told what it had to tell */
@@ -547,17 +556,14 @@ export class Directory {
           this.#announcer.told(changes);
           if (signal.aborted) return;
         }
-        if (writing === undefined && this.#writer.isAsked) {
-          this.#renewAtMs = 0; // which tells of the snapshot, if the last one does
-          if (this.#writer.isDue())
-            writing = this.#writer
-              .write(store, signal)
-              .catch((error: unknown) => this.#refused(error, (why) => (failed = why)))
-              .finally(() => {
-                writing = undefined;
-                this.#renewAtMs = 0;
-              });
-        }
+        if (writing === undefined && this.#writer.isAsked)
+          writing = this.#writer
+            .answer(store, signal)
+            .catch((error: unknown) => this.#refused(error, (why) => (failed = why)))
+            .finally(() => {
+              writing = undefined;
+              this.#renewAtMs = 0; // which tells of the snapshot
+            });
         if (monotonicMs() >= this.#renewAtMs || this.#renewedEpoch !== this.#announcer.epoch)
           await this.#renew(store);
       } catch (error) {
