@@ -39,12 +39,12 @@ export class Connection {
     login: Login,
     onEnd: (reason: StoreError) => void,
   ): Promise<Connection> {
-    const { connectMs = CONNECT_MS } = login;
+    const { connectMs = CONNECT_MS, signal } = login;
     const deadline = performance.now() + connectMs;
     const timeoutMs = connectMs * (1 - WHY_PART);
     const client = clientOf(name, login, timeoutMs);
     try {
-      await inTime(client.connect(), timeoutMs);
+      await inTime(client.connect(), timeoutMs, signal);
       return new Connection(client, name, login, onEnd);
     } catch {
       client.close();
@@ -118,13 +118,17 @@ function clientOf({ server }: ServerName, login: Login, timeoutMs: number): Bun.
   });
 }
 
-/** Rejects after `ms` at the latest. */
-async function inTime(promise: Promise<unknown>, ms: number): Promise<void> {
+/** Rejects after `ms` at the latest, or when the signal is given. */
+async function inTime(promise: Promise<unknown>, ms: number, signal?: AbortSignal): Promise<void> {
   const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error("late")), ms);
+  const giveUp = () => reject(new Error("late"));
+  const timer = setTimeout(giveUp, ms);
+  signal?.addEventListener("abort", giveUp);
   try {
+    if (signal?.aborted) giveUp();
     await Promise.race([promise, late]);
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener("abort", giveUp);
   }
 }

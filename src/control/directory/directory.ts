@@ -31,6 +31,8 @@ const READ_MS = 20;
 const LOG_MS = 60_000;
 /** Leases are renewed after this share of them, less up to a tenth. */
 const RENEWALS = 3;
+/** A log without a lease for this share of one is one that was away. */
+const SILENT_SHARE = 2;
 /** The server's time is asked so often at first, for a good answer. */
 const CLOCK_SAMPLES = 3;
 /** Between two tries to connect, at random up to: doubled each time. */
@@ -38,6 +40,8 @@ const RETRY_MS_MIN = 200;
 const RETRY_MS_MAX = 5000;
 /** What the server does not take (full, not allowed) is tried again after so long. */
 const REFUSED_MS = 1000;
+/** The same is logged at most this often. */
+const SAID_MS = 60_000;
 /** Who ends does not wait longer for the server to take its leave. */
 const LEAVE_MS_MAX = 1000;
 /** A lease that was renewed so many leases ago is nobody's; after as many more, its field is removed. */
@@ -74,8 +78,8 @@ export interface DirectoryParts {
   readonly beaconId: number;
   readonly leaseMs: number;
   readonly graceMs: number;
-  /** @param first which server to try first */
-  readonly connect: (first: number) => Promise<Store>;
+  /** @param first which server to try first. The signal ends it. */
+  readonly connect: (first: number, signal: AbortSignal) => Promise<Store>;
   readonly table: RouteTable;
   readonly own: OwnNodes;
   /** Calls `came` for the nodes that came since the last time. @returns whether some are missing */
@@ -165,18 +169,24 @@ export class Directory {
   #isReplaced = false;
   #wasSilent = false;
   #hasToldPeers = false;
+  #saidJoinedMs = Number.NEGATIVE_INFINITY;
   #store: Store | undefined;
   #state: DirectoryState = "connecting";
   #stateMs: number;
   #problem = "";
+  /** Why the connection ended, as long as that is not logged. */
+  #lost: string | undefined;
   /** Where in the log this beacon is. */
   #readUntil: string | undefined;
-  /** Since when the log is read, or no longer read. */
-  #readingMs: number;
-  #isReading = false;
   /** When this beacon is to begin anew; undefined: it is not. */
   #anewAtMs: number | undefined;
   #begunMs = Number.NEGATIVE_INFINITY;
+  /** When the log was last found to go on: the server was entered, or there was nothing for too long. */
+  #resumedMs: number;
+  /** When there was something in the log. */
+  #lastHeardMs: number;
+  /** What was written into the log until then has been heard. It stands still while the log is not read, and while nobody can write there. */
+  #heardUntilMs: number;
   #renewAtMs = 0;
   #renewedEpoch = 0;
   /** Another process that has this beacon's name began later: it is the one; when it was heard. */
@@ -191,8 +201,10 @@ export class Directory {
 
   constructor(private readonly parts: DirectoryParts) {
     const { name, beaconId, table, own, clock, random, monotonicMs, complain } = parts;
-    this.#readingMs = monotonicMs();
-    this.#stateMs = this.#readingMs;
+    this.#stateMs = monotonicMs();
+    this.#resumedMs = this.#stateMs;
+    this.#lastHeardMs = this.#stateMs;
+    this.#heardUntilMs = this.#stateMs;
     const pause = this.#pause();
     this.#announcer = new Announcer({ name, table, own, clock, random });
     this.#routes = new FleetRoutes({
@@ -344,12 +356,17 @@ export class Directory {
     const ticking = this.#tick();
     for (let retryMs = RETRY_MS_MIN, first = 0; !signal.aborted; first++) {
       const beganMs = this.parts.monotonicMs();
+      let store: Store | undefined;
       try {
-        await this.#use(await connect(first));
+        store = await connect(first, signal);
+        await this.#use(store);
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
         if (signal.aborted) break;
-        this.#failed(error);
+        // Why a connection was closed is better told by the server when it is asked for another one.
+        const isOnlyLost = store !== undefined && error.failure === "unreachable";
+        this.#lost = isOnlyLost ? error.message : undefined;
+        this.#failed(error, !isOnlyLost);
       }
       if (this.parts.monotonicMs() - beganMs > RETRY_MS_MAX) retryMs = RETRY_MS_MIN;
       await sleep(random() * retryMs, signal);
@@ -372,12 +389,11 @@ export class Directory {
     this.#store = store;
     try {
       await this.#join(store);
-      this.#readingMs = this.parts.monotonicMs();
-      this.#isReading = true;
+      this.#resumedMs = this.parts.monotonicMs();
       this.#setState("ok");
-      this.parts.info(
-        `directory: ${store.server} tells the routes of ${this.#fleet.beacons.size} other beacons`,
-      );
+      if (this.#lost !== undefined) this.parts.complain("directory_lost", `${this.#lost}; it is back`);
+      this.#lost = undefined;
+      this.#sayJoined(store);
       const loops = [
         this.#tell(store, over.signal),
         this.#load(store, over.signal),
@@ -394,9 +410,15 @@ export class Directory {
       signal.removeEventListener("abort", end);
       store.close();
       this.#store = undefined;
-      if (this.#isReading) this.#readingMs = this.parts.monotonicMs();
-      this.#isReading = false;
     }
+  }
+
+  /** Not each time that a connection is lost and had again at once. */
+  #sayJoined({ server }: Store): void {
+    const nowMs = this.parts.monotonicMs();
+    if (nowMs - this.#saidJoinedMs < SAID_MS) return;
+    this.#saidJoinedMs = nowMs;
+    this.parts.info(`directory: ${server} tells the routes of ${this.#fleet.beacons.size} other beacons`);
   }
 
   /** Waits until one of the loops ends. @returns whether that is because this beacon ends; then it has told what it had to tell */
@@ -485,9 +507,20 @@ export class Directory {
       );
       return;
     }
-    this.#fleet.hear(entry, this.parts.monotonicMs());
+    const nowMs = this.parts.monotonicMs();
+    if (entry.kind !== ASK) this.#goesOn(entry.timeMs, nowMs);
+    this.#fleet.hear(entry, nowMs);
     const number = this.#fleet.beacons.get(entry.name)?.number;
     if (number !== undefined) this.parts.peers.heard(number);
+  }
+
+  /** The log goes on, at least until then. */
+  #goesOn(timeMs: number, nowMs: number): void {
+    const { clock, leaseMs } = this.parts;
+    // Nobody could write, or it could not be read; otherwise there were at least this beacon's own leases.
+    if (nowMs - this.#lastHeardMs > leaseMs / SILENT_SHARE) this.#resumedMs = nowMs;
+    this.#lastHeardMs = nowMs;
+    this.#heardUntilMs = Math.max(this.#heardUntilMs, Math.min(clock.momentOf(timeMs), nowMs));
   }
 
   #applied(changes: Changes): void {
@@ -538,17 +571,14 @@ export class Directory {
           this.#announcer.told(changes);
           if (signal.aborted) return;
         }
-        if (writing === undefined && this.#writer.isAsked) {
-          this.#renewAtMs = 0; // which tells of the snapshot, if the last one does
-          if (this.#writer.isDue())
-            writing = this.#writer
-              .write(store, signal)
-              .catch((error: unknown) => this.#refused(error, (why) => (failed = why)))
-              .finally(() => {
-                writing = undefined;
-                this.#renewAtMs = 0;
-              });
-        }
+        if (writing === undefined && this.#writer.isAsked)
+          writing = this.#writer
+            .answer(store, signal)
+            .catch((error: unknown) => this.#refused(error, (why) => (failed = why)))
+            .finally(() => {
+              writing = undefined;
+              this.#renewAtMs = 0; // which tells of the snapshot
+            });
         if (monotonicMs() >= this.#renewAtMs || this.#renewedEpoch !== this.#announcer.epoch)
           await this.#renew(store);
       } catch (error) {
@@ -662,11 +692,15 @@ export class Directory {
     }
   }
 
-  /** Until when a beacon need not be heard. */
+  /**
+   * Until when a beacon need not be heard. That its lease is over shows in what others, or this beacon, wrote into the log since. While
+   * nothing is heard of anybody, it is the directory that is away.
+   */
   #deadlineMs({ heardMs, leaseMs }: Followed): number {
-    // Nobody can be heard while the log is not read, and who is back needs a lease's time to be heard again.
-    if (!this.#isReading) return Math.max(heardMs, this.#readingMs) + leaseMs + this.parts.graceMs;
-    return Math.max(heardMs, this.#readingMs) + leaseMs;
+    // Who is back needs a lease's time to be heard again.
+    const overMs = Math.max(heardMs, this.#resumedMs) + leaseMs;
+    if (this.#heardUntilMs > overMs) return overMs;
+    return Math.max(heardMs, this.#heardUntilMs) + leaseMs + this.parts.graceMs;
   }
 
   /** Peers get their numbers when their names are resolved, and others when they move. */
@@ -696,11 +730,12 @@ export class Directory {
     return "";
   }
 
-  #failed(error: StoreError): void {
+  #failed(error: StoreError, isToBeLogged = true): void {
     this.#failures[error.failure] = (this.#failures[error.failure] ?? 0) + 1;
     this.#problem = error.message;
     if (!this.#hasToldPeers) this.#tellPeers();
-    this.parts.complain("directory", `directory: ${error.message}; routes stay as they are`);
+    if (isToBeLogged)
+      this.parts.complain(`directory_${error.failure}`, `${error.message}; routes stay as they are`);
     this.#setState(error.failure);
   }
 

@@ -8,6 +8,7 @@ import { connect as connectTls } from "node:tls";
 import type { HostPort } from "../../config/units.ts";
 import type { Login } from "./login.ts";
 import {
+  CLOSED_BY_US,
   errorOfReply,
   heard,
   ofServer,
@@ -30,12 +31,16 @@ export async function whyNot(
 ): Promise<StoreError> {
   const { promise, resolve } = Promise.withResolvers<StoreError>();
   const unreachable = (message: string) => resolve(ofServer(name, "unreachable", message));
+  const { signal } = login;
+  const giveUp = () => unreachable(CLOSED_BY_US);
   let socket: Socket | undefined;
   let isOpen = false;
   const timer = setTimeout(() => {
     if (!isOpen) unreachable("no connection in time: is a firewall in between? check --directory");
     else resolve(ofServer(name, "slow", `takes the connection, and then does not answer: ${ifOther(login)}`));
   }, ms);
+  signal?.addEventListener("abort", giveUp);
+  if (signal?.aborted) giveUp();
   try {
     // Throws where the CA cannot be used, which who read it has looked at.
     socket = login.tls ? connectTls({ ...server, ...(login.ca ? { ca: login.ca } : {}) }) : connect(server);
@@ -52,6 +57,7 @@ export async function whyNot(
     return ofServer(name, "unreachable", "no connection: check --directory-ca-file");
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener("abort", giveUp);
     socket?.destroy();
   }
 }

@@ -9,6 +9,8 @@ export interface Login {
   readonly password: string;
   /** How long it may take until the first command can be sent. Default: 5000. */
   readonly connectMs?: number;
+  /** Ends it before then. */
+  readonly signal?: AbortSignal;
   /** How long any command may take. Default: 5000. */
   readonly answerMs?: number;
 }

@@ -60,7 +60,7 @@ export class DirectorySetup {
       beaconId: config.beaconId,
       leaseMs: config.directoryLeaseMs,
       graceMs: config.directoryGraceMs,
-      connect: (first) => this.#connect(config, first, log),
+      connect: (first, signal) => this.#connect(config, first, signal, log),
       table: this.routes,
       own: {
         size: () => nodes.size(),
@@ -93,7 +93,7 @@ export class DirectorySetup {
     return directory;
   }
 
-  async #connect(config: Config, first: number, log: Logger): Promise<Store> {
+  async #connect(config: Config, first: number, signal: AbortSignal, log: Logger): Promise<Store> {
     let options: DirectoryStoreOptions;
     try {
       options = storeOptions(config);
@@ -105,7 +105,7 @@ export class DirectorySetup {
       this.#hasWarnedOfAuthFile = true;
       log.warn("others than its owner may read the directory's password file: chmod 600 it");
     }
-    return connectStore(options, first);
+    return connectStore({ ...options, signal }, first);
   }
 }
 

@@ -52,18 +52,20 @@ export class SnapshotWriter {
     return this.#isAsked && this.parts.monotonicMs() >= this.#notBeforeMs;
   }
 
-  /** Answers: with the last snapshot if it has all, or else with another one. @returns whether one is to be written */
-  isDue(): boolean {
+  /**
+   * Answers: with the last snapshot if it has all and is still there, or else with another one. To be called while no changes are under
+   * way: what they tell is in it, or behind its number. @throws StoreError
+   */
+  async answer(store: Store, signal: AbortSignal): Promise<void> {
     this.#isAsked = false;
-    return this.last?.seq !== this.parts.announcer.seq;
-  }
-
-  /** To be called while no changes are under way: what they tell is in it, or behind its number. @throws StoreError */
-  async write(store: Store, signal: AbortSignal): Promise<void> {
     const { name, announcer, clock, monotonicMs } = this.parts;
     const { epoch, seq } = announcer;
     const beganMs = monotonicMs();
     const timeMs = clock.nowMs();
+    if (this.last?.seq === seq && (await this.#keep(this.last, epoch, store))) {
+      this.#notBeforeMs = monotonicMs() + REST_MS_MIN;
+      return;
+    }
     const claims = await this.#collect(signal);
     if (claims === undefined) return;
     const { nodeIds, timesMs } = claims;
@@ -82,6 +84,14 @@ export class SnapshotWriter {
     this.lastBytes = bytes;
     this.lastMs = monotonicMs() - beganMs;
     this.#notBeforeMs = monotonicMs() + Math.max(REST_MS_MIN, REST * this.lastMs);
+  }
+
+  /** Gives a snapshot more time. @returns whether it is still there: the server may have lost it */
+  async #keep({ seq, parts }: SnapshotName, epoch: number, store: Store): Promise<boolean> {
+    for (let part = 0; part < parts; part++)
+      if (!(await store.keepPart(partKey(this.parts.name, { epoch, seq, part }), READABLE_MS))) return false;
+    this.#last = { epoch, seq, parts, writtenMs: this.parts.monotonicMs() };
+    return true;
   }
 
   async #collect(signal: AbortSignal) {

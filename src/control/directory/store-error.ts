@@ -35,6 +35,7 @@ export class StoreError extends Error {
   }
 }
 
+export const CLOSED_BY_US = "closed by this beacon";
 export const WRONG_PROGRAM = "is this a Redis or Valkey server? check --directory";
 
 /** Which server, and how one has to talk of it. */

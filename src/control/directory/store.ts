@@ -13,7 +13,7 @@ import type { HostPort } from "../../config/units.ts";
 import { bytesOfBase64 } from "../bridge/keys.ts";
 import { Connection } from "./connection.ts";
 import type { Login } from "./login.ts";
-import { ofServer, type ServerName, StoreError } from "./store-error.ts";
+import { CLOSED_BY_US, ofServer, type ServerName, StoreError } from "./store-error.ts";
 
 export { StoreError, type StoreFailure } from "./store-error.ts";
 
@@ -82,20 +82,24 @@ export interface StoreOptions extends Login {
 /**
  * Tries the servers in turn, and takes the first that is a primary and lets us in.
  * @param first the index to begin with, any whole number: one more than that of a server that failed tries it last
- * @throws StoreError of the last one; its message has every server's reason, and what to do
+ * @throws StoreError whose message has every server's reason, in the order of their names, and what to do; it is of the first that was
+ * reached, as who is not there tells less: the same one wherever the round began
  */
 export async function connectStore(options: StoreOptions, first = 0): Promise<Store> {
   const { servers } = options;
   const reasons: StoreError[] = [];
-  for (let i = 0; i < servers.length; i++) {
+  for (let i = 0; i < servers.length && (i === 0 || !options.signal?.aborted); i++) {
+    const server = (first + i) % servers.length;
     try {
-      return await RedisStore.open(options, servers[(first + i) % servers.length]!);
+      return await RedisStore.open(options, servers[server]!);
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
-      reasons.push(error);
+      reasons[server] = error;
     }
   }
-  throw new StoreError(reasons.at(-1)!.failure, reasons.map(({ message }) => message).join("; "));
+  const asked = reasons.filter(() => true); // those that there was time for
+  const { failure } = asked.find((one) => one.failure !== "unreachable") ?? asked[0]!;
+  throw new StoreError(failure, asked.map(({ message }) => message).join("; "));
 }
 
 const number = v.pipe(v.number(), v.integer(), v.minValue(0));
@@ -138,15 +142,26 @@ class RedisStore implements Store {
   static async open(options: StoreOptions, server: HostPort): Promise<RedisStore> {
     const name = { server: hostPort(server.host, server.port), secret: options.password };
     const { promise: ended, resolve: end } = Promise.withResolvers<StoreError>();
-    const commands = await enter(options, server, name, end);
+    const opened: Connection[] = [];
+    const giveUp = () => {
+      for (const connection of opened) connection.close(ofServer(name, "unreachable", CLOSED_BY_US));
+    };
+    options.signal?.addEventListener("abort", giveUp);
     try {
-      const reader = await enter(options, server, name, end);
+      const commands = await Connection.open(server, name, options, end);
+      opened.push(commands);
+      await enter(commands, name, options);
+      const reader = await Connection.open(server, name, options, end);
+      opened.push(reader);
+      await enter(reader, name, options);
       const store = new RedisStore(name, options, [commands, reader], ended);
       await store.#tryToWrite();
       return store;
     } catch (error) {
-      commands.close(error as StoreError);
+      for (const connection of opened) connection.close(error as StoreError);
       throw error;
+    } finally {
+      options.signal?.removeEventListener("abort", giveUp);
     }
   }
 
@@ -247,7 +262,7 @@ class RedisStore implements Store {
   }
 
   close(): void {
-    this.#commands.close(ofServer(this.name, "unreachable", "closed by this beacon"));
+    this.#commands.close(ofServer(this.name, "unreachable", CLOSED_BY_US));
   }
 
   /**
@@ -281,32 +296,23 @@ class RedisStore implements Store {
   }
 }
 
-/** Connects, and looks whether the server is one that can be written to. @throws StoreError */
+/** Looks whether the server is one that can be written to, and chooses the database. @throws StoreError */
 async function enter(
-  options: StoreOptions,
-  server: HostPort,
+  connection: Connection,
   name: ServerName,
-  onEnd: (reason: StoreError) => void,
-): Promise<Connection> {
-  const connection = await Connection.open(server, name, options, onEnd);
-  const { database } = options;
-  try {
-    // Of ROLE the answer is the same, but rights can forbid it; nobody can be forbidden this.
-    const { mode, role } = checked(connection, "HELLO", hello, await connection.ask("HELLO"));
-    if (mode === "sentinel")
-      throw ofServer(
-        name,
-        "refused",
-        "is a Sentinel: name the servers themselves in --directory, with commas between; the primary among them is found",
-      );
-    if (role === "replica" || role === "slave")
-      throw ofServer(name, "read_only", "is a replica: name the primary, too, in --directory");
-    if (database !== 0) await connection.ask("SELECT", [`${database}`]);
-    return connection;
-  } catch (error) {
-    connection.close(error as StoreError);
-    throw error;
-  }
+  { database }: Pick<StoreOptions, "database">,
+): Promise<void> {
+  // Of ROLE the answer is the same, but rights can forbid it; nobody can be forbidden this.
+  const { mode, role } = checked(connection, "HELLO", hello, await connection.ask("HELLO"));
+  if (mode === "sentinel")
+    throw ofServer(
+      name,
+      "refused",
+      "is a Sentinel: name the servers themselves in --directory, with commas between; the primary among them is found",
+    );
+  if (role === "replica" || role === "slave")
+    throw ofServer(name, "read_only", "is a replica: name the primary, too, in --directory");
+  if (database !== 0) await connection.ask("SELECT", [`${database}`]);
 }
 
 /** @throws StoreError "malformed"; the connection has ended then */

@@ -621,8 +621,8 @@ export class Mesh {
   // Gossip out.
 
   async #sendGossip(signal: AbortSignal): Promise<void> {
-    // Nobody is told by gossip: then it does not matter either that it would not hold all nodes.
     if (this.isSilent || this.#awaitsFleet) return;
+    // Nobody is told by gossip: then it does not matter either that it would not hold all nodes.
     if ([...this.#peers.values()].every((peer) => this.#readsDirectory(peer))) return;
     const { memory, nodes } = this.parts;
     const ttlS = Math.ceil(this.config.nodeTtlMs / 1000);

@@ -17,7 +17,8 @@ export const LEASE_MS = 3000;
 const AGAIN_MS = 20;
 /** What is still on its way arrives in this time. */
 const SETTLE_MS = 200;
-const GOSSIP = 0x07;
+const TRAFFIC_TICK_MS = 10;
+const DELIVER = 0x06;
 
 let ids = 1_000_000;
 export const newId = (): number => ++ids;
@@ -281,41 +282,48 @@ export const routesIn = ({ beacon }: FleetBeacon): number =>
 /** Relays that go on all the time from one beacon to a node of another's, and how many of them arrive. */
 export class Traffic {
   readonly #timer: Timer;
+  #dueMs = performance.now();
   #sent = 0;
   #arrived = 0;
 
-  /** @param perSecond packets */
-  private constructor(sender: Client, node: UdpNode, perSecond: number) {
-    const TICK_MS = 10;
-    let due = 0;
-    let lastMs = performance.now();
-    this.#timer = setInterval(() => {
-      const nowMs = performance.now();
-      // After a pause of this thread not all at once: the nodes' buffers are small.
-      due = Math.min(due + ((nowMs - lastMs) * perSecond) / 1000, 2 * TICK_MS);
-      lastMs = nowMs;
-      for (; due >= 1; due--) {
-        const payload = Buffer.alloc(PAYLOAD_BYTES);
-        payload.writeUInt32BE(this.#sent++);
-        void sender.send(relay(SENDER_ID, node.id, payload));
-      }
-      this.#count(node);
-    }, TICK_MS);
-    this.stop = async () => {
-      clearInterval(this.#timer);
-      await Bun.sleep(SETTLE_MS);
-      this.#count(node);
-      return { sent: this.#sent, arrived: this.#arrived };
-    };
+  /** @param perSecond packets, at most 1000 */
+  private constructor(
+    private readonly sender: Client,
+    private readonly node: UdpNode,
+    private readonly perSecond: number,
+  ) {
+    this.#timer = setInterval(() => this.#go(), TRAFFIC_TICK_MS);
   }
 
-  static async start(via: FleetBeacon, node: UdpNode, perSecond = 500): Promise<Traffic> {
+  static async start(via: FleetBeacon, node: UdpNode, perSecond: number): Promise<Traffic> {
     return new Traffic(await via.client(), node, perSecond);
   }
 
-  readonly stop: () => Promise<{ readonly sent: number; readonly arrived: number }>;
+  /** Packets so far. */
+  get sent(): number {
+    return this.#sent;
+  }
 
-  #count(node: UdpNode): void {
-    for (const bytes of node.take()) if (bytes[0] !== GOSSIP) this.#arrived++;
+  /** Ends it, once what is on its way had time to arrive. */
+  async stop(): Promise<{ readonly sent: number; readonly arrived: number }> {
+    clearInterval(this.#timer);
+    await Bun.sleep(SETTLE_MS);
+    this.#count();
+    return { sent: this.#sent, arrived: this.#arrived };
+  }
+
+  #go(): void {
+    const nowMs = performance.now();
+    // After a pause of this thread not all at once: buffers are small.
+    this.#dueMs = Math.max(this.#dueMs, nowMs - 2 * TRAFFIC_TICK_MS);
+    for (; this.#dueMs < nowMs; this.#dueMs += 1000 / this.perSecond) {
+      void this.sender.send(relay(SENDER_ID, this.node.id, new Uint8Array(PAYLOAD_BYTES)));
+      this.#sent++;
+    }
+    this.#count();
+  }
+
+  #count(): void {
+    this.#arrived += this.node.take().filter((bytes) => bytes[0] === DELIVER).length;
   }
 }
