@@ -486,7 +486,7 @@ export class Directory {
         }
         if (writing === undefined && this.#writer.isAsked) {
           this.#renewAtMs = 0; // which tells of the snapshot, if the last one does
-          if (this.#writer.isDue())
+          if (await this.#writer.isDue(store))
             writing = this.#writer
               .write(store, signal)
               .catch((error: unknown) => this.#refused(error, (why) => (failed = why)))

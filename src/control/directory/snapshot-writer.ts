@@ -52,10 +52,23 @@ export class SnapshotWriter {
     return this.#isAsked && this.parts.monotonicMs() >= this.#notBeforeMs;
   }
 
-  /** Answers: with the last snapshot if it has all, or else with another one. @returns whether one is to be written */
-  isDue(): boolean {
+  /**
+   * Answers: with the last snapshot if it has all and is still there, or else with another one. A server that came back empty has lost it.
+   * @returns whether one is to be written
+   * @throws StoreError
+   */
+  async isDue(store: Store): Promise<boolean> {
+    const { name, announcer, monotonicMs } = this.parts;
     this.#isAsked = false;
-    return this.last?.seq !== this.parts.announcer.seq;
+    const last = this.#last;
+    if (last === undefined || this.last?.seq !== announcer.seq) return true;
+    const { epoch, seq, parts } = last;
+    this.#last = undefined;
+    for (let part = 0; part < parts; part++) {
+      if (!(await store.keepPart(partKey(name, { epoch, seq, part }), READABLE_MS))) return true;
+    }
+    this.#last = { ...last, writtenMs: monotonicMs() };
+    return false;
   }
 
   /** To be called while no changes are under way: what they tell is in it, or behind its number. @throws StoreError */
