@@ -411,6 +411,7 @@ export class Beacon {
         memory,
         nodes,
         mesh,
+        directory,
         breakers,
         config: () => this.#config,
         nowNs: () => clock.nowNs(),

@@ -75,8 +75,8 @@ export const MAILBOX_WORDS = (8 << 20) / 4;
 export const GRANTS_MAILBOX_WORDS = (64 << 10) / 4;
 
 /**
- * Ids that a row of arrivals holds: what a worker that does nothing else adds in XXX ms, longer than the main thread
- * ever looks away. A power of two.
+ * Ids that a row of arrivals holds: what a worker that does nothing else adds in 80 ms. Who looks away for longer while so many come
+ * finds more in the table than in the ring anyway. A power of two.
  */
 export const ARRIVALS_RING = 2 ** 15;
 
@@ -116,7 +116,10 @@ export const GRANTS_REQUIRED = 3;
 export const STRANGERS_BELIEVED = 4;
 /** Not 0: pairs of nodes that are told of each other are watched. */
 export const PUNCH_WATCH = 5;
-/** Not 0: it is noted which nodes are added, and when each was heard. Set at any time, and then for good: times are not kept else. */
+/**
+ * Not 0: it is noted which nodes are added, and when each was heard. May be set at any time, and then stays set: what is noted would not
+ * move with its node meanwhile. Whoever sets it begins to read arrivals then, and looks through the table after that.
+ */
 export const ARRIVALS_NOTED = 6;
 /** Lists of prefixes, see prefixes.ts: where no node may be, whose punch requests are not limited, and what is no host's address. */
 export const DENIED_ENDPOINTS = 0;

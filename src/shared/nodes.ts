@@ -135,9 +135,20 @@ export class NodeTable {
    * @returns what nobody needs, for the compiler to leave the load in
    */
   touch(nodeId: number): number {
+    return this.#words[this.#home(nodeId)]!;
+  }
+
+  /** The same for a node that is to be recorded. */
+  touchToRecord(nodeId: number): number {
+    const home = this.#home(nodeId);
+    return this.#words[home]! ^ this.#heard.touch(home);
+  }
+
+  /** The slot where the search for a node begins. */
+  #home(nodeId: number): number {
     const hash = nodeHash(nodeId | 0, this.#secret);
     const first = this.#firstSlot(shardOfHash(hash, this.#shards));
-    return this.#words[first + slotOfHash(hash, this.#slotsPerShard) * SLOT_WORDS]!;
+    return first + slotOfHash(hash, this.#slotsPerShard) * SLOT_WORDS;
   }
 
   /** @returns as searchSlots */
@@ -383,7 +394,7 @@ export class NodeTable {
   /**
    * When a node was last heard, by Discover or by coming to the bridge: CLOCK_MONOTONIC in milliseconds, a float. What `heardAtLeast`
    * said counts, too. Main thread only, where nodes are removed: for any other, the node may move meanwhile.
-   * @returns 0 if that was not noted, as while ARRIVALS_NOTED is not set, or before this host started; -1 if the node is not there
+   * @returns 0 if that was not noted, as before ARRIVALS_NOTED was set, or if it was before the host started; -1 if the node is not there
    */
   heardMs(nodeId: number): number {
     const slot = this.find(nodeId);
@@ -442,7 +453,7 @@ export class NodeTable {
     let index = this.#nextUsed(shard, from, end);
     if (index === end) return 0;
     const area = this.#area(shard);
-    const gone: number[] | undefined = this.removed && [];
+    const gone: number[] | undefined = this.removed && []; // removals move others up, so there may be more than `count`
     if (!this.#lock(shard)) return -1;
     let removed = 0;
     while (index < end) {

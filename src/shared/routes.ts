@@ -159,6 +159,13 @@ export class RouteTable {
     return this.#claims?.timesMs[this.#indexOf(slot)] ?? 0;
   }
 
+  /** What the claim of a node's route was marked with, 0 if it has none. */
+  markOf(nodeId: number): number {
+    const slot = this.#search(nodeId | 0, 0);
+    if (slot < 0 || nodeId === 0 || this.#words[slot] === 0) return 0;
+    return this.#claims?.marks[this.#indexOf(slot)] ?? 0;
+  }
+
   /** Removes a node's route if it leads to this peer. @returns whether it did */
   withdraw(nodeId: number, peer: number): boolean {
     const words = this.#words;

@@ -26,7 +26,9 @@ interface Sample {
 }
 
 export class DirectoryClock {
-  readonly #offsets: Offset[];
+  #offsets: Offset[];
+  /** Whether the server was ever asked; before, nothing is told. */
+  #isKnown = false;
   #samples: Sample[] = [];
 
   /**
@@ -63,14 +65,21 @@ export class DirectoryClock {
     this.#samples = [];
   }
 
-  /** The server answered with its time, just now. */
+  /** The server answered with its time, just now; it counts from `adjust` on. */
   sample(serverMs: number, roundTripMs: number): void {
-    const nowMs = this.monotonicMs();
-    this.#samples.push({ offsetMs: serverMs + roundTripMs / 2 - nowMs, roundTripMs });
+    this.#samples.push({ offsetMs: serverMs + roundTripMs / 2 - this.monotonicMs(), roundTripMs });
     if (this.#samples.length > SAMPLES_MAX) this.#samples.shift();
+  }
+
+  /** Goes by the best sample from now on. The first time, also for all that was: until then this host's own time was but a guess. */
+  adjust(): void {
     const best = this.#samples.reduce((one, other) => (other.roundTripMs < one.roundTripMs ? other : one));
-    if (Math.abs(best.offsetMs - this.#offsets.at(-1)!.ms) < ADJUST_MS) return;
-    this.#offsets.push({ fromMs: nowMs, ms: best.offsetMs });
-    if (this.#offsets.length > OFFSETS_MAX) this.#offsets.shift();
+    if (!this.#isKnown) {
+      this.#isKnown = true;
+      this.#offsets = [{ fromMs: Number.NEGATIVE_INFINITY, ms: best.offsetMs }];
+    } else if (Math.abs(best.offsetMs - this.#offsets.at(-1)!.ms) >= ADJUST_MS) {
+      this.#offsets.push({ fromMs: this.monotonicMs(), ms: best.offsetMs });
+      if (this.#offsets.length > OFFSETS_MAX) this.#offsets.shift();
+    }
   }
 }

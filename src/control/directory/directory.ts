@@ -10,6 +10,7 @@ import type { RouteTable } from "../../shared/routes.ts";
 import { NO_MARK } from "../../shared/routes.ts";
 import { Announcer } from "./announcer.ts";
 import type { DirectoryClock } from "./clock.ts";
+import { Contested } from "./contested.ts";
 import { ASK, type Changes, decodeEntry, type Entry, encodeEntry, LEASE, type Lease } from "./entries.ts";
 import { doubleName, Fleet, type Followed, type ResyncReason } from "./fleet.ts";
 import { FleetRoutes, type OwnNodes } from "./fleet-routes.ts";
@@ -47,6 +48,8 @@ const LEASES_MAX = 4 * PEERS_MAX;
 const WORK_MS = 1;
 const PAUSE_MS = 1;
 const LOOP_MS = 20;
+/** Between two looks at nodes that gossip claims. */
+const CONTESTED_MS = 1000;
 
 /** duplicate: another process that began later has this beacon's name, and so this one tells nothing. The others: why there is no server. */
 export const DIRECTORY_STATES = ["ok", "connecting", "duplicate", ...STORE_FAILURES] as const;
@@ -54,7 +57,7 @@ export type DirectoryState = (typeof DIRECTORY_STATES)[number];
 
 /** The mesh, as the directory needs it. */
 export interface FleetPeers {
-  /** The fleet's beacons by name: they are to be peers, beside those from elsewhere. */
+  /** The fleet's beacons by name: they are to be peers, beside those from elsewhere. First called once it is known who they are, or cannot be. */
   setFleet(names: readonly string[]): void;
   /** The peer number of the beacon with this name; undefined while it has none. */
   numberOf(name: string): number | undefined;
@@ -151,6 +154,7 @@ export class Directory {
   readonly #announcer: Announcer;
   readonly #routes: FleetRoutes;
   readonly #fleet: Fleet;
+  readonly #contested: Contested;
   readonly #writer: SnapshotWriter;
   readonly #loader: SnapshotLoader;
   readonly #lag = new Histogram();
@@ -160,6 +164,7 @@ export class Directory {
   /** Whether another process goes on in this one's place. */
   #isReplaced = false;
   #wasSilent = false;
+  #hasToldPeers = false;
   #store: Store | undefined;
   #state: DirectoryState = "connecting";
   #stateMs: number;
@@ -198,8 +203,14 @@ export class Directory {
       heardOfSelf: (entry) => this.#heardOfSelf(entry),
       asked: () => this.#writer.ask(),
       applied: (changes) => this.#applied(changes),
-      changed: () => parts.peers.setFleet([...this.#fleet.beacons.keys()]),
+      changed: () => this.#tellPeers(),
       left: (beacon, why) => this.#left(beacon, why),
+    });
+    this.#contested = new Contested({
+      table,
+      own,
+      clock,
+      claimAgain: (nodeId) => this.#announcer.came(nodeId),
     });
     this.#loader = new SnapshotLoader({
       ...{ fleet: this.#fleet, routes: this.#routes, pause, monotonicMs },
@@ -223,6 +234,11 @@ export class Directory {
     this.#announcer.went(nodeId);
   }
 
+  /** Gossip of a peer without the directory names a node that it did not name before. */
+  claimedByGossip(nodeId: number): void {
+    this.#contested.claimed(nodeId);
+  }
+
   /** Withdraws all routes to a peer, whose number may be another's after that. */
   forget(number: number): Promise<void> {
     for (const beacon of this.#fleet.beacons.values()) {
@@ -244,6 +260,22 @@ export class Directory {
     const seconds = Math.round((this.parts.monotonicMs() - this.#stateMs) / 1000);
     if (this.#state === "connecting") return "directory: connecting";
     return `directory: ${this.#state} for ${seconds} s: ${this.#problem}`;
+  }
+
+  /** Why a node that is in the fleet may have no route here. */
+  get hints(): readonly string[] {
+    const behind = [...this.#fleet.beacons.values()].filter(({ kept }) => kept !== undefined).length;
+    return [
+      ...(this.remark === undefined ? [] : [this.remark]),
+      ...(behind > 0 ? [`the routes to ${behind} beacons of the directory are not in step`] : []),
+      ...(this.#routes.refused > 0 ? ["the directory names more nodes than --max-routes holds"] : []),
+    ];
+  }
+
+  /** Seconds since whoever claims a node has heard it, as far as that was told. */
+  claimAgeS(nodeId: number): number {
+    const { table, clock } = this.parts;
+    return Math.max(0, clock.nowMs() - table.claimedMs(nodeId)) / 1000;
   }
 
   stats(): DirectoryStats {
@@ -376,6 +408,7 @@ export class Directory {
     const { clock, monotonicMs } = this.parts;
     clock.forgetSamples();
     for (let i = 0; i < CLOCK_SAMPLES; i++) await this.#askTime(store);
+    clock.adjust();
     const lastId = await store.lastId();
     const goesOn =
       this.#readUntil !== undefined &&
@@ -397,8 +430,14 @@ export class Directory {
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
+    if (!this.#hasToldPeers) this.#tellPeers();
     if (this.#announcer.epoch === 0) this.#announcer.restart();
     this.#renewAtMs = 0;
+  }
+
+  #tellPeers(): void {
+    this.#hasToldPeers = true;
+    this.parts.peers.setFleet([...this.#fleet.beacons.keys()]);
   }
 
   async #askTime(store: Store): Promise<void> {
@@ -526,6 +565,7 @@ export class Directory {
     const { leaseMs, monotonicMs, random, name } = this.parts;
     this.#renewAtMs = monotonicMs() + (leaseMs / RENEWALS) * (1 - random() / 10);
     await this.#askTime(store);
+    this.parts.clock.adjust();
     this.#renewedEpoch = this.#announcer.epoch;
     const lease = this.#lease(false);
     await this.#append(store, lease);
@@ -590,8 +630,12 @@ export class Directory {
   async #tick(): Promise<void> {
     const { signal } = this.#stopping;
     const { sleep, drainArrivals, monotonicMs } = this.parts;
-    for (; !signal.aborted; await sleep(TELL_MS, signal)) {
+    for (let lookMs = 0; !signal.aborted; await sleep(TELL_MS, signal)) {
       if (drainArrivals((nodeId) => this.#announcer.came(nodeId))) this.#announcer.restart();
+      if (monotonicMs() >= lookMs) {
+        lookMs = monotonicMs() + CONTESTED_MS;
+        this.#contested.look();
+      }
       this.#number();
       this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
     }
@@ -634,6 +678,7 @@ export class Directory {
   #failed(error: StoreError): void {
     this.#failures[error.failure] = (this.#failures[error.failure] ?? 0) + 1;
     this.#problem = error.message;
+    if (!this.#hasToldPeers) this.#tellPeers();
     this.parts.complain("directory", `directory: ${error.message}; routes stay as they are`);
     this.#setState(error.failure);
   }

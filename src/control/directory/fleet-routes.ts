@@ -62,11 +62,20 @@ export class FleetRoutes {
   /** @param timeMs the directory's */
   claim(nodeId: number, claimer: Claimer, timeMs: number): void {
     const { table, nameOf } = this.parts;
-    const claimedMs = timeMs > this.#latestMs ? this.#notFromFuture(timeMs) : timeMs;
-    this.#compareWithOwn(nodeId, claimer, claimedMs);
+    const claimedMs = this.contest(nodeId, claimer.name, timeMs);
     const winsTie = (other: number) => claimer.name > nameOf(other);
     const other = table.claimIfLater(nodeId, claimer.number, claimedMs, claimer.mark, winsTie);
     if (other === TABLE_FULL) this.refused++;
+  }
+
+  /**
+   * Compares a claim with this beacon's own, which may be given up. Nothing is routed by that.
+   * @returns when the claim counts as made
+   */
+  contest(nodeId: number, claimer: string, timeMs: number): number {
+    const claimedMs = timeMs > this.#latestMs ? this.#notFromFuture(timeMs) : timeMs;
+    this.#compareWithOwn(nodeId, claimer, claimedMs);
+    return claimedMs;
   }
 
   #notFromFuture(timeMs: number): number {
@@ -110,12 +119,12 @@ export class FleetRoutes {
   }
 
   /** Who heard it later, this beacon or the other one? */
-  #compareWithOwn(nodeId: number, claimer: Claimer, claimedMs: number): void {
+  #compareWithOwn(nodeId: number, claimer: string, claimedMs: number): void {
     const { own, clock, name, claimAgain } = this.parts;
     const heardMs = own.heardMs(nodeId);
     if (heardMs < 0) return;
     const ownMs = clock.timeOf(heardMs);
-    const isOwn = ownMs > claimedMs || (ownMs === claimedMs && name > claimer.name);
+    const isOwn = ownMs > claimedMs || (ownMs === claimedMs && name > claimer);
     if (isOwn || own.giveUp(nodeId, heardMs)) {
       this.claimedAgain++;
       claimAgain(nodeId);

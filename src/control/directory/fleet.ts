@@ -248,6 +248,7 @@ export class Fleet {
       }
       this.fallBehind(beacon, "gap", nowMs);
     }
+    this.#contest(changes);
     if (beacon.keep(changes)) this.resyncs.too_far_behind++;
     this.#want(beacon, beacon.wanted);
   }
@@ -265,6 +266,14 @@ export class Fleet {
     }
     beacon.reached(lease.seq);
     this.#want(beacon, lease.snapshot);
+  }
+
+  /**
+   * Others may follow that beacon, and route to it what this one has: that is settled now. The snapshot, when it comes, may no longer
+   * tell of it.
+   */
+  #contest({ name, claims: { nodeIds, timesMs } }: Changes): void {
+    for (let i = 0; i < nodeIds.length; i++) this.parts.routes.contest(nodeIds[i]!, name, timesMs[i]!);
   }
 
   /** A snapshot is loaded if what is kept continues it. */

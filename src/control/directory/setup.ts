@@ -4,7 +4,8 @@ import type { Logger } from "pino";
 import { MonotonicClock } from "../../../ffi/clock.ts";
 import type { SocketAddress } from "../../../ffi/endpoint.ts";
 import { hostPort } from "../../../ffi/socket.ts";
-import { type Config, ConfigError } from "../../config.ts";
+import { ConfigError } from "../../config/units.ts";
+import type { Config } from "../../config.ts";
 import { Arrivals } from "../../shared/arrivals.ts";
 import { ARRIVALS_NOTED, type SharedMemory } from "../../shared/memory.ts";
 import { HEARD_SINCE, type NodeTable } from "../../shared/nodes.ts";
@@ -17,6 +18,7 @@ import { Directory } from "./directory.ts";
 import { type DirectoryStoreOptions, storeOptions } from "./options.ts";
 import { connectStore, type Store, StoreError } from "./store.ts";
 
+const MIB = 1 << 20;
 /** Nodes that came, taken from the workers in one go: some milliseconds' worth. */
 const ARRIVALS_MAX = 16_384;
 
@@ -83,6 +85,11 @@ export class DirectorySetup {
     });
     nodes.removed = (nodeId) => directory.nodeWent(nodeId);
     mesh.otherRoutes = directory;
+    const { bytesPerRoute } = this.routes;
+    const wholeMib = Math.ceil((config.maxRoutes * bytesPerRoute) / MIB);
+    log.info(
+      `directory: routes take ${Math.ceil(bytesPerRoute)} bytes each, ${wholeMib} MiB if all ${config.maxRoutes} of --max-routes come`,
+    );
     return directory;
   }
 

@@ -55,6 +55,8 @@ import { type CheckedPeer, type PeerCheck, SelfCheck } from "./self-check.ts";
 const RESOLVE_MS = 30_000;
 /** Messages taken from one mailbox before other things have their turn: with the largest, about a millisecond. */
 const MAIL_TURN_MAX = 16;
+/** For routes that the directory told another process of: any mark but that of gossip's. */
+const FLEET_MARK = 1;
 /** Addresses of a host name that another process of this beacon is told. */
 const ADDRESSES_TOLD_MAX = 8;
 
@@ -154,6 +156,8 @@ export interface MeshParts {
 export interface OtherRoutes {
   /** A peer number is about to be another's: its routes are to be withdrawn. */
   forget(number: number): Promise<void>;
+  /** Gossip of a peer names a node that it did not name before. */
+  claimedByGossip(nodeId: number): void;
 }
 
 export class Mesh {
@@ -172,6 +176,8 @@ export class Mesh {
   #advertised = "";
   /** Names of the beacons that the directory tells of; and the numbers of those whose nodes it tells, which gossip does not. */
   #fleet: readonly string[] = [];
+  /** Before it is known who is in the directory, nobody is gossiped to: old nodes of ours might be taken for new ones. */
+  #awaitsFleet: boolean;
   readonly #told = new Set<number>();
   otherRoutes: OtherRoutes | undefined;
   readonly #table: PeerTable;
@@ -209,7 +215,10 @@ export class Mesh {
     const { memory, socket } = parts;
     this.#complaints = new Complaints(log);
     this.#table = new PeerTable(memory);
-    this.#announcements = new Announcements(parts.routes, parts.nowMs);
+    this.#awaitsFleet = config.directory !== "off";
+    this.#announcements = new Announcements(parts.routes, parts.nowMs, (nodeId) =>
+      this.otherRoutes?.claimedByGossip(nodeId),
+    );
     this.#learned = new LearnedPeers(this.#table, this.#announcements, log);
     this.#sender = new GossipSender(socket, config.beaconId);
     this.#instances = new Instances(this.#sender.instance, (address) => this.#peers.has(address));
@@ -288,11 +297,15 @@ export class Mesh {
     await this.#sendToAll();
   }
 
-  /** Where the peer of this number is, learned or not, and how long ago it was heard; null if there is none. */
-  peer(number: number): Pick<PeerStats, "address" | "gossipAgeS"> | null {
+  /** Where the peer of this number is, learned or not, how long ago it was heard, and where; null if there is none. */
+  peer(number: number): Pick<PeerStats, "address" | "gossipAgeS" | "isInDirectory"> | null {
     for (const peer of this.#allPeers()) {
       if (peer.number === number)
-        return { address: addressText(peer.endpoint), gossipAgeS: gossipAgeS(peer.heardMs) };
+        return {
+          address: addressText(peer.endpoint),
+          gossipAgeS: gossipAgeS(peer.heardMs),
+          isInDirectory: this.#told.has(number),
+        };
     }
     return null;
   }
@@ -342,6 +355,9 @@ export class Mesh {
     this.#fleet = names;
     this.#applyPeers();
     this.#resolving.soon();
+    if (!this.#awaitsFleet) return;
+    this.#awaitsFleet = false;
+    this.#gossip.soon();
   }
 
   numberOf(name: string): number | undefined {
@@ -407,7 +423,8 @@ export class Mesh {
     const peer = this.#peers.get(addressText(endpoint));
     if (peer === undefined) return;
     this.#told.add(peer.number);
-    for (let i = 0; i < nodeIds.length; i++) this.parts.routes.claim(nodeIds[i]!, peer.number, timesMs[i]!);
+    for (let i = 0; i < nodeIds.length; i++)
+      this.parts.routes.claim(nodeIds[i]!, peer.number, timesMs[i]!, FLEET_MARK);
   }
 
   /** What signed gossip showed of its senders: whoever goes on with it is fooled by no replay. */
@@ -604,7 +621,9 @@ export class Mesh {
   // Gossip out.
 
   async #sendGossip(signal: AbortSignal): Promise<void> {
-    if (this.#peers.size === 0 || this.isSilent) return;
+    // Nobody is told by gossip: then it does not matter either that it would not hold all nodes.
+    if (this.isSilent || this.#awaitsFleet) return;
+    if ([...this.#peers.values()].every((peer) => this.#readsDirectory(peer))) return;
     const { memory, nodes } = this.parts;
     const ttlS = Math.ceil(this.config.nodeTtlMs / 1000);
     const leftOut = await this.#sender.collect(

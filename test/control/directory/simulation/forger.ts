@@ -115,7 +115,7 @@ function someEntry(world: World): Uint8Array {
 /** One whose damage shows, or that is of nobody's present start: of what passes for a beacon's own words nobody can know better. */
 function damaged(world: World, damage: (bytes: Uint8Array) => void): Uint8Array {
   const bytes = someEntry(world).slice();
-  damage(bytes);
+  if (bytes.length > 0) damage(bytes);
   const entry = decodeEntry(bytes);
   const isOfHost = entry !== undefined && world.hosts.some(({ name }) => name === entry.name);
   if (isOfHost) bytes[0] = 9;

@@ -11,6 +11,8 @@ import { World } from "./world.ts";
 /** Long enough for leases, for tries to connect, and for questions that are asked again. */
 const CALM_MS = 90_000;
 const LOOK_MS = 3_000;
+/** What was well for so long stays so: more than a lease. */
+const SURE_MS = 15_000;
 /** A node that comes is known everywhere after so long, calm as it is. */
 const PROBE_MS = 4_000;
 /** What is stopped has ended after so long: it may be connecting. */
@@ -72,19 +74,18 @@ function goThrough(world: World): number {
   timeline.run(plan.troubleMs);
   calm(world);
   const calmMs = timeline.nowMs;
-  let wrong = wrongs(world);
+  let wrong: string[];
   let settledMs = 0;
-  while (timeline.nowMs < calmMs + CALM_MS && (wrong.length > 0 || plan.isPatient)) {
+  do {
     timeline.run(timeline.nowMs + LOOK_MS);
-    const wasWrong = wrong.length > 0;
     wrong = wrongs(world);
-    if (wasWrong && wrong.length === 0) settledMs = timeline.nowMs - calmMs;
-  }
+    if (wrong.length > 0) settledMs = timeline.nowMs - calmMs;
+  } while (timeline.nowMs - calmMs < (plan.isPatient ? CALM_MS : Math.min(CALM_MS, settledMs + SURE_MS)));
   for (const one of wrong) world.problem(`after the calm: ${one}`);
   if (problems.length === 0) probe(world);
   for (const beacon of world.live()) world.tally(beacon);
   stopAll(world);
-  return settledMs;
+  return settledMs + LOOK_MS;
 }
 
 /** Something happens now and then until it is calm. */

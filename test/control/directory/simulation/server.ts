@@ -47,15 +47,19 @@ export class Server {
   #last: Id = { ms: 0, count: 0 };
   #written: Before[] = [];
 
-  /** @param clockMs how wrong its clock is */
+  /**
+   * @param clockMs how wrong its clock is
+   * @param written is told of every write
+   */
   constructor(
     private readonly timeline: Timeline,
     private readonly clockMs: number,
+    private readonly written: (where: string, bytes: Uint8Array | undefined) => void = () => {},
   ) {}
 
   /** A replica that lacks what was written in the last so many ms. */
   replica(lagMs: number, clockMs: number): Server {
-    const replica = new Server(this.timeline, clockMs);
+    const replica = new Server(this.timeline, clockMs, this.written);
     const untilMs = this.timeline.nowMs - lagMs;
     replica.log = this.log.filter(({ addedMs }) => addedMs <= untilMs);
     replica.#last = replica.log.at(-1) ?? replica.#last;
@@ -90,6 +94,7 @@ export class Server {
     if (this.log.length > 0 && this.log[0]!.ms < dropBeforeMs)
       this.log = this.log.filter((entry) => entry.ms >= dropBeforeMs);
     this.log.push({ ...this.#last, bytes, addedMs: this.timeline.nowMs });
+    this.written("log", bytes);
     const readers = [...this.readers];
     this.readers.clear();
     for (const wake of readers) wake();
@@ -125,6 +130,7 @@ export class Server {
 
   setPart(key: string, bytes: Uint8Array | undefined, ttlMs = 0): void {
     this.#remember({ key, field: undefined, part: this.parts.get(key), isField: false });
+    this.written(key, bytes);
     put(this.parts, key, bytes && { bytes: bytes.slice(), endsMs: this.timeline.nowMs + ttlMs });
   }
 

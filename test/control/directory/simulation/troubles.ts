@@ -24,8 +24,11 @@ function restored(world: World, beacon: Beacon): Map<number, number> {
   return new Map([...beacon.nodes.heard].filter(() => chance.unit() < share));
 }
 
+/** Unless it is calm by then. */
 function later(world: World, maxMs: number, run: () => void): void {
-  world.timeline.after(world.chance.unit() * maxMs, undefined, run);
+  world.timeline.after(world.chance.unit() * maxMs, undefined, () => {
+    if (!world.isCalm) run();
+  });
 }
 
 /** Starts it again, unless somebody did. */
@@ -81,11 +84,8 @@ export const TROUBLES = [
     happen(world) {
       const beacon = anyBeacon(world);
       if (beacon === undefined) return false;
-      const next = world.start(beacon.parts.host, new Map(beacon.nodes.heard), beacon);
       world.tally(beacon);
-      stop(world, beacon, true, () => {
-        if (!next.isOver) world.timeline.happen(next, () => next.directory.beginAnew());
-      });
+      stop(world, beacon, true, () => world.start(beacon.parts.host, new Map(beacon.nodes.heard), beacon));
       return true;
     },
   },

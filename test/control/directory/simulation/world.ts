@@ -1,4 +1,5 @@
 /** All that a schedule consists of, and how it goes on: beacons, their nodes, the server and the connections to it. */
+import { ASK, decodeEntry, LEASE } from "../../../../src/control/directory/entries.ts";
 import type { SharedMemory } from "../../../../src/shared/memory.ts";
 import { Beacon, type Host } from "./beacon.ts";
 import type { Chance } from "./chance.ts";
@@ -55,7 +56,7 @@ export class World {
     this.hosts = Array.from({ length: plan.beacons }, (_, i) =>
       this.newHost(`b${i + 1}.example:9001`, i + 1),
     );
-    this.server = new Server(this.timeline, this.clockError());
+    this.server = this.emptied();
     this.server.idsAhead(plan.idsAheadMs);
   }
 
@@ -173,7 +174,9 @@ export class World {
 
   /** The server that comes after this one holds nothing. */
   emptied(): Server {
-    return new Server(this.timeline, this.clockError());
+    return new Server(this.timeline, this.clockError(), (where, bytes) =>
+      this.trace(() => `${where}: ${written(where, bytes)}`),
+    );
   }
 
   /** What a beacon saw counts for the schedule. */
@@ -247,4 +250,15 @@ export class World {
   }
 }
 
-export { BEGAN_MS };
+/** For the trace. */
+function written(where: string, bytes: Uint8Array | undefined): string {
+  const entry = bytes && where === "log" ? decodeEntry(bytes) : undefined;
+  if (entry === undefined) return `${bytes?.length ?? "no"} bytes`;
+  const said = `${entry.name} ${entry.epoch}`;
+  if (entry.kind === ASK) return `${said} asks for ${entry.of.name} ${entry.of.epoch}`;
+  if (entry.kind === LEASE)
+    return `${said} lease ${entry.seq}, snapshot ${entry.snapshot?.seq ?? "none"}${entry.isLeaving ? ", leaves" : ""}`;
+  const { nodeIds, timesMs } = entry.claims;
+  const claims = Array.from(nodeIds, (id, i) => `${id}@${(timesMs[i]! - BEGAN_MS).toFixed(2)}`);
+  return `${said} changes ${entry.seq}: ${claims.join(" ")}, gone ${entry.gone.join(" ")}`;
+}
