@@ -111,13 +111,13 @@ async function measure(
   const flags = [`--directory-lease=${leaseS}s`];
   const fleet = await Fleet.start(shape, { directory: server.url, batch, flags });
   const nodes = new FleetNodes(fleet);
+  const all = fleet.targets.map((_, beacon) => beacon);
+  const broken = shape.beacons - 1;
+  const healthy = all.slice(0, broken);
+  const relays = new PairedRelays(nodes, shape, broken);
   try {
     nodes.registerAll();
-    const all = fleet.targets.map((_, beacon) => beacon);
     await untilSettled(fleet, all, SETTLED_MS_MAX);
-    const broken = shape.beacons - 1;
-    const healthy = all.slice(0, broken);
-    const relays = new PairedRelays(nodes, shape, broken);
     const calm = async () => Bun.sleep(smoke ? CALM_MS_SMOKE : AFTER_MS);
 
     relays.phase("before");
@@ -133,7 +133,9 @@ async function measure(
     relays.phase("it comes back");
     const cameBack = performance.now();
     await fleet.start(broken);
-    await relays.discoverAll(broken);
+    // As nodes do that get no answer.
+    do await relays.discoverAll(broken);
+    while ((await fleet.statsOf(broken)).nodes < shape.nodesEach);
     await untilSettled(fleet, all, SETTLED_MS_MAX);
     const backS = since(cameBack);
     await calm();
@@ -163,6 +165,7 @@ async function measure(
     const times = { withdrawnFirstS: (first - killed) / 1000, withdrawnS: (last - killed) / 1000 };
     return { times: { ...times, backS, foundS, emptyS }, relays };
   } finally {
+    await relays.stop();
     nodes.close();
     await fleet.stop();
     await server.stop();
