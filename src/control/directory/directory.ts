@@ -446,7 +446,9 @@ export class Directory {
       this.#readUntil = lastId;
       this.#fleet.logLost(monotonicMs());
     }
+    const pause = this.#pause();
     for (const [name, bytes] of await store.beacons(LEASES_MAX)) {
+      await pause();
       const lease = decodeEntry(bytes);
       if (lease?.kind !== LEASE || lease.name !== name) {
         this.#malformed++;

@@ -9,8 +9,8 @@ import type { DirectoryClock } from "./clock.ts";
 
 /** A claim so far ahead of the directory's time is of a clock gone wrong: it counts as made now, or it would win for as long. */
 const FUTURE_MS = 1000;
-/** Steps of a sweep in one go: some 0.1 ms. */
-const SLICE_STEPS = 65_536;
+/** Steps of a sweep between two looks at the clock: some 0.1 ms. */
+const SLICE_STEPS = 8192;
 
 /** This beacon's own nodes. Moments are of CLOCK_MONOTONIC, in milliseconds. */
 export interface OwnNodes {
@@ -112,6 +112,11 @@ export class FleetRoutes {
   contestGone(nodeId: number, { number }: { readonly number: number | undefined }): void {
     const { table, own } = this.parts;
     if (own.heardMs(nodeId) >= 0 && table.find(nodeId) !== number) this.#claimAgain(nodeId);
+  }
+
+  /** Routes that lead to a beacon. */
+  countOf(number: number): number {
+    return this.parts.table.routesOf(number);
   }
 
   /** Withdraws those of a beacon's routes that lack this mark; one sweep of a number at a time. */
