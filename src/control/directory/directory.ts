@@ -51,7 +51,8 @@ const LEASES_MAX = 4 * PEERS_MAX;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
 const WORK_MS = 1;
 const PAUSE_MS = 1;
-const LOOP_MS = 20;
+/** Between two looks at what is less pressing: each wakes the thread. */
+const LOOK_MS = 100;
 /** Between two looks at nodes that gossip claims. */
 const CONTESTED_MS = 1000;
 
@@ -566,6 +567,7 @@ export class Directory {
           });
         if (!this.#maySpeak()) continue;
         if (this.#anewAtMs !== undefined && monotonicMs() >= this.#anewAtMs) this.#beginAnew();
+        this.#gather();
         for (;;) {
           const changes = this.#announcer.next();
           if (changes === undefined) break;
@@ -664,7 +666,7 @@ export class Directory {
   // Who is there.
 
   async #load(store: Store, signal: AbortSignal): Promise<void> {
-    for (; !signal.aborted; await this.parts.sleep(LOOP_MS, signal)) {
+    for (; !signal.aborted; await this.parts.sleep(LOOK_MS, signal)) {
       for (;;) {
         const beacon = this.#fleet.toLoad();
         if (beacon === undefined || signal.aborted) break;
@@ -682,9 +684,9 @@ export class Directory {
   /** Also while there is no connection. */
   async #tick(): Promise<void> {
     const { signal } = this.#stopping;
-    const { sleep, drainArrivals, monotonicMs } = this.parts;
-    for (let lookMs = 0; !signal.aborted; await sleep(TELL_MS, signal)) {
-      if (drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
+    const { sleep, monotonicMs } = this.parts;
+    for (let lookMs = 0; !signal.aborted; await sleep(LOOK_MS, signal)) {
+      this.#gather();
       if (monotonicMs() >= lookMs) {
         lookMs = monotonicMs() + CONTESTED_MS;
         this.#contested.look();
@@ -692,6 +694,11 @@ export class Directory {
       this.#number();
       this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
     }
+  }
+
+  /** Takes the nodes that came. */
+  #gather(): void {
+    if (this.parts.drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
   }
 
   /**
