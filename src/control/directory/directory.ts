@@ -383,7 +383,15 @@ export class Directory {
       if (this.#readUntil !== undefined) this.#missed();
       this.#readUntil = lastId;
       this.#fleet.logLost(monotonicMs());
+      await this.#findBeacons(store);
     }
+    this.#announcer.start();
+    this.#renewAtMs = 0;
+  }
+
+  /** Who is there. Not where the log goes on: it tells in its order, and of earlier starts, too. */
+  async #findBeacons(store: Store): Promise<void> {
+    const { clock, monotonicMs } = this.parts;
     for (const [name, bytes] of await store.beacons(LEASES_MAX)) {
       const lease = decodeEntry(bytes);
       if (lease?.kind !== LEASE || lease.name !== name) {
@@ -394,8 +402,6 @@ export class Directory {
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
-    this.#announcer.start();
-    this.#renewAtMs = 0;
   }
 
   async #askTime(store: Store): Promise<void> {
