@@ -445,7 +445,16 @@ export class Directory {
       if (this.#readUntil !== undefined) this.#missed();
       this.#readUntil = lastId;
       this.#fleet.logLost(monotonicMs());
+      await this.#findBeacons(store);
     }
+    if (!this.#hasToldPeers) this.#tellPeers();
+    this.#announcer.start();
+    this.#renewAtMs = 0;
+  }
+
+  /** Who is there. Not where the log goes on: it tells in its order, and of earlier starts, too. */
+  async #findBeacons(store: Store): Promise<void> {
+    const { clock, monotonicMs } = this.parts;
     const pause = this.#pause();
     for (const [name, bytes] of await store.beacons(LEASES_MAX)) {
       await pause();
@@ -458,9 +467,6 @@ export class Directory {
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
-    if (!this.#hasToldPeers) this.#tellPeers();
-    this.#announcer.start();
-    this.#renewAtMs = 0;
   }
 
   #tellPeers(): void {
