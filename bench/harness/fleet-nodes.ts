@@ -17,7 +17,7 @@ import {
   RELAY_DELIVER_BYTES,
   SECOND_ID_AT,
 } from "../../src/protocol.ts";
-import { type Fleet, firstNodeOf } from "./fleet.ts";
+import { type FleetShape, firstNodeOf } from "./fleet.ts";
 import { type Address, Registrar } from "./register.ts";
 
 const BUFFER_BYTES = 4 << 20;
@@ -45,7 +45,7 @@ export class FleetNodes {
   readonly #beaconAt = new Int16Array(PORTS).fill(-1);
   #queued = 0;
 
-  constructor(private readonly fleet: Fleet) {
+  constructor(private readonly fleet: { readonly targets: readonly Address[]; readonly shape: FleetShape }) {
     this.#socket.bind("127.0.0.1", 0);
     this.#socket.setBuffers(BUFFER_BYTES, BUFFER_BYTES);
     const { fd } = this.#socket;

@@ -22,6 +22,8 @@ export interface FleetOptions {
   readonly batch: number;
   /** Further flags of each. */
   readonly flags?: readonly string[];
+  /** A list for taskset; all unless given. */
+  readonly cpus?: string;
 }
 
 export class Fleet {
@@ -51,7 +53,7 @@ export class Fleet {
   /** Starts one, where it was before. */
   async start(beacon: number): Promise<void> {
     const { shape, options } = this;
-    const { directory, batch, flags = [] } = options;
+    const { directory, batch, flags = [], cpus = ALL_CPUS } = options;
     const room = Math.ceil(shape.nodesEach * ROOM) + ROOM_MIN;
     const all = [
       `--addr=127.0.0.1:${this.#ports[beacon]}`,
@@ -64,7 +66,7 @@ export class Fleet {
       ...flags,
     ];
     const program = beacon === 0 ? this.probe.program : beaconSources();
-    this.targets[beacon] = await startBeacon({ offload: true, batch, cpus: ALL_CPUS }, all, program);
+    this.targets[beacon] = await startBeacon({ offload: true, batch, cpus }, all, program);
   }
 
   async kill(beacon: number): Promise<void> {

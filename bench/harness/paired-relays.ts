@@ -7,7 +7,7 @@ const PAIRS = 500;
 /** Twenty minutes of 5,000 a second. */
 const RELAYS_MAX = 6_000_000;
 /** Discovers that leave in one tick, beside the relays: a socket's buffer holds many more. */
-const DISCOVERS_PER_TICK = 128;
+const DISCOVERS_PER_TICK = 64;
 
 interface Pair {
   readonly from: number;
@@ -61,8 +61,9 @@ export class PairedRelays {
     this.#running = this.#run(perS);
   }
 
-  /** Ends it, once what is on its way has had its time. */
+  /** Ends it, once what is on its way has had its time. Safe more than once. */
   async stop(): Promise<void> {
+    if (!this.#isRunning) return;
     this.#isRunning = false;
     await this.#running;
     await Bun.sleep(200);

@@ -11,7 +11,7 @@ import type { Address } from "./register.ts";
 
 /** The load generator has the last core. Targets have the first ones, as many as they have workers, but for the generator's. */
 const CORES = cpus().length;
-const GENERATOR_CPU = String(CORES - 1);
+export const GENERATOR_CPU = String(CORES - 1);
 export const targetCpus = (workers: number): string => `0-${Math.max(0, Math.min(workers, CORES - 1) - 1)}`;
 /** For a fleet, which has the generator's core, too: there are more of them than cores. */
 export const ALL_CPUS = `0-${CORES - 1}`;

@@ -44,7 +44,7 @@ export async function measureChurn(
   const fleet = await Fleet.start(shape, { directory: server.url, batch });
   let without: Fleet | undefined;
   const used: Record<Kind, FleetUse[]> = { moving: [], staying: [], off: [] };
-  const pauses: Record<"moving" | "staying", Pauses[]> = { moving: [], staying: [] };
+  const pauses: Record<Kind, Pauses[]> = { moving: [], staying: [], off: [] };
   try {
     without = await Fleet.start(shape, { directory: "off", batch });
     const nodes = new FleetNodes(fleet);
@@ -70,10 +70,10 @@ export async function measureChurn(
         if (kind === "off") without.resume();
         await Bun.sleep(SETTLE_MS);
         const during = kind === "off" ? without : fleet;
-        if (kind !== "off") await fleet.probe.start();
+        await during.probe.start();
         used[kind].push(await fleetUseDuring(during, kind === "off" ? undefined : server, acts[kind]));
+        pauses[kind].push(await during.probe.read());
         if (kind === "off") without.suspend();
-        else pauses[kind].push(await fleet.probe.read());
       }
       const shown = KINDS.map((kind) => `${mean(used[kind].at(-1)!.control).toFixed(2)} % ${kind}`);
       recorder.progress(`round ${round + 1}  main thread of a beacon: ${shown.join(", ")}`);
@@ -98,7 +98,7 @@ interface Measured {
   readonly shape: FleetShape;
   readonly movesPerS: number;
   readonly used: Record<Kind, FleetUse[]>;
-  readonly pauses: Record<"moving" | "staying", Pauses[]>;
+  readonly pauses: Record<Kind, Pauses[]>;
   /** Milliseconds from a move to the first relay that found it. */
   readonly found: readonly number[];
   /** Changes that were applied, by the bound of their lag. */
@@ -195,6 +195,8 @@ function report(measured: Measured, recorder: Recorder): void {
       "kB/s",
       used[kind].map((use) => kb(use.serverIn + use.serverOut)),
     );
+  }
+  for (const kind of KINDS) {
     figure(
       `longest turn of the main thread, CPU time, ${kind}`,
       "ms",

@@ -5,6 +5,7 @@ import { Fleet, type FleetShape, firstNodeOf, isSettled, POLL_MS, untilSettled }
 import { FleetNodes } from "../harness/fleet-nodes.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import { PairedRelays } from "../harness/paired-relays.ts";
+import type { Pauses } from "../harness/pauses.ts";
 import type { Recorder } from "../harness/results.ts";
 
 const RELAYS_PER_S = 5_000;
@@ -30,13 +31,20 @@ interface Times {
   readonly emptyS: number;
 }
 
+interface Measured {
+  readonly times: Times;
+  readonly relays: PairedRelays;
+  /** Of a healthy beacon, by phase. */
+  readonly pauses: readonly Pauses[];
+}
+
 export async function measureTrouble(
   shape: FleetShape,
   options: BenchOptions,
   recorder: Recorder,
 ): Promise<void> {
   const leaseS = options.smoke ? LEASE_S_SMOKE : LEASE_S;
-  const rounds: { times: Times; relays: PairedRelays }[] = [];
+  const rounds: Measured[] = [];
   for (let round = 0; round < Math.ceil(options.rounds * ROUNDS_SHARE); round++) {
     const one = await measure(shape, leaseS, options);
     rounds.push(one);
@@ -72,7 +80,7 @@ export async function measureTrouble(
   time("from its new start until no relay to its nodes or from them is lost", (times) => times.foundS);
   time("from the new start of an empty directory until all is as before", (times) => times.emptyS);
   for (const [phase, { name }] of rounds[0]!.relays.phases.entries()) {
-    const phaseOf = ({ relays }: { relays: PairedRelays }) => relays.phases[phase]!;
+    const phaseOf = ({ relays }: Measured) => relays.phases[phase]!;
     const figure = { case: title, params };
     recorder.figure({
       ...{ ...figure, name: `delivered between healthy beacons, ${name}`, unit: "%", better: "more" },
@@ -89,6 +97,10 @@ export async function measureTrouble(
         (one) => (phaseOf(one).others.arrived / Math.max(1, phaseOf(one).others.sent)) * 100,
       ),
     });
+    recorder.figure({
+      ...{ ...figure, name: `longest turn of a healthy one's main thread, CPU time, ${name}`, unit: "ms" },
+      ...{ better: "less", values: rounds.map(({ pauses }) => pauses[phase]!.used.max) },
+    });
   }
   const duplicates = rounds.map(({ relays }) => relays.duplicates);
   recorder.figure({
@@ -101,49 +113,53 @@ export async function measureTrouble(
   });
 }
 
-async function measure(
-  shape: FleetShape,
-  leaseS: number,
-  { batch, smoke }: BenchOptions,
-): Promise<{ times: Times; relays: PairedRelays }> {
+async function measure(shape: FleetShape, leaseS: number, { batch, smoke }: BenchOptions): Promise<Measured> {
   const server = await DirectoryServer.prepare();
   await server.start();
   const flags = [`--directory-lease=${leaseS}s`];
   const fleet = await Fleet.start(shape, { directory: server.url, batch, flags });
   const nodes = new FleetNodes(fleet);
+  const all = fleet.targets.map((_, beacon) => beacon);
+  const broken = shape.beacons - 1;
+  const healthy = all.slice(0, broken);
+  const relays = new PairedRelays(nodes, shape, broken);
   try {
     nodes.registerAll();
-    const all = fleet.targets.map((_, beacon) => beacon);
     await untilSettled(fleet, all, SETTLED_MS_MAX);
-    const broken = shape.beacons - 1;
-    const healthy = all.slice(0, broken);
-    const relays = new PairedRelays(nodes, shape, broken);
+    const pauses: Pauses[] = [];
+    const begin = async (phase: string) => {
+      if (relays.phases.length > 0) pauses.push(await fleet.probe.read());
+      relays.phase(phase);
+      await fleet.probe.start();
+    };
     const calm = async () => Bun.sleep(smoke ? CALM_MS_SMOKE : AFTER_MS);
 
-    relays.phase("before");
+    await begin("before");
     relays.start(smoke ? RELAYS_PER_S_SMOKE : RELAYS_PER_S);
     await Bun.sleep(smoke ? CALM_MS_SMOKE : CALM_MS);
 
-    relays.phase("a beacon killed");
+    await begin("a beacon killed");
     const killed = performance.now();
     await fleet.kill(broken);
     const withdrawn = await untilWithdrawn(fleet, healthy, broken);
     await calm();
 
-    relays.phase("it comes back");
+    await begin("it comes back");
     const cameBack = performance.now();
     await fleet.start(broken);
-    await relays.discoverAll(broken);
+    // As nodes do that get no answer.
+    do await relays.discoverAll(broken);
+    while ((await fleet.statsOf(broken)).nodes < shape.nodesEach);
     await untilSettled(fleet, all, SETTLED_MS_MAX);
     const backS = since(cameBack);
     await calm();
 
-    relays.phase("the directory killed");
+    await begin("the directory killed");
     const resyncs = await Promise.all(all.map(async (beacon) => lostLogsOf(await fleet.statsOf(beacon))));
     await server.kill();
     await Bun.sleep(smoke ? CALM_MS_SMOKE : AWAY_MS);
 
-    relays.phase("it comes back empty");
+    await begin("it comes back empty");
     const restarted = performance.now();
     await server.start();
     await untilSettled(
@@ -154,6 +170,7 @@ async function measure(
     );
     const emptyS = since(restarted);
     await calm();
+    pauses.push(await fleet.probe.read());
     await relays.stop();
     const comeBack = relays.phases.findIndex(({ name }) => name === "it comes back");
     const foundS = (relays.lastLostMs(comeBack) - cameBack) / 1000;
@@ -161,8 +178,9 @@ async function measure(
     const first = Math.min(...withdrawn);
     const last = Math.max(...withdrawn);
     const times = { withdrawnFirstS: (first - killed) / 1000, withdrawnS: (last - killed) / 1000 };
-    return { times: { ...times, backS, foundS, emptyS }, relays };
+    return { times: { ...times, backS, foundS, emptyS }, relays, pauses };
   } finally {
+    await relays.stop();
     nodes.close();
     await fleet.stop();
     await server.stop();

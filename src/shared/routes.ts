@@ -193,16 +193,21 @@ export class RouteTable {
    * @param mark NO_MARK to withdraw all
    * @param from step, from 0 on
    * @param end step behind the last
+   * @returns how many
    */
-  sweep(peer: number, mark: number, from: number, end: number): void {
+  sweep(peer: number, mark: number, from: number, end: number): number {
     const words = this.#words;
     const slots = this.#slots;
+    let withdrawn = 0;
     for (let step = from; step < end; step++) {
       const index = step < slots ? slots - 1 - step : 2 * slots - 1 - step;
       const slot = this.#area.first + index * ROUTE_WORDS;
       if (words[slot] === 0 || words[slot + PEER] !== peer) continue;
-      if (mark === NO_MARK || this.#claims?.marks[index] !== mark) this.#removeAt(slot, peer);
+      if (mark !== NO_MARK && this.#claims?.marks[index] === mark) continue;
+      this.#removeAt(slot, peer);
+      withdrawn++;
     }
+    return withdrawn;
   }
 
   /** A part of going through the table, likewise: calls `visit` for each route, for some of them twice. */

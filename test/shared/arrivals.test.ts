@@ -91,6 +91,15 @@ describe("Arrivals", () => {
     },
   );
 
+  test("any number more is told as lost", () => {
+    const { memory, arrivals } = arrivalsAt(5);
+    const head = memory.arrivals(1) + ARRIVALS_HEAD;
+    for (const more of [2 ** 30, 2 ** 31, 2 ** 32 - 1]) {
+      memory.words[head]! += more;
+      expect(drain(arrivals)).toEqual({ ids: [], lost: true, more: false });
+    }
+  });
+
   test("those written over while they are visited are told as lost, and none is taken for another", () => {
     const { notes, arrivals } = arrivalsAt();
     fill(notes[1]!, 1, 10);

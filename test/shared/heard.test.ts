@@ -191,6 +191,7 @@ describe("a node was heard", () => {
     nodes.remove(first);
     expect(nodes.find(second)).toBe(slot);
     expect(nodes.heardMs(second)).toBe(heardMs);
+    nodes.heardAtLeast(second, 9e6);
     nodes.remove(second);
     nodes.bridge(first, NOW_S);
     expect(nodes.find(first)).toBe(slot);

@@ -30,14 +30,23 @@ export class Announcer {
   claimsTold = 0;
   goneTold = 0;
   readonly #epochs = new Set<number>();
-  /** By node: whether it is here. */
-  #untold = new Map<number, boolean>();
+  /** Nodes that came or went; which of the two shows when it is told. */
+  readonly #untold = new Set<number>();
   #underWay: Changes | undefined;
 
   constructor(private readonly parts: AnnouncerParts) {}
 
+  /** To be called once the directory's time is known, which says which start is the later one. */
+  start(): void {
+    if (this.epoch === 0) this.#begin();
+  }
+
   /** Begins anew: whoever follows needs a snapshot. */
   restart(): void {
+    if (this.epoch !== 0) this.#begin();
+  }
+
+  #begin(): void {
     const { clock, random } = this.parts;
     const epoch = Math.floor(clock.nowMs()) * EPOCHS_PER_MS + Math.floor(random() * EPOCHS_PER_MS);
     this.epoch = Math.max(epoch, this.epoch + 1);
@@ -52,12 +61,11 @@ export class Announcer {
     return this.#epochs.has(epoch);
   }
 
-  came(nodeId: number): void {
-    this.#note(nodeId, true);
-  }
-
-  went(nodeId: number): void {
-    this.#note(nodeId, false);
+  /** The node came, or went, or is to be claimed again. */
+  changed(nodeId: number): void {
+    if (this.epoch === 0) return; // nobody was told anything yet
+    this.#untold.add(nodeId);
+    if (this.#untold.size > UNTOLD_MAX) this.restart();
   }
 
   get untold(): number {
@@ -94,22 +102,18 @@ export class Announcer {
     return laterMs;
   }
 
-  #note(nodeId: number, isHere: boolean): void {
-    if (this.epoch === 0) return; // nobody was told anything yet
-    this.#untold.set(nodeId, isHere);
-    if (this.#untold.size > UNTOLD_MAX) this.restart();
-  }
-
   #collect(): Changes | undefined {
     const nodeIds: number[] = [];
     const timesMs: number[] = [];
     const gone: number[] = [];
-    for (const [nodeId, isHere] of this.#untold) {
+    for (const nodeId of this.#untold) {
       if (nodeIds.length + gone.length === CHANGES_MAX) break;
       this.#untold.delete(nodeId);
-      const claimedMs = isHere ? this.claimedMs(nodeId) : -1;
-      if (!isHere) gone.push(nodeId);
-      if (claimedMs < 0) continue; // it went meanwhile, which is another change
+      const claimedMs = this.claimedMs(nodeId);
+      if (claimedMs < 0) {
+        gone.push(nodeId);
+        continue;
+      }
       nodeIds.push(nodeId);
       timesMs.push(claimedMs);
     }

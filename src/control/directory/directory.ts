@@ -181,6 +181,9 @@ export class Directory {
   /** Entries that this beacon wrote since it began to read there, and those of them that it has read. */
   #ownWritten = 0;
   #ownHeard = 0;
+  /** When this beacon is to begin anew; undefined: it is not. */
+  #anewAtMs: number | undefined;
+  #begunMs = Number.NEGATIVE_INFINITY;
   /** When the log was last found to go on: the server was entered, or there was nothing for too long. */
   #resumedMs: number;
   /** When there was something in the log. */
@@ -210,13 +213,15 @@ export class Directory {
     this.#routes = new FleetRoutes({
       ...{ table, own, clock, name, pause },
       nameOf: (number) => this.#nameOf(number),
-      claimAgain: (nodeId) => this.#announcer.came(nodeId),
+      claimAgain: (nodeId) => this.#announcer.changed(nodeId),
+      outlived: (number) => this.#fleet.outlived(number, monotonicMs()),
     });
     this.#writer = new SnapshotWriter({ name, own, announcer: this.#announcer, clock, monotonicMs });
     this.#fleet = new Fleet({
       ...{ name, beaconId, routes: this.#routes, random, complain },
       heardOfSelf: (entry) => this.#heardOfSelf(entry),
       asked: () => this.#writer.ask(),
+      missed: () => this.#missed(),
       applied: (changes) => this.#applied(changes),
       changed: () => this.#tellPeers(),
       left: (beacon, why) => this.#left(beacon, why),
@@ -225,7 +230,7 @@ export class Directory {
       table,
       own,
       clock,
-      claimAgain: (nodeId) => this.#announcer.came(nodeId),
+      claimAgain: (nodeId) => this.#announcer.changed(nodeId),
     });
     this.#loader = new SnapshotLoader({
       ...{ fleet: this.#fleet, routes: this.#routes, pause, monotonicMs },
@@ -246,7 +251,7 @@ export class Directory {
 
   /** A node of this beacon's was removed. */
   nodeWent(nodeId: number): void {
-    this.#announcer.went(nodeId);
+    this.#announcer.changed(nodeId);
   }
 
   /** Gossip of a peer without the directory names a node that it did not name before. */
@@ -442,10 +447,13 @@ export class Directory {
       compareIds(this.#readUntil, lastId) <= 0 &&
       (await store.reachesBack(this.#readUntil));
     if (!goesOn) {
+      if (this.#readUntil !== undefined) this.#missed();
       this.#readUntil = lastId;
       this.#fleet.logLost(monotonicMs());
     }
+    const pause = this.#pause();
     for (const [name, bytes] of await store.beacons(LEASES_MAX)) {
+      await pause();
       const lease = decodeEntry(bytes);
       if (lease?.kind !== LEASE || lease.name !== name) {
         this.#malformed++;
@@ -456,7 +464,7 @@ export class Directory {
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
     if (!this.#hasToldPeers) this.#tellPeers();
-    if (this.#announcer.epoch === 0) this.#announcer.restart();
+    this.#announcer.start();
     this.#renewAtMs = 0;
   }
 
@@ -549,6 +557,14 @@ export class Directory {
     this.#setState("duplicate");
   }
 
+  /**
+   * Another beacon may have claimed a node of this one's, and given it up again, and this one not know that the others dropped its claim:
+   * it begins anew, with all that it has. Once, though many miss that something was missed.
+   */
+  #missed(): void {
+    this.#anewAtMs ??= Math.max(this.parts.monotonicMs(), this.#begunMs + this.parts.leaseMs);
+  }
+
   // What this beacon says.
 
   async #tell(store: Store, signal: AbortSignal): Promise<void> {
@@ -565,6 +581,7 @@ export class Directory {
             of: { name, epoch },
           });
         if (!this.#maySpeak()) continue;
+        if (this.#anewAtMs !== undefined && monotonicMs() >= this.#anewAtMs) this.#beginAnew();
         for (;;) {
           const changes = this.#announcer.next();
           if (changes === undefined) break;
@@ -646,11 +663,19 @@ export class Directory {
     const hasRival = this.#rivalHeardMs !== undefined;
     if (!hasRival && !this.#wasSilent) return true;
     if (hasRival && !this.#wasSilent && monotonicMs() - this.#rivalHeardMs! <= leaseMs) return false;
-    this.#announcer.restart();
-    this.#rivalHeardMs = undefined;
-    this.#wasSilent = false;
+    this.#beginAnew();
     this.#setState("ok");
     return true;
+  }
+
+  /** Whoever follows this beacon loads a snapshot of it. */
+  #beginAnew(): void {
+    this.#announcer.restart();
+    this.#anewAtMs = undefined;
+    this.#begunMs = this.parts.monotonicMs();
+    this.#renewAtMs = 0;
+    this.#rivalHeardMs = undefined;
+    this.#wasSilent = false;
   }
 
   // Who is there.
@@ -676,7 +701,7 @@ export class Directory {
     const { signal } = this.#stopping;
     const { sleep, drainArrivals, monotonicMs } = this.parts;
     for (let lookMs = 0; !signal.aborted; await sleep(TELL_MS, signal)) {
-      if (drainArrivals((nodeId) => this.#announcer.came(nodeId))) this.#announcer.restart();
+      if (drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
       if (monotonicMs() >= lookMs) {
         lookMs = monotonicMs() + CONTESTED_MS;
         this.#contested.look();

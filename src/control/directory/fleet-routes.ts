@@ -3,13 +3,14 @@
  * elsewhere is given up. The later claim wins, whatever the order in which they come; of two at the same time, that of the beacon whose name
  * sorts last.
  */
-import { type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
+import { PEER_PLACES } from "../../shared/memory.ts";
+import { CLAIMED_LATER, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
 import type { DirectoryClock } from "./clock.ts";
 
 /** A claim so far ahead of the directory's time is of a clock gone wrong: it counts as made now, or it would win for as long. */
 const FUTURE_MS = 1000;
-/** Steps of a sweep in one go: some 0.1 ms. */
-const SLICE_STEPS = 65_536;
+/** Steps of a sweep between two looks at the clock: some 0.1 ms. */
+const SLICE_STEPS = 8192;
 
 /** This beacon's own nodes. Moments are of CLOCK_MONOTONIC, in milliseconds. */
 export interface OwnNodes {
@@ -43,6 +44,8 @@ export interface FleetRoutesParts {
   readonly nameOf: (number: number) => string;
   /** A node has to be claimed again: somebody has not heard that this beacon heard it later. */
   readonly claimAgain: (nodeId: number) => void;
+  /** The beacon with this peer number has to be loaded: claims of it lost to those of another one, whose routes were withdrawn. */
+  readonly outlived: (number: number) => void;
   readonly pause: () => Promise<unknown>;
 }
 
@@ -56,16 +59,27 @@ export class FleetRoutes {
   /** Claims until then are not of the future; looked at again when one is later. */
   #latestMs = 0;
   readonly #sweeps = new Map<number, Promise<void>>();
+  /**
+   * By the peer's number whose claim was later and that of the other: whether there was such a claim in a snapshot, of the one or the
+   * other. What was said in the log every beacon heard, and gave up what it lost. Of this it may not know, and still have the node.
+   */
+  readonly #outbid = new Uint8Array(PEER_PLACES * PEER_PLACES);
 
   constructor(private readonly parts: FleetRoutesParts) {}
 
-  /** @param timeMs the directory's */
-  claim(nodeId: number, claimer: Claimer, timeMs: number): void {
+  /**
+   * @param timeMs the directory's
+   * @param isOfSnapshot whether it was found in a snapshot, not heard in the log
+   */
+  claim(nodeId: number, claimer: Claimer, timeMs: number, isOfSnapshot: boolean): void {
     const { table, nameOf } = this.parts;
+    const { number, mark } = claimer;
     const claimedMs = this.contest(nodeId, claimer.name, timeMs);
     const winsTie = (other: number) => claimer.name > nameOf(other);
-    const other = table.claimIfLater(nodeId, claimer.number, claimedMs, claimer.mark, winsTie);
+    const other = table.claimIfLater(nodeId, number, claimedMs, mark, winsTie);
     if (other === TABLE_FULL) this.refused++;
+    else if (other === CLAIMED_LATER) this.#outbid[table.find(nodeId) * PEER_PLACES + number] = 1;
+    else if (isOfSnapshot && other >= 0 && other !== number) this.#outbid[number * PEER_PLACES + other] = 1;
   }
 
   /**
@@ -86,45 +100,68 @@ export class FleetRoutes {
     return nowMs;
   }
 
-  gone(nodeId: number, { number }: Claimer): void {
-    this.parts.table.withdraw(nodeId, number);
+  gone(nodeId: number, claimer: Claimer): void {
+    this.contestGone(nodeId, claimer);
+    this.parts.table.withdraw(nodeId, claimer.number);
+  }
+
+  /**
+   * Another beacon no longer has a node. If this one has it, and had not heard that the other claimed it: others had, and may have dropped
+   * this one's claim for it.
+   */
+  contestGone(nodeId: number, { number }: { readonly number: number | undefined }): void {
+    const { table, own } = this.parts;
+    if (own.heardMs(nodeId) >= 0 && table.find(nodeId) !== number) this.#claimAgain(nodeId);
+  }
+
+  /** Routes that lead to a beacon. */
+  countOf(number: number): number {
+    return this.parts.table.routesOf(number);
   }
 
   /** Withdraws those of a beacon's routes that lack this mark; one sweep of a number at a time. */
   sweep(number: number, mark: number): Promise<void> {
-    const sweep = this.swept(number).then(() => this.#sweep(number, mark));
-    this.#sweeps.set(number, sweep);
-    return sweep.finally(() => {
-      if (this.#sweeps.get(number) === sweep) this.#sweeps.delete(number);
+    const before = this.#sweeps.get(number) ?? Promise.resolve();
+    const sweep = before.then(() => this.#sweep(number, mark));
+    const ended = sweep.finally(() => {
+      if (this.#sweeps.get(number) === ended) this.#sweeps.delete(number);
     });
+    this.#sweeps.set(number, ended);
+    return ended;
   }
 
-  /** Settles when no sweep of a number is under way. */
-  async swept(number: number): Promise<void> {
-    await this.#sweeps.get(number);
+  /** Settles when no sweep is under way. */
+  async swept(): Promise<void> {
+    while (this.#sweeps.size > 0) await Promise.all(this.#sweeps.values());
   }
 
   async #sweep(number: number, mark: number): Promise<void> {
-    const { table, pause } = this.parts;
+    const { table, pause, outlived } = this.parts;
     const end = table.sweepSteps;
+    let withdrawn = 0;
     for (let from = 0; from < end && table.routesOf(number) > 0; from += SLICE_STEPS) {
       if (from > 0) await pause();
-      table.sweep(number, mark, from, Math.min(from + SLICE_STEPS, end));
+      withdrawn += table.sweep(number, mark, from, Math.min(from + SLICE_STEPS, end));
     }
+    if (withdrawn === 0) return;
+    const outbid = this.#outbid.subarray(number * PEER_PLACES, (number + 1) * PEER_PLACES);
+    for (const [other, isOutbid] of outbid.entries()) if (isOutbid) outlived(other);
+    outbid.fill(0);
   }
 
   /** Who heard it later, this beacon or the other one? */
   #compareWithOwn(nodeId: number, claimer: string, claimedMs: number): void {
-    const { own, clock, name, claimAgain } = this.parts;
+    const { own, clock, name } = this.parts;
     const heardMs = own.heardMs(nodeId);
     if (heardMs < 0) return;
     const ownMs = clock.timeOf(heardMs);
     const isOwn = ownMs > claimedMs || (ownMs === claimedMs && name > claimer);
-    if (isOwn || own.giveUp(nodeId, heardMs)) {
-      this.claimedAgain++;
-      claimAgain(nodeId);
-    } else {
-      this.lost++;
-    }
+    if (isOwn || own.giveUp(nodeId, heardMs)) this.#claimAgain(nodeId);
+    else this.lost++;
+  }
+
+  #claimAgain(nodeId: number): void {
+    this.claimedAgain++;
+    this.parts.claimAgain(nodeId);
   }
 }

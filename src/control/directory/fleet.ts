@@ -11,7 +11,15 @@ import { ASK, CHANGES, type Changes, type Entry, LEASE, type Lease, type Snapsho
 import type { Claimer, FleetRoutes } from "./fleet-routes.ts";
 
 /** Why a snapshot is needed. */
-export const RESYNC_REASONS = ["new", "restarted", "gap", "log_lost", "too_far_behind", "moved"] as const;
+export const RESYNC_REASONS = [
+  "new",
+  "restarted",
+  "gap",
+  "log_lost",
+  "too_far_behind",
+  "moved",
+  "outbid",
+] as const;
 export type ResyncReason = (typeof RESYNC_REASONS)[number];
 
 /** Changed nodes that are kept of a beacon that is behind; more, and it needs a later snapshot. */
@@ -108,6 +116,8 @@ export interface FleetParts {
   readonly heardOfSelf: (entry: Entry) => void;
   /** Somebody asks for this beacon's snapshot. */
   readonly asked: () => void;
+  /** The log lost entries that this beacon did not read: claims to its nodes may have been among them. */
+  readonly missed: () => void;
   /** Changes of another beacon were applied. */
   readonly applied: (changes: Changes) => void;
   /** Beacons came or went. */
@@ -170,6 +180,12 @@ export class Fleet {
     beacon.fallBehind(nowMs, this.parts.random());
   }
 
+  /** Claims of a beacon lost to those of another one that is gone. */
+  outlived(number: number, nowMs: number): void {
+    for (const beacon of this.beacons.values())
+      if (beacon.number === number) this.fallBehind(beacon, "outbid", nowMs);
+  }
+
   /** Drops those whose lease is over. @param deadlineMs when that is */
   expire(nowMs: number, deadlineMs: (beacon: Followed) => number): void {
     for (const beacon of this.beacons.values()) {
@@ -206,7 +222,7 @@ export class Fleet {
     const { nodeIds, timesMs } = changes.claims;
     const claimer = beacon as Claimer;
     for (const nodeId of changes.gone) routes.gone(nodeId, claimer);
-    for (let i = 0; i < nodeIds.length; i++) routes.claim(nodeIds[i]!, claimer, timesMs[i]!);
+    for (let i = 0; i < nodeIds.length; i++) routes.claim(nodeIds[i]!, claimer, timesMs[i]!, false);
     this.parts.applied(changes);
   }
 
@@ -246,9 +262,9 @@ export class Fleet {
         this.apply(beacon, changes);
         return;
       }
-      this.fallBehind(beacon, "gap", nowMs);
+      this.#skipped(beacon, nowMs);
     }
-    this.#contest(changes);
+    this.#contest(beacon, changes);
     if (beacon.keep(changes)) this.resyncs.too_far_behind++;
     this.#want(beacon, beacon.wanted);
   }
@@ -262,7 +278,7 @@ export class Fleet {
     this.#findDoubles(beacon, lease);
     if (beacon.kept === undefined) {
       if (lease.seq <= beacon.seq) return;
-      this.fallBehind(beacon, "gap", nowMs);
+      this.#skipped(beacon, nowMs);
     }
     beacon.reached(lease.seq);
     this.#want(beacon, lease.snapshot);
@@ -272,8 +288,15 @@ export class Fleet {
    * Others may follow that beacon, and route to it what this one has: that is settled now. The snapshot, when it comes, may no longer
    * tell of it.
    */
-  #contest({ name, claims: { nodeIds, timesMs } }: Changes): void {
-    for (let i = 0; i < nodeIds.length; i++) this.parts.routes.contest(nodeIds[i]!, name, timesMs[i]!);
+  #contest(beacon: Followed, { claims: { nodeIds, timesMs }, gone }: Changes): void {
+    const { routes } = this.parts;
+    for (const nodeId of gone) routes.contestGone(nodeId, beacon);
+    for (let i = 0; i < nodeIds.length; i++) routes.contest(nodeIds[i]!, beacon.name, timesMs[i]!);
+  }
+
+  #skipped(beacon: Followed, nowMs: number): void {
+    this.fallBehind(beacon, "gap", nowMs);
+    this.parts.missed();
   }
 
   /** A snapshot is loaded if what is kept continues it. */

@@ -49,6 +49,9 @@ const forgeries = new Map<string, (world: World) => void>([
   [
     "many strangers",
     (world) => {
+      // From now on each beacon may leave out others: of what strangers claim they do not know the same.
+      world.isFlooded = true;
+      for (const node of world.nodes) node.isPoisoned ||= node.isForged;
       for (let i = 0; i < PEERS_MAX + 20; i++)
         write(world, encodeEntry(leaseOf(world, `y${i}.example:9001`, epochNow(world))));
     },
@@ -118,7 +121,8 @@ function damaged(world: World, damage: (bytes: Uint8Array) => void): Uint8Array 
   if (bytes.length > 0) damage(bytes);
   const entry = decodeEntry(bytes);
   const isOfHost = entry !== undefined && world.hosts.some(({ name }) => name === entry.name);
-  if (isOfHost) bytes[0] = 9;
+  const isLong = entry?.kind === LEASE && entry.leaseMs > LEASE_MS_MAX;
+  if (isOfHost || isLong) bytes[0] = 9;
   else if (entry !== undefined) marked(world, entry);
   return bytes;
 }
@@ -187,13 +191,13 @@ function changesOf(world: World, name: string, epoch: number, seq: number): Entr
 }
 
 /** Whose claims are of no beacon. */
-function marked({ byId, server }: World, entry: Entry): void {
+function marked({ byId, server, isFlooded }: World, entry: Entry): void {
   if (entry.kind !== CHANGES) return;
   for (const [i, nodeId] of entry.claims.nodeIds.entries()) {
     const node: Node | undefined = byId.get(nodeId);
     if (node === undefined) continue;
     node.isForged = true;
-    if (entry.claims.timesMs[i]! > server.nowMs + AHEAD_MS) node.isPoisoned = true;
+    if (isFlooded || entry.claims.timesMs[i]! > server.nowMs + AHEAD_MS) node.isPoisoned = true;
   }
 }
 

@@ -62,7 +62,7 @@ export class Server {
     const replica = new Server(this.timeline, clockMs, this.written);
     const untilMs = this.timeline.nowMs - lagMs;
     replica.log = this.log.filter(({ addedMs }) => addedMs <= untilMs);
-    replica.#last = replica.log.at(-1) ?? replica.#last;
+    replica.#last = replica.log.at(-1) ?? this.#last;
     for (const [name, lease] of this.hash) replica.hash.set(name, lease);
     for (const [key, part] of this.parts) replica.parts.set(key, part);
     for (let i = this.#written.length - 1; i >= 0 && this.#written[i]!.atMs > untilMs; i--) {
@@ -79,7 +79,7 @@ export class Server {
 
   /** The ids of entries are later by so much than its clock says, as after it was set back. */
   idsAhead(ms: number): void {
-    this.#last = { ms: Math.floor(this.nowMs + ms), count: 0 };
+    this.#last = { ms: Math.max(this.#last.ms + 1, Math.floor(this.nowMs + ms)), count: 0 };
   }
 
   /** @throws StoreError */
@@ -117,10 +117,8 @@ export class Server {
     return log.slice(from, from + READ_COUNT).map((entry) => ({ id: textOf(entry), bytes: entry.bytes }));
   }
 
-  reachesBack(text: string): boolean {
-    const id = idOf(text);
-    const isEarlier = this.log.some((entry) => compare(entry, id) <= 0);
-    return isEarlier && this.log.some((entry) => compare(entry, id) >= 0);
+  has(id: string): boolean {
+    return this.log.some((entry) => textOf(entry) === id);
   }
 
   setField(name: string, value: Uint8Array | undefined): void {

@@ -83,7 +83,7 @@ export const TROUBLES = [
     name: "upgrade",
     happen(world) {
       const beacon = anyBeacon(world);
-      if (beacon === undefined) return false;
+      if (beacon === undefined || world.plan.hasBadClocks) return false;
       world.tally(beacon);
       stop(world, beacon, true, () => world.start(beacon.parts.host, new Map(beacon.nodes.heard), beacon));
       return true;

@@ -38,6 +38,8 @@ export class World {
   /** Whether a server that is down says so, or nothing. */
   isServerSilent = false;
   isCalm = false;
+  /** More names were written than beacons take. */
+  isFlooded = false;
   /** Ids of nobody, for gossip that is wrong. */
   #gossiped = 0;
 
