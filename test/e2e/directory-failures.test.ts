@@ -440,6 +440,36 @@ scenario("all keys are removed: who comes next knows all nevertheless", async (w
   await world.expectDelivered();
 });
 
+scenario(
+  "a log that begins again with lower ids than those that were read: they are read, too",
+  async (world) => {
+    const server = await world.server();
+    await world.start(directory(server));
+    await server.command("XADD", LOG, `${Date.now() + 3_600_000}-0`, "e", "x");
+    const malformed = () => world.beacons.map((beacon) => beacon.directory.entriesMalformed);
+    await untilEqual("malformed entries", malformed, [1, 1]);
+    await server.command("DEL", LOG);
+    const nodes = [await world.a.udp(), await world.b.udp()];
+    await untilReached(world.b, nodes[0]!);
+    await untilReached(world.a, nodes[1]!);
+    await world.untilOk();
+    expect(world.beacons.map((beacon) => beacon.directory.failures)).toEqual([{}, {}]);
+    await world.expectDelivered();
+  },
+);
+
+scenario("a log without another id to give, until it is gone", async (world) => {
+  const server = await world.server();
+  await world.start(directory(server));
+  await server.command("XADD", LOG, "18446744073709551615-18446744073709551615", "e", "x");
+  await world.untilState("refused", /XADD.*last possible ID/);
+  const late = await world.a.udp();
+  await server.command("DEL", LOG);
+  await world.untilOk();
+  await untilReached(world.b, late);
+  await world.expectDelivered();
+});
+
 scenario("a Sentinel, named by mistake", async (world) => {
   const sentinel = await world.server({ sentinel: true });
   const fleet = world.with(new Fleet(directory(sentinel)));

@@ -4,7 +4,7 @@
  */
 import type { RouteTable } from "../../shared/routes.ts";
 import type { DirectoryClock } from "./clock.ts";
-import { CHANGES, CHANGES_MAX, type Changes, stepped, TIME_STEP_MS } from "./entries.ts";
+import { CHANGES, CHANGES_MAX, type Changes, TIME_STEP_MS } from "./entries.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
 
 /** Nodes whose change is not told yet: two seconds of the fastest. Beyond that a snapshot is less work for everybody. */
@@ -97,9 +97,8 @@ export class Announcer {
     // Gossip's claims are as old as they came, and are not compared with this beacon's own: they may well be later.
     if (otherMs < ownMs || table.markOf(nodeId) === NO_FLEET_MARK) return ownMs;
     // The node came here after the other beacon's claim was known, whatever the two clocks say.
-    const laterMs = stepped(otherMs + TIME_STEP_MS);
-    own.heardAtLeast(nodeId, clock.momentOf(laterMs));
-    return laterMs;
+    own.heardAtLeast(nodeId, clock.momentOf(otherMs + TIME_STEP_MS));
+    return clock.timeOf(own.heardMs(nodeId));
   }
 
   #collect(): Changes | undefined {

@@ -179,6 +179,9 @@ export class Directory {
   #lost: string | undefined;
   /** Where in the log this beacon is. */
   #readUntil: string | undefined;
+  /** Entries that this beacon wrote since it began to read there, and those of them that it has read. */
+  #ownWritten = 0;
+  #ownHeard = 0;
   /** When this beacon is to begin anew; undefined: it is not. */
   #anewAtMs: number | undefined;
   #begunMs = Number.NEGATIVE_INFINITY;
@@ -435,6 +438,8 @@ export class Directory {
   async #join(store: Store): Promise<void> {
     const { clock, monotonicMs } = this.parts;
     clock.forgetSamples();
+    this.#ownHeard = 0;
+    this.#ownWritten = 0;
     for (let i = 0; i < CLOCK_SAMPLES; i++) await this.#askTime(store);
     clock.adjust();
     const lastId = await store.lastId();
@@ -446,7 +451,16 @@ export class Directory {
       if (this.#readUntil !== undefined) this.#missed();
       this.#readUntil = lastId;
       this.#fleet.logLost(monotonicMs());
+      await this.#findBeacons(store);
     }
+    if (!this.#hasToldPeers) this.#tellPeers();
+    this.#announcer.start();
+    this.#renewAtMs = 0;
+  }
+
+  /** Who is there. Not where the log goes on: it tells in its order, and of earlier starts, too. */
+  async #findBeacons(store: Store): Promise<void> {
+    const { clock, monotonicMs } = this.parts;
     const pause = this.#pause();
     for (const [name, bytes] of await store.beacons(LEASES_MAX)) {
       await pause();
@@ -459,9 +473,6 @@ export class Directory {
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
-    if (!this.#hasToldPeers) this.#tellPeers();
-    this.#announcer.start();
-    this.#renewAtMs = 0;
   }
 
   #tellPeers(): void {
@@ -487,7 +498,9 @@ export class Directory {
     const { sleep } = this.parts;
     const pause = this.#pause();
     while (!signal.aborted) {
+      const lacksOwn = this.#ownHeard < this.#ownWritten;
       const entries = await store.read(this.#readUntil!);
+      if (entries.length === 0 && lacksOwn) await this.#readAnew(store);
       for (const entry of entries) {
         this.#hear(entry);
         this.#readUntil = entry.id;
@@ -496,6 +509,14 @@ export class Directory {
       }
       if (entries.length > 0) await sleep(READ_MS, signal);
     }
+  }
+
+  /** The log has nothing behind where this beacon is, although it wrote there: it was emptied, or is another one whose ids are lower. */
+  async #readAnew(store: Store): Promise<void> {
+    this.#readUntil = await store.lastId();
+    this.#ownHeard = 0;
+    this.#ownWritten = 0;
+    this.#fleet.logLost(this.parts.monotonicMs());
   }
 
   #hear({ bytes }: LogEntry): void {
@@ -533,6 +554,7 @@ export class Directory {
   }
 
   #heardOfSelf({ epoch }: Entry): void {
+    if (this.#announcer.wasMine(epoch)) this.#ownHeard++;
     if (this.#announcer.wasMine(epoch) || this.parts.isSilent?.()) return;
     this.parts.complain("double_name", doubleName(this.parts.name));
     if (epoch < this.#announcer.epoch) return; // that one finds out
@@ -603,6 +625,7 @@ export class Directory {
   async #append(store: Store, entry: Entry): Promise<void> {
     const bytes = encodeEntry(entry);
     await store.append(bytes, this.parts.clock.nowMs() - LOG_MS);
+    this.#ownWritten++;
     this.#entriesTold++;
     this.#bytesTold += bytes.length;
     if (this.#rivalHeardMs === undefined) this.#setState("ok");

@@ -49,6 +49,8 @@ export class Followed {
   askAtMs = 0;
   askAgainMs = ASK_AGAIN_MS;
   lease: Lease | undefined;
+  /** Changes of an earlier start were ignored, which others may have applied: they may not know of the later one. */
+  isContradicted = false;
 
   constructor(
     readonly name: string,
@@ -245,6 +247,7 @@ export class Fleet {
     } else if (entry.epoch < beacon.epoch) {
       this.stale++;
       if (entry.kind === LEASE) this.#complainOfDouble(entry.name);
+      if (entry.kind === CHANGES) beacon.isContradicted = true;
       return undefined;
     } else if (entry.epoch > beacon.epoch) {
       beacon.epoch = entry.epoch;
@@ -328,6 +331,7 @@ export class Fleet {
 
   #drop(beacon: Followed, why: string): void {
     this.beacons.delete(beacon.name);
+    if (beacon.isContradicted) this.parts.missed();
     this.parts.left(beacon, why);
     this.parts.changed();
   }

@@ -62,7 +62,7 @@ export class SnapshotWriter {
     const { epoch, seq } = announcer;
     const beganMs = monotonicMs();
     const timeMs = clock.nowMs();
-    if (this.last?.seq === seq && (await this.#keep(this.last, epoch, store))) {
+    if (this.last?.seq === seq && (await this.#isThere(this.last, epoch, store))) {
       this.#notBeforeMs = monotonicMs() + REST_MS_MIN;
       return;
     }
@@ -86,11 +86,10 @@ export class SnapshotWriter {
     this.#notBeforeMs = monotonicMs() + Math.max(REST_MS_MIN, REST * this.lastMs);
   }
 
-  /** Gives a snapshot more time. @returns whether it is still there: the server may have lost it */
-  async #keep({ seq, parts }: SnapshotName, epoch: number, store: Store): Promise<boolean> {
+  /** @returns whether a snapshot is still there: the server may have lost it. One that was damaged is not named for long, either. */
+  async #isThere({ seq, parts }: SnapshotName, epoch: number, store: Store): Promise<boolean> {
     for (let part = 0; part < parts; part++)
       if (!(await store.keepPart(partKey(this.parts.name, { epoch, seq, part }), READABLE_MS))) return false;
-    this.#last = { epoch, seq, parts, writtenMs: this.parts.monotonicMs() };
     return true;
   }
 
