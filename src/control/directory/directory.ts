@@ -43,6 +43,10 @@ const LEAVE_MS_MAX = 1000;
 const DEAD_LEASES = 3;
 /** Fields of the hash that are looked at. */
 const LEASES_MAX = 4 * PEERS_MAX;
+/** A server that did not answer a reading for so long, which it does within two seconds, is away, though the connection has not ended. */
+const SILENT_MS = 3000;
+/** A process that did not get to its timers for so long stood still. */
+const STALL_MS = 1000;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
 const WORK_MS = 1;
 const PAUSE_MS = 1;
@@ -149,6 +153,7 @@ export class Directory {
   readonly #loader: SnapshotLoader;
   readonly #lag = new Histogram();
   readonly #stopping = new AbortController();
+  readonly #stopped: Promise<undefined>;
   readonly #failures: Partial<Record<StoreFailure, number>> = {};
   #running: Promise<void> | undefined;
   /** Whether another process goes on in this one's place. */
@@ -159,9 +164,11 @@ export class Directory {
   #problem = "";
   /** Where in the log this beacon is. */
   #readUntil: string | undefined;
-  /** Since when the log is read, or no longer read. */
-  #readingMs: number;
-  #isReading = false;
+  /** Whether others can be heard: the log is read, and takes entries; since when that is so. */
+  #canHear = false;
+  #canHearMs: number;
+  /** When the log was last read. */
+  #readMs = 0;
   /** When this beacon is to begin anew; undefined: it is not. */
   #anewAtMs: number | undefined;
   #begunMs = Number.NEGATIVE_INFINITY;
@@ -179,8 +186,11 @@ export class Directory {
 
   constructor(private readonly parts: DirectoryParts) {
     const { name, beaconId, table, own, clock, random, monotonicMs, complain } = parts;
-    this.#readingMs = monotonicMs();
-    this.#stateMs = this.#readingMs;
+    this.#canHearMs = monotonicMs();
+    this.#stateMs = this.#canHearMs;
+    this.#stopped = new Promise((resolve) =>
+      this.#stopping.signal.addEventListener("abort", () => resolve(undefined)),
+    );
     const pause = this.#pause();
     this.#announcer = new Announcer({ name, table, own, clock, random });
     this.#routes = new FleetRoutes({
@@ -305,7 +315,10 @@ export class Directory {
     for (let retryMs = RETRY_MS_MIN, first = 0; !signal.aborted; first++) {
       const beganMs = this.parts.monotonicMs();
       try {
-        await this.#use(await connect(first));
+        const connecting = connect(first);
+        const store = await Promise.race([connecting, this.#stopped]);
+        if (store !== undefined) await this.#use(store);
+        else connecting.then((late) => late.close()).catch(() => {});
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
         if (signal.aborted) break;
@@ -326,14 +339,17 @@ export class Directory {
       return;
     }
     const over = new AbortController();
-    const end = () => over.abort();
+    const end = () => {
+      over.abort();
+      if (!this.#canHear) store.close(); // it said nothing yet, or cannot
+    };
     signal.addEventListener("abort", end);
     void store.ended.then(end);
     this.#store = store;
     try {
       await this.#join(store);
-      this.#readingMs = this.parts.monotonicMs();
-      this.#isReading = true;
+      this.#readMs = this.parts.monotonicMs();
+      this.#setCanHear(true);
       this.#setState("ok");
       this.parts.info(
         `directory: ${store.server} tells the routes of ${this.#fleet.beacons.size} other beacons`,
@@ -344,9 +360,9 @@ export class Directory {
         this.#read(store, over.signal),
       ].map((loop) => loop.finally(end));
       const ended = Promise.allSettled(loops);
-      if (await this.#stopped(loops)) await this.#leave(store);
-      else await ended;
-      store.close(); // which ends the read under way
+      await Promise.race([...loops, this.#stopped]).catch(() => {});
+      if (signal.aborted) await this.#finish(store, loops[0]!);
+      store.close(); // which ends what is under way
       for (const one of await ended) if (one.status === "rejected" && !signal.aborted) throw one.reason;
       if (!signal.aborted) throw await store.ended;
     } finally {
@@ -354,18 +370,17 @@ export class Directory {
       signal.removeEventListener("abort", end);
       store.close();
       this.#store = undefined;
-      if (this.#isReading) this.#readingMs = this.parts.monotonicMs();
-      this.#isReading = false;
+      this.#setCanHear(false);
     }
   }
 
-  /** Waits until one of the loops ends. @returns whether that is because this beacon ends; then it has told what it had to tell */
-  async #stopped([telling, ...others]: readonly Promise<void>[]): Promise<boolean> {
-    const { signal } = this.#stopping;
-    await Promise.race([telling, ...others]).catch(() => {});
-    if (!signal.aborted) return false;
-    await Promise.race([telling, this.parts.sleep(LEAVE_MS_MAX)]).catch(() => {});
-    return !this.#isReplaced && this.#rivalHeardMs === undefined;
+  /** Tells what there is to tell, and takes leave. If the server does not take it the others find out when the lease ends. */
+  async #finish(store: Store, telling: Promise<void>): Promise<void> {
+    const { name, sleep } = this.parts;
+    const inTime = (done: Promise<unknown>) => Promise.race([done.catch(() => {}), sleep(LEAVE_MS_MAX)]);
+    await inTime(telling);
+    if (this.#isReplaced || this.#rivalHeardMs !== undefined) return;
+    await inTime(this.#append(store, this.#lease(true)).then(() => store.removeBeacon(name)));
   }
 
   /** Finds out where in the log to begin, what time it is, and who is there. */
@@ -409,13 +424,6 @@ export class Directory {
     this.parts.clock.sample(serverMs, roundTripMs);
   }
 
-  async #leave(store: Store): Promise<void> {
-    const { name, sleep } = this.parts;
-    const leaving = this.#append(store, this.#lease(true)).then(() => store.removeBeacon(name));
-    // If that fails or takes long, the others find out when the lease ends.
-    await Promise.race([leaving.catch(() => {}), sleep(LEAVE_MS_MAX)]);
-  }
-
   // What others say.
 
   async #read(store: Store, signal: AbortSignal): Promise<void> {
@@ -423,6 +431,8 @@ export class Directory {
     const pause = this.#pause();
     while (!signal.aborted) {
       const entries = await store.read(this.#readUntil!);
+      if (this.#isSilent()) this.#canHearMs = this.parts.monotonicMs();
+      this.#readMs = this.parts.monotonicMs();
       for (const entry of entries) {
         this.#hear(entry);
         this.#readUntil = entry.id;
@@ -489,7 +499,10 @@ export class Directory {
             epoch: this.#announcer.epoch,
             of: { name, epoch },
           });
-        if (this.#isDisplaced()) continue;
+        if (this.#isDisplaced()) {
+          this.#setCanHear(true); // who writes nothing would not see that it can again
+          continue;
+        }
         if (this.#anewAtMs !== undefined && monotonicMs() >= this.#anewAtMs) this.beginAnew();
         for (;;) {
           const changes = this.#announcer.next();
@@ -512,6 +525,7 @@ export class Directory {
         if (monotonicMs() >= this.#renewAtMs || this.#renewedEpoch !== this.#announcer.epoch)
           await this.#renew(store);
       } catch (error) {
+        this.#setCanHear(false); // the others cannot say anything either
         this.#refused(error, (why) => (failed = why));
         await sleep(REFUSED_MS, signal);
       }
@@ -522,8 +536,11 @@ export class Directory {
 
   /** What one call is refused, the next may not be. */
   #refused(error: unknown, end: (error: unknown) => void): void {
-    if (!(error instanceof StoreError) || error.endsConnection) end(error);
-    else this.#failed(error);
+    if (!(error instanceof StoreError) || error.endsConnection) {
+      end(error);
+      return;
+    }
+    this.#failed(error);
   }
 
   async #append(store: Store, entry: Entry): Promise<void> {
@@ -531,6 +548,7 @@ export class Directory {
     await store.append(bytes, this.parts.clock.nowMs() - LOG_MS);
     this.#entriesTold++;
     this.#bytesTold += bytes.length;
+    this.#setCanHear(true);
     if (this.#rivalHeardMs === undefined) this.#setState("ok");
   }
 
@@ -567,7 +585,8 @@ export class Directory {
   /** Whether another process speaks in this beacon's name; when it no longer does, this one begins anew. */
   #isDisplaced(): boolean {
     if (this.#rivalHeardMs === undefined) return false;
-    if (this.parts.monotonicMs() - this.#rivalHeardMs <= this.parts.leaseMs) return true;
+    if (this.parts.monotonicMs() - Math.max(this.#rivalHeardMs, this.#canHearMs) <= this.parts.leaseMs)
+      return true;
     this.beginAnew();
     this.#setState("ok");
     return false;
@@ -595,7 +614,11 @@ export class Directory {
   async #tick(): Promise<void> {
     const { signal } = this.#stopping;
     const { sleep, drainArrivals, monotonicMs } = this.parts;
-    for (; !signal.aborted; await sleep(TELL_MS, signal)) {
+    for (let tickedMs = monotonicMs(); !signal.aborted; await sleep(TELL_MS, signal)) {
+      const nowMs = monotonicMs();
+      // Who stood still has not heard what was said meanwhile, and may not have been sent it yet.
+      if (nowMs - tickedMs > STALL_MS) this.#canHearMs = nowMs;
+      tickedMs = nowMs;
       if (drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
       this.#number();
       this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
@@ -604,9 +627,18 @@ export class Directory {
 
   /** Until when a beacon need not be heard. */
   #deadlineMs({ heardMs, leaseMs }: Followed): number {
-    // Nobody can be heard while the log is not read, and who is back needs a lease's time to be heard again.
-    if (!this.#isReading) return Math.max(heardMs, this.#readingMs) + leaseMs + this.parts.graceMs;
-    return Math.max(heardMs, this.#readingMs) + leaseMs;
+    const fromMs = Math.max(heardMs, this.#canHearMs);
+    return fromMs + leaseMs + (this.#canHear && !this.#isSilent() ? 0 : this.parts.graceMs);
+  }
+
+  #isSilent(): boolean {
+    return this.parts.monotonicMs() - this.#readMs > SILENT_MS;
+  }
+
+  #setCanHear(canHear: boolean): void {
+    if (canHear === this.#canHear) return;
+    this.#canHear = canHear;
+    this.#canHearMs = this.parts.monotonicMs();
   }
 
   /** Peers get their numbers when their names are resolved, and others when they move. */
