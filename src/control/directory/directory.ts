@@ -45,6 +45,8 @@ const DEAD_LEASES = 3;
 const LEASES_MAX = 4 * PEERS_MAX;
 /** A server that did not answer a reading for so long, which it does within two seconds, is away, though the connection has not ended. */
 const SILENT_MS = 3000;
+/** Who is back gives the others time: they may see later that the server is back, and try again later still. */
+const BACK_MS = 10_000;
 /** A process that did not get to its timers for so long stood still. */
 const STALL_MS = 1000;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
@@ -164,7 +166,7 @@ export class Directory {
   #problem = "";
   /** Where in the log this beacon is. */
   #readUntil: string | undefined;
-  /** Whether others can be heard: the log is read, and takes entries; since when that is so. */
+  /** Whether others can be heard: the log is read, and takes entries; from when on that is so. */
   #canHear = false;
   #canHearMs: number;
   /** When the log was last read. */
@@ -348,8 +350,9 @@ export class Directory {
     this.#store = store;
     try {
       await this.#join(store);
-      this.#readMs = this.parts.monotonicMs();
       this.#setCanHear(true);
+      this.#readMs = this.parts.monotonicMs();
+      this.#canHearMs = this.#readMs + BACK_MS;
       this.#setState("ok");
       this.parts.info(
         `directory: ${store.server} tells the routes of ${this.#fleet.beacons.size} other beacons`,
@@ -431,7 +434,7 @@ export class Directory {
     const pause = this.#pause();
     while (!signal.aborted) {
       const entries = await store.read(this.#readUntil!);
-      if (this.#isSilent()) this.#canHearMs = this.parts.monotonicMs();
+      if (this.#isSilent()) this.#canHearMs = this.parts.monotonicMs() + BACK_MS;
       this.#readMs = this.parts.monotonicMs();
       for (const entry of entries) {
         this.#hear(entry);
@@ -513,7 +516,7 @@ export class Directory {
         }
         if (writing === undefined && this.#writer.isAsked) {
           this.#renewAtMs = 0; // which tells of the snapshot, if the last one does
-          if (this.#writer.isDue())
+          if (await this.#writer.isDue(store))
             writing = this.#writer
               .write(store, signal)
               .catch((error: unknown) => this.#refused(error, (why) => (failed = why)))

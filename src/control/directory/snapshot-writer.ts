@@ -52,10 +52,23 @@ export class SnapshotWriter {
     return this.#isAsked && this.parts.monotonicMs() >= this.#notBeforeMs;
   }
 
-  /** Answers: with the last snapshot if it has all, or else with another one. @returns whether one is to be written */
-  isDue(): boolean {
+  /**
+   * Answers: with the last snapshot if it has all, or else with another one.
+   * @returns whether one is to be written
+   * @throws StoreError
+   */
+  async isDue(store: Store): Promise<boolean> {
+    const { name, announcer } = this.parts;
     this.#isAsked = false;
-    return this.last?.seq !== this.parts.announcer.seq;
+    const { last } = this;
+    if (last?.seq !== announcer.seq) return true;
+    // A server that is short of memory drops what has a time to live.
+    for (let part = 0; part < last.parts; part++)
+      if (
+        !(await store.keepPart(partKey(name, { epoch: announcer.epoch, seq: last.seq, part }), READABLE_MS))
+      )
+        return true;
+    return false;
   }
 
   /** To be called while no changes are under way: what they tell is in it, or behind its number. @throws StoreError */

@@ -40,6 +40,7 @@ export interface BeaconParts {
   readonly speaksUp: (beacon: Beacon, nodeId: number) => boolean;
   /** Routes that its peer had before the directory told of it. */
   readonly gossip: (beacon: Beacon, number: number) => void;
+  readonly info: (beacon: Beacon, message: string) => void;
   readonly trace: (text: () => string) => void;
 }
 
@@ -95,7 +96,7 @@ export class Beacon implements Owner {
       monotonicMs: this.monotonicMs,
       random: () => chance.unit(),
       sleep: (ms, signal) => this.sleep(ms, signal),
-      info: (message) => trace(() => `${this}: ${message}`),
+      info: (message) => parts.info(this, message),
       complain: (about, message) => trace(() => `${this} complains (${about}): ${message}`),
     });
   }

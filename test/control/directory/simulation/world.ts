@@ -111,6 +111,7 @@ export class World {
       connect: (one) => this.#connect(one),
       speaksUp: (one, nodeId) => this.discover(this.byId.get(nodeId), one),
       gossip: (one, number) => this.#gossip(one, number),
+      info: (one, message) => this.#informed(one, message),
     });
     beacon.serial = this.beacons.push(beacon);
     beacon.isDouble = this.live().some((other) => other !== beacon && other.name === beacon.name);
@@ -200,6 +201,13 @@ export class World {
     this.count("nodes claimed again", stats.nodesClaimedAgain);
     this.count("claims from the future", stats.claimsFromFuture);
     this.count("beacons ignored", stats.beaconsIgnored);
+  }
+
+  #informed(beacon: Beacon, message: string): void {
+    this.trace(() => `${beacon}: ${message}`);
+    if (!message.includes("was not heard")) return;
+    this.count("dropped");
+    if (this.plan.isServersOnly) this.problem(`${beacon} drops who is well: ${message}`);
   }
 
   #canTell(node: Node, beacon: Beacon): boolean {
