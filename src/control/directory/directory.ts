@@ -48,6 +48,8 @@ const LEAVE_MS_MAX = 1000;
 const DEAD_LEASES = 3;
 /** Fields of the hash that are looked at. */
 const LEASES_MAX = 4 * PEERS_MAX;
+/** Beacons see at different times that the server is back: the last to try waits for a connection that hangs, and once more. */
+const BACK_MS = 10_000;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
 const WORK_MS = 1;
 const PAUSE_MS = 1;
@@ -164,6 +166,7 @@ export class Directory {
   readonly #loader: SnapshotLoader;
   readonly #lag = new Histogram();
   readonly #stopping = new AbortController();
+  readonly #stopAsked: Promise<unknown>;
   readonly #failures: Partial<Record<StoreFailure, number>> = {};
   #running: Promise<void> | undefined;
   /** Whether another process goes on in this one's place. */
@@ -209,6 +212,8 @@ export class Directory {
     this.#resumedMs = this.#stateMs;
     this.#lastHeardMs = this.#stateMs;
     this.#heardUntilMs = this.#stateMs;
+    const { signal } = this.#stopping;
+    this.#stopAsked = new Promise((resolve) => signal.addEventListener("abort", resolve));
     const pause = this.#pause();
     this.#announcer = new Announcer({ name, table, own, clock, random });
     this.#routes = new FleetRoutes({
@@ -387,12 +392,17 @@ export class Directory {
       return;
     }
     const over = new AbortController();
-    const end = () => over.abort();
+    let hasJoined = false;
+    const end = () => {
+      over.abort();
+      if (!hasJoined) store.close(); // this beacon has said nothing yet
+    };
     signal.addEventListener("abort", end);
     void store.ended.then(end);
     this.#store = store;
     try {
       await this.#join(store);
+      hasJoined = true;
       this.#resumedMs = this.parts.monotonicMs();
       this.#setState("ok");
       if (this.#lost !== undefined) this.parts.complain("directory_lost", `${this.#lost}; it is back`);
@@ -404,9 +414,9 @@ export class Directory {
         this.#read(store, over.signal),
       ].map((loop) => loop.finally(end));
       const ended = Promise.allSettled(loops);
-      if (await this.#stopped(loops)) await this.#leave(store);
-      else await ended;
-      store.close(); // which ends the read under way
+      await Promise.race([...loops, this.#stopAsked]).catch(() => {});
+      if (signal.aborted) await this.#finish(store, loops[0]!);
+      store.close(); // which ends what is under way
       for (const one of await ended) if (one.status === "rejected" && !signal.aborted) throw one.reason;
       if (!signal.aborted) throw await store.ended;
     } finally {
@@ -425,13 +435,13 @@ export class Directory {
     this.parts.info(`directory: ${server} tells the routes of ${this.#fleet.beacons.size} other beacons`);
   }
 
-  /** Waits until one of the loops ends. @returns whether that is because this beacon ends; then it has told what it had to tell */
-  async #stopped([telling, ...others]: readonly Promise<void>[]): Promise<boolean> {
-    const { signal } = this.#stopping;
-    await Promise.race([telling, ...others]).catch(() => {});
-    if (!signal.aborted) return false;
-    await Promise.race([telling, this.parts.sleep(LEAVE_MS_MAX)]).catch(() => {});
-    return !this.#isReplaced && this.#rivalHeardMs === undefined;
+  /** Tells what there is to tell, and takes leave. If the server does not take it, the others find out when the lease ends. */
+  async #finish(store: Store, telling: Promise<void>): Promise<void> {
+    const { name, sleep } = this.parts;
+    const inTime = (done: Promise<unknown>) => Promise.race([done.catch(() => {}), sleep(LEAVE_MS_MAX)]);
+    await inTime(telling);
+    if (this.#isReplaced || this.#rivalHeardMs !== undefined) return;
+    await inTime(this.#append(store, this.#lease(true)).then(() => store.removeBeacon(name)));
   }
 
   /** Finds out where in the log to begin, what time it is, and who is there. */
@@ -483,13 +493,6 @@ export class Directory {
   async #askTime(store: Store): Promise<void> {
     const { serverMs, roundTripMs } = await store.time();
     this.parts.clock.sample(serverMs, roundTripMs);
-  }
-
-  async #leave(store: Store): Promise<void> {
-    const { name, sleep } = this.parts;
-    const leaving = this.#append(store, this.#lease(true)).then(() => store.removeBeacon(name));
-    // If that fails or takes long, the others find out when the lease ends.
-    await Promise.race([leaving.catch(() => {}), sleep(LEAVE_MS_MAX)]);
   }
 
   // What others say.
@@ -618,8 +621,11 @@ export class Directory {
 
   /** What one call is refused, the next may not be. */
   #refused(error: unknown, end: (error: unknown) => void): void {
-    if (!(error instanceof StoreError) || error.endsConnection) end(error);
-    else this.#failed(error);
+    if (!(error instanceof StoreError) || error.endsConnection) {
+      end(error);
+      return;
+    }
+    this.#failed(error);
   }
 
   async #append(store: Store, entry: Entry): Promise<void> {
@@ -729,8 +735,8 @@ export class Directory {
    * nothing is heard of anybody, it is the directory that is away.
    */
   #deadlineMs({ heardMs, leaseMs }: Followed): number {
-    // Who is back needs a lease's time to be heard again.
-    const overMs = Math.max(heardMs, this.#resumedMs) + leaseMs;
+    // Who is back needs a lease's time to be heard again, and may be back later than this beacon.
+    const overMs = Math.max(heardMs, this.#resumedMs + BACK_MS) + leaseMs;
     if (this.#heardUntilMs > overMs) return overMs;
     return Math.max(heardMs, this.#heardUntilMs) + leaseMs + this.parts.graceMs;
   }
