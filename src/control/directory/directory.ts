@@ -353,7 +353,7 @@ export class Directory {
       this.#setCanHear(true);
       this.#readMs = this.parts.monotonicMs();
       this.#canHearMs = this.#readMs + BACK_MS;
-      this.#setState("ok");
+      this.#setWell();
       this.parts.info(
         `directory: ${store.server} tells the routes of ${this.#fleet.beacons.size} other beacons`,
       );
@@ -416,7 +416,7 @@ export class Directory {
         this.#malformed++;
         continue;
       }
-      const ageMs = clock.nowMs() - lease.timeMs;
+      const ageMs = Math.abs(clock.nowMs() - lease.timeMs); // what is ahead is of a clock gone wrong
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
@@ -474,9 +474,7 @@ export class Directory {
     this.parts.complain("double_name", doubleName(this.parts.name));
     if (epoch < this.#announcer.epoch) return; // that one finds out
     this.#rivalHeardMs = this.parts.monotonicMs();
-    if (this.#state === "duplicate") return;
-    this.#problem = doubleName(this.parts.name);
-    this.#setState("duplicate");
+    this.#setWell();
   }
 
   /**
@@ -552,7 +550,7 @@ export class Directory {
     this.#entriesTold++;
     this.#bytesTold += bytes.length;
     this.#setCanHear(true);
-    if (this.#rivalHeardMs === undefined) this.#setState("ok");
+    this.#setWell();
   }
 
   async #renew(store: Store): Promise<void> {
@@ -591,7 +589,7 @@ export class Directory {
     if (this.parts.monotonicMs() - Math.max(this.#rivalHeardMs, this.#canHearMs) <= this.parts.leaseMs)
       return true;
     this.beginAnew();
-    this.#setState("ok");
+    this.#setWell();
     return false;
   }
 
@@ -620,7 +618,7 @@ export class Directory {
     for (let tickedMs = monotonicMs(); !signal.aborted; await sleep(TELL_MS, signal)) {
       const nowMs = monotonicMs();
       // Who stood still has not heard what was said meanwhile, and may not have been sent it yet.
-      if (nowMs - tickedMs > STALL_MS) this.#canHearMs = nowMs;
+      if (nowMs - tickedMs > STALL_MS) this.#canHearMs = Math.max(this.#canHearMs, nowMs);
       tickedMs = nowMs;
       if (drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
       this.#number();
@@ -676,6 +674,12 @@ export class Directory {
     this.#problem = error.message;
     this.parts.complain("directory", `directory: ${error.message}; routes stay as they are`);
     this.#setState(error.failure);
+  }
+
+  /** As far as the server goes. */
+  #setWell(): void {
+    if (this.#rivalHeardMs !== undefined) this.#problem = doubleName(this.parts.name);
+    this.#setState(this.#rivalHeardMs === undefined ? "ok" : "duplicate");
   }
 
   #setState(state: DirectoryState): void {
