@@ -13,6 +13,8 @@ const UNTOLD_MAX = 131_072;
 const NO_FLEET_MARK = 0;
 /** Starts in the same millisecond differ by this. */
 const EPOCHS_PER_MS = 1024;
+/** Starts that are remembered: the log, in which they may be found, is a minute long. */
+const EPOCHS_MAX = 1024;
 
 export interface AnnouncerParts {
   readonly name: string;
@@ -51,6 +53,7 @@ export class Announcer {
     const epoch = Math.floor(clock.nowMs()) * EPOCHS_PER_MS + Math.floor(random() * EPOCHS_PER_MS);
     this.epoch = Math.max(epoch, this.epoch + 1);
     this.#epochs.add(this.epoch);
+    if (this.#epochs.size > EPOCHS_MAX) this.#epochs.delete(this.#epochs.values().next().value!);
     this.seq = 0;
     this.#untold.clear();
     this.#underWay = undefined;

@@ -404,7 +404,7 @@ export class Directory {
       await this.#join(store);
       hasJoined = true;
       this.#resumedMs = this.parts.monotonicMs();
-      this.#setState("ok");
+      this.#setWell();
       if (this.#lost !== undefined) this.parts.complain("directory_lost", `${this.#lost}; it is back`);
       this.#lost = undefined;
       this.#sayJoined(store);
@@ -479,7 +479,7 @@ export class Directory {
         this.#malformed++;
         continue;
       }
-      const ageMs = clock.nowMs() - lease.timeMs;
+      const ageMs = Math.abs(clock.nowMs() - lease.timeMs); // what is ahead is of a clock gone wrong
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
@@ -562,9 +562,7 @@ export class Directory {
     this.parts.complain("double_name", doubleName(this.parts.name));
     if (epoch < this.#announcer.epoch) return; // that one finds out
     this.#rivalHeardMs = this.parts.monotonicMs();
-    if (this.#state === "duplicate") return;
-    this.#problem = doubleName(this.parts.name);
-    this.#setState("duplicate");
+    this.#setWell();
   }
 
   /**
@@ -634,7 +632,7 @@ export class Directory {
     this.#ownWritten++;
     this.#entriesTold++;
     this.#bytesTold += bytes.length;
-    if (this.#rivalHeardMs === undefined) this.#setState("ok");
+    this.#setWell();
   }
 
   async #renew(store: Store): Promise<void> {
@@ -678,7 +676,7 @@ export class Directory {
     if (!hasRival && !this.#wasSilent) return true;
     if (hasRival && !this.#wasSilent && monotonicMs() - this.#rivalHeardMs! <= leaseMs) return false;
     this.#beginAnew();
-    this.#setState("ok");
+    this.#setWell();
     return true;
   }
 
@@ -775,6 +773,12 @@ export class Directory {
     if (isToBeLogged)
       this.parts.complain(`directory_${error.failure}`, `${error.message}; routes stay as they are`);
     this.#setState(error.failure);
+  }
+
+  /** As far as the server goes. */
+  #setWell(): void {
+    if (this.#rivalHeardMs !== undefined) this.#problem = doubleName(this.parts.name);
+    this.#setState(this.#rivalHeardMs === undefined ? "ok" : "duplicate");
   }
 
   #setState(state: DirectoryState): void {
