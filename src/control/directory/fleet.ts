@@ -151,7 +151,12 @@ export class Fleet {
       return;
     }
     const beacon = this.#beaconOf(entry, nowMs);
-    if (beacon === undefined) return;
+    if (beacon === undefined) {
+      // Of an earlier start: its claims were in force when they were made, and others may have dropped this beacon's for them.
+      const later = this.beacons.get(entry.name);
+      if (entry.kind === CHANGES && later !== undefined) this.#contest(later, entry);
+      return;
+    }
     beacon.heardMs = nowMs;
     if (entry.kind === CHANGES) this.#hearChanges(beacon, entry, nowMs);
     else if (entry.kind === LEASE) this.#hearLease(beacon, entry, nowMs);
