@@ -6,6 +6,7 @@ import type { Recorder } from "../harness/results.ts";
 import { measureChurn } from "./directory-churn.ts";
 import { measureConvergence } from "./directory-convergence.ts";
 import { measureTrouble } from "./directory-trouble.ts";
+import { measureUnits } from "./directory-units.ts";
 
 export const BEACONS_DEFAULT = 10;
 export const NODES_DEFAULT = 100_000;
@@ -14,6 +15,7 @@ const PARTS = [
   ["convergence", measureConvergence],
   ["churn", measureChurn],
   ["trouble", measureTrouble],
+  ["units", measureUnits],
 ] as const;
 
 export async function benchDirectory(options: BenchOptions, recorder: Recorder): Promise<void> {

@@ -4,7 +4,7 @@
  */
 import type { RouteTable } from "../../shared/routes.ts";
 import type { DirectoryClock } from "./clock.ts";
-import { CHANGES, CHANGES_MAX, type Changes, stepped, TIME_STEP_MS } from "./entries.ts";
+import { CHANGES, CHANGES_MAX, type Changes, TIME_STEP_MS } from "./entries.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
 
 /** Nodes whose change is not told yet: two seconds of the fastest. Beyond that a snapshot is less work for everybody. */
@@ -13,6 +13,8 @@ const UNTOLD_MAX = 131_072;
 const NO_FLEET_MARK = 0;
 /** Starts in the same millisecond differ by this. */
 export const EPOCHS_PER_MS = 1024;
+/** Starts that are remembered: the log, in which they may be found, is a minute long. */
+const EPOCHS_MAX = 1024;
 
 export interface AnnouncerParts {
   readonly name: string;
@@ -55,6 +57,7 @@ export class Announcer {
     const epoch = Math.floor(clock.nowMs()) * EPOCHS_PER_MS + chance;
     this.epoch = Math.max(epoch, this.epoch + 1, this.#othersEpoch + 1 + chance);
     this.#epochs.add(this.epoch);
+    if (this.#epochs.size > EPOCHS_MAX) this.#epochs.delete(this.#epochs.values().next().value!);
     this.seq = 0;
     this.#untold.clear();
     this.#underWay = undefined;
@@ -106,9 +109,8 @@ export class Announcer {
     // Gossip's claims are as old as they came, and are not compared with this beacon's own: they may well be later.
     if (otherMs < ownMs || table.markOf(nodeId) === NO_FLEET_MARK) return ownMs;
     // The node came here after the other beacon's claim was known, whatever the two clocks say.
-    const laterMs = stepped(otherMs + TIME_STEP_MS);
-    own.heardAtLeast(nodeId, clock.momentOf(laterMs));
-    return laterMs;
+    own.heardAtLeast(nodeId, clock.momentOf(otherMs + TIME_STEP_MS));
+    return clock.timeOf(own.heardMs(nodeId));
   }
 
   #collect(): Changes | undefined {

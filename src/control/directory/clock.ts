@@ -54,10 +54,11 @@ export class DirectoryClock {
     return stepped(monotonicMs + offsets[i]!.ms);
   }
 
-  /** A moment that `timeOf` gives this time, if it is one of late. */
+  /** A moment, one of late, that has this time or a later one. */
   momentOf(timeMs: number): number {
-    // In the middle of the step: what is rounded down has to come out as the same.
-    return timeMs - this.#offsets.at(-1)!.ms + TIME_STEP_MS / 2;
+    const { fromMs, ms } = this.#offsets.at(-1)!;
+    // In the middle of the step: what is rounded down has to come out as the same. Before `fromMs` another offset holds.
+    return Math.max(timeMs - ms + TIME_STEP_MS / 2, fromMs);
   }
 
   /** The server may be another one. */

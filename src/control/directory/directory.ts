@@ -50,10 +50,13 @@ const DEAD_LEASES = 3;
 const LEASES_MAX = 4 * PEERS_MAX;
 /** How far the clocks of servers that take each other's place may be apart, and much more. */
 const EPOCH_AHEAD_MS = 30 * 86_400_000;
+/** Beacons see at different times that the server is back: the last to try waits for a connection that hangs, and once more. */
+const BACK_MS = 10_000;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
 const WORK_MS = 1;
 const PAUSE_MS = 1;
-const LOOP_MS = 20;
+/** Between two looks at what is less pressing: each wakes the thread. */
+const LOOK_MS = 100;
 /** Between two looks at nodes that gossip claims. */
 const CONTESTED_MS = 1000;
 
@@ -165,6 +168,7 @@ export class Directory {
   readonly #loader: SnapshotLoader;
   readonly #lag = new Histogram();
   readonly #stopping = new AbortController();
+  readonly #stopAsked: Promise<unknown>;
   readonly #failures: Partial<Record<StoreFailure, number>> = {};
   #running: Promise<void> | undefined;
   /** Whether another process goes on in this one's place. */
@@ -210,6 +214,8 @@ export class Directory {
     this.#resumedMs = this.#stateMs;
     this.#lastHeardMs = this.#stateMs;
     this.#heardUntilMs = this.#stateMs;
+    const { signal } = this.#stopping;
+    this.#stopAsked = new Promise((resolve) => signal.addEventListener("abort", resolve));
     const pause = this.#pause();
     this.#announcer = new Announcer({ name, table, own, clock, random });
     this.#routes = new FleetRoutes({
@@ -388,14 +394,19 @@ export class Directory {
       return;
     }
     const over = new AbortController();
-    const end = () => over.abort();
+    let hasJoined = false;
+    const end = () => {
+      over.abort();
+      if (!hasJoined) store.close(); // this beacon has said nothing yet
+    };
     signal.addEventListener("abort", end);
     void store.ended.then(end);
     this.#store = store;
     try {
       await this.#join(store);
+      hasJoined = true;
       this.#resumedMs = this.parts.monotonicMs();
-      this.#setState("ok");
+      this.#setWell();
       if (this.#lost !== undefined) this.parts.complain("directory_lost", `${this.#lost}; it is back`);
       this.#lost = undefined;
       this.#sayJoined(store);
@@ -405,9 +416,9 @@ export class Directory {
         this.#read(store, over.signal),
       ].map((loop) => loop.finally(end));
       const ended = Promise.allSettled(loops);
-      if (await this.#stopped(loops)) await this.#leave(store);
-      else await ended;
-      store.close(); // which ends the read under way
+      await Promise.race([...loops, this.#stopAsked]).catch(() => {});
+      if (signal.aborted) await this.#finish(store, loops[0]!);
+      store.close(); // which ends what is under way
       for (const one of await ended) if (one.status === "rejected" && !signal.aborted) throw one.reason;
       if (!signal.aborted) throw await store.ended;
     } finally {
@@ -426,13 +437,13 @@ export class Directory {
     this.parts.info(`directory: ${server} tells the routes of ${this.#fleet.beacons.size} other beacons`);
   }
 
-  /** Waits until one of the loops ends. @returns whether that is because this beacon ends; then it has told what it had to tell */
-  async #stopped([telling, ...others]: readonly Promise<void>[]): Promise<boolean> {
-    const { signal } = this.#stopping;
-    await Promise.race([telling, ...others]).catch(() => {});
-    if (!signal.aborted) return false;
-    await Promise.race([telling, this.parts.sleep(LEAVE_MS_MAX)]).catch(() => {});
-    return !this.#isReplaced && this.#rivalHeardMs === undefined;
+  /** Tells what there is to tell, and takes leave. If the server does not take it, the others find out when the lease ends. */
+  async #finish(store: Store, telling: Promise<void>): Promise<void> {
+    const { name, sleep } = this.parts;
+    const inTime = (done: Promise<unknown>) => Promise.race([done.catch(() => {}), sleep(LEAVE_MS_MAX)]);
+    await inTime(telling);
+    if (this.#isReplaced || this.#rivalHeardMs !== undefined) return;
+    await inTime(this.#append(store, this.#lease(true)).then(() => store.removeBeacon(name)));
   }
 
   /** Finds out where in the log to begin, what time it is, and who is there. */
@@ -452,7 +463,16 @@ export class Directory {
       if (this.#readUntil !== undefined) this.#missed();
       this.#readUntil = lastId;
       this.#fleet.logLost(monotonicMs());
+      await this.#findBeacons(store);
     }
+    if (!this.#hasToldPeers) this.#tellPeers();
+    this.#announcer.start();
+    this.#renewAtMs = 0;
+  }
+
+  /** Who is there. Not where the log goes on: it tells in its order, and of earlier starts, too. */
+  async #findBeacons(store: Store): Promise<void> {
+    const { clock, monotonicMs } = this.parts;
     const pause = this.#pause();
     for (const [name, bytes] of await store.beacons(LEASES_MAX)) {
       await pause();
@@ -462,13 +482,10 @@ export class Directory {
         continue;
       }
       if (name === this.parts.name) this.#announcer.outbid(lease.epoch);
-      const ageMs = clock.nowMs() - lease.timeMs;
+      const ageMs = Math.abs(clock.nowMs() - lease.timeMs); // what is ahead is of a clock gone wrong
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
-    if (!this.#hasToldPeers) this.#tellPeers();
-    this.#announcer.start();
-    this.#renewAtMs = 0;
   }
 
   #tellPeers(): void {
@@ -479,13 +496,6 @@ export class Directory {
   async #askTime(store: Store): Promise<void> {
     const { serverMs, roundTripMs } = await store.time();
     this.parts.clock.sample(serverMs, roundTripMs);
-  }
-
-  async #leave(store: Store): Promise<void> {
-    const { name, sleep } = this.parts;
-    const leaving = this.#append(store, this.#lease(true)).then(() => store.removeBeacon(name));
-    // If that fails or takes long, the others find out when the lease ends.
-    await Promise.race([leaving.catch(() => {}), sleep(LEAVE_MS_MAX)]);
   }
 
   // What others say.
@@ -563,9 +573,7 @@ export class Directory {
     if (epoch < this.#announcer.epoch) return; // that one finds out
     this.#announcer.outbid(epoch);
     this.#rivalHeardMs = this.parts.monotonicMs();
-    if (this.#state === "duplicate") return;
-    this.#problem = doubleName(this.parts.name);
-    this.#setState("duplicate");
+    this.#setWell();
   }
 
   /**
@@ -593,6 +601,7 @@ export class Directory {
           });
         if (!this.#maySpeak()) continue;
         if (this.#anewAtMs !== undefined && monotonicMs() >= this.#anewAtMs) this.#beginAnew();
+        this.#gather();
         for (;;) {
           const changes = this.#announcer.next();
           if (changes === undefined) break;
@@ -621,8 +630,11 @@ export class Directory {
 
   /** What one call is refused, the next may not be. */
   #refused(error: unknown, end: (error: unknown) => void): void {
-    if (!(error instanceof StoreError) || error.endsConnection) end(error);
-    else this.#failed(error);
+    if (!(error instanceof StoreError) || error.endsConnection) {
+      end(error);
+      return;
+    }
+    this.#failed(error);
   }
 
   async #append(store: Store, entry: Entry): Promise<void> {
@@ -631,7 +643,7 @@ export class Directory {
     this.#ownWritten++;
     this.#entriesTold++;
     this.#bytesTold += bytes.length;
-    if (this.#rivalHeardMs === undefined) this.#setState("ok");
+    this.#setWell();
   }
 
   async #renew(store: Store): Promise<void> {
@@ -675,7 +687,7 @@ export class Directory {
     if (!hasRival && !this.#wasSilent) return true;
     if (hasRival && !this.#wasSilent && monotonicMs() - this.#rivalHeardMs! <= leaseMs) return false;
     this.#beginAnew();
-    this.#setState("ok");
+    this.#setWell();
     return true;
   }
 
@@ -692,7 +704,7 @@ export class Directory {
   // Who is there.
 
   async #load(store: Store, signal: AbortSignal): Promise<void> {
-    for (; !signal.aborted; await this.parts.sleep(LOOP_MS, signal)) {
+    for (; !signal.aborted; await this.parts.sleep(LOOK_MS, signal)) {
       for (;;) {
         const beacon = this.#fleet.toLoad();
         if (beacon === undefined || signal.aborted) break;
@@ -710,9 +722,9 @@ export class Directory {
   /** Also while there is no connection. */
   async #tick(): Promise<void> {
     const { signal } = this.#stopping;
-    const { sleep, drainArrivals, monotonicMs } = this.parts;
-    for (let lookMs = 0; !signal.aborted; await sleep(TELL_MS, signal)) {
-      if (drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
+    const { sleep, monotonicMs } = this.parts;
+    for (let lookMs = 0; !signal.aborted; await sleep(LOOK_MS, signal)) {
+      this.#gather();
       if (monotonicMs() >= lookMs) {
         lookMs = monotonicMs() + CONTESTED_MS;
         this.#contested.look();
@@ -722,13 +734,18 @@ export class Directory {
     }
   }
 
+  /** Takes the nodes that came. */
+  #gather(): void {
+    if (this.parts.drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
+  }
+
   /**
    * Until when a beacon need not be heard. That its lease is over shows in what others, or this beacon, wrote into the log since. While
    * nothing is heard of anybody, it is the directory that is away.
    */
   #deadlineMs({ heardMs, leaseMs }: Followed): number {
-    // Who is back needs a lease's time to be heard again.
-    const overMs = Math.max(heardMs, this.#resumedMs) + leaseMs;
+    // Who is back needs a lease's time to be heard again, and may be back later than this beacon.
+    const overMs = Math.max(heardMs, this.#resumedMs + BACK_MS) + leaseMs;
     if (this.#heardUntilMs > overMs) return overMs;
     return Math.max(heardMs, this.#heardUntilMs) + leaseMs + this.parts.graceMs;
   }
@@ -781,6 +798,12 @@ export class Directory {
     if (isToBeLogged)
       this.parts.complain(`directory_${error.failure}`, `${error.message}; routes stay as they are`);
     this.#setState(error.failure);
+  }
+
+  /** As far as the server goes. */
+  #setWell(): void {
+    if (this.#rivalHeardMs !== undefined) this.#problem = doubleName(this.parts.name);
+    this.#setState(this.#rivalHeardMs === undefined ? "ok" : "duplicate");
   }
 
   #setState(state: DirectoryState): void {

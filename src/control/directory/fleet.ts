@@ -44,11 +44,14 @@ export class Followed {
   #keptNodes = 0;
   /** The first change that a snapshot need not have, less 1; undefined while nothing told. */
   needed: number | undefined;
-  /** What is to be loaded. */
+  /** What is to be loaded; whether it is being loaded. */
   wanted: SnapshotName | undefined;
+  isLoading = false;
   askAtMs = 0;
   askAgainMs = ASK_AGAIN_MS;
   lease: Lease | undefined;
+  /** Changes of an earlier start were ignored, which others may have applied: they may not know of the later one. */
+  isContradicted = false;
 
   constructor(
     readonly name: string,
@@ -151,12 +154,7 @@ export class Fleet {
       return;
     }
     const beacon = this.#beaconOf(entry, nowMs);
-    if (beacon === undefined) {
-      // Of an earlier start: its claims were in force when they were made, and others may have dropped this beacon's for them.
-      const later = this.beacons.get(entry.name);
-      if (entry.kind === CHANGES && later !== undefined) this.#contest(later, entry);
-      return;
-    }
+    if (beacon === undefined) return;
     beacon.heardMs = nowMs;
     if (entry.kind === CHANGES) this.#hearChanges(beacon, entry, nowMs);
     else if (entry.kind === LEASE) this.#hearLease(beacon, entry, nowMs);
@@ -202,7 +200,8 @@ export class Fleet {
   toAsk(nowMs: number): readonly Followed[] {
     const asked: Followed[] = [];
     for (const beacon of this.beacons.values()) {
-      if (beacon.kept === undefined || beacon.wanted !== undefined || nowMs < beacon.askAtMs) continue;
+      const isUnderWay = beacon.wanted !== undefined || beacon.isLoading;
+      if (beacon.kept === undefined || isUnderWay || nowMs < beacon.askAtMs) continue;
       asked.push(beacon);
       beacon.askAtMs = nowMs + beacon.askAgainMs * (1 + this.parts.random() / 2);
       beacon.askAgainMs = Math.min(2 * beacon.askAgainMs, ASK_AGAIN_MS_MAX);
@@ -250,6 +249,7 @@ export class Fleet {
     } else if (entry.epoch < beacon.epoch) {
       this.stale++;
       if (entry.kind === LEASE) this.#complainOfDouble(entry.name);
+      if (entry.kind === CHANGES) beacon.isContradicted = true;
       return undefined;
     } else if (entry.epoch > beacon.epoch) {
       beacon.epoch = entry.epoch;
@@ -333,6 +333,7 @@ export class Fleet {
 
   #drop(beacon: Followed, why: string): void {
     this.beacons.delete(beacon.name);
+    if (beacon.isContradicted) this.parts.missed();
     this.parts.left(beacon, why);
     this.parts.changed();
   }
