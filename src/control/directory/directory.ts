@@ -8,7 +8,7 @@
 import { PEERS_MAX } from "../../shared/memory.ts";
 import type { RouteTable } from "../../shared/routes.ts";
 import { NO_MARK } from "../../shared/routes.ts";
-import { Announcer } from "./announcer.ts";
+import { Announcer, EPOCHS_PER_MS } from "./announcer.ts";
 import type { DirectoryClock } from "./clock.ts";
 import { Contested } from "./contested.ts";
 import { ASK, type Changes, decodeEntry, type Entry, encodeEntry, LEASE, type Lease } from "./entries.ts";
@@ -48,6 +48,8 @@ const LEAVE_MS_MAX = 1000;
 const DEAD_LEASES = 3;
 /** Fields of the hash that are looked at. */
 const LEASES_MAX = 4 * PEERS_MAX;
+/** How far the clocks of servers that take each other's place may be apart, and much more. */
+const EPOCH_AHEAD_MS = 30 * 86_400_000;
 /** Beacons see at different times that the server is back: the last to try waits for a connection that hangs, and once more. */
 const BACK_MS = 10_000;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
@@ -474,11 +476,12 @@ export class Directory {
     const pause = this.#pause();
     for (const [name, bytes] of await store.beacons(LEASES_MAX)) {
       await pause();
-      const lease = decodeEntry(bytes);
+      const lease = this.#decode(bytes);
       if (lease?.kind !== LEASE || lease.name !== name) {
         this.#malformed++;
         continue;
       }
+      if (name === this.parts.name) this.#announcer.outbid(lease.epoch);
       const ageMs = Math.abs(clock.nowMs() - lease.timeMs); // what is ahead is of a clock gone wrong
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
@@ -525,7 +528,7 @@ export class Directory {
   #hear({ bytes }: LogEntry): void {
     this.#entriesHeard++;
     this.#bytesHeard += bytes?.length ?? 0;
-    const entry = bytes && decodeEntry(bytes);
+    const entry = bytes && this.#decode(bytes);
     if (entry === undefined) {
       this.#malformed++;
       this.parts.complain(
@@ -539,6 +542,13 @@ export class Directory {
     this.#fleet.hear(entry, nowMs);
     const number = this.#fleet.beacons.get(entry.name)?.number;
     if (number !== undefined) this.parts.peers.heard(number);
+  }
+
+  /** What is of no start that can have been: no start of the beacon's own could be later. */
+  #decode(bytes: Uint8Array): Entry | undefined {
+    const entry = decodeEntry(bytes);
+    const latest = (this.parts.clock.nowMs() + EPOCH_AHEAD_MS) * EPOCHS_PER_MS;
+    return entry === undefined || entry.epoch > latest ? undefined : entry;
   }
 
   /** The log goes on, at least until then. */
@@ -561,6 +571,7 @@ export class Directory {
     if (this.#announcer.wasMine(epoch) || this.parts.isSilent?.()) return;
     this.parts.complain("double_name", doubleName(this.parts.name));
     if (epoch < this.#announcer.epoch) return; // that one finds out
+    this.#announcer.outbid(epoch);
     this.#rivalHeardMs = this.parts.monotonicMs();
     this.#setWell();
   }
@@ -742,8 +753,7 @@ export class Directory {
   /** Peers get their numbers when their names are resolved, and others when they move. */
   #number(): void {
     const { peers, monotonicMs } = this.parts;
-    for (const beacon of this.#fleet.beacons.values()) {
-      const number = peers.numberOf(beacon.name);
+    for (const [beacon, number] of this.#numbers()) {
       if (number === beacon.number) continue;
       const had = beacon.number;
       beacon.number = number;
@@ -752,6 +762,21 @@ export class Directory {
       void this.#routes.sweep(had, NO_MARK);
       this.#fleet.fallBehind(beacon, "moved", monotonicMs());
     }
+  }
+
+  /** Of several names for one place, that of the latest start has it: the others are the beacon's old ones, or wrong. */
+  #numbers(): ReadonlyMap<Followed, number | undefined> {
+    const numbers = new Map<Followed, number | undefined>();
+    const latest = new Map<number, Followed>();
+    for (const beacon of this.#fleet.beacons.values()) {
+      const number = this.parts.peers.numberOf(beacon.name);
+      numbers.set(beacon, number);
+      if (number === undefined) continue;
+      const other = latest.get(number);
+      if (other !== undefined) numbers.set(other.epoch > beacon.epoch ? beacon : other, undefined);
+      if (other === undefined || other.epoch <= beacon.epoch) latest.set(number, beacon);
+    }
+    return numbers;
   }
 
   #left({ name, number }: Followed, why: string): void {
