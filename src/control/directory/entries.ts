@@ -166,25 +166,31 @@ class Writer {
   }
 
   word8(value: number): void {
-    this.#view.setUint8(this.#take(1), value);
+    const at = this.#take(1);
+    this.#view.setUint8(at, value);
   }
   word16(value: number): void {
-    this.#view.setUint16(this.#take(2), value);
+    const at = this.#take(2);
+    this.#view.setUint16(at, value);
   }
   word32(value: number): void {
-    this.#view.setUint32(this.#take(4), value);
+    const at = this.#take(4);
+    this.#view.setUint32(at, value);
   }
   float(value: number): void {
-    this.#view.setFloat64(this.#take(8), value);
+    const at = this.#take(8);
+    this.#view.setFloat64(at, value);
   }
   said({ epoch, name }: Said): void {
     const text = Buffer.from(name);
     if (text.length > NAME_BYTES_MAX) throw new RangeError(`a name of ${text.length} bytes`);
     this.float(epoch);
     this.word16(text.length);
-    this.#buffer.set(text, this.#take(text.length));
+    const at = this.#take(text.length);
+    this.#buffer.set(text, at);
   }
 
+  /** Makes room, perhaps in another buffer: to be called before either is looked at. */
   #take(bytes: number): number {
     const at = this.#at;
     this.#at += bytes;
