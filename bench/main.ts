@@ -7,6 +7,7 @@ import { Recorder, type Run, saveRun } from "./harness/results.ts";
 import { addReportCommands } from "./report/commands.ts";
 import { benchAllocation } from "./suite/allocation.ts";
 import { benchCoturn } from "./suite/coturn.ts";
+import { BEACONS_DEFAULT, benchDirectory, NODES_DEFAULT } from "./suite/directory.ts";
 import { benchDiscover } from "./suite/discover.ts";
 import { benchIdle } from "./suite/idle.ts";
 import { benchLatency } from "./suite/latency.ts";
@@ -30,6 +31,7 @@ const BENCHES: readonly [name: string, description: string, run: Bench][] = [
   ],
   ["memory", "resident memory, empty and with up to a million nodes", benchMemory],
   ["mesh", "relays through two beacons, what gossip costs, and a full mesh", benchMesh],
+  ["directory", "a fleet of ten beacons with a million nodes, and its route directory", benchDirectory],
   ["operator", "what relays notice of operators who look at 500,000 nodes", benchOperator],
   ["start", "time from exec to the first relayed packet, with and without a state file", benchStart],
   ["soak", "minutes of everything: whether memory, rate, files and threads stay what they are", benchSoak],
@@ -42,7 +44,7 @@ const BENCHES: readonly [name: string, description: string, run: Bench][] = [
 /** Where runs are kept unless told otherwise; git ignores it. */
 const RUNS_FOLDER = join(import.meta.dir, "runs");
 const LIMIT_MINUTES_DEFAULT = 60;
-const SMOKE = { rounds: 1, seconds: 0.1, warmUpSeconds: 0.05, minutes: 0.07 };
+const SMOKE = { rounds: 1, seconds: 0.1, warmUpSeconds: 0.05, minutes: 0.07, beacons: 3, nodes: 500 };
 
 const positive = (text: string): number => {
   const value = Number(text);
@@ -104,6 +106,10 @@ for (const [name, description, run] of BENCHES) {
     .option("--limit <minutes>", "give up after so long", positive, LIMIT_MINUTES_DEFAULT)
     .action((flags: Flags) => runBench(name, run, flags));
   if (run === benchSoak) command.option("--minutes <n>", "how long it takes", positive, MINUTES_DEFAULT);
+  if (run === benchDirectory)
+    command
+      .option("--beacons <n>", "beacons of the fleet", positive, BEACONS_DEFAULT)
+      .option("--nodes <n>", "nodes of each beacon", positive, NODES_DEFAULT);
 }
 addReportCommands(program, {
   benches: BENCHES.map(([name]) => name),

@@ -28,6 +28,8 @@ import { Breakers } from "./control/breakers.ts";
 import { Bridge, type BridgeParts } from "./control/bridge/bridge.ts";
 import type { KeyFunction, KeySource } from "./control/bridge/keys.ts";
 import { bridgeOptions, keySource, openFilesMax } from "./control/bridge/setup.ts";
+import type { Directory } from "./control/directory/directory.ts";
+import { DirectorySetup } from "./control/directory/setup.ts";
 import { Explainer } from "./control/explain.ts";
 import { Admin, AdminToken } from "./control/http/admin.ts";
 import type { Disconnection } from "./control/http/nodes.ts";
@@ -53,10 +55,12 @@ import type { Heir, Inherited, TakeOver } from "./control/upgrade/take-over.ts";
 import { Introductions } from "./data/introductions.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";
 import { NodeTable } from "./shared/nodes.ts";
+import { RouteTable } from "./shared/routes.ts";
 
 export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
 export type { BridgeStats } from "./control/bridge/bridge.ts";
 export type { KeyFunction } from "./control/bridge/keys.ts";
+export type { DirectoryStats } from "./control/directory/directory.ts";
 export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
 export type { PunchedPairs } from "./control/punch-outcomes.ts";
 export type { PacketStats, Stats, WorkerStats } from "./control/stats.ts";
@@ -109,7 +113,9 @@ interface Running {
   readonly limits: Limits;
   readonly breakers: Breakers;
   readonly state: StateKeeper | undefined;
+  readonly routes: RouteTable;
   readonly mesh: Mesh;
+  readonly directory: Directory | undefined;
   readonly bridge: Bridge | undefined;
   readonly grants: PunchGrants;
   readonly punchOutcomes: PunchOutcomes;
@@ -241,8 +247,8 @@ export class Beacon {
   /** The numbers of this moment. @throws Error before `listen` is done */
   stats(): Stats {
     const running = this.#mustRun();
-    const { memory, nodes, supervisor, sockets, address, startedMs, mesh, breakers, state, bridge, grants } =
-      running;
+    const { memory, nodes, supervisor, sockets, address, startedMs, mesh, directory } = running;
+    const { breakers, state, bridge, grants } = running;
     const { user, system } = process.cpuUsage();
     return {
       version,
@@ -255,6 +261,7 @@ export class Beacon {
       residentBytes: this.#residentBytes(),
       cpuS: (user + system) / 1e6,
       mesh: mesh.stats(),
+      directory: directory?.stats() ?? null,
       punchedPairs: running.punchOutcomes.stats(),
       breakers: breakers.states,
       stateSavedS: state?.savedS ?? null,
@@ -346,6 +353,9 @@ export class Beacon {
       });
       memory.words[HASH_SECRET] = inherited?.hashSecret ?? randomInt(2 ** 32) | 0;
       const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+      const routes = new RouteTable(memory);
+      const directorySetup =
+        config.directory === "off" ? undefined : new DirectorySetup(memory, nodes, routes);
       const reaper = new Reaper(memory, nodes, config.nodeTtlMs);
       const limits = new Limits(memory);
       limits.configure(config, nodes.size());
@@ -380,13 +390,28 @@ export class Beacon {
       );
       release.unshift(() => supervisor.stop());
       const address = sockets[0]!.localAddress();
-      const parts = { memory, nodes, socket: sockets[0]!, address, reaches, limits };
-      const mesh = new Mesh(parts, config, this.#gossipKeys, log);
+      const mesh = new Mesh(
+        {
+          ...{ memory, nodes, socket: sockets[0]!, address, reaches, limits, routes },
+          ...(directorySetup && { nowMs: () => directorySetup.clock.nowMs() }),
+        },
+        config,
+        this.#gossipKeys,
+        log,
+      );
+      const directory = directorySetup?.open(
+        config,
+        address,
+        mesh,
+        (nodeId) => this.#running?.bridge?.disconnect(nodeId),
+        log,
+      );
       const clock = new CoarseClock();
       const explainer = new Explainer({
         memory,
         nodes,
         mesh,
+        directory,
         breakers,
         config: () => this.#config,
         nowNs: () => clock.nowNs(),
@@ -429,6 +454,8 @@ export class Beacon {
       const mail = new MailReader(memory, [...(bridge ? [bridge.mail] : []), mesh.mail, grants.mail]);
       mail.start();
       mesh.start();
+      directory?.adopt(mesh.fleet);
+      directory?.start();
       if (this.#config !== config) {
         // Meanwhile.
         limits.configure(this.#config, nodes.size());
@@ -453,7 +480,9 @@ export class Beacon {
         limits,
         breakers,
         state,
+        routes,
         mesh,
+        directory,
         bridge,
         grants,
         punchOutcomes: new PunchOutcomes(memory),
@@ -494,10 +523,11 @@ export class Beacon {
     return adoptSockets(inherited.fds, { ...options, offload: inherited.offload });
   }
 
-  #handOverParts({ memory, nodes, sockets, supervisor, reaper, state, mesh, breakers, offload }: Running) {
+  #handOverParts(running: Running) {
+    const { memory, nodes, sockets, supervisor, reaper, state, routes, mesh, breakers, offload } = running;
     const { addr, steering } = this.#config;
     return {
-      ...{ memory, nodes, sockets, supervisor, reaper, state, mesh, breakers, log: this.#log },
+      ...{ memory, nodes, sockets, supervisor, reaper, state, routes, mesh, breakers, log: this.#log },
       offer: { version, addr, steering, offload },
       suspend: () => {
         this.#running?.http?.suspend();
@@ -568,6 +598,7 @@ export class Beacon {
     const running = this.#running;
     if (running) {
       for (const timer of running.timers) clearInterval(timer);
+      await running.directory?.stop(running.mesh.isSilent);
       await running.mesh.stop();
       await running.http?.stop();
       await running.bridge?.stop();
@@ -609,6 +640,13 @@ export class Beacon {
     if (removed < 0) return "contended";
     if (wasBridged) return "bridged";
     return removed > 0 ? "local" : "absent";
+  }
+
+  /** What an operator should know, though the beacon is ready. */
+  #remarks(): readonly string[] {
+    if (!this.#running) return [];
+    const { mesh, directory } = this.#running;
+    return [...mesh.remarks, ...(directory?.remark ? [directory.remark] : [])];
   }
 
   #notReady(): string | undefined {
@@ -680,7 +718,7 @@ export class Beacon {
       const observed = {
         isHealthy: () => this.#isHealthy(),
         notReady: () => this.#notReady(),
-        remarks: () => this.#running?.mesh.remarks ?? [],
+        remarks: () => this.#remarks(),
         stats: () => this.stats(),
         config: () => maskedConfig(this.#config),
         breakers: shown.breakers,

@@ -157,6 +157,62 @@ const samples: Record<string, Samples> = {
     ],
     bad: ["", "off", ":9001", "b1.example:0"],
   },
+  directory: {
+    good: [
+      ["off", "off"],
+      ["redis://r1.example", "redis://r1.example"],
+      [
+        "rediss://r1.example:1,192.0.2.1,[2001:db8::1]:65535/3",
+        "rediss://r1.example:1,192.0.2.1,[2001:db8::1]:65535/3",
+      ],
+    ],
+    bad: [
+      "",
+      "on",
+      "r1.example:6379",
+      "redis://",
+      "redis://r1:0",
+      "redis://r1/65536",
+      "redis://u:p@r1",
+      "unix:///redis",
+    ],
+    needs: ["--beacon-id", "1", "--addr", "192.0.2.1:1"],
+  },
+  "directory-ca-file": {
+    good: [["/etc/beacon/ca.pem", "/etc/beacon/ca.pem"]],
+    bad: ["", "a\0b"],
+    needs: ["--beacon-id", "1", "--addr", "192.0.2.1:1", "--directory", "rediss://r1"],
+  },
+  "directory-auth-file": {
+    good: [
+      ["off", "off"],
+      ["/etc/beacon/directory.auth", "/etc/beacon/directory.auth"],
+    ],
+    bad: ["", "a\0b"],
+  },
+  "directory-prefix": {
+    good: [
+      ["pilot-beacon", "pilot-beacon"],
+      ["A.b_c:9-0", "A.b_c:9-0"],
+      ["off", "off"],
+      ["x".repeat(64), "x".repeat(64)],
+    ],
+    bad: ["", "x".repeat(65), "{x}", "a b", "ä", "a\n", "a*"],
+  },
+  "directory-grace": {
+    good: [
+      ["0", 0],
+      ["24h", 86_400_000],
+    ],
+    bad: ["", "24h1ms", "5", "off"],
+  },
+  "directory-lease": {
+    good: [
+      ["3s", 3000],
+      ["5m", 300_000],
+    ],
+    bad: ["", "2999ms", "5m1ms", "0", "10"],
+  },
   wss: {
     good: [
       ["off", "off"],
@@ -519,6 +575,12 @@ describe("defaults", () => {
       registryAdminToken: "",
       registryAdminTokenFile: "off",
       advertiseAddr: "auto",
+      directory: "off",
+      directoryCaFile: "off",
+      directoryAuthFile: "off",
+      directoryPrefix: "pilot-beacon",
+      directoryGraceMs: 300_000,
+      directoryLeaseMs: 10_000,
       wss: "off",
       wssTlsCert: "off",
       wssTlsKey: "off",

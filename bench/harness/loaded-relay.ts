@@ -2,6 +2,7 @@
 import type { Stats } from "../../src/beacon.ts";
 import { type Load, LoadGenerator } from "./load.ts";
 import { LoadedTargets } from "./loaded.ts";
+import { untilFollowing } from "./other-fleet.ts";
 import { LOOPBACK, type Place } from "./place.ts";
 import { beaconSources, startBeacon, startReference, startWatcher, statsOf, type Target } from "./targets.ts";
 
@@ -24,6 +25,8 @@ export interface Contender {
   readonly flags?: readonly string[];
   /** It is watched meanwhile, as by operators: see watcher.ts. */
   readonly watched?: boolean;
+  /** It shares the directory of other beacons, whose routes it has: see other-fleet.ts. */
+  readonly inDirectory?: boolean;
 }
 
 /** The sink counts packets: no gossip shall reach it in the middle of a measurement. And it speaks just once. */
@@ -56,6 +59,7 @@ export class LoadedRelay extends LoadedTargets<LoadGenerator> {
       generator.aim(target);
       if (toPeer) generator.announce();
       else generator.register();
+      if (contender.inDirectory) await untilFollowing(target);
       if (contender.watched) relay.#watcher = await startWatcher(target, WATCHER_PAUSE_MS);
     } catch (error) {
       await relay.stop();

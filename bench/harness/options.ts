@@ -15,4 +15,7 @@ export interface BenchOptions {
   readonly smoke: boolean;
   /** How long a soak takes; other benches are not told. */
   readonly minutes?: number;
+  /** Beacons of a fleet and nodes of each, of the directory; other benches are not told. */
+  readonly beacons?: number;
+  readonly nodes?: number;
 }

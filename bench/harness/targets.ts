@@ -11,8 +11,10 @@ import type { Address } from "./register.ts";
 
 /** The load generator has the last core. Targets have the first ones, as many as they have workers, but for the generator's. */
 const CORES = cpus().length;
-const GENERATOR_CPU = String(CORES - 1);
-const targetCpus = (workers: number): string => `0-${Math.max(0, Math.min(workers, CORES - 1) - 1)}`;
+export const GENERATOR_CPU = String(CORES - 1);
+export const targetCpus = (workers: number): string => `0-${Math.max(0, Math.min(workers, CORES - 1) - 1)}`;
+/** For a fleet, which has the generator's core, too: there are more of them than cores. */
+export const ALL_CPUS = `0-${CORES - 1}`;
 /** Nodes that the reference's table has room for: twice as many slots as a beacon of the default size has nodes. */
 const REFERENCE_SLOTS_LOG2 = 20;
 const STOP_MS_MAX = 10_000;
@@ -49,6 +51,8 @@ export interface TargetOptions {
   readonly batch: number;
   /** 1 unless given. */
   readonly workers?: number;
+  /** A list for taskset; unless given, as many as it has workers, and not the generator's. */
+  readonly cpus?: string;
   /** The loopback interface unless given. */
   readonly place?: Place;
 }
@@ -87,13 +91,13 @@ export async function startReference(
 ): Promise<Target> {
   const family = place.family === AF_INET ? "4" : "6";
   const command = [binary, String(batch), offload ? "1" : "0", family, place.targetHost, String(slotsLog2)];
-  return startTarget(command, place, 1, (line) => ({ port: Number(line), http: "", wss: "" }));
+  return startTarget(command, place, targetCpus(1), (line) => ({ port: Number(line), http: "", wss: "" }));
 }
 
 /** A WebSocket server that does nothing but send back what it gets. Its port is that of TCP. */
 export async function startEcho(): Promise<Target> {
   const echo = new URL("../reference/echo.ts", import.meta.url).pathname;
-  return startTarget([process.execPath, echo], LOOPBACK, 1, (line) => ({
+  return startTarget([process.execPath, echo], LOOPBACK, targetCpus(1), (line) => ({
     port: Number(new URL(line).port),
     http: "",
     wss: line,
@@ -111,7 +115,7 @@ export const beaconSources = (root = join(import.meta.dir, "../..")): string[] =
  * @param program what is run, the sources unless given
  */
 export async function startBeacon(
-  { offload, batch, workers = 1, place = LOOPBACK }: TargetOptions,
+  { offload, batch, workers = 1, cpus = targetCpus(workers), place = LOOPBACK }: TargetOptions,
   extra: readonly string[] = [],
   program: readonly string[] = beaconSources(),
 ): Promise<Target> {
@@ -123,7 +127,7 @@ export async function startBeacon(
     `--offload=${offload ? "on" : "off"}`,
     `--batch=${batch}`,
   ];
-  return startTarget([...program, ...flags, ...extra], place, workers, (line) => {
+  return startTarget([...program, ...flags, ...extra], place, cpus, (line) => {
     const { msg, http = "", wss = "" } = JSON.parse(line) as { msg: string; http?: string; wss?: string };
     return { port: Number(/listens on .*:(\d+)$/.exec(msg)?.[1]), http, wss };
   });
@@ -167,9 +171,13 @@ export async function startWatcher({ http }: Pick<Target, "http">, pauseMs: numb
 }
 
 /** The numbers of a beacon. */
-export async function statsOf({ http }: Pick<Target, "http">): Promise<Stats> {
+export const statsOf = async (target: Pick<Target, "http">): Promise<Stats> =>
+  (await answerOf(target, "api/stats")) as Stats;
+
+/** What a beacon's admin API answers to a GET. */
+export async function answerOf({ http }: Pick<Target, "http">, path: string): Promise<unknown> {
   const headers = { authorization: `Bearer ${admin.token}` };
-  return (await (await fetch(new URL("api/stats", http), { headers })).json()) as Stats;
+  return (await fetch(new URL(path, http), { headers })).json();
 }
 
 const running = new Set<Bun.Subprocess>();
@@ -185,19 +193,20 @@ export function mortal<T extends Bun.Subprocess>(child: T): T {
 }
 
 /**
- * Starts a program that serves UDP and waits until it says so.
+ * Starts a program that serves and waits until it says so.
+ * @param cpus it is kept to, a list for taskset
  * @param read finds the port in a line that it prints; any other line has no port over 0
  * @throws Error if it ends before
  */
 export async function startTarget(
   command: readonly string[],
   place: Place,
-  workers: number,
+  cpus: string,
   read: (line: string) => Pick<Target, "port" | "http" | "wss">,
 ): Promise<Target> {
   const started = performance.now();
   const child = mortal(
-    Bun.spawn([...place.within, "taskset", "-c", targetCpus(workers), ...command], {
+    Bun.spawn([...place.within, "taskset", "-c", cpus, ...command], {
       env: { ...process.env, ...LIMITS_FOR_LOAD, BEACON_ADMIN_TOKEN_FILE: adminTokenFile() },
       stdout: "pipe",
       stderr: "inherit",

@@ -1,6 +1,7 @@
 /** All charts of the report: which run each is drawn from, and by what. */
 import type { Run } from "../harness/results.ts";
 import { coturnCost } from "./coturn-chart.ts";
+import { directoryModel } from "./directory-model.ts";
 import { latencyUnderLoad } from "./latency-chart.ts";
 import {
   costByNodes,
@@ -32,4 +33,5 @@ export const CHARTS: readonly ChartPlan[] = [
   { name: "latency", bench: "latency", picture: latencyUnderLoad },
   { name: "coturn", bench: "coturn", picture: coturnCost },
   { name: "soak", bench: "soak", picture: soakOverTime },
+  { name: "directory", bench: "directory", picture: directoryModel },
 ];

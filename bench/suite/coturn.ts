@@ -12,6 +12,7 @@ import {
   pinGenerator,
   startTarget,
   type Target,
+  targetCpus,
   temporaryFolder,
 } from "../harness/targets.ts";
 import { CHANNEL_FIRST, channelHeader, TurnClient } from "../harness/turn.ts";
@@ -118,7 +119,7 @@ function startServer(folder: string): Promise<Target> {
     `--pidfile=${folder}/pid`,
   ];
   const isReady = (line: string) => line.includes("Total General servers: 1");
-  return startTarget([PROGRAM, ...flags], LOOPBACK, 1, (line) => ({
+  return startTarget([PROGRAM, ...flags], LOOPBACK, targetCpus(1), (line) => ({
     ...{ port: isReady(line) ? port : 0, http: "", wss: "" },
   }));
 }

@@ -17,6 +17,8 @@ export interface Case {
   readonly coarse?: boolean;
   /** Measured over a veth pair in place of the loopback interface, with packets merged on arrival (GRO) or not. */
   readonly veth?: { readonly gro: boolean };
+  /** Measured beside other beacons, whose directory some of the contenders share: so many of their nodes move a second. */
+  readonly movesPerS?: number;
 }
 
 const CORES = cpus().length;
@@ -152,6 +154,25 @@ const WATCHED: readonly Case[] = [
   watched("1200 B", scattered(1200), true),
   watched(`bursts of ${BURST} × 1200 B, offload on`, bursts(1200), true),
 ];
+
+/** Nodes of the load, apart from those of the other beacons. */
+const LOAD_FROM = 0x0100_0000;
+const directory = (title: string, load: Load, offload: boolean, movesPerS: number): Case => ({
+  title: `directory on and off, ${movesPerS === 0 ? "nobody moves" : `${movesPerS} moves a second`}, ${title}`,
+  params: { group: "directory relay", payloadBytes: load.payloadBytes, offload, movesPerS },
+  contenders: [
+    beacon({ ...load, firstId: LOAD_FROM }, offload, { name: "directory on", inDirectory: true }),
+    beacon({ ...load, firstId: LOAD_FROM }, offload, { name: "directory off" }),
+  ],
+  ratios: [{ name: "on over off", subject: "directory on", against: "directory off", bar: { atMost: 1.02 } }],
+  movesPerS,
+});
+
+const DIRECTORY: readonly Case[] = [0, 200].flatMap((movesPerS) => [
+  directory("200 B", scattered(200), false, movesPerS),
+  directory("1200 B", scattered(1200), true, movesPerS),
+  directory(`bursts of ${BURST} × 1200 B, offload on`, bursts(1200), true, movesPerS),
+]);
 
 const PEER: readonly Case[] = [
   toPeer("200 B to a peer's nodes, offload off", scattered(200), false),
@@ -326,5 +347,13 @@ export function relayCases(smoke: boolean): Case[] {
     overVeth(true),
     FRAGMENTED,
   ].map((one) => ({ ...one, coarse: true }));
-  return [...YARDSTICK, ...LIMITS, ...WATCHED, ...PEER, manyOverFew(million, 1000), ...coarse];
+  return [
+    ...YARDSTICK,
+    ...LIMITS,
+    ...WATCHED,
+    ...(smoke ? DIRECTORY.slice(-1) : DIRECTORY),
+    ...PEER,
+    manyOverFew(million, 1000),
+    ...coarse,
+  ];
 }

@@ -1,6 +1,8 @@
 /** CPU time per relayed packet: the beacon against the reference in C, and against itself. */
+import { directoryProgram, NO_DIRECTORY_PROGRAM } from "../harness/directory-server.ts";
 import { LoadedRelay } from "../harness/loaded-relay.ts";
 import type { BenchOptions } from "../harness/options.ts";
+import { OtherFleet } from "../harness/other-fleet.ts";
 import { overVeth, vethObstacle } from "../harness/place.ts";
 import type { Recorder } from "../harness/results.ts";
 import { compareSideBySide } from "../harness/side-by-side.ts";
@@ -27,6 +29,8 @@ async function measureWhereItBelongs(
   options: BenchOptions,
   recorder: Recorder,
 ): Promise<void> {
+  if (one.movesPerS !== undefined)
+    return measureInDirectory(one, one.movesPerS, reference, options, recorder);
   if (one.veth === undefined) return measure(one, reference, options, recorder);
   const missing = vethObstacle();
   if (missing !== undefined) return recorder.note(`${one.title}: left out, it needs ${missing}`);
@@ -34,6 +38,27 @@ async function measureWhereItBelongs(
     const contenders = one.contenders.map((contender) => ({ ...contender, place }));
     await measure({ ...one, contenders }, reference, options, recorder);
   });
+}
+
+async function measureInDirectory(
+  one: Case,
+  movesPerS: number,
+  reference: string,
+  options: BenchOptions,
+  recorder: Recorder,
+): Promise<void> {
+  if (directoryProgram() === undefined)
+    return recorder.note(`${one.title}: left out, ${NO_DIRECTORY_PROGRAM}`);
+  const others = await OtherFleet.start(movesPerS, options);
+  try {
+    const contenders = one.contenders.map(({ flags = [], ...contender }) => ({
+      ...contender,
+      flags: [...flags, "--self-check=off", ...(contender.inDirectory ? others.flags : [])],
+    }));
+    await measure({ ...one, contenders }, reference, options, recorder);
+  } finally {
+    await others.stop();
+  }
 }
 
 async function measure(

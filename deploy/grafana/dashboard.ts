@@ -301,6 +301,129 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
     ],
   },
   {
+    title: "Directory",
+    panels: [
+      {
+        title: "State",
+        about: "ok is the good one; no line is a beacon without a directory.",
+        unit: "none",
+        max: 1,
+        lines: [{ query: `${of("beacon_directory_state")} == 1`, legend: `${INSTANCE} {{state}}` }],
+      },
+      {
+        title: "Nodes of other beacons, and room for them",
+        unit: "short",
+        lines: [
+          { query: of("beacon_directory_routes"), legend: `${INSTANCE} via {{beacon}}` },
+          {
+            query: `${of("beacon_peer_routes_limit")} and on (job, instance) ${of("beacon_directory_route_bytes")}`,
+            legend: `${INSTANCE} limit`,
+          },
+        ],
+      },
+      {
+        title: "From a change to its route",
+        about: "How late other beacons' changes are applied here.",
+        unit: "s",
+        lines: [
+          {
+            query: `histogram_quantile(0.5, ${rateBy("instance, le", "beacon_directory_lag_seconds_bucket")})`,
+            legend: `${INSTANCE} median`,
+          },
+          {
+            query: `histogram_quantile(0.99, ${rateBy("instance, le", "beacon_directory_lag_seconds_bucket")})`,
+            legend: `${INSTANCE} 99th percentile`,
+          },
+          { query: of("beacon_directory_round_trip_seconds"), legend: `${INSTANCE} round trip` },
+        ],
+      },
+      {
+        title: "Beacons that are not in step",
+        unit: "none",
+        lines: [
+          {
+            query: of("beacon_directory_beacons", 'state!="following"'),
+            legend: `${INSTANCE} {{state}}`,
+          },
+        ],
+      },
+      {
+        title: "Time since each beacon was heard",
+        about: "Its routes are withdrawn after its lease, 10 s unless it says otherwise.",
+        unit: "s",
+        lines: [{ query: of("beacon_directory_beacon_age_seconds"), legend: `${INSTANCE} from {{beacon}}` }],
+      },
+      {
+        title: "Nodes that came and went",
+        unit: "none",
+        lines: [
+          {
+            query: rateBy("instance, direction", "beacon_directory_claims_total"),
+            legend: `${INSTANCE} came, {{direction}}`,
+          },
+          {
+            query: rateBy("instance, direction", "beacon_directory_gone_total"),
+            legend: `${INSTANCE} went, {{direction}}`,
+          },
+          { query: of("beacon_directory_untold"), legend: `${INSTANCE} not told yet` },
+        ],
+      },
+      {
+        title: "Entries and bytes of the log",
+        unit: "none",
+        lines: [
+          {
+            query: rateBy("instance, direction", "beacon_directory_entries_total"),
+            legend: `${INSTANCE} entries {{direction}}`,
+          },
+          {
+            query: rateBy("instance, direction", "beacon_directory_bytes_total"),
+            legend: `${INSTANCE} bytes {{direction}}`,
+          },
+        ],
+      },
+      {
+        title: "Snapshots, and why they were needed",
+        unit: "none",
+        lines: [
+          { query: rateBy("outcome", "beacon_directory_snapshots_total"), legend: "{{outcome}}" },
+          { query: rateBy("reason", "beacon_directory_resyncs_total"), legend: "needed: {{reason}}" },
+        ],
+      },
+      {
+        title: "How long the last snapshot took",
+        unit: "s",
+        lines: [{ query: of("beacon_directory_snapshot_seconds"), legend: `${INSTANCE} {{outcome}}` }],
+      },
+      {
+        title: "Failures, by reason",
+        unit: "none",
+        lines: [{ query: rateBy("reason", "beacon_directory_failures_total"), legend: "{{reason}}" }],
+      },
+      {
+        title: "What is left out",
+        about: "Entries that count for nothing, and claims for which there was no room.",
+        unit: "none",
+        lines: [
+          { query: rate("beacon_directory_malformed_total"), legend: `${INSTANCE} malformed` },
+          { query: rate("beacon_directory_stale_total"), legend: `${INSTANCE} of an earlier start` },
+          { query: rate("beacon_directory_ignored_total"), legend: `${INSTANCE} of a beacon too many` },
+          { query: rate("beacon_directory_claims_refused_total"), legend: `${INSTANCE} no room` },
+          { query: rate("beacon_directory_claims_from_future_total"), legend: `${INSTANCE} from the future` },
+        ],
+      },
+      {
+        title: "Nodes that two beacons heard",
+        about: "lost: the other one heard it later; claimed again: this one did.",
+        unit: "none",
+        lines: [
+          { query: rate("beacon_directory_nodes_lost_total"), legend: `${INSTANCE} lost` },
+          { query: rate("beacon_directory_nodes_claimed_again_total"), legend: `${INSTANCE} claimed again` },
+        ],
+      },
+    ],
+  },
+  {
     title: "WebSocket bridge",
     panels: [
       {

@@ -18,6 +18,8 @@ import { table } from "./text.ts";
 /** Files that options name and that the server reads; the bound is for the check alone, and more than any of them may be. */
 const FILES: Readonly<Partial<Record<Property, string>>> = {
   gossipKeyFile: "the gossip key file",
+  directoryCaFile: "the certificates to trust",
+  directoryAuthFile: "the directory's password",
   adminTokenFile: "the admin token file",
   wssKeys: "the file of the nodes' keys",
   wssTlsCert: "the certificate",

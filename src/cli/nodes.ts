@@ -34,7 +34,7 @@ const explanationSchema = v.object({
   hasKey: v.nullish(v.boolean()),
   shard: count,
   shards: count,
-  peer: v.nullish(v.object({ address: v.string(), gossipAgeS: count })),
+  peer: v.nullish(v.object({ address: v.string(), gossipAgeS: count, claimAgeS: count })),
   limits: v.nullish(
     v.array(v.object({ limit: v.string(), perSecond: v.nullable(v.number()), used: v.number() })),
   ),
@@ -129,6 +129,9 @@ export function explanationLines(node: Explanation): string[] {
             "beacon",
             `${peer.address}, heard ${peer.gossipAgeS == null ? "never" : `${duration(peer.gossipAgeS)} ago`}`,
           ),
+          ...(peer.claimAgeS == null
+            ? []
+            : [row("claim", `by the directory, that beacon heard the node ${duration(peer.claimAgeS)} ago`)]),
         ]
       : []),
     ...(typeof shard === "number" ? [row("shard", `${shard}${shards == null ? "" : ` of ${shards}`}`)] : []),

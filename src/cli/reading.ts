@@ -41,12 +41,23 @@ const statsSchema = v.looseObject({
         address: v.string(),
         routes: v.number(),
         gossipAgeS: v.nullable(v.number()),
+        isInDirectory: v.nullish(v.boolean()),
         check: v.nullish(
           v.looseObject({ sent: v.number(), lost: v.number(), lastRttMs: v.nullable(v.number()) }),
         ),
       }),
     ),
   }),
+  directory: v.nullish(
+    v.looseObject({
+      state: v.string(),
+      stateS: v.number(),
+      server: v.nullable(v.string()),
+      roundTripS: v.nullable(v.number()),
+      beacons: v.array(v.looseObject({ state: v.string() })),
+      lag: v.looseObject({ bounds: v.array(v.number()), counts: v.array(v.number()) }),
+    }),
+  ),
   breakers: v.record(v.string(), state),
   workers: v.array(
     v.looseObject({

@@ -1,5 +1,6 @@
 /** `beacon status`: how a beacon does, on one page or as one value. */
 import type { Stats } from "../control/stats.ts";
+import { directoryText } from "../view/directory.ts";
 import { hostPort } from "../view/host-port.ts";
 import { drops, type Rates, ratesBetween } from "../view/rates.ts";
 import { totalsOf } from "../view/totals.ts";
@@ -67,6 +68,7 @@ export function statusLines(stats: Stats, rates: Rates | undefined, { health, re
     row("dropped", `${countList(largest(drops(stats), DROPS_SHOWN), "nothing")} since the start`),
     ...(rates === undefined ? [] : [row("cpu", cpuText(rates))]),
     row("workers", `${alive} of ${workers.length} alive, replaced ${restarts} times`),
+    ...(stats.directory ? [row("directory", directoryText(stats.directory))] : []),
     row("peers", mesh.peers.length === 0 ? "none" : String(mesh.peers.length)),
     ...mesh.peers.slice(0, PEERS_SHOWN).map(peerLine),
     ...(mesh.peers.length > PEERS_SHOWN ? [`  and ${mesh.peers.length - PEERS_SHOWN} more`] : []),
@@ -89,8 +91,15 @@ export function cpuText({ cores, workers }: Rates): string {
   return `${percent(cores)} of a core${busiest}`;
 }
 
-function peerLine({ address, routes, gossipAgeS, check }: Stats["mesh"]["peers"][number]): string {
-  const heard = gossipAgeS === null ? "not heard yet" : `heard ${duration(gossipAgeS)} ago`;
+function peerLine({
+  address,
+  routes,
+  gossipAgeS,
+  isInDirectory,
+  check,
+}: Stats["mesh"]["peers"][number]): string {
+  const where = isInDirectory ? " in the directory" : "";
+  const heard = gossipAgeS === null ? "not heard yet" : `heard ${duration(gossipAgeS)} ago${where}`;
   const rtt = check?.lastRttMs == null ? "" : `, round trip ${check.lastRttMs.toFixed(1)} ms`;
   const lost = check && check.lost > 0 ? `, ${whole(check.lost)} of ${whole(check.sent)} checks lost` : "";
   return `  ${address}: ${whole(routes)} nodes, ${heard}${rtt}${lost}`;

@@ -1,5 +1,5 @@
 /** Files that options come from, of bounded size: the config file, one JSON object, and what it may hold. */
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { ConfigError, quoted, shown } from "./units.ts";
 
 /** Options are a page at most; the bound keeps a wrong path (a log, a device) from filling the memory. */
@@ -50,6 +50,14 @@ export function readBounded(path: string, what: string, bytesMax: number): Uint8
   if (bytes.length > bytesMax)
     throw new ConfigError(`${shown(path)}: ${what} is larger than ${bytesMax} bytes`);
   return bytes;
+}
+
+/** Rights that others than the owner have. */
+const OTHERS = 0o077;
+
+/** Whether others than its owner may do anything with the file; false if it is gone. */
+export function isExposed(path: string): boolean {
+  return ((statSync(path, { throwIfNoEntry: false })?.mode ?? 0) & OTHERS) !== 0;
 }
 
 /** Reads in steps instead of trusting the size, which is 0 for a pipe or /dev/stdin and for all of /proc. */

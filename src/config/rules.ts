@@ -1,7 +1,7 @@
 /** What options ask of each other, once each is right by itself. */
 import { readBounded } from "./file.ts";
 import { type Config, type Property, token } from "./settings.ts";
-import { ConfigError, shown, withReason } from "./units.ts";
+import { ConfigError, parseHostPort, shown, withReason } from "./units.ts";
 
 /** A few of the longest tokens; the bound keeps a wrong path from being read whole. */
 const TOKEN_FILE_BYTES_MAX = 4096;
@@ -24,6 +24,16 @@ export function checkTogether(
   if (config.registry !== "off" && config.beaconId === 0)
     throw new ConfigError(
       `${nameOf("registry")} needs ${nameOf("beaconId")}: a number other than 0, its own for each beacon`,
+    );
+  if (config.directory !== "off" && config.beaconId === 0)
+    throw new ConfigError(
+      `${nameOf("directory")} needs ${nameOf("beaconId")}: a number other than 0, its own for each beacon`,
+    );
+  if (config.directoryCaFile !== "off" && !config.directory.startsWith("rediss:"))
+    throw new ConfigError(`${nameOf("directoryCaFile")} needs ${nameOf("directory")} to be rediss://`);
+  if (config.directory !== "off" && config.advertiseAddr === "auto" && isWildcard(config.addr))
+    throw new ConfigError(
+      `${nameOf("directory")} needs ${nameOf("advertiseAddr")} where ${nameOf("addr")} is every address: others have to be told of one`,
     );
   if (config.peerTimeoutMs <= config.gossipIntervalMs)
     throw new ConfigError(
@@ -60,4 +70,8 @@ export function withTokenRead(config: Config): Config {
     (reason) => `${shown(path)}: the token in it ${reason}`,
   );
   return { ...config, registryAdminToken, registryAdminTokenFile: "off" };
+}
+
+function isWildcard(addr: string): boolean {
+  return ["", "0.0.0.0", "::"].includes(parseHostPort(addr).host);
 }

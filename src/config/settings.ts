@@ -7,6 +7,7 @@ import {
   ConfigError,
   parseAddressPrefix,
   parseBytes,
+  parseDirectory,
   parseDurationMs,
   parseHostNamePort,
   parseHostPort,
@@ -70,6 +71,18 @@ export interface Config {
   readonly registryAdminTokenFile: string | "off";
   /** "host:port" for parseHostNamePort, as others reach this beacon. */
   readonly advertiseAddr: string | "auto";
+  /** "redis://…" or "rediss://…" for parseDirectory. */
+  readonly directory: string | "off";
+  /** A path; "off" unless the directory is rediss. */
+  readonly directoryCaFile: string | "off";
+  /** A path. */
+  readonly directoryAuthFile: string | "off";
+  /** What the names of all the directory's keys begin with, in braces. */
+  readonly directoryPrefix: string;
+  /** How long routes are kept beyond their lease while the directory is away. */
+  readonly directoryGraceMs: number;
+  /** The routes of a beacon that the directory has not heard for this long are withdrawn. */
+  readonly directoryLeaseMs: number;
   /** "host:port" of the WebSocket bridge. */
   readonly wss: string | "off";
   /** A path; "off" where wssTlsKey is. */
@@ -167,6 +180,8 @@ interface SettingOf<P extends Property> {
   readonly reloadable?: true;
   /** Its value appears in no message. */
   readonly secret?: true;
+  /** What of a value that is refused appears in no message. */
+  readonly secretPart?: RegExp;
 }
 export type Setting = { [P in Property]: SettingOf<P> }[Property];
 
@@ -224,8 +239,18 @@ function address(verify: (text: string) => unknown): Kind<string> {
   return { parse: (text) => text, check };
 }
 
+const keyPrefix: Kind<string> = {
+  parse: (text) => text,
+  check: (value) => {
+    if (typeof value !== "string" || !/^[\w.:-]{1,64}$/.test(value))
+      throw new ConfigError("must be 1 to 64 of the characters A-Z a-z 0-9 . _ : -");
+    return value;
+  },
+};
+
 const bindAddress = address(parseHostPort);
 const hostAddress = address(parseHostNamePort);
+const directoryAddress = address(parseDirectory);
 const addressPrefix = address(parseAddressPrefix);
 
 /** What `kind` takes, or the word. */
@@ -449,6 +474,62 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         default: "auto",
         help: "Address under which the registry lists this beacon.",
         reloadable: true,
+      },
+    ],
+  },
+  {
+    title: "Directory:",
+    settings: [
+      {
+        flag: "directory",
+        property: "directory",
+        kind: orWord("off", directoryAddress),
+        value: "<url|off>",
+        default: "off",
+        help:
+          "Redis or Valkey that the fleet shares its routes in: redis://host:port, or rediss:// for TLS; " +
+          "several with commas between. Needs --beacon-id.",
+        secretPart: /(?<=^"?)(?!").*(?:@|…$)/s, // up to where user and password end, or all that is left where that was cut off
+      },
+      {
+        flag: "directory-ca-file",
+        property: "directoryCaFile",
+        kind: orWord("off", path),
+        value: "<path|off>",
+        default: "off",
+        help: "PEM file with the certificates to trust in place of the system's. Needs rediss://.",
+      },
+      {
+        flag: "directory-auth-file",
+        property: "directoryAuthFile",
+        kind: orWord("off", path),
+        value: "<path|off>",
+        default: "off",
+        help: "File with the password, or with the user on its first line and the password on its second.",
+      },
+      {
+        flag: "directory-prefix",
+        property: "directoryPrefix",
+        kind: keyPrefix,
+        value: "<text>",
+        default: "pilot-beacon",
+        help: "What the names of all keys begin with, in braces: one for each fleet.",
+      },
+      {
+        flag: "directory-grace",
+        property: "directoryGraceMs",
+        kind: duration("0s", "24h"),
+        value: "<duration>",
+        default: "5m",
+        help: "While the directory is away, keep routes this much longer than their lease.",
+      },
+      {
+        flag: "directory-lease",
+        property: "directoryLeaseMs",
+        kind: duration("3s", "5m"),
+        value: "<duration>",
+        default: "10s",
+        help: "Withdraw the routes of a beacon that the directory has not heard for this long.",
       },
     ],
   },
@@ -788,7 +869,9 @@ export function flagOf(property: Property): string {
 
 /** What may stand in a message in the place of `text`, the value of this flag. */
 export function masked(flag: string, text: string): string {
-  return settings.some((setting) => setting.secret && setting.flag === flag) ? "***" : text;
+  const { secret, secretPart } = settings.find((setting) => setting.flag === flag) ?? {};
+  if (secret) return "***";
+  return secretPart ? text.replace(secretPart, "***") : text;
 }
 
 /** The config for people to read: a secret that is set is "***". */

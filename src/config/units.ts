@@ -123,7 +123,54 @@ export function parseHostNamePort(text: string): HostPort {
   return { host, port };
 }
 
-/** What both have in common. `form` is the reason where the text is nothing of the kind. */
+/** The port of Redis and of Valkey. */
+const DIRECTORY_PORT = 6379;
+/** A primary and its replicas, or the nodes of a cluster; each is tried, and costs a time-out when it is down. */
+const DIRECTORY_SERVERS_MAX = 16;
+/** More than any server is set up with; by default it has 16. */
+const DIRECTORY_DATABASE_MAX = 65_535;
+
+export interface DirectoryAddress {
+  /** At least one, each once. */
+  readonly servers: readonly HostPort[];
+  readonly tls: boolean;
+  readonly database: number;
+}
+
+/**
+ * Splits "redis://host[:port][,host[:port]…][/database]", or rediss:// for TLS; hosts as in parseHostNamePort. Throws a
+ * ConfigError, also for a user or a password, which does not belong where all can see it.
+ */
+export function parseDirectory(text: string): DirectoryAddress {
+  if (text.includes("@"))
+    throw new ConfigError(
+      "leave out user and password, which show in the process list; name a file with them in --directory-auth-file",
+    );
+  const [, scheme, hosts = "", digits = "0"] = /^(rediss?):\/\/([^/]*)(?:\/(\d*))?$/.exec(text) ?? [];
+  if (scheme === undefined || hosts === "")
+    throw new ConfigError(
+      "must be redis://host:port, such as redis://192.0.2.1:6379 or rediss://r1.example,r2.example/3",
+    );
+  const database = Number(digits);
+  if (database > DIRECTORY_DATABASE_MAX)
+    throw new ConfigError(`the database must be a whole number from 0 to ${DIRECTORY_DATABASE_MAX}`);
+  const entries = [...new Set(hosts.split(",").map(withDirectoryPort))];
+  if (entries.length > DIRECTORY_SERVERS_MAX)
+    throw new ConfigError(`must name at most ${DIRECTORY_SERVERS_MAX} servers`);
+  const servers = entries.map((entry) =>
+    withReason(
+      () => parseHostNamePort(entry),
+      (reason) => `${shown(entry)}: ${reason}`,
+    ),
+  );
+  return { servers, tls: scheme === "rediss", database };
+}
+
+function withDirectoryPort(entry: string): string {
+  return /^(?:\[[^\]]*\]|[^:]+)$/.test(entry) ? `${entry}:${DIRECTORY_PORT}` : entry;
+}
+
+/** What parseHostPort and parseHostNamePort have in common. `form` is the reason where the text is nothing of the kind. */
 function splitHostPort(text: string, portMin: number, form: string): HostPort & { bracketed: boolean } {
   const match = /^(?:\[([^\]]*)\]|([^:]*)):(\d+)$/.exec(text);
   if (match === null)

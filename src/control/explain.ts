@@ -17,6 +17,7 @@ import type { NodeTable } from "../shared/nodes.ts";
 import { RouteTable } from "../shared/routes.ts";
 import { HAS_KEY, IS_BRIDGED, SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
 import type { Breakers } from "./breakers.ts";
+import type { Directory } from "./directory/directory.ts";
 import type { Mesh } from "./mesh/mesh.ts";
 import { endpointText } from "./node-list.ts";
 
@@ -56,8 +57,15 @@ export interface NodeReport {
   /** The shard that it has, or would have, a place in, of so many. */
   readonly shard: number;
   readonly shards: number;
-  /** The beacon that has it; seconds since that was last heard. */
-  readonly peer: { readonly address: string; readonly gossipAgeS: number | null } | null;
+  /**
+   * The beacon that has it; seconds since that was last heard; and, if the directory tells its nodes, since it heard this one when it
+   * last said so, which it says when a node comes, and not with each Discover.
+   */
+  readonly peer: {
+    readonly address: string;
+    readonly gossipAgeS: number | null;
+    readonly claimAgeS: number | null;
+  } | null;
   /** Those that what comes from it meets. */
   readonly limits: readonly LimitUse[];
   /** The last ones that it was part of, newest first. */
@@ -71,6 +79,7 @@ export interface ExplainerParts {
   /** The main thread's. */
   readonly nodes: NodeTable;
   readonly mesh: Mesh;
+  readonly directory: Directory | undefined;
   readonly breakers: Breakers;
   /** The configuration in force. */
   readonly config: () => Config;
@@ -98,7 +107,7 @@ export class Explainer {
     const { nodes } = this.parts;
     const entry = this.#entry(id);
     const number = entry ? -1 : this.#routes.find(id);
-    const peer = number < 0 ? null : this.parts.mesh.peer(number);
+    const peer = number < 0 ? null : this.#peer(id, number);
     const has = (flag: number) => entry !== undefined && (entry.flags & flag) !== 0;
     return {
       id,
@@ -113,6 +122,18 @@ export class Explainer {
       limits: entry ? this.#limits(id, entry) : [],
       drops: this.#drops(id),
       next: this.#next(entry, peer),
+    };
+  }
+
+  #peer(id: number, number: number): NodeReport["peer"] {
+    const { mesh, directory } = this.parts;
+    const peer = mesh.peer(number);
+    if (peer === null) return null;
+    const { address, gossipAgeS, isInDirectory } = peer;
+    return {
+      address,
+      gossipAgeS,
+      claimAgeS: isInDirectory && directory ? directory.claimAgeS(id) : null,
     };
   }
 
@@ -190,8 +211,13 @@ export class Explainer {
     return { outcome: "dropped", why: this.#whyUnknown() };
   }
 
-  #whyPeer({ address, gossipAgeS }: NonNullable<NodeReport["peer"]>): string {
+  #whyPeer({ address, gossipAgeS, claimAgeS }: NonNullable<NodeReport["peer"]>): string {
     const { gossipIntervalMs } = this.parts.config();
+    if (claimAgeS !== null) {
+      const { remark } = this.parts.directory!;
+      const claimed = `beacon ${address}, which told the directory that it had heard the node ${Math.floor(claimAgeS)} s ago`;
+      return remark === undefined ? claimed : `${claimed}; ${remark}`;
+    }
     if (gossipAgeS === null) return `beacon ${address}, which has announced the node and is silent now`;
     const age = `${Math.floor(gossipAgeS)} s ago`;
     return gossipAgeS * 1000 > GOSSIP_ROUNDS_MISSED * gossipIntervalMs
@@ -200,7 +226,7 @@ export class Explainer {
   }
 
   #whyUnknown(): string {
-    const { config, mesh } = this.parts;
+    const { config, mesh, directory } = this.parts;
     const { peers, learnedPeers, routesRefused } = mesh.stats();
     const ttl = `${Math.ceil(config().nodeTtlMs / 1000)} s`;
     const here = `the node was not heard here for ${ttl} or never (--node-ttl)`;
@@ -209,6 +235,7 @@ export class Explainer {
     const hints = [
       ...(silent > 0 ? [`${silent} of ${peers.length} peers are silent`] : []),
       ...(routesRefused > 0 ? ["peers have announced more nodes than --max-routes holds"] : []),
+      ...(directory?.hints ?? []),
     ];
     return [`${here}, and no beacon of this mesh has announced it`, ...hints].join("; ");
   }

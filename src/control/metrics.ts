@@ -1,14 +1,27 @@
 /** The beacon's numbers in Prometheus' text format, made from Stats when asked for. */
 import { Counter, Gauge, type Metric, Registry } from "prom-client";
+import { DIRECTORY_COUNTERS, DIRECTORY_GAUGES, DIRECTORY_LAG } from "./directory/metrics.ts";
 import type { PeerCheck } from "./mesh/self-check.ts";
 import type { Counts, PacketStats, Stats, WorkerStats } from "./stats.ts";
 
-/** One metric: a number, or, with a label, a number for each value of the label. */
-interface Shown<From> {
+/** One metric: a number, if there is one, or, with a label, a number for each value of the label. */
+export interface Shown<From, Values = Counts | number | null> {
   readonly name: string;
   readonly help: string;
   readonly label?: string;
-  readonly values: (from: From) => Counts | number;
+  readonly values: (from: From) => Values;
+}
+
+/** What is shown, each with the labels that tell it from the others. */
+type Rows<From> = () => readonly (readonly [labels: Record<string, string | number>, from: From])[];
+
+/** How often values were up to which bound. */
+export interface Distribution {
+  readonly bounds: readonly number[];
+  /** Values up to each bound and above the one before; all others may follow. */
+  readonly counts: readonly number[];
+  readonly count: number;
+  readonly sum: number;
 }
 
 /** A number of each peer's self-check, where there is one. */
@@ -268,6 +281,17 @@ const COUNTERS: readonly Shown<Stats>[] = [
   },
 ];
 
+const RECEIVE_BATCH: Shown<WorkerStats, Distribution> = {
+  name: "beacon_receive_batch_size",
+  help: "Messages that one receive call brought; a merged message counts once.",
+  values: ({ receiveBatch: { bounds, buckets, calls, messages } }) => ({
+    bounds,
+    counts: buckets,
+    count: calls,
+    sum: messages,
+  }),
+};
+
 const PUNCHED_PAIRS: Shown<Counts> = {
   name: "beacon_punched_pairs_total",
   help: "Pairs of nodes told of each other, by the family of their addresses, and by whether they went on relaying through this beacon.",
@@ -341,6 +365,15 @@ const GAUGES: readonly Shown<Stats>[] = [
       ),
   },
   {
+    name: "beacon_peer_in_directory",
+    help: "1 for a peer whose nodes the directory tells, and not gossip.",
+    label: "peer",
+    values: ({ mesh }) =>
+      Object.fromEntries(
+        mesh.peers.flatMap(({ address, isInDirectory }) => (isInDirectory ? [[address, 1]] : [])),
+      ),
+  },
+  {
     name: "beacon_peer_check_rtt_seconds",
     help: "Round trip of the last packet to itself through a peer; no sample if none came back.",
     label: "peer",
@@ -382,24 +415,28 @@ const GAUGES: readonly Shown<Stats>[] = [
  * A histogram whose buckets are counted elsewhere. prom-client's own can only observe values one by one, so this is a metric of
  * the registry's own kind: a name, and a `get` that yields the samples.
  */
-function readyMadeHistogram(name: string, help: string, read: () => Stats): Metric {
+function readyMadeHistogram<From>(
+  { name, help, values: distributionOf }: Shown<From, Distribution>,
+  rows: Rows<From>,
+): Metric {
   const get = async () => {
-    const values = read().workers.flatMap(({ worker, receiveBatch }) => {
+    const values = rows().flatMap(([rowLabels, from]) => {
+      const { bounds, counts, count, sum } = distributionOf(from);
       const sample = (suffix: string, value: number, labels = {}) => ({
         metricName: `${name}_${suffix}`,
-        labels: { ...labels, worker },
+        labels: { ...labels, ...rowLabels },
         value,
       });
       let below = 0;
-      const buckets = receiveBatch.bounds.map((le, i) => {
-        below += receiveBatch.buckets[i]!;
+      const buckets = bounds.map((le, i) => {
+        below += counts[i]!;
         return sample("bucket", below, { le });
       });
       return [
         ...buckets,
-        sample("bucket", receiveBatch.calls, { le: "+Inf" }),
-        sample("sum", receiveBatch.messages),
-        sample("count", receiveBatch.calls),
+        sample("bucket", count, { le: "+Inf" }),
+        sample("sum", sum),
+        sample("count", count),
       ];
     });
     return { name, help, type: "histogram", values, aggregator: "sum" };
@@ -411,30 +448,29 @@ function readyMadeHistogram(name: string, help: string, read: () => Stats): Metr
 export function createMetrics(read: () => Stats): Registry {
   const registry = new Registry();
   const registers = [registry];
-  /** @param rows what is shown, each with the labels that tell it from the others */
   const show = <From>(
     kind: typeof Counter | typeof Gauge,
     { name, help, label, values }: Shown<From>,
-    rows: () => readonly (readonly [labels: Record<string, string | number>, from: From])[],
-    labelNames: readonly string[] = [],
-  ) =>
-    new kind({
-      name,
-      help,
-      labelNames: label === undefined ? labelNames : [...labelNames, label],
-      registers,
+    rows: Rows<From>,
+    rowLabels: readonly string[] = [],
+  ) => {
+    const labelNames = label === undefined ? rowLabels : [...rowLabels, label];
+    return new kind({
+      ...{ name, help, labelNames, registers },
       collect() {
         this.reset();
+        if (labelNames.length === 0) this.remove({}); // the 0 that a reset leaves
         for (const [labels, from] of rows()) {
           const counts = values(from);
           if (typeof counts === "number") this.inc(labels, counts);
-          else {
+          else if (counts !== null) {
             for (const [value, count] of Object.entries(counts))
               this.inc({ ...labels, [label!]: value }, count);
           }
         }
       },
     });
+  };
   const workers = () => read().workers.map((stats) => [{ worker: stats.worker }, stats] as const);
   const bridge = () => {
     const stats = read().bridge;
@@ -443,6 +479,10 @@ export function createMetrics(read: () => Stats): Registry {
   const grants = () => {
     const stats = read().grants;
     return stats ? [[{ worker: "grants" }, stats] as const] : [];
+  };
+  const directory = () => {
+    const stats = read().directory;
+    return stats ? [[{}, stats] as const] : [];
   };
   const whole = () => [[{}, read()] as const];
   for (const metric of PACKET_COUNTERS)
@@ -455,13 +495,10 @@ export function createMetrics(read: () => Stats): Registry {
   };
   show(Counter, PUNCHED_PAIRS, outcomes, ["outcome"]);
   for (const metric of GAUGES) show(Gauge, metric, whole);
-  registry.registerMetric(
-    readyMadeHistogram(
-      "beacon_receive_batch_size",
-      "Messages that one receive call brought; a merged message counts once.",
-      read,
-    ),
-  );
+  registry.registerMetric(readyMadeHistogram(RECEIVE_BATCH, workers));
+  for (const metric of DIRECTORY_COUNTERS) show(Counter, metric, directory);
+  for (const metric of DIRECTORY_GAUGES) show(Gauge, metric, directory);
+  registry.registerMetric(readyMadeHistogram(DIRECTORY_LAG, directory));
   new Gauge({
     name: "beacon_build_info",
     help: "Version of the beacon and of the runtime; always 1.",

@@ -25,6 +25,7 @@ import { GRANTS, type SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 import { importKey } from "./bridge/ed25519.ts";
 import type { KeySource } from "./bridge/keys.ts";
+import { Complaints } from "./complaints.ts";
 import type { MailTaker } from "./mail-reader.ts";
 
 /** A grant may be good for so long from now: who loses one loses it for a day at most. */
@@ -41,8 +42,6 @@ export const VERIFIED_BURST = 250;
 const WAITING_MAX = 1024;
 /** Requests taken from a worker's mailbox before others have their turn. */
 const MAIL_TURN_MAX = 64;
-/** The same complaint is logged at most this often. */
-const COMPLAINT_MS = 60_000;
 
 export interface PunchGrantsParts {
   readonly memory: SharedMemory;
@@ -80,7 +79,7 @@ export class PunchGrants {
   readonly #nowMs: () => number;
   #keys: KeySource | undefined;
   #waiting = 0;
-  #complainedMs = -Infinity;
+  readonly #complaints: Complaints;
   #stopped = false;
 
   constructor(private readonly parts: PunchGrantsParts) {
@@ -88,6 +87,7 @@ export class PunchGrants {
     this.#view = new DataView(parts.memory.buffer);
     this.#wallMs = parts.wallMs ?? Date.now;
     this.#nowMs = parts.nowMs ?? (() => performance.now());
+    this.#complaints = new Complaints(parts.log, this.#nowMs);
   }
 
   /** @param keys where keys are looked up first, if anywhere; the one before is closed, which the bridge may have done already */
@@ -167,11 +167,9 @@ export class PunchGrants {
     memory.counters[memory.grantsRow + grantColumn(outcome)]!++;
   }
 
-  /** A warning, at most one in COMPLAINT_MS. */
   #complain({ message }: Error): void {
-    const nowMs = this.#nowMs();
-    if (this.#stopped || nowMs - this.#complainedMs < COMPLAINT_MS) return;
-    this.#complainedMs = nowMs;
-    this.parts.log.warn(`punch requests are not served, as their targets' keys cannot be had: ${message}`);
+    if (this.#stopped) return;
+    const reason = `punch requests are not served, as their targets' keys cannot be had: ${message}`;
+    this.#complaints.warn("keys", reason);
   }
 }

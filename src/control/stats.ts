@@ -42,6 +42,7 @@ import {
 import type { SharedMemory } from "../shared/memory.ts";
 import type { BreakerStates } from "./breakers.ts";
 import type { BridgeStats } from "./bridge/bridge.ts";
+import type { DirectoryStats } from "./directory/directory.ts";
 import type { MeshStats } from "./mesh/mesh.ts";
 import type { PunchedPairs } from "./punch-outcomes.ts";
 
@@ -113,6 +114,8 @@ export interface Stats {
   readonly residentBytes: number;
   readonly cpuS: number;
   readonly mesh: MeshStats;
+  /** null without a directory. */
+  readonly directory: DirectoryStats | null;
   /** What became of pairs of nodes that were told of each other. */
   readonly punchedPairs: PunchedPairs;
   /** What an operator has switched off, and what not. */

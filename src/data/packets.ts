@@ -235,8 +235,10 @@ export class PacketHandler {
 
   /** Has the processor fetch the slot that the packet at `at` will need; for each packet of a batch before the first is handled. */
   touch(at: number): void {
-    const idAt = this.#view.getUint8(at) === RELAY ? SECOND_ID_AT : FIRST_ID_AT;
-    this.#touched ^= this.#nodes.touch(this.#view.getInt32(at + idAt));
+    const isRelay = this.#view.getUint8(at) === RELAY;
+    this.#touched ^= isRelay
+      ? this.#nodes.touch(this.#view.getInt32(at + SECOND_ID_AT))
+      : this.#nodes.touchToRecord(this.#view.getInt32(at + FIRST_ID_AT));
   }
 
   /** Handles the packets of `segmentBytes`, the last may be shorter, that make up message m: `bytes` at `at`. */

@@ -44,6 +44,8 @@ function explained({
   ];
   if (ageS !== null) facts.push(["Heard", `${duration(ageS)} ago`]);
   if (peer) facts.push(["Peer", peer.address]);
+  if (typeof peer?.claimAgeS === "number")
+    facts.push(["Heard there", `${duration(peer.claimAgeS)} ago, says the directory`]);
   facts.push(["Shard", `${shard} of ${shards}`]);
   for (const { limit, perSecond, used } of limits)
     facts.push([`Limit ${words(limit)}`, `${share(used)} of ${count(perSecond)}/s`]);

@@ -1,6 +1,7 @@
 /** What the beacon's numbers are made of: relays by tier, drops by reason, workers, peers. */
 import type { PeerStats } from "../control/mesh/mesh.ts";
 import type { Stats } from "../control/stats.ts";
+import { directoryText } from "../view/directory.ts";
 import { drops, type Rates } from "../view/rates.ts";
 import { sumOf, totalsOf } from "../view/totals.ts";
 import { byId, setText } from "./dom.ts";
@@ -42,7 +43,7 @@ export class Tables {
   readonly #peers = new Table(
     byId("peers"),
     "Peers",
-    ["address", "nodes through it", "last gossip", "round trip", "lost"],
+    ["address", "nodes through it", "told by", "last heard", "round trip", "lost"],
     "No peers: this beacon is alone.",
   );
 
@@ -52,6 +53,8 @@ export class Tables {
     this.#workers.show(workerRows(stats, rates));
     this.#peers.show(stats.mesh.peers.map(peerRow));
     setText(byId("mesh"), meshFacts(stats));
+    byId("directory").hidden = !stats.directory;
+    if (stats.directory) setText(byId("directory"), `Directory: ${directoryText(stats.directory)}`);
     this.#punches.show(punchRows(stats));
   }
 }
@@ -96,10 +99,11 @@ function workerRows(stats: Stats, rates: Rates | undefined): Cell[][] {
   });
 }
 
-function peerRow({ address, routes, gossipAgeS, check }: PeerStats): Cell[] {
+function peerRow({ address, routes, gossipAgeS, isInDirectory, check }: PeerStats): Cell[] {
   return [
     address,
     count(routes),
+    isInDirectory ? "directory" : "gossip",
     gossipAgeS === null ? { text: "never", isBad: true } : `${duration(gossipAgeS)} ago`,
     check?.lastRttMs == null ? UNKNOWN : `${check.lastRttMs.toFixed(1)} ms`,
     check && check.sent > 0 ? { text: lossText(check), isBad: check.lost + check.disagreed > 0 } : UNKNOWN,

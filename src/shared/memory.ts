@@ -8,6 +8,7 @@
  *   counters        a row a worker       floats, see counters.ts; one more row each for the WebSocket bridge and for grants
  *   drops           64 KiB a row         what was dropped last, by node, see drops.ts; rows as of the counters
  *   shards          128 bytes a shard    lock and counts; shard i belongs with worker i
+ *   arrivals        128 KiB a row        ids of nodes that were added, see arrivals.ts; a row for the main thread and each worker
  *   groups          4 bytes a group      which parts of the node table were ever used
  *   peers           keys and slots       the peer beacons, see peers.ts
  *   punches         header, filter, 16 bytes a pair: which punches are watched, see punch-watch.ts
@@ -15,6 +16,7 @@
  *   mailboxes       16 MiB a worker      what workers hand to the main thread, see mailbox.ts
  *   nodes           64 bytes a slot      one node, one cache line, see nodes.ts
  *   routes          8 bytes a slot       which peer has a node, see routes.ts
+ *   heard           8 bytes a node slot  when the node was last heard, a float, see heard.ts
  *
  * Everything starts on a cache line and starts as zero. Nodes' public keys, 32 bytes a slot, have a buffer of their own: no buffer may be
  * larger than 4 GiB (JavaScriptCore), and for the largest tables one for all would be.
@@ -72,6 +74,12 @@ export const MAILBOX_WORDS = (8 << 20) / 4;
 /** The last mailbox: grants for half a second, as many as are verified. A power of two. */
 export const GRANTS_MAILBOX_WORDS = (64 << 10) / 4;
 
+/**
+ * Ids that a row of arrivals holds: what a worker that does nothing else adds in 80 ms. Who looks away for longer while so many come
+ * finds more in the table than in the ring anyway. A power of two.
+ */
+export const ARRIVALS_RING = 2 ** 15;
+
 /** Sizes that fix the map. */
 export interface MemoryShape {
   readonly workers: number;
@@ -108,6 +116,11 @@ export const GRANTS_REQUIRED = 3;
 export const STRANGERS_BELIEVED = 4;
 /** Not 0: pairs of nodes that are told of each other are watched. */
 export const PUNCH_WATCH = 5;
+/**
+ * Not 0: it is noted which nodes are added, and when each was heard. May be set at any time, and then stays set: what is noted would not
+ * move with its node meanwhile. Whoever sets it begins to read arrivals then, and looks through the table after that.
+ */
+export const ARRIVALS_NOTED = 6;
 /** Lists of prefixes, see prefixes.ts: where no node may be, whose punch requests are not limited, and what is no host's address. */
 export const DENIED_ENDPOINTS = 0;
 export const PUNCH_ALLOWED = 1;
@@ -181,6 +194,12 @@ export const PUNCH_UNWATCHED = 1;
 /** The clock second in which a pair was last told of each other. */
 export const PUNCH_LAST_S = 2;
 
+// Arrival words, from `arrivals(row)`.
+/** Ids ever put in; only the row's thread writes it. */
+export const ARRIVALS_HEAD = 0;
+export const ARRIVALS_IDS = LINE_WORDS;
+const ARRIVALS_ROW_WORDS = ARRIVALS_IDS + ARRIVALS_RING;
+
 // Route words, from `routesAt`.
 export const ROUTE_REMOVALS = 0;
 
@@ -238,8 +257,10 @@ export class SharedMemory {
   readonly #workerWordsAt: number;
   readonly #shardWordsAt: number;
   readonly #mailboxesAt: number;
+  readonly #arrivalsAt: number;
   readonly #groupsAt: number;
   readonly #groupsPerShard: number;
+  readonly #heardAt: number;
 
   /**
    * @param buffer the same shape's memory, made by another thread; without it, new memory
@@ -268,6 +289,7 @@ export class SharedMemory {
     this.dropsAt = reserve((workers + 2) * DROP_ROW_WORDS);
     this.dropsEnd = words;
     this.#shardWordsAt = reserve(this.shards * SHARD_WORDS);
+    this.#arrivalsAt = reserve((workers + 1) * ARRIVALS_ROW_WORDS);
     this.#groupsPerShard = Math.ceil(this.slotsPerShard / GROUP_SLOTS);
     this.#groupsAt = reserve(this.shards * this.#groupsPerShard);
     this.peersAt = reserve(LINE_WORDS);
@@ -282,6 +304,7 @@ export class SharedMemory {
     this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);
     this.routesAt = reserve(LINE_WORDS);
     this.routeSlotsAt = reserve(this.routeSlots * ROUTE_WORDS);
+    this.#heardAt = reserve(this.shards * this.slotsPerShard * 2);
     this.buffer = buffer ?? new SharedArrayBuffer(words * 4);
     if (this.buffer.byteLength !== words * 4) throw new Error("this shared memory has another shape");
     const keysBytes = buffer && !keysBuffer ? 0 : this.shards * this.slotsPerShard * NODE_KEY_WORDS * 4;
@@ -347,6 +370,11 @@ export class SharedMemory {
     return { at: this.#sourcesAt[limit]! / 2, lines: this.#sourceLines[limit]! };
   }
 
+  /** First word of the arrivals that one thread notes. @param row its number in the shard locks, less the main thread's */
+  arrivals(row: number): number {
+    return this.#arrivalsAt + row * ARRIVALS_ROW_WORDS;
+  }
+
   /** The word that is not 0 once any slot of the group was used that slot `index` of the shard is in. */
   groupWord(shard: number, index: number): number {
     return this.#groupsAt + shard * this.#groupsPerShard + Math.floor(index / GROUP_SLOTS);
@@ -365,5 +393,10 @@ export class SharedMemory {
   /** First word, in `nodeKeys`, of the key that belongs to the node slot at word `slot`. */
   nodeKey(slot: number): number {
     return ((slot - this.slotsAt) / SLOT_WORDS) * NODE_KEY_WORDS;
+  }
+
+  /** The float, in `floats`, of when the node in the slot at word `slot` was heard. */
+  heard(slot: number): number {
+    return this.#heardAt / 2 + (slot - this.slotsAt) / SLOT_WORDS;
   }
 }

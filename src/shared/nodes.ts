@@ -8,10 +8,15 @@
  * Beside a slot there is room for the node's public key (`keepKey`). The first one stays until the node is removed, so whoever reads
  * it on the main thread, where nodes are removed, needs no lock; nobody else does.
  *
+ * Once ARRIVALS_NOTED is set, it is noted which nodes are added (arrivals.ts) and when each was last heard (heard.ts).
+ *
  * Node ids are taken signed or unsigned, and held signed, as Int32Array has them.
  */
+import { type Clock, MonotonicClock } from "../../ffi/clock.ts";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
+import { ArrivalNotes } from "./arrivals.ts";
 import { nodeHash, shardOfHash, slotOfHash } from "./hash.ts";
+import { HeardTimes } from "./heard.ts";
 import { OrderedWord } from "./loads.ts";
 import {
   GROUP_SLOTS,
@@ -48,6 +53,9 @@ export const KEY_KEPT = 0;
 export const KEY_IGNORED = 1;
 export const KEY_REFUSED = 2;
 
+/** What `removeUnlessHeardSince` found: the node was heard since, and stays. */
+export const HEARD_SINCE = 2;
+
 /** One entry as tests and tools see it. */
 export interface NodeEntry {
   readonly nodeId: number;
@@ -68,19 +76,32 @@ export class NodeTable {
   readonly #slotsPerShard: number;
   readonly #scratch = new Int32Array(ENDPOINT_WORDS);
   readonly #ordered: OrderedWord;
+  readonly #heard: HeardTimes;
+  readonly #arrivals: ArrivalNotes;
+  /**
+   * Told of each node, by its signed id, that this thread removed, whatever for; after the lock was released, so it may be there again.
+   * Main thread only.
+   */
+  removed: ((nodeId: number) => void) | undefined;
   /** The slots, whose endpoints anybody may read by what `find` returned. */
   readonly slots: Slots;
 
-  /** @param holder this thread's number in the shard locks: MAIN_THREAD_LOCK or workerLock(i) */
+  /**
+   * @param holder this thread's number in the shard locks: MAIN_THREAD_LOCK or workerLock(i)
+   * @param clock by which it is noted when nodes are heard
+   */
   constructor(
     private readonly memory: SharedMemory,
     private readonly holder: number,
+    clock: Clock = new MonotonicClock(),
   ) {
     this.#words = memory.words;
     this.#secret = memory.words[HASH_SECRET]!;
     this.#shards = memory.shards;
     this.#slotsPerShard = memory.slotsPerShard;
     this.#ordered = new OrderedWord(memory.words);
+    this.#heard = new HeardTimes(memory, holder, clock);
+    this.#arrivals = new ArrivalNotes(memory, holder);
     this.slots = new Slots(memory.words);
   }
 
@@ -114,9 +135,20 @@ export class NodeTable {
    * @returns what nobody needs, for the compiler to leave the load in
    */
   touch(nodeId: number): number {
+    return this.#words[this.#home(nodeId)]!;
+  }
+
+  /** The same for a node that is to be recorded. */
+  touchToRecord(nodeId: number): number {
+    const home = this.#home(nodeId);
+    return this.#words[home]! ^ this.#heard.touch(home);
+  }
+
+  /** The slot where the search for a node begins. */
+  #home(nodeId: number): number {
     const hash = nodeHash(nodeId | 0, this.#secret);
     const first = this.#firstSlot(shardOfHash(hash, this.#shards));
-    return this.#words[first + slotOfHash(hash, this.#slotsPerShard) * SLOT_WORDS]!;
+    return first + slotOfHash(hash, this.#slotsPerShard) * SLOT_WORDS;
   }
 
   /** @returns as searchSlots */
@@ -163,6 +195,7 @@ export class NodeTable {
     if (!isNew && this.#isHeldLocked(slot, endpoint, at, nowS, holdS)) return HELD;
     words[slot + SLOT_SEEN_S] = nowS;
     this.slots.limitMerge(slot, 0);
+    if (this.#heard.isNoted) this.#heard.note(slot, nowS, isNew);
     if (!isNew) return this.#moveLocked(slot, endpoint, at, flags) ? MOVED : REFRESHED;
     this.#addLocked(slot, id, shard, endpoint, at, Math.max(flags, 0));
     return ADDED;
@@ -194,6 +227,7 @@ export class NodeTable {
     this.#words[this.memory.groupWord(shard, (slot - this.#firstSlot(shard)) / SLOT_WORDS)] = 1;
     Atomics.store(this.#words, slot + SLOT_ID, id);
     Atomics.add(this.#words, this.memory.shardWords(shard) + SHARD_NODES, 1);
+    if (this.#heard.isNoted) this.#arrivals.note(id); // under the lock: `breakLocks` is told of who dies before
   }
 
   /** @returns whether anything changed */
@@ -280,8 +314,10 @@ export class NodeTable {
   #bridgeLocked(id: number, hash: number, shard: number, nowS: number): number {
     const slot = this.#search(id, hash, shard, 0);
     if (slot < 0) return SHARD_FULL;
-    if (this.#words[slot + SLOT_ID] === 0) {
-      if (this.#isFull()) return NODE_LIMIT;
+    const isNew = this.#words[slot + SLOT_ID] === 0;
+    if (isNew && this.#isFull()) return NODE_LIMIT;
+    if (this.#heard.isNoted) this.#heard.note(slot, nowS, isNew);
+    if (isNew) {
       this.#words[slot + SLOT_SEEN_S] = nowS;
       this.slots.limitMerge(slot, 0);
       this.#addLocked(slot, id, shard, NO_ENDPOINT, 0, IS_BRIDGED);
@@ -304,19 +340,23 @@ export class NodeTable {
     const shard = shardOfHash(hash, this.#shards);
     if (!this.#lock(shard)) return false;
     const slot = this.#search(id, hash, shard, 0);
-    if (slot >= 0 && id !== 0 && this.#words[slot + SLOT_ID] === id) this.#unbridgeLocked(slot, shard);
+    const isThere = slot >= 0 && id !== 0 && this.#words[slot + SLOT_ID] === id;
+    const isRemoved = isThere && this.#unbridgeLocked(slot, shard);
     this.#unlock(shard);
+    if (isRemoved) this.removed?.(id);
     return true;
   }
 
-  #unbridgeLocked(slot: number, shard: number): void {
+  /** @returns whether the node was removed */
+  #unbridgeLocked(slot: number, shard: number): boolean {
     const flags = this.slots.flags(slot);
-    if ((flags & IS_BRIDGED) === 0) return;
+    if ((flags & IS_BRIDGED) === 0) return false;
     if (hasNoPort(this.#words, this.slots.endpointAt(slot))) {
       this.#removeLocked(slot, shard);
-    } else {
-      this.slots.setFlags(slot, flags & ~IS_BRIDGED);
+      return true;
     }
+    this.slots.setFlags(slot, flags & ~IS_BRIDGED);
+    return false;
   }
 
   /**
@@ -324,6 +364,14 @@ export class NodeTable {
    * @returns how many were removed, 0 if it is not there, or -1 if the lock could not be had
    */
   remove(nodeId: number): number {
+    return this.removeUnlessHeardSince(nodeId, Infinity);
+  }
+
+  /**
+   * Removes a node, bridged or not, if it was not heard after `ms`, as `heardMs` tells it. Main thread only.
+   * @returns 1 if it was removed, 0 if it is not there, -1 if the lock could not be had, or HEARD_SINCE
+   */
+  removeUnlessHeardSince(nodeId: number, ms: number): number {
     const id = nodeId | 0;
     if (id === 0) return 0;
     const hash = nodeHash(id, this.#secret);
@@ -331,14 +379,43 @@ export class NodeTable {
     if (!this.#lock(shard)) return -1;
     const slot = this.#search(id, hash, shard, 0);
     const isThere = slot >= 0 && this.#words[slot + SLOT_ID] === id;
-    if (isThere) this.#removeLocked(slot, shard);
+    const isRemoved = isThere && this.#heard.at(slot) <= ms;
+    if (isRemoved) this.#removeLocked(slot, shard);
     this.#unlock(shard);
-    return Number(isThere);
+    if (isRemoved) this.removed?.(id);
+    return isThere && !isRemoved ? HEARD_SINCE : Number(isRemoved);
   }
 
   #removeLocked(slot: number, shard: number): void {
     removeSlot(this.#area(shard), slot);
     Atomics.sub(this.#words, this.memory.shardWords(shard) + SHARD_NODES, 1);
+  }
+
+  /**
+   * When a node was last heard, by Discover or by coming to the bridge: CLOCK_MONOTONIC in milliseconds, a float. What `heardAtLeast`
+   * said counts, too. Main thread only, where nodes are removed: for any other, the node may move meanwhile.
+   * @returns 0 if that was not noted, as before ARRIVALS_NOTED was set, or if it was before the host started; -1 if the node is not there
+   */
+  heardMs(nodeId: number): number {
+    const slot = this.find(nodeId);
+    // The id once more, by a load that those behind it wait for: a new node's time is written before its id.
+    if (slot < 0 || Atomics.load(this.#words, slot + SLOT_ID) !== (nodeId | 0)) return -1;
+    return this.#heard.at(slot);
+  }
+
+  /**
+   * Has a node count as not heard before `ms`, as `heardMs` tells it, if it is there and times are noted.
+   * @returns false if the lock could not be had, and nothing changed
+   */
+  heardAtLeast(nodeId: number, ms: number): boolean {
+    const id = nodeId | 0;
+    const hash = nodeHash(id, this.#secret);
+    const shard = shardOfHash(hash, this.#shards);
+    if (!this.#lock(shard)) return false;
+    const slot = this.#search(id, hash, shard, 0);
+    if (slot >= 0 && id !== 0 && this.#words[slot + SLOT_ID] === id) this.#heard.raise(slot, ms);
+    this.#unlock(shard);
+    return true;
   }
 
   /** Nodes in the table. */
@@ -376,12 +453,14 @@ export class NodeTable {
     let index = this.#nextUsed(shard, from, end);
     if (index === end) return 0;
     const area = this.#area(shard);
+    const gone: number[] | undefined = this.removed && []; // removals move others up, so there may be more than `count`
     if (!this.#lock(shard)) return -1;
     let removed = 0;
     while (index < end) {
       const slot = first + index * SLOT_WORDS;
       const isSilent = words[slot + SLOT_ID] !== 0 && words[slot + SLOT_SEEN_S]! < beforeS;
       if (isSilent && (this.slots.flags(slot) & IS_BRIDGED) === 0) {
+        gone?.push(words[slot + SLOT_ID]!);
         removeSlot(area, slot); // and look at the slot again: another node may have moved into it
         removed++;
       } else {
@@ -390,6 +469,7 @@ export class NodeTable {
     }
     if (removed > 0) Atomics.sub(words, this.memory.shardWords(shard) + SHARD_NODES, removed);
     this.#unlock(shard);
+    if (gone) for (const nodeId of gone) this.removed?.(nodeId);
     return removed;
   }
 
@@ -424,12 +504,17 @@ export class NodeTable {
         this.slots.publish(vacant, words, this.slots.endpointAt(slot), this.slots.flags(slot));
         words[vacant + SLOT_SEEN_S] = words[slot + SLOT_SEEN_S]!;
         this.slots.limitMerge(vacant, this.slots.mergeLimit(slot));
+        this.#heard.move(slot, vacant);
         Atomics.store(words, vacant + SLOT_ID, words[slot + SLOT_ID]!);
       },
     };
   }
 
-  /** Frees the locks that a dead thread left behind, and counts its shard's nodes anew. @returns how many */
+  /**
+   * Frees the locks that a dead thread left behind, and counts its shard's nodes anew; one that was just added may not be among the
+   * arrivals, so they count as lost. Main thread only.
+   * @returns how many
+   */
   breakLocks(deadHolder: number): number {
     const words = this.#words;
     let broken = 0;
@@ -446,6 +531,7 @@ export class NodeTable {
       this.#unlock(shard);
       broken++;
     }
+    if (broken > 0 && this.#heard.isNoted) this.#arrivals.lose();
     return broken;
   }
 

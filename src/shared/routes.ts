@@ -159,6 +159,13 @@ export class RouteTable {
     return this.#claims?.timesMs[this.#indexOf(slot)] ?? 0;
   }
 
+  /** What the claim of a node's route was marked with, 0 if it has none. */
+  markOf(nodeId: number): number {
+    const slot = this.#search(nodeId | 0, 0);
+    if (slot < 0 || nodeId === 0 || this.#words[slot] === 0) return 0;
+    return this.#claims?.marks[this.#indexOf(slot)] ?? 0;
+  }
+
   /** Removes a node's route if it leads to this peer. @returns whether it did */
   withdraw(nodeId: number, peer: number): boolean {
     const words = this.#words;
@@ -203,15 +210,15 @@ export class RouteTable {
     return withdrawn;
   }
 
-  /** A part of going through the table, likewise: calls `visit` for each of a peer's routes, for some of them twice. */
-  visit(peer: number, from: number, end: number, visit: (nodeId: number, claimedMs: number) => void): void {
+  /** A part of going through the table, likewise: calls `visit` for each route, for some of them twice. */
+  visit(from: number, end: number, visit: (nodeId: number, peer: number, claimedMs: number) => void): void {
     const words = this.#words;
     const slots = this.#slots;
     for (let step = from; step < end; step++) {
       const index = step < slots ? slots - 1 - step : 2 * slots - 1 - step;
       const slot = this.#area.first + index * ROUTE_WORDS;
-      if (words[slot] !== 0 && words[slot + PEER] === peer)
-        visit(words[slot]!, this.#claims?.timesMs[index] ?? 0);
+      const nodeId = words[slot]!;
+      if (nodeId !== 0) visit(nodeId, words[slot + PEER]!, this.#claims?.timesMs[index] ?? 0);
     }
   }
 

@@ -60,12 +60,17 @@ test.each([
 });
 
 test("files that cannot be read, all of them", async () => {
-  const args = ["gossip-key-file", "admin-token-file", "wss-keys", "wss-tls-cert", "wss-tls-key"].map(
-    (flag) => `--${flag}=${join(folder, `no-${flag}`)}`,
-  );
+  const args = [
+    "gossip-key-file",
+    "directory-auth-file",
+    "admin-token-file",
+    "wss-keys",
+    "wss-tls-cert",
+    "wss-tls-key",
+  ].map((flag) => `--${flag}=${join(folder, `no-${flag}`)}`);
   const { code, out } = await check([...args, `--state-file=${join(folder, "none/state")}`, "--http=off"]);
   expect(code).toBe(2);
-  expect(out.problems).toHaveLength(6);
+  expect(out.problems).toHaveLength(7);
   for (const problem of out.problems) expect(problem).toMatch(/ENOENT/);
   mkdirSync(join(folder, "is-there"));
   const good = await check([

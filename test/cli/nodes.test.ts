@@ -132,6 +132,13 @@ test("one that another beacon has; one that nobody has", async () => {
   const there = await ran(() => Response.json(peer), "explain", "42");
   expect(there.code).toBe(0);
   expect(there.out.lines).toContain("beacon    192.0.2.9:9001, heard 4s ago");
+  expect(there.out.lines.some((line) => line.startsWith("claim"))).toBe(false);
+  await fake.stop();
+  const told = { ...peer, peer: { ...peer.peer, claimAgeS: 75 } };
+  const inDirectory = await ran(() => Response.json(told), "explain", "42");
+  expect(inDirectory.out.lines).toContain(
+    "claim     by the directory, that beacon heard the node 1m 15s ago",
+  );
   await fake.stop();
   const unknown = { id: 42, where: "unknown", next: { outcome: "dropped", why: "nobody has it" } };
   const nobody = await ran(() => Response.json(unknown), "explain", "42", "--json");

@@ -5,7 +5,7 @@ import { status, statusLines } from "../../src/cli/status.ts";
 import { ratesBetween } from "../../src/view/rates.ts";
 import { TestConsole } from "./support/console.ts";
 import { FakeApi } from "./support/fake.ts";
-import { statsWith, workerStats } from "./support/stats.ts";
+import { directoryStats, statsWith, workerStats } from "./support/stats.ts";
 
 const WELL = { health: { ok: true, text: "ok" }, ready: { ok: true, text: "ready" } };
 
@@ -22,9 +22,10 @@ const later = statsWith({
         address: "192.0.2.2:9001",
         routes: 1234,
         gossipAgeS: 3,
+        isInDirectory: false,
         check: { sent: 50, lost: 5, disagreed: 0, lastRttMs: 1.5 },
       },
-      { address: "192.0.2.3:9001", routes: 0, gossipAgeS: null, check: null },
+      { address: "192.0.2.3:9001", routes: 0, gossipAgeS: null, isInDirectory: false, check: null },
     ],
   },
   workers: [
@@ -70,6 +71,26 @@ test("all on one page", () => {
     "  192.0.2.3:9001: 0 nodes, not heard yet",
     "breakers  off: relay",
   ]);
+});
+
+test("the directory, and who is in it", () => {
+  const peers = [{ ...later.mesh.peers[0]!, isInDirectory: true }];
+  const stats = { ...later, mesh: { ...later.mesh, peers }, directory: directoryStats() };
+  const lines = statusLines(stats, undefined, WELL);
+  expect(lines).toContain(
+    "directory ok at 192.0.2.10:6379, round trip 0.4 ms; 2 other beacons, 1 not in step; 99% of changes within 0.05 s",
+  );
+  expect(lines).toContain(
+    "  192.0.2.2:9001: 1,234 nodes, heard 3s ago in the directory, round trip 1.5 ms, 5 of 50 checks lost",
+  );
+});
+
+test("an older beacon, which tells of no directory", async () => {
+  const { directory: _, ...old } = later;
+  const peers = later.mesh.peers.map(({ isInDirectory: _, ...peer }) => peer);
+  const out = new TestConsole();
+  await status(serving(old, { ...old, mesh: { ...later.mesh, peers } }), false, out);
+  expect(out.lines.some((line) => line.includes("directory"))).toBe(false);
 });
 
 test("exit code 0 for a beacon that is well, 1 for one that is not", async () => {

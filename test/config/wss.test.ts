@@ -11,11 +11,11 @@ afterAll(remove);
 const KEY_SOURCE = { hasKeySource: true };
 const REGISTRY = ["--registry", "r:1", "--beacon-id", "1"];
 
-test("stands between the mesh and the nodes in the help", () => {
+test("stands behind what beacons tell each other in the help", () => {
   const titles = settingGroups.map(({ title }) => title);
-  const { settings } = settingGroups[titles.indexOf("Mesh:") + 1]!;
+  const { settings } = settingGroups[titles.indexOf("Directory:") + 1]!;
   expect(titles).toContain("WebSocket bridge:");
-  expect(titles.indexOf("WebSocket bridge:")).toBe(titles.indexOf("Mesh:") + 1);
+  expect(titles.indexOf("WebSocket bridge:")).toBe(titles.indexOf("Directory:") + 1);
   expect(settings.map(({ flag }) => flag)).toEqual([
     "wss",
     "wss-tls-cert",

@@ -11,13 +11,20 @@ const PACKETS = Number(process.env["ALLOCATION_PACKETS"] ?? 300_000);
 const GROWTH_BYTES_MAX = 65_536;
 
 test.each([
-  ["on", "off"],
-  ["off", "on"],
+  ["on", "off", "on"],
+  ["off", "on", "off"],
 ])(
-  "handling packets takes nothing from the heap, offload %s, grants required %s",
-  (offload, grants) => {
+  "handling packets takes nothing from the heap, offload %s, grants required %s, arrivals noted %s",
+  (offload, grants, noted) => {
     const script = new URL("../support/allocation.ts", import.meta.url).pathname;
-    const { stdout, stderr } = Bun.spawnSync([process.execPath, script, offload, grants, String(PACKETS)]);
+    const { stdout, stderr } = Bun.spawnSync([
+      process.execPath,
+      script,
+      offload,
+      grants,
+      noted,
+      String(PACKETS),
+    ]);
     expect(stderr.toString()).toBe("");
     const { handled, growthBytes } = JSON.parse(stdout.toString()) as AllocationResult;
     expect(handled).toBeGreaterThanOrEqual(PACKETS);

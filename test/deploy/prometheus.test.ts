@@ -5,6 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { dashboard, dashboardText } from "../../deploy/grafana/dashboard.ts";
 import { Beacon } from "../../src/beacon.ts";
+import { createMetrics } from "../../src/control/metrics.ts";
+import { directoryStats } from "../cli/support/stats.ts";
 import { Client } from "../e2e/support/client.ts";
 import { nameOf } from "../e2e/support/mesh.ts";
 import { installed, ROOT } from "../e2e/support/program.ts";
@@ -124,10 +126,15 @@ describe("what is asked", () => {
     await beacon.listen();
     const { address, port } = beacon.address;
     await peer.send(sync(2, [5001]), { address, port });
-    const text = await until("a peer's gossip", async () => {
+    const own = await until("a peer's gossip", async () => {
       const scraped = await (await fetch(new URL("/metrics", beacon.httpUrl))).text();
       return scraped.includes("beacon_peer_gossip_age_seconds{") && scraped;
     });
+    // A directory would take a server: its numbers, and what they change of the mesh's, are made up.
+    const { mesh, ...others } = beacon.stats();
+    const peers = mesh.peers.map((one) => ({ ...one, isInDirectory: true }));
+    const withDirectory = { ...others, mesh: { ...mesh, peers }, directory: directoryStats() };
+    const text = own + (await createMetrics(() => withDirectory).metrics());
     for (const [, name] of text.matchAll(/^# TYPE (\S+) /gm)) metrics.set(name!, []);
     for (const [, name, braces = ""] of text.matchAll(/^(\w+)(?:\{(.*)\})? \S+$/gm)) {
       const labels = [...braces.matchAll(/(\w+)="([^"]*)"/g)].map(([, label, value]) => [label, value]);

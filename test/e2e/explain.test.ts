@@ -120,7 +120,7 @@ test("a node of another beacon: which, and since when that was heard", async () 
   await peer.send(sync(0, [REMOTE]), host.at);
   await until("the route", async () => (await explain(REMOTE)).where === "peer");
   const { peer: found, next } = await explain(REMOTE);
-  expect(found).toEqual({ address: name, gossipAgeS: expect.any(Number) });
+  expect(found).toEqual({ address: name, gossipAgeS: expect.any(Number), claimAgeS: null });
   expect(next).toMatchObject({ outcome: "forwarded", why: expect.stringContaining(name) });
 });
 

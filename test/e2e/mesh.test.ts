@@ -431,7 +431,7 @@ describe("with a mesh of its own each", () => {
       expect(a.warnings()).toContain("peer went silent, its routes are withdrawn");
       await expectNotFound(sender, a, id);
       expect((await a.stats()).mesh.peers).toEqual([
-        { address: b.name, routes: 0, gossipAgeS: null, check: null },
+        { address: b.name, routes: 0, gossipAgeS: null, isInDirectory: false, check: null },
       ]);
       await again(b, a, flags, node, id);
       await expectReached(sender, node, id);

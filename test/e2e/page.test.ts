@@ -192,7 +192,12 @@ describe.skipIf(CHROMIUM === null)(`in a browser${CHROMIUM === null ? " (needs c
     expect([seen.link, seen.trouble, seen.nodes]).toEqual(["live", "", "2"]);
     expect(Object.keys(seen.workers)).toEqual(["0", "1"]);
     expect(seen.peers).toEqual({
-      [other.name]: ["1", expect.stringMatching(/^\d s ago$/), ...Array(2).fill(expect.any(String))],
+      [other.name]: [
+        "1",
+        "gossip",
+        expect.stringMatching(/^\d s ago$/),
+        ...Array(2).fill(expect.any(String)),
+      ],
     });
     const stats = await beacon.stats();
     expect(counted(seen).local).toBe(sum(stats, (row) => row.relayForwarded["local"]!));

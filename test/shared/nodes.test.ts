@@ -1,8 +1,10 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import type { Clock } from "../../ffi/clock.ts";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, endpointOf } from "../../ffi/endpoint.ts";
 import { nodeHash, shardOfHash, slotOfHash } from "../../src/shared/hash.ts";
 import {
+  ARRIVALS_NOTED,
   GROUP_SLOTS,
   HASH_SECRET,
   MAIN_THREAD_LOCK,
@@ -15,6 +17,7 @@ import {
 import {
   ADDED,
   CONTENDED,
+  HEARD_SINCE,
   HELD,
   KEY_IGNORED,
   KEY_KEPT,
@@ -30,10 +33,10 @@ import { anyEndpoint } from "../support/arbitraries.ts";
 
 const SECRET = 0x5ec2_e701;
 
-function table(workers: number, nodesMax: number): { memory: SharedMemory; nodes: NodeTable } {
+function table(workers: number, nodesMax: number, clock?: Clock): { memory: SharedMemory; nodes: NodeTable } {
   const memory = new SharedMemory({ workers, nodesMax, routesMax: 100 });
   memory.words[HASH_SECRET] = SECRET;
-  return { memory, nodes: new NodeTable(memory, MAIN_THREAD_LOCK) };
+  return { memory, nodes: new NodeTable(memory, MAIN_THREAD_LOCK, clock) };
 }
 
 /** Ids of `shard` whose search begins at one of `starts` slots, from slot `first` on. */
@@ -745,120 +748,163 @@ describe("NodeTable against a map", () => {
       weight: 3,
       arbitrary: fc.record({ kind: fc.constant("unbridge" as const), id: fc.constantFrom(...ids) }),
     },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constantFrom("removeUnlessHeardSince" as const, "heardAtLeast" as const),
+        id: fc.constantFrom(...ids),
+        agoMs: fc.integer({ min: -5000, max: 20_000 }),
+      }),
+    },
   );
 
   interface Expected {
     endpoint: Int32Array;
     flags: number;
     seenS: number;
+    /** While times are noted; else 0. */
+    heardMs: number;
   }
 
-  test("any sequence of record, refresh, expire, remove, bridge and unbridge", () => {
+  test("any sequence of what adds, changes and removes nodes, with times noted or not", () => {
     fc.assert(
-      fc.property(fc.array(step, { minLength: 1, maxLength: 80 }), (steps) => {
-        const { memory, nodes } = table(SHARDS, NODES_MAX);
-        const model = new Map<number, Expected>();
-        let nowS = 1;
-        const record = (id: number, endpoint: Int32Array, flags: number): void => {
-          const known = model.get(id);
-          const versionBefore = known && lookUp(nodes, id)!.version;
-          const result = nodes.record(id, endpoint, 0, flags, nowS);
-          if (known === undefined) {
-            expect(result).toBe(model.size < NODES_MAX ? ADDED : NODE_LIMIT);
-            if (result === NODE_LIMIT) return;
-            model.set(id, { endpoint, flags: Math.max(flags, 0), seenS: nowS });
-            return;
-          }
-          const newFlags = flags < 0 ? known.flags : flags | (known.flags & IS_BRIDGED);
-          const same = newFlags === known.flags && endpoint.every((word, i) => word === known.endpoint[i]);
-          expect(result).toBe(same ? REFRESHED : MOVED);
-          expect(lookUp(nodes, id)!.version === versionBefore).toBe(same);
-          model.set(id, { endpoint, flags: newFlags, seenS: nowS });
-        };
-        const bridge = (id: number): void => {
-          const known = model.get(id);
-          const result = nodes.bridge(id, nowS);
-          if (known === undefined) {
-            expect(result).toBe(model.size < NODES_MAX ? ADDED : NODE_LIMIT);
-            const endpoint = new Int32Array(ENDPOINT_WORDS);
-            if (result === ADDED) model.set(id, { endpoint, flags: IS_BRIDGED, seenS: nowS });
-            return;
-          }
-          expect(result).toBe((known.flags & IS_BRIDGED) === 0 ? MOVED : REFRESHED);
-          known.flags |= IS_BRIDGED;
-        };
-        const unbridge = (id: number): void => {
-          expect(nodes.unbridge(id)).toBe(true);
-          const known = model.get(id);
-          if (known === undefined || (known.flags & IS_BRIDGED) === 0) return;
-          known.flags &= ~IS_BRIDGED;
-          if ((known.endpoint[0]! & ENDPOINT_PORT_MASK) === 0) model.delete(id);
-        };
-        for (const action of steps) {
-          nowS++;
-          switch (action.kind) {
-            case "record":
-              record(action.id, action.endpoint, action.flags);
-              break;
-            case "refresh": {
-              const known = model.get(action.id);
-              if (known) record(action.id, known.endpoint, known.flags & WANTS_DEST);
-              break;
+      fc.property(
+        fc.array(step, { minLength: 1, maxLength: 80, size: "max" }),
+        fc.boolean(),
+        (steps, isNoted) => {
+          let nowS = 1;
+          const nowMs = () => (isNoted ? nowS * 1000 + 0.25 : 0);
+          const { memory, nodes } = table(SHARDS, NODES_MAX, { nowNs: () => nowMs() * 1e6 });
+          memory.words[memory.rulesAt + ARRIVALS_NOTED] = Number(isNoted);
+          const model = new Map<number, Expected>();
+          const told: number[] = [];
+          nodes.removed = (id) => {
+            expect(memory.words[memory.shardWords(nodes.shardOf(id)) + SHARD_LOCK]).toBe(0);
+            told.push(id);
+          };
+          const record = (id: number, endpoint: Int32Array, flags: number): void => {
+            const known = model.get(id);
+            const versionBefore = known && lookUp(nodes, id)!.version;
+            const result = nodes.record(id, endpoint, 0, flags, nowS);
+            if (known === undefined) {
+              expect(result).toBe(model.size < NODES_MAX ? ADDED : NODE_LIMIT);
+              if (result === NODE_LIMIT) return;
+              model.set(id, { endpoint, flags: Math.max(flags, 0), seenS: nowS, heardMs: nowMs() });
+              return;
             }
-            case "expire": {
-              const first =
-                memory.slotsAt + (action.shard * memory.slotsPerShard + action.range.from) * SLOT_WORDS;
-              const shardEnd = memory.slotsAt + (action.shard + 1) * memory.slotsPerShard * SLOT_WORDS;
-              const end = Math.min(first + action.range.count * SLOT_WORDS, shardEnd);
-              const stale = [...model]
-                .filter(([, { seenS, flags }]) => seenS < nowS - action.ageS && (flags & IS_BRIDGED) === 0)
-                .map(([id]) => id);
-              const inRange = stale.filter((id) => nodes.find(id) >= first && nodes.find(id) < end);
-              const { from, count } = action.range;
-              const removed = nodes.expire(action.shard, from, count, nowS - action.ageS);
-              // All stale ones that stood there, and perhaps such as moved up into the range.
-              for (const id of inRange) expect(nodes.find(id)).toBe(-1);
-              const gone = stale.filter((id) => nodes.find(id) < 0);
-              expect(removed).toBe(gone.length);
-              for (const id of gone) model.delete(id);
-              break;
+            const newFlags = flags < 0 ? known.flags : flags | (known.flags & IS_BRIDGED);
+            const same = newFlags === known.flags && endpoint.every((word, i) => word === known.endpoint[i]);
+            expect(result).toBe(same ? REFRESHED : MOVED);
+            expect(lookUp(nodes, id)!.version === versionBefore).toBe(same);
+            const heardMs = Math.max(known.heardMs, nowMs());
+            model.set(id, { endpoint, flags: newFlags, seenS: nowS, heardMs });
+          };
+          const bridge = (id: number): void => {
+            const known = model.get(id);
+            const result = nodes.bridge(id, nowS);
+            if (known === undefined) {
+              expect(result).toBe(model.size < NODES_MAX ? ADDED : NODE_LIMIT);
+              const endpoint = new Int32Array(ENDPOINT_WORDS);
+              if (result === ADDED)
+                model.set(id, { endpoint, flags: IS_BRIDGED, seenS: nowS, heardMs: nowMs() });
+              return;
             }
-            case "remove":
-              // One of the bridge has to leave that first.
-              if (((model.get(action.id)?.flags ?? 0) & IS_BRIDGED) !== 0) unbridge(action.id);
-              if (model.delete(action.id)) remove(memory, nodes, action.id);
-              break;
-            case "bridge":
-              bridge(action.id);
-              break;
-            case "unbridge":
-              unbridge(action.id);
-              break;
-          }
-          expect(nodes.size()).toBe(model.size);
-          for (const id of ids) {
-            const expected = model.get(id);
-            if (expected === undefined) {
-              expect(nodes.find(id)).toBe(-1);
-            } else {
-              const { endpoint, flags } = expected;
-              expect(lookUp(nodes, id)).toMatchObject({ endpoint, flags });
+            known.heardMs = Math.max(known.heardMs, nowMs());
+            expect(result).toBe((known.flags & IS_BRIDGED) === 0 ? MOVED : REFRESHED);
+            known.flags |= IS_BRIDGED;
+          };
+          const unbridge = (id: number): void => {
+            expect(nodes.unbridge(id)).toBe(true);
+            const known = model.get(id);
+            if (known === undefined || (known.flags & IS_BRIDGED) === 0) return;
+            known.flags &= ~IS_BRIDGED;
+            if ((known.endpoint[0]! & ENDPOINT_PORT_MASK) === 0) model.delete(id);
+          };
+          for (const action of steps) {
+            nowS++;
+            const before = [...model.keys()];
+            switch (action.kind) {
+              case "record":
+                record(action.id, action.endpoint, action.flags);
+                break;
+              case "refresh": {
+                const known = model.get(action.id);
+                if (known) record(action.id, known.endpoint, known.flags & WANTS_DEST);
+                break;
+              }
+              case "expire": {
+                const first =
+                  memory.slotsAt + (action.shard * memory.slotsPerShard + action.range.from) * SLOT_WORDS;
+                const shardEnd = memory.slotsAt + (action.shard + 1) * memory.slotsPerShard * SLOT_WORDS;
+                const end = Math.min(first + action.range.count * SLOT_WORDS, shardEnd);
+                const stale = [...model]
+                  .filter(([, { seenS, flags }]) => seenS < nowS - action.ageS && (flags & IS_BRIDGED) === 0)
+                  .map(([id]) => id);
+                const inRange = stale.filter((id) => nodes.find(id) >= first && nodes.find(id) < end);
+                const { from, count } = action.range;
+                const removed = nodes.expire(action.shard, from, count, nowS - action.ageS);
+                // All stale ones that stood there, and perhaps such as moved up into the range.
+                for (const id of inRange) expect(nodes.find(id)).toBe(-1);
+                const gone = stale.filter((id) => nodes.find(id) < 0);
+                expect(removed).toBe(gone.length);
+                for (const id of gone) model.delete(id);
+                break;
+              }
+              case "remove":
+                // One of the bridge has to leave that first.
+                if (((model.get(action.id)?.flags ?? 0) & IS_BRIDGED) !== 0) unbridge(action.id);
+                if (model.delete(action.id)) remove(memory, nodes, action.id);
+                break;
+              case "bridge":
+                bridge(action.id);
+                break;
+              case "unbridge":
+                unbridge(action.id);
+                break;
+              case "removeUnlessHeardSince": {
+                const known = model.get(action.id);
+                const ms = nowMs() - action.agoMs;
+                const expected = known === undefined ? 0 : known.heardMs <= ms ? 1 : HEARD_SINCE;
+                expect(nodes.removeUnlessHeardSince(action.id, ms)).toBe(expected);
+                if (expected === 1) model.delete(action.id);
+                break;
+              }
+              case "heardAtLeast": {
+                const known = model.get(action.id);
+                const ms = nowMs() - action.agoMs;
+                expect(nodes.heardAtLeast(action.id, ms)).toBe(true);
+                if (known && isNoted) known.heardMs = Math.max(known.heardMs, ms);
+                break;
+              }
+            }
+            const gone = before.filter((id) => !model.has(id));
+            expect(told.splice(0).toSorted()).toEqual(gone.toSorted());
+            expect(nodes.size()).toBe(model.size);
+            for (const id of ids) {
+              const expected = model.get(id);
+              expect(nodes.heardMs(id)).toBe(expected?.heardMs ?? -1);
+              if (expected === undefined) {
+                expect(nodes.find(id)).toBe(-1);
+              } else {
+                const { endpoint, flags } = expected;
+                expect(lookUp(nodes, id)).toMatchObject({ endpoint, flags });
+              }
+            }
+            const entries = new Map([...nodes.entries()].map((entry) => [entry.nodeId, entry]));
+            expect(entries.size).toBe(model.size);
+            for (const [id, { endpoint, flags, seenS }] of model) {
+              const [wantsDest, isBridged] = [WANTS_DEST, IS_BRIDGED].map((flag) => (flags & flag) !== 0);
+              expect(entries.get(id)).toEqual({
+                nodeId: id,
+                endpoint,
+                seenS,
+                wantsDest: wantsDest!,
+                isBridged: isBridged!,
+              });
             }
           }
-          const entries = new Map([...nodes.entries()].map((entry) => [entry.nodeId, entry]));
-          expect(entries.size).toBe(model.size);
-          for (const [id, { endpoint, flags, seenS }] of model) {
-            const [wantsDest, isBridged] = [WANTS_DEST, IS_BRIDGED].map((flag) => (flags & flag) !== 0);
-            expect(entries.get(id)).toEqual({
-              nodeId: id,
-              endpoint,
-              seenS,
-              wantsDest: wantsDest!,
-              isBridged: isBridged!,
-            });
-          }
-        }
-      }),
+        },
+      ),
       { numRuns: 60 },
     );
   });

@@ -3,7 +3,7 @@
  * A process of its own: nothing else allocates in it, and nothing instruments its code. What the loop puts into its mailbox is taken
  * out by another thread, which has a heap of its own, as in a beacon.
  *
- * Arguments: "on" or "off" for offload, and for whether grants are required; and the number of packets.
+ * Arguments: "on" or "off" for offload, for whether grants are required, and for whether arrivals are noted; and the number of packets.
  */
 import { heapStats } from "bun:jsc";
 import { once } from "node:events";
@@ -25,6 +25,7 @@ import {
 } from "../../src/shared/counters.ts";
 import { Mailbox } from "../../src/shared/mailbox.ts";
 import {
+  ARRIVALS_NOTED,
   CLOCK_S,
   FRAMES,
   GRANTS,
@@ -79,7 +80,8 @@ function takeMail(buffer: SharedArrayBuffer): never {
 
 const offload = process.argv[2] === "on";
 const grants = process.argv[3] === "on";
-const packets = Number(process.argv[4]);
+const noted = process.argv[4] === "on";
+const packets = Number(process.argv[5]);
 
 const socket = UdpSocket.open(AF_INET);
 socket.setBuffers(4 << 20, 4 << 20);
@@ -91,6 +93,7 @@ memory.words[CLOCK_S] = 1;
 memory.words[HASH_SECRET] = 1;
 memory.words[memory.rulesAt + GRANTS_REQUIRED] = Number(grants);
 memory.words[memory.rulesAt + PUNCH_WATCH] = 1;
+memory.words[memory.rulesAt + ARRIVALS_NOTED] = Number(noted);
 const loop = new RelayLoop(kernel, memory, {
   worker: 0,
   fd: socket.fd,

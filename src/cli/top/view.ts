@@ -1,5 +1,6 @@
 /** What `beacon top` shows: numbers in, lines out, and nothing else, so that it is tried without a terminal. */
 import type { Stats } from "../../control/stats.ts";
+import { directoryText } from "../../view/directory.ts";
 import { hostPort } from "../../view/host-port.ts";
 import type { Rates, WorkerRates } from "../../view/rates.ts";
 import { sumOf } from "../../view/totals.ts";
@@ -107,6 +108,7 @@ function headLines(stats: Stats, rates: Rates | undefined): string[] {
     row("out", rates ? `${short(rates.packetsOut)} packets/s  ${short(rates.bytesOut)} B/s` : wait),
     row("relays", rates ? rateList(rates.relays, "none") : wait),
     row("drops", rates ? rateList(rates.drops, "none") : wait),
+    ...(stats.directory ? [row("directory", directoryText(stats.directory))] : []),
   ];
 }
 
@@ -132,15 +134,16 @@ function workerLines(rates: Rates | undefined, sortBy: SortKey): string[] {
 
 function peerLines({ mesh }: Stats): string[] {
   return table(
-    ["peer", "nodes", "heard", "round trip", "lost"],
-    mesh.peers.map(({ address, routes, gossipAgeS, check }) => [
+    ["peer", "nodes", "told by", "heard", "round trip", "lost"],
+    mesh.peers.map(({ address, routes, gossipAgeS, isInDirectory, check }) => [
       address,
       whole(routes),
+      isInDirectory ? "directory" : "gossip",
       gossipAgeS === null ? "never" : `${duration(gossipAgeS)} ago`,
       check?.lastRttMs == null ? "-" : `${check.lastRttMs.toFixed(1)} ms`,
       check && check.sent > 0 ? percent(check.lost / check.sent) : "-",
     ]),
-    [0],
+    [0, 2],
   );
 }
 

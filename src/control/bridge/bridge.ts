@@ -14,6 +14,7 @@ import { dropOffset, RELAY_DROPPED_AT } from "../../shared/counters.ts";
 import type { Mail } from "../../shared/mailbox.ts";
 import { CLOCK_S, FRAMES, type SharedMemory } from "../../shared/memory.ts";
 import { NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
+import { Complaints } from "../complaints.ts";
 import type { MailTaker } from "../mail-reader.ts";
 import type { Counts } from "../stats.ts";
 import type { BridgeSocket, Connection } from "./connection.ts";
@@ -34,8 +35,6 @@ const CLOSING_MS_MAX = 5_000;
 const TURN_MS = 50;
 /** Frames taken from a worker's mailbox before others have their turn. */
 const MAIL_TURN_MAX = 512;
-/** The same complaint is logged at most this often. */
-const COMPLAINT_MS = 60_000;
 
 /** Close codes (RFC 6455, 7.4.1). */
 const CLOSE_NORMAL = 1000;
@@ -114,9 +113,7 @@ export class Bridge {
   /** Frames for nodes that had just left, and frames of nodes that are text. */
   #dropped = { gone: 0, text: 0 };
   #idleDisconnects = 0;
-  /** When it last complained, by what of. */
-  readonly #complainedMs = new Map<AuthOutcome | Refusal, number>();
-  readonly #log: Logger;
+  readonly #complaints: Complaints;
 
   /** @throws Error of Bun.serve, with `code` EADDRINUSE, EACCES, EADDRNOTAVAIL … when the address cannot be had */
   constructor(
@@ -125,7 +122,7 @@ export class Bridge {
     options: BridgeOptions,
   ) {
     const { memory, nodes } = parts;
-    this.#log = parts.log;
+    this.#complaints = new Complaints(parts.log);
     this.#options = options;
     this.#door = new Door(options);
     this.#outbox = new Outbox(memory);
@@ -468,12 +465,8 @@ export class Bridge {
     return true;
   }
 
-  /** A warning, at most one in COMPLAINT_MS of its sort. */
   #complain(of: AuthOutcome | Refusal, message: string): void {
-    const nowMs = performance.now();
-    if (nowMs - (this.#complainedMs.get(of) ?? -COMPLAINT_MS) < COMPLAINT_MS) return;
-    this.#complainedMs.set(of, nowMs);
-    this.#log.warn(message);
+    this.#complaints.warn(of, message);
   }
 }
 

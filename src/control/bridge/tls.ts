@@ -29,7 +29,7 @@ export function readTlsFiles(certPath: string, keyPath: string): TlsFiles {
 }
 
 /** All of a chain, at least one. @throws Error when one is damaged, or there is none */
-function certificatesIn(pem: string): X509Certificate[] {
+export function certificatesIn(pem: string): X509Certificate[] {
   const [, ...blocks] = pem.split("-----BEGIN CERTIFICATE-----");
   if (blocks.length === 0) throw new Error("no certificate");
   return blocks.map((block) => new X509Certificate(`-----BEGIN CERTIFICATE-----${block}`));

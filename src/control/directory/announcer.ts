@@ -9,6 +9,8 @@ import type { OwnNodes } from "./fleet-routes.ts";
 
 /** Nodes whose change is not told yet: two seconds of the fastest. Beyond that a snapshot is less work for everybody. */
 const UNTOLD_MAX = 131_072;
+/** What routes are marked with that the directory did not tell of. */
+const NO_FLEET_MARK = 0;
 /** Starts in the same millisecond differ by this. */
 const EPOCHS_PER_MS = 1024;
 /** Starts that are remembered: the log, in which they may be found, is a minute long. */
@@ -95,7 +97,8 @@ export class Announcer {
     if (heardMs < 0) return -1;
     const ownMs = clock.timeOf(heardMs);
     const otherMs = table.claimedMs(nodeId);
-    if (otherMs < ownMs) return ownMs;
+    // Gossip's claims are as old as they came, and are not compared with this beacon's own: they may well be later.
+    if (otherMs < ownMs || table.markOf(nodeId) === NO_FLEET_MARK) return ownMs;
     // The node came here after the other beacon's claim was known, whatever the two clocks say.
     own.heardAtLeast(nodeId, clock.momentOf(otherMs + TIME_STEP_MS));
     return clock.timeOf(own.heardMs(nodeId));

@@ -1,67 +1,66 @@
 /** One connection to a server: commands that are answered in bounded time, and an end that comes once, with a reason. */
-import { errorOfReply, ofServer, type ServerName, type StoreError } from "./store-error.ts";
+import type { HostPort } from "../../config/units.ts";
+import { whyNot } from "./knock.ts";
+import type { Login } from "./login.ts";
+import { errorOfReply, ofServer, type ServerName, type StoreError, WRONG_PROGRAM } from "./store-error.ts";
 
-/** Connecting, with all that comes before the first command. */
+/** Long enough for a server on another continent and a SYN that is sent three times (after 1 s and 3 s). */
 const CONNECT_MS = 5_000;
+/** How much of that is for finding out why there is no connection. */
+const WHY_PART = 0.2;
 /** Far more than a healthy server needs for any of our commands. */
-export const ANSWER_MS = 5_000;
-
-const WRONG_PROGRAM = "is this a Redis or Valkey server? check --directory";
+const ANSWER_MS = 5_000;
 
 export class Connection {
   /** How long the last command took. */
   roundTripMs = 0;
   #over: StoreError | undefined;
+  readonly #answerMs: number;
 
   private constructor(
     private readonly client: Bun.RedisClient,
     private readonly name: ServerName,
+    { answerMs = ANSWER_MS }: Login,
     private readonly onEnd: (reason: StoreError) => void,
   ) {
+    this.#answerMs = answerMs;
     // Later than the calls that are open: they know more of the reason than this (Bun 1.4.5).
     client.onclose = () => setImmediate(() => this.close(this.#closed()));
   }
 
   /**
-   * @param url with user, password, and nothing behind host and port
+   * @param name of that server
    * @param onEnd is called once, when the connection is of no use any more; not when this rejects
    * @throws StoreError
    */
   static async open(
-    url: string,
-    tls: Bun.TLSOptions | undefined,
+    server: HostPort,
     name: ServerName,
+    login: Login,
     onEnd: (reason: StoreError) => void,
   ): Promise<Connection> {
-    // Nothing is queued, and no connection comes back by itself: whoever holds it decides what is still to be said.
-    const client = new Bun.RedisClient(url, {
-      connectionTimeout: CONNECT_MS,
-      autoReconnect: false,
-      enableOfflineQueue: false,
-      enableAutoPipelining: false,
-      ...(tls ? { tls } : {}),
-    });
+    const { connectMs = CONNECT_MS, signal } = login;
+    const deadline = performance.now() + connectMs;
+    const timeoutMs = connectMs * (1 - WHY_PART);
+    const client = clientOf(name, login, timeoutMs);
     try {
-      await client.connect();
+      await inTime(client.connect(), timeoutMs, signal);
+      return new Connection(client, name, login, onEnd);
     } catch {
       client.close();
-      throw ofServer(name, "unreachable", "no connection");
+      throw await whyNot(server, name, login, deadline - performance.now());
     }
-    return new Connection(client, name, onEnd);
   }
 
-  /** Asks with texts. @throws StoreError */
-  ask(command: string, args: readonly string[] = [], answerMs = ANSWER_MS): Promise<unknown> {
-    return this.run(command, (client) => client.send(command, [...args]), answerMs);
+  /** Asks with texts. @param waitMs how long the server waits before it answers. @throws StoreError */
+  ask(command: string, args: readonly string[] = [], waitMs = 0): Promise<unknown> {
+    return this.run(command, (client) => client.send(command, [...args]), waitMs);
   }
 
-  /** @param command its name, for messages. @throws StoreError */
-  async run<T>(
-    command: string,
-    send: (client: Bun.RedisClient) => Promise<T>,
-    answerMs = ANSWER_MS,
-  ): Promise<T> {
+  /** As `ask`, with whatever Bun's client can send. @param command its name, for messages */
+  async run<T>(command: string, send: (client: Bun.RedisClient) => Promise<T>, waitMs = 0): Promise<T> {
     if (this.#over) throw this.#over;
+    const answerMs = waitMs + this.#answerMs;
     const began = performance.now();
     const timer = setTimeout(() => {
       const message = `no answer to ${command} in ${answerMs} ms: is the server well, and the network in between?`;
@@ -103,5 +102,33 @@ export class Connection {
     if (error.code === "ERR_REDIS_SERVER_ERROR") return errorOfReply(this.name, command, error.message);
     if (error.code === "ERR_REDIS_CONNECTION_CLOSED") return this.#closed();
     return ofServer(this.name, "malformed", `answers ${command} with garbage: ${WRONG_PROGRAM}`);
+  }
+}
+
+/** Nothing is queued, and no connection comes back by itself: whoever holds it decides what is still to be said. */
+function clientOf({ server }: ServerName, login: Login, timeoutMs: number): Bun.RedisClient {
+  const { tls, ca, user, password } = login;
+  const userInfo = password === "" ? "" : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
+  return new Bun.RedisClient(`${tls ? "rediss" : "redis"}://${userInfo}${server}`, {
+    connectionTimeout: timeoutMs,
+    autoReconnect: false,
+    enableOfflineQueue: false,
+    enableAutoPipelining: false, // it would have each command wait, and so round trips look longer
+    ...(tls ? { tls: ca === undefined ? true : { ca } } : {}),
+  });
+}
+
+/** Rejects after `ms` at the latest, or when the signal is given. */
+async function inTime(promise: Promise<unknown>, ms: number, signal?: AbortSignal): Promise<void> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const giveUp = () => reject(new Error("late"));
+  const timer = setTimeout(giveUp, ms);
+  signal?.addEventListener("abort", giveUp);
+  try {
+    if (signal?.aborted) giveUp();
+    await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", giveUp);
   }
 }

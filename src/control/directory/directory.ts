@@ -10,6 +10,7 @@ import type { RouteTable } from "../../shared/routes.ts";
 import { NO_MARK } from "../../shared/routes.ts";
 import { Announcer } from "./announcer.ts";
 import type { DirectoryClock } from "./clock.ts";
+import { Contested } from "./contested.ts";
 import { ASK, type Changes, decodeEntry, type Entry, encodeEntry, LEASE, type Lease } from "./entries.ts";
 import { doubleName, Fleet, type Followed, type ResyncReason } from "./fleet.ts";
 import { FleetRoutes, type OwnNodes } from "./fleet-routes.ts";
@@ -17,7 +18,7 @@ import { Histogram, type HistogramStats } from "./histogram.ts";
 import { SnapshotLoader } from "./snapshot-loader.ts";
 import { SnapshotWriter } from "./snapshot-writer.ts";
 import type { LogEntry, Store } from "./store.ts";
-import { StoreError, type StoreFailure } from "./store-error.ts";
+import { STORE_FAILURES, StoreError, type StoreFailure } from "./store-error.ts";
 
 /**
  * Between two looks for changes to tell, and between two reads of the log: a move is known everywhere within some 50 ms, and a beacon reads
@@ -30,6 +31,8 @@ const READ_MS = 20;
 const LOG_MS = 60_000;
 /** Leases are renewed after this share of them, less up to a tenth. */
 const RENEWALS = 3;
+/** A log without a lease for this share of one is one that was away. */
+const SILENT_SHARE = 2;
 /** The server's time is asked so often at first, for a good answer. */
 const CLOCK_SAMPLES = 3;
 /** Between two tries to connect, at random up to: doubled each time. */
@@ -37,28 +40,31 @@ const RETRY_MS_MIN = 200;
 const RETRY_MS_MAX = 5000;
 /** What the server does not take (full, not allowed) is tried again after so long. */
 const REFUSED_MS = 1000;
+/** The same is logged at most this often. */
+const SAID_MS = 60_000;
 /** Who ends does not wait longer for the server to take its leave. */
 const LEAVE_MS_MAX = 1000;
 /** A lease that was renewed so many leases ago is nobody's; after as many more, its field is removed. */
 const DEAD_LEASES = 3;
 /** Fields of the hash that are looked at. */
 const LEASES_MAX = 4 * PEERS_MAX;
-/** A server that did not answer a reading for so long, which it does within two seconds, is away, though the connection has not ended. */
-const SILENT_MS = 3000;
-/** Who is back gives the others time: they may see later that the server is back, and try again later still. */
+/** Beacons see at different times that the server is back: the last to try waits for a connection that hangs, and once more. */
 const BACK_MS = 10_000;
-/** A process that did not get to its timers for so long stood still. */
-const STALL_MS = 1000;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
 const WORK_MS = 1;
 const PAUSE_MS = 1;
-const LOOP_MS = 20;
+/** Between two looks at what is less pressing: each wakes the thread. */
+const LOOK_MS = 100;
+/** Between two looks at nodes that gossip claims. */
+const CONTESTED_MS = 1000;
 
-export type DirectoryState = "connecting" | "ok" | "duplicate" | StoreFailure;
+/** duplicate: another process that began later has this beacon's name, and so this one tells nothing. The others: why there is no server. */
+export const DIRECTORY_STATES = ["ok", "connecting", "duplicate", ...STORE_FAILURES] as const;
+export type DirectoryState = (typeof DIRECTORY_STATES)[number];
 
 /** The mesh, as the directory needs it. */
 export interface FleetPeers {
-  /** The fleet's beacons by name: they are to be peers, beside those from elsewhere. */
+  /** The fleet's beacons by name: they are to be peers, beside those from elsewhere. First called once it is known who they are, or cannot be. */
   setFleet(names: readonly string[]): void;
   /** The peer number of the beacon with this name; undefined while it has none. */
   numberOf(name: string): number | undefined;
@@ -75,13 +81,15 @@ export interface DirectoryParts {
   readonly beaconId: number;
   readonly leaseMs: number;
   readonly graceMs: number;
-  /** @param first which server to try first */
-  readonly connect: (first: number) => Promise<Store>;
+  /** @param first which server to try first. The signal ends it. */
+  readonly connect: (first: number, signal: AbortSignal) => Promise<Store>;
   readonly table: RouteTable;
   readonly own: OwnNodes;
   /** Calls `came` for the nodes that came since the last time. @returns whether some are missing */
   readonly drainArrivals: (came: (nodeId: number) => void) => boolean;
   readonly peers: FleetPeers;
+  /** Whether another process speaks for this beacon. */
+  readonly isSilent?: () => boolean;
   readonly clock: DirectoryClock;
   readonly monotonicMs: () => number;
   readonly random: () => number;
@@ -92,12 +100,14 @@ export interface DirectoryParts {
   readonly complain: (about: string, message: string) => void;
 }
 
+/** following: its routes are as it tells them. behind: they wait for a snapshot. no_address: there is none that it is reached at. */
+export const BEACON_STATES = ["following", "behind", "no_address"] as const;
+
 export interface DirectoryBeaconStats {
   readonly name: string;
   readonly beaconId: number | null;
   readonly routes: number;
-  /** "following", "behind" or "no_address" */
-  readonly state: string;
+  readonly state: (typeof BEACON_STATES)[number];
   /** Seconds since it was last heard. */
   readonly ageS: number;
 }
@@ -151,29 +161,39 @@ export class Directory {
   readonly #announcer: Announcer;
   readonly #routes: FleetRoutes;
   readonly #fleet: Fleet;
+  readonly #contested: Contested;
   readonly #writer: SnapshotWriter;
   readonly #loader: SnapshotLoader;
   readonly #lag = new Histogram();
   readonly #stopping = new AbortController();
-  readonly #stopped: Promise<undefined>;
+  readonly #stopAsked: Promise<unknown>;
   readonly #failures: Partial<Record<StoreFailure, number>> = {};
   #running: Promise<void> | undefined;
   /** Whether another process goes on in this one's place. */
   #isReplaced = false;
+  #wasSilent = false;
+  #hasToldPeers = false;
+  #saidJoinedMs = Number.NEGATIVE_INFINITY;
   #store: Store | undefined;
   #state: DirectoryState = "connecting";
   #stateMs: number;
   #problem = "";
+  /** Why the connection ended, as long as that is not logged. */
+  #lost: string | undefined;
   /** Where in the log this beacon is. */
   #readUntil: string | undefined;
-  /** Whether others can be heard: the log is read, and takes entries; from when on that is so. */
-  #canHear = false;
-  #canHearMs: number;
-  /** When the log was last read. */
-  #readMs = 0;
+  /** Entries that this beacon wrote since it began to read there, and those of them that it has read. */
+  #ownWritten = 0;
+  #ownHeard = 0;
   /** When this beacon is to begin anew; undefined: it is not. */
   #anewAtMs: number | undefined;
   #begunMs = Number.NEGATIVE_INFINITY;
+  /** When the log was last found to go on: the server was entered, or there was nothing for too long. */
+  #resumedMs: number;
+  /** When there was something in the log. */
+  #lastHeardMs: number;
+  /** What was written into the log until then has been heard. It stands still while the log is not read, and while nobody can write there. */
+  #heardUntilMs: number;
   #renewAtMs = 0;
   #renewedEpoch = 0;
   /** Another process that has this beacon's name began later: it is the one; when it was heard. */
@@ -188,11 +208,12 @@ export class Directory {
 
   constructor(private readonly parts: DirectoryParts) {
     const { name, beaconId, table, own, clock, random, monotonicMs, complain } = parts;
-    this.#canHearMs = monotonicMs();
-    this.#stateMs = this.#canHearMs;
-    this.#stopped = new Promise((resolve) =>
-      this.#stopping.signal.addEventListener("abort", () => resolve(undefined)),
-    );
+    this.#stateMs = monotonicMs();
+    this.#resumedMs = this.#stateMs;
+    this.#lastHeardMs = this.#stateMs;
+    this.#heardUntilMs = this.#stateMs;
+    const { signal } = this.#stopping;
+    this.#stopAsked = new Promise((resolve) => signal.addEventListener("abort", resolve));
     const pause = this.#pause();
     this.#announcer = new Announcer({ name, table, own, clock, random });
     this.#routes = new FleetRoutes({
@@ -208,8 +229,14 @@ export class Directory {
       asked: () => this.#writer.ask(),
       missed: () => this.#missed(),
       applied: (changes) => this.#applied(changes),
-      changed: () => parts.peers.setFleet([...this.#fleet.beacons.keys()]),
+      changed: () => this.#tellPeers(),
       left: (beacon, why) => this.#left(beacon, why),
+    });
+    this.#contested = new Contested({
+      table,
+      own,
+      clock,
+      claimAgain: (nodeId) => this.#announcer.changed(nodeId),
     });
     this.#loader = new SnapshotLoader({
       ...{ fleet: this.#fleet, routes: this.#routes, pause, monotonicMs },
@@ -233,18 +260,24 @@ export class Directory {
     this.#announcer.changed(nodeId);
   }
 
-  /** Withdraws all routes to a peer that is about to be none. */
+  /** Gossip of a peer without the directory names a node that it did not name before. */
+  claimedByGossip(nodeId: number): void {
+    this.#contested.claimed(nodeId);
+  }
+
+  /** Withdraws all routes to a peer, whose number may be another's after that. */
   forget(number: number): Promise<void> {
+    for (const beacon of this.#fleet.beacons.values()) {
+      if (beacon.number !== number) continue;
+      beacon.number = undefined;
+      this.#fleet.fallBehind(beacon, "moved", this.parts.monotonicMs());
+    }
     return this.#routes.sweep(number, NO_MARK);
   }
 
-  /** Another process spoke for this beacon and does not any more. */
-  beginAnew(): void {
-    this.#announcer.restart();
-    this.#anewAtMs = undefined;
-    this.#begunMs = this.parts.monotonicMs();
-    this.#renewAtMs = 0;
-    this.#rivalHeardMs = undefined;
+  /** Beacons whose routes another process handed over: they are good until it is told otherwise. */
+  adopt(names: readonly string[]): void {
+    for (const name of names) this.#fleet.adopt(name, this.parts.monotonicMs());
   }
 
   /** What an operator should know; undefined while all is well. */
@@ -253,6 +286,22 @@ export class Directory {
     const seconds = Math.round((this.parts.monotonicMs() - this.#stateMs) / 1000);
     if (this.#state === "connecting") return "directory: connecting";
     return `directory: ${this.#state} for ${seconds} s: ${this.#problem}`;
+  }
+
+  /** Why a node that is in the fleet may have no route here. */
+  get hints(): readonly string[] {
+    const behind = [...this.#fleet.beacons.values()].filter(({ kept }) => kept !== undefined).length;
+    return [
+      ...(this.remark === undefined ? [] : [this.remark]),
+      ...(behind > 0 ? [`the routes to ${behind} beacons of the directory are not in step`] : []),
+      ...(this.#routes.refused > 0 ? ["the directory names more nodes than --max-routes holds"] : []),
+    ];
+  }
+
+  /** Seconds since whoever claims a node has heard it, as far as that was told. */
+  claimAgeS(nodeId: number): number {
+    const { table, clock } = this.parts;
+    return Math.max(0, clock.nowMs() - table.claimedMs(nodeId)) / 1000;
   }
 
   stats(): DirectoryStats {
@@ -316,15 +365,17 @@ export class Directory {
     const ticking = this.#tick();
     for (let retryMs = RETRY_MS_MIN, first = 0; !signal.aborted; first++) {
       const beganMs = this.parts.monotonicMs();
+      let store: Store | undefined;
       try {
-        const connecting = connect(first);
-        const store = await Promise.race([connecting, this.#stopped]);
-        if (store !== undefined) await this.#use(store);
-        else connecting.then((late) => late.close()).catch(() => {});
+        store = await connect(first, signal);
+        await this.#use(store);
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
         if (signal.aborted) break;
-        this.#failed(error);
+        // Why a connection was closed is better told by the server when it is asked for another one.
+        const isOnlyLost = store !== undefined && error.failure === "unreachable";
+        this.#lost = isOnlyLost ? error.message : undefined;
+        this.#failed(error, !isOnlyLost);
       }
       if (this.parts.monotonicMs() - beganMs > RETRY_MS_MAX) retryMs = RETRY_MS_MIN;
       await sleep(random() * retryMs, signal);
@@ -341,29 +392,29 @@ export class Directory {
       return;
     }
     const over = new AbortController();
+    let hasJoined = false;
     const end = () => {
       over.abort();
-      if (!this.#canHear) store.close(); // it said nothing yet, or cannot
+      if (!hasJoined) store.close(); // this beacon has said nothing yet
     };
     signal.addEventListener("abort", end);
     void store.ended.then(end);
     this.#store = store;
     try {
       await this.#join(store);
-      this.#setCanHear(true);
-      this.#readMs = this.parts.monotonicMs();
-      this.#canHearMs = this.#readMs + BACK_MS;
+      hasJoined = true;
+      this.#resumedMs = this.parts.monotonicMs();
       this.#setWell();
-      this.parts.info(
-        `directory: ${store.server} tells the routes of ${this.#fleet.beacons.size} other beacons`,
-      );
+      if (this.#lost !== undefined) this.parts.complain("directory_lost", `${this.#lost}; it is back`);
+      this.#lost = undefined;
+      this.#sayJoined(store);
       const loops = [
         this.#tell(store, over.signal),
         this.#load(store, over.signal),
         this.#read(store, over.signal),
       ].map((loop) => loop.finally(end));
       const ended = Promise.allSettled(loops);
-      await Promise.race([...loops, this.#stopped]).catch(() => {});
+      await Promise.race([...loops, this.#stopAsked]).catch(() => {});
       if (signal.aborted) await this.#finish(store, loops[0]!);
       store.close(); // which ends what is under way
       for (const one of await ended) if (one.status === "rejected" && !signal.aborted) throw one.reason;
@@ -373,11 +424,18 @@ export class Directory {
       signal.removeEventListener("abort", end);
       store.close();
       this.#store = undefined;
-      this.#setCanHear(false);
     }
   }
 
-  /** Tells what there is to tell, and takes leave. If the server does not take it the others find out when the lease ends. */
+  /** Not each time that a connection is lost and had again at once. */
+  #sayJoined({ server }: Store): void {
+    const nowMs = this.parts.monotonicMs();
+    if (nowMs - this.#saidJoinedMs < SAID_MS) return;
+    this.#saidJoinedMs = nowMs;
+    this.parts.info(`directory: ${server} tells the routes of ${this.#fleet.beacons.size} other beacons`);
+  }
+
+  /** Tells what there is to tell, and takes leave. If the server does not take it, the others find out when the lease ends. */
   async #finish(store: Store, telling: Promise<void>): Promise<void> {
     const { name, sleep } = this.parts;
     const inTime = (done: Promise<unknown>) => Promise.race([done.catch(() => {}), sleep(LEAVE_MS_MAX)]);
@@ -390,6 +448,8 @@ export class Directory {
   async #join(store: Store): Promise<void> {
     const { clock, monotonicMs } = this.parts;
     clock.forgetSamples();
+    this.#ownHeard = 0;
+    this.#ownWritten = 0;
     for (let i = 0; i < CLOCK_SAMPLES; i++) await this.#askTime(store);
     clock.adjust();
     const lastId = await store.lastId();
@@ -403,6 +463,7 @@ export class Directory {
       this.#fleet.logLost(monotonicMs());
       await this.#findBeacons(store);
     }
+    if (!this.#hasToldPeers) this.#tellPeers();
     this.#announcer.start();
     this.#renewAtMs = 0;
   }
@@ -410,7 +471,9 @@ export class Directory {
   /** Who is there. Not where the log goes on: it tells in its order, and of earlier starts, too. */
   async #findBeacons(store: Store): Promise<void> {
     const { clock, monotonicMs } = this.parts;
+    const pause = this.#pause();
     for (const [name, bytes] of await store.beacons(LEASES_MAX)) {
+      await pause();
       const lease = decodeEntry(bytes);
       if (lease?.kind !== LEASE || lease.name !== name) {
         this.#malformed++;
@@ -420,6 +483,11 @@ export class Directory {
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
+  }
+
+  #tellPeers(): void {
+    this.#hasToldPeers = true;
+    this.parts.peers.setFleet([...this.#fleet.beacons.keys()]);
   }
 
   async #askTime(store: Store): Promise<void> {
@@ -433,9 +501,9 @@ export class Directory {
     const { sleep } = this.parts;
     const pause = this.#pause();
     while (!signal.aborted) {
+      const lacksOwn = this.#ownHeard < this.#ownWritten;
       const entries = await store.read(this.#readUntil!);
-      if (this.#isSilent()) this.#canHearMs = this.parts.monotonicMs() + BACK_MS;
-      this.#readMs = this.parts.monotonicMs();
+      if (entries.length === 0 && lacksOwn) await this.#readAnew(store);
       for (const entry of entries) {
         this.#hear(entry);
         this.#readUntil = entry.id;
@@ -444,6 +512,14 @@ export class Directory {
       }
       if (entries.length > 0) await sleep(READ_MS, signal);
     }
+  }
+
+  /** The log has nothing behind where this beacon is, although it wrote there: it was emptied, or is another one whose ids are lower. */
+  async #readAnew(store: Store): Promise<void> {
+    this.#readUntil = await store.lastId();
+    this.#ownHeard = 0;
+    this.#ownWritten = 0;
+    this.#fleet.logLost(this.parts.monotonicMs());
   }
 
   #hear({ bytes }: LogEntry): void {
@@ -458,9 +534,20 @@ export class Directory {
       );
       return;
     }
-    this.#fleet.hear(entry, this.parts.monotonicMs());
+    const nowMs = this.parts.monotonicMs();
+    if (entry.kind !== ASK) this.#goesOn(entry.timeMs, nowMs);
+    this.#fleet.hear(entry, nowMs);
     const number = this.#fleet.beacons.get(entry.name)?.number;
     if (number !== undefined) this.parts.peers.heard(number);
+  }
+
+  /** The log goes on, at least until then. */
+  #goesOn(timeMs: number, nowMs: number): void {
+    const { clock, leaseMs } = this.parts;
+    // Nobody could write, or it could not be read; otherwise there were at least this beacon's own leases.
+    if (nowMs - this.#lastHeardMs > leaseMs / SILENT_SHARE) this.#resumedMs = nowMs;
+    this.#lastHeardMs = nowMs;
+    this.#heardUntilMs = Math.max(this.#heardUntilMs, Math.min(clock.momentOf(timeMs), nowMs));
   }
 
   #applied(changes: Changes): void {
@@ -470,7 +557,8 @@ export class Directory {
   }
 
   #heardOfSelf({ epoch }: Entry): void {
-    if (this.#announcer.wasMine(epoch)) return;
+    if (this.#announcer.wasMine(epoch)) this.#ownHeard++;
+    if (this.#announcer.wasMine(epoch) || this.parts.isSilent?.()) return;
     this.parts.complain("double_name", doubleName(this.parts.name));
     if (epoch < this.#announcer.epoch) return; // that one finds out
     this.#rivalHeardMs = this.parts.monotonicMs();
@@ -500,11 +588,9 @@ export class Directory {
             epoch: this.#announcer.epoch,
             of: { name, epoch },
           });
-        if (this.#isDisplaced()) {
-          this.#setCanHear(true); // who writes nothing would not see that it can again
-          continue;
-        }
-        if (this.#anewAtMs !== undefined && monotonicMs() >= this.#anewAtMs) this.beginAnew();
+        if (!this.#maySpeak()) continue;
+        if (this.#anewAtMs !== undefined && monotonicMs() >= this.#anewAtMs) this.#beginAnew();
+        this.#gather();
         for (;;) {
           const changes = this.#announcer.next();
           if (changes === undefined) break;
@@ -512,21 +598,17 @@ export class Directory {
           this.#announcer.told(changes);
           if (signal.aborted) return;
         }
-        if (writing === undefined && this.#writer.isAsked) {
-          this.#renewAtMs = 0; // which tells of the snapshot, if the last one does
-          if (await this.#writer.isDue(store))
-            writing = this.#writer
-              .write(store, signal)
-              .catch((error: unknown) => this.#refused(error, (why) => (failed = why)))
-              .finally(() => {
-                writing = undefined;
-                this.#renewAtMs = 0;
-              });
-        }
+        if (writing === undefined && this.#writer.isAsked)
+          writing = this.#writer
+            .answer(store, signal)
+            .catch((error: unknown) => this.#refused(error, (why) => (failed = why)))
+            .finally(() => {
+              writing = undefined;
+              this.#renewAtMs = 0; // which tells of the snapshot
+            });
         if (monotonicMs() >= this.#renewAtMs || this.#renewedEpoch !== this.#announcer.epoch)
           await this.#renew(store);
       } catch (error) {
-        this.#setCanHear(false); // the others cannot say anything either
         this.#refused(error, (why) => (failed = why));
         await sleep(REFUSED_MS, signal);
       }
@@ -547,9 +629,9 @@ export class Directory {
   async #append(store: Store, entry: Entry): Promise<void> {
     const bytes = encodeEntry(entry);
     await store.append(bytes, this.parts.clock.nowMs() - LOG_MS);
+    this.#ownWritten++;
     this.#entriesTold++;
     this.#bytesTold += bytes.length;
-    this.#setCanHear(true);
     this.#setWell();
   }
 
@@ -583,20 +665,35 @@ export class Directory {
     };
   }
 
-  /** Whether another process speaks in this beacon's name; when it no longer does, this one begins anew. */
-  #isDisplaced(): boolean {
-    if (this.#rivalHeardMs === undefined) return false;
-    if (this.parts.monotonicMs() - Math.max(this.#rivalHeardMs, this.#canHearMs) <= this.parts.leaseMs)
-      return true;
-    this.beginAnew();
+  /** Whether no other process speaks in this beacon's name; if one did until now, this one begins anew. */
+  #maySpeak(): boolean {
+    const { isSilent, monotonicMs, leaseMs } = this.parts;
+    if (isSilent?.()) {
+      this.#wasSilent = true;
+      return false;
+    }
+    const hasRival = this.#rivalHeardMs !== undefined;
+    if (!hasRival && !this.#wasSilent) return true;
+    if (hasRival && !this.#wasSilent && monotonicMs() - this.#rivalHeardMs! <= leaseMs) return false;
+    this.#beginAnew();
     this.#setWell();
-    return false;
+    return true;
+  }
+
+  /** Whoever follows this beacon loads a snapshot of it. */
+  #beginAnew(): void {
+    this.#announcer.restart();
+    this.#anewAtMs = undefined;
+    this.#begunMs = this.parts.monotonicMs();
+    this.#renewAtMs = 0;
+    this.#rivalHeardMs = undefined;
+    this.#wasSilent = false;
   }
 
   // Who is there.
 
   async #load(store: Store, signal: AbortSignal): Promise<void> {
-    for (; !signal.aborted; await this.parts.sleep(LOOP_MS, signal)) {
+    for (; !signal.aborted; await this.parts.sleep(LOOK_MS, signal)) {
       for (;;) {
         const beacon = this.#fleet.toLoad();
         if (beacon === undefined || signal.aborted) break;
@@ -614,32 +711,32 @@ export class Directory {
   /** Also while there is no connection. */
   async #tick(): Promise<void> {
     const { signal } = this.#stopping;
-    const { sleep, drainArrivals, monotonicMs } = this.parts;
-    for (let tickedMs = monotonicMs(); !signal.aborted; await sleep(TELL_MS, signal)) {
-      const nowMs = monotonicMs();
-      // Who stood still has not heard what was said meanwhile, and may not have been sent it yet.
-      if (nowMs - tickedMs > STALL_MS) this.#canHearMs = Math.max(this.#canHearMs, nowMs);
-      tickedMs = nowMs;
-      if (drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
+    const { sleep, monotonicMs } = this.parts;
+    for (let lookMs = 0; !signal.aborted; await sleep(LOOK_MS, signal)) {
+      this.#gather();
+      if (monotonicMs() >= lookMs) {
+        lookMs = monotonicMs() + CONTESTED_MS;
+        this.#contested.look();
+      }
       this.#number();
       this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
     }
   }
 
-  /** Until when a beacon need not be heard. */
+  /** Takes the nodes that came. */
+  #gather(): void {
+    if (this.parts.drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
+  }
+
+  /**
+   * Until when a beacon need not be heard. That its lease is over shows in what others, or this beacon, wrote into the log since. While
+   * nothing is heard of anybody, it is the directory that is away.
+   */
   #deadlineMs({ heardMs, leaseMs }: Followed): number {
-    const fromMs = Math.max(heardMs, this.#canHearMs);
-    return fromMs + leaseMs + (this.#canHear && !this.#isSilent() ? 0 : this.parts.graceMs);
-  }
-
-  #isSilent(): boolean {
-    return this.parts.monotonicMs() - this.#readMs > SILENT_MS;
-  }
-
-  #setCanHear(canHear: boolean): void {
-    if (canHear === this.#canHear) return;
-    this.#canHear = canHear;
-    this.#canHearMs = this.parts.monotonicMs();
+    // Who is back needs a lease's time to be heard again, and may be back later than this beacon.
+    const overMs = Math.max(heardMs, this.#resumedMs + BACK_MS) + leaseMs;
+    if (this.#heardUntilMs > overMs) return overMs;
+    return Math.max(heardMs, this.#heardUntilMs) + leaseMs + this.parts.graceMs;
   }
 
   /** Peers get their numbers when their names are resolved, and others when they move. */
@@ -669,10 +766,12 @@ export class Directory {
     return "";
   }
 
-  #failed(error: StoreError): void {
+  #failed(error: StoreError, isToBeLogged = true): void {
     this.#failures[error.failure] = (this.#failures[error.failure] ?? 0) + 1;
     this.#problem = error.message;
-    this.parts.complain("directory", `directory: ${error.message}; routes stay as they are`);
+    if (!this.#hasToldPeers) this.#tellPeers();
+    if (isToBeLogged)
+      this.parts.complain(`directory_${error.failure}`, `${error.message}; routes stay as they are`);
     this.#setState(error.failure);
   }
 

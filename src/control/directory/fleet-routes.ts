@@ -6,12 +6,11 @@
 import { PEER_PLACES } from "../../shared/memory.ts";
 import { CLAIMED_LATER, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
 import type { DirectoryClock } from "./clock.ts";
-import { stepped } from "./entries.ts";
 
 /** A claim so far ahead of the directory's time is of a clock gone wrong: it counts as made now, or it would win for as long. */
 const FUTURE_MS = 1000;
-/** Steps of a sweep in one go: some 0.1 ms. */
-const SLICE_STEPS = 65_536;
+/** Steps of a sweep between two looks at the clock: some 0.1 ms. */
+const SLICE_STEPS = 8192;
 
 /** This beacon's own nodes. Moments are of CLOCK_MONOTONIC, in milliseconds. */
 export interface OwnNodes {
@@ -57,6 +56,8 @@ export class FleetRoutes {
   /** Claims that found no room in the table; that came from the future. */
   refused = 0;
   fromFuture = 0;
+  /** Claims until then are not of the future; looked at again when one is later. */
+  #latestMs = 0;
   readonly #sweeps = new Map<number, Promise<void>>();
   /**
    * By the peer's number whose claim was later and that of the other: whether there was such a claim in a snapshot, of the one or the
@@ -86,12 +87,17 @@ export class FleetRoutes {
    * @returns when the claim counts as made
    */
   contest(nodeId: number, claimer: string, timeMs: number): number {
-    const nowMs = this.parts.clock.nowMs();
-    const isAhead = timeMs > nowMs + FUTURE_MS;
-    const claimedMs = isAhead ? stepped(nowMs) : timeMs;
-    if (isAhead) this.fromFuture++;
+    const claimedMs = timeMs > this.#latestMs ? this.#notFromFuture(timeMs) : timeMs;
     this.#compareWithOwn(nodeId, claimer, claimedMs);
     return claimedMs;
+  }
+
+  #notFromFuture(timeMs: number): number {
+    const nowMs = this.parts.clock.nowMs();
+    this.#latestMs = nowMs + FUTURE_MS;
+    if (timeMs <= this.#latestMs) return timeMs;
+    this.fromFuture++;
+    return nowMs;
   }
 
   gone(nodeId: number, claimer: Claimer): void {
@@ -106,6 +112,11 @@ export class FleetRoutes {
   contestGone(nodeId: number, { number }: { readonly number: number | undefined }): void {
     const { table, own } = this.parts;
     if (own.heardMs(nodeId) >= 0 && table.find(nodeId) !== number) this.#claimAgain(nodeId);
+  }
+
+  /** Routes that lead to a beacon. */
+  countOf(number: number): number {
+    return this.parts.table.routesOf(number);
   }
 
   /** Withdraws those of a beacon's routes that lack this mark; one sweep of a number at a time. */

@@ -38,7 +38,6 @@ const MARKS = 255;
 export class Followed {
   number: number | undefined;
   mark = 1;
-  epoch: number;
   seq = 0;
   /** Kept changes while it is behind; undefined while it is followed. */
   kept: Changes[] | undefined = [];
@@ -51,18 +50,14 @@ export class Followed {
   askAtMs = 0;
   askAgainMs = ASK_AGAIN_MS;
   lease: Lease | undefined;
-  heardMs: number;
   /** Changes of an earlier start were ignored, which others may have applied: they may not know of the later one. */
   isContradicted = false;
 
   constructor(
     readonly name: string,
-    entry: Entry,
-    nowMs: number,
-  ) {
-    this.epoch = entry.epoch;
-    this.heardMs = nowMs;
-  }
+    public epoch: number,
+    public heardMs: number,
+  ) {}
 
   get leaseMs(): number {
     return Math.min(Math.max(this.lease?.leaseMs ?? LEASE_MS_MIN * 10, LEASE_MS_MIN), LEASE_MS_MAX);
@@ -172,6 +167,12 @@ export class Fleet {
     if (beacon !== undefined) beacon.lease ??= lease;
   }
 
+  /** A beacon was there a moment ago; whatever it says is new. */
+  adopt(name: string, nowMs: number): void {
+    if (name === this.parts.name || this.beacons.has(name) || this.beacons.size >= PEERS_MAX) return;
+    this.beacons.set(name, new Followed(name, 0, nowMs));
+  }
+
   /** Entries may be missing from here on: everybody is behind. */
   logLost(nowMs: number): void {
     for (const beacon of this.beacons.values()) this.fallBehind(beacon, "log_lost", nowMs);
@@ -241,7 +242,7 @@ export class Fleet {
         );
         return undefined;
       }
-      beacon = new Followed(entry.name, entry, nowMs);
+      beacon = new Followed(entry.name, entry.epoch, nowMs);
       this.beacons.set(entry.name, beacon);
       this.fallBehind(beacon, "new", nowMs);
       this.parts.changed();

@@ -53,30 +53,19 @@ export class SnapshotWriter {
   }
 
   /**
-   * Answers: with the last snapshot if it has all, or else with another one.
-   * @returns whether one is to be written
-   * @throws StoreError
+   * Answers: with the last snapshot if it has all and is still there, or else with another one. To be called while no changes are under
+   * way: what they tell is in it, or behind its number. @throws StoreError
    */
-  async isDue(store: Store): Promise<boolean> {
-    const { name, announcer } = this.parts;
+  async answer(store: Store, signal: AbortSignal): Promise<void> {
     this.#isAsked = false;
-    const { last } = this;
-    if (last?.seq !== announcer.seq) return true;
-    // A server that is short of memory drops what has a time to live.
-    for (let part = 0; part < last.parts; part++)
-      if (
-        !(await store.keepPart(partKey(name, { epoch: announcer.epoch, seq: last.seq, part }), READABLE_MS))
-      )
-        return true;
-    return false;
-  }
-
-  /** To be called while no changes are under way: what they tell is in it, or behind its number. @throws StoreError */
-  async write(store: Store, signal: AbortSignal): Promise<void> {
     const { name, announcer, clock, monotonicMs } = this.parts;
     const { epoch, seq } = announcer;
     const beganMs = monotonicMs();
     const timeMs = clock.nowMs();
+    if (this.last?.seq === seq && (await this.#isThere(this.last, epoch, store))) {
+      this.#notBeforeMs = monotonicMs() + REST_MS_MIN;
+      return;
+    }
     const claims = await this.#collect(signal);
     if (claims === undefined) return;
     const { nodeIds, timesMs } = claims;
@@ -95,6 +84,13 @@ export class SnapshotWriter {
     this.lastBytes = bytes;
     this.lastMs = monotonicMs() - beganMs;
     this.#notBeforeMs = monotonicMs() + Math.max(REST_MS_MIN, REST * this.lastMs);
+  }
+
+  /** @returns whether a snapshot is still there: the server may have lost it. One that was damaged is not named for long, either. */
+  async #isThere({ seq, parts }: SnapshotName, epoch: number, store: Store): Promise<boolean> {
+    for (let part = 0; part < parts; part++)
+      if (!(await store.keepPart(partKey(this.parts.name, { epoch, seq, part }), READABLE_MS))) return false;
+    return true;
   }
 
   async #collect(signal: AbortSignal) {

@@ -10,7 +10,16 @@ import { quoted } from "../../config/units.ts";
  * - refused: it is of no use to us: a Sentinel, a cluster's wrong node, too old
  * - malformed: not what was asked for, or more
  */
-export type StoreFailure = "unreachable" | "slow" | "denied" | "read_only" | "full" | "refused" | "malformed";
+export const STORE_FAILURES = [
+  "unreachable",
+  "slow",
+  "denied",
+  "read_only",
+  "full",
+  "refused",
+  "malformed",
+] as const;
+export type StoreFailure = (typeof STORE_FAILURES)[number];
 
 /** A server that fails. The message is one line, which never holds the password: which server, what happened, and what to do. */
 export class StoreError extends Error {
@@ -25,6 +34,9 @@ export class StoreError extends Error {
     super(message);
   }
 }
+
+export const CLOSED_BY_US = "closed by this beacon";
+export const WRONG_PROGRAM = "is this a Redis or Valkey server? check --directory";
 
 /** Which server, and how one has to talk of it. */
 export interface ServerName {
@@ -88,27 +100,25 @@ const verdicts = new Map<string, Verdict>([
   ["NOPROTO", TOO_OLD],
 ]);
 
-const OTHER: Verdict = { failure: "refused", advice: "see the server's log" };
-
 /** What an error that the server answered comes to. `command` is the command's name. */
 export function errorOfReply(name: ServerName, command: string, text: string): StoreError {
-  const { failure, advice, goesOn = false } = verdictOf(text);
+  const { failure, advice, goesOn = false } = verdictOf(command, text);
   return ofServer(name, failure, `answers ${command} with ${heard(name, text)}: ${advice}`, !goesOn);
 }
 
-function verdictOf(text: string): Verdict {
+function verdictOf(command: string, text: string): Verdict {
   const verdict = verdicts.get(/^[A-Z]+/.exec(text)?.[0] ?? "");
   if (verdict) return verdict;
   if (/^ERR (unknown (sub)?command|syntax error)/i.test(text)) return TOO_OLD;
-  if (/AUTH.*without any password configured/.test(text))
-    return { failure: "denied", advice: "it has no password: leave out --directory-auth-file" };
   if (/^ERR max number of clients/.test(text)) return { failure: "slow", advice: "raise its maxclients" };
-  return OTHER;
+  const advice = command === "SELECT" ? "check the database in --directory" : "see the server's log";
+  return { failure: "refused", advice };
 }
 
 /** Text of the server, for a message. A server repeats what it does not understand, the password among it, or a part of that. */
 export function heard({ secret }: ServerName, text: string): string {
-  const shown = quoted(text.replace(/,? with args beginning with.*/s, "").trim());
-  const tells = secret !== "" && (text.includes(secret) || shown.includes(secret));
+  const said = text.replace(/,? with args beginning with.*/s, "").trim();
+  const shown = quoted(said);
+  const tells = secret !== "" && (said.includes(secret) || shown.includes(secret));
   return tells ? "a text that repeats the password" : shown;
 }

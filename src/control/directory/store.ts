@@ -11,8 +11,9 @@ import * as v from "valibot";
 import { hostPort } from "../../../ffi/socket.ts";
 import type { HostPort } from "../../config/units.ts";
 import { bytesOfBase64 } from "../bridge/keys.ts";
-import { ANSWER_MS, Connection } from "./connection.ts";
-import { ofServer, type ServerName, StoreError } from "./store-error.ts";
+import { Connection } from "./connection.ts";
+import type { Login } from "./login.ts";
+import { CLOSED_BY_US, ofServer, type ServerName, StoreError } from "./store-error.ts";
 
 export { StoreError, type StoreFailure } from "./store-error.ts";
 
@@ -22,6 +23,9 @@ const READ_COUNT = 256;
 const READ_WAIT_MS = 2_000;
 /** Fields asked for at once. */
 const SCAN_COUNT = 256;
+/** How often: a hash that shrank has room for many times its fields, and is gone through all the same. */
+const SCANS_MIN = 16;
+const SCANS_FACTOR = 4;
 
 export interface LogEntry {
   /** "<ms>-<count>", as the server gave it. */
@@ -66,41 +70,46 @@ export interface Store {
   close(): void;
 }
 
-export interface StoreOptions {
+export interface StoreOptions extends Login {
   /** At least one. */
   readonly servers: readonly HostPort[];
-  readonly tls: boolean;
-  /** PEM of those whose certificates are trusted; undefined: the system's. */
-  readonly ca: string | undefined;
-  /** "" is the server's default user. */
-  readonly user: string;
-  /** "" is none. */
-  readonly password: string;
   readonly database: number;
   readonly prefix: string;
+  /** How long `read` waits for its first entry. Default: 2000. */
+  readonly readWaitMs?: number;
 }
 
 /**
  * Tries the servers in turn, and takes the first that is a primary and lets us in.
  * @param first the index to begin with, any whole number: one more than that of a server that failed tries it last
- * @throws StoreError of the last one; its message has every server's reason, and what to do
+ * @throws StoreError whose message has every server's reason, in the order of their names, and what to do; it is of the first that was
+ * reached, as who is not there tells less: the same one wherever the round began
  */
 export async function connectStore(options: StoreOptions, first = 0): Promise<Store> {
   const { servers } = options;
   const reasons: StoreError[] = [];
-  for (let i = 0; i < servers.length; i++) {
+  for (let i = 0; i < servers.length && (i === 0 || !options.signal?.aborted); i++) {
+    const server = (first + i) % servers.length;
     try {
-      return await RedisStore.open(options, servers[(first + i) % servers.length]!);
+      return await RedisStore.open(options, servers[server]!);
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
-      reasons.push(error);
+      reasons[server] = error;
     }
   }
-  throw new StoreError(reasons.at(-1)!.failure, reasons.map(({ message }) => message).join("; "));
+  const asked = reasons.filter(() => true); // those that there was time for
+  const { failure } = asked.find((one) => one.failure !== "unreachable") ?? asked[0]!;
+  throw new StoreError(failure, asked.map(({ message }) => message).join("; "));
 }
 
+const number = v.pipe(v.number(), v.integer(), v.minValue(0));
 const entryId = v.pipe(v.string(), v.regex(/^\d{1,20}-\d{1,20}$/));
-const entries = v.array(v.tuple([entryId, v.array(v.string())]));
+/** Counted before any of them is looked at. */
+const entries = v.pipe(
+  v.array(v.unknown()),
+  v.maxLength(READ_COUNT),
+  v.array(v.tuple([entryId, v.array(v.string())])),
+);
 const scan = v.tuple([v.string(), v.array(v.string())]);
 const clock = v.tuple([v.pipe(v.string(), v.digits()), v.pipe(v.string(), v.digits())]);
 /** What HELLO tells of a server. */
@@ -112,14 +121,16 @@ class RedisStore implements Store {
   readonly #commands: Connection;
   readonly #reader: Connection;
   readonly #prefix: string;
+  readonly #readWaitMs: number;
 
   private constructor(
     private readonly name: ServerName,
-    prefix: string,
+    { prefix, readWaitMs = READ_WAIT_MS }: StoreOptions,
     connections: readonly [Connection, Connection],
     ended: Promise<StoreError>,
   ) {
     this.#prefix = `{${prefix}}`;
+    this.#readWaitMs = readWaitMs;
     [this.#commands, this.#reader] = connections;
     this.ended = ended.then((reason) => {
       for (const connection of connections) connection.close(reason);
@@ -131,15 +142,26 @@ class RedisStore implements Store {
   static async open(options: StoreOptions, server: HostPort): Promise<RedisStore> {
     const name = { server: hostPort(server.host, server.port), secret: options.password };
     const { promise: ended, resolve: end } = Promise.withResolvers<StoreError>();
-    const commands = await enter(options, name, end);
+    const opened: Connection[] = [];
+    const giveUp = () => {
+      for (const connection of opened) connection.close(ofServer(name, "unreachable", CLOSED_BY_US));
+    };
+    options.signal?.addEventListener("abort", giveUp);
     try {
-      const reader = await enter(options, name, end);
-      const store = new RedisStore(name, options.prefix, [commands, reader], ended);
+      const commands = await Connection.open(server, name, options, end);
+      opened.push(commands);
+      await enter(commands, name, options);
+      const reader = await Connection.open(server, name, options, end);
+      opened.push(reader);
+      await enter(reader, name, options);
+      const store = new RedisStore(name, options, [commands, reader], ended);
       await store.#tryToWrite();
       return store;
     } catch (error) {
-      commands.close(error as StoreError);
+      for (const connection of opened) connection.close(error as StoreError);
       throw error;
+    } finally {
+      options.signal?.removeEventListener("abort", giveUp);
     }
   }
 
@@ -153,7 +175,7 @@ class RedisStore implements Store {
 
   async append(entry: Uint8Array, dropBeforeMs: number): Promise<void> {
     const drop = ["MINID", "~", `${Math.max(0, Math.floor(dropBeforeMs))}-0`];
-    await this.#commands.ask("XADD", [this.#key("log"), ...drop, "*", "e", base64(entry)]);
+    await this.#ask(entryId, "XADD", [this.#key("log"), ...drop, "*", "e", base64(entry)]);
   }
 
   async lastId(): Promise<string> {
@@ -162,11 +184,11 @@ class RedisStore implements Store {
 
   async read(after: string): Promise<readonly LogEntry[]> {
     const key = this.#key("log");
-    const args = ["COUNT", `${READ_COUNT}`, "BLOCK", `${READ_WAIT_MS}`, "STREAMS", key, after];
-    const reply = await this.#reader.ask("XREAD", args, READ_WAIT_MS + ANSWER_MS);
+    const args = ["COUNT", `${READ_COUNT}`, "BLOCK", `${this.#readWaitMs}`, "STREAMS", key, after];
+    const reply = await this.#reader.ask("XREAD", args, this.#readWaitMs);
     if (reply === null) return [];
-    const of = checked(this.#reader, "XREAD", v.object({ [key]: entries }), reply);
-    return entriesOf(of[key]!);
+    const logs = checked(this.#reader, "XREAD", v.object({ [key]: entries }), reply);
+    return entriesOf(logs[key]!);
   }
 
   async reachesBack(id: string): Promise<boolean> {
@@ -178,14 +200,10 @@ class RedisStore implements Store {
   async beacons(max: number, onTooMany = () => {}): Promise<ReadonlyMap<string, Uint8Array>> {
     const found = new Map<string, Uint8Array>();
     let cursor = "0";
-    do {
-      const reply = await this.#commands.ask("HSCAN", [
-        this.#key("beacons"),
-        cursor,
-        "COUNT",
-        `${SCAN_COUNT}`,
-      ]);
-      const [next, fields] = checked(this.#commands, "HSCAN", scan, reply);
+    // The same field may come more than once, and a server could go on for ever.
+    for (let left = SCANS_MIN + Math.ceil((SCANS_FACTOR * max) / SCAN_COUNT); left > 0; left--) {
+      const args = [this.#key("beacons"), cursor, "COUNT", `${SCAN_COUNT}`];
+      const [next, fields] = await this.#ask(scan, "HSCAN", args);
       for (let i = 0; i + 1 < fields.length; i += 2) {
         const lease = bytesOfBase64(fields[i + 1]!);
         if (lease === undefined) continue;
@@ -195,52 +213,56 @@ class RedisStore implements Store {
         }
         found.set(fields[i]!, lease);
       }
+      if (next === "0") return found;
       cursor = next;
-    } while (cursor !== "0");
+    }
+    onTooMany();
     return found;
   }
 
   async setBeacon(name: string, lease: Uint8Array): Promise<void> {
-    await this.#commands.ask("HSET", [this.#key("beacons"), name, base64(lease)]);
+    await this.#ask(number, "HSET", [this.#key("beacons"), name, base64(lease)]);
   }
 
   async removeBeacon(name: string): Promise<void> {
-    await this.#commands.ask("HDEL", [this.#key("beacons"), name]);
+    await this.#ask(number, "HDEL", [this.#key("beacons"), name]);
   }
 
   async putPart(key: string, bytes: Uint8Array, ttlMs: number): Promise<void> {
-    await this.#commands.run("SET", (client) => client.set(this.#partKey(key), bytes, "PX", ttlMs));
+    const send = (client: Bun.RedisClient) => client.set(this.#partKey(key), bytes, "PX", ttlMs);
+    checked(this.#commands, "SET", v.literal("OK"), await this.#commands.run("SET", send));
   }
 
   async keepPart(key: string, ttlMs: number): Promise<boolean> {
-    const reply = await this.#commands.ask("PEXPIRE", [this.#partKey(key), `${ttlMs}`]);
-    return checked(this.#commands, "PEXPIRE", v.picklist([0, 1]), reply) === 1;
+    return (await this.#ask(v.picklist([0, 1]), "PEXPIRE", [this.#partKey(key), `${ttlMs}`])) === 1;
   }
 
   async getPart(key: string, maxBytes: number): Promise<Uint8Array | undefined> {
-    const reply = await this.#commands.ask("STRLEN", [this.#partKey(key)]);
-    const length = checked(this.#commands, "STRLEN", v.pipe(v.number(), v.integer(), v.minValue(0)), reply);
+    const length = await this.#ask(number, "STRLEN", [this.#partKey(key)]);
     if (length > maxBytes) {
       const message = `a snapshot's part has ${length} bytes, ${maxBytes} are the limit: who else writes to ${this.#prefix}?`;
       throw ofServer(this.name, "malformed", message, false);
     }
     if (length === 0) return undefined;
-    return (await this.#commands.run("GET", (client) => client.getBuffer(this.#partKey(key)))) ?? undefined;
+    const reply = await this.#commands.run("GET", (client) => client.getBuffer(this.#partKey(key)));
+    const part = v.nullable(v.pipe(v.instance(Uint8Array), v.maxLength(maxBytes)));
+    const bytes = checked(this.#commands, "GET", part, reply);
+    return bytes ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length) : undefined; // in place of a Buffer
   }
 
   async dropPart(key: string): Promise<void> {
-    await this.#commands.ask("UNLINK", [this.#partKey(key)]);
+    await this.#ask(number, "UNLINK", [this.#partKey(key)]);
   }
 
   async time(): Promise<{ serverMs: number; roundTripMs: number }> {
-    const reply = await this.#commands.ask("TIME");
-    const { roundTripMs } = this.#commands;
-    const [seconds, micros] = checked(this.#commands, "TIME", clock, reply);
+    const began = performance.now();
+    const [seconds, micros] = await this.#ask(clock, "TIME", []);
+    const roundTripMs = performance.now() - began; // of this command, whatever else was answered meanwhile
     return { serverMs: 1000 * Number(seconds) + Number(micros) / 1000, roundTripMs };
   }
 
   close(): void {
-    this.#commands.close(ofServer(this.name, "unreachable", "closed by this beacon"));
+    this.#commands.close(ofServer(this.name, "unreachable", CLOSED_BY_US));
   }
 
   /**
@@ -257,8 +279,12 @@ class RedisStore implements Store {
   }
 
   async #entries(command: "XRANGE" | "XREVRANGE", from: string, to: string): Promise<readonly LogEntry[]> {
-    const reply = await this.#commands.ask(command, [this.#key("log"), from, to, "COUNT", "1"]);
-    return entriesOf(checked(this.#commands, command, entries, reply));
+    const args = [this.#key("log"), from, to, "COUNT", "1"];
+    return entriesOf(await this.#ask(entries, command, args));
+  }
+
+  async #ask<T>(schema: v.GenericSchema<unknown, T>, command: string, args: readonly string[]): Promise<T> {
+    return checked(this.#commands, command, schema, await this.#commands.ask(command, args));
   }
 
   #key(name: string): string {
@@ -270,37 +296,23 @@ class RedisStore implements Store {
   }
 }
 
-/** Connects, and looks whether the server is one that can be written to. @throws StoreError */
+/** Looks whether the server is one that can be written to, and chooses the database. @throws StoreError */
 async function enter(
-  { user, password, tls, ca, database }: StoreOptions,
+  connection: Connection,
   name: ServerName,
-  onEnd: (reason: StoreError) => void,
-): Promise<Connection> {
-  const login = password === "" ? "" : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
-  const url = `${tls ? "rediss" : "redis"}://${login}${name.server}`;
-  const connection = await Connection.open(
-    url,
-    tls ? (ca === undefined ? {} : { ca }) : undefined,
-    name,
-    onEnd,
-  );
-  try {
-    // Of ROLE the answer is the same, but rights can forbid it; nobody can be forbidden this.
-    const { mode, role } = checked(connection, "HELLO", hello, await connection.ask("HELLO"));
-    if (mode === "sentinel")
-      throw ofServer(
-        name,
-        "refused",
-        "is a Sentinel: name the servers themselves in --directory, with commas between; the primary among them is found",
-      );
-    if (role === "replica" || role === "slave")
-      throw ofServer(name, "read_only", "is a replica: name the primary, too, in --directory");
-    if (database !== 0) await connection.ask("SELECT", [`${database}`]);
-    return connection;
-  } catch (error) {
-    connection.close(error as StoreError);
-    throw error;
-  }
+  { database }: Pick<StoreOptions, "database">,
+): Promise<void> {
+  // Of ROLE the answer is the same, but rights can forbid it; nobody can be forbidden this.
+  const { mode, role } = checked(connection, "HELLO", hello, await connection.ask("HELLO"));
+  if (mode === "sentinel")
+    throw ofServer(
+      name,
+      "refused",
+      "is a Sentinel: name the servers themselves in --directory, with commas between; the primary among them is found",
+    );
+  if (role === "replica" || role === "slave")
+    throw ofServer(name, "read_only", "is a replica: name the primary, too, in --directory");
+  if (database !== 0) await connection.ask("SELECT", [`${database}`]);
 }
 
 /** @throws StoreError "malformed"; the connection has ended then */

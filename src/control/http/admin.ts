@@ -8,6 +8,7 @@ import { readBounded } from "../../config/file.ts";
 import { ConfigError, shown } from "../../config/units.ts";
 import { addressHash } from "../../shared/hash.ts";
 import { RateLimit } from "../../shared/limits.ts";
+import { Complaints } from "../complaints.ts";
 
 /** The bound keeps a wrong path from being read whole. */
 const FILE_BYTES_MAX = 4096;
@@ -20,8 +21,6 @@ const WRONG_PER_S = 1;
 const WRONG_BURST = 10;
 /** 64 KiB. */
 const SOURCE_LINES = 2 ** 10;
-/** The same complaint is logged at most this often. */
-const COMPLAINT_MS = 60_000;
 
 const OTHERS = 0o077;
 
@@ -68,12 +67,13 @@ export class Admin {
   token: AdminToken | undefined;
   readonly #wrong = RateLimit.ofThisThread(SOURCE_LINES);
   readonly #secret = randomInt(2 ** 32) | 0;
-  #complainedMs = -COMPLAINT_MS;
+  readonly #complaints: Complaints;
 
   constructor(
-    private readonly log: Logger,
+    log: Logger,
     private readonly clock: Clock = new CoarseClock(),
   ) {
+    this.#complaints = new Complaints(log);
     this.#wrong.set(WRONG_PER_S, WRONG_BURST);
   }
 
@@ -88,14 +88,10 @@ export class Admin {
     if (this.token.isIn(authorization)) return "granted";
     // Who gives none guesses nothing.
     if (authorization !== null && this.#wrong.take(source, 1, nowNs) === 0) return "limited";
-    this.#complain(address);
+    this.#complaints.warn(
+      "token",
+      `a request of ${address} needed the admin token, and had none or a wrong one`,
+    );
     return "wrong";
-  }
-
-  #complain(address: string): void {
-    const nowMs = performance.now();
-    if (nowMs - this.#complainedMs < COMPLAINT_MS) return;
-    this.#complainedMs = nowMs;
-    this.log.warn(`a request of ${address} needed the admin token, and had none or a wrong one`);
   }
 }

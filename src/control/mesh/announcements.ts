@@ -36,10 +36,14 @@ export class Announcements {
   readonly #told = new Set<number>();
   #applying = false;
 
-  /** @param nowMs what claims are stamped with, where others are, too */
+  /**
+   * @param nowMs what claims are stamped with, where others are, too
+   * @param claimed is told of nodes that a peer did not announce before
+   */
   constructor(
     private readonly table: RouteTable,
     private readonly nowMs: () => number = () => 0,
+    private readonly claimed: (nodeId: number) => void = () => {},
   ) {}
 
   /** Routes that lead to a peer. */
@@ -126,6 +130,7 @@ export class Announcements {
     let other = this.table.claim(nodeId, peer, nowMs);
     if (other === TABLE_FULL && !learned && this.#makeRoom()) other = this.table.claim(nodeId, peer, nowMs);
     if (other === TABLE_FULL) this.refused++;
+    if (isNew) this.claimed(nodeId);
   }
 
   /** Withdraws the routes of one learned peer, at most some milliseconds' worth. @returns false if none has any */

@@ -1,6 +1,5 @@
 /** The keys that sign gossip, from a file: one a line, the one in use first, then, while it is being changed, the one before or after it. */
-import { statSync } from "node:fs";
-import { readBounded } from "../../config/file.ts";
+import { isExposed, readBounded } from "../../config/file.ts";
 import { ConfigError, shown } from "../../config/units.ts";
 
 /** Two long keys; the bound keeps a wrong path from being read whole. */
@@ -8,8 +7,6 @@ const FILE_BYTES_MAX = 4096;
 const KEYS_MAX = 2;
 /** In hexadecimal 128 bits, with which no key is found by trying. */
 const KEY_CHARS_MIN = 32;
-/** Rights that others than the owner have. */
-const OTHERS = 0o077;
 
 export interface GossipKeys {
   /** Any of them may have signed what comes; the first signs what goes. None: gossip is not signed, and no signature is looked at. */
@@ -40,5 +37,5 @@ export function readGossipKeys(path: string | "off"): GossipKeys {
         `${shown(path)}: line ${i + 1} of the gossip key file must have at least ${KEY_CHARS_MIN} characters of printable ASCII`,
       );
   }
-  return { keys, exposed: ((statSync(path, { throwIfNoEntry: false })?.mode ?? 0) & OTHERS) !== 0 };
+  return { keys, exposed: isExposed(path) };
 }

@@ -5,6 +5,7 @@
 import type { Logger } from "pino";
 import type { PeerTable } from "../../shared/peers.ts";
 import type { Announcements } from "./announcements.ts";
+import type { OtherRoutes } from "./mesh.ts";
 
 export interface LearnedPeer {
   readonly number: number;
@@ -76,8 +77,10 @@ export async function forgetPeer(
   number: number,
   table: PeerTable,
   announcements: Announcements,
+  others?: OtherRoutes,
 ): Promise<void> {
   table.disown(number);
   await announcements.withdraw(number);
+  await others?.forget(number);
   table.remove(number);
 }

@@ -26,12 +26,13 @@ import {
 } from "../../shared/memory.ts";
 import type { NodeTable } from "../../shared/nodes.ts";
 import { isLearned, PeerTable } from "../../shared/peers.ts";
-import { RouteTable } from "../../shared/routes.ts";
+import type { RouteTable } from "../../shared/routes.ts";
+import { Complaints } from "../complaints.ts";
 import { believesStrangers, type Limits } from "../limits.ts";
 import type { MailTaker } from "../mail-reader.ts";
 import { scanNodes } from "../node-scan.ts";
 import { PeriodicTask } from "../periodic-task.ts";
-import type { HeardInstances, MeshNames, PeerNodes } from "../upgrade/format.ts";
+import type { HeardInstances, MeshNames, PeerClaims, PeerNodes } from "../upgrade/format.ts";
 import { addressText, isWildcard, withoutZone } from "./addresses.ts";
 import { Announcements } from "./announcements.ts";
 import type { GossipKeys } from "./gossip-keys.ts";
@@ -52,10 +53,10 @@ import { type CheckedPeer, type PeerCheck, SelfCheck } from "./self-check.ts";
 
 /** How often names are looked up anew. */
 const RESOLVE_MS = 30_000;
-/** The same complaint is logged at most this often. */
-const COMPLAINT_MS = 60_000;
 /** Messages taken from one mailbox before other things have their turn: with the largest, about a millisecond. */
 const MAIL_TURN_MAX = 16;
+/** For routes that the directory told another process of: any mark but that of gossip's. */
+const FLEET_MARK = 1;
 /** Addresses of a host name that another process of this beacon is told. */
 const ADDRESSES_TOLD_MAX = 8;
 
@@ -105,8 +106,10 @@ export interface PeerStats {
   readonly address: string;
   /** Nodes that are reached through it. */
   readonly routes: number;
-  /** Seconds since its last gossip; null if there was none. */
+  /** Seconds since its last gossip, or its last entry in the directory; null if there was none. */
   readonly gossipAgeS: number | null;
+  /** Whether the directory tells its nodes, and not gossip. */
+  readonly isInDirectory: boolean;
   /** What this beacon's packets to itself through the peer told; null if there were none. */
   readonly check: PeerCheck | null;
 }
@@ -144,6 +147,17 @@ export interface MeshParts {
   readonly reaches: (endpoint: Int32Array) => boolean;
   /** Where peers may not be. */
   readonly limits: Pick<Limits, "isDenied" | "isNoHost">;
+  readonly routes: RouteTable;
+  /** What claims of nodes are stamped with. */
+  readonly nowMs?: () => number;
+}
+
+/** Who has routes to peers that the mesh knows nothing of: the directory. */
+export interface OtherRoutes {
+  /** A peer number is about to be another's: its routes are to be withdrawn. */
+  forget(number: number): Promise<void>;
+  /** Gossip of a peer names a node that it did not name before. */
+  claimedByGossip(nodeId: number): void;
 }
 
 export class Mesh {
@@ -160,6 +174,12 @@ export class Mesh {
   #listed: readonly string[] = [];
   #lastListed: readonly string[] = [];
   #advertised = "";
+  /** Names of the beacons that the directory tells of; and the numbers of those whose nodes it tells, which gossip does not. */
+  #fleet: readonly string[] = [];
+  /** Before it is known who is in the directory, nobody is gossiped to: old nodes of ours might be taken for new ones. */
+  #awaitsFleet: boolean;
+  readonly #told = new Set<number>();
+  otherRoutes: OtherRoutes | undefined;
   readonly #table: PeerTable;
   readonly #announcements: Announcements;
   readonly #learned: LearnedPeers;
@@ -172,7 +192,7 @@ export class Mesh {
   readonly #resolving: PeriodicTask;
   readonly #selfCheck: SelfCheck;
   readonly #checking: PeriodicTask;
-  readonly #complainedMs = new Map<string, number>();
+  readonly #complaints: Complaints;
   #gossipSent = 0;
   #gossipSendErrors = 0;
   #gossipTruncated = 0;
@@ -193,8 +213,12 @@ export class Mesh {
     private readonly log: Logger,
   ) {
     const { memory, socket } = parts;
+    this.#complaints = new Complaints(log);
     this.#table = new PeerTable(memory);
-    this.#announcements = new Announcements(new RouteTable(memory));
+    this.#awaitsFleet = config.directory !== "off";
+    this.#announcements = new Announcements(parts.routes, parts.nowMs, (nodeId) =>
+      this.otherRoutes?.claimedByGossip(nodeId),
+    );
     this.#learned = new LearnedPeers(this.#table, this.#announcements, log);
     this.#sender = new GossipSender(socket, config.beaconId);
     this.#instances = new Instances(this.#sender.instance, (address) => this.#peers.has(address));
@@ -251,6 +275,7 @@ export class Mesh {
   tick(): void {
     const nowMs = performance.now();
     for (const peer of this.#peers.values()) {
+      if (this.#told.has(peer.number)) continue; // its lease says whether it is there
       if (peer.heardMs === undefined || nowMs - peer.heardMs <= this.config.peerTimeoutMs) continue;
       peer.heardMs = undefined;
       const routes = this.#announcements.routes(peer.number);
@@ -272,11 +297,15 @@ export class Mesh {
     await this.#sendToAll();
   }
 
-  /** Where the peer of this number is, learned or not, and how long ago it was heard; null if there is none. */
-  peer(number: number): Pick<PeerStats, "address" | "gossipAgeS"> | null {
+  /** Where the peer of this number is, learned or not, how long ago it was heard, and where; null if there is none. */
+  peer(number: number): Pick<PeerStats, "address" | "gossipAgeS" | "isInDirectory"> | null {
     for (const peer of this.#allPeers()) {
       if (peer.number === number)
-        return { address: addressText(peer.endpoint), gossipAgeS: gossipAgeS(peer.heardMs) };
+        return {
+          address: addressText(peer.endpoint),
+          gossipAgeS: gossipAgeS(peer.heardMs),
+          isInDirectory: this.#told.has(number),
+        };
     }
     return null;
   }
@@ -293,6 +322,7 @@ export class Mesh {
         address,
         routes: this.#announcements.routes(number),
         gossipAgeS: gossipAgeS(heardMs),
+        isInDirectory: this.#told.has(number),
         check: this.#selfCheck.statsOf(address),
       })),
       learnedPeers: this.#learned.size,
@@ -319,6 +349,39 @@ export class Mesh {
     return this.#selfCheck.remarks;
   }
 
+  // What the directory tells (FleetPeers).
+
+  setFleet(names: readonly string[]): void {
+    this.#fleet = names;
+    this.#applyPeers();
+    this.#resolving.soon();
+    if (!this.#awaitsFleet) return;
+    this.#awaitsFleet = false;
+    this.#gossip.soon();
+  }
+
+  numberOf(name: string): number | undefined {
+    for (const address of this.#addresses.get(name) ?? []) {
+      const peer = this.#peers.get(address);
+      if (peer !== undefined) return peer.number;
+    }
+    return undefined;
+  }
+
+  follow(number: number): Promise<void> {
+    this.#told.add(number);
+    return this.#announcements.release(number);
+  }
+
+  unfollow(number: number): void {
+    this.#told.delete(number);
+    this.#announcements.takeBack(number);
+  }
+
+  heard(number: number): void {
+    for (const peer of this.#peers.values()) if (peer.number === number) this.#hear(peer);
+  }
+
   // What another process of this beacon takes over.
 
   /** What peers are named by beside the configuration, and where names led. */
@@ -329,18 +392,39 @@ export class Mesh {
       advertised: this.#advertised,
       listed: ofOneRound(this.#listed),
       lastListed,
+      fleet: ofOneRound(this.#fleet),
       hosts: this.#resolver.hosts
         .slice(0, PEERS_MAX)
         .map(([host, addresses]) => [host, addresses.slice(0, ADDRESSES_TOLD_MAX)]),
     };
   }
 
-  adoptNames({ advertised, listed, lastListed, hosts }: MeshNames): void {
+  adoptNames({ advertised, listed, lastListed, hosts, fleet = [] }: MeshNames): void {
     for (const [host, addresses] of hosts) this.#resolver.adopt(host, addresses);
     this.#advertised = advertised;
     this.#listed = this.config.registry === "off" ? [] : listed;
     this.#lastListed = lastListed;
+    this.#fleet = this.config.directory === "off" ? [] : fleet;
     this.#applyPeers();
+  }
+
+  /** The beacons that the directory told of. */
+  get fleet(): readonly string[] {
+    return this.#fleet;
+  }
+
+  /** The numbers and endpoints of the peers whose nodes the directory tells. */
+  *toldPeers(): Iterable<Pick<Peer, "number" | "endpoint">> {
+    for (const peer of this.#peers.values()) if (this.#told.has(peer.number)) yield peer;
+  }
+
+  /** Takes over what the directory had told of a peer's nodes, unless it is none here. */
+  adoptClaims({ endpoint, nodeIds, timesMs }: PeerClaims): void {
+    const peer = this.#peers.get(addressText(endpoint));
+    if (peer === undefined) return;
+    this.#told.add(peer.number);
+    for (let i = 0; i < nodeIds.length; i++)
+      this.parts.routes.claim(nodeIds[i]!, peer.number, timesMs[i]!, FLEET_MARK);
   }
 
   /** What signed gossip showed of its senders: whoever goes on with it is fooled by no replay. */
@@ -410,7 +494,7 @@ export class Mesh {
 
   /** What peers are named by, each once. */
   #names(): readonly (HostPort & { readonly name: string })[] {
-    const names = new Set([...this.config.peers, ...this.#listed]);
+    const names = new Set([...this.config.peers, ...this.#fleet, ...this.#listed]);
     names.delete(this.#advertised);
     // Before any of them is looked up: the list is the registry's, and may be of any length.
     if (names.size > PEERS_MAX) this.#tooMany(names.size);
@@ -427,7 +511,7 @@ export class Mesh {
     if (strange.length > 0)
       this.#complain(
         "strange",
-        `the registry lists ${strange.length} beacons without an address, such as ${strange[0]}`,
+        `the registry or the directory names ${strange.length} beacons without an address, such as ${strange[0]}`,
       );
     return parsed;
   }
@@ -495,8 +579,10 @@ export class Mesh {
 
   async #remove(address: string, { number }: Peer): Promise<void> {
     this.#peers.delete(address);
+    this.#told.delete(number);
     this.log.info({ peer: address }, "peer removed");
-    await forgetPeer(number, this.#table, this.#announcements);
+    await forgetPeer(number, this.#table, this.#announcements, this.otherRoutes);
+    this.#announcements.takeBack(number);
   }
 
   /** "ip:port" of this beacon, in all ways that this host knows of. */
@@ -535,7 +621,9 @@ export class Mesh {
   // Gossip out.
 
   async #sendGossip(signal: AbortSignal): Promise<void> {
-    if (this.#peers.size === 0 || this.isSilent) return;
+    if (this.isSilent || this.#awaitsFleet) return;
+    // Nobody is told by gossip: then it does not matter either that it would not hold all nodes.
+    if ([...this.#peers.values()].every((peer) => this.#readsDirectory(peer))) return;
     const { memory, nodes } = this.parts;
     const ttlS = Math.ceil(this.config.nodeTtlMs / 1000);
     const leftOut = await this.#sender.collect(
@@ -563,6 +651,7 @@ export class Mesh {
     const sent = new Set<Peer>();
     for (const addresses of this.#addresses.values()) {
       const peers = addresses.flatMap((address) => this.#peers.get(address) ?? []);
+      if (peers.some((peer) => this.#readsDirectory(peer))) continue;
       const isHeard = ({ heardMs }: Peer) => heardMs !== undefined;
       for (const peer of [...peers.filter(isHeard), ...peers.filter((one) => !isHeard(one))]) {
         const errno = sent.has(peer) ? 0 : await this.#sendTo(peer);
@@ -572,6 +661,11 @@ export class Mesh {
         if (isHeard(peer)) break;
       }
     }
+  }
+
+  /** Whether a peer reads in the directory what nodes this beacon has. */
+  #readsDirectory({ number, address }: Peer): boolean {
+    return this.#told.has(number) || this.#fleet.some((name) => this.#addresses.get(name)?.includes(address));
   }
 
   async #sendTo(peer: Peer): Promise<number> {
@@ -610,6 +704,7 @@ export class Mesh {
     const nodes = message.getUint16(SYNC_COUNT_AT);
     const number = this.#senderOf(endpoint, address, nodes);
     if (number === undefined) return;
+    if (this.#told.has(number)) return; // it has not read yet that this beacon follows it in the directory
     const nodeIds = new Int32Array(this.#counted(nodes, address));
     for (let i = 0; i < nodeIds.length; i++) nodeIds[i] = message.getInt32(SYNC_BYTES + 4 * i);
     this.#table.refresh(number);
@@ -639,12 +734,8 @@ export class Mesh {
   #senderOf(endpoint: Int32Array, address: string, nodes: number): number | undefined {
     const peer = this.#peers.get(address);
     if (peer !== undefined) {
-      const nowMs = performance.now();
-      if (peer.heardMs === undefined) {
-        peer.heardSinceMs = nowMs;
-        this.log.info({ peer: address, nodes }, "peer announces its nodes");
-      }
-      peer.heardMs = nowMs;
+      if (peer.heardMs === undefined) this.log.info({ peer: address, nodes }, "peer announces its nodes");
+      this.#hear(peer);
       return peer.number;
     }
     if (!believesStrangers(this.config)) return undefined; // removed since the worker asked
@@ -662,6 +753,12 @@ export class Mesh {
       );
     }
     return number;
+  }
+
+  #hear(peer: Peer): void {
+    const nowMs = performance.now();
+    if (peer.heardMs === undefined) peer.heardSinceMs = nowMs;
+    peer.heardMs = nowMs;
   }
 
   /** Whether a stranger may be there. */
@@ -702,12 +799,8 @@ export class Mesh {
     }
   }
 
-  /** A warning, at most one in COMPLAINT_MS about the same. @param about one of few words, not a name from outside */
   #complain(about: string, message: string): void {
-    const nowMs = performance.now();
-    if (nowMs - (this.#complainedMs.get(about) ?? -COMPLAINT_MS) < COMPLAINT_MS) return;
-    this.#complainedMs.set(about, nowMs);
-    this.log.warn(message);
+    this.#complaints.warn(about, message);
   }
 }
 

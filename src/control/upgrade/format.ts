@@ -5,6 +5,7 @@
  *
  *   nodes      64 bytes each: id, endpoint with the flag WANTS_DEST (1) or HAS_KEY (8), age in seconds, key or zeros
  *   routes     a peer's endpoint (6 words), 1 if it is a learned one, ms since it was heard or -1, and the ids of its nodes
+ *   claims     the endpoint of a peer of which the directory tells, and 12 bytes each: a node's id, and when it was claimed, a float
  *   cells      16 bytes each: number of the limit, of the cell among its, and its time in ns, a float
  *   the rest   JSON, as the schemas say
  *
@@ -47,6 +48,8 @@ export const namesSchema = v.object({
   advertised: text,
   listed: names,
   lastListed: names,
+  /** Beacons that the directory tells of; earlier versions know of none. */
+  fleet: v.optional(names),
   hosts: v.pipe(v.array(v.tuple([text, v.pipe(v.array(text), v.maxLength(64))])), v.maxLength(PEERS_MAX)),
 });
 export type MeshNames = v.InferOutput<typeof namesSchema>;
@@ -187,6 +190,51 @@ export function readRoutes(body: Uint8Array): PeerNodes {
     heardAgeMs: ageMs < 0 ? undefined : ageMs,
     nodeIds: words.slice(ROUTES_IDS_AT),
   };
+}
+
+const CLAIM_BYTES = 12;
+const CLAIMS_AT = ENDPOINT_WORDS * 4;
+const CLAIMS_MAX = Math.floor((BODY_BYTES_MAX - CLAIMS_AT) / CLAIM_BYTES);
+
+/** What the directory told of a peer's nodes. */
+export interface PeerClaims {
+  readonly endpoint: Int32Array;
+  readonly nodeIds: Int32Array;
+  /** Directory time (src/control/directory/clock.ts). */
+  readonly timesMs: Float64Array;
+}
+
+/** The messages' bodies, each good until the next. */
+export function* writeClaims({ endpoint, nodeIds, timesMs }: PeerClaims): Generator<Uint8Array> {
+  for (let first = 0; first < nodeIds.length; first += CLAIMS_MAX) {
+    const count = Math.min(CLAIMS_MAX, nodeIds.length - first);
+    const view = new DataView(new ArrayBuffer(CLAIMS_AT + count * CLAIM_BYTES));
+    for (let word = 0; word < ENDPOINT_WORDS; word++) view.setInt32(4 * word, endpoint[word]!, true);
+    for (let i = 0; i < count; i++) {
+      view.setInt32(CLAIMS_AT + i * CLAIM_BYTES, nodeIds[first + i]!, true);
+      view.setFloat64(CLAIMS_AT + i * CLAIM_BYTES + 4, timesMs[first + i]!, true);
+    }
+    yield new Uint8Array(view.buffer);
+  }
+}
+
+/** @throws FormatError */
+export function readClaims(body: Uint8Array): PeerClaims {
+  const count = (body.length - CLAIMS_AT) / CLAIM_BYTES;
+  if (!Number.isInteger(count) || count < 0) throw new FormatError("claims are cut short");
+  const view = new DataView(body.buffer, body.byteOffset, body.length);
+  const claims = {
+    endpoint: Int32Array.from({ length: ENDPOINT_WORDS }, (_, word) => view.getInt32(4 * word, true)),
+    nodeIds: new Int32Array(count),
+    timesMs: new Float64Array(count),
+  };
+  for (let i = 0; i < count; i++) {
+    claims.nodeIds[i] = view.getInt32(CLAIMS_AT + i * CLAIM_BYTES, true);
+    claims.timesMs[i] = view.getFloat64(CLAIMS_AT + i * CLAIM_BYTES + 4, true);
+    if (claims.nodeIds[i] === 0 || !(claims.timesMs[i]! >= 0))
+      throw new FormatError("a claim is of no node, or no time");
+  }
+  return claims;
 }
 
 const CELL_BYTES = 16;

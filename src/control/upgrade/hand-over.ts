@@ -17,6 +17,7 @@ import { hasNoPort } from "../../../ffi/endpoint.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
 import { CLOCK_S, HASH_SECRET, type SharedMemory } from "../../shared/memory.ts";
 import type { NodeTable } from "../../shared/nodes.ts";
+import type { RouteTable } from "../../shared/routes.ts";
 import { HAS_KEY, IS_SELF } from "../../shared/slots.ts";
 import type { Breakers } from "../breakers.ts";
 import type { Mesh } from "../mesh/mesh.ts";
@@ -35,6 +36,7 @@ import {
   preparedSchema,
   readJson,
   refusedSchema,
+  writeClaims,
   writeRoutes,
 } from "./format.ts";
 import { eachCell } from "./limit-cells.ts";
@@ -48,6 +50,8 @@ const ROUNDS_MAX = 4;
 const ROUND_MS = 1000;
 /** Instances in a message: each is some 80 bytes. */
 const INSTANCES_IN_MESSAGE = 512;
+/** Steps through the routes in one go: below a millisecond. */
+const SLICE_STEPS = 65_536;
 
 /** An upgrade that did not come about; the message says why. The beacon goes on as if nothing had been. */
 export class UpgradeError extends Error {
@@ -69,6 +73,7 @@ export interface HandOverParts {
   readonly reaper: Pick<Reaper, "isPaused">;
   readonly state: StateKeeper | undefined;
   readonly mesh: Mesh;
+  readonly routes: RouteTable;
   readonly breakers: Breakers;
   readonly offer: Pick<Offer, "version" | "addr" | "offload" | "steering">;
   readonly log: Logger;
@@ -185,6 +190,7 @@ export class HandOver {
     await this.#tellNodes(untilMs);
     await this.#tellBreakers(untilMs);
     await this.#tellMesh(untilMs);
+    await this.#tellClaims(untilMs);
     await this.#send("prepare", undefined, [], untilMs);
     const { version } = readJson(preparedSchema, (await this.#expect("prepared", untilMs)).body);
     this.#note("prepared");
@@ -298,6 +304,34 @@ export class HandOver {
       if (told !== undefined && Buffer.compare(told, nodeIds) === 0) continue;
       this.#routes.set(name, nodeIds);
       await this.#send("routes", writeRoutes(peer), [], untilMs);
+    }
+  }
+
+  /** Tells what the directory told of its beacons' nodes. Once: what changes from now on the other process reads there, too. */
+  async #tellClaims(untilMs: number): Promise<void> {
+    const { mesh, routes } = this.parts;
+    const peers = Array.from(mesh.toldPeers(), ({ number, endpoint }) => ({
+      ...{ number, endpoint },
+      nodeIds: [] as number[],
+      timesMs: [] as number[],
+    }));
+    if (peers.length === 0) return;
+    const byNumber = new Map(peers.map((peer) => [peer.number, peer]));
+    for (let from = 0; from < routes.sweepSteps; from += SLICE_STEPS) {
+      routes.visit(from, Math.min(from + SLICE_STEPS, routes.sweepSteps), (nodeId, number, claimedMs) => {
+        const peer = byNumber.get(number);
+        peer?.nodeIds.push(nodeId);
+        peer?.timesMs.push(claimedMs);
+      });
+      for (const { endpoint, nodeIds, timesMs } of peers) {
+        const claims = {
+          endpoint,
+          nodeIds: Int32Array.from(nodeIds.splice(0)),
+          timesMs: Float64Array.from(timesMs.splice(0)),
+        };
+        for (const body of writeClaims(claims)) await this.#send("claims", body, [], untilMs);
+      }
+      await sleep(1); // others have their turn
     }
   }
 

@@ -8,7 +8,7 @@ import { closeSync } from "node:fs";
 import type { Logger } from "pino";
 import { CoarseClock } from "../../../ffi/clock.ts";
 import { UnixChannel } from "../../../ffi/unix-channel.ts";
-import type { SharedMemory } from "../../shared/memory.ts";
+import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import { NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
 import type { BreakerStates } from "../breakers.ts";
 import type { Mesh } from "../mesh/mesh.ts";
@@ -22,6 +22,7 @@ import {
   type Offer,
   offerSchema,
   readCells,
+  readClaims,
   readJson,
   readNodes,
   readRoutes,
@@ -181,6 +182,9 @@ export class TakeOver {
       case "routes":
         await mesh.adoptPeerNodes(readRoutes(body));
         return;
+      case "claims":
+        mesh.adoptClaims(readClaims(body));
+        return;
       case "cells": {
         const nowNs = new CoarseClock().nowNs();
         readCells(body, (limit, cell, timeNs) => adoptCell(memory, limit, cell, timeNs, nowNs));
@@ -194,8 +198,10 @@ export class TakeOver {
     }
   }
 
-  #takeNodes({ nodes, accepts, nowS, nodeTtlS }: Heir, body: Uint8Array): void {
+  #takeNodes({ memory, nodes, accepts, nowS, nodeTtlS }: Heir, body: Uint8Array): void {
     const seconds = nowS();
+    // Nothing else sets the clock before this process serves, and when a node was heard is noted by it.
+    Atomics.store(memory.words, CLOCK_S, seconds);
     for (const { nodeId, endpoint, flags, ageS, key, keyAt } of readNodes(body)) {
       if (ageS >= nodeTtlS || !accepts(endpoint)) continue;
       const result = nodes.record(nodeId, endpoint, 0, flags, seconds - ageS);

@@ -1,5 +1,5 @@
 /** Numbers of a beacon that never ran. */
-import type { PacketStats, Stats, WorkerStats } from "../../../src/beacon.ts";
+import type { DirectoryStats, PacketStats, Stats, WorkerStats } from "../../../src/beacon.ts";
 
 const PACKETS: PacketStats = {
   packetsReceived: { discover: 0, relay: 0 },
@@ -55,12 +55,56 @@ export function statsWith(some: Partial<Stats> = {}): Stats {
       registryRounds: {},
       registryLastSuccessS: null,
     },
+    directory: null,
     punchedPairs: { direct: {}, relayed: {}, unwatched: 0, watching: 0 },
     breakers: { discover: "on", relay: "on" },
     stateSavedS: null,
     workers: [workerStats(0), workerStats(1)],
     bridge: null,
     grants: null,
+    ...some,
+  };
+}
+
+/** A directory that is well, with two other beacons, one of which is behind; half of the changes came within 20 ms, all within 50. */
+export function directoryStats(some: Partial<DirectoryStats> = {}): DirectoryStats {
+  return {
+    state: "ok",
+    server: "192.0.2.10:6379",
+    stateS: 60,
+    beacons: [
+      { name: "b:9001", beaconId: 6, routes: 1234, state: "following", ageS: 1.5 },
+      { name: "c:9001", beaconId: null, routes: 0, state: "behind", ageS: 7 },
+    ],
+    roundTripS: 0.0004,
+    entriesTold: 10,
+    bytesTold: 1000,
+    claimsTold: 20,
+    goneTold: 5,
+    untold: 3,
+    entriesHeard: 30,
+    bytesHeard: 3000,
+    claimsHeard: 40,
+    goneHeard: 6,
+    entriesMalformed: 1,
+    entriesStale: 2,
+    beaconsIgnored: 4,
+    snapshotsWritten: 7,
+    snapshotBytesWritten: 700,
+    snapshotsLoaded: 8,
+    snapshotBytesLoaded: 800,
+    snapshotsMissing: 9,
+    snapshotsMalformed: 11,
+    lastSnapshotWrittenS: 0.25,
+    lastSnapshotLoadedS: 0.5,
+    resyncs: { new: 1, restarted: 2, gap: 3, log_lost: 4, too_far_behind: 5, moved: 6, outbid: 0 },
+    lag: { bounds: [0.01, 0.02, 0.05, 0.1], counts: [0, 5, 5, 0, 0], sum: 0.3 },
+    nodesLost: 12,
+    nodesClaimedAgain: 13,
+    claimsRefused: 14,
+    claimsFromFuture: 15,
+    bytesPerRoute: 34,
+    failures: { unreachable: 16 },
     ...some,
   };
 }

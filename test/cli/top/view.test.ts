@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { plainLine, pressed, render, type TopState } from "../../../src/cli/top/view.ts";
 import { ratesBetween } from "../../../src/view/rates.ts";
-import { statsWith, workerStats } from "../support/stats.ts";
+import { directoryStats, statsWith, workerStats } from "../support/stats.ts";
 
 const STATE: TopState = { table: "workers", sortBy: "worker", lost: undefined, color: false };
 const SIZE = { columns: 80, rows: 24 };
@@ -81,18 +81,25 @@ describe("the screen", () => {
         address: "192.0.2.2:9001",
         routes: 1234,
         gossipAgeS: 3,
+        isInDirectory: false,
         check: { sent: 50, lost: 5, disagreed: 0, lastRttMs: 1.25 },
       },
-      { address: "[2001:db8::1]:9001", routes: 0, gossipAgeS: null, check: null },
+      { address: "[2001:db8::1]:9001", routes: 0, gossipAgeS: null, isInDirectory: true, check: null },
     ];
     const stats = statsWith({ mesh: { ...later.mesh, peers } });
     const lines = render(stats, rates, SIZE, pressed("m", STATE)!);
     expect(lines.slice(8, 11).map((line) => line.trim())).toEqual([
-      "peer                nodes   heard  round trip  lost",
-      "192.0.2.2:9001      1,234  3s ago      1.3 ms   10%",
-      "[2001:db8::1]:9001      0   never           -     -",
+      "peer                nodes  told by     heard  round trip  lost",
+      "192.0.2.2:9001      1,234  gossip     3s ago      1.3 ms   10%",
+      "[2001:db8::1]:9001      0  directory   never           -     -",
     ]);
     expect(pressed("m", pressed("m", STATE)!)).toEqual(STATE);
+  });
+
+  test("a line of the directory, where there is one", () => {
+    const lines = render({ ...later, directory: directoryStats() }, rates, SIZE, STATE);
+    expect(lines[7]).toBe("directory ok at 192.0.2.10:6379, round trip 0.4 ms; 2 other beacons, 1 not in st");
+    expect(lines).toHaveLength(24);
   });
 
   test("before there are rates, and when there is something to warn of", () => {

@@ -13,9 +13,11 @@ import {
   namesSchema,
   offerSchema,
   readCells,
+  readClaims,
   readJson,
   readNodes,
   readRoutes,
+  writeClaims,
   writeRoutes,
 } from "../../../src/control/upgrade/format.ts";
 import { LIMITS } from "../../../src/shared/counters.ts";
@@ -219,4 +221,47 @@ test("whatever bytes come, they are read or refused", () => {
       }
     }),
   );
+});
+
+describe("claims", () => {
+  const endpoint = endpointOf("2001:db8::7", 9001);
+
+  test("are read as they were written, in as many messages as they need", () => {
+    const anyClaims = fc.array(
+      fc.tuple(fc.integer({ min: 1, max: 2 ** 31 - 1 }), fc.double({ min: 0, max: 1e15, noNaN: true })),
+    );
+    fc.assert(
+      fc.property(anyClaims, fc.integer({ min: 1, max: 20_000 }), (claims, repeats) => {
+        const many = Array.from({ length: claims.length && repeats }, (_, i) => claims[i % claims.length]!);
+        const written = {
+          endpoint,
+          nodeIds: Int32Array.from(many, ([id]) => id),
+          timesMs: Float64Array.from(many, ([, ms]) => ms),
+        };
+        const ids: number[] = [];
+        const times: number[] = [];
+        for (const body of writeClaims(written)) {
+          expect(body.length).toBeLessThanOrEqual(BODY_BYTES_MAX);
+          const read = readClaims(body);
+          expect(read.endpoint).toEqual(endpoint);
+          ids.push(...read.nodeIds);
+          times.push(...read.timesMs);
+        }
+        expect(ids).toEqual([...written.nodeIds]);
+        expect(times).toEqual([...written.timesMs]);
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  test("that cannot be are refused", () => {
+    const of = (id: number, ms: number) =>
+      [...writeClaims({ endpoint, nodeIds: Int32Array.of(id), timesMs: Float64Array.of(ms) })][0]!;
+    expect(readClaims(of(-1, 0)).nodeIds).toEqual(Int32Array.of(-1));
+    expect(() => readClaims(of(0, 5))).toThrow(FormatError);
+    expect(() => readClaims(of(1, -1))).toThrow(FormatError);
+    expect(() => readClaims(of(1, Number.NaN))).toThrow(FormatError);
+    expect(() => readClaims(of(1, 5).subarray(1))).toThrow(FormatError);
+    expect(() => readClaims(new Uint8Array(23))).toThrow(FormatError);
+  });
 });

@@ -6,6 +6,7 @@ import {
   ConfigError,
   parseAddressPrefix,
   parseBytes,
+  parseDirectory,
   parseDurationMs,
   parseHostNamePort,
   parseHostPort,
@@ -28,6 +29,7 @@ const VALUES = [
     "0.0.0.0:0",
     "[::1]:1",
     "b2.example:9001",
+    "redis://r1.example,[::1]:6380/3",
     "10.0.0.0/8",
     "::1",
     "*",
@@ -133,6 +135,7 @@ const TEXTS = [
   "a.example:1",
   "10.0.0.0/8",
   "2001:db8::/32",
+  "rediss://r1.example:6380,10.0.0.1,[::1]:1/15",
   "::ffff:1.2.3.4/120",
 ];
 
@@ -154,7 +157,13 @@ function checkUnits(choices: Choices, seen: Seen): void {
     fail(`a duration of ${ms}`);
   const bytes = tried("size", parseBytes);
   if (bytes !== undefined && !(bytes >= 0)) fail(`a size of ${bytes}`);
-  for (const at of [tried("address", parseHostPort), tried("host", parseHostNamePort)])
+  const directory = tried("directory", parseDirectory);
+  if (directory !== undefined && directory.servers.length === 0) fail("a directory without a server");
+  for (const at of [
+    tried("address", parseHostPort),
+    tried("host", parseHostNamePort),
+    ...(directory?.servers ?? []),
+  ])
     if (at !== undefined && !(Number.isInteger(at.port) && at.port >= 0 && at.port <= 65_535))
       fail(`a port of ${at.port}`);
   const prefix = tried("prefix", parseAddressPrefix);

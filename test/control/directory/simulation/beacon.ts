@@ -36,7 +36,7 @@ export interface BeaconParts {
   readonly sleepsLonger: () => number;
   /** Whether work takes time. */
   readonly isBusy: boolean;
-  readonly connect: (beacon: Beacon, first: number) => Promise<Store>;
+  readonly connect: (beacon: Beacon, first: number, signal: AbortSignal) => Promise<Store>;
   readonly speaksUp: (beacon: Beacon, nodeId: number) => boolean;
   /** Routes that its peer had before the directory told of it. */
   readonly gossip: (beacon: Beacon, number: number) => void;
@@ -87,7 +87,7 @@ export class Beacon implements Owner {
     });
     this.directory = new Directory({
       ...{ name: host.name, beaconId: host.beaconId, leaseMs, graceMs },
-      connect: (first) => this.#counted(parts.connect(this, first)),
+      connect: (first, signal) => this.#counted(parts.connect(this, first, signal)),
       table: this.table,
       own: this.nodes,
       drainArrivals: (came) => this.#drain(came),

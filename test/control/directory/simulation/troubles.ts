@@ -87,11 +87,8 @@ export const TROUBLES = [
     happen(world) {
       const beacon = anyBeacon(world);
       if (beacon === undefined || world.plan.hasBadClocks) return false;
-      const next = world.start(beacon.parts.host, new Map(beacon.nodes.heard), beacon);
       world.tally(beacon);
-      stop(world, beacon, true, () => {
-        if (!next.isOver) world.timeline.happen(next, () => next.directory.beginAnew());
-      });
+      stop(world, beacon, true, () => world.start(beacon.parts.host, new Map(beacon.nodes.heard), beacon));
       return true;
     },
   },

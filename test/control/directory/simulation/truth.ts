@@ -53,7 +53,7 @@ function* wrongAt(
       continue;
     }
     const routed = new Set<number>();
-    table.visit(number, 0, table.sweepSteps, (nodeId) => routed.add(nodeId));
+    table.visit(0, table.sweepSteps, (nodeId, peer) => peer === number && routed.add(nodeId));
     routes += routed.size;
     if (routed.size !== table.routesOf(number))
       yield `${beacon} counts ${table.routesOf(number)} routes to ${other}, and has ${routed.size}`;

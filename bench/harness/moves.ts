@@ -1,0 +1,117 @@
+/** Nodes that say again that they are there, at the beacon where they are or at another; and how soon relays find those that moved. */
+import { type FleetShape, firstNodeOf, nodesOf } from "./fleet.ts";
+import type { FleetNodes } from "./fleet-nodes.ts";
+
+const TICK_MS = 1;
+/** A move that is looked at: from a third beacon, its node is sent a relay so often, until one comes through the new beacon. */
+const RELAY_EVERY_NS = 2e6;
+/** And for so long after that: what is lost late is lost, too. */
+const RELAY_ON_NS = 50e6;
+const FOUND_NS_MAX = 2e9;
+
+export interface MoveSample {
+  readonly number: number;
+  readonly node: number;
+  readonly to: number;
+  readonly via: number;
+  readonly movedNs: number;
+  /** When the first relay came through the new beacon, since the move; undefined if none did in time. */
+  foundNs: number | undefined;
+  sent: number;
+  arrived: number;
+  nextNs: number;
+}
+
+export class Moves {
+  readonly samples: MoveSample[] = [];
+  moved = 0;
+  /** By node, from 0 on: the beacon where it is. */
+  readonly #owners: Uint8Array;
+  #open: MoveSample[] = [];
+
+  constructor(
+    private readonly nodes: FleetNodes,
+    private readonly shape: FleetShape,
+  ) {
+    this.#owners = new Uint8Array(nodesOf(shape));
+    for (let beacon = 0; beacon < shape.beacons; beacon++) {
+      const first = firstNodeOf(shape, beacon) - 1;
+      this.#owners.fill(beacon, first, first + shape.nodesEach);
+    }
+  }
+
+  /**
+   * So many Discovers a second for so long, each of a node at random.
+   * @param moving whether each goes to another beacon than the node was at
+   * @param samplesPerS moves that are looked at
+   */
+  async run(seconds: number, perS: number, moving: boolean, samplesPerS = 0): Promise<void> {
+    const start = Bun.nanoseconds();
+    let done = 0;
+    let sampled = 0;
+    for (let now = start; now - start < seconds * 1e9 || this.#open.length > 0; now = Bun.nanoseconds()) {
+      const elapsedS = Math.min((now - start) / 1e9, seconds);
+      for (const due = Math.floor(elapsedS * perS); done < due; done++) {
+        if (moving) this.#move(sampled < Math.floor(elapsedS * samplesPerS) && ++sampled > 0);
+        else this.#stay();
+      }
+      this.#probe(now);
+      this.nodes.flush();
+      await Bun.sleep(TICK_MS);
+      this.nodes.drain((beacon, sample) => this.#arrived(beacon, sample));
+    }
+  }
+
+  #stay(): void {
+    const node = Math.floor(Math.random() * this.#owners.length);
+    this.nodes.discover(this.#owners[node]!, 1 + node);
+  }
+
+  /** @param isSample whether it is looked at */
+  #move(isSample: boolean): void {
+    const { beacons } = this.shape;
+    let node: number;
+    do node = Math.floor(Math.random() * this.#owners.length);
+    while (this.#open.some((one) => one.node === node));
+    const from = this.#owners[node]!;
+    const [to = 0, via = 0] = othersAtRandom(from, beacons);
+    this.#owners[node] = to;
+    this.moved++;
+    this.nodes.discover(to, 1 + node);
+    if (!isSample) return;
+    this.nodes.flush();
+    const now = Bun.nanoseconds();
+    const number = this.samples.length;
+    const one = { number, node, to, via, movedNs: now, foundNs: undefined, sent: 0, arrived: 0, nextNs: now };
+    this.samples.push(one);
+    this.#open.push(one);
+  }
+
+  #probe(now: number): void {
+    for (const one of this.#open) {
+      if (now < one.nextNs) continue;
+      one.nextNs += RELAY_EVERY_NS;
+      one.sent++;
+      this.nodes.relay(one.via, 1 + one.node, one.number, one.sent);
+    }
+    this.#open = this.#open.filter(({ movedNs, foundNs }) =>
+      foundNs === undefined ? now - movedNs < FOUND_NS_MAX : now - movedNs < foundNs + RELAY_ON_NS,
+    );
+  }
+
+  #arrived(beacon: number, sample: number): void {
+    const one = this.samples[sample];
+    if (one === undefined) return;
+    one.arrived++;
+    if (beacon === one.to) one.foundNs ??= Bun.nanoseconds() - one.movedNs;
+  }
+}
+
+/** Another beacon, and if there is one, a third. */
+function othersAtRandom(from: number, beacons: number): [number, number] {
+  const to = (from + 1 + Math.floor(Math.random() * (beacons - 1))) % beacons;
+  for (;;) {
+    const via = Math.floor(Math.random() * beacons);
+    if (via !== to && (via !== from || beacons === 2)) return [to, via];
+  }
+}

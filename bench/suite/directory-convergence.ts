@@ -1,0 +1,192 @@
+/** From nothing: all beacons have their nodes, the directory comes, and each learns the nodes of all others. */
+import type { Stats } from "../../src/beacon.ts";
+import { DirectoryServer } from "../harness/directory-server.ts";
+import { Fleet, type FleetShape, nodesOf, routesOf, untilSettled } from "../harness/fleet.ts";
+import { FleetNodes } from "../harness/fleet-nodes.ts";
+import type { BenchOptions } from "../harness/options.ts";
+import { PauseProbe, type Pauses } from "../harness/pauses.ts";
+import type { Recorder } from "../harness/results.ts";
+import { ALL_CPUS, startBeacon, type Target } from "../harness/targets.ts";
+import { cpuNs, residentBytes } from "../harness/usage.ts";
+
+const CONVERGED_MS_MAX = 120_000;
+const CONVERGED_S_BAR = 10;
+const PAUSE_MS_BAR = 2;
+/** Before, nothing happens: so long is looked at pauses then, too. */
+const QUIET_MS = 3_000;
+const QUIET_MS_SMOKE = 200;
+/** A fleet from nothing takes a minute. */
+const ROUNDS_SHARE = 0.5;
+
+interface Measured {
+  readonly totalS: number;
+  readonly connectedS: number;
+  readonly stats: readonly Stats[];
+  /** CPU time of each beacon and of the server. */
+  readonly beaconS: readonly number[];
+  readonly serverS: number;
+  readonly grownBytes: readonly number[];
+  readonly serverPeakMb: number;
+  readonly serverOutMb: number;
+  /** Of the first beacon, and of one that has no directory and nothing to do; before, and meanwhile. */
+  readonly pauses: Readonly<Record<"beacon" | "idle", { readonly before: Pauses; readonly during: Pauses }>>;
+}
+
+export async function measureConvergence(
+  shape: FleetShape,
+  options: BenchOptions,
+  recorder: Recorder,
+): Promise<void> {
+  const rounds: Measured[] = [];
+  for (let round = 0; round < Math.ceil(options.rounds * ROUNDS_SHARE); round++) {
+    const one = await measure(shape, options);
+    rounds.push(one);
+    const { beacon, idle } = one.pauses;
+    recorder.progress(
+      `round ${round + 1}  ${one.totalS.toFixed(2)} s, ${one.connectedS.toFixed(2)} s of it until all were connected; ` +
+        `CPU ${sum(one.beaconS).toFixed(1)} s of the beacons, ${one.serverS.toFixed(1)} s of the server; ` +
+        `longest turn ${beacon.during.used.max.toFixed(1)} ms (idle beacon ${idle.during.used.max.toFixed(1)} ms)`,
+    );
+  }
+  const title = `convergence of ${shape.beacons} beacons with ${shape.nodesEach} nodes each`;
+  const params = { group: "directory convergence", ...shape };
+  const figure = (
+    name: string,
+    unit: string,
+    of: (one: Measured) => number,
+    bar: { bar?: { atMost: number } } = {},
+  ) => {
+    const values = rounds.map(of);
+    recorder.figure({ case: title, name, unit, better: "less", values, params, ...bar });
+  };
+  const each = (of: (stats: Stats) => number) => (one: Measured) => sum(one.stats.map(of)) / one.stats.length;
+  const directoryOf = (stats: Stats) => stats.directory!;
+  figure("until every beacon has all routes", "s", ({ totalS }) => totalS, {
+    bar: { atMost: CONVERGED_S_BAR },
+  });
+  figure("of this, until the last beacon was connected", "s", ({ connectedS }) => connectedS);
+  figure("CPU of a beacon", "s", ({ beaconS }) => sum(beaconS) / beaconS.length);
+  figure(
+    "CPU of a beacon, a route",
+    "µs",
+    ({ beaconS, stats }) => (sum(beaconS) / sum(stats.map(routesOf))) * 1e6,
+  );
+  figure("CPU of the server", "s", ({ serverS }) => serverS);
+  figure(
+    "memory of a route, of the table",
+    "bytes",
+    each((stats) => directoryOf(stats).bytesPerRoute),
+  );
+  figure(
+    "memory that a beacon grew by, a route",
+    "bytes",
+    ({ grownBytes, stats }) => sum(grownBytes) / sum(stats.map(routesOf)),
+  );
+  figure(
+    "a beacon's last snapshot",
+    "ms",
+    each((stats) => directoryOf(stats).lastSnapshotWrittenS * 1000),
+  );
+  figure(
+    "last load of a snapshot",
+    "ms",
+    each((stats) => directoryOf(stats).lastSnapshotLoadedS * 1000),
+  );
+  figure(
+    "snapshots written, of a beacon",
+    "",
+    each((stats) => directoryOf(stats).snapshotsWritten),
+  );
+  figure(
+    "written into snapshots, of a beacon",
+    "MB",
+    each((stats) => directoryOf(stats).snapshotBytesWritten / 1e6),
+  );
+  figure(
+    "loaded from snapshots, of a beacon",
+    "MB",
+    each((stats) => directoryOf(stats).snapshotBytesLoaded / 1e6),
+  );
+  figure("peak memory of the server", "MB", ({ serverPeakMb }) => serverPeakMb);
+  figure("sent by the server", "MB", ({ serverOutMb }) => serverOutMb);
+  for (const [who, name] of [
+    ["beacon", "a beacon"],
+    ["idle", "a beacon without a directory"],
+  ] as const) {
+    for (const [when, during] of [
+      ["during", "meanwhile"],
+      ["before", "before"],
+    ] as const) {
+      const isJudged = who === "beacon" && when === "during";
+      const pauses = (one: Measured) => one.pauses[who][when];
+      figure(
+        `longest turn of the main thread, CPU time, ${name}, ${during}`,
+        "ms",
+        (one) => pauses(one).used.max,
+        {
+          ...(isJudged && { bar: { atMost: PAUSE_MS_BAR } }),
+        },
+      );
+      figure(
+        `p99.9 turn of the main thread, CPU time, ${name}, ${during}`,
+        "ms",
+        (one) => pauses(one).used.p999,
+      );
+      figure(`latest timer, ${name}, ${during}`, "ms", (one) => pauses(one).late.max);
+      figure(`p99.9 of timers' lateness, ${name}, ${during}`, "ms", (one) => pauses(one).late.p999);
+    }
+  }
+}
+
+async function measure(shape: FleetShape, { batch, smoke }: BenchOptions): Promise<Measured> {
+  const server = await DirectoryServer.prepare();
+  const fleet = await Fleet.start(shape, { directory: server.url, batch });
+  const idleProbe = new PauseProbe();
+  let idle: Target | undefined;
+  const nodes = new FleetNodes(fleet);
+  try {
+    idle = await startBeacon({ offload: true, batch, cpus: ALL_CPUS }, [], idleProbe.program);
+    nodes.registerAll();
+    const probes = [fleet.probe, idleProbe];
+    const quietMs = smoke ? QUIET_MS_SMOKE : QUIET_MS;
+    await Bun.sleep(quietMs);
+    for (const probe of probes) await probe.start();
+    await Bun.sleep(quietMs);
+    const before = [await fleet.probe.read(), await idleProbe.read()] as const;
+    for (const probe of probes) await probe.start();
+    const cpuBefore = fleet.targets.map(({ pid }) => cpuNs(pid));
+    const bytesBefore = fleet.targets.map(({ pid }) => residentBytes(pid));
+    const began = performance.now();
+    await server.start();
+    // The one that is probed last of all, as whoever asks it is a pause.
+    const turn = fleet.targets.map((_, beacon) => beacon).reverse();
+    const stats = await untilSettled(fleet, turn, CONVERGED_MS_MAX);
+    const totalS = (performance.now() - began) / 1000;
+    const during = [await fleet.probe.read(), await idleProbe.read()] as const;
+    const beaconS = fleet.targets.map(({ pid }, i) => (cpuNs(pid) - cpuBefore[i]!) / 1e9);
+    const { memoryPeakBytes, bytesOut } = await server.use();
+    const last = await Promise.all(turn.map((beacon) => fleet.statsOf(beacon)));
+    const sinceS = (performance.now() - began) / 1000;
+    const connectedS = sinceS - Math.min(...last.map(({ directory }) => directory!.stateS));
+    if (sum(stats.map(routesOf)) !== (shape.beacons - 1) * nodesOf(shape))
+      throw new Error("routes are missing");
+    return {
+      ...{ totalS, connectedS, stats: last, beaconS },
+      serverS: cpuNs(server.pid) / 1e9,
+      grownBytes: fleet.targets.map(({ pid }, i) => residentBytes(pid) - bytesBefore[i]!),
+      serverPeakMb: memoryPeakBytes / 1e6,
+      serverOutMb: bytesOut / 1e6,
+      pauses: {
+        beacon: { before: before[0], during: during[0] },
+        idle: { before: before[1], during: during[1] },
+      },
+    };
+  } finally {
+    nodes.close();
+    await fleet.stop();
+    await idle?.stop();
+    await server.stop();
+  }
+}
+
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);

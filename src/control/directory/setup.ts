@@ -1,0 +1,114 @@
+/** The directory of a beacon: what it asks of the real world. */
+import { setTimeout } from "node:timers/promises";
+import type { Logger } from "pino";
+import { MonotonicClock } from "../../../ffi/clock.ts";
+import type { SocketAddress } from "../../../ffi/endpoint.ts";
+import { hostPort } from "../../../ffi/socket.ts";
+import { ConfigError } from "../../config/units.ts";
+import type { Config } from "../../config.ts";
+import { Arrivals } from "../../shared/arrivals.ts";
+import { ARRIVALS_NOTED, type SharedMemory } from "../../shared/memory.ts";
+import { HEARD_SINCE, type NodeTable } from "../../shared/nodes.ts";
+import type { RouteTable } from "../../shared/routes.ts";
+import { Complaints } from "../complaints.ts";
+import type { Mesh } from "../mesh/mesh.ts";
+import { scanNodes } from "../node-scan.ts";
+import { DirectoryClock } from "./clock.ts";
+import { Directory } from "./directory.ts";
+import { type DirectoryStoreOptions, storeOptions } from "./options.ts";
+import { connectStore, type Store, StoreError } from "./store.ts";
+
+const MIB = 1 << 20;
+/** Nodes that came, taken from the workers in one go: some milliseconds' worth. */
+const ARRIVALS_MAX = 16_384;
+
+const monotonic = new MonotonicClock();
+const monotonicMs = () => monotonic.nowNs() / 1e6;
+
+/** What has to be known from the beacon's very beginning, before the first node is. */
+export class DirectorySetup {
+  readonly clock = new DirectoryClock(monotonicMs, Date.now());
+  readonly #arrivals: Arrivals;
+  #hasWarnedOfAuthFile = false;
+
+  constructor(
+    memory: SharedMemory,
+    private readonly nodes: NodeTable,
+    private readonly routes: RouteTable,
+  ) {
+    memory.words[memory.rulesAt + ARRIVALS_NOTED] = 1;
+    routes.keepClaims();
+    this.#arrivals = new Arrivals(memory);
+  }
+
+  /**
+   * @param disconnect ends a node's connection to the bridge, if it has one
+   * @throws ConfigError for a file that the configuration names
+   */
+  open(
+    config: Config,
+    address: SocketAddress,
+    mesh: Mesh,
+    disconnect: (nodeId: number) => unknown,
+    log: Logger,
+  ): Directory {
+    const { nodes } = this;
+    const complaints = new Complaints(log);
+    storeOptions(config); // whose mistakes are to be known at the start
+    const directory = new Directory({
+      name: config.advertiseAddr === "auto" ? hostPort(address.address, address.port) : config.advertiseAddr,
+      beaconId: config.beaconId,
+      leaseMs: config.directoryLeaseMs,
+      graceMs: config.directoryGraceMs,
+      connect: (first, signal) => this.#connect(config, first, signal, log),
+      table: this.routes,
+      own: {
+        size: () => nodes.size(),
+        heardMs: (nodeId) => nodes.heardMs(nodeId),
+        heardAtLeast: (nodeId, ms) => nodes.heardAtLeast(nodeId, ms),
+        giveUp: (nodeId, heardMs) => {
+          const result = nodes.removeUnlessHeardSince(nodeId, heardMs);
+          if (result === 1) disconnect(nodeId);
+          return result === HEARD_SINCE;
+        },
+        scan: (visit, signal) => scanNodes(nodes, visit, { signal }),
+      },
+      drainArrivals: (came) => this.#arrivals.drain(came, ARRIVALS_MAX).lost,
+      peers: mesh,
+      isSilent: () => mesh.isSilent,
+      clock: this.clock,
+      monotonicMs,
+      random: Math.random,
+      sleep,
+      info: (message) => log.info(message),
+      complain: (about, message) => complaints.warn(about, message),
+    });
+    nodes.removed = (nodeId) => directory.nodeWent(nodeId);
+    mesh.otherRoutes = directory;
+    const { bytesPerRoute } = this.routes;
+    const wholeMib = Math.ceil((config.maxRoutes * bytesPerRoute) / MIB);
+    log.info(
+      `directory: routes take ${Math.ceil(bytesPerRoute)} bytes each, ${wholeMib} MiB if all ${config.maxRoutes} of --max-routes come`,
+    );
+    return directory;
+  }
+
+  async #connect(config: Config, first: number, signal: AbortSignal, log: Logger): Promise<Store> {
+    let options: DirectoryStoreOptions;
+    try {
+      options = storeOptions(config);
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      throw new StoreError("denied", error.message); // a file that was good at the start
+    }
+    if (options.authFileExposed && !this.#hasWarnedOfAuthFile) {
+      this.#hasWarnedOfAuthFile = true;
+      log.warn("others than its owner may read the directory's password file: chmod 600 it");
+    }
+    return connectStore({ ...options, signal }, first);
+  }
+}
+
+/** Resolves after so long, or when the signal is given. */
+const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
+  setTimeout(ms, undefined, { ...(signal && { signal }) }).catch(() => {});

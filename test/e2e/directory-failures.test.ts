@@ -1,0 +1,511 @@
+/**
+ * A directory that fails in every way there is, while relays between its beacons go on: those to known nodes arrive, it is told what is wrong,
+ * and all is well again without a restart once the cause is gone.
+ */
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Config } from "../../src/beacon.ts";
+import type { DirectoryState } from "../../src/control/directory/directory.ts";
+import { REDIS, type RedisServer, type RedisServerOptions, RedisServers } from "../support/redis.ts";
+import { TcpProxy } from "../support/tcp-proxy.ts";
+import { makeCertificate } from "../support/websocket.ts";
+import {
+  expectNotFound,
+  expectReached,
+  Fleet,
+  type FleetBeacon,
+  LEASE_MS,
+  Traffic,
+  type UdpNode,
+  untilReached,
+} from "./support/directory.ts";
+import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+
+setDefaultTimeout(2 * TEST_TIMEOUT_MS);
+
+const isMissing = REDIS.program === undefined;
+const note = isMissing ? " (needs redis-server)" : "";
+/** Routes are kept so long that no test sees their end. */
+const KEPT_MS = 600_000;
+/** At this rate each way, relays go on between two beacons. */
+const PER_SECOND = 250;
+/** Of packets to known nodes. */
+const DELIVERED_MIN = 0.999;
+/** Scenarios at a time: they wait most of the time. */
+const AT_ONCE = 6;
+
+const folder = mkdtempSync(join(tmpdir(), "beacon-directory-failures-"));
+let files = 0;
+const newPath = () => join(folder, `file-${files++}`);
+afterAll(() => rmSync(folder, { recursive: true }));
+
+let running = 0;
+const waiting: (() => void)[] = [];
+
+/** Two beacons, with a node each, to which relays go all the time from the other beacon. */
+class World {
+  readonly servers = new RedisServers();
+  readonly #traffic: { readonly name: string; readonly traffic: Traffic }[] = [];
+  readonly #more: { close(): Promise<void> }[] = [];
+  #fleet: Fleet | undefined;
+  a!: FleetBeacon;
+  b!: FleetBeacon;
+  nodeA!: UdpNode;
+  nodeB!: UdpNode;
+
+  server(options: RedisServerOptions = {}): Promise<RedisServer> {
+    return this.servers.start(options);
+  }
+
+  /** Is closed together with the rest, before the servers. */
+  with<T extends { close(): Promise<void> }>(one: T): T {
+    this.#more.push(one);
+    return one;
+  }
+
+  get fleet(): Fleet {
+    return this.#fleet!;
+  }
+
+  get beacons(): readonly FleetBeacon[] {
+    return [this.a, this.b];
+  }
+
+  async start(options: Partial<Config>, ofA: Partial<Config> = {}): Promise<void> {
+    this.#fleet = new Fleet({ directoryGraceMs: KEPT_MS, ...options });
+    this.a = await this.fleet.start(ofA);
+    this.b = await this.fleet.start();
+    await this.fleet.untilWhole();
+    this.nodeA = await this.a.udp();
+    this.nodeB = await this.b.udp();
+    await untilReached(this.b, this.nodeA);
+    await untilReached(this.a, this.nodeB);
+    this.#traffic.push({ name: "a to b", traffic: await Traffic.start(this.a, this.nodeB, PER_SECOND) });
+    this.#traffic.push({ name: "b to a", traffic: await Traffic.start(this.b, this.nodeA, PER_SECOND) });
+  }
+
+  /** The state of the directory at these, and that readyz tells it, with `message`. */
+  async untilState(state: DirectoryState, message: RegExp, at = this.beacons): Promise<void> {
+    for (const beacon of at) {
+      const isTold = new RegExp(`^ready; directory: ${state} for \\d+ s: .*${message.source}`, message.flags);
+      let text = "";
+      const tells = async () => {
+        text = await beacon.readyz();
+        return isTold.test(text);
+      };
+      await until(`${beacon.name} tells ${isTold}`, tells).catch((error: Error) => {
+        throw new Error(`${error.message}: it tells ${text}`);
+      });
+      expect(beacon.directory.state).toBe(state);
+    }
+  }
+
+  async untilOk(): Promise<void> {
+    for (const beacon of this.beacons)
+      await untilEqual(`state of the directory at ${beacon.name}`, () => beacon.directory.state, "ok");
+    await this.fleet.untilWhole();
+    for (const beacon of this.beacons) {
+      expect(await beacon.readyz()).toBe("ready");
+      await untilEqual("nodes untold", () => beacon.directory.untold, 0);
+    }
+  }
+
+  /** Each has warned so often of the directory. */
+  expectWarnings(times: number, pattern = /directory/, at = this.beacons): void {
+    for (const beacon of at) {
+      const warnings = beacon.warnings(pattern);
+      if (warnings.length !== times) throw new Error(`${warnings.length} warnings: ${warnings.join("\n")}`);
+    }
+  }
+
+  /** Ends the relays, nearly all of which have arrived. */
+  async expectDelivered(...names: readonly string[]): Promise<void> {
+    for (const { name, traffic } of this.#traffic) {
+      await until("it went on for a while", () => traffic.sent > 2 * PER_SECOND);
+      const { sent, arrived } = await traffic.stop();
+      if (process.env["BEACON_TEST_FIGURES"]) console.log(`${name}: ${arrived} of ${sent} arrived`);
+      if (names.length > 0 && !names.includes(name)) continue;
+      expect(arrived / sent).toBeGreaterThanOrEqual(DELIVERED_MIN);
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const { traffic } of this.#traffic) await traffic.stop();
+    await this.#fleet?.close();
+    for (const one of this.#more) await one.close();
+    await this.servers.stop();
+  }
+}
+
+function scenario(name: string, run: (world: World) => Promise<void>): void {
+  test.concurrent.skipIf(isMissing)(name + note, async () => {
+    if (running === AT_ONCE) await new Promise<void>((resolve) => waiting.push(resolve));
+    else running++;
+    const world = new World();
+    try {
+      await run(world);
+    } finally {
+      await world.close();
+      const next = waiting.shift();
+      if (next) next();
+      else running--;
+    }
+  });
+}
+
+const directory = ({ name }: { readonly name: string }) => ({ directory: `redis://${name}` });
+
+scenario("a server that does not answer for a while", async (world) => {
+  const server = await world.server();
+  await world.start(directory(server));
+  server.pause();
+  await world.untilState("slow", /no answer to \w+ in \d+ ms|does not answer/);
+  const late = await world.a.udp();
+  await expectReached(world.a, late);
+  server.resume();
+  await world.untilOk();
+  await untilReached(world.b, late);
+  world.expectWarnings(1);
+  await world.expectDelivered();
+});
+
+scenario(
+  "a server that is killed, and comes back empty: what moved meanwhile is where it is",
+  async (world) => {
+    const server = await world.server();
+    await world.start(directory(server));
+    const [moving, leaving] = [await world.a.udp(), await world.b.udp()];
+    await untilReached(world.b, moving);
+    await untilReached(world.a, leaving);
+    await server.stop();
+    await world.untilState("unreachable", /connection refused|connection was closed/);
+    const late = await world.a.udp();
+    const moved = await world.b.udp(moving.id);
+    await world.server({ port: server.port });
+    await world.untilOk();
+    await untilReached(world.b, late);
+    await untilReached(world.a, moved);
+    await expectReached(world.a, leaving);
+    world.expectWarnings(1);
+    await world.expectDelivered();
+  },
+);
+
+scenario(
+  "a server that is away for longer than lease and grace: routes are gone, and come back",
+  async (world) => {
+    const server = await world.server();
+    await world.start({ ...directory(server), directoryGraceMs: 1000 });
+    await server.stop();
+    await world.untilState("unreachable", /refused/);
+    await world.expectDelivered();
+    const ways = [
+      [world.a, world.b, world.nodeB],
+      [world.b, world.a, world.nodeA],
+    ] as const;
+    for (const [via, other, node] of ways) {
+      await until("its routes are gone", () => via.routes(other) === undefined);
+      await expectNotFound(via, node.id);
+    }
+    await world.server({ port: server.port });
+    await world.untilOk();
+    for (const [via, , node] of ways) {
+      await untilReached(via, node);
+      expect(via.messages(/was not heard for its lease/)).toHaveLength(1);
+    }
+    world.expectWarnings(1);
+  },
+);
+
+scenario("a fail-over: the replica is promoted, and found without a word", async (world) => {
+  const [primary, replica] = [await world.server(), await world.server()];
+  await replica.replicaOf(primary);
+  await world.start({ directory: `redis://${primary.name},${replica.name}` });
+  await primary.stop();
+  await world.untilState("read_only", /is a replica: name the primary/);
+  const late = await world.a.udp();
+  await replica.promote();
+  await world.untilOk();
+  for (const beacon of world.beacons) expect(beacon.directory.server).toBe(replica.name);
+  await untilReached(world.b, late);
+  world.expectWarnings(1);
+  await world.expectDelivered();
+});
+
+scenario("a server that becomes a replica", async (world) => {
+  const [server, other] = [await world.server(), await world.server()];
+  await world.start(directory(server));
+  await server.replicaOf(other);
+  await world.untilState("read_only", /is a replica: name the primary, too, in --directory/);
+  const late = await world.a.udp();
+  await server.promote();
+  await world.untilOk();
+  await untilReached(world.b, late);
+  world.expectWarnings(1);
+  await world.expectDelivered();
+});
+
+scenario(
+  "a server without memory, for longer than a lease: what is known stays, the rest is told later",
+  async (world) => {
+    const server = await world.server();
+    await world.start(directory(server));
+    await server.command("CONFIG", "SET", "maxmemory", "1");
+    await world.untilState("full", /OOM.*maxmemory/);
+    const late = await world.a.udp();
+    await Bun.sleep(2 * LEASE_MS);
+    await server.command("CONFIG", "SET", "maxmemory", "0");
+    await world.untilOk();
+    await untilReached(world.b, late);
+    world.expectWarnings(1);
+    await world.expectDelivered();
+    for (const beacon of world.beacons) expect(beacon.messages(/was not heard/)).toEqual([]);
+  },
+);
+
+scenario("another password, which the file tells without a restart", async (world) => {
+  const server = await world.server({ password: "before" });
+  const directoryAuthFile = newPath();
+  writeFileSync(directoryAuthFile, "before\n", { mode: 0o600 });
+  await world.start({ ...directory(server), directoryAuthFile });
+  await server.command("CONFIG", "SET", "requirepass", "after");
+  await server.command("CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES");
+  await world.untilState("denied", /WRONGPASS.*--directory-auth-file/);
+  const late = await world.a.udp();
+  writeFileSync(directoryAuthFile, "after\n");
+  await world.untilOk();
+  await untilReached(world.b, late);
+  world.expectWarnings(1);
+  for (const { log } of world.beacons) expect(JSON.stringify(log)).not.toMatch(/"[^"]*(before|after)/);
+  await world.expectDelivered();
+});
+
+for (const command of ["xadd", "hset", "xread", "time"]) {
+  scenario(`rights without ${command}, given back`, async (world) => {
+    const server = await world.server();
+    const directoryAuthFile = newPath();
+    writeFileSync(directoryAuthFile, "beacon\nsecret", { mode: 0o600 });
+    await server.command("ACL", "SETUSER", "beacon", "on", ">secret", "~*", "+@all");
+    await world.start({ ...directory(server), directoryAuthFile });
+    await server.command("ACL", "SETUSER", "beacon", `-${command}`);
+    await world.untilState("denied", new RegExp(`${command}.*NOPERM`, "i"));
+    const late = await world.a.udp();
+    await server.command("ACL", "SETUSER", "beacon", `+${command}`);
+    await world.untilOk();
+    await untilReached(world.b, late);
+    world.expectWarnings(1);
+    await world.expectDelivered();
+  });
+}
+
+scenario("a certificate that is not trusted, until its CA's is in the file", async (world) => {
+  const [right, wrong] = [makeCertificate(folder, "right"), makeCertificate(folder, "wrong")];
+  const server = await world.server({ tls: right });
+  const directoryCaFile = newPath();
+  writeFileSync(directoryCaFile, right.cert);
+  await world.start({ directory: `rediss://${server.name}`, directoryCaFile });
+  writeFileSync(directoryCaFile, wrong.cert);
+  await server.command("CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES");
+  await world.untilState("unreachable", /certificate is not trusted.*--directory-ca-file/);
+  const late = await world.a.udp();
+  writeFileSync(directoryCaFile, right.cert);
+  await world.untilOk();
+  await untilReached(world.b, late);
+  world.expectWarnings(1);
+  await world.expectDelivered();
+});
+
+scenario(
+  "a way to the server that is cut for one of them: it routes on; the other does until the lease is over",
+  async (world) => {
+    const server = await world.server();
+    const proxy = world.with(await TcpProxy.start(server));
+    await world.start(directory(server), directory(proxy));
+    await proxy.cut();
+    await world.untilState("unreachable", /connection refused/, [world.a]);
+    await world.expectDelivered(); // until now both ways
+    await until("b has lost a", () => world.b.told(world.a) === undefined);
+    const late = await world.a.udp();
+    await expectReached(world.a, late);
+    await expectReached(world.a, world.nodeB);
+    await expectNotFound(world.b, world.nodeA.id);
+    await proxy.mend();
+    await world.untilOk();
+    await untilReached(world.b, world.nodeA);
+    await untilReached(world.b, late);
+    world.expectWarnings(1, /directory/, [world.a]);
+    world.expectWarnings(0, /directory/, [world.b]);
+  },
+);
+
+scenario("a way to the server that takes everything and says nothing", async (world) => {
+  const server = await world.server();
+  const proxy = world.with(await TcpProxy.start(server));
+  await world.start(directory(proxy));
+  proxy.silence();
+  await world.untilState("slow", /no answer to \w+ in \d+ ms|takes the connection, and then does not answer/);
+  const late = await world.a.udp();
+  await proxy.mend();
+  await world.untilOk();
+  await untilReached(world.b, late);
+  world.expectWarnings(1);
+  await world.expectDelivered();
+});
+
+scenario(
+  "a connection that is cut again and again: it goes on where it was, and the log stays short",
+  async (world) => {
+    const server = await world.server();
+    const proxy = world.with(await TcpProxy.start(server));
+    await world.start(directory(proxy));
+    const lines = () => world.beacons.map(({ log }) => log.length);
+    const before = lines();
+    const nodes: UdpNode[] = [];
+    for (let i = 0; i < 15; i++) {
+      await proxy.cut();
+      nodes.push(await world.a.udp());
+      await proxy.mend();
+      await Bun.sleep(200);
+    }
+    await world.untilOk();
+    for (const node of nodes) await untilReached(world.b, node);
+    for (const [i, count] of lines().entries()) expect(count - before[i]!).toBeLessThanOrEqual(2);
+    expect(world.b.directory.resyncs).toMatchObject({ gap: 0, log_lost: 0 });
+    await world.expectDelivered();
+  },
+);
+
+const PREFIX = "pilot-beacon";
+const LOG = `{${PREFIX}}:log`;
+const BEACONS = `{${PREFIX}}:beacons`;
+
+scenario("garbage in all keys, while it is used", async (world) => {
+  const server = await world.server();
+  await world.start(directory(server));
+  const garbage = (bytes: number) => randomBytes(bytes).toString("base64");
+  for (let i = 0; i < 300; i++) {
+    const value = i % 3 === 0 ? randomBytes(40).toString("latin1") : garbage(i);
+    await server.command("XADD", LOG, "*", ...(i % 5 === 0 ? ["other", value, "e", value] : ["e", value]));
+    await server.command("HSET", BEACONS, i % 2 === 0 ? garbage(9) : `127.0.0.1:${i + 1}`, value);
+    await server.command("SET", `{${PREFIX}}:nodes:${world.a.name}:1:${i}:0`, value);
+  }
+  const node = await world.a.udp();
+  await untilReached(world.b, node);
+  const late = await world.fleet.start(); // which goes through the hash
+  await world.fleet.untilWhole();
+  await untilReached(late, node);
+  await untilReached(world.a, await late.udp());
+  for (const beacon of world.beacons) expect(beacon.directory.entriesMalformed).toBe(300);
+  expect(late.directory.entriesMalformed).toBeGreaterThan(0);
+  world.expectWarnings(1, /directory's log holds what no beacon of this version writes/);
+  world.expectWarnings(1);
+  await world.untilOk();
+  await world.expectDelivered();
+});
+
+scenario("keys of other types, until they are gone", async (world) => {
+  const server = await world.server();
+  await world.start(directory(server));
+  for (const key of [LOG, BEACONS]) {
+    await server.command("DEL", key);
+    await server.command("SET", key, "x");
+    await world.untilState("malformed", /WRONGTYPE.*choose another --directory-prefix/);
+    const late = await world.a.udp();
+    await server.command("DEL", key);
+    await world.untilOk();
+    await untilReached(world.b, late);
+  }
+  world.expectWarnings(1);
+  await world.expectDelivered();
+});
+
+scenario("all keys are removed: who comes next knows all nevertheless", async (world) => {
+  const server = await world.server();
+  await world.start(directory(server));
+  await server.command("FLUSHALL");
+  const first = await world.fleet.start();
+  await world.fleet.untilWhole();
+  expect([first.routes(world.a), first.routes(world.b)]).toEqual([1, 1]);
+  await server.command("FLUSHALL"); // with the snapshots that were just written
+  const second = await world.fleet.start();
+  await world.fleet.untilWhole();
+  expect([second.routes(world.a), second.routes(world.b), second.routes(first)]).toEqual([1, 1, 0]);
+  const node = await second.udp();
+  for (const beacon of world.fleet.beacons) await untilReached(beacon, node);
+  await world.untilOk();
+  world.expectWarnings(0);
+  await world.expectDelivered();
+});
+
+scenario(
+  "a log that begins again with lower ids than those that were read: they are read, too",
+  async (world) => {
+    const server = await world.server();
+    await world.start(directory(server));
+    await server.command("XADD", LOG, `${Date.now() + 3_600_000}-0`, "e", "x");
+    const malformed = () => world.beacons.map((beacon) => beacon.directory.entriesMalformed);
+    await untilEqual("malformed entries", malformed, [1, 1]);
+    await server.command("DEL", LOG);
+    const nodes = [await world.a.udp(), await world.b.udp()];
+    await untilReached(world.b, nodes[0]!);
+    await untilReached(world.a, nodes[1]!);
+    await world.untilOk();
+    expect(world.beacons.map((beacon) => beacon.directory.failures)).toEqual([{}, {}]);
+    await world.expectDelivered();
+  },
+);
+
+scenario("a log without another id to give, until it is gone", async (world) => {
+  const server = await world.server();
+  await world.start(directory(server));
+  await server.command("XADD", LOG, "18446744073709551615-18446744073709551615", "e", "x");
+  await world.untilState("refused", /XADD.*last possible ID/);
+  const late = await world.a.udp();
+  await server.command("DEL", LOG);
+  await world.untilOk();
+  await untilReached(world.b, late);
+  await world.expectDelivered();
+});
+
+scenario("a Sentinel, named by mistake", async (world) => {
+  const sentinel = await world.server({ sentinel: true });
+  const fleet = world.with(new Fleet(directory(sentinel)));
+  const beacon = await fleet.start();
+  await world.untilState("refused", /is a Sentinel: name the servers themselves in --directory/, [beacon]);
+  await expectReached(beacon, await beacon.udp());
+  world.expectWarnings(1, /directory/, [beacon]);
+});
+
+scenario("a cluster's node that has not all slots, until it has", async (world) => {
+  const node = await world.server({ config: ["--cluster-enabled", "yes"] });
+  const fleet = world.with(new Fleet(directory(node)));
+  const [a, b] = [await fleet.start(), await fleet.start()];
+  await world.untilState("refused", /CLUSTERDOWN/, [a, b]);
+  const late = await a.udp();
+  await node.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383");
+  await fleet.untilWhole();
+  await untilReached(b, late);
+  expect(await a.readyz()).toBe("ready");
+  world.expectWarnings(1, /directory/, [a, b]);
+});
+
+scenario("beacons that end while the server does not answer, and while it is not there", async (world) => {
+  const server = await world.server();
+  const proxy = world.with(await TcpProxy.start(server));
+  await world.start(directory(proxy));
+  const { a, b } = world;
+  await world.expectDelivered();
+  proxy.silence();
+  await Bun.sleep(100);
+  const beganMs = performance.now();
+  await a.close(); // a command is under way
+  expect(performance.now() - beganMs).toBeLessThan(3000);
+  await untilEqual("state", () => b.directory.state, "slow");
+  await Bun.sleep(500); // it tries again
+  const thenMs = performance.now();
+  await b.close();
+  expect(performance.now() - thenMs).toBeLessThan(3000);
+});
