@@ -220,6 +220,7 @@ export class Directory {
     this.#announcer = new Announcer({ name, table, own, clock, random });
     this.#routes = new FleetRoutes({
       ...{ table, own, clock, name, pause },
+      claimedMs: (nodeId) => this.#announcer.claimedMs(nodeId),
       nameOf: (number) => this.#nameOf(number),
       claimAgain: (nodeId) => this.#announcer.changed(nodeId),
       outlived: (number) => this.#fleet.outlived(number, monotonicMs()),
@@ -517,12 +518,15 @@ export class Directory {
     }
   }
 
-  /** The log has nothing behind where this beacon is, although it wrote there: it was emptied, or is another one whose ids are lower. */
+  /** The log has nothing behind where this beacon is, although it wrote there: it may have been emptied, or be another one whose ids are lower. */
   async #readAnew(store: Store): Promise<void> {
-    this.#readUntil = await store.lastId();
     this.#ownHeard = 0;
     this.#ownWritten = 0;
+    const lastId = await store.lastId();
+    if (compareIds(this.#readUntil!, lastId) <= 0) return; // what it wrote was dropped, or was read before it was known to be written
+    this.#readUntil = lastId;
     this.#fleet.logLost(this.parts.monotonicMs());
+    this.#missed();
   }
 
   #hear({ bytes }: LogEntry): void {
@@ -685,7 +689,9 @@ export class Directory {
     }
     const hasRival = this.#rivalHeardMs !== undefined;
     if (!hasRival && !this.#wasSilent) return true;
-    if (hasRival && !this.#wasSilent && monotonicMs() - this.#rivalHeardMs! <= leaseMs) return false;
+    // While the log is not read nobody is heard.
+    const rivalMs = Math.max(this.#rivalHeardMs ?? 0, this.#resumedMs);
+    if (hasRival && !this.#wasSilent && monotonicMs() - rivalMs <= leaseMs) return false;
     this.#beginAnew();
     this.#setWell();
     return true;

@@ -1,6 +1,5 @@
 /** The route directory in simulated fleets. `bun run simulate` runs far more schedules. */
 import { describe, expect, test } from "bun:test";
-import { Memories } from "./simulation/beacon.ts";
 import { type Outcome, runSchedule } from "./simulation/schedule.ts";
 import { TROUBLES } from "./simulation/troubles.ts";
 
@@ -12,14 +11,13 @@ const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 describe("the directory's protocol, whatever goes wrong", () => {
   test("all beacons know where every node is, soon after the trouble", async () => {
-    const memories = new Memories();
     const rejected: unknown[] = [];
     const onRejected = (error: unknown) => rejected.push(error);
     process.on("unhandledRejection", onRejected);
     const counts = new Map<string, number>();
     const failed: Pick<Outcome, "seed" | "problems">[] = [];
     for (let seed = SEED; seed < SEED + SCHEDULES; seed++) {
-      const outcome = runSchedule(seed, memories);
+      const outcome = runSchedule(seed);
       await turn();
       const problems = [...outcome.problems, ...rejected.splice(0).map(String)];
       if (problems.length > 0) failed.push({ seed, problems }); // bun run simulate --schedule <seed> --trace
@@ -45,7 +43,7 @@ describe("the directory's protocol, whatever goes wrong", () => {
   test("the same seed brings the same schedule, to the last detail", () => {
     const traceOf = (seed: number) => {
       const lines: string[] = [];
-      runSchedule(seed, new Memories(), (nowMs, text) => lines.push(`${nowMs} ${text()}`));
+      runSchedule(seed, (nowMs, text) => lines.push(`${nowMs} ${text()}`));
       return lines;
     };
     const [one, same, other] = [traceOf(2), traceOf(2), traceOf(3)];

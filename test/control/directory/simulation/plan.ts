@@ -33,7 +33,14 @@ export interface Plan {
   readonly isPatient: boolean;
 }
 
-const SERVERS: readonly TroubleName[] = ["server down", "fail-over", "trim", "full", "parts dropped"];
+const SERVERS: readonly TroubleName[] = [
+  "server down",
+  "fail-over",
+  "trim",
+  "flushed",
+  "full",
+  "parts dropped",
+];
 
 export function planOf(chance: Chance): Plan {
   const hasBadClocks = chance.is(0.12);
@@ -52,7 +59,7 @@ export function planOf(chance: Chance): Plan {
     delays: {
       usualMs: chance.pick([1, 5, 20]),
       slowOf: isServersOnly ? 0 : chance.pick([0, 30, 100, 300]),
-      timeMs: hasBadClocks ? 600 : 40,
+      timeMs: hasBadClocks ? [200, 600] : [0, 40],
     },
     resolveMs: chance.pick([0, 100, 3_000, 8_000]),
     sleepsLonger: chance.pick([1, 3, 8, 15]),
