@@ -49,7 +49,7 @@ const DEAD_LEASES = 3;
 /** Fields of the hash that are looked at. */
 const LEASES_MAX = 4 * PEERS_MAX;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
-const WORK_MS = 1;
+const WORK_MS = 0.5;
 const PAUSE_MS = 1;
 /** Between two looks at what is less pressing: each wakes the thread. */
 const LOOK_MS = 100;
