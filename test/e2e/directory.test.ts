@@ -8,7 +8,6 @@ import { REDIS, type RedisServer, RedisServers, VALKEY } from "../support/redis.
 import { BurstSocket } from "./support/bursts.ts";
 import { Client } from "./support/client.ts";
 import {
-  expectNotFound,
   expectReached,
   Fleet,
   type FleetBeacon,
@@ -16,6 +15,7 @@ import {
   LEASE_MS,
   newId,
   UdpNode,
+  untilNotFound,
   untilReached,
 } from "./support/directory.ts";
 import { freePort, Mesh, nameOf } from "./support/mesh.ts";
@@ -92,7 +92,7 @@ for (const implementation of [REDIS, VALKEY]) {
             const { where } = (await (await ask(beacon, `api/nodes/${id}`)).json()) as { where: string };
             return where === "unknown";
           });
-          await expectNotFound(beacon, id);
+          await untilNotFound(beacon, id);
         }
       }
 
@@ -197,7 +197,7 @@ for (const implementation of [REDIS, VALKEY]) {
           const node = await a.udp();
           await untilReached(b, node);
           await untilEqual("routes", () => b.routes(a), 0);
-          await expectNotFound(b, node.id);
+          await untilNotFound(b, node.id);
           expect(a.directory.goneTold).toBe(1);
         });
 
@@ -226,7 +226,7 @@ for (const implementation of [REDIS, VALKEY]) {
           await b.close();
           await until("its routes are gone", () => a.routes(b) === undefined, AT_ONCE_MS);
           expect(performance.now() - beganMs).toBeLessThan(LEASE_MS);
-          await expectNotFound(a, node.id);
+          await untilNotFound(a, node.id);
           expect(a.directory.beacons).toEqual([]);
           expect(await server.command("HKEYS", `{${a.beacon.config.directoryPrefix}}:beacons`)).toEqual([
             a.name,
@@ -281,7 +281,7 @@ for (const implementation of [REDIS, VALKEY]) {
           await b.program.exited();
           await expectRoutesWhile(() => a.told(b)!.ageS < (LEASE_MS - 500) / 1000, a, b);
           await until("its routes are gone", () => a.routes(b) === undefined, LEASE_OVER_MS);
-          await expectNotFound(a, id);
+          await untilNotFound(a, id);
           expect(a.messages(/was not heard for its lease/)).toHaveLength(1);
 
           const again = await mesh.beacon(address, flags);
@@ -494,7 +494,7 @@ for (const implementation of [REDIS, VALKEY]) {
             await fleet.untilWhole();
             await untilEqual("routes", () => watcher.routes(first), 2);
             await expectReached(watcher, node);
-            await expectNotFound(watcher, lost.id);
+            await untilNotFound(watcher, lost.id);
             expect(await first.readyz()).toBe("ready");
             expect(first.warnings()).toEqual([advice]);
           });

@@ -8,7 +8,7 @@
 import { PEERS_MAX } from "../../shared/memory.ts";
 import type { RouteTable } from "../../shared/routes.ts";
 import { NO_MARK } from "../../shared/routes.ts";
-import { Announcer } from "./announcer.ts";
+import { Announcer, EPOCHS_PER_MS } from "./announcer.ts";
 import type { DirectoryClock } from "./clock.ts";
 import { Contested } from "./contested.ts";
 import { ASK, type Changes, decodeEntry, type Entry, encodeEntry, LEASE, type Lease } from "./entries.ts";
@@ -48,6 +48,10 @@ const LEAVE_MS_MAX = 1000;
 const DEAD_LEASES = 3;
 /** Fields of the hash that are looked at. */
 const LEASES_MAX = 4 * PEERS_MAX;
+/** How far the clocks of servers that take each other's place may be apart, and much more. */
+const EPOCH_AHEAD_MS = 30 * 86_400_000;
+/** Beacons see at different times that the server is back: the last to try waits for a connection that hangs, and once more. */
+const BACK_MS = 10_000;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
 const WORK_MS = 0.5;
 const PAUSE_MS = 1;
@@ -164,6 +168,7 @@ export class Directory {
   readonly #loader: SnapshotLoader;
   readonly #lag = new Histogram();
   readonly #stopping = new AbortController();
+  readonly #stopAsked: Promise<unknown>;
   readonly #failures: Partial<Record<StoreFailure, number>> = {};
   #running: Promise<void> | undefined;
   /** Whether another process goes on in this one's place. */
@@ -209,6 +214,8 @@ export class Directory {
     this.#resumedMs = this.#stateMs;
     this.#lastHeardMs = this.#stateMs;
     this.#heardUntilMs = this.#stateMs;
+    const { signal } = this.#stopping;
+    this.#stopAsked = new Promise((resolve) => signal.addEventListener("abort", resolve));
     const pause = this.#pause();
     this.#announcer = new Announcer({ name, table, own, clock, random });
     this.#routes = new FleetRoutes({
@@ -387,14 +394,19 @@ export class Directory {
       return;
     }
     const over = new AbortController();
-    const end = () => over.abort();
+    let hasJoined = false;
+    const end = () => {
+      over.abort();
+      if (!hasJoined) store.close(); // this beacon has said nothing yet
+    };
     signal.addEventListener("abort", end);
     void store.ended.then(end);
     this.#store = store;
     try {
       await this.#join(store);
+      hasJoined = true;
       this.#resumedMs = this.parts.monotonicMs();
-      this.#setState("ok");
+      this.#setWell();
       if (this.#lost !== undefined) this.parts.complain("directory_lost", `${this.#lost}; it is back`);
       this.#lost = undefined;
       this.#sayJoined(store);
@@ -404,9 +416,9 @@ export class Directory {
         this.#read(store, over.signal),
       ].map((loop) => loop.finally(end));
       const ended = Promise.allSettled(loops);
-      if (await this.#stopped(loops)) await this.#leave(store);
-      else await ended;
-      store.close(); // which ends the read under way
+      await Promise.race([...loops, this.#stopAsked]).catch(() => {});
+      if (signal.aborted) await this.#finish(store, loops[0]!);
+      store.close(); // which ends what is under way
       for (const one of await ended) if (one.status === "rejected" && !signal.aborted) throw one.reason;
       if (!signal.aborted) throw await store.ended;
     } finally {
@@ -425,13 +437,13 @@ export class Directory {
     this.parts.info(`directory: ${server} tells the routes of ${this.#fleet.beacons.size} other beacons`);
   }
 
-  /** Waits until one of the loops ends. @returns whether that is because this beacon ends; then it has told what it had to tell */
-  async #stopped([telling, ...others]: readonly Promise<void>[]): Promise<boolean> {
-    const { signal } = this.#stopping;
-    await Promise.race([telling, ...others]).catch(() => {});
-    if (!signal.aborted) return false;
-    await Promise.race([telling, this.parts.sleep(LEAVE_MS_MAX)]).catch(() => {});
-    return !this.#isReplaced && this.#rivalHeardMs === undefined;
+  /** Tells what there is to tell, and takes leave. If the server does not take it, the others find out when the lease ends. */
+  async #finish(store: Store, telling: Promise<void>): Promise<void> {
+    const { name, sleep } = this.parts;
+    const inTime = (done: Promise<unknown>) => Promise.race([done.catch(() => {}), sleep(LEAVE_MS_MAX)]);
+    await inTime(telling);
+    if (this.#isReplaced || this.#rivalHeardMs !== undefined) return;
+    await inTime(this.#append(store, this.#lease(true)).then(() => store.removeBeacon(name)));
   }
 
   /** Finds out where in the log to begin, what time it is, and who is there. */
@@ -464,12 +476,13 @@ export class Directory {
     const pause = this.#pause();
     for (const [name, bytes] of await store.beacons(LEASES_MAX)) {
       await pause();
-      const lease = decodeEntry(bytes);
+      const lease = this.#decode(bytes);
       if (lease?.kind !== LEASE || lease.name !== name) {
         this.#malformed++;
         continue;
       }
-      const ageMs = clock.nowMs() - lease.timeMs;
+      if (name === this.parts.name) this.#announcer.outbid(lease.epoch);
+      const ageMs = Math.abs(clock.nowMs() - lease.timeMs); // what is ahead is of a clock gone wrong
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
@@ -483,13 +496,6 @@ export class Directory {
   async #askTime(store: Store): Promise<void> {
     const { serverMs, roundTripMs } = await store.time();
     this.parts.clock.sample(serverMs, roundTripMs);
-  }
-
-  async #leave(store: Store): Promise<void> {
-    const { name, sleep } = this.parts;
-    const leaving = this.#append(store, this.#lease(true)).then(() => store.removeBeacon(name));
-    // If that fails or takes long, the others find out when the lease ends.
-    await Promise.race([leaving.catch(() => {}), sleep(LEAVE_MS_MAX)]);
   }
 
   // What others say.
@@ -522,7 +528,7 @@ export class Directory {
   #hear({ bytes }: LogEntry): void {
     this.#entriesHeard++;
     this.#bytesHeard += bytes?.length ?? 0;
-    const entry = bytes && decodeEntry(bytes);
+    const entry = bytes && this.#decode(bytes);
     if (entry === undefined) {
       this.#malformed++;
       this.parts.complain(
@@ -536,6 +542,13 @@ export class Directory {
     this.#fleet.hear(entry, nowMs);
     const number = this.#fleet.beacons.get(entry.name)?.number;
     if (number !== undefined) this.parts.peers.heard(number);
+  }
+
+  /** What is of no start that can have been: no start of the beacon's own could be later. */
+  #decode(bytes: Uint8Array): Entry | undefined {
+    const entry = decodeEntry(bytes);
+    const latest = (this.parts.clock.nowMs() + EPOCH_AHEAD_MS) * EPOCHS_PER_MS;
+    return entry === undefined || entry.epoch > latest ? undefined : entry;
   }
 
   /** The log goes on, at least until then. */
@@ -558,10 +571,9 @@ export class Directory {
     if (this.#announcer.wasMine(epoch) || this.parts.isSilent?.()) return;
     this.parts.complain("double_name", doubleName(this.parts.name));
     if (epoch < this.#announcer.epoch) return; // that one finds out
+    this.#announcer.outbid(epoch);
     this.#rivalHeardMs = this.parts.monotonicMs();
-    if (this.#state === "duplicate") return;
-    this.#problem = doubleName(this.parts.name);
-    this.#setState("duplicate");
+    this.#setWell();
   }
 
   /**
@@ -618,8 +630,11 @@ export class Directory {
 
   /** What one call is refused, the next may not be. */
   #refused(error: unknown, end: (error: unknown) => void): void {
-    if (!(error instanceof StoreError) || error.endsConnection) end(error);
-    else this.#failed(error);
+    if (!(error instanceof StoreError) || error.endsConnection) {
+      end(error);
+      return;
+    }
+    this.#failed(error);
   }
 
   async #append(store: Store, entry: Entry): Promise<void> {
@@ -628,7 +643,7 @@ export class Directory {
     this.#ownWritten++;
     this.#entriesTold++;
     this.#bytesTold += bytes.length;
-    if (this.#rivalHeardMs === undefined) this.#setState("ok");
+    this.#setWell();
   }
 
   async #renew(store: Store): Promise<void> {
@@ -672,7 +687,7 @@ export class Directory {
     if (!hasRival && !this.#wasSilent) return true;
     if (hasRival && !this.#wasSilent && monotonicMs() - this.#rivalHeardMs! <= leaseMs) return false;
     this.#beginAnew();
-    this.#setState("ok");
+    this.#setWell();
     return true;
   }
 
@@ -729,8 +744,8 @@ export class Directory {
    * nothing is heard of anybody, it is the directory that is away.
    */
   #deadlineMs({ heardMs, leaseMs }: Followed): number {
-    // Who is back needs a lease's time to be heard again.
-    const overMs = Math.max(heardMs, this.#resumedMs) + leaseMs;
+    // Who is back needs a lease's time to be heard again, and may be back later than this beacon.
+    const overMs = Math.max(heardMs, this.#resumedMs + BACK_MS) + leaseMs;
     if (this.#heardUntilMs > overMs) return overMs;
     return Math.max(heardMs, this.#heardUntilMs) + leaseMs + this.parts.graceMs;
   }
@@ -738,8 +753,7 @@ export class Directory {
   /** Peers get their numbers when their names are resolved, and others when they move. */
   #number(): void {
     const { peers, monotonicMs } = this.parts;
-    for (const beacon of this.#fleet.beacons.values()) {
-      const number = peers.numberOf(beacon.name);
+    for (const [beacon, number] of this.#numbers()) {
       if (number === beacon.number) continue;
       const had = beacon.number;
       beacon.number = number;
@@ -748,6 +762,21 @@ export class Directory {
       void this.#routes.sweep(had, NO_MARK);
       this.#fleet.fallBehind(beacon, "moved", monotonicMs());
     }
+  }
+
+  /** Of several names for one place, that of the latest start has it: the others are the beacon's old ones, or wrong. */
+  #numbers(): ReadonlyMap<Followed, number | undefined> {
+    const numbers = new Map<Followed, number | undefined>();
+    const latest = new Map<number, Followed>();
+    for (const beacon of this.#fleet.beacons.values()) {
+      const number = this.parts.peers.numberOf(beacon.name);
+      numbers.set(beacon, number);
+      if (number === undefined) continue;
+      const other = latest.get(number);
+      if (other !== undefined) numbers.set(other.epoch > beacon.epoch ? beacon : other, undefined);
+      if (other === undefined || other.epoch <= beacon.epoch) latest.set(number, beacon);
+    }
+    return numbers;
   }
 
   #left({ name, number }: Followed, why: string): void {
@@ -769,6 +798,12 @@ export class Directory {
     if (isToBeLogged)
       this.parts.complain(`directory_${error.failure}`, `${error.message}; routes stay as they are`);
     this.#setState(error.failure);
+  }
+
+  /** As far as the server goes. */
+  #setWell(): void {
+    if (this.#rivalHeardMs !== undefined) this.#problem = doubleName(this.parts.name);
+    this.#setState(this.#rivalHeardMs === undefined ? "ok" : "duplicate");
   }
 
   #setState(state: DirectoryState): void {

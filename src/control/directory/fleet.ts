@@ -44,8 +44,9 @@ export class Followed {
   #keptNodes = 0;
   /** The first change that a snapshot need not have, less 1; undefined while nothing told. */
   needed: number | undefined;
-  /** What is to be loaded. */
+  /** What is to be loaded; whether it is being loaded. */
   wanted: SnapshotName | undefined;
+  isLoading = false;
   askAtMs = 0;
   askAgainMs = ASK_AGAIN_MS;
   lease: Lease | undefined;
@@ -199,7 +200,8 @@ export class Fleet {
   toAsk(nowMs: number): readonly Followed[] {
     const asked: Followed[] = [];
     for (const beacon of this.beacons.values()) {
-      if (beacon.kept === undefined || beacon.wanted !== undefined || nowMs < beacon.askAtMs) continue;
+      const isUnderWay = beacon.wanted !== undefined || beacon.isLoading;
+      if (beacon.kept === undefined || isUnderWay || nowMs < beacon.askAtMs) continue;
       asked.push(beacon);
       beacon.askAtMs = nowMs + beacon.askAgainMs * (1 + this.parts.random() / 2);
       beacon.askAgainMs = Math.min(2 * beacon.askAgainMs, ASK_AGAIN_MS_MAX);

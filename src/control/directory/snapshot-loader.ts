@@ -29,6 +29,13 @@ export class SnapshotLoader {
 
   /** Loads a beacon's snapshot and follows it from there, unless that cannot be had; then it stays behind. @throws StoreError */
   async load(beacon: Followed & Claimer, store: Store): Promise<void> {
+    beacon.isLoading = true;
+    await this.#load(beacon, store).finally(() => {
+      beacon.isLoading = false;
+    });
+  }
+
+  async #load(beacon: Followed & Claimer, store: Store): Promise<void> {
     const { fleet, routes, follow, monotonicMs } = this.parts;
     const beganMs = monotonicMs();
     const { number, epoch } = beacon;
@@ -42,6 +49,7 @@ export class SnapshotLoader {
     fleet.nextMark(beacon);
     const hadRoutes = routes.countOf(number) > 0; // with other marks
     let bytes = 0;
+    let timeMs = 0;
     for (let part = 0; part < snapshot.parts; part++) {
       if (!isStill()) return;
       const encoded = await store.getPart(
@@ -53,10 +61,12 @@ export class SnapshotLoader {
         return;
       }
       const decoded = decodePart(encoded, { epoch, seq: snapshot.seq, parts: snapshot.parts, part });
-      if (decoded === undefined) {
+      // Another time: it was written again meanwhile, and who is in no part of the one may be in one of the other.
+      if (decoded === undefined || (part > 0 && decoded.timeMs !== timeMs)) {
         this.malformed++;
         return;
       }
+      timeMs = decoded.timeMs;
       bytes += encoded.length;
       if (!(await this.#claim(decoded, beacon, isStill))) return;
     }

@@ -55,6 +55,8 @@ export function encodePart(head: PartHead, { nodeIds, timesMs }: Claims): Uint8A
 
 /** A part as it is read: claims one by one, without a copy of all. */
 export interface Part {
+  /** Of its snapshot, the same for all parts. */
+  readonly timeMs: number;
   readonly nodes: number;
   nodeId(i: number): number;
   claimedMs(i: number): number;
@@ -78,6 +80,7 @@ export function decodePart(bytes: Uint8Array, expected: Omit<PartHead, "timeMs">
     bytes.length === HEAD_BYTES + nodes * NODE_BYTES;
   if (!isIt) return undefined;
   return {
+    timeMs,
     nodes,
     nodeId: (i) => view.getInt32(HEAD_BYTES + 4 * i),
     claimedMs: (i) => timeMs - view.getUint32(HEAD_BYTES + 4 * (nodes + i)) * TIME_STEP_MS,

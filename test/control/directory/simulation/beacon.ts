@@ -36,10 +36,11 @@ export interface BeaconParts {
   readonly sleepsLonger: () => number;
   /** Whether work takes time. */
   readonly isBusy: boolean;
-  readonly connect: (beacon: Beacon, first: number) => Promise<Store>;
+  readonly connect: (beacon: Beacon, first: number, signal: AbortSignal) => Promise<Store>;
   readonly speaksUp: (beacon: Beacon, nodeId: number) => boolean;
   /** Routes that its peer had before the directory told of it. */
   readonly gossip: (beacon: Beacon, number: number) => void;
+  readonly info: (beacon: Beacon, message: string) => void;
   readonly trace: (text: () => string) => void;
 }
 
@@ -86,7 +87,7 @@ export class Beacon implements Owner {
     });
     this.directory = new Directory({
       ...{ name: host.name, beaconId: host.beaconId, leaseMs, graceMs },
-      connect: (first) => this.#counted(parts.connect(this, first)),
+      connect: (first, signal) => this.#counted(parts.connect(this, first, signal)),
       table: this.table,
       own: this.nodes,
       drainArrivals: (came) => this.#drain(came),
@@ -95,7 +96,7 @@ export class Beacon implements Owner {
       monotonicMs: this.monotonicMs,
       random: () => chance.unit(),
       sleep: (ms, signal) => this.sleep(ms, signal),
-      info: (message) => trace(() => `${this}: ${message}`),
+      info: (message) => parts.info(this, message),
       complain: (about, message) => trace(() => `${this} complains (${about}): ${message}`),
     });
   }

@@ -27,29 +27,37 @@ export interface Plan {
   readonly idsAheadMs: number;
   /** How wrong the server's clock is, at most. */
   readonly clockMs: number;
+  /** Only the server makes trouble, and never for longer than the grace: no beacon may be dropped. */
+  readonly isServersOnly: boolean;
   /** Whether the calm is watched to its end, though all is well long before. */
   readonly isPatient: boolean;
 }
 
+const SERVERS: readonly TroubleName[] = ["server down", "fail-over", "trim", "full", "parts dropped"];
+
 export function planOf(chance: Chance): Plan {
   const hasBadClocks = chance.is(0.12);
+  const isServersOnly = chance.is(0.1);
   const weights = new Map<TroubleName, number>();
-  for (const { name } of TROUBLES) weights.set(name, chance.is(0.5) ? 0 : chance.scale(0.1, 4));
+  for (const { name } of TROUBLES) {
+    const isLeftOut = chance.is(0.5) || (isServersOnly && !SERVERS.includes(name));
+    weights.set(name, isLeftOut ? 0 : chance.scale(0.1, 4));
+  }
   return {
     beacons: 2 + chance.below(5),
     nodes: Math.round(chance.scale(5, 60)),
     troubleMs: chance.scale(20_000, 120_000),
     leaseMs: Math.round(chance.between(3_000, 10_000)),
-    graceMs: chance.pick([0, 5_000, 300_000]),
+    graceMs: isServersOnly ? 300_000 : chance.pick([0, 5_000, 300_000]),
     delays: {
       usualMs: chance.pick([1, 5, 20]),
-      slowOf: chance.pick([0, 30, 100, 300]),
+      slowOf: isServersOnly ? 0 : chance.pick([0, 30, 100, 300]),
       timeMs: hasBadClocks ? 600 : 40,
     },
     resolveMs: chance.pick([0, 100, 3_000, 8_000]),
     sleepsLonger: chance.pick([1, 3, 8, 15]),
     isBusy: chance.is(0.3),
-    hasBadClocks,
+    ...{ hasBadClocks, isServersOnly },
     nodeEveryMs: chance.scale(30, 1_000),
     troubleEveryMs: chance.scale(300, 8_000),
     weights,

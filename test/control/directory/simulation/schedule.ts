@@ -4,7 +4,7 @@ import { SharedMemory } from "../../../../src/shared/memory.ts";
 import { MEMORY_SHAPE, type Memories, SECRET } from "./beacon.ts";
 import { Chance } from "./chance.ts";
 import { planOf } from "./plan.ts";
-import { TROUBLES } from "./troubles.ts";
+import { STOP_MS, TROUBLES } from "./troubles.ts";
 import { wrongs } from "./truth.ts";
 import { World } from "./world.ts";
 
@@ -15,8 +15,8 @@ const LOOK_MS = 3_000;
 const SURE_MS = 15_000;
 /** A node that comes is known everywhere after so long, calm as it is. */
 const PROBE_MS = 4_000;
-/** What is stopped has ended after so long: it may be connecting. */
-const STOP_MS = 12_000;
+/** What a process that has stopped had called has come to nothing after so long. */
+const CALLED_MS = 12_000;
 
 export interface Outcome {
   readonly seed: number;
@@ -161,10 +161,11 @@ function stopAll(world: World): void {
           world.problem(`${beacon} stops with ${(error as Error).stack ?? String(error)}`);
       }),
     );
+  const ended = world.beacons.filter(({ isOver, hasStopped }) => !isOver && hasStopped !== undefined);
   world.timeline.run(world.nowMs + STOP_MS);
-  for (const beacon of world.beacons) {
-    if (beacon.isOver || beacon.hasStopped === undefined) continue;
-    if (!beacon.hasStopped) world.problem(`${beacon} does not stop`);
+  for (const beacon of ended) if (!beacon.hasStopped) world.problem(`${beacon} does not stop`);
+  world.timeline.run(world.nowMs + CALLED_MS);
+  for (const beacon of ended) {
     if (beacon.open > 0) world.problem(`${beacon} has stopped, and ${beacon.open} things are open`);
   }
 }

@@ -3,6 +3,9 @@ import type { Beacon } from "./beacon.ts";
 import { forge } from "./forger.ts";
 import type { World } from "./world.ts";
 
+/** What is to stop has ended after so long, whatever the server does. */
+export const STOP_MS = 3_500;
+
 interface Trouble {
   readonly name: string;
   /** @returns whether it happened */
@@ -268,6 +271,9 @@ export type TroubleName = (typeof TROUBLES)[number]["name"];
 
 function stop(world: World, beacon: Beacon, isReplaced: boolean, stopped = () => {}): void {
   world.trace(() => `${beacon} is to stop${isReplaced ? ", replaced" : ""}`);
+  world.timeline.after(STOP_MS, beacon, () => {
+    if (!beacon.hasStopped) world.problem(`${beacon} does not stop`);
+  });
   world.timeline.happen(beacon, () =>
     beacon.stop(isReplaced, (error) => {
       world.trace(() => `${beacon} has stopped`);

@@ -108,9 +108,10 @@ export class World {
       resolveMs: plan.resolveMs,
       sleepsLonger: () => (this.isCalm ? 12 : plan.sleepsLonger),
       isBusy: plan.isBusy,
-      connect: (one) => this.#connect(one),
+      connect: (one, _, signal) => this.#connect(one, signal),
       speaksUp: (one, nodeId) => this.discover(this.byId.get(nodeId), one),
       gossip: (one, number) => this.#gossip(one, number),
+      info: (one, message) => this.#informed(one, message),
     });
     beacon.serial = this.beacons.push(beacon);
     beacon.isDouble = this.live().some((other) => other !== beacon && other.name === beacon.name);
@@ -202,6 +203,13 @@ export class World {
     this.count("beacons ignored", stats.beaconsIgnored);
   }
 
+  #informed(beacon: Beacon, message: string): void {
+    this.trace(() => `${beacon}: ${message}`);
+    if (!message.includes("was not heard")) return;
+    this.count("dropped");
+    if (this.plan.isServersOnly) this.problem(`${beacon} drops who is well: ${message}`);
+  }
+
   #canTell(node: Node, beacon: Beacon): boolean {
     const { last } = node;
     if (this.plan.hasBadClocks && beacon.nodes.heard.has(node.id)) return false;
@@ -219,12 +227,14 @@ export class World {
     );
   }
 
-  #connect(beacon: Beacon): Promise<SimulatedStore> {
+  #connect(beacon: Beacon, signal: AbortSignal): Promise<SimulatedStore> {
     const { timeline, chance, plan } = this;
     const isReachable = () => this.isServerUp && beacon.cutOffUntilMs <= this.nowMs;
     const isSilent = !isReachable() && (this.isServerSilent || chance.is(0.3));
     const { promise, resolve, reject } = Promise.withResolvers<SimulatedStore>();
+    signal.addEventListener("abort", () => reject(refusal("unreachable", "this beacon ends")));
     timeline.after(isSilent ? CONNECT_MS : chance.unit() * 3 * plan.delays.usualMs, beacon, () => {
+      if (signal.aborted) return;
       if (isSilent || !isReachable()) {
         reject(refusal("unreachable", "no connection"));
         return;
