@@ -21,6 +21,9 @@ const SAMPLES_PER_S = 20;
 /** One turn of each kind, for each second of --seconds. */
 const TURN_S = 5;
 const SETTLE_MS = 300;
+/** Those who did not run for a while catch up with what is due. */
+const RESUMED_MS = 2000;
+const RESUMED_MS_SMOKE = 300;
 const SETTLED_MS_MAX = 60_000;
 const FOUND_MS_BAR = 100;
 const CPU_PERCENT_BAR = 5;
@@ -68,7 +71,7 @@ export async function measureChurn(
     for (let round = 0; round < rounds; round++) {
       for (const kind of round % 2 === 0 ? KINDS : KINDS.toReversed()) {
         if (kind === "off") without.resume();
-        await Bun.sleep(SETTLE_MS);
+        await Bun.sleep(kind !== "off" ? SETTLE_MS : smoke ? RESUMED_MS_SMOKE : RESUMED_MS);
         const during = kind === "off" ? without : fleet;
         await during.probe.start();
         used[kind].push(await fleetUseDuring(during, kind === "off" ? undefined : server, acts[kind]));

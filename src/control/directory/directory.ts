@@ -53,7 +53,7 @@ const EPOCH_AHEAD_MS = 30 * 86_400_000;
 /** Beacons see at different times that the server is back: the last to try waits for a connection that hangs, and once more. */
 const BACK_MS = 10_000;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
-const WORK_MS = 1;
+const WORK_MS = 0.5;
 const PAUSE_MS = 1;
 /** Between two looks at what is less pressing: each wakes the thread. */
 const LOOK_MS = 100;
