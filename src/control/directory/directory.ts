@@ -190,8 +190,8 @@ export class Directory {
   /** When this beacon is to begin anew; undefined: it is not. */
   #anewAtMs: number | undefined;
   #begunMs = Number.NEGATIVE_INFINITY;
-  /** When the log was last found to go on: the server was entered, or there was nothing for too long. */
-  #resumedMs: number;
+  /** Beacons count as heard until then: the server was entered again, or there was nothing in the log for too long. */
+  #patientUntilMs: number;
   /** When there was something in the log. */
   #lastHeardMs: number;
   /** What was written into the log until then has been heard. It stands still while the log is not read, and while nobody can write there. */
@@ -211,7 +211,7 @@ export class Directory {
   constructor(private readonly parts: DirectoryParts) {
     const { name, beaconId, table, own, clock, random, monotonicMs, complain } = parts;
     this.#stateMs = monotonicMs();
-    this.#resumedMs = this.#stateMs;
+    this.#patientUntilMs = this.#stateMs;
     this.#lastHeardMs = this.#stateMs;
     this.#heardUntilMs = this.#stateMs;
     const { signal } = this.#stopping;
@@ -404,9 +404,11 @@ export class Directory {
     void store.ended.then(end);
     this.#store = store;
     try {
+      const knewOthers = this.#fleet.beacons.size > 0;
       await this.#join(store);
       hasJoined = true;
-      this.#resumedMs = this.parts.monotonicMs();
+      this.#lastHeardMs = this.parts.monotonicMs();
+      if (knewOthers) this.#patientUntilMs = this.#lastHeardMs + BACK_MS;
       this.#setWell();
       if (this.#lost !== undefined) this.parts.complain("directory_lost", `${this.#lost}; it is back`);
       this.#lost = undefined;
@@ -441,7 +443,11 @@ export class Directory {
   /** Tells what there is to tell, and takes leave. If the server does not take it, the others find out when the lease ends. */
   async #finish(store: Store, telling: Promise<void>): Promise<void> {
     const { name, sleep } = this.parts;
-    const inTime = (done: Promise<unknown>) => Promise.race([done.catch(() => {}), sleep(LEAVE_MS_MAX)]);
+    const inTime = async (done: Promise<unknown>) => {
+      const over = new AbortController();
+      await Promise.race([done.catch(() => {}), sleep(LEAVE_MS_MAX, over.signal)]);
+      over.abort(); // so that nothing is left that keeps the process
+    };
     await inTime(telling);
     if (this.#isReplaced || this.#rivalHeardMs !== undefined) return;
     await inTime(this.#append(store, this.#lease(true)).then(() => store.removeBeacon(name)));
@@ -559,7 +565,7 @@ export class Directory {
   #goesOn(timeMs: number, nowMs: number): void {
     const { clock, leaseMs } = this.parts;
     // Nobody could write, or it could not be read; otherwise there were at least this beacon's own leases.
-    if (nowMs - this.#lastHeardMs > leaseMs / SILENT_SHARE) this.#resumedMs = nowMs;
+    if (nowMs - this.#lastHeardMs > leaseMs / SILENT_SHARE) this.#patientUntilMs = nowMs + BACK_MS;
     this.#lastHeardMs = nowMs;
     this.#heardUntilMs = Math.max(this.#heardUntilMs, Math.min(clock.momentOf(timeMs), nowMs));
   }
@@ -751,7 +757,7 @@ export class Directory {
    */
   #deadlineMs({ heardMs, leaseMs }: Followed): number {
     // Who is back needs a lease's time to be heard again, and may be back later than this beacon.
-    const overMs = Math.max(heardMs, this.#resumedMs + BACK_MS) + leaseMs;
+    const overMs = Math.max(heardMs, this.#patientUntilMs) + leaseMs;
     if (this.#heardUntilMs > overMs) return overMs;
     return Math.max(heardMs, this.#heardUntilMs) + leaseMs + this.parts.graceMs;
   }
