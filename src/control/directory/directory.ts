@@ -372,9 +372,9 @@ export class Directory {
       try {
         store = await connect(first, signal);
         await this.#use(store);
-      } catch (error) {
-        if (!(error instanceof StoreError)) throw error;
+      } catch (thrown) {
         if (signal.aborted) break;
+        const error = asStoreError(thrown);
         // Why a connection was closed is better told by the server when it is asked for another one.
         const isOnlyLost = store !== undefined && error.failure === "unreachable";
         this.#lost = isOnlyLost ? error.message : undefined;
@@ -696,7 +696,7 @@ export class Directory {
     const hasRival = this.#rivalHeardMs !== undefined;
     if (!hasRival && !this.#wasSilent) return true;
     // While the log is not read nobody is heard.
-    const rivalMs = Math.max(this.#rivalHeardMs ?? 0, this.#resumedMs);
+    const rivalMs = Math.max(this.#rivalHeardMs ?? 0, this.#patientUntilMs);
     if (hasRival && !this.#wasSilent && monotonicMs() - rivalMs <= leaseMs) return false;
     this.#beginAnew();
     this.#setWell();
@@ -736,13 +736,17 @@ export class Directory {
     const { signal } = this.#stopping;
     const { sleep, monotonicMs } = this.parts;
     for (let lookMs = 0; !signal.aborted; await sleep(LOOK_MS, signal)) {
-      this.#gather();
-      if (monotonicMs() >= lookMs) {
-        lookMs = monotonicMs() + CONTESTED_MS;
-        this.#contested.look();
+      try {
+        this.#gather();
+        if (monotonicMs() >= lookMs) {
+          lookMs = monotonicMs() + CONTESTED_MS;
+          this.#contested.look();
+        }
+        this.#number();
+        this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
+      } catch (thrown) {
+        this.#failed(asStoreError(thrown));
       }
-      this.#number();
-      this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
     }
   }
 
@@ -833,6 +837,13 @@ export class Directory {
       restedMs = monotonicMs();
     };
   }
+}
+
+/** What is no failure of the server's is a mistake of this program's: relays go on, and so does everything else after a new start. */
+function asStoreError(thrown: unknown): StoreError {
+  if (thrown instanceof StoreError) return thrown;
+  const { stack, message } = thrown instanceof Error ? thrown : new Error(String(thrown));
+  return new StoreError("malformed", `directory: an unexpected error, please report it: ${stack ?? message}`);
 }
 
 /** Orders ids of the log: "milliseconds-number". */
