@@ -2,19 +2,13 @@
 import { DirectoryClock } from "../../../../src/control/directory/clock.ts";
 import { Directory } from "../../../../src/control/directory/directory.ts";
 import type { Store } from "../../../../src/control/directory/store.ts";
-import { HASH_SECRET, ROUTE_WORDS, SharedMemory } from "../../../../src/shared/memory.ts";
 import { RouteTable } from "../../../../src/shared/routes.ts";
+import { routeMemory } from "../route-memory.ts";
 import type { Chance } from "./chance.ts";
 import { SimulatedNodes } from "./nodes.ts";
 import { SimulatedPeers } from "./peers.ts";
 import { BEGAN_MS } from "./server.ts";
 import type { Owner, Timeline } from "./timeline.ts";
-
-export const SECRET = 0x5ec2_e701;
-/** Far more routes than there are nodes, forged ones among them. */
-const WHOLE = new SharedMemory({ workers: 1, nodesMax: 1, routesMax: 480 });
-/** Words that lie before the routes, the secret among them. */
-const LINE_WORDS = 16;
 
 export interface Host {
   readonly name: string;
@@ -72,7 +66,7 @@ export class Beacon implements Owner {
 
   constructor(readonly parts: BeaconParts) {
     const { host, timeline, chance, leaseMs, graceMs, trace } = parts;
-    this.table = new RouteTable(routesMemory());
+    this.table = new RouteTable(routeMemory());
     this.table.keepClaims();
     this.clock = new DirectoryClock(this.monotonicMs, BEGAN_MS + timeline.nowMs + host.wallMs);
     this.nodes = new SimulatedNodes({
@@ -203,17 +197,4 @@ export class Beacon implements Owner {
       this.open--;
     }
   }
-}
-
-/** The part of the shared memory that the route table uses, by itself: all of it takes longer to make than a schedule. */
-export function routesMemory(): SharedMemory {
-  const memory: SharedMemory = Object.create(WHOLE, {
-    routesAt: { value: LINE_WORDS },
-    routeSlotsAt: { value: 2 * LINE_WORDS },
-    words: {
-      value: new Int32Array(new SharedArrayBuffer(4 * (2 * LINE_WORDS + WHOLE.routeSlots * ROUTE_WORDS))),
-    },
-  });
-  memory.words[HASH_SECRET] = SECRET;
-  return memory;
 }

@@ -1,6 +1,6 @@
 /** One schedule: trouble, then calm, then a look whether everybody knows where everything is. */
 import { nodeHash, slotOfHash } from "../../../../src/shared/hash.ts";
-import { routesMemory, SECRET } from "./beacon.ts";
+import { routeMemory, SECRET } from "../route-memory.ts";
 import { Chance } from "./chance.ts";
 import { planOf } from "./plan.ts";
 import { STOP_MS, TROUBLES } from "./troubles.ts";
@@ -30,7 +30,7 @@ export interface Outcome {
 
 /** Ids whose chains of slots in the route table run into each other, and over its end. */
 const NODE_IDS: readonly number[] = (() => {
-  const { routeSlots } = routesMemory();
+  const { routeSlots } = routeMemory();
   const ids: number[] = [];
   for (let id = 1; ids.length < 60; id++)
     if ((slotOfHash(nodeHash(id, SECRET), routeSlots) + 20) % routeSlots < 60) ids.push(id);
