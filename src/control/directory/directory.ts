@@ -40,6 +40,8 @@ const RETRY_MS_MIN = 200;
 const RETRY_MS_MAX = 5000;
 /** What the server does not take (full, not allowed) is tried again after so long. */
 const REFUSED_MS = 1000;
+/** Readings begin more often than that: each waits for two seconds at most. */
+const STILL_MS = 3000;
 /** The same is logged at most this often. */
 const SAID_MS = 60_000;
 /** Who ends does not wait longer for the server to take its leave. */
@@ -455,7 +457,7 @@ export class Directory {
 
   /** Finds out where in the log to begin, what time it is, and who is there. */
   async #join(store: Store): Promise<void> {
-    const { clock, monotonicMs } = this.parts;
+    const { clock } = this.parts;
     clock.forgetSamples();
     this.#ownHeard = 0;
     this.#ownWritten = 0;
@@ -467,9 +469,8 @@ export class Directory {
       compareIds(this.#readUntil, lastId) <= 0 &&
       (await store.reachesBack(this.#readUntil));
     if (!goesOn) {
-      if (this.#readUntil !== undefined) this.#missed();
+      if (this.#readUntil !== undefined) this.#loseLog();
       this.#readUntil = lastId;
-      this.#fleet.logLost(monotonicMs());
       await this.#findBeacons(store);
     }
     if (!this.#hasToldPeers) this.#tellPeers();
@@ -508,12 +509,15 @@ export class Directory {
   // What others say.
 
   async #read(store: Store, signal: AbortSignal): Promise<void> {
-    const { sleep } = this.parts;
+    const { sleep, monotonicMs } = this.parts;
     const pause = this.#pause();
-    while (!signal.aborted) {
+    for (let beganMs = monotonicMs(), beforeMs = beganMs; !signal.aborted; beforeMs = beganMs) {
+      beganMs = monotonicMs();
       const lacksOwn = this.#ownHeard < this.#ownWritten;
       const entries = await store.read(this.#readUntil!);
       if (entries.length === 0 && lacksOwn) await this.#readAnew(store);
+      // This process stood still meanwhile, and what was dropped from the log it never reads.
+      if (beganMs - beforeMs > STILL_MS && !(await store.reachesBack(this.#readUntil!))) this.#loseLog();
       for (const entry of entries) {
         this.#hear(entry);
         this.#readUntil = entry.id;
@@ -531,6 +535,11 @@ export class Directory {
     const lastId = await store.lastId();
     if (compareIds(this.#readUntil!, lastId) <= 0) return; // what it wrote was dropped, or was read before it was known to be written
     this.#readUntil = lastId;
+    this.#loseLog();
+  }
+
+  /** Entries may be missing. */
+  #loseLog(): void {
     this.#fleet.logLost(this.parts.monotonicMs());
     this.#missed();
   }
