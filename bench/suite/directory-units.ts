@@ -116,6 +116,7 @@ class Units {
         giveUp: () => false,
         scan: async () => true,
       },
+      claimedMs: (nodeId) => nodes.heardMs(nodeId),
       claimAgain: () => {},
       outlived: () => {},
       pause: async () => {},

@@ -134,7 +134,8 @@ export class Announcer {
       name: this.parts.name,
       epoch: this.epoch,
       seq: this.seq + 1,
-      timeMs: this.parts.clock.nowMs(),
+      // A claim can be ahead of the clock; in an entry none is later than its time.
+      timeMs: timesMs.reduce((latest, ms) => Math.max(latest, ms), this.parts.clock.nowMs()),
       claims: { nodeIds: Int32Array.from(nodeIds), timesMs: Float64Array.from(timesMs) },
       gone: Int32Array.from(gone),
     };

@@ -53,7 +53,7 @@ const EPOCH_AHEAD_MS = 30 * 86_400_000;
 /** Beacons see at different times that the server is back: the last to try waits for a connection that hangs, and once more. */
 const BACK_MS = 10_000;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
-const WORK_MS = 1;
+const WORK_MS = 0.5;
 const PAUSE_MS = 1;
 /** Between two looks at what is less pressing: each wakes the thread. */
 const LOOK_MS = 100;
@@ -222,6 +222,7 @@ export class Directory {
     this.#announcer = new Announcer({ name, table, own, clock, random });
     this.#routes = new FleetRoutes({
       ...{ table, own, clock, name, pause },
+      claimedMs: (nodeId) => this.#announcer.claimedMs(nodeId),
       nameOf: (number) => this.#nameOf(number),
       claimAgain: (nodeId) => this.#announcer.changed(nodeId),
       outlived: (number) => this.#fleet.outlived(number, monotonicMs()),
@@ -373,9 +374,9 @@ export class Directory {
       try {
         store = await connect(first, signal);
         await this.#use(store);
-      } catch (error) {
-        if (!(error instanceof StoreError)) throw error;
+      } catch (thrown) {
         if (signal.aborted) break;
+        const error = asStoreError(thrown);
         // Why a connection was closed is better told by the server when it is asked for another one.
         const isOnlyLost = store !== undefined && error.failure === "unreachable";
         this.#lost = isOnlyLost ? error.message : undefined;
@@ -531,12 +532,15 @@ export class Directory {
     }
   }
 
-  /** The log has nothing behind where this beacon is, although it wrote there: it was emptied, or is another one whose ids are lower. */
+  /** The log has nothing behind where this beacon is, although it wrote there: it may have been emptied, or be another one whose ids are lower. */
   async #readAnew(store: Store): Promise<void> {
-    this.#readUntil = await store.lastId();
     this.#ownHeard = 0;
     this.#ownWritten = 0;
+    const lastId = await store.lastId();
+    if (compareIds(this.#readUntil!, lastId) <= 0) return; // what it wrote was dropped, or was read before it was known to be written
+    this.#readUntil = lastId;
     this.#fleet.logLost(this.parts.monotonicMs());
+    this.#missed();
   }
 
   #hear({ bytes }: LogEntry): void {
@@ -700,7 +704,9 @@ export class Directory {
     }
     const hasRival = this.#rivalHeardMs !== undefined;
     if (!hasRival && !this.#wasSilent) return true;
-    if (hasRival && !this.#wasSilent && monotonicMs() - this.#rivalHeardMs! <= leaseMs) return false;
+    // While the log is not read nobody is heard.
+    const rivalMs = Math.max(this.#rivalHeardMs ?? 0, this.#patientUntilMs);
+    if (hasRival && !this.#wasSilent && monotonicMs() - rivalMs <= leaseMs) return false;
     this.#beginAnew();
     this.#setWell();
     return true;
@@ -739,13 +745,17 @@ export class Directory {
     const { signal } = this.#stopping;
     const { sleep, monotonicMs } = this.parts;
     for (let lookMs = 0; !signal.aborted; await sleep(LOOK_MS, signal)) {
-      this.#gather();
-      if (monotonicMs() >= lookMs) {
-        lookMs = monotonicMs() + CONTESTED_MS;
-        this.#contested.look();
+      try {
+        this.#gather();
+        if (monotonicMs() >= lookMs) {
+          lookMs = monotonicMs() + CONTESTED_MS;
+          this.#contested.look();
+        }
+        this.#number();
+        this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
+      } catch (thrown) {
+        this.#failed(asStoreError(thrown));
       }
-      this.#number();
-      this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
     }
   }
 
@@ -837,6 +847,13 @@ export class Directory {
       restedMs = monotonicMs();
     };
   }
+}
+
+/** What is no failure of the server's is a mistake of this program's: relays go on, and so does everything else after a new start. */
+function asStoreError(thrown: unknown): StoreError {
+  if (thrown instanceof StoreError) return thrown;
+  const { stack, message } = thrown instanceof Error ? thrown : new Error(String(thrown));
+  return new StoreError("malformed", `directory: an unexpected error, please report it: ${stack ?? message}`);
 }
 
 /** Orders ids of the log: "milliseconds-number". */

@@ -191,6 +191,7 @@ class Writer {
     this.#buffer.set(text, at);
   }
 
+  /** Makes room, perhaps in another buffer: to be called before either is looked at. */
   #take(bytes: number): number {
     const at = this.#at;
     this.#at += bytes;

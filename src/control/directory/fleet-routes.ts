@@ -40,6 +40,8 @@ export interface FleetRoutesParts {
   readonly clock: DirectoryClock;
   /** This beacon's name. */
   readonly name: string;
+  /** When this beacon claims to have heard a node of its own: later than every other claim that it knew when the node came. */
+  readonly claimedMs: (nodeId: number) => number;
   /** The name of the beacon that has a peer number; "" if the directory does not tell of it. */
   readonly nameOf: (number: number) => string;
   /** A node has to be claimed again: somebody has not heard that this beacon heard it later. */
@@ -151,10 +153,10 @@ export class FleetRoutes {
 
   /** Who heard it later, this beacon or the other one? */
   #compareWithOwn(nodeId: number, claimer: string, claimedMs: number): void {
-    const { own, clock, name } = this.parts;
-    const heardMs = own.heardMs(nodeId);
-    if (heardMs < 0) return;
-    const ownMs = clock.timeOf(heardMs);
+    const { own, name } = this.parts;
+    if (own.heardMs(nodeId) < 0) return;
+    const ownMs = this.parts.claimedMs(nodeId);
+    const heardMs = own.heardMs(nodeId); // which may be a later moment now
     const isOwn = ownMs > claimedMs || (ownMs === claimedMs && name > claimer);
     if (isOwn || own.giveUp(nodeId, heardMs)) this.#claimAgain(nodeId);
     else this.lost++;

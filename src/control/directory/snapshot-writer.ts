@@ -1,7 +1,7 @@
 /** Writes this beacon's snapshots into the directory, when somebody asks for one and the last does not do. */
 import type { Announcer } from "./announcer.ts";
 import type { DirectoryClock } from "./clock.ts";
-import type { SnapshotName } from "./entries.ts";
+import type { Claims, SnapshotName } from "./entries.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
 import { encodePart, PART_NODES_MAX, partKey } from "./snapshots.ts";
 import type { Store } from "./store.ts";
@@ -58,17 +58,16 @@ export class SnapshotWriter {
    */
   async answer(store: Store, signal: AbortSignal): Promise<void> {
     this.#isAsked = false;
-    const { name, announcer, clock, monotonicMs } = this.parts;
+    const { name, announcer, monotonicMs } = this.parts;
     const { epoch, seq } = announcer;
     const beganMs = monotonicMs();
-    const timeMs = clock.nowMs();
     if (this.last?.seq === seq && (await this.#isThere(this.last, epoch, store))) {
       this.#notBeforeMs = monotonicMs() + REST_MS_MIN;
       return;
     }
     const claims = await this.#collect(signal);
     if (claims === undefined) return;
-    const { nodeIds, timesMs } = claims;
+    const { nodeIds, timesMs, timeMs } = claims;
     const parts = Math.max(1, Math.ceil(nodeIds.length / PART_NODES_MAX));
     let bytes = 0;
     for (let part = 0; part < parts; part++) {
@@ -93,18 +92,28 @@ export class SnapshotWriter {
     return true;
   }
 
-  async #collect(signal: AbortSignal) {
-    const { own, announcer } = this.parts;
+  /** @returns the claims, and a time that none of them is after: a claim can be ahead of the clock */
+  async #collect(signal: AbortSignal): Promise<(Claims & { readonly timeMs: number }) | undefined> {
+    const { own, announcer, clock } = this.parts;
     const room = Math.ceil(own.size() * ROOM_TO_GROW) + PART_NODES_MAX;
     const nodeIds = new Int32Array(room);
     const timesMs = new Float64Array(room);
     let nodes = 0;
+    let latestMs = 0;
+    let isFull = false;
     const isWhole = await own.scan((nodeId) => {
-      const claimedMs = nodes < room ? announcer.claimedMs(nodeId) : -1;
-      if (claimedMs < 0) return;
+      const claimedMs = announcer.claimedMs(nodeId);
+      isFull ||= nodes === room;
+      if (claimedMs < 0 || isFull) return;
+      latestMs = Math.max(latestMs, claimedMs);
       nodeIds[nodes] = nodeId;
       timesMs[nodes++] = claimedMs;
     }, signal);
-    return isWhole ? { nodeIds: nodeIds.subarray(0, nodes), timesMs: timesMs.subarray(0, nodes) } : undefined;
+    if (!isWhole || isFull) return undefined; // who still needs it asks again
+    return {
+      nodeIds: nodeIds.subarray(0, nodes),
+      timesMs: timesMs.subarray(0, nodes),
+      timeMs: Math.max(latestMs, clock.nowMs()),
+    };
   }
 }

@@ -2,17 +2,13 @@
 import { DirectoryClock } from "../../../../src/control/directory/clock.ts";
 import { Directory } from "../../../../src/control/directory/directory.ts";
 import type { Store } from "../../../../src/control/directory/store.ts";
-import { HASH_SECRET, SharedMemory } from "../../../../src/shared/memory.ts";
 import { RouteTable } from "../../../../src/shared/routes.ts";
+import { routeMemory } from "../route-memory.ts";
 import type { Chance } from "./chance.ts";
 import { SimulatedNodes } from "./nodes.ts";
 import { SimulatedPeers } from "./peers.ts";
 import { BEGAN_MS } from "./server.ts";
 import type { Owner, Timeline } from "./timeline.ts";
-
-export const SECRET = 0x5ec2_e701;
-/** Far more than there are nodes, forged ones among them. */
-export const MEMORY_SHAPE = { workers: 1, nodesMax: 1, routesMax: 480 };
 
 export interface Host {
   readonly name: string;
@@ -22,13 +18,14 @@ export interface Host {
   readonly drift: number;
   /** How wrong its wall clock is. */
   readonly wallMs: number;
+  /** Where clocks are bad: how much of the way to the server and back is the way there. */
+  readonly thereShare: number;
 }
 
 export interface BeaconParts {
   readonly host: Host;
   readonly timeline: Timeline;
   readonly chance: Chance;
-  readonly memory: SharedMemory;
   readonly leaseMs: number;
   readonly graceMs: number;
   readonly resolveMs: number;
@@ -68,10 +65,8 @@ export class Beacon implements Owner {
   readonly #sleepers = new WeakMap<AbortSignal, Set<() => void>>();
 
   constructor(readonly parts: BeaconParts) {
-    const { host, timeline, chance, memory, leaseMs, graceMs, trace } = parts;
-    memory.words.fill(0, memory.routesAt);
-    memory.words[HASH_SECRET] = SECRET;
-    this.table = new RouteTable(memory);
+    const { host, timeline, chance, leaseMs, graceMs, trace } = parts;
+    this.table = new RouteTable(routeMemory());
     this.table.keepClaims();
     this.clock = new DirectoryClock(this.monotonicMs, BEGAN_MS + timeline.nowMs + host.wallMs);
     this.nodes = new SimulatedNodes({
@@ -201,22 +196,5 @@ export class Beacon implements Owner {
     } finally {
       this.open--;
     }
-  }
-}
-
-/** Memory costs more to make than a whole schedule. */
-export class Memories {
-  readonly #free: SharedMemory[] = [];
-  #taken: SharedMemory[] = [];
-
-  take(): SharedMemory {
-    const memory = this.#free.pop() ?? new SharedMemory(MEMORY_SHAPE);
-    this.#taken.push(memory);
-    return memory;
-  }
-
-  giveBack(): void {
-    this.#free.push(...this.#taken);
-    this.#taken = [];
   }
 }

@@ -15,8 +15,8 @@ export interface Delays {
   readonly usualMs: number;
   /** Of so many calls, one takes up to a second. */
   readonly slowOf: number;
-  /** For there and back, when the server is asked for its time: how wrong a beacon's clock is at most, twice. */
-  readonly timeMs: number;
+  /** For there and back, when the server is asked for its time: at least, at most. Half of that is how wrong a beacon's clock may be. */
+  readonly timeMs: readonly [number, number];
 }
 
 export interface ConnectionParts {
@@ -27,6 +27,8 @@ export interface ConnectionParts {
   readonly owner: Owner;
   readonly server: Server;
   readonly monotonicMs: () => number;
+  /** How much of the way there and back is the way there when the time is asked for; undefined: now this, now that. */
+  readonly thereShare: number | undefined;
   /** A call is open, or no longer. */
   readonly opened: (calls: number) => void;
 }
@@ -228,9 +230,9 @@ export class SimulatedStore implements Store {
     line: Line,
     execute: (answer: (value: T) => void, fail: (error: StoreError) => void) => void,
     limitMs = ANSWER_MS,
-    bothWaysMs?: number,
+    bothWaysMs?: readonly [number, number],
   ): Promise<T> {
-    const { timeline, chance, owner, opened, monotonicMs } = this.parts;
+    const { timeline, chance, owner, opened, monotonicMs, thereShare } = this.parts;
     if (this.#over !== undefined) return Promise.reject(this.#over);
     const { promise, resolve, reject } = Promise.withResolvers<T>();
     const beganMs = monotonicMs();
@@ -239,8 +241,8 @@ export class SimulatedStore implements Store {
       opened(-1);
       run();
     };
-    const total = bothWaysMs === undefined ? undefined : bothWaysMs * chance.unit();
-    const thereMs = total === undefined ? this.#delay() : total * chance.unit();
+    const total = bothWaysMs && chance.between(...bothWaysMs);
+    const thereMs = total === undefined ? this.#delay() : total * (thereShare ?? chance.unit());
     const call: Call = {
       sentMs: timeline.nowMs,
       limitMs,

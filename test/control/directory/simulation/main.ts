@@ -1,6 +1,5 @@
 /** `bun run simulate`: schedules of everything that can go wrong around the route directory, and what it comes to. */
 import { Command, InvalidArgumentError } from "commander";
-import { Memories } from "./beacon.ts";
 import { type Outcome, runSchedule } from "./schedule.ts";
 
 /** Failures that are told of. */
@@ -95,11 +94,10 @@ function merge(sums: Sums, other: Sums): void {
 }
 
 async function runHere(first: number, count: number, told: (sums: Sums) => void): Promise<void> {
-  const memories = new Memories();
   let sums = noSums();
   let toldMs = performance.now();
   for (let seed = first; seed < first + count; seed++) {
-    const outcome = runSchedule(seed, memories);
+    const outcome = runSchedule(seed);
     await turn();
     add(sums, outcome);
     if (performance.now() - toldMs < PROGRESS_MS) continue;
@@ -146,7 +144,7 @@ function report(sums: Sums): void {
 if (options.schedule !== undefined) {
   const print = (nowMs: number, text: () => string) =>
     console.log(`${nowMs.toFixed(2).padStart(10)}  ${text()}`);
-  const outcome = runSchedule(options.schedule, new Memories(), options.trace ? print : undefined);
+  const outcome = runSchedule(options.schedule, options.trace ? print : undefined);
   await turn();
   const sums = noSums();
   add(sums, outcome);

@@ -33,7 +33,14 @@ export interface Plan {
   readonly isPatient: boolean;
 }
 
-const SERVERS: readonly TroubleName[] = ["server down", "fail-over", "trim", "full", "parts dropped"];
+const SERVERS: readonly TroubleName[] = [
+  "server down",
+  "fail-over",
+  "trim",
+  "flushed",
+  "full",
+  "parts dropped",
+];
 
 export function planOf(chance: Chance): Plan {
   const hasBadClocks = chance.is(0.12);
@@ -46,13 +53,13 @@ export function planOf(chance: Chance): Plan {
   return {
     beacons: 2 + chance.below(5),
     nodes: Math.round(chance.scale(5, 60)),
-    troubleMs: chance.scale(20_000, 120_000),
+    troubleMs: chance.scale(8_000, 60_000),
     leaseMs: Math.round(chance.between(3_000, 10_000)),
     graceMs: isServersOnly ? 300_000 : chance.pick([0, 5_000, 300_000]),
     delays: {
       usualMs: chance.pick([1, 5, 20]),
       slowOf: isServersOnly ? 0 : chance.pick([0, 30, 100, 300]),
-      timeMs: hasBadClocks ? 600 : 40,
+      timeMs: hasBadClocks ? [200, 600] : [0, 40],
     },
     resolveMs: chance.pick([0, 100, 3_000, 8_000]),
     sleepsLonger: chance.pick([1, 3, 8, 15]),

@@ -1,7 +1,6 @@
 /** One schedule: trouble, then calm, then a look whether everybody knows where everything is. */
 import { nodeHash, slotOfHash } from "../../../../src/shared/hash.ts";
-import { SharedMemory } from "../../../../src/shared/memory.ts";
-import { MEMORY_SHAPE, type Memories, SECRET } from "./beacon.ts";
+import { routeMemory, SECRET } from "../route-memory.ts";
 import { Chance } from "./chance.ts";
 import { planOf } from "./plan.ts";
 import { STOP_MS, TROUBLES } from "./troubles.ts";
@@ -31,7 +30,7 @@ export interface Outcome {
 
 /** Ids whose chains of slots in the route table run into each other, and over its end. */
 const NODE_IDS: readonly number[] = (() => {
-  const { routeSlots } = new SharedMemory(MEMORY_SHAPE);
+  const { routeSlots } = routeMemory();
   const ids: number[] = [];
   for (let id = 1; ids.length < 60; id++)
     if ((slotOfHash(nodeHash(id, SECRET), routeSlots) + 20) % routeSlots < 60) ids.push(id);
@@ -41,18 +40,11 @@ const NODE_IDS: readonly number[] = (() => {
 /** @param trace is told everything, with the virtual time in ms */
 export function runSchedule(
   seed: number,
-  memories: Memories,
   trace: (nowMs: number, text: () => string) => void = () => {},
 ): Outcome {
   const chance = new Chance(seed);
   const plan = planOf(chance);
-  const world: World = new World(
-    plan,
-    chance,
-    NODE_IDS,
-    () => memories.take(),
-    (text) => trace(world.nowMs, text),
-  );
+  const world: World = new World(plan, chance, NODE_IDS, (text) => trace(world.nowMs, text));
   trace(0, () => JSON.stringify({ ...plan, weights: Object.fromEntries(plan.weights) }));
   let settledMs = Number.NaN;
   try {
@@ -60,7 +52,6 @@ export function runSchedule(
   } catch (error) {
     world.problem(`thrown: ${(error as Error).stack ?? String(error)}`);
   }
-  memories.giveBack();
   const { problems, counts, timeline } = world;
   return { seed, problems, counts, settledMs, virtualMs: timeline.nowMs, happened: timeline.happened };
 }
@@ -108,7 +99,9 @@ function nodesDo(world: World): void {
   } else if (what < 16) {
     const other = chance.pick(awake);
     world.count("back and forth");
-    for (let i = 0, atMs = 0; i < 2 + chance.below(4); i++, atMs += chance.between(150, 400))
+    // Where clocks do not tell, so soon that they tell it wrongly.
+    const [fromMs, endMs] = world.plan.hasBadClocks ? [20, 200] : [150, 400];
+    for (let i = 0, atMs = 0; i < 2 + chance.below(6); i++, atMs += chance.between(fromMs, endMs))
       timeline.after(atMs, undefined, () => !world.isCalm && world.discover(node, i & 1 ? other : beacon));
   } else if (what < 18) {
     const holder = awake.find(({ nodes: own }) => own.heard.has(node.id));

@@ -100,6 +100,15 @@ export class Server {
     for (const wake of readers) wake();
   }
 
+  /** Everything is gone, and ids begin anew. */
+  flush(): void {
+    this.log = [];
+    this.hash.clear();
+    this.parts.clear();
+    this.#written = [];
+    this.#last = { ms: 0, count: 0 };
+  }
+
   /** Only the last so many entries stay. */
   trim(entries: number): void {
     this.log = entries === 0 ? [] : this.log.slice(-entries);

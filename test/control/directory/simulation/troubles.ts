@@ -223,6 +223,14 @@ export const TROUBLES = [
     },
   },
   {
+    name: "flushed",
+    happen(world) {
+      world.trace(() => "the server is emptied");
+      world.server.flush();
+      return true;
+    },
+  },
+  {
     name: "full",
     happen(world) {
       const { server } = world;

@@ -1,6 +1,5 @@
 /** All that a schedule consists of, and how it goes on: beacons, their nodes, the server and the connections to it. */
 import { ASK, decodeEntry, LEASE } from "../../../../src/control/directory/entries.ts";
-import type { SharedMemory } from "../../../../src/shared/memory.ts";
 import { Beacon, type Host } from "./beacon.ts";
 import type { Chance } from "./chance.ts";
 import { SimulatedStore } from "./connection.ts";
@@ -47,7 +46,6 @@ export class World {
     readonly plan: Plan,
     readonly chance: Chance,
     nodeIds: readonly number[],
-    private readonly memory: () => SharedMemory,
     readonly trace: (text: () => string) => void,
   ) {
     this.nodes = nodeIds.slice(0, plan.nodes).map((id) => {
@@ -91,6 +89,7 @@ export class World {
       bootedMs: chance.scale(1, 1e10),
       drift: chance.between(-5e-5, 5e-5),
       wallMs: chance.between(-3, 3) * DAY_MS,
+      thereShare: chance.pick([0, 0.5, 1]),
     };
   }
 
@@ -102,7 +101,7 @@ export class World {
   start(host: Host, restored: ReadonlyMap<number, number> = new Map(), from?: Beacon): Beacon {
     const { plan, chance, timeline, trace } = this;
     const beacon = new Beacon({
-      ...{ host, timeline, chance, trace, memory: this.memory() },
+      ...{ host, timeline, chance, trace },
       leaseMs: plan.leaseMs,
       graceMs: plan.graceMs,
       resolveMs: plan.resolveMs,
@@ -242,6 +241,7 @@ export class World {
       const { server } = this;
       const store = new SimulatedStore({
         ...{ timeline, chance, owner: beacon, server, delays: plan.delays, monotonicMs: beacon.monotonicMs },
+        thereShare: plan.hasBadClocks ? beacon.parts.host.thereShare : undefined,
         opened: (calls) => {
           beacon.open += calls;
         },

@@ -1,0 +1,223 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { Announcer } from "../../../src/control/directory/announcer.ts";
+import {
+  CHANGES_MAX,
+  type Changes,
+  decodeEntry,
+  encodeEntry,
+  TIME_STEP_MS,
+} from "../../../src/control/directory/entries.ts";
+import { BOOT_MS, host } from "./fleet-parts.ts";
+
+const OTHER = 3;
+/** As what the directory tells of a beacon is marked. */
+const MARK = 1;
+
+function announcer() {
+  const parts = host();
+  const made = new Announcer({ ...parts, name: "m:1", random: () => 0 });
+  made.start();
+  /** Tells the next. */
+  const tell = (): { claims: Record<number, number>; gone: number[] } | undefined => {
+    const changes = made.next();
+    if (changes === undefined) return undefined;
+    made.told(changes);
+    return { claims: claimsOf(changes), gone: [...changes.gone] };
+  };
+  const heard = (nodeId: number, ms = parts.at.ms) => {
+    parts.own.heard.set(nodeId, ms);
+    made.changed(nodeId);
+  };
+  const went = (nodeId: number) => {
+    parts.own.heard.delete(nodeId);
+    made.changed(nodeId);
+  };
+  return { ...parts, announcer: made, tell, heard, went };
+}
+
+/** Moments, monotonic. */
+const claimsOf = ({ claims }: Changes): Record<number, number> =>
+  Object.fromEntries(Array.from(claims.nodeIds, (id, i) => [id, claims.timesMs[i]! - BOOT_MS]));
+
+describe("Announcer", () => {
+  test("tells who came and when it was heard, and who went, numbered", () => {
+    const { announcer: made, heard, went, at } = announcer();
+    heard(5, 99_000);
+    heard(6);
+    const first = made.next()!;
+    expect([first.seq, claimsOf(first), [...first.gone]]).toEqual([1, { 5: 99_000, 6: 100_000 }, []]);
+    expect(first.timeMs).toBe(BOOT_MS + at.ms);
+    made.told(first);
+    went(5);
+    const second = made.next()!;
+    expect([second.seq, claimsOf(second), [...second.gone]]).toEqual([2, {}, [5]]);
+    made.told(second);
+    expect(made.next()).toBeUndefined();
+    expect([made.seq, made.claimsTold, made.goneTold]).toEqual([2, 2, 1]);
+  });
+
+  test("says the same until it is told", () => {
+    const { announcer: made, heard } = announcer();
+    heard(5);
+    const first = made.next();
+    heard(6);
+    expect(made.next()).toBe(first);
+    made.told(first!);
+    expect(claimsOf(made.next()!)).toEqual({ 6: 100_000 });
+  });
+
+  test("changes that were not told yet are one, of what is then: whatever the order in which they were noted", () => {
+    const { announcer: made, heard, went, tell, own } = announcer();
+    heard(5);
+    went(5);
+    expect(tell()).toEqual({ claims: {}, gone: [5] });
+    heard(5);
+    went(5);
+    heard(5);
+    expect(tell()).toEqual({ claims: { 5: 100_000 }, gone: [] });
+    // It is found among those that came when it went already.
+    own.heard.delete(5);
+    made.changed(5);
+    made.changed(5);
+    expect(tell()).toEqual({ claims: {}, gone: [5] });
+    expect(made.untold).toBe(0);
+  });
+
+  test("what was said, claims less gone, in order, is what the node table holds", () => {
+    const step = fc.tuple(
+      fc.integer({ min: 1, max: 6 }),
+      fc.constantFrom("heard", "went", "tell", "late" as const),
+    );
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const { announcer: made, heard, went, own } = announcer();
+        const said = new Set<number>();
+        const say = () => {
+          for (let changes = made.next(); changes !== undefined; changes = made.next()) {
+            for (const id of changes.gone) said.delete(id);
+            for (const id of changes.claims.nodeIds) said.add(id);
+            made.told(changes);
+          }
+        };
+        for (const [nodeId, what] of steps) {
+          if (what === "heard") heard(nodeId);
+          else if (what === "went") went(nodeId);
+          else if (what === "late") made.changed(nodeId);
+          else say();
+        }
+        say();
+        expect([...said].sort()).toEqual([...own.heard.keys()].sort());
+      }),
+    );
+  });
+
+  test("one entry holds so many, and the others come next", () => {
+    const { announcer: made, heard, went } = announcer();
+    for (let id = 1; id <= CHANGES_MAX + 10; id++) heard(id);
+    for (let id = 1; id <= 5; id++) went(id);
+    const first = made.next()!;
+    expect(first.claims.nodeIds.length + first.gone.length).toBe(CHANGES_MAX);
+    expect(decodeEntry(encodeEntry(first))).toEqual(first);
+    made.told(first);
+    expect(made.next()!.claims.nodeIds.length).toBe(10);
+  });
+
+  test("a start is later than every one before, also when the clock went back, and knows which were this process's", () => {
+    const { announcer: made, at, clock } = announcer();
+    const epochs = [made.epoch];
+    for (const backMs of [0, 5000, 3_600_000]) {
+      clock.forgetSamples();
+      clock.sample(BOOT_MS + at.ms - backMs, 0);
+      clock.adjust();
+      made.restart();
+      epochs.push(made.epoch);
+    }
+    expect(epochs.toSorted((a, b) => a - b)).toEqual(epochs);
+    expect(new Set(epochs).size).toBe(4);
+    expect(epochs.every((epoch) => made.wasMine(epoch))).toBe(true);
+    expect([made.wasMine(epochs[0]! - 1), made.wasMine(epochs[3]! + 1), made.wasMine(0)]).toEqual([
+      false,
+      false,
+      false,
+    ]);
+  });
+
+  test("begins anew: from number 1, with nothing to tell; what was under way belongs to the start before", () => {
+    const { announcer: made, heard, tell } = announcer();
+    heard(5);
+    tell();
+    heard(6);
+    const underWay = made.next()!;
+    heard(7);
+    made.restart();
+    expect([made.seq, made.untold, made.next()]).toEqual([0, 0, undefined]);
+    made.told(underWay);
+    expect(made.seq).toBe(0);
+    heard(8);
+    expect([made.next()!.seq, made.next()!.epoch]).toEqual([1, made.epoch]);
+  });
+
+  test("says nothing, and names no start, before the directory's time is known", () => {
+    const parts = host();
+    const made = new Announcer({ ...parts, name: "m:1", random: () => 0 });
+    parts.own.heard.set(5, 100_000);
+    made.changed(5);
+    made.restart();
+    expect([made.epoch, made.untold, made.next()]).toEqual([0, 0, undefined]);
+    made.start();
+    expect(made.epoch).toBe((BOOT_MS + 100_000) * 1024);
+    made.start();
+    expect(made.epoch).toBe((BOOT_MS + 100_000) * 1024);
+  });
+
+  test("so much that waits to be told is none of it any more: a snapshot will have it", () => {
+    const { announcer: made } = announcer();
+    const { epoch } = made;
+    for (let id = 1; id <= 131_072; id++) made.changed(id);
+    expect([made.untold, made.epoch]).toEqual([131_072, epoch]);
+    made.changed(-1);
+    expect(made.untold).toBe(0);
+    expect(made.epoch).toBeGreaterThan(epoch);
+  });
+
+  test("a node that came here after another beacon's claim was known is claimed later than that, and stays so", () => {
+    const { announcer: made, table, heard, own, clock, at } = announcer();
+    const theirMs = BOOT_MS + at.ms + 40; // their clock is ahead, or this one behind
+    table.claim(5, OTHER, theirMs, MARK);
+    heard(5);
+    const changes = made.next()!;
+    expect(changes.claims.timesMs[0]).toBe(theirMs + TIME_STEP_MS);
+    expect(decodeEntry(encodeEntry(changes))).toEqual(changes); // though it is ahead of the clock
+    expect(made.claimedMs(5)).toBe(theirMs + TIME_STEP_MS);
+    expect(clock.timeOf(own.heardMs(5))).toBe(theirMs + TIME_STEP_MS);
+    table.withdraw(5, OTHER);
+    expect(made.claimedMs(5)).toBe(theirMs + TIME_STEP_MS);
+  });
+
+  test("so it is, too, if the clock was adjusted in between", () => {
+    const { announcer: made, table, heard, clock, at } = announcer();
+    const theirMs = BOOT_MS + at.ms;
+    table.claim(5, OTHER, theirMs, MARK);
+    at.ms += 10;
+    clock.forgetSamples();
+    clock.sample(BOOT_MS + at.ms - 60, 0);
+    clock.adjust();
+    at.ms += 5;
+    heard(5);
+    const claimedMs = made.claimedMs(5);
+    expect(claimedMs).toBeGreaterThan(theirMs);
+    expect(claimedMs).toBeLessThan(theirMs + 1);
+    expect(made.claimedMs(5)).toBe(claimedMs);
+  });
+
+  test("what was heard later anyway, or what only gossip claims, is claimed as it was heard", () => {
+    const { announcer: made, table, heard, at } = announcer();
+    table.claim(5, OTHER, BOOT_MS + at.ms - 10, MARK);
+    table.claim(6, OTHER, BOOT_MS + at.ms + 1000, 0);
+    heard(5);
+    heard(6);
+    expect(claimsOf(made.next()!)).toEqual({ 5: at.ms, 6: at.ms });
+    expect(made.claimedMs(7)).toBe(-1);
+  });
+});
