@@ -182,6 +182,8 @@ export class Directory {
   #state: DirectoryState = "connecting";
   #stateMs: number;
   #problem = "";
+  /** When something last failed. */
+  #failedMs = Number.NEGATIVE_INFINITY;
   /** Why the connection ended, as long as that is not logged. */
   #lost: string | undefined;
   /** Where in the log this beacon is. */
@@ -415,16 +417,22 @@ export class Directory {
       if (this.#lost !== undefined) this.parts.complain("directory_lost", `${this.#lost}; it is back`);
       this.#lost = undefined;
       this.#sayJoined(store);
+      let reason: unknown; // the first: closing the connection ends the others
       const loops = [
         this.#tell(store, over.signal),
         this.#load(store, over.signal),
         this.#read(store, over.signal),
-      ].map((loop) => loop.finally(end));
-      const ended = Promise.allSettled(loops);
-      await Promise.race([...loops, this.#stopAsked]).catch(() => {});
+      ].map((loop) => {
+        const noted = loop.catch((error: unknown) => {
+          reason ??= error;
+        });
+        return noted.finally(end);
+      });
+      await Promise.race([...loops, this.#stopAsked]);
       if (signal.aborted) await this.#finish(store, loops[0]!);
       store.close(); // which ends what is under way
-      for (const one of await ended) if (one.status === "rejected" && !signal.aborted) throw one.reason;
+      await Promise.all(loops);
+      if (reason !== undefined && !signal.aborted) throw reason;
       if (!signal.aborted) throw await store.ended;
     } finally {
       over.abort();
@@ -662,7 +670,8 @@ export class Directory {
     this.#ownWritten++;
     this.#entriesTold++;
     this.#bytesTold += bytes.length;
-    this.#setWell();
+    // Not between two calls of another kind that are refused.
+    if (this.parts.monotonicMs() - this.#failedMs > this.parts.leaseMs) this.#setWell();
   }
 
   async #renew(store: Store): Promise<void> {
@@ -818,6 +827,7 @@ export class Directory {
 
   #failed(error: StoreError, isToBeLogged = true): void {
     this.#failures[error.failure] = (this.#failures[error.failure] ?? 0) + 1;
+    this.#failedMs = this.parts.monotonicMs();
     this.#problem = error.message;
     if (!this.#hasToldPeers) this.#tellPeers();
     if (isToBeLogged)
