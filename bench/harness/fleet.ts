@@ -42,7 +42,7 @@ export class Fleet {
   static async start(shape: FleetShape, options: FleetOptions): Promise<Fleet> {
     const fleet = new Fleet(shape, options);
     try {
-      for (let beacon = 0; beacon < shape.beacons; beacon++) await fleet.start(beacon);
+      await Promise.all(fleet.#ports.map((_, beacon) => fleet.start(beacon)));
     } catch (error) {
       await fleet.stop();
       throw error;
@@ -100,7 +100,7 @@ export class Fleet {
   }
 
   async stop(): Promise<void> {
-    await Promise.all(this.targets.map((target) => target.stop()));
+    await Promise.all(this.targets.map((target) => target?.stop())); // one may not have come to start
   }
 }
 

@@ -5,6 +5,7 @@ import { LoadedTargets } from "./loaded.ts";
 import { untilFollowing } from "./other-fleet.ts";
 import { LOOPBACK, type Place } from "./place.ts";
 import { beaconSources, startBeacon, startReference, startWatcher, statsOf, type Target } from "./targets.ts";
+import { workersCpuNs } from "./usage.ts";
 
 /** What is measured, and how it is set up. */
 export interface Contender {
@@ -27,6 +28,8 @@ export interface Contender {
   readonly watched?: boolean;
   /** It shares the directory of other beacons, whose routes it has: see other-fleet.ts. */
   readonly inDirectory?: boolean;
+  /** What its workers use is counted by itself, too. */
+  readonly countsWorkers?: boolean;
 }
 
 /** The sink counts packets: no gossip shall reach it in the middle of a measurement. And it speaks just once. */
@@ -40,13 +43,16 @@ const WATCHER_PAUSE_MS = 1000;
 export class LoadedRelay extends LoadedTargets<LoadGenerator> {
   #batchesBefore: Batches | undefined;
   #watcher: Bun.Subprocess | undefined;
+  #workersNs = 0;
+  readonly #countsWorkers: boolean;
 
   private constructor(
-    { name }: Contender,
+    { name, countsWorkers = false }: Contender,
     readonly target: Target,
     generator: LoadGenerator,
   ) {
     super(name, [target], generator);
+    this.#countsWorkers = countsWorkers;
   }
 
   /** Starts the program and makes all nodes of the load known to it. @param reference the compiled reference relay */
@@ -90,6 +96,16 @@ export class LoadedRelay extends LoadedTargets<LoadGenerator> {
     this.#watcher?.kill();
     await this.#watcher?.exited;
     await super.stop();
+  }
+
+  override slice(ns: number): void {
+    const before = this.#countsWorkers ? workersCpuNs(this.target.pid) : 0;
+    super.slice(ns);
+    if (this.#countsWorkers) this.#workersNs += workersCpuNs(this.target.pid) - before;
+  }
+
+  get workersNsPerPacket(): number | undefined {
+    return this.#countsWorkers ? this.#workersNs / this.handled : undefined;
   }
 
   override async begin(): Promise<void> {

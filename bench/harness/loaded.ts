@@ -13,6 +13,8 @@ export interface Loaded extends Contestant {
   /** Loads it for so long. */
   slice(ns: number): void;
   readonly cpuNsPerPacket: number;
+  /** The same of a beacon's workers alone; undefined where that was not counted. */
+  readonly workersNsPerPacket?: number | undefined;
   readonly packetsPerS: number;
   readonly lost: number;
   /** One line about what was counted. */
@@ -59,6 +61,10 @@ export class LoadedTargets<G extends Generator = Generator> implements Loaded {
 
   get cpuNsPerPacket(): number {
     return this.#cpuNs / this.#handled;
+  }
+
+  protected get handled(): number {
+    return this.#handled;
   }
 
   get packetsPerS(): number {

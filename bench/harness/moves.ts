@@ -10,6 +10,8 @@ const RELAY_ON_NS = 50e6;
 const FOUND_NS_MAX = 2e9;
 
 export interface MoveSample {
+  /** false: it stayed where it was, and shows how long a relay takes by itself. */
+  readonly moved: boolean;
   readonly number: number;
   readonly node: number;
   readonly to: number;
@@ -43,7 +45,7 @@ export class Moves {
   /**
    * So many Discovers a second for so long, each of a node at random.
    * @param moving whether each goes to another beacon than the node was at
-   * @param samplesPerS moves that are looked at
+   * @param samplesPerS of these that are looked at
    */
   async run(seconds: number, perS: number, moving: boolean, samplesPerS = 0): Promise<void> {
     const start = Bun.nanoseconds();
@@ -52,8 +54,7 @@ export class Moves {
     for (let now = start; now - start < seconds * 1e9 || this.#open.length > 0; now = Bun.nanoseconds()) {
       const elapsedS = Math.min((now - start) / 1e9, seconds);
       for (const due = Math.floor(elapsedS * perS); done < due; done++) {
-        if (moving) this.#move(sampled < Math.floor(elapsedS * samplesPerS) && ++sampled > 0);
-        else this.#stay();
+        this.#discover(moving, sampled < Math.floor(elapsedS * samplesPerS) && ++sampled > 0);
       }
       this.#probe(now);
       this.nodes.flush();
@@ -62,27 +63,34 @@ export class Moves {
     }
   }
 
-  #stay(): void {
-    const node = Math.floor(Math.random() * this.#owners.length);
-    this.nodes.discover(this.#owners[node]!, 1 + node);
-  }
-
   /** @param isSample whether it is looked at */
-  #move(isSample: boolean): void {
+  #discover(moved: boolean, isSample: boolean): void {
     const { beacons } = this.shape;
     let node: number;
     do node = Math.floor(Math.random() * this.#owners.length);
     while (this.#open.some((one) => one.node === node));
     const from = this.#owners[node]!;
-    const [to = 0, via = 0] = othersAtRandom(from, beacons);
+    const to = moved ? another(beacons, from) : from;
     this.#owners[node] = to;
-    this.moved++;
+    if (moved) this.moved++;
     this.nodes.discover(to, 1 + node);
     if (!isSample) return;
     this.nodes.flush();
+    const via = another(beacons, to, moved ? from : to);
     const now = Bun.nanoseconds();
     const number = this.samples.length;
-    const one = { number, node, to, via, movedNs: now, foundNs: undefined, sent: 0, arrived: 0, nextNs: now };
+    const one = {
+      number,
+      moved,
+      node,
+      to,
+      via,
+      movedNs: now,
+      foundNs: undefined,
+      sent: 0,
+      arrived: 0,
+      nextNs: now,
+    };
     this.samples.push(one);
     this.#open.push(one);
   }
@@ -107,11 +115,10 @@ export class Moves {
   }
 }
 
-/** Another beacon, and if there is one, a third. */
-function othersAtRandom(from: number, beacons: number): [number, number] {
-  const to = (from + 1 + Math.floor(Math.random() * (beacons - 1))) % beacons;
+/** Another beacon than these two; of a fleet of two, than the first. */
+function another(beacons: number, one: number, other = one): number {
   for (;;) {
-    const via = Math.floor(Math.random() * beacons);
-    if (via !== to && (via !== from || beacons === 2)) return [to, via];
+    const beacon = Math.floor(Math.random() * beacons);
+    if (beacon !== one && (beacon !== other || beacons === 2)) return beacon;
   }
 }

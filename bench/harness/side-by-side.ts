@@ -14,6 +14,8 @@ export interface Ratio {
   readonly subject: string;
   readonly against: string;
   readonly bar?: Bar;
+  /** Of the workers alone, where they are counted by themselves. */
+  readonly ofWorkers?: boolean;
   /** Turn the ratio over: how many times cheaper `subject` is. */
   readonly inverse?: boolean;
 }
@@ -37,6 +39,7 @@ export async function compareSideBySide(
   recorder: Recorder,
 ): Promise<number[]> {
   const cpu = contenders.map((): number[] => []);
+  const workers = contenders.map((): number[] => []);
   const rate = contenders.map((): number[] => []);
   const lost = contenders.map(() => 0);
   const starts = contenders.map(({ start }) => start);
@@ -50,14 +53,16 @@ export async function compareSideBySide(
     const shown: string[] = [];
     for (const [i, one] of loaded.entries()) {
       cpu[i]!.push(one.cpuNsPerPacket);
+      if (one.workersNsPerPacket !== undefined) workers[i]!.push(one.workersNsPerPacket);
       rate[i]!.push(one.packetsPerS);
       lost[i]! += one.lost;
       shown.push(await one.show());
     }
     recorder.progress(`round ${round + 1}  ${shown.join(";  ")}`);
   });
-  const cpuOf = (name: string) => cpu[contenders.findIndex((contender) => contender.name === name)]!;
-  for (const { name, subject, against, bar, inverse = false } of ratios) {
+  for (const { name, subject, against, bar, ofWorkers = false, inverse = false } of ratios) {
+    const cpuOf = (name: string) =>
+      (ofWorkers ? workers : cpu)[contenders.findIndex((contender) => contender.name === name)]!;
     const values = cpuOf(subject).map((ns, round) => {
       const ratio = ns / cpuOf(against)[round]!;
       return inverse ? 1 / ratio : ratio;
@@ -72,6 +77,11 @@ export async function compareSideBySide(
     recorder.figure({
       ...{ ...figure, name: `CPU a ${unit}, ${name}`, unit: "ns", better: "less", values: cpu[i]! },
     });
+    if (workers[i]!.length > 0)
+      recorder.figure({
+        ...{ ...figure, name: `CPU a ${unit} of workers alone, ${name}`, unit: "ns" },
+        ...{ better: "less", values: workers[i]! },
+      });
     recorder.figure({
       ...{ ...figure, name: `${unit}s a second, ${name}`, unit: "/s", better: "more", values: rate[i]! },
     });

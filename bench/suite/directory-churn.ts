@@ -8,7 +8,7 @@ import { Fleet, type FleetShape, isSettled, untilSettled } from "../harness/flee
 import { FleetNodes } from "../harness/fleet-nodes.ts";
 import { type FleetUse, fleetUseDuring } from "../harness/fleet-usage.ts";
 import { GOSSIP_NODES_MAX } from "../harness/gossip.ts";
-import { Moves } from "../harness/moves.ts";
+import { type MoveSample, Moves } from "../harness/moves.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import type { Pauses } from "../harness/pauses.ts";
 import type { Recorder } from "../harness/results.ts";
@@ -21,6 +21,9 @@ const SAMPLES_PER_S = 20;
 /** One turn of each kind, for each second of --seconds. */
 const TURN_S = 5;
 const SETTLE_MS = 300;
+/** Those who did not run for a while catch up with what is due. */
+const RESUMED_MS = 2000;
+const RESUMED_MS_SMOKE = 300;
 const SETTLED_MS_MAX = 60_000;
 const FOUND_MS_BAR = 100;
 const CPU_PERCENT_BAR = 5;
@@ -58,8 +61,8 @@ export async function measureChurn(
     const still = new Moves(nodesWithout, shape);
     const acts: Record<Kind, () => Promise<void>> = {
       moving: () => moves.run(turnS, movesPerS, true, SAMPLES_PER_S),
-      staying: () => moves.run(turnS, movesPerS, false),
-      off: () => still.run(turnS, movesPerS, false),
+      staying: () => moves.run(turnS, movesPerS, false, SAMPLES_PER_S),
+      off: () => still.run(turnS, movesPerS, false, SAMPLES_PER_S),
     };
     // Compiled code.
     for (const act of [acts.moving, acts.staying]) await act();
@@ -68,7 +71,7 @@ export async function measureChurn(
     for (let round = 0; round < rounds; round++) {
       for (const kind of round % 2 === 0 ? KINDS : KINDS.toReversed()) {
         if (kind === "off") without.resume();
-        await Bun.sleep(SETTLE_MS);
+        await Bun.sleep(kind !== "off" ? SETTLE_MS : smoke ? RESUMED_MS_SMOKE : RESUMED_MS);
         const during = kind === "off" ? without : fleet;
         await during.probe.start();
         used[kind].push(await fleetUseDuring(during, kind === "off" ? undefined : server, acts[kind]));
@@ -82,8 +85,7 @@ export async function measureChurn(
     const lag = lagOf(after).map((count, i) => count - lagBefore[i]!);
     const settled = await untilSettled(fleet, all, SETTLED_MS_MAX);
     if (!settled.every((stats) => isSettled(stats, shape))) throw new Error("not settled");
-    const found = moves.samples.map(({ foundNs }) => (foundNs ?? Infinity) / 1e6);
-    report({ shape, movesPerS, used, pauses, found, lag, before, after: settled, moves }, recorder);
+    report({ shape, movesPerS, used, pauses, lag, before, after: settled, moves }, recorder);
     nodes.close();
     nodesWithout.close();
   } finally {
@@ -99,8 +101,6 @@ interface Measured {
   readonly movesPerS: number;
   readonly used: Record<Kind, FleetUse[]>;
   readonly pauses: Record<Kind, Pauses[]>;
-  /** Milliseconds from a move to the first relay that found it. */
-  readonly found: readonly number[];
   /** Changes that were applied, by the bound of their lag. */
   readonly lag: readonly number[];
   readonly before: readonly Stats[];
@@ -109,7 +109,7 @@ interface Measured {
 }
 
 function report(measured: Measured, recorder: Recorder): void {
-  const { shape, movesPerS, used, pauses, found, lag, before, after, moves } = measured;
+  const { shape, movesPerS, used, pauses, lag, before, after, moves } = measured;
   const { beacons, nodesEach } = shape;
   const title = `${movesPerS} moves a second among ${beacons} beacons with ${nodesEach} nodes each`;
   const params = { group: "directory churn", movesPerS, ...shape };
@@ -119,6 +119,14 @@ function report(measured: Measured, recorder: Recorder): void {
       ...(atMost !== undefined && { bar: { atMost } }),
     });
   const bounds = after[0]!.directory!.lag.bounds;
+  const samples = moves.samples.filter(({ moved }) => moved);
+  /** Milliseconds from a Discover to the first relay that found its node. */
+  const foundMs = ({ foundNs }: MoveSample) => (foundNs ?? Infinity) / 1e6;
+  const found = samples.map(foundMs);
+  const stayed = moves.samples
+    .filter(({ moved }) => !moved)
+    .map(foundMs)
+    .filter((ms) => ms !== Infinity);
   const inTime = found.filter((ms) => ms !== Infinity);
   recorder.progress(
     `${moves.moved} moves, ${found.length} looked at, of which ${found.length - inTime.length} were not found`,
@@ -134,8 +142,12 @@ function report(measured: Measured, recorder: Recorder): void {
     );
   }
   figure("longest of these", "ms", [Math.max(...inTime)]);
-  const relays = moves.samples.reduce((all, { sent }) => all + sent, 0);
-  const arrived = moves.samples.reduce((all, one) => all + one.arrived, 0);
+  for (const q of [0.5, 0.99])
+    figure(`p${q * 100} of the same for nodes that stay: a relay's way, and the machine's moods`, "ms", [
+      quantile(stayed, q),
+    ]);
+  const relays = samples.reduce((all, { sent }) => all + sent, 0);
+  const arrived = samples.reduce((all, one) => all + one.arrived, 0);
   figure("without relays a move, of those looked at", "ms", [((relays - arrived) * 2) / found.length]);
   for (const q of [0.5, 0.99]) {
     const name = `p${q * 100} of changes, from written until applied (within the bounds of the histogram)`;

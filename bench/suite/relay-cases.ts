@@ -157,14 +157,22 @@ const WATCHED: readonly Case[] = [
 
 /** Nodes of the load, apart from those of the other beacons. */
 const LOAD_FROM = 0x0100_0000;
+const inDirectory = { subject: "directory on", against: "directory off" };
+/** The directory costs a beacon so much a second, whatever it relays: so of workers alone, too, as a beacon here may have half a core. */
 const directory = (title: string, load: Load, offload: boolean, movesPerS: number): Case => ({
   title: `directory on and off, ${movesPerS === 0 ? "nobody moves" : `${movesPerS} moves a second`}, ${title}`,
   params: { group: "directory relay", payloadBytes: load.payloadBytes, offload, movesPerS },
-  contenders: [
-    beacon({ ...load, firstId: LOAD_FROM }, offload, { name: "directory on", inDirectory: true }),
-    beacon({ ...load, firstId: LOAD_FROM }, offload, { name: "directory off" }),
+  contenders: [true, false].map((isIn) =>
+    beacon({ ...load, firstId: LOAD_FROM }, offload, {
+      name: isIn ? inDirectory.subject : inDirectory.against,
+      inDirectory: isIn,
+      countsWorkers: true,
+    }),
+  ),
+  ratios: [
+    { name: "on over off", ...inDirectory, bar: { atMost: 1.02 } },
+    { name: "on over off, workers alone", ...inDirectory, ofWorkers: true, bar: { atMost: 1.02 } },
   ],
-  ratios: [{ name: "on over off", subject: "directory on", against: "directory off", bar: { atMost: 1.02 } }],
   movesPerS,
 });
 

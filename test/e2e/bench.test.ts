@@ -118,6 +118,17 @@ describe("a bench runs:", () => {
     expect(program.lines.join("\n")).toContain("turnserver is not installed");
   });
 
+  const needsRedis = without("taskset", "redis-server");
+  test.skipIf(needsRedis !== "")(`directory${needsRedis}`, async () => {
+    const run = await smoke("directory");
+    const groups = new Set(run.figures.map(({ params }) => params?.["group"]));
+    expect(groups).toEqual(
+      new Set(["convergence", "churn", "trouble", "units"].map((part) => `directory ${part}`)),
+    );
+    expect(named(run, /^delivered between healthy beacons/)).toHaveLength(5);
+    expect(run.notes.join()).not.toContain("were not found");
+  });
+
   test.skipIf(needsTaskset !== "")(`memory${needsTaskset}`, async () => {
     const run = await smoke("memory");
     expect(named(run, "lost")[0]?.values).toEqual([0]);

@@ -13,13 +13,13 @@ import { REDIS, type RedisServer, type RedisServerOptions, RedisServers } from "
 import { TcpProxy } from "../support/tcp-proxy.ts";
 import { makeCertificate } from "../support/websocket.ts";
 import {
-  expectNotFound,
   expectReached,
   Fleet,
   type FleetBeacon,
   LEASE_MS,
   Traffic,
   type UdpNode,
+  untilNotFound,
   untilReached,
 } from "./support/directory.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
@@ -208,7 +208,7 @@ scenario(
     ] as const;
     for (const [via, other, node] of ways) {
       await until("its routes are gone", () => via.routes(other) === undefined);
-      await expectNotFound(via, node.id);
+      await untilNotFound(via, node.id);
     }
     await world.server({ port: server.port });
     await world.untilOk();
@@ -331,7 +331,7 @@ scenario(
     const late = await world.a.udp();
     await expectReached(world.a, late);
     await expectReached(world.a, world.nodeB);
-    await expectNotFound(world.b, world.nodeA.id);
+    await untilNotFound(world.b, world.nodeA.id);
     await proxy.mend();
     await world.untilOk();
     await untilReached(world.b, world.nodeA);

@@ -1,5 +1,5 @@
 /** Beacons that share a directory, on real servers: whose nodes are reached through whom, as nodes and beacons come, move and go. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,7 +8,6 @@ import { REDIS, type RedisServer, RedisServers, VALKEY } from "../support/redis.
 import { BurstSocket } from "./support/bursts.ts";
 import { Client } from "./support/client.ts";
 import {
-  expectNotFound,
   expectReached,
   Fleet,
   type FleetBeacon,
@@ -16,6 +15,7 @@ import {
   LEASE_MS,
   newId,
   UdpNode,
+  untilNotFound,
   untilReached,
 } from "./support/directory.ts";
 import { freePort, Mesh, nameOf } from "./support/mesh.ts";
@@ -92,7 +92,7 @@ for (const implementation of [REDIS, VALKEY]) {
             const { where } = (await (await ask(beacon, `api/nodes/${id}`)).json()) as { where: string };
             return where === "unknown";
           });
-          await expectNotFound(beacon, id);
+          await untilNotFound(beacon, id);
         }
       }
 
@@ -177,12 +177,20 @@ for (const implementation of [REDIS, VALKEY]) {
     describe.skipIf(implementation === VALKEY && REDIS.program !== undefined)(
       "with a fleet of its own each",
       () => {
-        let fleet: Fleet;
-        afterEach(() => fleet.close());
+        /** All at a time: they wait most of the time. */
+        const alone = (name: string, run: (fleet: Fleet) => Promise<void>, options: Partial<Config> = {}) =>
+          test.concurrent(name, async () => {
+            const fleet = new Fleet({ ...fleetOptions(), ...options });
+            try {
+              await run(fleet);
+            } finally {
+              await fleet.close();
+            }
+          });
 
         const NODES = 3000;
         /** So many nodes at a beacon, from one socket. */
-        async function populate(beacon: FleetBeacon): Promise<void> {
+        async function populate(fleet: Fleet, beacon: FleetBeacon): Promise<void> {
           const socket = fleet.with(new BurstSocket("127.0.0.1", beacon.at));
           for (let left = NODES; left > 0; left -= 100) {
             socket.sendEach(Array.from({ length: 100 }, () => discover(newId())));
@@ -190,106 +198,116 @@ for (const implementation of [REDIS, VALKEY]) {
           }
         }
 
-        test("a node that is not heard for its time to live is withdrawn everywhere", async () => {
-          fleet = new Fleet(fleetOptions());
+        alone("a node that is not heard for its time to live is withdrawn everywhere", async (fleet) => {
           const [a, b] = [await fleet.start({ nodeTtlMs: 2000 }), await fleet.start()];
           await fleet.untilWhole();
           const node = await a.udp();
           await untilReached(b, node);
           await untilEqual("routes", () => b.routes(a), 0);
-          await expectNotFound(b, node.id);
+          await untilNotFound(b, node.id);
           expect(a.directory.goneTold).toBe(1);
         });
 
-        test("a beacon that comes late knows all that were there, and they know of its nodes", async () => {
-          fleet = new Fleet({ ...fleetOptions(), maxNodes: 10_000 });
-          const [a, b] = (await fleet.startAll(2)) as [FleetBeacon, FleetBeacon];
-          const [nodeA, nodeB] = [await a.udp(), await b.udp()];
-          await populate(a);
-          const late = await fleet.start();
-          await fleet.untilWhole();
-          await untilEqual("routes", () => [late.routes(a), late.routes(b)], [NODES + 1, 1]);
-          const nodeC = await late.udp();
-          await expectReached(late, nodeA);
-          await expectReached(late, nodeB);
-          await untilReached(a, nodeC);
-          await untilReached(b, nodeC);
-        });
+        alone(
+          "a beacon that comes late knows all that were there, and they know of its nodes",
+          async (fleet) => {
+            const [a, b] = (await fleet.startAll(2, { maxNodes: 10_000 })) as [FleetBeacon, FleetBeacon];
+            const [nodeA, nodeB] = [await a.udp(), await b.udp()];
+            await populate(fleet, a);
+            const late = await fleet.start();
+            await fleet.untilWhole();
+            await untilEqual("routes", () => [late.routes(a), late.routes(b)], [NODES + 1, 1]);
+            const nodeC = await late.udp();
+            await expectReached(late, nodeA);
+            await expectReached(late, nodeB);
+            await untilReached(a, nodeC);
+            await untilReached(b, nodeC);
+          },
+        );
 
-        test("one that leaves: its routes are gone at once; back at the same address, so are they", async () => {
-          fleet = new Fleet(fleetOptions());
-          const [a, b] = (await fleet.startAll(2, { stateFile: "off" })) as [FleetBeacon, FleetBeacon];
-          const [node, id] = [await b.udp(), newId()];
-          await untilReached(a, node);
-          fleet.beacons.splice(1, 1);
-          const beganMs = performance.now();
-          await b.close();
-          await until("its routes are gone", () => a.routes(b) === undefined, AT_ONCE_MS);
-          expect(performance.now() - beganMs).toBeLessThan(LEASE_MS);
-          await expectNotFound(a, node.id);
-          expect(a.directory.beacons).toEqual([]);
-          expect(await server.command("HKEYS", `{${a.beacon.config.directoryPrefix}}:beacons`)).toEqual([
-            a.name,
-          ]);
+        alone(
+          "one that leaves: its routes are gone at once; back at the same address, so are they",
+          async (fleet) => {
+            const [a, b] = (await fleet.startAll(2, { stateFile: "off" })) as [FleetBeacon, FleetBeacon];
+            const [node, id] = [await b.udp(), newId()];
+            await untilReached(a, node);
+            fleet.beacons.splice(1, 1);
+            const beganMs = performance.now();
+            await b.close();
+            await until("its routes are gone", () => a.routes(b) === undefined, AT_ONCE_MS);
+            expect(performance.now() - beganMs).toBeLessThan(LEASE_MS);
+            await untilNotFound(a, node.id);
+            expect(a.directory.beacons).toEqual([]);
+            expect(await server.command("HKEYS", `{${a.beacon.config.directoryPrefix}}:beacons`)).toEqual([
+              a.name,
+            ]);
 
-          const again = await fleet.start({ addr: b.name, beaconId: b.beacon.config.beaconId });
-          await fleet.untilWhole();
-          await untilReached(a, await again.udp(id));
-          expect(a.warnings()).toEqual([]);
-          expect(again.warnings()).toEqual([]);
-        });
+            const again = await fleet.start({ addr: b.name, beaconId: b.beacon.config.beaconId });
+            await fleet.untilWhole();
+            await untilReached(a, await again.udp(id));
+            expect(a.warnings()).toEqual([]);
+            expect(again.warnings()).toEqual([]);
+          },
+        );
 
-        test("one that comes back with its state file tells what was in it, but for a node that is elsewhere", async () => {
-          fleet = new Fleet(fleetOptions());
-          const a = await fleet.start();
-          const at = { address: "127.0.0.1", port: freePort() };
-          const client = async () => fleet.with(await Client.open(at.address, at));
-          const [stayed, left] = [new UdpNode(newId(), await client()), new UdpNode(newId(), await client())];
-          const stateFile = newPath();
-          // As it was some seconds ago: ages are whole ones.
-          const nodes = [stayed, left].map(({ id, client: { address } }) => ({
-            ...{ nodeId: id, ...address, ageS: 2, wantsDest: false },
-          }));
-          writeFileSync(stateFile, encodeState({ savedMs: Date.now() - 5000, nodes }));
-          const moved = await a.udp(left.id);
-          const b = await fleet.start({ stateFile, addr: `${at.address}:${at.port}` });
-          await fleet.untilWhole();
-          await untilReached(a, stayed);
-          await untilReached(b, moved);
-          await expectReached(a, moved);
-          await untilEqual("nodes that it gave up", () => b.directory.nodesLost, 1);
-          expect([a.nodes, b.nodes]).toEqual([1, 1]);
-        });
+        alone(
+          "one that comes back with its state file tells what was in it, but for a node that is elsewhere",
+          async (fleet) => {
+            const a = await fleet.start();
+            const at = { address: "127.0.0.1", port: freePort() };
+            const client = async () => fleet.with(await Client.open(at.address, at));
+            const [stayed, left] = [
+              new UdpNode(newId(), await client()),
+              new UdpNode(newId(), await client()),
+            ];
+            const stateFile = newPath();
+            // As it was some seconds ago: ages are whole ones.
+            const nodes = [stayed, left].map(({ id, client: { address } }) => ({
+              ...{ nodeId: id, ...address, ageS: 2, wantsDest: false },
+            }));
+            writeFileSync(stateFile, encodeState({ savedMs: Date.now() - 5000, nodes }));
+            const moved = await a.udp(left.id);
+            const b = await fleet.start({ stateFile, addr: `${at.address}:${at.port}` });
+            await fleet.untilWhole();
+            await untilReached(a, stayed);
+            await untilReached(b, moved);
+            await expectReached(a, moved);
+            await untilEqual("nodes that it gave up", () => b.directory.nodesLost, 1);
+            expect([a.nodes, b.nodes]).toEqual([1, 1]);
+          },
+        );
 
-        test("one that is killed: its routes are gone when its lease is over; restarted, they are back", async () => {
-          fleet = new Fleet(fleetOptions());
-          const a = await fleet.start();
-          const { directoryPrefix } = a.beacon.config;
-          const mesh = fleet.with(new Mesh());
-          const flags = [
-            ...[`--directory=redis://${server.name}`, `--directory-prefix=${directoryPrefix}`],
-            ...["--directory-lease=3s", "--beacon-id=4711"],
-          ];
-          const address = `127.0.0.1:${freePort()}`;
-          const b = await mesh.beacon(address, flags);
-          await until("it is followed", () => a.follows([b]));
-          const client = await mesh.client(b);
-          const id = newId();
-          await client.discover(id);
-          await untilEqual("routes", () => a.routes(b), 1);
-          b.program.signal("SIGKILL");
-          await b.program.exited();
-          await expectRoutesWhile(() => a.told(b)!.ageS < (LEASE_MS - 500) / 1000, a, b);
-          await until("its routes are gone", () => a.routes(b) === undefined, LEASE_OVER_MS);
-          await expectNotFound(a, id);
-          expect(a.messages(/was not heard for its lease/)).toHaveLength(1);
+        alone(
+          "one that is killed: its routes are gone when its lease is over; restarted, they are back",
+          async (fleet) => {
+            const a = await fleet.start();
+            const { directoryPrefix } = a.beacon.config;
+            const mesh = fleet.with(new Mesh());
+            const flags = [
+              ...[`--directory=redis://${server.name}`, `--directory-prefix=${directoryPrefix}`],
+              ...["--directory-lease=3s", "--beacon-id=4711"],
+            ];
+            const address = `127.0.0.1:${freePort()}`;
+            const b = await mesh.beacon(address, flags);
+            await until("it is followed", () => a.follows([b]));
+            const client = await mesh.client(b);
+            const id = newId();
+            await client.discover(id);
+            await untilEqual("routes", () => a.routes(b), 1);
+            b.program.signal("SIGKILL");
+            await b.program.exited();
+            await expectRoutesWhile(() => a.told(b)!.ageS < (LEASE_MS - 500) / 1000, a, b);
+            await until("its routes are gone", () => a.routes(b) === undefined, LEASE_OVER_MS);
+            await untilNotFound(a, id);
+            expect(a.messages(/was not heard for its lease/)).toHaveLength(1);
 
-          const again = await mesh.beacon(address, flags);
-          await client.discover(id);
-          await untilEqual("routes", () => a.routes(again), 1);
-          expect(a.warnings()).toEqual([]);
-          expect(again.warnings()).toEqual([]);
-        });
+            const again = await mesh.beacon(address, flags);
+            await client.discover(id);
+            await untilEqual("routes", () => a.routes(again), 1);
+            expect(a.warnings()).toEqual([]);
+            expect(again.warnings()).toEqual([]);
+          },
+        );
 
         /** Its routes are known for as long. */
         async function expectRoutesWhile(still: () => boolean, at: FleetBeacon, other: { name: string }) {
@@ -303,25 +321,22 @@ for (const implementation of [REDIS, VALKEY]) {
           const GOSSIP_MS = 100;
 
           /** Beacons that are configured as each other's peers, too, and somebody who plays a peer that has no directory. */
-          async function mixed(count: number, options: Partial<Config> = {}) {
+          const GOSSIP: Partial<Config> = { gossipIntervalMs: GOSSIP_MS, peerTimeoutMs: 60_000 };
+
+          async function mixed(fleet: Fleet, count: number, options: Partial<Config> = {}) {
             const names = Array.from({ length: count }, () => `127.0.0.1:${freePort()}`);
-            const peer = await Client.open("127.0.0.1", { address: "127.0.0.1", port: 9 });
-            fleet = new Fleet({
-              ...fleetOptions(),
-              gossipIntervalMs: GOSSIP_MS,
-              peerTimeoutMs: 60_000,
-              ...options,
-            });
-            fleet.with(peer);
+            const peer = fleet.with(await Client.open("127.0.0.1", { address: "127.0.0.1", port: 9 }));
             const start = (i: number, more: Partial<Config> = {}) => {
               const others = names.filter((name) => name !== names[i]);
-              return fleet.start({ addr: names[i]!, peers: [...others, nameOf(peer)], ...more });
+              return fleet.start({ addr: names[i]!, peers: [...others, nameOf(peer)], ...options, ...more });
             };
             const beacons: FleetBeacon[] = [];
             for (let i = 0; i < count; i++) beacons.push(await start(i));
             await fleet.untilWhole();
             return { peer, beacons, start };
           }
+
+          const gossiping = (name: string, run: (fleet: Fleet) => Promise<void>) => alone(name, run, GOSSIP);
 
           const gossipReceived = ({ beacon }: FleetBeacon) => sum(beacon.stats(), (w) => w.gossipReceived);
 
@@ -352,38 +367,41 @@ for (const implementation of [REDIS, VALKEY]) {
             });
           }
 
-          test("a peer without the directory is gossiped to and believed; who has it is not gossiped to", async () => {
-            const { peer, beacons } = await mixed(2);
-            const [a, b] = beacons as [FleetBeacon, FleetBeacon];
-            const [nodeA, nodeB] = [await a.udp(), await b.udp()];
-            await until("gossip of a", async () => (await gossipOf(a, peer)).includes(nodeA.id));
-            await until("gossip of b", async () => (await gossipOf(b, peer)).includes(nodeB.id));
-            await untilReached(a, nodeB);
-            await untilReached(b, nodeA);
-            const before = beacons.map(gossipReceived);
-            for (let i = 0; i < 5; i++) {
-              expect(await gossipOf(a, peer)).toEqual([nodeA.id]);
-              expect(await gossipOf(b, peer)).toEqual([nodeB.id]);
-            }
-            expect(beacons.map(gossipReceived)).toEqual(before);
-            for (const [one, other] of [
-              [a, b],
-              [b, a],
-            ] as const) {
-              const shown = one.beacon
-                .stats()
-                .mesh.peers.map(({ address, isInDirectory }) => [address, isInDirectory]);
-              expect(Object.fromEntries(shown)).toEqual({ [other.name]: true, [nameOf(peer)]: false });
-            }
-            const its = newId();
-            await announce(peer, beacons, its);
-            await untilReachedPeer(a, peer, its);
-            await untilReachedPeer(b, peer, its);
-            expect([...a.warnings(), ...b.warnings()]).toEqual([]);
-          });
+          gossiping(
+            "a peer without the directory is gossiped to and believed; who has it is not gossiped to",
+            async (fleet) => {
+              const { peer, beacons } = await mixed(fleet, 2);
+              const [a, b] = beacons as [FleetBeacon, FleetBeacon];
+              const [nodeA, nodeB] = [await a.udp(), await b.udp()];
+              await until("gossip of a", async () => (await gossipOf(a, peer)).includes(nodeA.id));
+              await until("gossip of b", async () => (await gossipOf(b, peer)).includes(nodeB.id));
+              await untilReached(a, nodeB);
+              await untilReached(b, nodeA);
+              const before = beacons.map(gossipReceived);
+              for (let i = 0; i < 5; i++) {
+                expect(await gossipOf(a, peer)).toEqual([nodeA.id]);
+                expect(await gossipOf(b, peer)).toEqual([nodeB.id]);
+              }
+              expect(beacons.map(gossipReceived)).toEqual(before);
+              for (const [one, other] of [
+                [a, b],
+                [b, a],
+              ] as const) {
+                const shown = one.beacon
+                  .stats()
+                  .mesh.peers.map(({ address, isInDirectory }) => [address, isInDirectory]);
+                expect(Object.fromEntries(shown)).toEqual({ [other.name]: true, [nameOf(peer)]: false });
+              }
+              const its = newId();
+              await announce(peer, beacons, its);
+              await untilReachedPeer(a, peer, its);
+              await untilReachedPeer(b, peer, its);
+              expect([...a.warnings(), ...b.warnings()]).toEqual([]);
+            },
+          );
 
-          test("a node that comes from such a peer, and goes back there", async () => {
-            const { peer, beacons } = await mixed(3);
+          gossiping("a node that comes from such a peer, and goes back there", async (fleet) => {
+            const { peer, beacons } = await mixed(fleet, 3);
             const [a, b, c] = beacons as [FleetBeacon, FleetBeacon, FleetBeacon];
             const id = newId();
             await announce(peer, beacons, id);
@@ -401,50 +419,58 @@ for (const implementation of [REDIS, VALKEY]) {
             await untilReached(c, node);
           });
 
-          test("lost for longer than lease and grace: it is all gossip, and the directory's again when that is back", async () => {
-            const own = await servers.start();
-            const { beacons } = await mixed(2, { directory: `redis://${own.name}`, directoryGraceMs: 0 });
-            const [a, b] = beacons as [FleetBeacon, FleetBeacon];
-            const [nodeA, nodeB] = [await a.udp(), await b.udp()];
-            await untilReached(a, nodeB);
-            await untilReached(b, nodeA);
-            await own.stop();
-            await until("nobody follows anybody", () => a.follows([]) && b.follows([]));
-            const nodes = [await a.udp(), nodeA, await b.udp(), nodeB];
-            for (const node of nodes) for (const via of beacons) await untilReached(via, node);
-            expect(beacons.every((one) => gossipReceived(one) > 0)).toBe(true);
+          gossiping(
+            "lost for longer than lease and grace: it is all gossip, and the directory's again when that is back",
+            async (fleet) => {
+              const own = await servers.start();
+              const { beacons } = await mixed(fleet, 2, {
+                directory: `redis://${own.name}`,
+                directoryGraceMs: 0,
+              });
+              const [a, b] = beacons as [FleetBeacon, FleetBeacon];
+              const [nodeA, nodeB] = [await a.udp(), await b.udp()];
+              await untilReached(a, nodeB);
+              await untilReached(b, nodeA);
+              await own.stop();
+              await until("nobody follows anybody", () => a.follows([]) && b.follows([]));
+              const nodes = [await a.udp(), nodeA, await b.udp(), nodeB];
+              for (const node of nodes) for (const via of beacons) await untilReached(via, node);
+              expect(beacons.every((one) => gossipReceived(one) > 0)).toBe(true);
 
-            await servers.start({ port: own.port });
-            await fleet.untilWhole();
-            const before = beacons.map(gossipReceived);
-            nodes.push(await a.udp(), await b.udp());
-            for (const node of nodes) for (const via of beacons) await untilReached(via, node);
-            await Bun.sleep(3 * GOSSIP_MS);
-            expect(beacons.map(gossipReceived)).toEqual(before);
-          });
+              await servers.start({ port: own.port });
+              await fleet.untilWhole();
+              const before = beacons.map(gossipReceived);
+              nodes.push(await a.udp(), await b.udp());
+              for (const node of nodes) for (const via of beacons) await untilReached(via, node);
+              await Bun.sleep(3 * GOSSIP_MS);
+              expect(beacons.map(gossipReceived)).toEqual(before);
+            },
+          );
 
-          test("who comes back with old nodes does not take them by gossip from those who have them now", async () => {
-            const stateFile = newPath();
-            const { beacons, start } = await mixed(3);
-            const [a, b, c] = beacons as [FleetBeacon, FleetBeacon, FleetBeacon];
-            const node = await b.udp();
-            await untilReached(a, node);
-            fleet.beacons.pop();
-            await c.close();
-            await until("it is gone", () => a.told(c) === undefined);
-            const { address, port } = node.client.address;
-            const nodes = [{ nodeId: node.id, address, port, ageS: 20, wantsDest: false }];
-            writeFileSync(stateFile, encodeState({ savedMs: Date.now(), nodes }));
-            const again = await start(2, { stateFile });
-            await untilEqual("nodes that it gave up", () => again.directory.nodesLost, 1);
-            for (const via of [a, b]) await expectReached(via, node);
-            await untilReached(again, node);
-          });
+          gossiping(
+            "who comes back with old nodes does not take them by gossip from those who have them now",
+            async (fleet) => {
+              const stateFile = newPath();
+              const { beacons, start } = await mixed(fleet, 3);
+              const [a, b, c] = beacons as [FleetBeacon, FleetBeacon, FleetBeacon];
+              const node = await b.udp();
+              await untilReached(a, node);
+              fleet.beacons.pop();
+              await c.close();
+              await until("it is gone", () => a.told(c) === undefined);
+              const { address, port } = node.client.address;
+              const nodes = [{ nodeId: node.id, address, port, ageS: 20, wantsDest: false }];
+              writeFileSync(stateFile, encodeState({ savedMs: Date.now(), nodes }));
+              const again = await start(2, { stateFile });
+              await untilEqual("nodes that it gave up", () => again.directory.nodesLost, 1);
+              for (const via of [a, b]) await expectReached(via, node);
+              await untilReached(again, node);
+            },
+          );
         });
 
         describe("two of the same", () => {
-          test("id: both say so, and go on", async () => {
-            fleet = new Fleet(fleetOptions());
+          alone("id: both say so, and go on", async (fleet) => {
             const [a, b] = (await fleet.startAll(2, { beaconId: 77 })) as [FleetBeacon, FleetBeacon];
             for (const [one, other] of [
               [a, b],
@@ -462,46 +488,47 @@ for (const implementation of [REDIS, VALKEY]) {
           });
 
           // They cannot both be where they say; but each has nodes, and whoever began later is believed.
-          test("name: the one that began later goes on; the other one comes back when that one ends", async () => {
-            fleet = new Fleet(fleetOptions());
-            const watcher = await fleet.start();
-            const advertiseAddr = `127.0.0.1:${freePort()}`;
-            const first = await fleet.start({ addr: advertiseAddr, advertiseAddr });
-            await fleet.untilWhole();
-            const node = await first.udp();
-            await untilReached(watcher, node);
+          alone(
+            "name: the one that began later goes on; the other one comes back when that one ends",
+            async (fleet) => {
+              const watcher = await fleet.start();
+              const advertiseAddr = `127.0.0.1:${freePort()}`;
+              const first = await fleet.start({ addr: advertiseAddr, advertiseAddr });
+              await fleet.untilWhole();
+              const node = await first.udp();
+              await untilReached(watcher, node);
 
-            const second = await fleet.start({ advertiseAddr });
-            const lost = await second.udp();
-            await untilEqual("state of the first", () => first.directory.state, "duplicate");
-            const advice = `two beacons say that they are at ${advertiseAddr}: give each its own --advertise-addr`;
-            const warning = await until("the first warns of it", () => first.warnings()[0]);
-            expect(warning).toBe(advice);
-            expect(await first.readyz()).toMatch(new RegExp(`^ready.*duplicate for \\d+ s: ${advice}`));
-            await until(
-              "the second is followed",
-              () => watcher.told({ name: advertiseAddr })?.beaconId === second.beacon.config.beaconId,
-            );
-            await untilEqual("routes", () => watcher.routes({ name: advertiseAddr }), 1);
-            await first.udp(); // which nobody is told of
-            await Bun.sleep(LEASE_MS / 2);
-            expect(watcher.routes({ name: advertiseAddr })).toBe(1);
-            expect(second.directory.state).toBe("ok");
+              const second = await fleet.start({ advertiseAddr });
+              const lost = await second.udp();
+              await untilEqual("state of the first", () => first.directory.state, "duplicate");
+              const advice = `two beacons say that they are at ${advertiseAddr}: give each its own --advertise-addr`;
+              const warning = await until("the first warns of it", () => first.warnings()[0]);
+              expect(warning).toBe(advice);
+              expect(await first.readyz()).toMatch(new RegExp(`^ready.*duplicate for \\d+ s: ${advice}`));
+              await until(
+                "the second is followed",
+                () => watcher.told({ name: advertiseAddr })?.beaconId === second.beacon.config.beaconId,
+              );
+              await untilEqual("routes", () => watcher.routes({ name: advertiseAddr }), 1);
+              await first.udp(); // which nobody is told of
+              await Bun.sleep(LEASE_MS / 2);
+              expect(watcher.routes({ name: advertiseAddr })).toBe(1);
+              expect(second.directory.state).toBe("ok");
 
-            fleet.beacons.pop();
-            await second.close();
-            await untilEqual("state of the first", () => first.directory.state, "ok");
-            await fleet.untilWhole();
-            await untilEqual("routes", () => watcher.routes(first), 2);
-            await expectReached(watcher, node);
-            await expectNotFound(watcher, lost.id);
-            expect(await first.readyz()).toBe("ready");
-            expect(first.warnings()).toEqual([advice]);
-          });
+              fleet.beacons.pop();
+              await second.close();
+              await untilEqual("state of the first", () => first.directory.state, "ok");
+              await fleet.untilWhole();
+              await untilEqual("routes", () => watcher.routes(first), 2);
+              await expectReached(watcher, node);
+              await untilNotFound(watcher, lost.id);
+              expect(await first.readyz()).toBe("ready");
+              expect(first.warnings()).toEqual([advice]);
+            },
+          );
         });
 
-        test("nothing is left of one that is closed: the process ends by itself", async () => {
-          fleet = new Fleet(fleetOptions());
+        alone("nothing is left of one that is closed: the process ends by itself", async (fleet) => {
           const a = await fleet.start();
           const script = newPath();
           const options = { ...fleetOptions(), directoryPrefix: a.beacon.config.directoryPrefix };

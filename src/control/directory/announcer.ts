@@ -12,7 +12,7 @@ const UNTOLD_MAX = 131_072;
 /** What routes are marked with that the directory did not tell of. */
 const NO_FLEET_MARK = 0;
 /** Starts in the same millisecond differ by this. */
-const EPOCHS_PER_MS = 1024;
+export const EPOCHS_PER_MS = 1024;
 /** Starts that are remembered: the log, in which they may be found, is a minute long. */
 const EPOCHS_MAX = 1024;
 
@@ -32,6 +32,8 @@ export class Announcer {
   claimsTold = 0;
   goneTold = 0;
   readonly #epochs = new Set<number>();
+  /** The latest start by this beacon's name that is not this process's. */
+  #othersEpoch = 0;
   /** Nodes that came or went; which of the two shows when it is told. */
   readonly #untold = new Set<number>();
   #underWay: Changes | undefined;
@@ -50,13 +52,20 @@ export class Announcer {
 
   #begin(): void {
     const { clock, random } = this.parts;
-    const epoch = Math.floor(clock.nowMs()) * EPOCHS_PER_MS + Math.floor(random() * EPOCHS_PER_MS);
-    this.epoch = Math.max(epoch, this.epoch + 1);
+    // At random also above others': two that outbid the same one must not come to the same.
+    const chance = Math.floor(random() * EPOCHS_PER_MS);
+    const epoch = Math.floor(clock.nowMs()) * EPOCHS_PER_MS + chance;
+    this.epoch = Math.max(epoch, this.epoch + 1, this.#othersEpoch + 1 + chance);
     this.#epochs.add(this.epoch);
     if (this.#epochs.size > EPOCHS_MAX) this.#epochs.delete(this.#epochs.values().next().value!);
     this.seq = 0;
     this.#untold.clear();
     this.#underWay = undefined;
+  }
+
+  /** Somebody else has this beacon's name, or had it: whatever the clock says, the next start is the later one. */
+  outbid(epoch: number): void {
+    this.#othersEpoch = Math.max(this.#othersEpoch, epoch);
   }
 
   /** Whether an epoch was this process's. */

@@ -8,7 +8,7 @@
 import { PEERS_MAX } from "../../shared/memory.ts";
 import type { RouteTable } from "../../shared/routes.ts";
 import { NO_MARK } from "../../shared/routes.ts";
-import { Announcer } from "./announcer.ts";
+import { Announcer, EPOCHS_PER_MS } from "./announcer.ts";
 import type { DirectoryClock } from "./clock.ts";
 import { Contested } from "./contested.ts";
 import { ASK, type Changes, decodeEntry, type Entry, encodeEntry, LEASE, type Lease } from "./entries.ts";
@@ -40,6 +40,8 @@ const RETRY_MS_MIN = 200;
 const RETRY_MS_MAX = 5000;
 /** What the server does not take (full, not allowed) is tried again after so long. */
 const REFUSED_MS = 1000;
+/** Readings begin more often than that: each waits for two seconds at most. */
+const STILL_MS = 3000;
 /** The same is logged at most this often. */
 const SAID_MS = 60_000;
 /** Who ends does not wait longer for the server to take its leave. */
@@ -48,10 +50,12 @@ const LEAVE_MS_MAX = 1000;
 const DEAD_LEASES = 3;
 /** Fields of the hash that are looked at. */
 const LEASES_MAX = 4 * PEERS_MAX;
+/** How far the clocks of servers that take each other's place may be apart, and much more. */
+const EPOCH_AHEAD_MS = 30 * 86_400_000;
 /** Beacons see at different times that the server is back: the last to try waits for a connection that hangs, and once more. */
 const BACK_MS = 10_000;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
-const WORK_MS = 1;
+const WORK_MS = 0.5;
 const PAUSE_MS = 1;
 /** Between two looks at what is less pressing: each wakes the thread. */
 const LOOK_MS = 100;
@@ -188,8 +192,8 @@ export class Directory {
   /** When this beacon is to begin anew; undefined: it is not. */
   #anewAtMs: number | undefined;
   #begunMs = Number.NEGATIVE_INFINITY;
-  /** When the log was last found to go on: the server was entered, or there was nothing for too long. */
-  #resumedMs: number;
+  /** Beacons count as heard until then: the server was entered again, or there was nothing in the log for too long. */
+  #patientUntilMs: number;
   /** When there was something in the log. */
   #lastHeardMs: number;
   /** What was written into the log until then has been heard. It stands still while the log is not read, and while nobody can write there. */
@@ -209,7 +213,7 @@ export class Directory {
   constructor(private readonly parts: DirectoryParts) {
     const { name, beaconId, table, own, clock, random, monotonicMs, complain } = parts;
     this.#stateMs = monotonicMs();
-    this.#resumedMs = this.#stateMs;
+    this.#patientUntilMs = this.#stateMs;
     this.#lastHeardMs = this.#stateMs;
     this.#heardUntilMs = this.#stateMs;
     const { signal } = this.#stopping;
@@ -370,9 +374,9 @@ export class Directory {
       try {
         store = await connect(first, signal);
         await this.#use(store);
-      } catch (error) {
-        if (!(error instanceof StoreError)) throw error;
+      } catch (thrown) {
         if (signal.aborted) break;
+        const error = asStoreError(thrown);
         // Why a connection was closed is better told by the server when it is asked for another one.
         const isOnlyLost = store !== undefined && error.failure === "unreachable";
         this.#lost = isOnlyLost ? error.message : undefined;
@@ -402,9 +406,11 @@ export class Directory {
     void store.ended.then(end);
     this.#store = store;
     try {
+      const knewOthers = this.#fleet.beacons.size > 0;
       await this.#join(store);
       hasJoined = true;
-      this.#resumedMs = this.parts.monotonicMs();
+      this.#lastHeardMs = this.parts.monotonicMs();
+      if (knewOthers) this.#patientUntilMs = this.#lastHeardMs + BACK_MS;
       this.#setWell();
       if (this.#lost !== undefined) this.parts.complain("directory_lost", `${this.#lost}; it is back`);
       this.#lost = undefined;
@@ -439,7 +445,11 @@ export class Directory {
   /** Tells what there is to tell, and takes leave. If the server does not take it, the others find out when the lease ends. */
   async #finish(store: Store, telling: Promise<void>): Promise<void> {
     const { name, sleep } = this.parts;
-    const inTime = (done: Promise<unknown>) => Promise.race([done.catch(() => {}), sleep(LEAVE_MS_MAX)]);
+    const inTime = async (done: Promise<unknown>) => {
+      const over = new AbortController();
+      await Promise.race([done.catch(() => {}), sleep(LEAVE_MS_MAX, over.signal)]);
+      over.abort(); // so that nothing is left that keeps the process
+    };
     await inTime(telling);
     if (this.#isReplaced || this.#rivalHeardMs !== undefined) return;
     await inTime(this.#append(store, this.#lease(true)).then(() => store.removeBeacon(name)));
@@ -447,7 +457,7 @@ export class Directory {
 
   /** Finds out where in the log to begin, what time it is, and who is there. */
   async #join(store: Store): Promise<void> {
-    const { clock, monotonicMs } = this.parts;
+    const { clock } = this.parts;
     clock.forgetSamples();
     this.#ownHeard = 0;
     this.#ownWritten = 0;
@@ -459,9 +469,8 @@ export class Directory {
       compareIds(this.#readUntil, lastId) <= 0 &&
       (await store.reachesBack(this.#readUntil));
     if (!goesOn) {
-      if (this.#readUntil !== undefined) this.#missed();
+      if (this.#readUntil !== undefined) this.#loseLog();
       this.#readUntil = lastId;
-      this.#fleet.logLost(monotonicMs());
       await this.#findBeacons(store);
     }
     if (!this.#hasToldPeers) this.#tellPeers();
@@ -475,11 +484,12 @@ export class Directory {
     const pause = this.#pause();
     for (const [name, bytes] of await store.beacons(LEASES_MAX)) {
       await pause();
-      const lease = decodeEntry(bytes);
+      const lease = this.#decode(bytes);
       if (lease?.kind !== LEASE || lease.name !== name) {
         this.#malformed++;
         continue;
       }
+      if (name === this.parts.name) this.#announcer.outbid(lease.epoch);
       const ageMs = Math.abs(clock.nowMs() - lease.timeMs); // what is ahead is of a clock gone wrong
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
@@ -499,12 +509,15 @@ export class Directory {
   // What others say.
 
   async #read(store: Store, signal: AbortSignal): Promise<void> {
-    const { sleep } = this.parts;
+    const { sleep, monotonicMs } = this.parts;
     const pause = this.#pause();
-    while (!signal.aborted) {
+    for (let beganMs = monotonicMs(), beforeMs = beganMs; !signal.aborted; beforeMs = beganMs) {
+      beganMs = monotonicMs();
       const lacksOwn = this.#ownHeard < this.#ownWritten;
       const entries = await store.read(this.#readUntil!);
       if (entries.length === 0 && lacksOwn) await this.#readAnew(store);
+      // This process stood still meanwhile, and what was dropped from the log it never reads.
+      if (beganMs - beforeMs > STILL_MS && !(await store.reachesBack(this.#readUntil!))) this.#loseLog();
       for (const entry of entries) {
         this.#hear(entry);
         this.#readUntil = entry.id;
@@ -522,6 +535,11 @@ export class Directory {
     const lastId = await store.lastId();
     if (compareIds(this.#readUntil!, lastId) <= 0) return; // what it wrote was dropped, or was read before it was known to be written
     this.#readUntil = lastId;
+    this.#loseLog();
+  }
+
+  /** Entries may be missing. */
+  #loseLog(): void {
     this.#fleet.logLost(this.parts.monotonicMs());
     this.#missed();
   }
@@ -529,7 +547,7 @@ export class Directory {
   #hear({ bytes }: LogEntry): void {
     this.#entriesHeard++;
     this.#bytesHeard += bytes?.length ?? 0;
-    const entry = bytes && decodeEntry(bytes);
+    const entry = bytes && this.#decode(bytes);
     if (entry === undefined) {
       this.#malformed++;
       this.parts.complain(
@@ -545,11 +563,18 @@ export class Directory {
     if (number !== undefined) this.parts.peers.heard(number);
   }
 
+  /** What is of no start that can have been: no start of the beacon's own could be later. */
+  #decode(bytes: Uint8Array): Entry | undefined {
+    const entry = decodeEntry(bytes);
+    const latest = (this.parts.clock.nowMs() + EPOCH_AHEAD_MS) * EPOCHS_PER_MS;
+    return entry === undefined || entry.epoch > latest ? undefined : entry;
+  }
+
   /** The log goes on, at least until then. */
   #goesOn(timeMs: number, nowMs: number): void {
     const { clock, leaseMs } = this.parts;
     // Nobody could write, or it could not be read; otherwise there were at least this beacon's own leases.
-    if (nowMs - this.#lastHeardMs > leaseMs / SILENT_SHARE) this.#resumedMs = nowMs;
+    if (nowMs - this.#lastHeardMs > leaseMs / SILENT_SHARE) this.#patientUntilMs = nowMs + BACK_MS;
     this.#lastHeardMs = nowMs;
     this.#heardUntilMs = Math.max(this.#heardUntilMs, Math.min(clock.momentOf(timeMs), nowMs));
   }
@@ -565,6 +590,7 @@ export class Directory {
     if (this.#announcer.wasMine(epoch) || this.parts.isSilent?.()) return;
     this.parts.complain("double_name", doubleName(this.parts.name));
     if (epoch < this.#announcer.epoch) return; // that one finds out
+    this.#announcer.outbid(epoch);
     this.#rivalHeardMs = this.parts.monotonicMs();
     this.#setWell();
   }
@@ -679,7 +705,7 @@ export class Directory {
     const hasRival = this.#rivalHeardMs !== undefined;
     if (!hasRival && !this.#wasSilent) return true;
     // While the log is not read nobody is heard.
-    const rivalMs = Math.max(this.#rivalHeardMs ?? 0, this.#resumedMs);
+    const rivalMs = Math.max(this.#rivalHeardMs ?? 0, this.#patientUntilMs);
     if (hasRival && !this.#wasSilent && monotonicMs() - rivalMs <= leaseMs) return false;
     this.#beginAnew();
     this.#setWell();
@@ -719,13 +745,17 @@ export class Directory {
     const { signal } = this.#stopping;
     const { sleep, monotonicMs } = this.parts;
     for (let lookMs = 0; !signal.aborted; await sleep(LOOK_MS, signal)) {
-      this.#gather();
-      if (monotonicMs() >= lookMs) {
-        lookMs = monotonicMs() + CONTESTED_MS;
-        this.#contested.look();
+      try {
+        this.#gather();
+        if (monotonicMs() >= lookMs) {
+          lookMs = monotonicMs() + CONTESTED_MS;
+          this.#contested.look();
+        }
+        this.#number();
+        this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
+      } catch (thrown) {
+        this.#failed(asStoreError(thrown));
       }
-      this.#number();
-      this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
     }
   }
 
@@ -740,7 +770,7 @@ export class Directory {
    */
   #deadlineMs({ heardMs, leaseMs }: Followed): number {
     // Who is back needs a lease's time to be heard again, and may be back later than this beacon.
-    const overMs = Math.max(heardMs, this.#resumedMs + BACK_MS) + leaseMs;
+    const overMs = Math.max(heardMs, this.#patientUntilMs) + leaseMs;
     if (this.#heardUntilMs > overMs) return overMs;
     return Math.max(heardMs, this.#heardUntilMs) + leaseMs + this.parts.graceMs;
   }
@@ -748,8 +778,7 @@ export class Directory {
   /** Peers get their numbers when their names are resolved, and others when they move. */
   #number(): void {
     const { peers, monotonicMs } = this.parts;
-    for (const beacon of this.#fleet.beacons.values()) {
-      const number = peers.numberOf(beacon.name);
+    for (const [beacon, number] of this.#numbers()) {
       if (number === beacon.number) continue;
       const had = beacon.number;
       beacon.number = number;
@@ -758,6 +787,21 @@ export class Directory {
       void this.#routes.sweep(had, NO_MARK);
       this.#fleet.fallBehind(beacon, "moved", monotonicMs());
     }
+  }
+
+  /** Of several names for one place, that of the latest start has it: the others are the beacon's old ones, or wrong. */
+  #numbers(): ReadonlyMap<Followed, number | undefined> {
+    const numbers = new Map<Followed, number | undefined>();
+    const latest = new Map<number, Followed>();
+    for (const beacon of this.#fleet.beacons.values()) {
+      const number = this.parts.peers.numberOf(beacon.name);
+      numbers.set(beacon, number);
+      if (number === undefined) continue;
+      const other = latest.get(number);
+      if (other !== undefined) numbers.set(other.epoch > beacon.epoch ? beacon : other, undefined);
+      if (other === undefined || other.epoch <= beacon.epoch) latest.set(number, beacon);
+    }
+    return numbers;
   }
 
   #left({ name, number }: Followed, why: string): void {
@@ -802,6 +846,13 @@ export class Directory {
       restedMs = monotonicMs();
     };
   }
+}
+
+/** What is no failure of the server's is a mistake of this program's: relays go on, and so does everything else after a new start. */
+function asStoreError(thrown: unknown): StoreError {
+  if (thrown instanceof StoreError) return thrown;
+  const { stack, message } = thrown instanceof Error ? thrown : new Error(String(thrown));
+  return new StoreError("malformed", `directory: an unexpected error, please report it: ${stack ?? message}`);
 }
 
 /** Orders ids of the log: "milliseconds-number". */

@@ -5,8 +5,9 @@ import { createLogger } from "../../../src/control/log.ts";
 import { BridgedNode, KnownNodes } from "./bridged.ts";
 import { Client } from "./client.ts";
 import type { LogLine } from "./program.ts";
+import { sum } from "./totals.ts";
 import { UNLIMITED } from "./unlimited.ts";
-import { until, untilEqual } from "./wait.ts";
+import { until } from "./wait.ts";
 import { decode, deliver, relay, type WireAddress } from "./wire.ts";
 
 /** Who sends what a test sends: nobody's id. */
@@ -266,18 +267,17 @@ export async function untilReached(via: FleetBeacon, node: FleetNode): Promise<v
   node.take();
 }
 
-/** Sends a packet to a node through a beacon, and nobody is found. */
-export async function expectNotFound(via: FleetBeacon, nodeId: number): Promise<void> {
-  const notFound = () =>
-    via.beacon.stats().workers.reduce((sum, { relayNotFound }) => sum + relayNotFound, 0);
+/** Sends packets to a node through a beacon until nobody is found: routes go in slices. */
+export async function untilNotFound(via: FleetBeacon, nodeId: number): Promise<void> {
+  const sender = await via.sender();
+  const notFound = () => sum(via.beacon.stats(), (worker) => worker.relayNotFound);
   const before = notFound();
-  await (await via.sender()).send(relay(SENDER_ID, nodeId, new Uint8Array(PAYLOAD_BYTES)));
-  await untilEqual(`relays to nobody at ${via.name}`, notFound, before + 1);
+  await until(`nobody has node ${nodeId}, says ${via.name}`, async () => {
+    await sender.send(relay(SENDER_ID, nodeId, new Uint8Array(PAYLOAD_BYTES)));
+    await Bun.sleep(AGAIN_MS);
+    return notFound() > before;
+  });
 }
-
-/** Routes of a beacon, to all its peers. */
-export const routesIn = ({ beacon }: FleetBeacon): number =>
-  beacon.stats().mesh.peers.reduce((sum, { routes }) => sum + routes, 0);
 
 /** Relays that go on all the time from one beacon to a node of another's, and how many of them arrive. */
 export class Traffic {

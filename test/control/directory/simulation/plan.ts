@@ -53,7 +53,7 @@ export function planOf(chance: Chance): Plan {
   return {
     beacons: 2 + chance.below(5),
     nodes: Math.round(chance.scale(5, 60)),
-    troubleMs: chance.scale(20_000, 120_000),
+    troubleMs: chance.scale(5_000, 40_000),
     leaseMs: Math.round(chance.between(3_000, 10_000)),
     graceMs: isServersOnly ? 300_000 : chance.pick([0, 5_000, 300_000]),
     delays: {
@@ -70,6 +70,6 @@ export function planOf(chance: Chance): Plan {
     weights,
     idsAheadMs: chance.is(0.3) ? chance.scale(100, 3_600_000) : 0,
     clockMs: hasBadClocks ? 300 : 30,
-    isPatient: chance.is(0.2),
+    isPatient: chance.is(0.05),
   };
 }
