@@ -3,6 +3,7 @@ import type { Target } from "./target.ts";
 import { CONFIG, KEY_FILES, UNITS } from "./targets/config.ts";
 import { CONTROL_MESSAGES } from "./targets/control-messages.ts";
 import { DATAGRAMS } from "./targets/datagrams.ts";
+import { DIRECTORY_ENTRIES, DIRECTORY_PARTS } from "./targets/directory.ts";
 import { ANNOUNCEMENTS, SIGNATURES } from "./targets/gossip.ts";
 import { FORWARDED, HANDSHAKE } from "./targets/handshake.ts";
 import { REGISTRY } from "./targets/registry.ts";
@@ -20,4 +21,6 @@ export const TARGETS: readonly Target[] = [
   UNITS,
   KEY_FILES,
   STATE_FILE,
+  DIRECTORY_ENTRIES,
+  DIRECTORY_PARTS,
 ];

@@ -9,10 +9,10 @@ import {
   SharedMemory,
 } from "../../src/shared/memory.ts";
 import { PROBES_MAX } from "../../src/shared/open-addressing.ts";
-import { NO_PEER, RouteTable, TABLE_FULL } from "../../src/shared/routes.ts";
+import { CLAIMED_LATER, NO_MARK, NO_PEER, RouteTable, TABLE_FULL } from "../../src/shared/routes.ts";
 import { nodeId } from "../support/arbitraries.ts";
+import { routeMemory, SECRET } from "../support/route-memory.ts";
 
-const SECRET = 0x5ec2_e701;
 function table(routesMax: number): { memory: SharedMemory; routes: RouteTable } {
   const memory = new SharedMemory({ workers: 1, nodesMax: 1, routesMax });
   memory.words[HASH_SECRET] = SECRET;
@@ -198,6 +198,225 @@ describe("RouteTable against a map", () => {
           for (const one of touched) expect(routes.find(one)).toBe(model.get(one) ?? NO_PEER);
         }
       }),
+    );
+  });
+});
+
+/** A table that keeps when claims were made. */
+function keeping(routesMax: number): { memory: SharedMemory; routes: RouteTable } {
+  const memory = routeMemory(routesMax);
+  const routes = new RouteTable(memory);
+  routes.keepClaims();
+  return { memory, routes };
+}
+
+const always = () => true;
+const never = () => false;
+/** A whole sweep. */
+const sweep = (routes: RouteTable, peer: number, mark: number): number =>
+  routes.sweep(peer, mark, 0, routes.sweepSteps);
+/** What a whole visit comes to. */
+function visited(routes: RouteTable): Map<number, readonly [number, number]> {
+  const found = new Map<number, readonly [number, number]>();
+  routes.visit(0, routes.sweepSteps, (id, peer, ms) => found.set(id, [peer, ms]));
+  return found;
+}
+
+describe("claims that are kept", () => {
+  test("the later one stays; of two at the same time the one that wins the tie", () => {
+    const { routes } = keeping(10);
+    expect(routes.claimIfLater(7, 1, 1000, 1, never)).toBe(NO_PEER);
+    expect(routes.claimIfLater(7, 2, 999.9375, 1, always)).toBe(CLAIMED_LATER);
+    expect(routes.claimIfLater(7, 2, 1000, 1, (other) => other !== 1)).toBe(CLAIMED_LATER);
+    expect([routes.find(7), routes.claimedMs(7)]).toEqual([1, 1000]);
+    expect(routes.claimIfLater(7, 2, 1000, 2, (other) => other === 1)).toBe(1);
+    expect(routes.claimIfLater(7, 1, 1000.0625, 3, never)).toBe(2);
+    expect([routes.find(7), routes.claimedMs(7), routes.markOf(7)]).toEqual([1, 1000.0625, 3]);
+  });
+
+  test("a peer's own claim takes the place of its earlier one, and of its later one", () => {
+    const { routes } = keeping(10);
+    for (const ms of [1000, 2000, 500]) {
+      routes.claimIfLater(7, 1, ms, 4, never);
+      expect([routes.find(7), routes.claimedMs(7), routes.markOf(7), routes.size]).toEqual([1, ms, 4, 1]);
+    }
+  });
+
+  test("any claim takes it, if nobody asks which is later", () => {
+    const { routes } = keeping(10);
+    routes.claimIfLater(7, 1, 5000, 9, always);
+    expect(routes.claim(7, 2, 1000)).toBe(1);
+    expect([routes.claimedMs(7), routes.markOf(7)]).toEqual([1000, 0]);
+  });
+
+  test("there are none where there is no route, nor before they are kept", () => {
+    const { routes } = table(10);
+    routes.claim(7, 1, 5000, 3);
+    expect([routes.claimedMs(7), routes.markOf(7), routes.claimedMs(8), routes.claimedMs(0)]).toEqual([
+      0, 0, -1, -1,
+    ]);
+    routes.keepClaims();
+    routes.keepClaims();
+    expect(routes.claimIfLater(7, 2, 0.0625, 1, never)).toBe(1);
+    expect([routes.claimedMs(0), routes.markOf(0), routes.claimedMs(8), routes.markOf(8)]).toEqual([
+      -1, 0, -1, 0,
+    ]);
+    routes.withdraw(7, 2);
+    expect([routes.claimedMs(7), routes.markOf(7)]).toEqual([-1, 0]);
+  });
+
+  test("a full table refuses new nodes, and compares the claims of those that it has", () => {
+    const { routes } = keeping(3);
+    for (let id = 1; id <= 3; id++) routes.claimIfLater(id, 1, 1000, 1, never);
+    expect(routes.claimIfLater(4, 1, 1000, 1, always)).toBe(TABLE_FULL);
+    expect(routes.claimIfLater(3, 2, 1, 1, always)).toBe(CLAIMED_LATER);
+    expect(routes.claimIfLater(3, 2, 2000, 1, never)).toBe(1);
+    expect([1, 2].map((peer) => routes.routesOf(peer))).toEqual([2, 1]);
+  });
+
+  test("take room: so many bytes a route in all", () => {
+    const { memory, routes } = table(1000);
+    const without = (memory.routeSlots * ROUTE_WORDS * 4) / 1000;
+    expect(routes.bytesPerRoute).toBe(without);
+    routes.keepClaims();
+    expect(routes.bytesPerRoute).toBe(without + (memory.routeSlots * 9) / 1000);
+  });
+});
+
+describe("a sweep", () => {
+  test("withdraws those of a peer's routes that lack the mark, or all, and says how many", () => {
+    const { routes } = keeping(100);
+    for (let id = 1; id <= 30; id++) routes.claimIfLater(id, 1 + (id % 2), 1000, 1 + (id % 3), never);
+    expect(sweep(routes, 1, 2)).toBe(10);
+    expect([routes.size, routes.routesOf(1), routes.routesOf(2)]).toEqual([20, 5, 15]);
+    expect(sweep(routes, 1, 2)).toBe(0);
+    expect(sweep(routes, 2, NO_MARK)).toBe(15);
+    expect([routes.size, routes.routesOf(1), routes.routesOf(2)]).toEqual([5, 5, 0]);
+  });
+
+  test("withdraws all of them where no claims are kept, as none has a mark", () => {
+    const { routes } = table(10);
+    for (let id = 1; id <= 5; id++) routes.claim(id, 1, 1000, 7);
+    expect(sweep(routes, 1, 7)).toBe(5);
+  });
+
+  test("of a full chain of slots, which every removal moves, leaves nothing out", () => {
+    const { memory, routes } = keeping(1000);
+    for (const id of idsStartingAt(memory, memory.routeSlots - 100, 2, PROBES_MAX))
+      routes.claimIfLater(id, 1, 1, 1, never);
+    for (const [i, id] of [...visited(routes).keys()].entries())
+      if (i % 3 === 0) routes.claimIfLater(id, 2, 2, 1, never);
+    const kept = routes.routesOf(2);
+    expect(sweep(routes, 1, 2)).toBe(PROBES_MAX - kept);
+    expect([routes.size, routes.routesOf(2), visited(routes).size]).toEqual([kept, kept, kept]);
+  });
+});
+
+describe("kept claims against a map", () => {
+  const ROUTES_MAX = 24;
+  const { memory: probe } = table(ROUTES_MAX);
+  const ids = idsStartingAt(probe, probe.routeSlots - 4, 6, 32);
+  const peer = fc.constantFrom(0, 1, 2);
+  const step = fc.record({
+    what: fc.constantFrom("claim", "claim", "claim", "withdraw", "remove" as const),
+    id: fc.constantFrom(...ids),
+    peer,
+    ms: fc.integer({ min: 1, max: 6 }),
+    mark: fc.integer({ min: 1, max: 3 }),
+  });
+  type Step = typeof step extends fc.Arbitrary<infer T> ? T : never;
+  type Claim = { readonly peer: number; readonly ms: number; readonly mark: number };
+
+  /** The higher number wins a tie. */
+  function apply(
+    routes: RouteTable,
+    model: Map<number, Claim>,
+    { what, id, peer: of, ms, mark }: Step,
+  ): void {
+    const there = model.get(id);
+    if (what === "claim") {
+      const isLater =
+        there === undefined || there.peer === of || ms > there.ms || (ms === there.ms && of > there.peer);
+      const isFull = there === undefined && model.size >= ROUTES_MAX;
+      const expected = isFull ? TABLE_FULL : isLater ? (there?.peer ?? NO_PEER) : CLAIMED_LATER;
+      expect(routes.claimIfLater(id, of, ms, mark, (other) => of > other)).toBe(expected);
+      if (!isFull && isLater) model.set(id, { peer: of, ms, mark });
+    } else {
+      const from = what === "remove" ? (there?.peer ?? of) : of;
+      expect(routes.withdraw(id, from)).toBe(there?.peer === from);
+      if (there?.peer === from) model.delete(id);
+    }
+  }
+
+  function expectSame(routes: RouteTable, model: ReadonlyMap<number, Claim>): void {
+    for (const id of ids) {
+      const there = model.get(id);
+      expect([routes.find(id), routes.claimedMs(id), routes.markOf(id)]).toEqual(
+        there ? [there.peer, there.ms, there.mark] : [NO_PEER, -1, 0],
+      );
+    }
+    for (const one of [0, 1, 2])
+      expect(routes.routesOf(one)).toBe([...model.values()].filter((there) => there.peer === one).length);
+    expect(routes.size).toBe(model.size);
+  }
+
+  test("any sequence of claims and withdrawals, with whole sweeps in between", () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(step, fc.boolean()), { maxLength: 80 }), (steps) => {
+        const { routes } = keeping(ROUTES_MAX);
+        const model = new Map<number, Claim>();
+        for (const [one, isSweep] of steps) {
+          if (isSweep && one.id % 5 === 0) {
+            const gone = [...model].filter(([, { peer: of, mark }]) => of === one.peer && mark !== one.mark);
+            expect(sweep(routes, one.peer, one.mark)).toBe(gone.length);
+            for (const [id] of gone) model.delete(id);
+          } else {
+            apply(routes, model, one);
+          }
+          expectSame(routes, model);
+        }
+        expect(new Map([...visited(routes)].sort())).toEqual(
+          new Map([...model].map(([id, { peer: of, ms }]) => [id, [of, ms]] as const).sort()),
+        );
+      }),
+    );
+  });
+
+  test("a sweep or a visit in parts misses none, whatever is claimed and withdrawn in between", () => {
+    const parts = fc.array(fc.array(step, { maxLength: 6 }), { minLength: 1, maxLength: 12 });
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 40 }), parts, (before, between) => {
+        const { routes } = keeping(ROUTES_MAX);
+        const model = new Map<number, Claim>();
+        for (const one of before) apply(routes, model, one);
+        const PEER = 1;
+        const MARK = 3;
+        /** There with the same claim from beginning to end, or withdrawn by the sweep. */
+        const unmoved = new Map([...model].filter(([, { peer: of, mark }]) => of === PEER && mark !== MARK));
+        const others = new Map([...model].filter(([, { peer: of }]) => of !== PEER));
+        const seen = new Set<number>();
+        const end = routes.sweepSteps;
+        for (const [i, steps] of between.entries()) {
+          const [from, to] = [i, i + 1].map((part) => Math.floor((part * end) / between.length));
+          routes.visit(from!, to!, (id) => seen.add(id));
+          routes.sweep(PEER, MARK, from!, to!);
+          for (const one of steps) {
+            unmoved.delete(one.id);
+            others.delete(one.id);
+            // What comes meanwhile has the new mark, as with a snapshot.
+            if (one.what === "claim")
+              routes.claimIfLater(one.id, one.peer, one.ms, MARK, (other) => one.peer > other);
+            else routes.withdraw(one.id, one.peer);
+          }
+        }
+        for (const id of unmoved.keys()) expect([id, routes.find(id)]).not.toEqual([id, PEER]);
+        for (const [id, { peer: of }] of others)
+          expect([id, routes.find(id), seen.has(id)]).toEqual([id, of, true]);
+        routes.visit(0, end, (id, of) => {
+          if (of === PEER) expect([id, routes.markOf(id)]).toEqual([id, MARK]);
+        });
+      }),
+      { numRuns: 300 },
     );
   });
 });

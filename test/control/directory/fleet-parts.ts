@@ -7,7 +7,7 @@ import {
   type OwnNodes,
 } from "../../../src/control/directory/fleet-routes.ts";
 import { RouteTable } from "../../../src/shared/routes.ts";
-import { routeMemory } from "./route-memory.ts";
+import { routeMemory } from "../../support/route-memory.ts";
 
 /** The directory's time when the host's monotonic clock is at 0. */
 export const BOOT_MS = 1_900_000_000_000;

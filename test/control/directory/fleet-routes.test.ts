@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { NO_MARK, NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
+import { routeMemory } from "../../support/route-memory.ts";
 import { BOOT_MS, type Host, host, routesOf } from "./fleet-parts.ts";
-import { routeMemory } from "./route-memory.ts";
 
 const A = { name: "a:1", number: 1, mark: 1 };
 const Z = { name: "z:1", number: 2, mark: 1 };

@@ -7,8 +7,8 @@ import { SnapshotWriter } from "../../../src/control/directory/snapshot-writer.t
 import { encodePart, PART_NODES_MAX } from "../../../src/control/directory/snapshots.ts";
 import type { Store } from "../../../src/control/directory/store.ts";
 import { NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
+import { routeMemory } from "../../support/route-memory.ts";
 import { BOOT_MS, changesOf, host, leaseOf, routesOf } from "./fleet-parts.ts";
-import { routeMemory } from "./route-memory.ts";
 
 const W = "w:1";
 const NUMBER = 4;

@@ -251,6 +251,76 @@ describe("learned peers", () => {
   });
 });
 
+describe("peers whose nodes the directory tells", () => {
+  const TOLD = 5;
+  const OTHER = 6;
+
+  test("keep their routes when their lists are released, and lists that come are theirs no longer to withdraw", async () => {
+    const { routes, announcements } = table(100);
+    await announcements.announce(TOLD, list(1, 2, 3));
+    await announcements.release(TOLD);
+    expect([1, 2, 3].map((id) => routes.find(id))).toEqual([TOLD, TOLD, TOLD]);
+    expect(announcements.list(TOLD).length).toBe(0);
+    await announcements.withdraw(TOLD);
+    expect([announcements.routes(TOLD), routes.size]).toEqual([3, 3]);
+  });
+
+  test("are released once no list of theirs is under way, however long", async () => {
+    const { routes, announcements } = table(2 * LIST_MAX);
+    void announcements.announce(TOLD, range(1, LIST_MAX));
+    void announcements.announce(OTHER, range(70_001, LIST_MAX));
+    await announcements.release(TOLD);
+    const size = routes.routesOf(TOLD);
+    await announcements.announce(OTHER, list());
+    expect([routes.routesOf(TOLD), announcements.list(TOLD).length]).toEqual([size, 0]);
+  });
+
+  test("lose to others' lists only what is new in those", async () => {
+    const { routes, announcements } = table(100);
+    await announcements.announce(OTHER, list(1, 2));
+    await announcements.release(TOLD);
+    routes.claim(1, TOLD, 1000, 1); // as the directory tells it
+    await announcements.announce(OTHER, list(1, 2));
+    expect([routes.find(1), routes.find(2)]).toEqual([TOLD, OTHER]);
+    await announcements.announce(OTHER, list(2));
+    await announcements.announce(OTHER, list(1, 2));
+    expect([routes.find(1), routes.find(2)]).toEqual([OTHER, OTHER]);
+  });
+
+  test("are as all others once they are taken back", async () => {
+    const { routes, announcements } = table(100);
+    await announcements.announce(OTHER, list(1, 2));
+    await announcements.release(TOLD);
+    routes.claim(1, TOLD, 1000, 1);
+    announcements.takeBack(TOLD);
+    await announcements.announce(OTHER, list(1, 2));
+    expect(routes.find(1)).toBe(OTHER);
+    await announcements.announce(TOLD, list(1));
+    expect(routes.find(1)).toBe(TOLD);
+    await announcements.announce(TOLD, list());
+    expect([routes.find(1), routes.size]).toEqual([NO_PEER, 1]);
+  });
+
+  test("claims of gossip are dated, and what a peer names anew is told", async () => {
+    const memory = new SharedMemory({ workers: 1, nodesMax: 1, routesMax: 100 });
+    memory.words[HASH_SECRET] = 0x5ec2_e701;
+    const routes = new RouteTable(memory);
+    routes.keepClaims();
+    const claimed: number[] = [];
+    let nowMs = 1000;
+    const announcements = new Announcements(
+      routes,
+      () => nowMs,
+      (nodeId) => claimed.push(nodeId),
+    );
+    await announcements.announce(TOLD, list(1, 2));
+    nowMs = 2000;
+    await announcements.announce(TOLD, list(1, 2, 3));
+    expect([1, 2, 3].map((id) => routes.claimedMs(id))).toEqual([1000, 1000, 2000]);
+    expect(claimed).toEqual([1, 2, 3]);
+  });
+});
+
 describe("Announcements against a map", () => {
   const LEARNED = [PEERS_MAX, PEERS_MAX + LEARNED_PEERS_MAX - 1];
   const PEERS = [0, 1, PEERS_MAX - 1, ...LEARNED];

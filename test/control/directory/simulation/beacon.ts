@@ -3,7 +3,7 @@ import { DirectoryClock } from "../../../../src/control/directory/clock.ts";
 import { Directory } from "../../../../src/control/directory/directory.ts";
 import type { Store } from "../../../../src/control/directory/store.ts";
 import { RouteTable } from "../../../../src/shared/routes.ts";
-import { routeMemory } from "../route-memory.ts";
+import { routeMemory } from "../../../support/route-memory.ts";
 import type { Chance } from "./chance.ts";
 import { SimulatedNodes } from "./nodes.ts";
 import { SimulatedPeers } from "./peers.ts";

@@ -1,6 +1,6 @@
 /** One schedule: trouble, then calm, then a look whether everybody knows where everything is. */
 import { nodeHash, slotOfHash } from "../../../../src/shared/hash.ts";
-import { routeMemory, SECRET } from "../route-memory.ts";
+import { routeMemory, SECRET } from "../../../support/route-memory.ts";
 import { Chance } from "./chance.ts";
 import { planOf } from "./plan.ts";
 import { STOP_MS, TROUBLES } from "./troubles.ts";

@@ -1,5 +1,5 @@
 /** Memory for a route table, and for nothing else: all that beacons share takes longer to make than a whole simulated schedule. */
-import { HASH_SECRET, ROUTE_WORDS, SharedMemory } from "../../../src/shared/memory.ts";
+import { HASH_SECRET, ROUTE_WORDS, SharedMemory } from "../../src/shared/memory.ts";
 
 export const SECRET = 0x5ec2_e701;
 /** Words that lie before the routes, the secret among them. */
