@@ -60,7 +60,7 @@ import { RouteTable } from "./shared/routes.ts";
 export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
 export type { BridgeStats } from "./control/bridge/bridge.ts";
 export type { KeyFunction } from "./control/bridge/keys.ts";
-export type { DirectoryStats } from "./control/directory/directory.ts";
+export type { DirectoryStats } from "./control/directory/stats.ts";
 export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
 export type { PunchedPairs } from "./control/punch-outcomes.ts";
 export type { PacketStats, Stats, WorkerStats } from "./control/stats.ts";

@@ -42,7 +42,7 @@ import {
 import type { SharedMemory } from "../shared/memory.ts";
 import type { BreakerStates } from "./breakers.ts";
 import type { BridgeStats } from "./bridge/bridge.ts";
-import type { DirectoryStats } from "./directory/directory.ts";
+import type { DirectoryStats } from "./directory/stats.ts";
 import type { MeshStats } from "./mesh/mesh.ts";
 import type { PunchedPairs } from "./punch-outcomes.ts";
 

@@ -1,5 +1,5 @@
 /** The directory in one line, the same wherever a person reads it. */
-import type { DirectoryStats } from "../control/directory/directory.ts";
+import type { DirectoryStats } from "../control/directory/stats.ts";
 
 /** What is said of the lag holds for this share of the changes. */
 const SHARE = 0.99;

@@ -8,7 +8,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Config } from "../../src/beacon.ts";
-import type { DirectoryState } from "../../src/control/directory/directory.ts";
+import type { DirectoryState } from "../../src/control/directory/stats.ts";
 import { REDIS, type RedisServer, type RedisServerOptions, RedisServers } from "../support/redis.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 import { makeCertificate } from "../support/websocket.ts";

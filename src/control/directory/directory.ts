@@ -6,19 +6,21 @@
  */
 
 import { PEERS_MAX } from "../../shared/memory.ts";
-import type { RouteTable } from "../../shared/routes.ts";
 import { NO_MARK } from "../../shared/routes.ts";
 import { Announcer, EPOCHS_PER_MS } from "./announcer.ts";
-import type { DirectoryClock } from "./clock.ts";
+import { Condition } from "./condition.ts";
 import { Contested } from "./contested.ts";
 import { ASK, type Changes, decodeEntry, type Entry, encodeEntry, LEASE, type Lease } from "./entries.ts";
-import { doubleName, Fleet, type Followed, type ResyncReason } from "./fleet.ts";
-import { FleetRoutes, type OwnNodes } from "./fleet-routes.ts";
-import { Histogram, type HistogramStats } from "./histogram.ts";
+import { doubleName, Fleet, type Followed } from "./fleet.ts";
+import { FleetRoutes } from "./fleet-routes.ts";
+import { Histogram } from "./histogram.ts";
+import type { DirectoryParts } from "./parts.ts";
+import { Presence } from "./presence.ts";
 import { SnapshotLoader } from "./snapshot-loader.ts";
 import { SnapshotWriter } from "./snapshot-writer.ts";
+import type { DirectoryStats } from "./stats.ts";
 import type { LogEntry, Store } from "./store.ts";
-import { STORE_FAILURES, StoreError, type StoreFailure } from "./store-error.ts";
+import { StoreError } from "./store-error.ts";
 
 /**
  * Between two looks for changes to tell, and between two reads of the log: a move is known everywhere within some 50 ms, and a beacon reads
@@ -31,8 +33,6 @@ const READ_MS = 20;
 const LOG_MS = 60_000;
 /** Leases are renewed after this share of them, less up to a tenth. */
 const RENEWALS = 3;
-/** A log without a lease for this share of one is one that was away. */
-const SILENT_SHARE = 2;
 /** The server's time is asked so often at first, for a good answer. */
 const CLOCK_SAMPLES = 3;
 /** Between two tries to connect, at random up to: doubled each time. */
@@ -52,8 +52,6 @@ const DEAD_LEASES = 3;
 const LEASES_MAX = 4 * PEERS_MAX;
 /** How far the clocks of servers that take each other's place may be apart, and much more. */
 const EPOCH_AHEAD_MS = 30 * 86_400_000;
-/** Beacons see at different times that the server is back: the last to try waits for a connection that hangs, and once more. */
-const BACK_MS = 10_000;
 /** A pause of the main thread while much is read or loaded, in which it serves others. */
 const WORK_MS = 0.5;
 const PAUSE_MS = 1;
@@ -61,105 +59,6 @@ const PAUSE_MS = 1;
 const LOOK_MS = 100;
 /** Between two looks at nodes that gossip claims. */
 const CONTESTED_MS = 1000;
-
-/** duplicate: another process that began later has this beacon's name, and so this one tells nothing. The others: why there is no server. */
-export const DIRECTORY_STATES = ["ok", "connecting", "duplicate", ...STORE_FAILURES] as const;
-export type DirectoryState = (typeof DIRECTORY_STATES)[number];
-
-/** The mesh, as the directory needs it. */
-export interface FleetPeers {
-  /** The fleet's beacons by name: they are to be peers, beside those from elsewhere. First called once it is known who they are, or cannot be. */
-  setFleet(names: readonly string[]): void;
-  /** The peer number of the beacon with this name; undefined while it has none. */
-  numberOf(name: string): number | undefined;
-  /** What nodes this peer has is told by the directory, and no longer by gossip. */
-  follow(number: number): Promise<void>;
-  unfollow(number: number): void;
-  /** A peer gave a sign of life through the directory. */
-  heard(number: number): void;
-}
-
-export interface DirectoryParts {
-  /** This beacon, as its peers reach it: "host:port". */
-  readonly name: string;
-  readonly beaconId: number;
-  readonly leaseMs: number;
-  readonly graceMs: number;
-  /** @param first which server to try first. The signal ends it. */
-  readonly connect: (first: number, signal: AbortSignal) => Promise<Store>;
-  readonly table: RouteTable;
-  readonly own: OwnNodes;
-  /** Calls `came` for the nodes that came since the last time. @returns whether some are missing */
-  readonly drainArrivals: (came: (nodeId: number) => void) => boolean;
-  readonly peers: FleetPeers;
-  /** Whether another process speaks for this beacon. */
-  readonly isSilent?: () => boolean;
-  readonly clock: DirectoryClock;
-  readonly monotonicMs: () => number;
-  readonly random: () => number;
-  /** Resolves after so long, or when the signal is given. */
-  readonly sleep: (ms: number, signal?: AbortSignal) => Promise<void>;
-  readonly info: (message: string) => void;
-  /** Warns, at most once a minute about the same. */
-  readonly complain: (about: string, message: string) => void;
-}
-
-/** following: its routes are as it tells them. behind: they wait for a snapshot. no_address: there is none that it is reached at. */
-export const BEACON_STATES = ["following", "behind", "no_address"] as const;
-
-export interface DirectoryBeaconStats {
-  readonly name: string;
-  readonly beaconId: number | null;
-  readonly routes: number;
-  readonly state: (typeof BEACON_STATES)[number];
-  /** Seconds since it was last heard. */
-  readonly ageS: number;
-}
-
-export interface DirectoryStats {
-  readonly state: DirectoryState;
-  /** "host:port" of the server; null while there is none. */
-  readonly server: string | null;
-  /** Seconds that this state has lasted. */
-  readonly stateS: number;
-  readonly beacons: readonly DirectoryBeaconStats[];
-  readonly roundTripS: number | null;
-  /** Log entries, and the claims and gone nodes in them, that this beacon wrote. */
-  readonly entriesTold: number;
-  readonly bytesTold: number;
-  readonly claimsTold: number;
-  readonly goneTold: number;
-  /** Changed nodes that the directory is not told of yet. */
-  readonly untold: number;
-  /** Log entries that were read; of other beacons, the changes applied. */
-  readonly entriesHeard: number;
-  readonly bytesHeard: number;
-  readonly claimsHeard: number;
-  readonly goneHeard: number;
-  readonly entriesMalformed: number;
-  readonly entriesStale: number;
-  readonly beaconsIgnored: number;
-  readonly snapshotsWritten: number;
-  readonly snapshotBytesWritten: number;
-  readonly snapshotsLoaded: number;
-  readonly snapshotBytesLoaded: number;
-  readonly snapshotsMissing: number;
-  readonly snapshotsMalformed: number;
-  /** The last ones; 0 if there was none. */
-  readonly lastSnapshotWrittenS: number;
-  readonly lastSnapshotLoadedS: number;
-  readonly resyncs: Readonly<Record<ResyncReason, number>>;
-  /** Seconds from when changes were written until they are applied here. */
-  readonly lag: HistogramStats;
-  /** Nodes that this beacon gave up, as another one heard them later; that it claimed again. */
-  readonly nodesLost: number;
-  readonly nodesClaimedAgain: number;
-  readonly claimsRefused: number;
-  readonly claimsFromFuture: number;
-  readonly bytesPerRoute: number;
-  /** Connections that ended, and calls that were refused, by reason. */
-  readonly failures: Readonly<Partial<Record<StoreFailure, number>>>;
-}
 
 export class Directory {
   readonly #announcer: Announcer;
@@ -171,7 +70,8 @@ export class Directory {
   readonly #lag = new Histogram();
   readonly #stopping = new AbortController();
   readonly #stopAsked: Promise<unknown>;
-  readonly #failures: Partial<Record<StoreFailure, number>> = {};
+  readonly #condition: Condition;
+  readonly #presence: Presence;
   #running: Promise<void> | undefined;
   /** Whether another process goes on in this one's place. */
   #isReplaced = false;
@@ -179,11 +79,6 @@ export class Directory {
   #hasToldPeers = false;
   #saidJoinedMs = Number.NEGATIVE_INFINITY;
   #store: Store | undefined;
-  #state: DirectoryState = "connecting";
-  #stateMs: number;
-  #problem = "";
-  /** When something last failed. */
-  #failedMs = Number.NEGATIVE_INFINITY;
   /** Why the connection ended, as long as that is not logged. */
   #lost: string | undefined;
   /** Where in the log this beacon is. */
@@ -194,12 +89,6 @@ export class Directory {
   /** When this beacon is to begin anew; undefined: it is not. */
   #anewAtMs: number | undefined;
   #begunMs = Number.NEGATIVE_INFINITY;
-  /** Beacons count as heard until then: the server was entered again, or there was nothing in the log for too long. */
-  #patientUntilMs: number;
-  /** When there was something in the log. */
-  #lastHeardMs: number;
-  /** What was written into the log until then has been heard. It stands still while the log is not read, and while nobody can write there. */
-  #heardUntilMs: number;
   #renewAtMs = 0;
   #renewedEpoch = 0;
   /** Another process that has this beacon's name began later: it is the one; when it was heard. */
@@ -214,10 +103,8 @@ export class Directory {
 
   constructor(private readonly parts: DirectoryParts) {
     const { name, beaconId, table, own, clock, random, monotonicMs, complain } = parts;
-    this.#stateMs = monotonicMs();
-    this.#patientUntilMs = this.#stateMs;
-    this.#lastHeardMs = this.#stateMs;
-    this.#heardUntilMs = this.#stateMs;
+    this.#condition = new Condition(monotonicMs, parts.leaseMs);
+    this.#presence = new Presence(parts);
     const { signal } = this.#stopping;
     this.#stopAsked = new Promise((resolve) => signal.addEventListener("abort", resolve));
     const pause = this.#pause();
@@ -289,10 +176,7 @@ export class Directory {
 
   /** What an operator should know; undefined while all is well. */
   get remark(): string | undefined {
-    if (this.#state === "ok") return undefined;
-    const seconds = Math.round((this.parts.monotonicMs() - this.#stateMs) / 1000);
-    if (this.#state === "connecting") return "directory: connecting";
-    return `directory: ${this.#state} for ${seconds} s: ${this.#problem}`;
+    return this.#condition.remark;
   }
 
   /** Why a node that is in the fleet may have no route here. */
@@ -322,9 +206,9 @@ export class Directory {
       this.#loader,
     ];
     return {
-      state: this.#state,
+      state: this.#condition.state,
       server: this.#store?.server ?? null,
-      stateS: (nowMs - this.#stateMs) / 1000,
+      stateS: this.#condition.seconds,
       beacons: Array.from(fleet.beacons.values(), ({ name, number, lease, kept, heardMs }) => ({
         name,
         beaconId: lease?.beaconId ?? null,
@@ -360,7 +244,7 @@ export class Directory {
       claimsRefused: routes.refused,
       claimsFromFuture: routes.fromFuture,
       bytesPerRoute: table.bytesPerRoute,
-      failures: { ...this.#failures },
+      failures: { ...this.#condition.failures },
     };
   }
 
@@ -411,9 +295,8 @@ export class Directory {
       const knewOthers = this.#fleet.beacons.size > 0;
       await this.#join(store);
       hasJoined = true;
-      this.#lastHeardMs = this.parts.monotonicMs();
-      if (knewOthers) this.#patientUntilMs = this.#lastHeardMs + BACK_MS;
-      this.#setWell();
+      this.#presence.entered(knewOthers);
+      this.#condition.entered(this.#rivalry);
       if (this.#lost !== undefined) this.parts.complain("directory_lost", `${this.#lost}; it is back`);
       this.#lost = undefined;
       this.#sayJoined(store);
@@ -565,7 +448,7 @@ export class Directory {
       return;
     }
     const nowMs = this.parts.monotonicMs();
-    if (entry.kind !== ASK) this.#goesOn(entry.timeMs, nowMs);
+    if (entry.kind !== ASK) this.#presence.goesOn(entry.timeMs);
     this.#fleet.hear(entry, nowMs);
     const number = this.#fleet.beacons.get(entry.name)?.number;
     if (number !== undefined) this.parts.peers.heard(number);
@@ -576,15 +459,6 @@ export class Directory {
     const entry = decodeEntry(bytes);
     const latest = (this.parts.clock.nowMs() + EPOCH_AHEAD_MS) * EPOCHS_PER_MS;
     return entry === undefined || entry.epoch > latest ? undefined : entry;
-  }
-
-  /** The log goes on, at least until then. */
-  #goesOn(timeMs: number, nowMs: number): void {
-    const { clock, leaseMs } = this.parts;
-    // Nobody could write, or it could not be read; otherwise there were at least this beacon's own leases.
-    if (nowMs - this.#lastHeardMs > leaseMs / SILENT_SHARE) this.#patientUntilMs = nowMs + BACK_MS;
-    this.#lastHeardMs = nowMs;
-    this.#heardUntilMs = Math.max(this.#heardUntilMs, Math.min(clock.momentOf(timeMs), nowMs));
   }
 
   #applied(changes: Changes): void {
@@ -600,7 +474,7 @@ export class Directory {
     if (epoch < this.#announcer.epoch) return; // that one finds out
     this.#announcer.outbid(epoch);
     this.#rivalHeardMs = this.parts.monotonicMs();
-    this.#setWell();
+    this.#condition.entered(this.#rivalry);
   }
 
   /**
@@ -670,8 +544,7 @@ export class Directory {
     this.#ownWritten++;
     this.#entriesTold++;
     this.#bytesTold += bytes.length;
-    // Not between two calls of another kind that are refused.
-    if (this.parts.monotonicMs() - this.#failedMs > this.parts.leaseMs) this.#setWell();
+    this.#condition.went(this.#rivalry);
   }
 
   async #renew(store: Store): Promise<void> {
@@ -714,10 +587,10 @@ export class Directory {
     const hasRival = this.#rivalHeardMs !== undefined;
     if (!hasRival && !this.#wasSilent) return true;
     // While the log is not read nobody is heard.
-    const rivalMs = Math.max(this.#rivalHeardMs ?? 0, this.#patientUntilMs);
+    const rivalMs = Math.max(this.#rivalHeardMs ?? 0, this.#presence.patientUntilMs);
     if (hasRival && !this.#wasSilent && monotonicMs() - rivalMs <= leaseMs) return false;
     this.#beginAnew();
-    this.#setWell();
+    this.#condition.entered(this.#rivalry);
     return true;
   }
 
@@ -761,7 +634,7 @@ export class Directory {
           this.#contested.look();
         }
         this.#number();
-        this.#fleet.expire(monotonicMs(), (beacon) => this.#deadlineMs(beacon));
+        this.#fleet.expire(monotonicMs(), (beacon) => this.#presence.deadlineMs(beacon));
       } catch (thrown) {
         this.#failed(asStoreError(thrown));
       }
@@ -771,17 +644,6 @@ export class Directory {
   /** Takes the nodes that came. */
   #gather(): void {
     if (this.parts.drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
-  }
-
-  /**
-   * Until when a beacon need not be heard. That its lease is over shows in what others, or this beacon, wrote into the log since. While
-   * nothing is heard of anybody, it is the directory that is away.
-   */
-  #deadlineMs({ heardMs, leaseMs }: Followed): number {
-    // Who is back needs a lease's time to be heard again, and may be back later than this beacon.
-    const overMs = Math.max(heardMs, this.#patientUntilMs) + leaseMs;
-    if (this.#heardUntilMs > overMs) return overMs;
-    return Math.max(heardMs, this.#heardUntilMs) + leaseMs + this.parts.graceMs;
   }
 
   /** Peers get their numbers when their names are resolved, and others when they move. */
@@ -826,25 +688,15 @@ export class Directory {
   }
 
   #failed(error: StoreError, isToBeLogged = true): void {
-    this.#failures[error.failure] = (this.#failures[error.failure] ?? 0) + 1;
-    this.#failedMs = this.parts.monotonicMs();
-    this.#problem = error.message;
+    this.#condition.failed(error);
     if (!this.#hasToldPeers) this.#tellPeers();
     if (isToBeLogged)
       this.parts.complain(`directory_${error.failure}`, `${error.message}; routes stay as they are`);
-    this.#setState(error.failure);
   }
 
-  /** As far as the server goes. */
-  #setWell(): void {
-    if (this.#rivalHeardMs !== undefined) this.#problem = doubleName(this.parts.name);
-    this.#setState(this.#rivalHeardMs === undefined ? "ok" : "duplicate");
-  }
-
-  #setState(state: DirectoryState): void {
-    if (this.#state === state) return;
-    this.#state = state;
-    this.#stateMs = this.parts.monotonicMs();
+  /** Why this beacon must not speak; undefined if it may. */
+  get #rivalry(): string | undefined {
+    return this.#rivalHeardMs === undefined ? undefined : doubleName(this.parts.name);
   }
 
   #pause(): () => Promise<void> {

@@ -38,7 +38,7 @@ export interface BeaconParts {
   /** Routes that its peer had before the directory told of it. */
   readonly gossip: (beacon: Beacon, number: number) => void;
   readonly info: (beacon: Beacon, message: string) => void;
-  readonly trace: (text: () => string) => void;
+  readonly complained: (beacon: Beacon, about: string, message: string) => void;
 }
 
 export class Beacon implements Owner {
@@ -65,7 +65,7 @@ export class Beacon implements Owner {
   readonly #sleepers = new WeakMap<AbortSignal, Set<() => void>>();
 
   constructor(readonly parts: BeaconParts) {
-    const { host, timeline, chance, leaseMs, graceMs, trace } = parts;
+    const { host, timeline, chance, leaseMs, graceMs } = parts;
     this.table = new RouteTable(routeMemory());
     this.table.keepClaims();
     this.clock = new DirectoryClock(this.monotonicMs, BEGAN_MS + timeline.nowMs + host.wallMs);
@@ -92,7 +92,7 @@ export class Beacon implements Owner {
       random: () => chance.unit(),
       sleep: (ms, signal) => this.sleep(ms, signal),
       info: (message) => parts.info(this, message),
-      complain: (about, message) => trace(() => `${this} complains (${about}): ${message}`),
+      complain: (about, message) => parts.complained(this, about, message),
     });
   }
 

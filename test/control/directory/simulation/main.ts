@@ -160,6 +160,7 @@ if (options.json) {
 const beganMs = performance.now();
 const all = noSums();
 const told = (sums: Sums) => {
+  for (const { seed, problems } of sums.failures) console.log(`failed: ${seed}: ${problems[0]}`);
   merge(all, sums);
   const seconds = (performance.now() - beganMs) / 1000;
   const hours = (all.virtualMs / 3_600_000).toFixed(1);

@@ -1,5 +1,5 @@
 /** The mesh as the directory sees it: names get peer numbers after a while, lose them, and change them. */
-import type { FleetPeers } from "../../../../src/control/directory/directory.ts";
+import type { FleetPeers } from "../../../../src/control/directory/parts.ts";
 import { PEERS_MAX } from "../../../../src/shared/memory.ts";
 import type { Chance } from "./chance.ts";
 import type { Owner, Timeline } from "./timeline.ts";

@@ -126,8 +126,11 @@ export class Server {
     return log.slice(from, from + READ_COUNT).map((entry) => ({ id: textOf(entry), bytes: entry.bytes }));
   }
 
-  has(id: string): boolean {
-    return this.log.some((entry) => textOf(entry) === id);
+  /** As the real store finds it out. */
+  reachesBack(text: string): boolean {
+    const id = idOf(text);
+    const isEarlier = this.log.some((entry) => compare(entry, id) <= 0);
+    return isEarlier && this.log.some((entry) => compare(entry, id) >= 0);
   }
 
   setField(name: string, value: Uint8Array | undefined): void {

@@ -101,7 +101,7 @@ export class World {
   start(host: Host, restored: ReadonlyMap<number, number> = new Map(), from?: Beacon): Beacon {
     const { plan, chance, timeline, trace } = this;
     const beacon = new Beacon({
-      ...{ host, timeline, chance, trace },
+      ...{ host, timeline, chance },
       leaseMs: plan.leaseMs,
       graceMs: plan.graceMs,
       resolveMs: plan.resolveMs,
@@ -111,6 +111,7 @@ export class World {
       speaksUp: (one, nodeId) => this.discover(this.byId.get(nodeId), one),
       gossip: (one, number) => this.#gossip(one, number),
       info: (one, message) => this.#informed(one, message),
+      complained: (one, about, message) => this.#complained(one, about, message),
     });
     beacon.serial = this.beacons.push(beacon);
     beacon.isDouble = this.live().some((other) => other !== beacon && other.name === beacon.name);
@@ -207,6 +208,11 @@ export class World {
     if (!message.includes("was not heard")) return;
     this.count("dropped");
     if (this.plan.isServersOnly) this.problem(`${beacon} drops who is well: ${message}`);
+  }
+
+  #complained(beacon: Beacon, about: string, message: string): void {
+    this.trace(() => `${beacon} complains (${about}): ${message}`);
+    if (message.includes("unexpected error")) this.problem(`${beacon}: ${message}`);
   }
 
   #canTell(node: Node, beacon: Beacon): boolean {

@@ -1,0 +1,59 @@
+/** How the directory is: well, or what is wrong and since when. */
+import type { DirectoryState } from "./stats.ts";
+import type { StoreError, StoreFailure } from "./store-error.ts";
+
+export class Condition {
+  readonly failures: Partial<Record<StoreFailure, number>> = {};
+  #state: DirectoryState = "connecting";
+  #sinceMs: number;
+  /** When something last failed. */
+  #failedMs = Number.NEGATIVE_INFINITY;
+  #problem = "";
+
+  constructor(
+    private readonly monotonicMs: () => number,
+    /** One kind of call may be refused, and others not: it takes so long without a failure until all is well. */
+    private readonly sureMs: number,
+  ) {
+    this.#sinceMs = monotonicMs();
+  }
+
+  get state(): DirectoryState {
+    return this.#state;
+  }
+
+  /** How long it has been so. */
+  get seconds(): number {
+    return (this.monotonicMs() - this.#sinceMs) / 1000;
+  }
+
+  /** What an operator should know; undefined while all is well. */
+  get remark(): string | undefined {
+    if (this.#state === "ok") return undefined;
+    if (this.#state === "connecting") return "directory: connecting";
+    return `directory: ${this.#state} for ${Math.round(this.seconds)} s: ${this.#problem}`;
+  }
+
+  failed({ failure, message }: StoreError): void {
+    this.failures[failure] = (this.failures[failure] ?? 0) + 1;
+    this.#failedMs = this.monotonicMs();
+    this.#set(failure, message);
+  }
+
+  /** The server was entered, or somebody else lets this beacon speak again. @param problem why it must not speak */
+  entered(problem: string | undefined): void {
+    this.#set(problem === undefined ? "ok" : "duplicate", problem ?? "");
+  }
+
+  /** A call went well. */
+  went(problem: string | undefined): void {
+    if (this.monotonicMs() - this.#failedMs > this.sureMs) this.entered(problem);
+  }
+
+  #set(state: DirectoryState, problem: string): void {
+    this.#problem = problem;
+    if (this.#state === state) return;
+    this.#state = state;
+    this.#sinceMs = this.monotonicMs();
+  }
+}

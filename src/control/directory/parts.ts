@@ -1,0 +1,43 @@
+/** What the directory asks of the rest of the beacon, and of the world. */
+import type { RouteTable } from "../../shared/routes.ts";
+import type { DirectoryClock } from "./clock.ts";
+import type { OwnNodes } from "./fleet-routes.ts";
+import type { Store } from "./store.ts";
+
+/** The mesh, as the directory needs it. */
+export interface FleetPeers {
+  /** The fleet's beacons by name: they are to be peers, beside those from elsewhere. First called once it is known who they are, or cannot be. */
+  setFleet(names: readonly string[]): void;
+  /** The peer number of the beacon with this name; undefined while it has none. */
+  numberOf(name: string): number | undefined;
+  /** What nodes this peer has is told by the directory, and no longer by gossip. */
+  follow(number: number): Promise<void>;
+  unfollow(number: number): void;
+  /** A peer gave a sign of life through the directory. */
+  heard(number: number): void;
+}
+
+export interface DirectoryParts {
+  /** This beacon, as its peers reach it: "host:port". */
+  readonly name: string;
+  readonly beaconId: number;
+  readonly leaseMs: number;
+  readonly graceMs: number;
+  /** @param first which server to try first. The signal ends it. */
+  readonly connect: (first: number, signal: AbortSignal) => Promise<Store>;
+  readonly table: RouteTable;
+  readonly own: OwnNodes;
+  /** Calls `came` for the nodes that came since the last time. @returns whether some are missing */
+  readonly drainArrivals: (came: (nodeId: number) => void) => boolean;
+  readonly peers: FleetPeers;
+  /** Whether another process speaks for this beacon. */
+  readonly isSilent?: () => boolean;
+  readonly clock: DirectoryClock;
+  readonly monotonicMs: () => number;
+  readonly random: () => number;
+  /** Resolves after so long, or when the signal is given. */
+  readonly sleep: (ms: number, signal?: AbortSignal) => Promise<void>;
+  readonly info: (message: string) => void;
+  /** Warns, at most once a minute about the same. */
+  readonly complain: (about: string, message: string) => void;
+}

@@ -1,0 +1,62 @@
+/**
+ * Until when a beacon counts as there that is not heard. That its lease is over shows in what others, or this beacon, wrote into the log
+ * since: while nothing is heard of anybody, it is the directory that is away.
+ */
+import type { DirectoryClock } from "./clock.ts";
+import type { Followed } from "./fleet.ts";
+
+/** A log without a lease for this share of one is one that was away. */
+const SILENT_SHARE = 2;
+/** Beacons see at different times that the server is back: the last to try waits for a connection that hangs, and once more. */
+const BACK_MS = 10_000;
+
+export interface PresenceParts {
+  readonly leaseMs: number;
+  readonly graceMs: number;
+  readonly clock: DirectoryClock;
+  readonly monotonicMs: () => number;
+}
+
+export class Presence {
+  /** Beacons count as heard until then: the server was entered again, or there was nothing in the log for too long. */
+  #patientUntilMs: number;
+  /** When there was something in the log. */
+  #lastHeardMs: number;
+  /** What was written into the log until then has been heard. It stands still while the log is not read, and while nobody can write there. */
+  #heardUntilMs: number;
+
+  constructor(private readonly parts: PresenceParts) {
+    const nowMs = parts.monotonicMs();
+    this.#patientUntilMs = nowMs;
+    this.#lastHeardMs = nowMs;
+    this.#heardUntilMs = nowMs;
+  }
+
+  /** Until then nobody counts as silent. */
+  get patientUntilMs(): number {
+    return this.#patientUntilMs;
+  }
+
+  /** The server was entered. @param knewOthers who may be back later than this beacon */
+  entered(knewOthers: boolean): void {
+    this.#lastHeardMs = this.parts.monotonicMs();
+    if (knewOthers) this.#patientUntilMs = this.#lastHeardMs + BACK_MS;
+  }
+
+  /** The log goes on, at least until then. @param timeMs the directory's, of an entry */
+  goesOn(timeMs: number): void {
+    const { clock, leaseMs, monotonicMs } = this.parts;
+    const nowMs = monotonicMs();
+    // Nobody could write, or it could not be read; otherwise there were at least this beacon's own leases.
+    if (nowMs - this.#lastHeardMs > leaseMs / SILENT_SHARE) this.#patientUntilMs = nowMs + BACK_MS;
+    this.#lastHeardMs = nowMs;
+    this.#heardUntilMs = Math.max(this.#heardUntilMs, Math.min(clock.momentOf(timeMs), nowMs));
+  }
+
+  deadlineMs({ heardMs, leaseMs }: Followed): number {
+    // Who is back needs a lease's time to be heard again, and may be back later than this beacon.
+    const overMs = Math.max(heardMs, this.#patientUntilMs) + leaseMs;
+    if (this.#heardUntilMs > overMs) return overMs;
+    return Math.max(heardMs, this.#heardUntilMs) + leaseMs + this.parts.graceMs;
+  }
+}
