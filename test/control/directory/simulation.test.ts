@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { type Outcome, runSchedule } from "./simulation/schedule.ts";
 import { TROUBLES } from "./simulation/troubles.ts";
 
-const SCHEDULES = 120;
+const SCHEDULES = 240;
 /** Of `bun run simulate`'s, those from here on. */
 const SEED = 1;
 
