@@ -96,7 +96,7 @@ export class SimulatedStore implements Store {
   }
 
   reachesBack(id: string): Promise<boolean> {
-    return this.#ask((server) => server.reachesBack(id));
+    return this.#ask((server) => server.has(id));
   }
 
   beacons(max: number, onTooMany = () => {}): Promise<ReadonlyMap<string, Uint8Array>> {

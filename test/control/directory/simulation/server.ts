@@ -126,11 +126,9 @@ export class Server {
     return log.slice(from, from + READ_COUNT).map((entry) => ({ id: textOf(entry), bytes: entry.bytes }));
   }
 
-  /** As the real store finds it out. */
-  reachesBack(text: string): boolean {
-    const id = idOf(text);
-    const isEarlier = this.log.some((entry) => compare(entry, id) <= 0);
-    return isEarlier && this.log.some((entry) => compare(entry, id) >= 0);
+  /** Whether the very entry is there: another log, with earlier and later ones, may lack what was read and hold what was not. */
+  has(id: string): boolean {
+    return this.log.some((entry) => textOf(entry) === id);
   }
 
   setField(name: string, value: Uint8Array | undefined): void {
