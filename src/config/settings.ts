@@ -57,7 +57,7 @@ export interface Config {
   readonly maxRoutes: number;
   /** Most nodes that count of one peer's gossip. */
   readonly maxPeerRoutes: number;
-  /** Whether gossip is taken from peers alone; "auto" is "on" where peers are configured and no registry is. */
+  /** Whether gossip is taken from peers alone; "auto" is "on" where peers or a directory are configured, and no registry is. */
   readonly gossipStrict: (typeof AUTO_ON_OFF)[number];
   /** A path. */
   readonly gossipKeyFile: string | "off";
@@ -416,7 +416,7 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         kind: oneOf(AUTO_ON_OFF),
         value: "<auto|on|off>",
         default: "auto",
-        help: "Take gossip from peers alone; auto: on with --peers and without --registry.",
+        help: "Take gossip from peers alone; auto: on with --peers or --directory, and without --registry.",
         reloadable: true,
       },
       {

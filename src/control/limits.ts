@@ -94,9 +94,13 @@ export class Limits {
   }
 }
 
-/** Whether gossip of others than peers is taken, too. A beacon that is told its peers, and has no registry to find others, needs none. */
-export function believesStrangers({ gossipStrict, peers, registry }: Config): boolean {
-  return gossipStrict === "auto" ? peers.length === 0 || registry !== "off" : gossipStrict === "off";
+/**
+ * Whether gossip of others than peers is taken, too. A beacon that is told its peers, or finds them in a directory, and has no registry to
+ * find others, needs none.
+ */
+export function believesStrangers({ gossipStrict, peers, directory, registry }: Config): boolean {
+  if (gossipStrict !== "auto") return gossipStrict === "off";
+  return (peers.length === 0 && directory === "off") || registry !== "off";
 }
 
 /**
