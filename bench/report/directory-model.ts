@@ -4,7 +4,8 @@
  *
  * A beacon tells what changed 50 times a second, and reads what all others told as often; a move is two changes, the claim of the one beacon
  * and the loss of the other. So the log's entries grow with the beacons, what the server sends with their square, and what a beacon reads with
- * their number.
+ * their number. What a beacon and the server are woken for, a hundred times a second each, costs the more the less there is to do each time:
+ * that part is what the fleet that was measured took beyond the steps, and grows with the beacons at the server and with nothing at a beacon.
  */
 import { join } from "node:path";
 import { CHANGES, encodeEntry } from "../../src/control/directory/entries.ts";
@@ -33,8 +34,13 @@ const LINE_BITS_PER_S = 10e9;
 const MOVING_SHARE = 0.002;
 const NODES_EACH = 100_000;
 
-/** ns of CPU time. */
-type Costs = Readonly<Record<keyof typeof UNITS, { readonly server: number; readonly beacon: number }>>;
+interface Sides {
+  readonly server: number;
+  readonly beacon: number;
+}
+
+/** CPU time of each step, in ns; and what being woken takes, shares of a core, for each beacon. */
+type Costs = Readonly<Record<keyof typeof UNITS, Sides>> & { readonly wakes: Sides };
 
 export interface Fleet {
   readonly beacons: number;
@@ -77,8 +83,8 @@ export function estimate(costs: Costs, { beacons, nodesEach, movesPerS }: Fleet)
   const loadedBytes = beacons * others * SNAPSHOT_NODE_BYTES;
   return {
     entriesPerS,
-    server: ns("server", beacons, beacons) / 1e9,
-    beacon: ns("beacon", 1, 1) / 1e9,
+    server: ns("server", beacons, beacons) / 1e9 + beacons * costs.wakes.server,
+    beacon: ns("beacon", 1, 1) / 1e9 + costs.wakes.beacon,
     readPerS,
     sentPerS: readPerS * beacons,
     routeBytes: others * ROUTE_BYTES,
@@ -99,10 +105,27 @@ export function costsOf(run: Run): Costs | undefined {
     const figure = figures.find(({ params }) => params?.["unit"] === unit && params["side"] === side);
     return figure ? Math.max(0, spreadOf(figure.values).median) : Number.NaN;
   };
-  const costs = Object.fromEntries(
+  const steps = Object.fromEntries(
     Object.keys(UNITS).map((unit) => [unit, { server: cost(unit, "server"), beacon: cost(unit, "beacon") }]),
-  ) as Costs;
-  return Object.values(costs).some(({ server, beacon }) => Number.isNaN(server + beacon)) ? undefined : costs;
+  ) as Record<keyof typeof UNITS, Sides>;
+  const measured = groupOf(run, "directory churn");
+  const percent = (name: string) => {
+    const figure = measured.find((one) => one.name === name);
+    return figure ? spreadOf(figure.values).median / 100 : Number.NaN;
+  };
+  const [beacons, nodesEach, movesPerS] = ["beacons", "nodesEach", "movesPerS"].map((name) =>
+    Number(measured[0]?.params?.[name]),
+  ) as [number, number, number];
+  const costs = { ...steps, wakes: { server: 0, beacon: 0 } };
+  const bare = estimate(costs, { beacons, nodesEach, movesPerS });
+  const wakes = {
+    server: Math.max(0, percent("server, moving") - bare.server) / beacons,
+    beacon: Math.max(0, percent("main thread of a beacon, moving over staying") - bare.beacon),
+  };
+  const isKnown = Object.values({ ...steps, wakes }).every(
+    ({ server, beacon }) => !Number.isNaN(server + beacon),
+  );
+  return isKnown ? { ...steps, wakes } : undefined;
 }
 
 const fleetOf = (beacons: number): Fleet => ({
