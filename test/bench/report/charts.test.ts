@@ -5,7 +5,7 @@ import { logTicks } from "../../../bench/report/axes.ts";
 import { CHARTS } from "../../../bench/report/charts.ts";
 import { COLOUR, darkStyle } from "../../../bench/report/palette.ts";
 import { drawSvg } from "../../../bench/report/svg.ts";
-import { coturnRun, latencyRun, relayRun, soakRun } from "./full-runs.ts";
+import { coturnRun, directoryRun, latencyRun, relayRun, soakRun } from "./full-runs.ts";
 import { madeUpRun } from "./runs.ts";
 
 const RUNS: Readonly<Record<string, () => Run>> = {
@@ -13,6 +13,7 @@ const RUNS: Readonly<Record<string, () => Run>> = {
   latency: latencyRun,
   coturn: coturnRun,
   soak: soakRun,
+  directory: directoryRun,
 };
 
 interface Element {

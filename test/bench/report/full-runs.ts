@@ -1,5 +1,6 @@
 /** Runs made up in the shape of the benches', with plausible figures: the same ones at each call. */
 import type { Figure, Run } from "../../../bench/harness/results.ts";
+import { SIDES, UNITS, UNITS_GROUP } from "../../../bench/suite/directory-units.ts";
 import { madeUpRun } from "./runs.ts";
 
 const ROUNDS = 6;
@@ -143,4 +144,31 @@ export function soakRun(): Run {
     series("packets a second at full rate", "/s", (i) => 420_000 - ((i * 31) % 17) * 1500),
   ];
   return madeUpRun(figures, { bench: "soak", command: "bun run bench soak" });
+}
+
+/** CPU time of each step, and the churn of ten beacons. */
+export function directoryRun(): Run {
+  const around = scatterer();
+  const costs: Readonly<Record<keyof typeof UNITS, readonly [server: number, beacon: number]>> = {
+    ...{ write: [8_000, 13_000], read: [10_000, 25_000], entry: [400, 4_000], change: [6, 280] },
+    ...{ snapshotWritten: [3, 37], snapshotLoaded: [5, 320] },
+  };
+  const figures = Object.entries(costs).flatMap(([unit, both]) =>
+    (["server", "beacon"] as const).map(
+      (side, i): Figure => ({
+        ...{ case: `CPU time, ${SIDES[side]}`, name: UNITS[unit as keyof typeof UNITS] },
+        ...{ unit: "ns", better: "less", values: around(both[i]!) },
+        params: { group: UNITS_GROUP, unit, side },
+      }),
+    ),
+  );
+  for (const [name, percent] of [
+    ["server, moving", 4],
+    ["main thread of a beacon, moving over staying", 4.1],
+  ] as const)
+    figures.push({
+      ...{ case: "churn", name, unit: "% of a core", better: "less", values: around(percent) },
+      params: { group: "directory churn", movesPerS: 2_000, beacons: 10, nodesEach: 100_000 },
+    });
+  return madeUpRun(figures, { bench: "directory", command: "bun run bench directory" });
 }

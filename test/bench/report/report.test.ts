@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Run } from "../../../bench/harness/results.ts";
 import { saveRun } from "../../../bench/harness/results.ts";
 import { BEGIN, composeReport, END, report } from "../../../bench/report/report.ts";
-import { coturnRun, latencyRun, relayRun, soakRun } from "./full-runs.ts";
+import { coturnRun, directoryRun, latencyRun, relayRun, soakRun } from "./full-runs.ts";
 import { bench, inFolder, madeUpRun, ratio } from "./runs.ts";
 
 // Some start the command line, several at once.
@@ -40,14 +40,14 @@ const results = (folder: string) => readFileSync(join(folder, "RESULTS.md"), "ut
 
 describe("report", () => {
   test("writes charts, and what is between the markers; what is by hand stays", async () => {
-    await withRuns([relayRun(), latencyRun(), coturnRun(), soakRun()], (folder, printed) => {
+    await withRuns([relayRun(), latencyRun(), coturnRun(), soakRun(), directoryRun()], (folder, printed) => {
       expect(report(folder, ORDER, false)).toBe(0);
       const text = results(folder);
       expect(text.startsWith(`${BY_HAND[0]}${BEGIN}\n\n## Bars`)).toBe(true);
       expect(text.endsWith(`${END}${BY_HAND[1]}`)).toBe(true);
       expect(text).not.toContain("of earlier");
       const linked = [...text.matchAll(/!\[[^\]]+\]\((.*?)\)/g)].map(([, path]) => path!);
-      expect(linked).toHaveLength(9);
+      expect(linked).toHaveLength(10);
       expect(
         readdirSync(join(folder, "charts"))
           .map((name) => `charts/${name}`)
@@ -114,7 +114,7 @@ describe("report", () => {
       report(folder, ORDER, false);
       expect(readdirSync(join(folder, "charts"))).toEqual(["latency.svg"]);
       expect(printed()).toContain("left out: chart coturn: no run of coturn is kept");
-      expect(printed().filter((line) => line.startsWith("left out"))).toHaveLength(8);
+      expect(printed().filter((line) => line.startsWith("left out"))).toHaveLength(9);
     });
   });
 
