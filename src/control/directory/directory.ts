@@ -37,7 +37,7 @@ const RENEWALS = 3;
 const CLOCK_SAMPLES = 3;
 /** Between two tries to connect, at random up to: doubled each time. */
 const RETRY_MS_MIN = 200;
-const RETRY_MS_MAX = 5000;
+const RETRY_MS_MAX = 2000;
 /** What the server does not take (full, not allowed) is tried again after so long. */
 const REFUSED_MS = 1000;
 /** Readings begin more often than that: each waits for two seconds at most. */
