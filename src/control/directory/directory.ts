@@ -355,10 +355,7 @@ export class Directory {
     for (let i = 0; i < CLOCK_SAMPLES; i++) await this.#askTime(store);
     clock.adjust();
     const lastId = await store.lastId();
-    const goesOn =
-      this.#readUntil !== undefined &&
-      compareIds(this.#readUntil, lastId) <= 0 &&
-      (await store.reachesBack(this.#readUntil));
+    const goesOn = this.#readUntil !== undefined && (await store.reachesBack(this.#readUntil));
     if (!goesOn) {
       if (this.#readUntil !== undefined) this.#loseLog();
       this.#readUntil = lastId;

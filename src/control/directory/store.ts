@@ -49,8 +49,8 @@ export interface Store {
   /** Up to 256 entries behind `after`, oldest first; waits up to 2 s for the first; [] if none came. */
   read(after: string): Promise<readonly LogEntry[]>;
   /**
-   * Whether nothing behind the entry `id` was lost: the log still has it, or both an earlier and a later one. A log that ends
-   * before `id` is another one, as after a fail-over to a replica that lacked it.
+   * Whether nothing behind the entry `id` was lost: the log still has it. Entries before and behind it do not tell: after a fail-over to a
+   * replica that lacked it, there may be both.
    */
   reachesBack(id: string): Promise<boolean>;
   /** Every beacon's lease by its name, without those that are not base64. At most `max`; if there are more, `onTooMany` is told. */
@@ -192,9 +192,7 @@ class RedisStore implements Store {
   }
 
   async reachesBack(id: string): Promise<boolean> {
-    const earlier = await this.#entries("XREVRANGE", id, "-");
-    const later = await this.#entries("XRANGE", id, "+");
-    return earlier.length > 0 && later.length > 0;
+    return (await this.#entries("XRANGE", id, id)).length > 0;
   }
 
   async beacons(max: number, onTooMany = () => {}): Promise<ReadonlyMap<string, Uint8Array>> {

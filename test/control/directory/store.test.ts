@@ -95,6 +95,12 @@ for (const implementation of [REDIS, VALKEY]) {
         expect(await store.reachesBack(last)).toBe(false);
       });
 
+      test("with entries before and behind one that was read, but not that one, is another one, too", async () => {
+        for (const id of ["1000-0", "1000-1", "1000-3"]) await server.command("XADD", LOG, id, "e", "AA==");
+        expect(await store.reachesBack("1000-1")).toBe(true);
+        expect(await store.reachesBack("1000-2")).toBe(false);
+      });
+
       test("with entries of others: they are there, without bytes", async () => {
         for (const [field, value] of [
           ["e", "no base64"],
