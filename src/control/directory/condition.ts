@@ -2,6 +2,9 @@
 import type { DirectoryState } from "./stats.ts";
 import type { StoreError, StoreFailure } from "./store-error.ts";
 
+/** What may be so of one kind of call alone, whatever the others say. */
+const OF_CALLS: readonly DirectoryState[] = ["denied", "full", "malformed"];
+
 export class Condition {
   readonly failures: Partial<Record<StoreFailure, number>> = {};
   #state: DirectoryState = "connecting";
@@ -42,12 +45,17 @@ export class Condition {
 
   /** The server was entered, or somebody else lets this beacon speak again. @param problem why it must not speak */
   entered(problem: string | undefined): void {
-    this.#set(problem === undefined ? "ok" : "duplicate", problem ?? "");
+    if (OF_CALLS.includes(this.#state)) this.went(problem);
+    else this.#setWell(problem);
   }
 
   /** A call went well. */
   went(problem: string | undefined): void {
-    if (this.monotonicMs() - this.#failedMs > this.sureMs) this.entered(problem);
+    if (this.monotonicMs() - this.#failedMs > this.sureMs) this.#setWell(problem);
+  }
+
+  #setWell(problem: string | undefined): void {
+    this.#set(problem === undefined ? "ok" : "duplicate", problem ?? "");
   }
 
   #set(state: DirectoryState, problem: string): void {

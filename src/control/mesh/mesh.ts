@@ -511,7 +511,7 @@ export class Mesh {
     if (strange.length > 0)
       this.#complain(
         "strange",
-        `the registry or the directory names ${strange.length} beacons without an address, such as ${strange[0]}`,
+        `${this.config.directory === "off" ? "the registry lists" : "the registry and the directory list"} ${strange.length} beacons without an address, such as ${strange[0]}`,
       );
     return parsed;
   }
