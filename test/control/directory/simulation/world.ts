@@ -111,6 +111,7 @@ export class World {
       speaksUp: (one, nodeId) => this.discover(this.byId.get(nodeId), one),
       gossip: (one, number) => this.#gossip(one, number),
       info: (one, message) => this.#informed(one, message),
+      lost: (arrivals) => this.count("arrivals lost", arrivals),
       complained: (one, about, message) => this.#complained(one, about, message),
     });
     beacon.serial = this.beacons.push(beacon);
