@@ -30,13 +30,7 @@ describe("the directory's protocol, whatever goes wrong", () => {
       expect([name, counts.get(`trouble: ${name}`)! > 0]).toEqual([name, true]);
     for (const reason of ["new", "restarted", "gap", "log_lost", "moved", "outbid"])
       expect([reason, counts.get(`resync: ${reason}`)! > 0]).toEqual([reason, true]);
-    for (const what of [
-      "moves",
-      "snapshots missing",
-      "snapshots malformed",
-      "entries malformed",
-      "nodes lost",
-    ])
+    for (const what of ["moves", "snapshots missing", "arrivals lost", "entries malformed", "nodes lost"])
       expect([what, counts.get(what)! > 0]).toEqual([what, true]);
   }, 60_000);
 

@@ -38,6 +38,8 @@ export interface BeaconParts {
   /** Routes that its peer had before the directory told of it. */
   readonly gossip: (beacon: Beacon, number: number) => void;
   readonly info: (beacon: Beacon, message: string) => void;
+  /** So many arrivals. */
+  readonly lost: (arrivals: number) => void;
   readonly complained: (beacon: Beacon, about: string, message: string) => void;
 }
 
@@ -52,7 +54,7 @@ export class Beacon implements Owner {
   readonly clock: DirectoryClock;
   /** What was begun around it and has not ended. */
   open = 0;
-  /** The ring of arrivals lost some. */
+  /** The next that arrive are written over before they are read. */
   lostArrivals = false;
   /** Set once it is to stop: whether it has. */
   hasStopped: boolean | undefined;
@@ -168,11 +170,12 @@ export class Beacon implements Owner {
 
   #drain(came: (nodeId: number) => void): boolean {
     const { arrived } = this.nodes;
-    if (arrived.length > 0) this.nodes.arrived = [];
+    if (arrived.length === 0) return false;
+    this.nodes.arrived = [];
     const isLost = this.lostArrivals;
     this.lostArrivals = false;
-    // Those that were overwritten are not told.
-    for (const nodeId of isLost ? arrived.slice(arrived.length >> 1) : arrived) came(nodeId);
+    if (isLost) this.parts.lost(arrived.length);
+    else for (const nodeId of arrived) came(nodeId);
     return isLost;
   }
 
