@@ -1,7 +1,7 @@
 /** What options ask of each other, once each is right by itself. */
 import { readBounded } from "./file.ts";
 import { type Config, type Property, token } from "./settings.ts";
-import { ConfigError, parseHostPort, shown, withReason } from "./units.ts";
+import { ConfigError, isWildcard, parseHostPort, shown, withReason } from "./units.ts";
 
 /** A few of the longest tokens; the bound keeps a wrong path from being read whole. */
 const TOKEN_FILE_BYTES_MAX = 4096;
@@ -31,7 +31,11 @@ export function checkTogether(
     );
   if (config.directoryCaFile !== "off" && !config.directory.startsWith("rediss:"))
     throw new ConfigError(`${nameOf("directoryCaFile")} needs ${nameOf("directory")} to be rediss://`);
-  if (config.directory !== "off" && config.advertiseAddr === "auto" && isWildcard(config.addr))
+  if (
+    config.directory !== "off" &&
+    config.advertiseAddr === "auto" &&
+    isWildcard(parseHostPort(config.addr).host)
+  )
     throw new ConfigError(
       `${nameOf("directory")} needs ${nameOf("advertiseAddr")} where ${nameOf("addr")} is every address: others have to be told of one`,
     );
@@ -70,8 +74,4 @@ export function withTokenRead(config: Config): Config {
     (reason) => `${shown(path)}: the token in it ${reason}`,
   );
   return { ...config, registryAdminToken, registryAdminTokenFile: "off" };
-}
-
-function isWildcard(addr: string): boolean {
-  return ["", "0.0.0.0", "::"].includes(parseHostPort(addr).host);
 }

@@ -105,6 +105,9 @@ export function parseHostPort(text: string): HostPort {
   return { host: address.host, port: address.port };
 }
 
+/** Whether who listens there does so at every address of this host. */
+export const isWildcard = (host: string): boolean => ["", "0.0.0.0", "::"].includes(host);
+
 /**
  * Splits "beacon.example:9001", "192.0.2.1:9001" or "[2001:db8::1]:9001": somebody to send to, so neither the host
  * nor the port may be left open. Throws a ConfigError, also for zones and for the short forms of IPv4 addresses.

@@ -2,9 +2,6 @@
 import { ENDPOINT_WORDS, socketAddressOf } from "../../../ffi/endpoint.ts";
 import { hostPort } from "../../../ffi/socket.ts";
 
-/** Whether what is bound there is bound to every address of this host. */
-export const isWildcard = (address: string): boolean => address === "0.0.0.0" || address === "::";
-
 export const withoutZone = (address: string): string => address.replace(/%.*$/, "");
 
 /** "ip:port" of the endpoint at `words[at]`, in its one form. */

@@ -32,8 +32,8 @@ export class Announcements {
   readonly #lists: Int32Array[] = Array.from({ length: PEER_PLACES }, () => NO_NODES);
   /** By peer, at most one: what a peer says overrules what it said before. */
   readonly #pending = new Map<number, Pending>();
-  /** The beacons whose nodes the directory tells, by number. */
-  readonly #told = new Set<number>();
+  /** The peers whose nodes the directory tells, by number. */
+  readonly #released = new Set<number>();
   #applying = false;
 
   /**
@@ -75,14 +75,19 @@ export class Announcements {
 
   /** Leaves a peer's nodes, and the routes to them as they are, to the directory. @returns settles when no list of it is under way */
   async release(peer: number): Promise<void> {
-    this.#told.add(peer);
+    this.#released.add(peer);
     await this.announce(peer, this.#lists[peer]!.slice());
     this.#lists[peer] = NO_NODES;
   }
 
+  /** Whether a peer's nodes are left to the directory. */
+  isReleased(peer: number): boolean {
+    return this.#released.has(peer);
+  }
+
   /** Ends that. */
   takeBack(peer: number): void {
-    this.#told.delete(peer);
+    this.#released.delete(peer);
   }
 
   async #applyPending(): Promise<void> {
@@ -124,7 +129,7 @@ export class Announcements {
     const learned = isLearned(peer);
     if (learned || !isNew) {
       const holder = this.table.find(nodeId);
-      if (learned ? holder !== NO_PEER && !isLearned(holder) : this.#told.has(holder)) return;
+      if (learned ? holder !== NO_PEER && !isLearned(holder) : this.#released.has(holder)) return;
     }
     const nowMs = this.nowMs();
     let other = this.table.claim(nodeId, peer, nowMs);

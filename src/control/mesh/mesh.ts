@@ -10,7 +10,7 @@ import type { Logger } from "pino";
 import { ENDPOINT_WORDS, endpointOf, hasNoPort, type SocketAddress } from "../../../ffi/endpoint.ts";
 import { EAGAIN, errnoName } from "../../../ffi/errno.ts";
 import { hostPort, type UdpSocket } from "../../../ffi/socket.ts";
-import { ConfigError, type HostPort, parseHostNamePort, shown } from "../../config/units.ts";
+import { ConfigError, type HostPort, isWildcard, parseHostNamePort, shown } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
 import { SYNC_BYTES, SYNC_COUNT_AT } from "../../protocol.ts";
 import { GOSSIP_REJECTIONS, type GossipRejection } from "../../shared/counters.ts";
@@ -33,7 +33,7 @@ import type { MailTaker } from "../mail-reader.ts";
 import { scanNodes } from "../node-scan.ts";
 import { PeriodicTask } from "../periodic-task.ts";
 import type { HeardInstances, MeshNames, PeerClaims, PeerNodes } from "../upgrade/format.ts";
-import { addressText, isWildcard, withoutZone } from "./addresses.ts";
+import { addressText, withoutZone } from "./addresses.ts";
 import { Announcements } from "./announcements.ts";
 import type { GossipKeys } from "./gossip-keys.ts";
 import { GossipSender } from "./gossip-sender.ts";
@@ -174,11 +174,10 @@ export class Mesh {
   #listed: readonly string[] = [];
   #lastListed: readonly string[] = [];
   #advertised = "";
-  /** Names of the beacons that the directory tells of; and the numbers of those whose nodes it tells, which gossip does not. */
+  /** Names of the beacons that the directory tells of. */
   #fleet: readonly string[] = [];
   /** Before it is known who is in the directory, nobody is gossiped to: old nodes of ours might be taken for new ones. */
   #awaitsFleet: boolean;
-  readonly #told = new Set<number>();
   otherRoutes: OtherRoutes | undefined;
   readonly #table: PeerTable;
   readonly #announcements: Announcements;
@@ -275,7 +274,7 @@ export class Mesh {
   tick(): void {
     const nowMs = performance.now();
     for (const peer of this.#peers.values()) {
-      if (this.#told.has(peer.number)) continue; // its lease says whether it is there
+      if (this.#announcements.isReleased(peer.number)) continue; // its lease says whether it is there
       if (peer.heardMs === undefined || nowMs - peer.heardMs <= this.config.peerTimeoutMs) continue;
       peer.heardMs = undefined;
       const routes = this.#announcements.routes(peer.number);
@@ -304,7 +303,7 @@ export class Mesh {
         return {
           address: addressText(peer.endpoint),
           gossipAgeS: gossipAgeS(peer.heardMs),
-          isInDirectory: this.#told.has(number),
+          isInDirectory: this.#announcements.isReleased(number),
         };
     }
     return null;
@@ -322,7 +321,7 @@ export class Mesh {
         address,
         routes: this.#announcements.routes(number),
         gossipAgeS: gossipAgeS(heardMs),
-        isInDirectory: this.#told.has(number),
+        isInDirectory: this.#announcements.isReleased(number),
         check: this.#selfCheck.statsOf(address),
       })),
       learnedPeers: this.#learned.size,
@@ -369,12 +368,10 @@ export class Mesh {
   }
 
   follow(number: number): Promise<void> {
-    this.#told.add(number);
     return this.#announcements.release(number);
   }
 
   unfollow(number: number): void {
-    this.#told.delete(number);
     this.#announcements.takeBack(number);
   }
 
@@ -415,14 +412,14 @@ export class Mesh {
 
   /** The numbers and endpoints of the peers whose nodes the directory tells. */
   *toldPeers(): Iterable<Pick<Peer, "number" | "endpoint">> {
-    for (const peer of this.#peers.values()) if (this.#told.has(peer.number)) yield peer;
+    for (const peer of this.#peers.values()) if (this.#announcements.isReleased(peer.number)) yield peer;
   }
 
   /** Takes over what the directory had told of a peer's nodes, unless it is none here. */
   adoptClaims({ endpoint, nodeIds, timesMs }: PeerClaims): void {
     const peer = this.#peers.get(addressText(endpoint));
     if (peer === undefined) return;
-    this.#told.add(peer.number);
+    void this.#announcements.release(peer.number);
     for (let i = 0; i < nodeIds.length; i++)
       this.parts.routes.claim(nodeIds[i]!, peer.number, timesMs[i]!, FLEET_MARK);
   }
@@ -579,10 +576,9 @@ export class Mesh {
 
   async #remove(address: string, { number }: Peer): Promise<void> {
     this.#peers.delete(address);
-    this.#told.delete(number);
+    this.#announcements.takeBack(number);
     this.log.info({ peer: address }, "peer removed");
     await forgetPeer(number, this.#table, this.#announcements, this.otherRoutes);
-    this.#announcements.takeBack(number);
   }
 
   /** "ip:port" of this beacon, in all ways that this host knows of. */
@@ -665,7 +661,10 @@ export class Mesh {
 
   /** Whether a peer reads in the directory what nodes this beacon has. */
   #readsDirectory({ number, address }: Peer): boolean {
-    return this.#told.has(number) || this.#fleet.some((name) => this.#addresses.get(name)?.includes(address));
+    return (
+      this.#announcements.isReleased(number) ||
+      this.#fleet.some((name) => this.#addresses.get(name)?.includes(address))
+    );
   }
 
   async #sendTo(peer: Peer): Promise<number> {
@@ -704,7 +703,7 @@ export class Mesh {
     const nodes = message.getUint16(SYNC_COUNT_AT);
     const number = this.#senderOf(endpoint, address, nodes);
     if (number === undefined) return;
-    if (this.#told.has(number)) return; // it has not read yet that this beacon follows it in the directory
+    if (this.#announcements.isReleased(number)) return; // it has not read yet that this beacon follows it in the directory
     const nodeIds = new Int32Array(this.#counted(nodes, address));
     for (let i = 0; i < nodeIds.length; i++) nodeIds[i] = message.getInt32(SYNC_BYTES + 4 * i);
     this.#table.refresh(number);

@@ -13,6 +13,7 @@
  */
 import { randomBytes, randomInt } from "node:crypto";
 import { ENDPOINT_WORDS, endpointOf, type SocketAddress, socketAddressOf } from "../../../ffi/endpoint.ts";
+import { isWildcard } from "../../config/units.ts";
 import {
   FIRST_ID_AT,
   RELAY,
@@ -24,7 +25,7 @@ import {
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import { ADDED, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
 import { IS_SELF } from "../../shared/slots.ts";
-import { addressText, isWildcard, withoutZone } from "./addresses.ts";
+import { addressText, withoutZone } from "./addresses.ts";
 
 /** Too many to guess. */
 const NONCE_BYTES = 16;
