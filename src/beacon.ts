@@ -410,6 +410,7 @@ export class Beacon {
       const explainer = new Explainer({
         memory,
         nodes,
+        routes,
         mesh,
         directory,
         breakers,

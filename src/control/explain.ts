@@ -14,7 +14,7 @@ import {
 } from "../shared/limits.ts";
 import { CLOCK_S, type SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
-import { RouteTable } from "../shared/routes.ts";
+import type { RouteTable } from "../shared/routes.ts";
 import { HAS_KEY, IS_BRIDGED, SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
 import type { Breakers } from "./breakers.ts";
 import type { Directory } from "./directory/directory.ts";
@@ -78,6 +78,7 @@ export interface ExplainerParts {
   readonly memory: SharedMemory;
   /** The main thread's. */
   readonly nodes: NodeTable;
+  readonly routes: RouteTable;
   readonly mesh: Mesh;
   readonly directory: Directory | undefined;
   readonly breakers: Breakers;
@@ -96,17 +97,13 @@ interface Entry {
 }
 
 export class Explainer {
-  readonly #routes: RouteTable;
-
-  constructor(private readonly parts: ExplainerParts) {
-    this.#routes = new RouteTable(parts.memory);
-  }
+  constructor(private readonly parts: ExplainerParts) {}
 
   /** @param id unsigned, not 0 */
   explain(id: number): NodeReport {
     const { nodes } = this.parts;
     const entry = this.#entry(id);
-    const number = entry ? -1 : this.#routes.find(id);
+    const number = entry ? -1 : this.parts.routes.find(id);
     const peer = number < 0 ? null : this.#peer(id, number);
     const has = (flag: number) => entry !== undefined && (entry.flags & flag) !== 0;
     return {

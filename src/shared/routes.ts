@@ -17,7 +17,8 @@ export const NO_PEER = -1;
 export const TABLE_FULL = -2;
 export const CLAIMED_LATER = -3;
 
-/** In place of a mark: that of no route. */
+/** Marks are bytes: this is that of a claim whose claimer gave none, and in place of one, for `sweep`, that of no route. */
+export const UNMARKED = 0;
 export const NO_MARK = -1;
 
 /** What the main thread keeps of each slot's claim, by the slot's index; nothing while only the last to claim counts. */
@@ -103,10 +104,10 @@ export class RouteTable {
    * Routes a node to a peer, whoever had it before.
    * @param nodeId not 0
    * @param timeMs when the claim was made, on whatever clock all claims go by
-   * @param mark a byte, for `sweep`
+   * @param mark for `sweep`
    * @returns the number of the peer that had it, NO_PEER, or TABLE_FULL if there is no room for another route
    */
-  claim(nodeId: number, peer: number, timeMs = 0, mark = 0): number {
+  claim(nodeId: number, peer: number, timeMs = 0, mark = UNMARKED): number {
     return this.#claimAt(this.#search(nodeId | 0, 0), nodeId | 0, peer, timeMs, mark);
   }
 
@@ -154,23 +155,20 @@ export class RouteTable {
 
   /** When the claim of a node's route was made, -1 if it has none. */
   claimedMs(nodeId: number): number {
-    const slot = this.#search(nodeId | 0, 0);
-    if (slot < 0 || nodeId === 0 || this.#words[slot] === 0) return -1;
-    return this.#claims?.timesMs[this.#indexOf(slot)] ?? 0;
+    const slot = this.#slotOf(nodeId);
+    return slot < 0 ? -1 : (this.#claims?.timesMs[this.#indexOf(slot)] ?? 0);
   }
 
-  /** What the claim of a node's route was marked with, 0 if it has none. */
+  /** What the claim of a node's route was marked with, UNMARKED if it has none. */
   markOf(nodeId: number): number {
-    const slot = this.#search(nodeId | 0, 0);
-    if (slot < 0 || nodeId === 0 || this.#words[slot] === 0) return 0;
-    return this.#claims?.marks[this.#indexOf(slot)] ?? 0;
+    const slot = this.#slotOf(nodeId);
+    return slot < 0 ? UNMARKED : (this.#claims?.marks[this.#indexOf(slot)] ?? UNMARKED);
   }
 
   /** Removes a node's route if it leads to this peer. @returns whether it did */
   withdraw(nodeId: number, peer: number): boolean {
-    const words = this.#words;
-    const slot = this.#search(nodeId | 0, 0);
-    if (slot < 0 || words[slot] === 0 || words[slot + PEER] !== peer) return false;
+    const slot = this.#slotOf(nodeId);
+    if (slot < 0 || this.#words[slot + PEER] !== peer) return false;
     this.#removeAt(slot, peer);
     return true;
   }
@@ -197,11 +195,10 @@ export class RouteTable {
    */
   sweep(peer: number, mark: number, from: number, end: number): number {
     const words = this.#words;
-    const slots = this.#slots;
     let withdrawn = 0;
     for (let step = from; step < end; step++) {
-      const index = step < slots ? slots - 1 - step : 2 * slots - 1 - step;
-      const slot = this.#area.first + index * ROUTE_WORDS;
+      const index = this.#indexAt(step);
+      const slot = this.#slotAt(index);
       if (words[slot] === 0 || words[slot + PEER] !== peer) continue;
       if (mark !== NO_MARK && this.#claims?.marks[index] === mark) continue;
       this.#removeAt(slot, peer);
@@ -213,10 +210,9 @@ export class RouteTable {
   /** A part of going through the table, likewise: calls `visit` for each route, for some of them twice. */
   visit(from: number, end: number, visit: (nodeId: number, peer: number, claimedMs: number) => void): void {
     const words = this.#words;
-    const slots = this.#slots;
     for (let step = from; step < end; step++) {
-      const index = step < slots ? slots - 1 - step : 2 * slots - 1 - step;
-      const slot = this.#area.first + index * ROUTE_WORDS;
+      const index = this.#indexAt(step);
+      const slot = this.#slotAt(index);
       const nodeId = words[slot]!;
       if (nodeId !== 0) visit(nodeId, words[slot + PEER]!, this.#claims?.timesMs[index] ?? 0);
     }
@@ -238,8 +234,24 @@ export class RouteTable {
     return (this.#slots * (ROUTE_WORDS * 4 + claim)) / this.#routesMax;
   }
 
+  /** The index that a sweep looks at in one of its steps. */
+  #indexAt(step: number): number {
+    const last = this.#slots - 1 - step;
+    return last < 0 ? last + this.#slots : last;
+  }
+
+  #slotAt(index: number): number {
+    return this.#area.first + index * ROUTE_WORDS;
+  }
+
   #indexOf(slot: number): number {
     return (slot - this.#area.first) / ROUTE_WORDS;
+  }
+
+  /** @returns the slot of a node's route, negative if it has none */
+  #slotOf(nodeId: number): number {
+    const slot = this.#search(nodeId | 0, 0);
+    return slot >= 0 && nodeId !== 0 && this.#words[slot] !== 0 ? slot : -1;
   }
 
   /** @returns as searchSlots */

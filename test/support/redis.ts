@@ -6,6 +6,7 @@
  *   …
  *   await server.stop();
  */
+import { describe } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -26,6 +27,15 @@ export const VALKEY: RedisImplementation = {
   name: "Valkey",
   program: process.env["BEACON_TEST_VALKEY"] ?? Bun.which("valkey-server") ?? undefined,
 };
+
+/** Groups the same tests once for each of them; those of one that is not installed are skipped. */
+export function describeImplementations(tests: (implementation: RedisImplementation) => void): void {
+  for (const implementation of [REDIS, VALKEY]) {
+    const isMissing = implementation.program === undefined;
+    const note = isMissing ? " (which is not installed)" : "";
+    describe.skipIf(isMissing)(`with ${implementation.name}${note}`, () => tests(implementation));
+  }
+}
 
 export interface RedisServerOptions {
   /** Default: Redis. */

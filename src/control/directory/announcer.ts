@@ -2,15 +2,13 @@
  * What this beacon tells the directory of its nodes: numbered changes, so that what it said, claims less those gone, in order, is what its
  * node table holds. Changes of a node that were not yet told are one, the last.
  */
-import type { RouteTable } from "../../shared/routes.ts";
+import { type RouteTable, UNMARKED } from "../../shared/routes.ts";
 import type { DirectoryClock } from "./clock.ts";
 import { CHANGES, CHANGES_MAX, type Changes, TIME_STEP_MS } from "./entries.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
 
 /** Nodes whose change is not told yet: two seconds of the fastest. Beyond that a snapshot is less work for everybody. */
 const UNTOLD_MAX = 131_072;
-/** What routes are marked with that the directory did not tell of. */
-const NO_FLEET_MARK = 0;
 /** Starts in the same millisecond differ by this. */
 export const EPOCHS_PER_MS = 1024;
 /** Starts that are remembered: the log, in which they may be found, is a minute long. */
@@ -106,8 +104,8 @@ export class Announcer {
     if (heardMs < 0) return -1;
     const ownMs = clock.timeOf(heardMs);
     const otherMs = table.claimedMs(nodeId);
-    // Gossip's claims are as old as they came, and are not compared with this beacon's own: they may well be later.
-    if (otherMs < ownMs || table.markOf(nodeId) === NO_FLEET_MARK) return ownMs;
+    // Claims without a mark are gossip's: as old as they came, and not compared with this beacon's own, they may well be later.
+    if (otherMs < ownMs || table.markOf(nodeId) === UNMARKED) return ownMs;
     // The node came here after the other beacon's claim was known, whatever the two clocks say.
     own.heardAtLeast(nodeId, clock.momentOf(otherMs + TIME_STEP_MS));
     return clock.timeOf(own.heardMs(nodeId));

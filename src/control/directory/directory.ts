@@ -370,7 +370,7 @@ export class Directory {
   async #findBeacons(store: Store): Promise<void> {
     const { clock, monotonicMs } = this.parts;
     const pause = this.#pause();
-    for (const [name, bytes] of await store.beacons(LEASES_MAX)) {
+    for (const [name, bytes] of await store.beacons(LEASES_MAX, () => this.#tooManyLeases())) {
       await pause();
       const lease = this.#decode(bytes);
       if (lease?.kind !== LEASE || lease.name !== name) {
@@ -382,6 +382,13 @@ export class Directory {
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
+  }
+
+  #tooManyLeases(): void {
+    this.parts.complain(
+      "leases",
+      `the directory holds the leases of more than ${LEASES_MAX} beacons, some of which are not looked at: see who writes there`,
+    );
   }
 
   #tellPeers(): void {

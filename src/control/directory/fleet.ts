@@ -7,6 +7,7 @@
  * Nothing here waits or speaks to anybody: entries and the time come in, what is to be asked and loaded can be read.
  */
 import { PEERS_MAX } from "../../shared/memory.ts";
+import { UNMARKED } from "../../shared/routes.ts";
 import { ASK, CHANGES, type Changes, type Entry, LEASE, type Lease, type SnapshotName } from "./entries.ts";
 import type { Claimer, FleetRoutes } from "./fleet-routes.ts";
 
@@ -32,12 +33,15 @@ const ASK_AGAIN_MS_MAX = 10_000;
 /** A lease is what its beacon says, in these bounds. */
 const LEASE_MS_MIN = 1000;
 const LEASE_MS_MAX = 600_000;
-/** Marks are bytes, and 0 is that of routes that came in other ways. */
+/** Of one that has not said it. */
+const LEASE_MS_DEFAULT = 10_000;
+/** Those that a byte holds, without that of routes which came in other ways. */
+const FIRST_MARK = UNMARKED + 1;
 const MARKS = 255;
 
 export class Followed {
   number: number | undefined;
-  mark = 1;
+  mark = FIRST_MARK;
   seq = 0;
   /** Kept changes while it is behind; undefined while it is followed. */
   kept: Changes[] | undefined = [];
@@ -60,7 +64,7 @@ export class Followed {
   ) {}
 
   get leaseMs(): number {
-    return Math.min(Math.max(this.lease?.leaseMs ?? LEASE_MS_MIN * 10, LEASE_MS_MIN), LEASE_MS_MAX);
+    return Math.min(Math.max(this.lease?.leaseMs ?? LEASE_MS_DEFAULT, LEASE_MS_MIN), LEASE_MS_MAX);
   }
 
   /** It is behind from now on. */
@@ -218,7 +222,7 @@ export class Fleet {
 
   /** The next snapshot's claims are told from those before by their mark. */
   nextMark(beacon: Followed): void {
-    beacon.mark = (beacon.mark % MARKS) + 1;
+    beacon.mark = (beacon.mark % MARKS) + FIRST_MARK;
   }
 
   apply(beacon: Followed, changes: Changes): void {
@@ -248,7 +252,7 @@ export class Fleet {
       this.parts.changed();
     } else if (entry.epoch < beacon.epoch) {
       this.stale++;
-      if (entry.kind === LEASE) this.#complainOfDouble(entry.name);
+      if (entry.kind === LEASE) this.parts.complain("double_name", doubleName(entry.name));
       if (entry.kind === CHANGES) beacon.isContradicted = true;
       return undefined;
     } else if (entry.epoch > beacon.epoch) {
@@ -325,10 +329,6 @@ export class Fleet {
       "double_id",
       `two beacons have the id ${beaconId}, ${other} and ${beacon.name}: give each its own --beacon-id`,
     );
-  }
-
-  #complainOfDouble(name: string): void {
-    this.parts.complain("double_name", doubleName(name));
   }
 
   #drop(beacon: Followed, why: string): void {

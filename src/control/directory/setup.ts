@@ -16,7 +16,8 @@ import { scanNodes } from "../node-scan.ts";
 import { DirectoryClock } from "./clock.ts";
 import { Directory } from "./directory.ts";
 import { type DirectoryStoreOptions, storeOptions } from "./options.ts";
-import { connectStore, type Store, StoreError } from "./store.ts";
+import { connectStore, type Store } from "./store.ts";
+import { StoreError } from "./store-error.ts";
 
 const MIB = 1 << 20;
 /** Nodes that came, taken from the workers in one go: some milliseconds' worth. */

@@ -22,7 +22,6 @@ export class SnapshotLoader {
   /** Parts that were gone when they were to be read, or were not what they had to be. */
   missing = 0;
   malformed = 0;
-  lastBytes = 0;
   lastMs = 0;
 
   constructor(private readonly parts: SnapshotLoaderParts) {}
@@ -73,7 +72,6 @@ export class SnapshotLoader {
     if (!(await this.#catchUp(beacon, snapshot.seq, isStill))) return;
     this.loaded++;
     this.bytesLoaded += bytes;
-    this.lastBytes = bytes;
     this.lastMs = monotonicMs() - beganMs;
     if (hadRoutes) await routes.sweep(number, beacon.mark);
   }

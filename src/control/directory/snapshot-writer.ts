@@ -27,7 +27,6 @@ export interface SnapshotWriterParts {
 export class SnapshotWriter {
   written = 0;
   bytesWritten = 0;
-  lastBytes = 0;
   lastMs = 0;
   #isAsked = false;
   #notBeforeMs = 0;
@@ -80,7 +79,6 @@ export class SnapshotWriter {
     this.#last = { epoch, seq, parts, writtenMs: monotonicMs() };
     this.written++;
     this.bytesWritten += bytes;
-    this.lastBytes = bytes;
     this.lastMs = monotonicMs() - beganMs;
     this.#notBeforeMs = monotonicMs() + Math.max(REST_MS_MIN, REST * this.lastMs);
   }

@@ -15,8 +15,6 @@ import { Connection } from "./connection.ts";
 import type { Login } from "./login.ts";
 import { CLOSED_BY_US, ofServer, type ServerName, StoreError } from "./store-error.ts";
 
-export { StoreError, type StoreFailure } from "./store-error.ts";
-
 /** Entries of one reading. */
 const READ_COUNT = 256;
 /** How long a reading waits for its first entry: short, as it is also how a connection that has died shows. */
@@ -63,7 +61,6 @@ export interface Store {
   keepPart(key: string, ttlMs: number): Promise<boolean>;
   /** undefined: gone. @throws StoreError malformed if it is larger than maxBytes */
   getPart(key: string, maxBytes: number): Promise<Uint8Array | undefined>;
-  dropPart(key: string): Promise<void>;
   /** Directory ms, and how long it took to ask. */
   time(): Promise<{ readonly serverMs: number; readonly roundTripMs: number }>;
   /** Open calls reject. Safe more than once. */
@@ -246,10 +243,6 @@ class RedisStore implements Store {
     const part = v.nullable(v.pipe(v.instance(Uint8Array), v.maxLength(maxBytes)));
     const bytes = checked(this.#commands, "GET", part, reply);
     return bytes ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length) : undefined; // in place of a Buffer
-  }
-
-  async dropPart(key: string): Promise<void> {
-    await this.#ask(number, "UNLINK", [this.#partKey(key)]);
   }
 
   async time(): Promise<{ serverMs: number; roundTripMs: number }> {

@@ -26,7 +26,7 @@ import {
 } from "../../shared/memory.ts";
 import type { NodeTable } from "../../shared/nodes.ts";
 import { isLearned, PeerTable } from "../../shared/peers.ts";
-import type { RouteTable } from "../../shared/routes.ts";
+import { type RouteTable, UNMARKED } from "../../shared/routes.ts";
 import { Complaints } from "../complaints.ts";
 import { believesStrangers, type Limits } from "../limits.ts";
 import type { MailTaker } from "../mail-reader.ts";
@@ -55,8 +55,8 @@ import { type CheckedPeer, type PeerCheck, SelfCheck } from "./self-check.ts";
 const RESOLVE_MS = 30_000;
 /** Messages taken from one mailbox before other things have their turn: with the largest, about a millisecond. */
 const MAIL_TURN_MAX = 16;
-/** For routes that the directory told another process of: any mark but that of gossip's. */
-const FLEET_MARK = 1;
+/** Of routes that the directory told another process of: any but that of gossip's. */
+const FLEET_MARK = UNMARKED + 1;
 /** Addresses of a host name that another process of this beacon is told. */
 const ADDRESSES_TOLD_MAX = 8;
 

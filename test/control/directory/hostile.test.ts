@@ -1,6 +1,7 @@
 /** Servers that are none, or that say anything: every call fails in time and in words, and nothing is believed. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { type Store, StoreError } from "../../../src/control/directory/store.ts";
+import type { Store } from "../../../src/control/directory/store.ts";
+import { StoreError } from "../../../src/control/directory/store-error.ts";
 import { inTime, TEST_TIMEOUT_MS } from "../../e2e/support/wait.ts";
 import { entered, ScriptedRedis } from "../../support/scripted-redis.ts";
 import { failureOf, Stores, whyNotConnected } from "./support.ts";
@@ -128,7 +129,6 @@ const calls: Record<string, (store: Store) => Promise<unknown>> = {
   putPart: (store) => store.putPart("p", new Uint8Array(1), 1000),
   keepPart: (store) => store.keepPart("p", 1000),
   getPart: (store) => store.getPart("p", 10),
-  dropPart: (store) => store.dropPart("p"),
   time: (store) => store.time(),
 };
 

@@ -12,7 +12,7 @@ import {
 import { randomBytes } from "node:crypto";
 import type { Store } from "../../../src/control/directory/store.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
-import { REDIS, type RedisServer, RedisServers, VALKEY } from "../../support/redis.ts";
+import { describeImplementations, type RedisServer, RedisServers } from "../../support/redis.ts";
 import { failureOf, PREFIX, Stores } from "./support.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
@@ -22,347 +22,341 @@ const bytes = (...values: number[]) => Uint8Array.from(values);
 /** Longer than a test. */
 const FOREVER_MS = 60_000;
 
-for (const implementation of [REDIS, VALKEY]) {
-  const { name, program } = implementation;
-  const missing = program === undefined;
-  describe.skipIf(missing)(`with ${name}${missing ? " (which is not installed)" : ""}`, () => {
-    const servers = new RedisServers(implementation);
-    const stores = new Stores();
-    let server: RedisServer;
-    let store: Store;
-    beforeAll(async () => {
-      server = await servers.start();
-    });
-    afterAll(() => servers.stop());
-    beforeEach(async () => {
-      await server.command("FLUSHALL");
-      store = await stores.connect(server, { readWaitMs: 100 });
-    });
-    afterEach(() => stores.close());
+describeImplementations((implementation) => {
+  const servers = new RedisServers(implementation);
+  const stores = new Stores();
+  let server: RedisServer;
+  let store: Store;
+  beforeAll(async () => {
+    server = await servers.start();
+  });
+  afterAll(() => servers.stop());
+  beforeEach(async () => {
+    await server.command("FLUSHALL");
+    store = await stores.connect(server, { readWaitMs: 100 });
+  });
+  afterEach(() => stores.close());
 
-    const behind = (id: string) => {
-      const [ms, count] = id.split("-").map(Number);
-      return `${ms}-${count! + 1}`;
-    };
+  const behind = (id: string) => {
+    const [ms, count] = id.split("-").map(Number);
+    return `${ms}-${count! + 1}`;
+  };
 
-    describe("the log", () => {
-      test("gives back what was added, in order, behind any entry", async () => {
-        expect(await store.lastId()).toBe("0-0");
-        const added = [bytes(), bytes(0), randomBytes(1400), randomBytes(70_000)];
-        for (const entry of added) await store.append(entry, 0);
-        const entries = await store.read("0-0");
-        expect(entries.map((entry) => Buffer.from(entry.bytes!).toString("hex"))).toEqual(
-          added.map((entry) => Buffer.from(entry).toString("hex")),
-        );
-        expect(await store.lastId()).toBe(entries.at(-1)!.id);
-        expect(await store.read(entries[1]!.id)).toEqual(entries.slice(2));
-      });
-
-      test("waits for what comes, and not for ever, while other commands go on", async () => {
-        expect(await store.read("0-0")).toEqual([]);
-        const patient = await stores.connect(server, { readWaitMs: FOREVER_MS });
-        const read = patient.read("0-0");
-        await until("it waits", async () => /cmd=xread/.test(String(await server.command("CLIENT", "LIST"))));
-        await patient.append(bytes(7), 0);
-        expect(await inTime("the entry", read)).toMatchObject([{ bytes: bytes(7) }]);
-      });
-
-      test("comes in pieces of 256", async () => {
-        await Promise.all(Array.from({ length: 300 }, (_, i) => store.append(bytes(i & 255, i >> 8), 0)));
-        const first = await store.read("0-0");
-        expect(first).toHaveLength(256);
-        const rest = await store.read(first.at(-1)!.id);
-        expect(rest.map((entry) => entry.bytes)).toEqual(
-          Array.from({ length: 44 }, (_, i) => bytes((256 + i) & 255, 1)),
-        );
-      });
-
-      test("drops what is too old, and tells that it did", async () => {
-        for (let i = 0; i < 500; i++) await server.command("XADD", LOG, `${1000 + i}-0`, "e", "AA==");
-        expect(await store.reachesBack("1200-0")).toBe(true);
-        await store.append(bytes(1), Date.now() - FOREVER_MS);
-        expect(Number(await server.command("XLEN", LOG))).toBeLessThan(200); // by whole nodes of the stream
-        expect(await store.reachesBack("1200-0")).toBe(false);
-        const last = await store.lastId();
-        expect(await store.reachesBack(last)).toBe(true);
-      });
-
-      test("that ends before an entry that was read is another one", async () => {
-        await store.append(bytes(1), 0);
-        const last = await store.lastId();
-        expect(await store.reachesBack(behind(last))).toBe(false);
-        await server.command("FLUSHALL");
-        expect(await store.reachesBack(last)).toBe(false);
-      });
-
-      test("with entries before and behind one that was read, but not that one, is another one, too", async () => {
-        for (const id of ["1000-0", "1000-1", "1000-3"]) await server.command("XADD", LOG, id, "e", "AA==");
-        expect(await store.reachesBack("1000-1")).toBe(true);
-        expect(await store.reachesBack("1000-2")).toBe(false);
-      });
-
-      test("with entries of others: they are there, without bytes", async () => {
-        for (const [field, value] of [
-          ["e", "no base64"],
-          ["e", "AA"],
-          ["x", "AA=="],
-          ["e", "AA=="],
-        ])
-          await server.command("XADD", LOG, "*", field!, value!);
-        expect((await store.read("0-0")).map((entry) => entry.bytes)).toEqual([
-          undefined,
-          undefined,
-          undefined,
-          bytes(0),
-        ]);
-      });
+  describe("the log", () => {
+    test("gives back what was added, in order, behind any entry", async () => {
+      expect(await store.lastId()).toBe("0-0");
+      const added = [bytes(), bytes(0), randomBytes(1400), randomBytes(70_000)];
+      for (const entry of added) await store.append(entry, 0);
+      const entries = await store.read("0-0");
+      expect(entries.map((entry) => Buffer.from(entry.bytes!).toString("hex"))).toEqual(
+        added.map((entry) => Buffer.from(entry).toString("hex")),
+      );
+      expect(await store.lastId()).toBe(entries.at(-1)!.id);
+      expect(await store.read(entries[1]!.id)).toEqual(entries.slice(2));
     });
 
-    test("beacons are there by their names, whatever those are, and the last lease counts", async () => {
-      const names = ["b1:9001", "[2001:db8::1]:9001", "__proto__", "7", "ä b", ""];
-      for (const [i, beacon] of names.entries()) await store.setBeacon(beacon, bytes(i));
-      await store.setBeacon("b1:9001", bytes(9, 9));
-      await store.removeBeacon("7");
-      await store.removeBeacon("nobody");
-      await server.command("HSET", `{${PREFIX}}:beacons`, "other", "no base64");
-      expect(new Map(await store.beacons(5))).toEqual(
-        new Map([
-          ["b1:9001", bytes(9, 9)],
-          ["[2001:db8::1]:9001", bytes(1)],
-          ["__proto__", bytes(2)],
-          ["ä b", bytes(4)],
-          ["", bytes(5)],
-        ]),
+    test("waits for what comes, and not for ever, while other commands go on", async () => {
+      expect(await store.read("0-0")).toEqual([]);
+      const patient = await stores.connect(server, { readWaitMs: FOREVER_MS });
+      const read = patient.read("0-0");
+      await until("it waits", async () => /cmd=xread/.test(String(await server.command("CLIENT", "LIST"))));
+      await patient.append(bytes(7), 0);
+      expect(await inTime("the entry", read)).toMatchObject([{ bytes: bytes(7) }]);
+    });
+
+    test("comes in pieces of 256", async () => {
+      await Promise.all(Array.from({ length: 300 }, (_, i) => store.append(bytes(i & 255, i >> 8), 0)));
+      const first = await store.read("0-0");
+      expect(first).toHaveLength(256);
+      const rest = await store.read(first.at(-1)!.id);
+      expect(rest.map((entry) => entry.bytes)).toEqual(
+        Array.from({ length: 44 }, (_, i) => bytes((256 + i) & 255, 1)),
       );
     });
 
-    test("beacons are bounded, and it is told when there are more", async () => {
-      let told = 0;
-      for (const count of [3, 1000]) {
-        await Promise.all(Array.from({ length: count }, (_, i) => store.setBeacon(`b${i}`, bytes(1))));
-        expect((await store.beacons(count, () => told++)).size).toBe(count);
-        expect(told).toBe(0);
-        expect((await store.beacons(count - 1, () => told++)).size).toBe(count - 1);
-        expect(told).toBe(1);
-        told = 0;
-      }
+    test("drops what is too old, and tells that it did", async () => {
+      for (let i = 0; i < 500; i++) await server.command("XADD", LOG, `${1000 + i}-0`, "e", "AA==");
+      expect(await store.reachesBack("1200-0")).toBe(true);
+      await store.append(bytes(1), Date.now() - FOREVER_MS);
+      expect(Number(await server.command("XLEN", LOG))).toBeLessThan(200); // by whole nodes of the stream
+      expect(await store.reachesBack("1200-0")).toBe(false);
+      const last = await store.lastId();
+      expect(await store.reachesBack(last)).toBe(true);
     });
 
-    test("a snapshot's part is there as it was put, for its time, which can be prolonged", async () => {
-      const part = randomBytes(1_000_000);
-      await store.putPart("a:1:2", part, FOREVER_MS);
-      expect(Buffer.from((await store.getPart("a:1:2", part.length))!).equals(part)).toBe(true);
-      expect(await store.keepPart("a:1:2", 3 * FOREVER_MS)).toBe(true);
-      expect(await server.command("PTTL", `{${PREFIX}}:nodes:a:1:2`)).toBeWithin(
-        FOREVER_MS,
-        3 * FOREVER_MS + 1,
-      );
-      const tooLarge = await failureOf(store.getPart("a:1:2", part.length - 1));
-      expect(tooLarge).toMatchObject({ failure: "malformed", endsConnection: false });
-      await store.dropPart("a:1:2");
-      await store.putPart("short", bytes(1), 1);
-      await until("it is gone", async () => (await store.getPart("short", 1)) === undefined);
-      expect(await store.getPart("a:1:2", 1)).toBeUndefined();
-      expect(await store.keepPart("a:1:2", 1)).toBe(false);
-    });
-
-    test("the time is the server's, and what it took is measured", async () => {
-      const { serverMs, roundTripMs } = await store.time();
-      expect(Math.abs(serverMs - Date.now())).toBeLessThan(5000);
-      expect(roundTripMs).toBeGreaterThan(0);
-      expect(store.roundTripMs).toBeWithin(0, roundTripMs);
-      expect(store.server).toBe(server.name);
-    });
-
-    test("databases and prefixes are apart; all keys share the tag, and nothing else is left", async () => {
-      const others = [
-        await stores.connect(server, { database: 3 }),
-        await stores.connect(server, { prefix: "other" }),
-      ];
+    test("that ends before an entry that was read is another one", async () => {
       await store.append(bytes(1), 0);
-      await store.setBeacon("b", bytes(1));
-      await store.putPart("p", bytes(1), FOREVER_MS);
-      for (const other of others) {
-        expect(await other.lastId()).toBe("0-0");
-        expect((await other.beacons(9)).size).toBe(0);
-        expect(await other.getPart("p", 9)).toBeUndefined();
-      }
-      expect(((await server.command("KEYS", "*")) as string[]).sort()).toEqual([
-        "{test}:beacons",
-        "{test}:log",
-        "{test}:nodes:p",
+      const last = await store.lastId();
+      expect(await store.reachesBack(behind(last))).toBe(false);
+      await server.command("FLUSHALL");
+      expect(await store.reachesBack(last)).toBe(false);
+    });
+
+    test("with entries before and behind one that was read, but not that one, is another one, too", async () => {
+      for (const id of ["1000-0", "1000-1", "1000-3"]) await server.command("XADD", LOG, id, "e", "AA==");
+      expect(await store.reachesBack("1000-1")).toBe(true);
+      expect(await store.reachesBack("1000-2")).toBe(false);
+    });
+
+    test("with entries of others: they are there, without bytes", async () => {
+      for (const [field, value] of [
+        ["e", "no base64"],
+        ["e", "AA"],
+        ["x", "AA=="],
+        ["e", "AA=="],
+      ])
+        await server.command("XADD", LOG, "*", field!, value!);
+      expect((await store.read("0-0")).map((entry) => entry.bytes)).toEqual([
+        undefined,
+        undefined,
+        undefined,
+        bytes(0),
       ]);
     });
+  });
 
-    describe("when the server fails", () => {
-      /** One that a test may break. */
-      async function victim(config: readonly string[] = [], options = {}): Promise<[RedisServer, Store]> {
-        const own = await servers.start({ config });
-        return [own, await stores.connect(own, { readWaitMs: FOREVER_MS, ...options })];
+  test("beacons are there by their names, whatever those are, and the last lease counts", async () => {
+    const names = ["b1:9001", "[2001:db8::1]:9001", "__proto__", "7", "ä b", ""];
+    for (const [i, beacon] of names.entries()) await store.setBeacon(beacon, bytes(i));
+    await store.setBeacon("b1:9001", bytes(9, 9));
+    await store.removeBeacon("7");
+    await store.removeBeacon("nobody");
+    await server.command("HSET", `{${PREFIX}}:beacons`, "other", "no base64");
+    expect(new Map(await store.beacons(5))).toEqual(
+      new Map([
+        ["b1:9001", bytes(9, 9)],
+        ["[2001:db8::1]:9001", bytes(1)],
+        ["__proto__", bytes(2)],
+        ["ä b", bytes(4)],
+        ["", bytes(5)],
+      ]),
+    );
+  });
+
+  test("beacons are bounded, and it is told when there are more", async () => {
+    let told = 0;
+    for (const count of [3, 1000]) {
+      await Promise.all(Array.from({ length: count }, (_, i) => store.setBeacon(`b${i}`, bytes(1))));
+      expect((await store.beacons(count, () => told++)).size).toBe(count);
+      expect(told).toBe(0);
+      expect((await store.beacons(count - 1, () => told++)).size).toBe(count - 1);
+      expect(told).toBe(1);
+      told = 0;
+    }
+  });
+
+  test("a snapshot's part is there as it was put, for its time, which can be prolonged", async () => {
+    const part = randomBytes(1_000_000);
+    await store.putPart("a:1:2", part, FOREVER_MS);
+    expect(Buffer.from((await store.getPart("a:1:2", part.length))!).equals(part)).toBe(true);
+    expect(await store.keepPart("a:1:2", 3 * FOREVER_MS)).toBe(true);
+    expect(await server.command("PTTL", `{${PREFIX}}:nodes:a:1:2`)).toBeWithin(
+      FOREVER_MS,
+      3 * FOREVER_MS + 1,
+    );
+    const tooLarge = await failureOf(store.getPart("a:1:2", part.length - 1));
+    expect(tooLarge).toMatchObject({ failure: "malformed", endsConnection: false });
+    await store.putPart("short", bytes(1), 1);
+    await until("it is gone", async () => (await store.getPart("short", 1)) === undefined);
+    expect(await store.keepPart("short", 1)).toBe(false);
+  });
+
+  test("the time is the server's, and what it took is measured", async () => {
+    const { serverMs, roundTripMs } = await store.time();
+    expect(Math.abs(serverMs - Date.now())).toBeLessThan(5000);
+    expect(roundTripMs).toBeGreaterThan(0);
+    expect(store.roundTripMs).toBeWithin(0, roundTripMs);
+    expect(store.server).toBe(server.name);
+  });
+
+  test("databases and prefixes are apart; all keys share the tag, and nothing else is left", async () => {
+    const others = [
+      await stores.connect(server, { database: 3 }),
+      await stores.connect(server, { prefix: "other" }),
+    ];
+    await store.append(bytes(1), 0);
+    await store.setBeacon("b", bytes(1));
+    await store.putPart("p", bytes(1), FOREVER_MS);
+    for (const other of others) {
+      expect(await other.lastId()).toBe("0-0");
+      expect((await other.beacons(9)).size).toBe(0);
+      expect(await other.getPart("p", 9)).toBeUndefined();
+    }
+    expect(((await server.command("KEYS", "*")) as string[]).sort()).toEqual([
+      "{test}:beacons",
+      "{test}:log",
+      "{test}:nodes:p",
+    ]);
+  });
+
+  describe("when the server fails", () => {
+    /** One that a test may break. */
+    async function victim(config: readonly string[] = [], options = {}): Promise<[RedisServer, Store]> {
+      const own = await servers.start({ config });
+      return [own, await stores.connect(own, { readWaitMs: FOREVER_MS, ...options })];
+    }
+
+    async function expectOver(over: Store, failure: string): Promise<void> {
+      const reason = await inTime("it has ended", over.ended);
+      expect(reason).toMatchObject({ failure, endsConnection: true });
+      const calls = [over.append(bytes(1), 0), over.read("0-0"), over.time(), over.beacons(1)];
+      for (const error of await Promise.all(calls.map(failureOf))) expect(error).toBe(reason);
+    }
+
+    test("a crash ends it, and what waits", async () => {
+      const [own, over] = await victim();
+      const read = failureOf(over.read("0-0"));
+      await own.stop();
+      expect(await read).toMatchObject({ failure: "unreachable" });
+      await expectOver(over, "unreachable");
+    });
+
+    test("one that stands still is slow, whichever connection notices", async () => {
+      for (const call of [(over: Store) => over.append(bytes(1), 0), (over: Store) => over.read("0-0")]) {
+        const [own, over] = await victim([], { answerMs: 200, readWaitMs: 100 });
+        own.pause();
+        const error = await failureOf(call(over));
+        expect(error).toMatchObject({ failure: "slow" });
+        expect(error.message).toMatch(/: no answer to X(ADD|READ) in [23]00 ms: /);
+        await expectOver(over, "slow");
+        own.resume();
       }
+    });
 
-      async function expectOver(over: Store, failure: string): Promise<void> {
-        const reason = await inTime("it has ended", over.ended);
-        expect(reason).toMatchObject({ failure, endsConnection: true });
-        const calls = [over.append(bytes(1), 0), over.read("0-0"), over.time(), over.beacons(1)];
-        for (const error of await Promise.all(calls.map(failureOf))) expect(error).toBe(reason);
-      }
-
-      test("a crash ends it, and what waits", async () => {
+    test("one that closes either connection ends both", async () => {
+      for (const command of ["xread", "xadd"]) {
         const [own, over] = await victim();
         const read = failureOf(over.read("0-0"));
-        await own.stop();
+        const clientIds = async () =>
+          [...String(await own.command("CLIENT", "LIST")).matchAll(/^id=(\d+) .*cmd=(\w+)/gm)]
+            .filter(([, , cmd]) => cmd === command)
+            .map(([, id]) => id!);
+        const [id] = await until("it is connected", async () => {
+          const ids = await clientIds();
+          return ids.length > 0 && ids;
+        });
+        await own.command("CLIENT", "KILL", "ID", id!);
         expect(await read).toMatchObject({ failure: "unreachable" });
         await expectOver(over, "unreachable");
-      });
-
-      test("one that stands still is slow, whichever connection notices", async () => {
-        for (const call of [(over: Store) => over.append(bytes(1), 0), (over: Store) => over.read("0-0")]) {
-          const [own, over] = await victim([], { answerMs: 200, readWaitMs: 100 });
-          own.pause();
-          const error = await failureOf(call(over));
-          expect(error).toMatchObject({ failure: "slow" });
-          expect(error.message).toMatch(/: no answer to X(ADD|READ) in [23]00 ms: /);
-          await expectOver(over, "slow");
-          own.resume();
-        }
-      });
-
-      test("one that closes either connection ends both", async () => {
-        for (const command of ["xread", "xadd"]) {
-          const [own, over] = await victim();
-          const read = failureOf(over.read("0-0"));
-          const clientIds = async () =>
-            [...String(await own.command("CLIENT", "LIST")).matchAll(/^id=(\d+) .*cmd=(\w+)/gm)]
-              .filter(([, , cmd]) => cmd === command)
-              .map(([, id]) => id!);
-          const [id] = await until("it is connected", async () => {
-            const ids = await clientIds();
-            return ids.length > 0 && ids;
-          });
-          await own.command("CLIENT", "KILL", "ID", id!);
-          expect(await read).toMatchObject({ failure: "unreachable" });
-          await expectOver(over, "unreachable");
-          await until(
-            "both are closed",
-            async () => !/cmd=x(read|add)/.test(String(await own.command("CLIENT", "LIST"))),
-          );
-        }
-      });
-
-      test("one that becomes a replica ends it, by the next write or what waits", async () => {
-        const [primary] = await victim();
-        const [own, over] = await victim();
-        const read = failureOf(over.read("0-0"));
-        await until("it waits", async () => /cmd=xread/.test(String(await own.command("CLIENT", "LIST"))));
-        await own.replicaOf(primary);
-        expect(await read).toMatchObject({ failure: "read_only" });
-        await expectOver(over, "read_only");
-
-        const [another, second] = await victim();
-        await another.replicaOf(primary);
-        const error = await failureOf(second.append(bytes(1), 0));
-        expect(error.message).toContain("it is a replica: name the primary, too");
-        await expectOver(second, "read_only");
-      });
-
-      test("one that is full is read from, also by who comes then", async () => {
-        const [own, first] = await victim(["--maxmemory-policy", "noeviction"]);
-        await first.append(bytes(7), 0);
-        await own.command("CONFIG", "SET", "maxmemory", "1");
-        const late = await stores.connect(own, { readWaitMs: 100 });
-        for (const over of [first, late]) {
-          const calls = [
-            over.append(bytes(1), 0),
-            over.setBeacon("b", bytes(1)),
-            over.putPart("p", bytes(1), 9),
-          ];
-          for (const error of await Promise.all(calls.map(failureOf)))
-            expect(error).toMatchObject({ failure: "full", endsConnection: false });
-          expect(await over.read("0-0")).toMatchObject([{ bytes: bytes(7) }]);
-          expect((await over.beacons(1)).size).toBe(0);
-        }
-        await own.command("CONFIG", "SET", "maxmemory", "0");
-        await first.append(bytes(8), 0);
-      });
-
-      test("a right that is missing is named, and ends nothing", async () => {
-        const [own, over] = await victim();
-        await own.command("ACL", "SETUSER", "default", "-xread", "-hset");
-        const error = await failureOf(over.read("0-0"));
-        expect(error).toMatchObject({ failure: "denied", endsConnection: false });
-        expect(error.message).toMatch(/answers XREAD with "NOPERM .*xread.*": let the user do that/);
-        expect(await failureOf(over.setBeacon("b", bytes(1)))).toMatchObject({ failure: "denied" });
-        await over.append(bytes(1), 0);
-      });
-
-      test("these rights are enough for all of it", async () => {
-        const [own] = await victim();
-        const commands =
-          "xadd xread xrange xrevrange hscan hset hdel set get strlen pexpire unlink time select".split(" ");
-        const rights = commands.map((command) => `+${command}`);
-        await own.command("ACL", "SETUSER", "bob", "on", ">s3cret", `~{${PREFIX}}:*`, "-@all", ...rights);
-        const options = { user: "bob", password: "s3cret", database: 1, readWaitMs: 1 };
-        const over = await stores.connect(own, options);
-        await over.append(bytes(1), Date.now());
-        await Promise.all([over.lastId(), over.read("0-0"), over.reachesBack("1-1"), over.time()]);
-        await Promise.all([over.setBeacon("b", bytes(1)), over.beacons(1), over.removeBeacon("b")]);
-        await over.putPart("p", bytes(1), FOREVER_MS);
-        expect(await Promise.all([over.keepPart("p", 1000), over.getPart("p", 1)])).toEqual([true, bytes(1)]);
-        await over.dropPart("p");
-      });
-
-      test("a user that is taken away ends it", async () => {
-        const own = await servers.start();
-        await own.command("ACL", "SETUSER", "bob", "on", ">s3cret", "~*", "+@all");
-        const over = await stores.connect(own, { user: "bob", password: "s3cret" });
-        await own.command("ACL", "DELUSER", "bob");
-        await expectOver(over, "unreachable");
-      });
-
-      test("keys of others' types are malformed, and end nothing", async () => {
-        const [own, over] = await victim();
-        for (const key of ["log", "beacons"]) await own.command("SET", `{${PREFIX}}:${key}`, "x");
-        await own.command("LPUSH", `{${PREFIX}}:nodes:p`, "x");
-        const calls = [over.append(bytes(1), 0), over.read("0-0"), over.beacons(1), over.getPart("p", 1)];
-        for (const error of await Promise.all(calls.map(failureOf)))
-          expect(error).toMatchObject({ failure: "malformed", endsConnection: false });
-        expect((await failureOf(over.lastId())).message).toContain("choose another --directory-prefix");
-      });
-
-      test("a script that does not end makes it slow", async () => {
-        const [own, over] = await victim(["--busy-reply-threshold", "1"]);
-        const script = own.command("EVAL", "while true do end", "0").catch((error: Error) => error.message);
-        const error = await failureOf(
-          until("it is busy", async () => {
-            await over.time();
-            return false;
-          }),
+        await until(
+          "both are closed",
+          async () => !/cmd=x(read|add)/.test(String(await own.command("CLIENT", "LIST"))),
         );
-        expect(error).toMatchObject({ failure: "slow" });
-        expect(error.message).toContain("BUSY");
-        await own.stop();
-        await script;
-      });
+      }
     });
 
-    test("closing ends it, and all that waits, once and for all", async () => {
-      const waiting = [
-        store.read("0-0"),
-        ...Array.from({ length: 50 }, () => store.append(bytes(1), 0)),
-        store.getPart("p", 1),
-        store.beacons(1),
-        store.reachesBack("0-0"),
-      ].map((call) => failureOf(call));
-      store.close();
-      store.close();
-      const reason = await inTime("it has ended", store.ended);
-      for (const error of waiting) expect(await error).toBe(reason);
-      expect(await failureOf(store.time())).toBe(reason);
-      await until(
-        "both connections are closed",
-        async () => !/cmd=x(read|add)/.test(String(await server.command("CLIENT", "LIST"))),
+    test("one that becomes a replica ends it, by the next write or what waits", async () => {
+      const [primary] = await victim();
+      const [own, over] = await victim();
+      const read = failureOf(over.read("0-0"));
+      await until("it waits", async () => /cmd=xread/.test(String(await own.command("CLIENT", "LIST"))));
+      await own.replicaOf(primary);
+      expect(await read).toMatchObject({ failure: "read_only" });
+      await expectOver(over, "read_only");
+
+      const [another, second] = await victim();
+      await another.replicaOf(primary);
+      const error = await failureOf(second.append(bytes(1), 0));
+      expect(error.message).toContain("it is a replica: name the primary, too");
+      await expectOver(second, "read_only");
+    });
+
+    test("one that is full is read from, also by who comes then", async () => {
+      const [own, first] = await victim(["--maxmemory-policy", "noeviction"]);
+      await first.append(bytes(7), 0);
+      await own.command("CONFIG", "SET", "maxmemory", "1");
+      const late = await stores.connect(own, { readWaitMs: 100 });
+      for (const over of [first, late]) {
+        const calls = [
+          over.append(bytes(1), 0),
+          over.setBeacon("b", bytes(1)),
+          over.putPart("p", bytes(1), 9),
+        ];
+        for (const error of await Promise.all(calls.map(failureOf)))
+          expect(error).toMatchObject({ failure: "full", endsConnection: false });
+        expect(await over.read("0-0")).toMatchObject([{ bytes: bytes(7) }]);
+        expect((await over.beacons(1)).size).toBe(0);
+      }
+      await own.command("CONFIG", "SET", "maxmemory", "0");
+      await first.append(bytes(8), 0);
+    });
+
+    test("a right that is missing is named, and ends nothing", async () => {
+      const [own, over] = await victim();
+      await own.command("ACL", "SETUSER", "default", "-xread", "-hset");
+      const error = await failureOf(over.read("0-0"));
+      expect(error).toMatchObject({ failure: "denied", endsConnection: false });
+      expect(error.message).toMatch(/answers XREAD with "NOPERM .*xread.*": let the user do that/);
+      expect(await failureOf(over.setBeacon("b", bytes(1)))).toMatchObject({ failure: "denied" });
+      await over.append(bytes(1), 0);
+    });
+
+    test("these rights are enough for all of it", async () => {
+      const [own] = await victim();
+      const commands = "xadd xread xrange xrevrange hscan hset hdel set get strlen pexpire time select".split(
+        " ",
       );
+      const rights = commands.map((command) => `+${command}`);
+      await own.command("ACL", "SETUSER", "bob", "on", ">s3cret", `~{${PREFIX}}:*`, "-@all", ...rights);
+      const options = { user: "bob", password: "s3cret", database: 1, readWaitMs: 1 };
+      const over = await stores.connect(own, options);
+      await over.append(bytes(1), Date.now());
+      await Promise.all([over.lastId(), over.read("0-0"), over.reachesBack("1-1"), over.time()]);
+      await Promise.all([over.setBeacon("b", bytes(1)), over.beacons(1), over.removeBeacon("b")]);
+      await over.putPart("p", bytes(1), FOREVER_MS);
+      expect(await Promise.all([over.keepPart("p", 1000), over.getPart("p", 1)])).toEqual([true, bytes(1)]);
+    });
+
+    test("a user that is taken away ends it", async () => {
+      const own = await servers.start();
+      await own.command("ACL", "SETUSER", "bob", "on", ">s3cret", "~*", "+@all");
+      const over = await stores.connect(own, { user: "bob", password: "s3cret" });
+      await own.command("ACL", "DELUSER", "bob");
+      await expectOver(over, "unreachable");
+    });
+
+    test("keys of others' types are malformed, and end nothing", async () => {
+      const [own, over] = await victim();
+      for (const key of ["log", "beacons"]) await own.command("SET", `{${PREFIX}}:${key}`, "x");
+      await own.command("LPUSH", `{${PREFIX}}:nodes:p`, "x");
+      const calls = [over.append(bytes(1), 0), over.read("0-0"), over.beacons(1), over.getPart("p", 1)];
+      for (const error of await Promise.all(calls.map(failureOf)))
+        expect(error).toMatchObject({ failure: "malformed", endsConnection: false });
+      expect((await failureOf(over.lastId())).message).toContain("choose another --directory-prefix");
+    });
+
+    test("a script that does not end makes it slow", async () => {
+      const [own, over] = await victim(["--busy-reply-threshold", "1"]);
+      const script = own.command("EVAL", "while true do end", "0").catch((error: Error) => error.message);
+      const error = await failureOf(
+        until("it is busy", async () => {
+          await over.time();
+          return false;
+        }),
+      );
+      expect(error).toMatchObject({ failure: "slow" });
+      expect(error.message).toContain("BUSY");
+      await own.stop();
+      await script;
     });
   });
-}
+
+  test("closing ends it, and all that waits, once and for all", async () => {
+    const waiting = [
+      store.read("0-0"),
+      ...Array.from({ length: 50 }, () => store.append(bytes(1), 0)),
+      store.getPart("p", 1),
+      store.beacons(1),
+      store.reachesBack("0-0"),
+    ].map((call) => failureOf(call));
+    store.close();
+    store.close();
+    const reason = await inTime("it has ended", store.ended);
+    for (const error of waiting) expect(await error).toBe(reason);
+    expect(await failureOf(store.time())).toBe(reason);
+    await until(
+      "both connections are closed",
+      async () => !/cmd=x(read|add)/.test(String(await server.command("CLIENT", "LIST"))),
+    );
+  });
+});

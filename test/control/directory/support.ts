@@ -1,11 +1,7 @@
 /** What the tests of the store share. */
 import { expect } from "bun:test";
-import {
-  connectStore,
-  type Store,
-  StoreError,
-  type StoreOptions,
-} from "../../../src/control/directory/store.ts";
+import { connectStore, type Store, type StoreOptions } from "../../../src/control/directory/store.ts";
+import { StoreError } from "../../../src/control/directory/store-error.ts";
 import { inTime } from "../../e2e/support/wait.ts";
 
 export const PREFIX = "test";

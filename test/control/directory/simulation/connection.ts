@@ -137,10 +137,6 @@ export class SimulatedStore implements Store {
     });
   }
 
-  dropPart(key: string): Promise<void> {
-    return this.#ask((server) => server.setPart(key, undefined));
-  }
-
   async time(): Promise<{ serverMs: number; roundTripMs: number }> {
     const { monotonicMs, server, delays } = this.parts;
     const beganMs = monotonicMs();
