@@ -4,7 +4,7 @@
  */
 import { DirectoryClock } from "../../src/control/directory/clock.ts";
 import { CHANGES, decodeEntry, encodeEntry } from "../../src/control/directory/entries.ts";
-import { FleetRoutes } from "../../src/control/directory/fleet-routes.ts";
+import { FleetRoutes, IN_SNAPSHOT } from "../../src/control/directory/fleet-routes.ts";
 import {
   decodePart,
   encodePart,
@@ -108,7 +108,7 @@ class Units {
     const table = new RouteTable(memory);
     table.keepClaims();
     this.#routes = new FleetRoutes({
-      ...{ table, clock: this.#clock, name: "b0.example:9001", nameOf: () => NAME },
+      ...{ table, clock: this.#clock, name: "b0.example:9001", beaconAt: () => ({ name: NAME, epoch: 1 }) },
       own: {
         size: () => 0,
         heardMs: (nodeId) => nodes.heardMs(nodeId),
@@ -179,7 +179,7 @@ class Units {
         const bytes = await this.store.getPart(`${NAME}:${part}`, PART_BYTES_MAX);
         const decoded = decodePart(bytes!, { ...head, part })!;
         for (let i = 0; i < decoded.nodes; i++)
-          this.#routes.claim(decoded.nodeId(i), this.#claimer, decoded.claimedMs(i), true);
+          this.#routes.claim(decoded.nodeId(i), this.#claimer, decoded.claimedMs(i), IN_SNAPSHOT);
       }
     });
     return { written, loaded };
@@ -212,7 +212,7 @@ class Units {
     const { nodeIds, timesMs } = entry.claims;
     for (const nodeId of entry.gone) this.#routes.gone(nodeId, this.#claimer);
     for (let i = 0; i < nodeIds.length; i++)
-      this.#routes.claim(nodeIds[i]!, this.#claimer, timesMs[i]!, false);
+      this.#routes.claim(nodeIds[i]!, this.#claimer, timesMs[i]!, entry.timeMs);
   }
 }
 

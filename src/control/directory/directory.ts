@@ -112,7 +112,7 @@ export class Directory {
     this.#routes = new FleetRoutes({
       ...{ table, own, clock, name, pause },
       claimedMs: (nodeId) => this.#announcer.claimedMs(nodeId),
-      nameOf: (number) => this.#nameOf(number),
+      beaconAt: (number) => this.#beaconAt(number),
       claimAgain: (nodeId) => this.#announcer.changed(nodeId),
       outlived: (number) => this.#fleet.outlived(number, monotonicMs()),
     });
@@ -686,9 +686,9 @@ export class Directory {
     void this.#routes.sweep(number, NO_MARK);
   }
 
-  #nameOf(number: number): string {
-    for (const beacon of this.#fleet.beacons.values()) if (beacon.number === number) return beacon.name;
-    return "";
+  #beaconAt(number: number): Followed | undefined {
+    for (const beacon of this.#fleet.beacons.values()) if (beacon.number === number) return beacon;
+    return undefined;
   }
 
   #failed(error: StoreError, isToBeLogged = true): void {

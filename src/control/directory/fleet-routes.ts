@@ -5,10 +5,15 @@
  */
 import { PEER_PLACES } from "../../shared/memory.ts";
 import { CLAIMED_LATER, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
+import { EPOCHS_PER_MS } from "./announcer.ts";
 import type { DirectoryClock } from "./clock.ts";
 
 /** A claim so far ahead of the directory's time is of a clock gone wrong: it counts as made now, or it would win for as long. */
 const FUTURE_MS = 1000;
+/** Beacons may differ by so much in what time it is. */
+const CLOCKS_APART_MS = 1000;
+/** Before all that was ever said in the log. */
+export const IN_SNAPSHOT = 0;
 /** Steps of a sweep between two looks at the clock: some 0.1 ms. */
 const SLICE_STEPS = 8192;
 
@@ -42,8 +47,8 @@ export interface FleetRoutesParts {
   readonly name: string;
   /** When this beacon claims to have heard a node of its own: later than every other claim that it knew when the node came. */
   readonly claimedMs: (nodeId: number) => number;
-  /** The name of the beacon that has a peer number; "" if the directory does not tell of it. */
-  readonly nameOf: (number: number) => string;
+  /** The beacon that has a peer number; undefined if the directory does not tell of it. */
+  readonly beaconAt: (number: number) => { readonly name: string; readonly epoch: number } | undefined;
   /** A node has to be claimed again: somebody has not heard that this beacon heard it later. */
   readonly claimAgain: (nodeId: number) => void;
   /** The beacon with this peer number has to be loaded: claims of it lost to those of another one, whose routes were withdrawn. */
@@ -62,26 +67,33 @@ export class FleetRoutes {
   #latestMs = 0;
   readonly #sweeps = new Map<number, Promise<void>>();
   /**
-   * By the peer's number whose claim was later and that of the other: whether there was such a claim in a snapshot, of the one or the
-   * other. What was said in the log every beacon heard, and gave up what it lost. Of this it may not know, and still have the node.
+   * By the peer's number whose claim was later and that of the other: whether there was such a claim that the other may not know of, and
+   * so still have the node. What was said in the log since it began it has heard, and given up what it lost.
    */
   readonly #outbid = new Uint8Array(PEER_PLACES * PEER_PLACES);
 
   constructor(private readonly parts: FleetRoutesParts) {}
 
   /**
-   * @param timeMs the directory's
-   * @param isOfSnapshot whether it was found in a snapshot, not heard in the log
+   * @param timeMs when it was made, of the directory's time
+   * @param saidMs when it was said in the log, likewise; IN_SNAPSHOT if it was not
    */
-  claim(nodeId: number, claimer: Claimer, timeMs: number, isOfSnapshot: boolean): void {
-    const { table, nameOf } = this.parts;
+  claim(nodeId: number, claimer: Claimer, timeMs: number, saidMs: number): void {
+    const { table, beaconAt } = this.parts;
     const { number, mark } = claimer;
     const claimedMs = this.contest(nodeId, claimer.name, timeMs);
-    const winsTie = (other: number) => claimer.name > nameOf(other);
+    const winsTie = (other: number) => claimer.name > (beaconAt(other)?.name ?? "");
     const other = table.claimIfLater(nodeId, number, claimedMs, mark, winsTie);
     if (other === TABLE_FULL) this.refused++;
     else if (other === CLAIMED_LATER) this.#outbid[table.find(nodeId) * PEER_PLACES + number] = 1;
-    else if (isOfSnapshot && other >= 0 && other !== number) this.#outbid[number * PEER_PLACES + other] = 1;
+    else if (other >= 0 && other !== number && this.#mayNotKnow(other, saidMs))
+      this.#outbid[number * PEER_PLACES + other] = 1;
+  }
+
+  /** Whether a beacon may not have heard what was said then: it began later, or not much earlier. */
+  #mayNotKnow(number: number, saidMs: number): boolean {
+    const beacon = this.parts.beaconAt(number);
+    return beacon !== undefined && saidMs < beacon.epoch / EPOCHS_PER_MS + CLOCKS_APART_MS;
   }
 
   /**

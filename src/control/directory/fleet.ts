@@ -230,7 +230,7 @@ export class Fleet {
     const { nodeIds, timesMs } = changes.claims;
     const claimer = beacon as Claimer;
     for (const nodeId of changes.gone) routes.gone(nodeId, claimer);
-    for (let i = 0; i < nodeIds.length; i++) routes.claim(nodeIds[i]!, claimer, timesMs[i]!, false);
+    for (let i = 0; i < nodeIds.length; i++) routes.claim(nodeIds[i]!, claimer, timesMs[i]!, changes.timeMs);
     this.parts.applied(changes);
   }
 

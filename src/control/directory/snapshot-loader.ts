@@ -1,6 +1,6 @@
 /** Loads other beacons' snapshots: a part at a time, a slice at a time, while the workers read the routes. */
 import type { Fleet, Followed } from "./fleet.ts";
-import type { Claimer, FleetRoutes } from "./fleet-routes.ts";
+import { type Claimer, type FleetRoutes, IN_SNAPSHOT } from "./fleet-routes.ts";
 import { decodePart, PART_BYTES_MAX, type Part, partKey } from "./snapshots.ts";
 import type { Store } from "./store.ts";
 
@@ -82,7 +82,7 @@ export class SnapshotLoader {
       if (i % SLICE_CLAIMS === 0 && i > 0) await pause();
       if (i % SLICE_CLAIMS === 0 && !isStill()) return false;
       const nodeId = part.nodeId(i);
-      if (nodeId !== 0) routes.claim(nodeId, beacon, part.claimedMs(i), true);
+      if (nodeId !== 0) routes.claim(nodeId, beacon, part.claimedMs(i), IN_SNAPSHOT);
     }
     return true;
   }

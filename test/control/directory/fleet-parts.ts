@@ -56,17 +56,21 @@ export type Host = ReturnType<typeof host>;
 /** A host's routes to the others, as beacon "m:1" has them. */
 export function routesOf({ clock, table, own }: Host, parts: Partial<FleetRoutesParts> = {}) {
   const names = new Map<number, string>();
+  const epochs = new Map<number, number>();
   const claimedAgain: number[] = [];
   const outlived: number[] = [];
   const routes = new FleetRoutes({
     ...{ table, own, clock, name: "m:1", pause: async () => {} },
     claimedMs: (nodeId) => clock.timeOf(own.heardMs(nodeId)),
-    nameOf: (number) => names.get(number) ?? "",
+    beaconAt: (number) => {
+      const beacon = names.get(number);
+      return beacon === undefined ? undefined : { name: beacon, epoch: epochs.get(number) ?? 1 };
+    },
     claimAgain: (nodeId) => claimedAgain.push(nodeId),
     outlived: (number) => outlived.push(number),
     ...parts,
   });
-  return { routes, names, claimedAgain, outlived };
+  return { routes, names, epochs, claimedAgain, outlived };
 }
 
 /** @param claims ids and times, monotonic */

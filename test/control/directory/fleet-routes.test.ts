@@ -1,5 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { EPOCHS_PER_MS } from "../../../src/control/directory/announcer.ts";
+import { IN_SNAPSHOT } from "../../../src/control/directory/fleet-routes.ts";
 import { NO_MARK, NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
 import { routeMemory } from "../../support/route-memory.ts";
 import { BOOT_MS, type Host, host, routesOf } from "./fleet-parts.ts";
@@ -11,8 +13,8 @@ function fleet(one: Host = host()) {
   const made = routesOf(one);
   for (const { name, number } of [A, Z]) made.names.set(number, name);
   /** At a moment, monotonic. */
-  const claim = (nodeId: number, claimer: typeof A, ms: number, isOfSnapshot = false) =>
-    made.routes.claim(nodeId, claimer, BOOT_MS + ms, isOfSnapshot);
+  const claim = (nodeId: number, claimer: typeof A, ms: number, saidMs = BOOT_MS + ms) =>
+    made.routes.claim(nodeId, claimer, BOOT_MS + ms, saidMs);
   return { ...one, ...made, claim };
 }
 
@@ -116,7 +118,7 @@ describe("this beacon's own nodes", () => {
     const one = host();
     one.own.heard.set(5, 1000);
     const { routes, claimedAgain } = routesOf(one, { claimedMs: () => BOOT_MS + 2500 });
-    routes.claim(5, A, BOOT_MS + 2000, false);
+    routes.claim(5, A, BOOT_MS + 2000, BOOT_MS + 2000);
     expect([one.own.givenUp, claimedAgain]).toEqual([[], [5]]);
   });
 
@@ -168,7 +170,7 @@ describe("sweeps", () => {
       await Bun.sleep(0);
     };
     const { routes } = routesOf({ ...one, table }, { pause });
-    const claim = (id: number, mark: number) => routes.claim(id, { ...A, mark }, BOOT_MS + 1000, false);
+    const claim = (id: number, mark: number) => routes.claim(id, { ...A, mark }, BOOT_MS + 1000, IN_SNAPSHOT);
     for (let id = 1; id <= 10_000; id++) claim(id, 1);
     const first = routes.sweep(A.number, 2);
     for (let id = 1; id <= 5000; id++) claim(id, 2);
@@ -189,7 +191,7 @@ describe("sweeps", () => {
   test("tell whose claims had lost to the routes that are withdrawn, if those may not know: once", async () => {
     const { routes, claim, outlived } = fleet();
     claim(5, A, 2000);
-    claim(5, Z, 1000, true); // Z's snapshot names it, and A's claim is later
+    claim(5, Z, 1000, IN_SNAPSHOT); // Z's snapshot names it, and A's claim is later
     await routes.sweep(A.number, 1);
     expect(outlived).toEqual([]); // nothing was withdrawn
     await routes.sweep(A.number, NO_MARK);
@@ -200,16 +202,31 @@ describe("sweeps", () => {
     expect(outlived).toEqual([Z.number]);
   });
 
-  test("that also if a snapshot's claim took the node; what the log says everybody has heard", async () => {
+  test("that also if a snapshot's claim took the node; what was said in the log, who was there has heard", async () => {
     const { routes, claim, outlived } = fleet();
     claim(5, Z, 1000);
     claim(5, A, 2000);
     await routes.sweep(A.number, NO_MARK);
     expect(outlived).toEqual([]);
     claim(5, Z, 1000);
-    claim(5, A, 2000, true);
+    claim(5, A, 2000, IN_SNAPSHOT);
     await routes.sweep(A.number, NO_MARK);
     expect(outlived).toEqual([Z.number]);
+  });
+
+  test("and who began later, or hardly earlier by whatever clock, has not", async () => {
+    const { routes, claim, outlived, epochs } = fleet();
+    for (const [beganMs, isTold] of [
+      [3000, true],
+      [1500, true],
+      [500, false],
+    ] as const) {
+      epochs.set(Z.number, (BOOT_MS + beganMs) * EPOCHS_PER_MS);
+      claim(5, Z, 1000);
+      claim(5, A, 2000);
+      await routes.sweep(A.number, NO_MARK);
+      expect(outlived.splice(0)).toEqual(isTold ? [Z.number] : []);
+    }
   });
 });
 

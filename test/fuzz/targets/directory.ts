@@ -73,7 +73,8 @@ function checkLog(choices: Choices, seen: Seen): void {
     scan: async () => true,
   };
   const routes = new FleetRoutes({
-    ...{ table, own, clock, name: SELF, nameOf: (number: number) => NAMES[number] ?? "" },
+    ...{ table, own, clock, name: SELF },
+    beaconAt: (number) => ({ name: NAMES[number] ?? "", epoch: 1 }),
     claimedMs: (id) => clock.timeOf(own.heardMs(id)),
     claimAgain: (id) => heard.has(id) || fail(`node ${id} is claimed again, and is not here`),
     outlived: () => {},
