@@ -1,0 +1,31 @@
+/**
+ * Shares the main thread with everything else that it serves: what the directory has to do at length is done in slices, one after the
+ * other, whoever does it, with the thread free in between.
+ */
+
+/** A slice, and how long the thread is free behind it. */
+const WORK_MS = 0.5;
+const FREE_MS = 1;
+
+export class Slices {
+  /** When the next slice may begin. */
+  #nextMs = Number.NEGATIVE_INFINITY;
+
+  constructor(
+    private readonly monotonicMs: () => number,
+    private readonly sleep: (ms: number) => Promise<void>,
+  ) {}
+
+  /** @returns what is to be waited for again and again while something is done: it waits for the next slice once this one is over */
+  pause(): () => Promise<void> {
+    let endMs = this.monotonicMs() + WORK_MS;
+    return async () => {
+      const nowMs = this.monotonicMs();
+      if (nowMs < endMs) return;
+      const beginMs = Math.max(nowMs + FREE_MS, this.#nextMs);
+      this.#nextMs = beginMs + WORK_MS + FREE_MS;
+      await this.sleep(beginMs - nowMs);
+      endMs = this.monotonicMs() + WORK_MS;
+    };
+  }
+}

@@ -1,0 +1,197 @@
+/** What this beacon says in the directory's log: its changes, its lease, and what it asks. And when it must not, and when it begins anew. */
+import type { Announcer } from "./announcer.ts";
+import type { Condition } from "./condition.ts";
+import { ASK, type Entry, encodeEntry, LEASE, type Lease } from "./entries.ts";
+import { doubleName, type Fleet } from "./fleet.ts";
+import type { DirectoryParts } from "./parts.ts";
+import type { Presence } from "./presence.ts";
+import type { SnapshotWriter } from "./snapshot-writer.ts";
+import type { Store } from "./store.ts";
+import { StoreError } from "./store-error.ts";
+
+/** Between two looks for changes to tell: with the time to read them, a move is known everywhere within some 50 ms. */
+const TELL_MS = 20;
+/** The log holds what was written in so long: who was away for longer needs snapshots. */
+const LOG_MS = 60_000;
+/** Leases are renewed after this share of them, less up to a tenth. */
+const RENEWALS = 3;
+/** What the server does not take (full, not allowed) is tried again after so long. */
+const REFUSED_MS = 1000;
+
+export interface TellerParts {
+  readonly beacon: DirectoryParts;
+  readonly announcer: Announcer;
+  readonly writer: SnapshotWriter;
+  readonly fleet: Fleet;
+  readonly condition: Condition;
+  readonly presence: Presence;
+  /** Lets the announcer know of the nodes that came. */
+  readonly gather: () => void;
+  /** An entry was written. */
+  readonly wrote: () => void;
+  /** A call was refused, and the connection goes on. */
+  readonly failed: (error: StoreError) => void;
+}
+
+export class Teller {
+  entries = 0;
+  bytes = 0;
+  /** When this beacon is to begin anew; undefined: it is not. */
+  #anewAtMs: number | undefined;
+  #begunMs = Number.NEGATIVE_INFINITY;
+  #renewAtMs = 0;
+  #renewedEpoch = 0;
+  /** Another process that has this beacon's name began later: it is the one; when it was heard. */
+  #rivalHeardMs: number | undefined;
+  #wasSilent = false;
+
+  constructor(private readonly parts: TellerParts) {}
+
+  /** Why this beacon must not speak; undefined if it may. */
+  get rivalry(): string | undefined {
+    return this.#rivalHeardMs === undefined ? undefined : doubleName(this.parts.beacon.name);
+  }
+
+  /** The server was entered, and its time is known. */
+  join(): void {
+    this.parts.announcer.start();
+    this.#renewAtMs = 0;
+  }
+
+  /**
+   * Another beacon may have claimed a node of this one's, and given it up again, and this one not know that the others dropped its claim:
+   * it begins anew, with all that it has. Once, though many miss that something was missed.
+   */
+  missed(): void {
+    const { monotonicMs, leaseMs } = this.parts.beacon;
+    this.#anewAtMs ??= Math.max(monotonicMs(), this.#begunMs + leaseMs);
+  }
+
+  /** Another process speaks in this beacon's name. */
+  heardRival(epoch: number): void {
+    const { announcer, condition, beacon } = this.parts;
+    beacon.complain("double_name", doubleName(beacon.name));
+    if (epoch < announcer.epoch) return; // that one finds out
+    announcer.outbid(epoch);
+    this.#rivalHeardMs = beacon.monotonicMs();
+    condition.entered(this.rivalry);
+  }
+
+  /** Tells on and on what there is to tell. @throws StoreError */
+  async tell(store: Store, signal: AbortSignal): Promise<void> {
+    const { announcer, writer, gather } = this.parts;
+    const { sleep, monotonicMs } = this.parts.beacon;
+    let writing: Promise<void> | undefined;
+    let failed: unknown;
+    const refused = (error: unknown) => {
+      // What one call is refused, the next may not be.
+      if (error instanceof StoreError && !error.endsConnection) this.parts.failed(error);
+      else failed = error;
+    };
+    for (; !signal.aborted && failed === undefined; await sleep(TELL_MS, signal)) {
+      try {
+        await this.#ask(store);
+        if (!this.#maySpeak()) continue;
+        if (this.#anewAtMs !== undefined && monotonicMs() >= this.#anewAtMs) this.#beginAnew();
+        gather();
+        for (;;) {
+          const changes = announcer.next();
+          if (changes === undefined) break;
+          await this.#append(store, changes);
+          announcer.told(changes);
+          if (signal.aborted) return;
+        }
+        if (writing === undefined && writer.isAsked)
+          writing = writer
+            .answer(store, signal)
+            .catch(refused)
+            .finally(() => {
+              writing = undefined;
+              this.#renewAtMs = 0; // which tells of the snapshot
+            });
+        if (monotonicMs() >= this.#renewAtMs || this.#renewedEpoch !== announcer.epoch)
+          await this.#renew(store);
+      } catch (error) {
+        refused(error);
+        await sleep(REFUSED_MS, signal);
+      }
+    }
+    await writing;
+    if (failed !== undefined) throw failed;
+  }
+
+  /** Says that this beacon leaves. @throws StoreError */
+  async leave(store: Store): Promise<void> {
+    await this.#append(store, this.#lease(true));
+    await store.removeBeacon(this.parts.beacon.name);
+  }
+
+  /** Asks for the snapshots that this beacon needs. */
+  async #ask(store: Store): Promise<void> {
+    const { fleet, announcer, beacon } = this.parts;
+    for (const { name, epoch } of fleet.toAsk(beacon.monotonicMs()))
+      await this.#append(store, {
+        kind: ASK,
+        name: beacon.name,
+        epoch: announcer.epoch,
+        of: { name, epoch },
+      });
+  }
+
+  async #append(store: Store, entry: Entry): Promise<void> {
+    const bytes = encodeEntry(entry);
+    await store.append(bytes, this.parts.beacon.clock.nowMs() - LOG_MS);
+    this.entries++;
+    this.bytes += bytes.length;
+    this.parts.wrote();
+    this.parts.condition.went(this.rivalry);
+  }
+
+  async #renew(store: Store): Promise<void> {
+    const { leaseMs, monotonicMs, random, name, clock } = this.parts.beacon;
+    this.#renewAtMs = monotonicMs() + (leaseMs / RENEWALS) * (1 - random() / 10);
+    const { serverMs, roundTripMs } = await store.time();
+    clock.sample(serverMs, roundTripMs);
+    clock.adjust();
+    this.#renewedEpoch = this.parts.announcer.epoch;
+    const lease = this.#lease(false);
+    await this.#append(store, lease);
+    await store.setBeacon(name, encodeEntry(lease));
+  }
+
+  #lease(isLeaving: boolean): Lease {
+    const { name, beaconId, leaseMs, own, clock } = this.parts.beacon;
+    const { epoch, seq } = this.parts.announcer;
+    return {
+      ...{ kind: LEASE, name, epoch, seq, timeMs: clock.nowMs(), beaconId, nodes: own.size() },
+      ...{ leaseMs, isLeaving, snapshot: this.parts.writer.last },
+    };
+  }
+
+  /** Whether no other process speaks in this beacon's name; if one did until now, this one begins anew. */
+  #maySpeak(): boolean {
+    const { isSilent, monotonicMs, leaseMs } = this.parts.beacon;
+    if (isSilent?.()) {
+      this.#wasSilent = true;
+      return false;
+    }
+    const hasRival = this.#rivalHeardMs !== undefined;
+    if (!hasRival && !this.#wasSilent) return true;
+    // While the log is not read nobody is heard.
+    const rivalMs = Math.max(this.#rivalHeardMs ?? 0, this.parts.presence.patientUntilMs);
+    if (hasRival && !this.#wasSilent && monotonicMs() - rivalMs <= leaseMs) return false;
+    this.#beginAnew();
+    this.parts.condition.entered(this.rivalry);
+    return true;
+  }
+
+  /** Whoever follows this beacon loads a snapshot of it. */
+  #beginAnew(): void {
+    this.parts.announcer.restart();
+    this.#anewAtMs = undefined;
+    this.#begunMs = this.parts.beacon.monotonicMs();
+    this.#renewAtMs = 0;
+    this.#rivalHeardMs = undefined;
+    this.#wasSilent = false;
+  }
+}
