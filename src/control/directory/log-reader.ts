@@ -1,5 +1,5 @@
 /** Reads the directory's log, entry by entry, and notices when some are missing that this beacon has not read. */
-import type { LogEntry, Store } from "./store.ts";
+import { type LogEntry, READ_COUNT, type Store } from "./store.ts";
 
 /**
  * Between two readings, so that a beacon reads fifty times a second, however many write. Without a pause, forty beacons that write twenty
@@ -71,7 +71,7 @@ export class LogReader {
         await pause();
         if (signal.aborted) return;
       }
-      if (entries.length > 0) await sleep(READ_MS, signal);
+      if (entries.length > 0 && entries.length < READ_COUNT) await sleep(READ_MS, signal);
     }
   }
 

@@ -15,8 +15,8 @@ import { Connection } from "./connection.ts";
 import type { Login } from "./login.ts";
 import { CLOSED_BY_US, ofServer, type ServerName, StoreError } from "./store-error.ts";
 
-/** Entries of one reading. */
-const READ_COUNT = 256;
+/** Entries of one reading: what is decoded in one go, half a megabyte at most. */
+export const READ_COUNT = 64;
 /** How long a reading waits for its first entry: short, as it is also how a connection that has died shows. */
 const READ_WAIT_MS = 2_000;
 /** Fields asked for at once. */
@@ -44,7 +44,7 @@ export interface Store {
   append(entry: Uint8Array, dropBeforeMs: number): Promise<void>;
   /** The id of the last entry, "0-0" if there is none. */
   lastId(): Promise<string>;
-  /** Up to 256 entries behind `after`, oldest first; waits up to 2 s for the first; [] if none came. */
+  /** Up to READ_COUNT entries behind `after`, oldest first; waits up to 2 s for the first; [] if none came. */
   read(after: string): Promise<readonly LogEntry[]>;
   /**
    * Whether nothing behind the entry `id` was lost: the log still has it. Entries before and behind it do not tell: after a fail-over to a

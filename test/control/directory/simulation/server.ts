@@ -1,5 +1,5 @@
 /** A directory's server as beacons see it: its log, its hash and its parts, its clock, and what it loses. */
-import type { LogEntry } from "../../../../src/control/directory/store.ts";
+import { type LogEntry, READ_COUNT } from "../../../../src/control/directory/store.ts";
 import { ofServer, type StoreError } from "../../../../src/control/directory/store-error.ts";
 import type { Timeline } from "./timeline.ts";
 
@@ -7,8 +7,6 @@ import type { Timeline } from "./timeline.ts";
 export const BEGAN_MS = 1_900_000_000_000;
 /** How far back a replica can be. */
 export const LAG_MS_MAX = 1_000;
-/** Entries of one reading, as with the real one. */
-const READ_COUNT = 256;
 
 interface Id {
   readonly ms: number;
