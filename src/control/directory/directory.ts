@@ -64,6 +64,8 @@ export class Directory {
   /** Whether another process goes on in this one's place. */
   #isReplaced = false;
   #hasToldPeers = false;
+  /** Beacons came or went since. */
+  #hasNewsOfPeers = false;
   #saidJoinedMs = Number.NEGATIVE_INFINITY;
   #store: Store | undefined;
   /** Why the connection ended, as long as that is not logged. */
@@ -97,7 +99,9 @@ export class Directory {
       asked: () => this.#writer.ask(),
       missed: () => this.#teller.missed(),
       applied: (changes) => this.#applied(changes),
-      changed: () => this.#tellPeers(),
+      changed: () => {
+        this.#hasNewsOfPeers = true;
+      },
       left: (beacon, why) => this.#left(beacon, why),
     });
     this.#contested = new Contested({
@@ -370,6 +374,7 @@ export class Directory {
 
   #tellPeers(): void {
     this.#hasToldPeers = true;
+    this.#hasNewsOfPeers = false;
     this.parts.peers.setFleet([...this.#fleet.beacons.keys()]);
   }
 
@@ -441,6 +446,8 @@ export class Directory {
           lookMs = monotonicMs() + CONTESTED_MS;
           this.#contested.look();
         }
+        // Not each time: a fleet of a hundred comes all at once.
+        if (this.#hasNewsOfPeers) this.#tellPeers();
         this.#number();
         this.#fleet.expire(monotonicMs(), (beacon) => this.#presence.deadlineMs(beacon));
       } catch (thrown) {
