@@ -54,6 +54,8 @@ export class Followed {
   askAtMs = 0;
   askAgainMs = ASK_AGAIN_MS;
   lease: Lease | undefined;
+  /** When it said what was heard last, the directory's time. */
+  saidMs = 0;
   /** Changes of an earlier start were ignored, which others may have applied: they may not know of the later one. */
   isContradicted = false;
 
@@ -160,6 +162,7 @@ export class Fleet {
     const beacon = this.#beaconOf(entry, nowMs);
     if (beacon === undefined) return;
     beacon.heardMs = nowMs;
+    if (entry.kind !== ASK) beacon.saidMs = entry.timeMs;
     if (entry.kind === CHANGES) this.#hearChanges(beacon, entry, nowMs);
     else if (entry.kind === LEASE) this.#hearLease(beacon, entry, nowMs);
   }

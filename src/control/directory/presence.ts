@@ -18,7 +18,9 @@ export interface PresenceParts {
 }
 
 export class Presence {
-  /** Beacons count as heard until then: the server was entered again, or there was nothing in the log for too long. */
+  /** When the server was entered again, or there was something in the log again, in its time: beacons that said nothing since … */
+  #backMs = 0;
+  /** … count as heard until then. */
   #patientUntilMs: number;
   /** When there was something in the log. */
   #lastHeardMs: number;
@@ -40,7 +42,7 @@ export class Presence {
   /** The server was entered. @param knewOthers who may be back later than this beacon */
   entered(knewOthers: boolean): void {
     this.#lastHeardMs = this.parts.monotonicMs();
-    if (knewOthers) this.#patientUntilMs = this.#lastHeardMs + BACK_MS;
+    if (knewOthers) this.#beginPatience();
   }
 
   /** The log goes on, at least until then. @param timeMs the directory's, of an entry */
@@ -48,15 +50,22 @@ export class Presence {
     const { clock, leaseMs, monotonicMs } = this.parts;
     const nowMs = monotonicMs();
     // Nobody could write, or it could not be read; otherwise there were at least this beacon's own leases.
-    if (nowMs - this.#lastHeardMs > leaseMs / SILENT_SHARE) this.#patientUntilMs = nowMs + BACK_MS;
+    if (nowMs - this.#lastHeardMs > leaseMs / SILENT_SHARE) this.#beginPatience();
     this.#lastHeardMs = nowMs;
     this.#heardUntilMs = Math.max(this.#heardUntilMs, Math.min(clock.momentOf(timeMs), nowMs));
   }
 
-  deadlineMs({ heardMs, leaseMs }: Followed): number {
+  deadlineMs({ heardMs, saidMs, leaseMs }: Followed): number {
     // Who is back needs a lease's time to be heard again, and may be back later than this beacon.
-    const overMs = Math.max(heardMs, this.#patientUntilMs) + leaseMs;
+    const isBack = saidMs >= this.#backMs;
+    const overMs = (isBack ? heardMs : Math.max(heardMs, this.#patientUntilMs)) + leaseMs;
     if (this.#heardUntilMs > overMs) return overMs;
     return Math.max(heardMs, this.#heardUntilMs) + leaseMs + this.parts.graceMs;
+  }
+
+  #beginPatience(): void {
+    const { clock, monotonicMs } = this.parts;
+    this.#patientUntilMs = monotonicMs() + BACK_MS;
+    this.#backMs = clock.nowMs();
   }
 }
