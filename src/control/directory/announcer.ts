@@ -71,7 +71,13 @@ export class Announcer {
     return this.#epochs.has(epoch);
   }
 
-  /** The node came, or went, or is to be claimed again. */
+  /** The node came: it is dated now, as what others claim is known now. */
+  came(nodeId: number): void {
+    if (this.epoch !== 0) this.claimedMs(nodeId);
+    this.changed(nodeId);
+  }
+
+  /** The node went, or is to be claimed again. */
   changed(nodeId: number): void {
     if (this.epoch === 0) return; // nobody was told anything yet
     this.#untold.add(nodeId);

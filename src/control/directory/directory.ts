@@ -159,7 +159,7 @@ export class Directory {
       beacon.number = undefined;
       this.#fleet.fallBehind(beacon, "moved", this.parts.monotonicMs());
     }
-    return this.#routes.sweep(number, NO_MARK);
+    return this.#sweep(number);
   }
 
   /** Beacons whose routes another process handed over: they are good until it is told otherwise. */
@@ -458,7 +458,7 @@ export class Directory {
 
   /** Takes the nodes that came. */
   #gather(): void {
-    if (this.parts.drainArrivals((nodeId) => this.#announcer.changed(nodeId))) this.#announcer.restart();
+    if (this.parts.drainArrivals((nodeId) => this.#announcer.came(nodeId))) this.#announcer.restart();
   }
 
   /** Peers get their numbers when their names are resolved, and others when they move. */
@@ -496,7 +496,12 @@ export class Directory {
 
   #withdraw(number: number): void {
     this.parts.peers.unfollow(number);
-    void this.#routes.sweep(number, NO_MARK);
+    void this.#sweep(number);
+  }
+
+  #sweep(number: number): Promise<void> {
+    this.#gather(); // what came is dated by claims that are still known
+    return this.#routes.sweep(number, NO_MARK);
   }
 
   #beaconAt(number: number): Followed | undefined {

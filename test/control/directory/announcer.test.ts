@@ -27,7 +27,7 @@ function announcer() {
   };
   const heard = (nodeId: number, ms = parts.at.ms) => {
     parts.own.heard.set(nodeId, ms);
-    made.changed(nodeId);
+    made.came(nodeId);
   };
   const went = (nodeId: number) => {
     parts.own.heard.delete(nodeId);
@@ -162,7 +162,9 @@ describe("Announcer", () => {
     const parts = host();
     const made = new Announcer({ ...parts, name: "m:1", random: () => 0 });
     parts.own.heard.set(5, 100_000);
-    made.changed(5);
+    parts.table.claim(5, OTHER, BOOT_MS + 200_000, MARK); // as another process was told
+    made.came(5);
+    expect(parts.own.heard.get(5)).toBe(100_000);
     made.restart();
     expect([made.epoch, made.untold, made.next()]).toEqual([0, 0, undefined]);
     made.start();
@@ -193,6 +195,15 @@ describe("Announcer", () => {
     expect(clock.timeOf(own.heardMs(5))).toBe(theirMs + TIME_STEP_MS);
     table.withdraw(5, OTHER);
     expect(made.claimedMs(5)).toBe(theirMs + TIME_STEP_MS);
+  });
+
+  test("so it is, too, if that claim is withdrawn before the node's is told", () => {
+    const { announcer: made, table, heard, at } = announcer();
+    const theirMs = BOOT_MS + at.ms + 40;
+    table.claim(5, OTHER, theirMs, MARK);
+    heard(5);
+    table.withdraw(5, OTHER);
+    expect(made.next()!.claims.timesMs[0]).toBe(theirMs + TIME_STEP_MS);
   });
 
   test("so it is, too, if the clock was adjusted in between", () => {
