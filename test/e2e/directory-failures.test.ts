@@ -34,6 +34,8 @@ const KEPT_MS = 600_000;
 const PER_SECOND = 250;
 /** Of packets to known nodes. */
 const DELIVERED_MIN = 0.999;
+/** A Sentinel looks at what it knows every ten seconds. */
+const FAIL_OVER_MS = 30_000;
 /** Scenarios at a time: they wait most of the time. */
 const AT_ONCE = 8;
 
@@ -496,6 +498,89 @@ scenario("a cluster's node that has not all slots, until it has", async (world) 
   await untilReached(b, late);
   expect(await a.readyz()).toBe("ready");
   world.expectWarnings(1, /directory/, [a, b]);
+});
+
+scenario(
+  "a Sentinel that fails over, and makes a replica of the old primary when it is back",
+  async (world) => {
+    let primary = await world.server();
+    const replica = await world.server();
+    await replica.replicaOf(primary);
+    const sentinel = await world.server({ sentinel: true });
+    await sentinel.command("SENTINEL", "MONITOR", "fleet", primary.host, `${primary.port}`, "1");
+    await sentinel.command("SENTINEL", "SET", "fleet", "down-after-milliseconds", "500");
+    await sentinel.command("SENTINEL", "SET", "fleet", "failover-timeout", "5000");
+    const replicas = async () => JSON.stringify(await sentinel.command("SENTINEL", "REPLICAS", "fleet"));
+    await until("the Sentinel knows it", async () => (await replicas()).includes(replica.name), FAIL_OVER_MS);
+    await world.start({ directory: `redis://${primary.name},${replica.name}` });
+    const { port } = primary;
+    await primary.stop();
+    const late = await world.a.udp();
+    const roleOf = async (server: RedisServer) => JSON.stringify(await server.command("ROLE"));
+    await until(
+      "the replica is promoted",
+      async () => (await roleOf(replica)).includes("master"),
+      FAIL_OVER_MS,
+    );
+    await world.untilOk();
+    await untilReached(world.b, late);
+    primary = await world.server({ port });
+    await until("it is a replica", async () => (await roleOf(primary)).includes("slave"), FAIL_OVER_MS);
+    const later = await world.b.udp();
+    await untilReached(world.a, later);
+    for (const beacon of world.beacons) expect(beacon.directory.server).toBe(replica.name);
+    await world.expectDelivered();
+  },
+);
+
+scenario("a cluster that fails over, and then moves the keys to another node", async (world) => {
+  const config = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+  const start = () => world.server({ config });
+  const nodes = [await start(), await start(), await start(), await start()] as const;
+  const [owner, other, third, replica] = nodes;
+  const idOf = async (node: RedisServer) => String(await node.command("CLUSTER", "MYID"));
+  const owners = async (node: RedisServer) => String(await node.command("CLUSTER", "NODES"));
+  const slot = Number(await owner.command("CLUSTER", "KEYSLOT", "{pilot-beacon}:log"));
+  const rest = [0, slot - 1, slot + 1, 8191, 8192, 16_383].sort((one, next) => one - next).map(String);
+  await owner.command("CLUSTER", "ADDSLOTS", `${slot}`);
+  await other.command("CLUSTER", "ADDSLOTSRANGE", ...rest.slice(0, 4));
+  await third.command("CLUSTER", "ADDSLOTSRANGE", ...rest.slice(4));
+  for (const node of nodes.slice(1)) await owner.command("CLUSTER", "MEET", node.host, `${node.port}`);
+  const untilUp = async (all: readonly RedisServer[]) => {
+    for (const node of all)
+      await until("the cluster is up", async () =>
+        /cluster_state:ok/.test(String(await node.command("CLUSTER", "INFO"))),
+      );
+  };
+  const ownerId = await idOf(owner);
+  await until("the replica knows the owner", async () => (await owners(replica)).includes(ownerId));
+  await replica.command("CLUSTER", "REPLICATE", ownerId);
+  await untilUp(nodes);
+  await until("it has caught up", async () =>
+    String(await replica.command("INFO", "replication")).includes("master_link_status:up"),
+  );
+
+  await world.start({ directory: `redis://${nodes.map(({ name }) => name).join(",")}` });
+  for (const beacon of world.beacons) expect(beacon.directory.server).toBe(owner.name);
+  await owner.stop();
+  const late = await world.a.udp();
+  await until("the replica is promoted", async () =>
+    (await owners(other)).split("\n").some((line) => line.includes(replica.name) && line.includes("master")),
+  );
+  await world.untilOk();
+  for (const beacon of world.beacons) expect(beacon.directory.server).toBe(replica.name);
+  await untilReached(world.b, late);
+
+  // As a resharding ends: the keys are no longer there, and their slot is another node's.
+  await replica.command("FLUSHALL");
+  const otherId = await idOf(other);
+  for (const node of [other, third, replica])
+    await node.command("CLUSTER", "SETSLOT", `${slot}`, "NODE", otherId);
+  const later = await world.b.udp();
+  await untilReached(world.a, later);
+  await world.untilOk();
+  for (const beacon of world.beacons) expect(beacon.directory.server).toBe(other.name);
+  await world.expectDelivered();
 });
 
 scenario("beacons that end while the server does not answer, and while it is not there", async (world) => {
