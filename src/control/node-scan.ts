@@ -18,10 +18,10 @@ const ENTRY_WORDS = ENDPOINT_WORDS + 1;
 export const ENTRY_SEEN_S = ENDPOINT_WORDS;
 
 /**
- * Slots looked at without a pause: a tenth of a millisecond when every second one holds a node, and at most two in the first slices
- * of a process, before the code is compiled.
+ * Slots looked at without a pause: some hundredths of a millisecond when every second one holds a node, and half a millisecond in the first
+ * slices of a process, before the code is compiled.
  */
-export const SLOTS_PER_SLICE = 2048;
+export const SLOTS_PER_SLICE = 256;
 /** A scan rests for so long after so much work: it takes a tenth of a core, and a million slots half a second. */
 const REST_MS = 4;
 const WORK_MS = 0.4;

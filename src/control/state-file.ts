@@ -62,8 +62,8 @@ if (AGE_S_AT !== ENDPOINT_AT + ENDPOINT_WORDS) throw new Error("an entry holds a
 
 /** Twice the most that --max-nodes can be: a file with more is none of ours, and is not read through to see that. */
 const ENTRIES_MAX = 2 ** 25;
-/** What is written or read at a time: four slices of a scan, if every slot holds a node. */
-const CHUNK_WORDS = 4 * SLOTS_PER_SLICE * ENTRY_WORDS_WITH_KEYS;
+/** What is written or read at a time: so many slices of a scan, if every slot holds a node. */
+const CHUNK_WORDS = 32 * SLOTS_PER_SLICE * ENTRY_WORDS_WITH_KEYS;
 
 /** Appended to the path: the file while it is being written, and one that was refused. */
 const TEMPORARY = ".tmp";

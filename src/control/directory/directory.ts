@@ -17,7 +17,7 @@ import { Histogram } from "./histogram.ts";
 import { LogReader } from "./log-reader.ts";
 import type { DirectoryParts } from "./parts.ts";
 import { Presence } from "./presence.ts";
-import { Slices } from "./slices.ts";
+import { type Pause, Slices } from "./slices.ts";
 import { SnapshotLoader } from "./snapshot-loader.ts";
 import { SnapshotWriter } from "./snapshot-writer.ts";
 import type { DirectoryStats } from "./stats.ts";
@@ -55,7 +55,7 @@ export class Directory {
   readonly #teller: Teller;
   readonly #reader: LogReader;
   readonly #lag = new Histogram();
-  readonly #pause: () => Promise<void>;
+  readonly #pause: Pause;
   readonly #stopping = new AbortController();
   readonly #stopAsked: Promise<unknown>;
   readonly #condition: Condition;

@@ -7,6 +7,7 @@ import { PEER_PLACES } from "../../shared/memory.ts";
 import { CLAIMED_LATER, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
 import { EPOCHS_PER_MS } from "./announcer.ts";
 import type { DirectoryClock } from "./clock.ts";
+import type { Pause } from "./slices.ts";
 
 /** A claim so far ahead of the directory's time is of a clock gone wrong: it counts as made now, or it would win for as long. */
 const FUTURE_MS = 1000;
@@ -53,7 +54,7 @@ export interface FleetRoutesParts {
   readonly claimAgain: (nodeId: number) => void;
   /** The beacon with this peer number has to be loaded: claims of it lost to those of another one, whose routes were withdrawn. */
   readonly outlived: (number: number) => void;
-  readonly pause: () => Promise<unknown>;
+  readonly pause: Pause;
 }
 
 export class FleetRoutes {

@@ -1,4 +1,6 @@
 /** Reads the directory's log, entry by entry, and notices when some are missing that this beacon has not read. */
+
+import type { Pause } from "./slices.ts";
 import { type LogEntry, READ_COUNT, type Store } from "./store.ts";
 
 /**
@@ -15,7 +17,7 @@ export interface LogReaderParts {
   readonly monotonicMs: () => number;
   readonly sleep: (ms: number, signal?: AbortSignal) => Promise<void>;
   /** To be waited for between two entries. */
-  readonly pause: () => Promise<void>;
+  readonly pause: Pause;
   readonly hear: (entry: LogEntry) => void;
   /** Entries may be missing. */
   readonly lost: () => void;

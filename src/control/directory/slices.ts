@@ -7,6 +7,9 @@
 const WORK_MS = 0.5;
 const FREE_MS = 1;
 
+/** Waits for the next slice once this one is over; undefined while it goes on. To be called again and again while something is done. */
+export type Pause = () => Promise<unknown> | undefined;
+
 export class Slices {
   /** When the next slice may begin. */
   #nextMs = Number.NEGATIVE_INFINITY;
@@ -16,16 +19,18 @@ export class Slices {
     private readonly sleep: (ms: number) => Promise<void>,
   ) {}
 
-  /** @returns what is to be waited for again and again while something is done: it waits for the next slice once this one is over */
-  pause(): () => Promise<void> {
+  /** @returns for one that does one thing after the other */
+  pause(): Pause {
     let endMs = this.monotonicMs() + WORK_MS;
-    return async () => {
-      const nowMs = this.monotonicMs();
-      if (nowMs < endMs) return;
+    const next = async (nowMs: number) => {
       const beginMs = Math.max(nowMs + FREE_MS, this.#nextMs);
       this.#nextMs = beginMs + WORK_MS + FREE_MS;
       await this.sleep(beginMs - nowMs);
       endMs = this.monotonicMs() + WORK_MS;
+    };
+    return () => {
+      const nowMs = this.monotonicMs();
+      return nowMs < endMs ? undefined : next(nowMs);
     };
   }
 }

@@ -1,6 +1,7 @@
 /** Loads other beacons' snapshots: a part at a time, a slice at a time, while the workers read the routes. */
 import type { Fleet, Followed } from "./fleet.ts";
 import { type Claimer, type FleetRoutes, IN_SNAPSHOT } from "./fleet-routes.ts";
+import type { Pause } from "./slices.ts";
 import { decodePart, PART_BYTES_MAX, type Part, partKey } from "./snapshots.ts";
 import type { Store } from "./store.ts";
 
@@ -12,7 +13,7 @@ export interface SnapshotLoaderParts {
   readonly routes: FleetRoutes;
   /** Ends what else is told of this peer's nodes. */
   readonly follow: (number: number) => Promise<void>;
-  readonly pause: () => Promise<unknown>;
+  readonly pause: Pause;
   readonly monotonicMs: () => number;
 }
 
@@ -78,9 +79,13 @@ export class SnapshotLoader {
 
   async #claim(part: Part, beacon: Followed & Claimer, isStill: () => boolean): Promise<boolean> {
     const { routes, pause } = this.parts;
+    if (!isStill()) return false;
     for (let i = 0; i < part.nodes; i++) {
-      if (i % SLICE_CLAIMS === 0 && i > 0) await pause();
-      if (i % SLICE_CLAIMS === 0 && !isStill()) return false;
+      const over = i % SLICE_CLAIMS === 0 ? pause() : undefined;
+      if (over !== undefined) {
+        await over;
+        if (!isStill()) return false;
+      }
       const nodeId = part.nodeId(i);
       if (nodeId !== 0) routes.claim(nodeId, beacon, part.claimedMs(i), IN_SNAPSHOT);
     }

@@ -94,7 +94,7 @@ const NODES_BYTES_MAX = Math.floor(BODY_BYTES_MAX / (NODE_WORDS * 4)) * NODE_WOR
 
 /** Entries of nodes, collected for some messages. */
 export class NodeEntries {
-  readonly #words = new Int32Array(2 * SLOTS_PER_SLICE * NODE_WORDS);
+  readonly #words = new Int32Array(16 * SLOTS_PER_SLICE * NODE_WORDS);
   #used = 0;
 
   /** Whether there is room for as many nodes as a slice of a scan may find. */
