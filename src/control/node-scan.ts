@@ -31,7 +31,7 @@ export type NodeVisitor = (nodeId: number, entry: Int32Array) => void;
 
 export interface ScanOptions {
   /** What to wait for before each slice but the first. Default: now and then some milliseconds, in which others have the core. */
-  readonly pause?: () => Promise<unknown>;
+  readonly pause?: () => Promise<unknown> | undefined;
   /** Ends the scan before its next slice. */
   readonly signal?: AbortSignal;
   /** Only nodes that were refreshed at this clock second or later. */

@@ -92,7 +92,9 @@ export class Directory {
       claimAgain: (nodeId) => this.#announcer.changed(nodeId),
       outlived: (number) => this.#fleet.outlived(number, monotonicMs()),
     });
-    this.#writer = new SnapshotWriter({ name, own, announcer: this.#announcer, clock, monotonicMs });
+    this.#writer = new SnapshotWriter({
+      ...{ name, own, announcer: this.#announcer, clock, pause: slices.pause(), monotonicMs },
+    });
     this.#fleet = new Fleet({
       ...{ name, beaconId, routes: this.#routes, random, complain },
       heardOfSelf: (entry) => this.#heardOfSelf(entry),

@@ -27,8 +27,8 @@ export interface OwnNodes {
   heardAtLeast(nodeId: number, ms: number): void;
   /** Gives it up, unless it was heard after that moment. @returns whether it was, and stays */
   giveUp(nodeId: number, heardMs: number): boolean;
-  /** Goes through all, in slices. @returns false if the signal ended it */
-  scan(visit: (nodeId: number) => void, signal: AbortSignal): Promise<boolean>;
+  /** Goes through all. @returns false if the signal ended it */
+  scan(visit: (nodeId: number) => void, pause: Pause, signal: AbortSignal): Promise<boolean>;
 }
 
 /** A beacon that claims nodes. */

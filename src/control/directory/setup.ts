@@ -72,7 +72,7 @@ export class DirectorySetup {
           if (result === 1) disconnect(nodeId);
           return result === HEARD_SINCE;
         },
-        scan: (visit, signal) => scanNodes(nodes, visit, { signal }),
+        scan: (visit, pause, signal) => scanNodes(nodes, visit, { pause, signal }),
       },
       drainArrivals: (came) => this.#arrivals.drain(came, ARRIVALS_MAX).lost,
       peers: mesh,

@@ -4,7 +4,7 @@
  */
 
 /** A slice, and how long the thread is free behind it. */
-const WORK_MS = 0.5;
+const WORK_MS = 0.25;
 const FREE_MS = 1;
 
 /** Waits for the next slice once this one is over; undefined while it goes on. To be called again and again while something is done. */

@@ -3,6 +3,7 @@ import type { Announcer } from "./announcer.ts";
 import type { DirectoryClock } from "./clock.ts";
 import type { Claims, SnapshotName } from "./entries.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
+import type { Pause } from "./slices.ts";
 import { encodePart, PART_NODES_MAX, partKey } from "./snapshots.ts";
 import type { Store } from "./store.ts";
 
@@ -21,6 +22,7 @@ export interface SnapshotWriterParts {
   readonly own: OwnNodes;
   readonly announcer: Announcer;
   readonly clock: DirectoryClock;
+  readonly pause: Pause;
   readonly monotonicMs: () => number;
 }
 
@@ -57,7 +59,7 @@ export class SnapshotWriter {
    */
   async answer(store: Store, signal: AbortSignal): Promise<void> {
     this.#isAsked = false;
-    const { name, announcer, monotonicMs } = this.parts;
+    const { name, announcer, pause, monotonicMs } = this.parts;
     const { epoch, seq } = announcer;
     const beganMs = monotonicMs();
     if (this.last?.seq === seq && (await this.#isThere(this.last, epoch, store))) {
@@ -70,6 +72,7 @@ export class SnapshotWriter {
     const parts = Math.max(1, Math.ceil(nodeIds.length / PART_NODES_MAX));
     let bytes = 0;
     for (let part = 0; part < parts; part++) {
+      await pause();
       const [from, end] = [part * PART_NODES_MAX, (part + 1) * PART_NODES_MAX];
       const ofPart = { nodeIds: nodeIds.subarray(from, end), timesMs: timesMs.subarray(from, end) };
       const encoded = encodePart({ epoch, seq, parts, part, timeMs }, ofPart);
@@ -92,21 +95,25 @@ export class SnapshotWriter {
 
   /** @returns the claims, and a time that none of them is after: a claim can be ahead of the clock */
   async #collect(signal: AbortSignal): Promise<(Claims & { readonly timeMs: number }) | undefined> {
-    const { own, announcer, clock } = this.parts;
+    const { own, announcer, clock, pause } = this.parts;
     const room = Math.ceil(own.size() * ROOM_TO_GROW) + PART_NODES_MAX;
     const nodeIds = new Int32Array(room);
     const timesMs = new Float64Array(room);
     let nodes = 0;
     let latestMs = 0;
     let isFull = false;
-    const isWhole = await own.scan((nodeId) => {
-      const claimedMs = announcer.claimedMs(nodeId);
-      isFull ||= nodes === room;
-      if (claimedMs < 0 || isFull) return;
-      latestMs = Math.max(latestMs, claimedMs);
-      nodeIds[nodes] = nodeId;
-      timesMs[nodes++] = claimedMs;
-    }, signal);
+    const isWhole = await own.scan(
+      (nodeId) => {
+        const claimedMs = announcer.claimedMs(nodeId);
+        isFull ||= nodes === room;
+        if (claimedMs < 0 || isFull) return;
+        latestMs = Math.max(latestMs, claimedMs);
+        nodeIds[nodes] = nodeId;
+        timesMs[nodes++] = claimedMs;
+      },
+      pause,
+      signal,
+    );
     if (!isWhole || isFull) return undefined; // who still needs it asks again
     return {
       nodeIds: nodeIds.subarray(0, nodes),

@@ -36,7 +36,7 @@ function writerOf() {
   const announcer = new Announcer({ ...parts, name: W, random: () => 0 });
   announcer.start();
   const monotonicMs = () => parts.at.ms;
-  const writer = new SnapshotWriter({ ...parts, name: W, announcer, monotonicMs });
+  const writer = new SnapshotWriter({ ...parts, name: W, announcer, pause: async () => {}, monotonicMs });
   const write = async (store: Store, signal = new AbortController().signal) => {
     writer.ask();
     await writer.answer(store, signal);

@@ -1,5 +1,7 @@
 /** A beacon's own nodes, as its node table holds them: when each was last heard, on the host's monotonic clock. */
+
 import type { OwnNodes } from "../../../../src/control/directory/fleet-routes.ts";
+import type { Pause } from "../../../../src/control/directory/slices.ts";
 import type { Chance } from "./chance.ts";
 
 /** Nodes that are gone through without a pause. */
@@ -47,7 +49,7 @@ export class SimulatedNodes implements OwnNodes {
     return false;
   }
 
-  async scan(visit: (nodeId: number) => void, signal: AbortSignal): Promise<boolean> {
+  async scan(visit: (nodeId: number) => void, pause: Pause, signal: AbortSignal): Promise<boolean> {
     const { chance, sleep } = this.parts;
     let left = 0;
     for (const nodeId of [...this.heard.keys()]) {
@@ -55,6 +57,7 @@ export class SimulatedNodes implements OwnNodes {
         await sleep(chance.unit() * PAUSE_MS_MAX);
         left = SLICE_NODES;
       }
+      await pause();
       if (signal.aborted) return false;
       if (this.heard.has(nodeId)) visit(nodeId);
     }
