@@ -6,7 +6,7 @@
  * on to the last (src/shared/open-addressing.ts). So a shard's slots are a ring on which nodes only ever move backwards, by less than
  * PROBES_MAX in all, as none passes the slot that its hash names. The scan goes backwards too, from the last slot once round and
  * PROBES_MAX further. A node ahead of it stays ahead. One that stands in the first slots and moves on to the last, where the scan
- * began, is met in what it looks at again; who stood there from the first is left out then.
+ * began, is met in what it looks at again; who stood anywhere there from the first is left out then.
  */
 import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import type { NodeTable } from "../shared/nodes.ts";
@@ -76,7 +76,7 @@ export async function scanNodes(
         const again = step - slots; // from 0 on once it has been round
         const nodeId = nodes.entryAt(shard, again < 0 ? -1 - again : slots - 1 - again, entry, sinceS);
         if (step < PROBES_MAX) first[step] = nodeId;
-        if (nodeId !== 0 && (again < 0 || first[again] !== nodeId)) visit(nodeId, entry);
+        if (nodeId !== 0 && (again < 0 || !first.includes(nodeId))) visit(nodeId, entry);
       }
     }
   }

@@ -163,7 +163,7 @@ describe("a signal", () => {
 });
 
 describe("removals between slices", () => {
-  const NODES_MAX = 2 * SLOTS_PER_SLICE;
+  const NODES_MAX = 16 * SLOTS_PER_SLICE;
   const SHARDS = 2;
   const { memory: probe } = table(SHARDS, NODES_MAX * SHARDS);
   const slots = probe.slotsPerShard;
