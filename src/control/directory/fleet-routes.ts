@@ -66,7 +66,8 @@ export class FleetRoutes {
   fromFuture = 0;
   /** Claims until then are not of the future; looked at again when one is later. */
   #latestMs = 0;
-  readonly #sweeps = new Map<number, Promise<void>>();
+  /** The last sweep that was asked for: settles when all are done. */
+  #swept: Promise<void> = Promise.resolve();
   /**
    * By the peer's number whose claim was later and that of the other: whether there was such a claim that the other may not know of, and
    * so still have the node. What was said in the log since it began it has heard, and given up what it lost.
@@ -134,20 +135,18 @@ export class FleetRoutes {
     return this.parts.table.routesOf(number);
   }
 
-  /** Withdraws those of a beacon's routes that lack this mark; one sweep of a number at a time. */
+  /** Withdraws those of a beacon's routes that lack this mark. One sweep at a time: many beacons may go at once. */
   sweep(number: number, mark: number): Promise<void> {
-    const before = this.#sweeps.get(number) ?? Promise.resolve();
-    const sweep = before.then(() => this.#sweep(number, mark));
-    const ended = sweep.finally(() => {
-      if (this.#sweeps.get(number) === ended) this.#sweeps.delete(number);
-    });
-    this.#sweeps.set(number, ended);
-    return ended;
+    this.#swept = this.#swept.then(() => this.#sweep(number, mark));
+    return this.#swept;
   }
 
   /** Settles when no sweep is under way. */
   async swept(): Promise<void> {
-    while (this.#sweeps.size > 0) await Promise.all(this.#sweeps.values());
+    for (let last: unknown; last !== this.#swept; ) {
+      last = this.#swept;
+      await last;
+    }
   }
 
   async #sweep(number: number, mark: number): Promise<void> {

@@ -159,7 +159,7 @@ describe("sweeps", () => {
     expect([table.routesOf(A.number), table.routesOf(Z.number)]).toEqual([0, 1]);
   });
 
-  test("of one number come one behind the other, and all can be waited for", async () => {
+  test("come one behind the other, and all can be waited for", async () => {
     // Of several slices each, with a pause between them.
     const one = host();
     const table = new RouteTable(routeMemory(20_000));
