@@ -129,7 +129,7 @@ class Units {
 
   /** Per entry. */
   async entries(count: number, changes: number): Promise<{ written: Use; oneByOne: Use; atOnce: Use }> {
-    const first = await this.store.lastId();
+    const { id: first } = await this.store.last();
     const written = await this.#use(count, async () => {
       for (let seq = 1; seq <= count; seq++) await this.store.append(this.#entry(seq, changes), 0);
     });
@@ -143,7 +143,7 @@ class Units {
         read += entries.length;
       }
     });
-    const last = await this.store.lastId();
+    const { id: last } = await this.store.last();
     const reads = Math.ceil(count / 10);
     const oneByOne = await this.#use(reads, async () => {
       let at = last;

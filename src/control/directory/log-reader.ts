@@ -1,7 +1,7 @@
 /** Reads the directory's log, entry by entry, and notices when some are missing that this beacon has not read. */
 
 import type { Pause } from "./slices.ts";
-import { type LogEntry, READ_COUNT, type Store } from "./store.ts";
+import { type LogEntry, NO_ENTRY, READ_COUNT, type Store } from "./store.ts";
 
 /**
  * Between two readings, so that a beacon reads fifty times a second, however many write. Without a pause, forty beacons that write twenty
@@ -10,8 +10,6 @@ import { type LogEntry, READ_COUNT, type Store } from "./store.ts";
 const READ_MS = 20;
 /** Between two looks whether what was read is still there: soon enough to find it there, as entries stay for a minute. */
 const CHECK_MS = 3000;
-/** The id of the last entry where there is none. */
-const NO_ENTRY = "0-0";
 
 export interface LogReaderParts {
   readonly monotonicMs: () => number;
@@ -25,7 +23,7 @@ export interface LogReaderParts {
 
 export class LogReader {
   /** The last entry that was read. */
-  #until: string | undefined;
+  #until: LogEntry | undefined;
   /** One that was read, or skipped, at the last check. While it is there, none behind it was dropped. */
   #checked = NO_ENTRY;
   #checkAtMs = 0;
@@ -39,12 +37,12 @@ export class LogReader {
   async join(store: Store): Promise<boolean> {
     this.#ownWritten = 0;
     this.#ownHeard = 0;
-    const lastId = await store.lastId();
+    const last = await store.last();
     if (this.#until !== undefined) {
-      if (await store.reachesBack(this.#until)) return true;
+      if (await store.has(this.#until)) return true;
       this.parts.lost();
     }
-    this.#begin(lastId);
+    this.#begin(last);
     return false;
   }
 
@@ -63,13 +61,13 @@ export class LogReader {
     const { sleep, pause, hear } = this.parts;
     while (!signal.aborted) {
       const lacksOwn = this.#ownHeard < this.#ownWritten;
-      const entries = await store.read(this.#until!);
+      const entries = await store.read(this.#until!.id);
       if (entries.length === 0 && lacksOwn) await this.#findAnother(store);
       await this.#check(store);
       for (const entry of entries) {
         hear(entry);
-        this.#until = entry.id;
-        if (this.#checked === NO_ENTRY) this.#checked = entry.id;
+        this.#until = entry;
+        if (this.#checked === NO_ENTRY) this.#checked = entry;
         await pause();
         if (signal.aborted) return;
       }
@@ -77,16 +75,16 @@ export class LogReader {
     }
   }
 
-  #begin(id: string): void {
-    this.#until = id;
-    this.#checked = id;
+  #begin(entry: LogEntry): void {
+    this.#until = entry;
+    this.#checked = entry;
     this.#checkAtMs = this.parts.monotonicMs() + CHECK_MS;
   }
 
   /** The log may have been emptied; or this process stood still, and what was dropped meanwhile because of its age it never reads. */
   async #check(store: Store): Promise<void> {
     if (this.parts.monotonicMs() < this.#checkAtMs) return;
-    const isThere = this.#checked === NO_ENTRY || (await store.reachesBack(this.#checked));
+    const isThere = this.#checked === NO_ENTRY || (await store.has(this.#checked));
     this.#begin(this.#until!);
     if (!isThere) this.parts.lost();
   }
@@ -95,9 +93,9 @@ export class LogReader {
   async #findAnother(store: Store): Promise<void> {
     this.#ownHeard = 0;
     this.#ownWritten = 0;
-    const lastId = await store.lastId();
-    if (compareIds(this.#until!, lastId) <= 0) return; // what it wrote was dropped, or was read before it was known to be written
-    this.#begin(lastId);
+    const last = await store.last();
+    if (compareIds(this.#until!.id, last.id) <= 0) return; // what it wrote was dropped, or was read before it was known to be written
+    this.#begin(last);
     this.parts.lost();
   }
 }

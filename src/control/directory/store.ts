@@ -32,6 +32,12 @@ export interface LogEntry {
   readonly bytes: Uint8Array | undefined;
 }
 
+/** Stands before all entries. */
+export const NO_ENTRY: LogEntry = { id: "0-0", bytes: undefined };
+
+export const isSameEntry = (one: LogEntry, other: LogEntry): boolean =>
+  one.id === other.id && Bun.deepEquals(one.bytes, other.bytes);
+
 /** Every call rejects with a StoreError, and with nothing else. */
 export interface Store {
   /** "host:port" of the server in use. */
@@ -42,15 +48,15 @@ export interface Store {
   readonly roundTripMs: number;
   /** Adds an entry to the log, and drops those from before `dropBeforeMs` (directory time), or most of them. */
   append(entry: Uint8Array, dropBeforeMs: number): Promise<void>;
-  /** The id of the last entry, "0-0" if there is none. */
-  lastId(): Promise<string>;
+  /** The last entry; NO_ENTRY if there is none. */
+  last(): Promise<LogEntry>;
   /** Up to READ_COUNT entries behind `after`, oldest first; waits up to 2 s for the first; [] if none came. */
   read(after: string): Promise<readonly LogEntry[]>;
   /**
-   * Whether nothing behind the entry `id` was lost: the log still has it. Entries before and behind it do not tell: after a fail-over to a
-   * replica that lacked it, there may be both.
+   * Whether the log still has that very entry, and so all behind it. Entries before and behind it do not tell, nor does its id: after a
+   * fail-over to a replica that lacked it, others may have those.
    */
-  reachesBack(id: string): Promise<boolean>;
+  has(entry: LogEntry): Promise<boolean>;
   /** Every beacon's lease by its name, without those that are not base64. At most `max`; if there are more, `onTooMany` is told. */
   beacons(max: number, onTooMany?: () => void): Promise<ReadonlyMap<string, Uint8Array>>;
   setBeacon(name: string, lease: Uint8Array): Promise<void>;
@@ -175,8 +181,8 @@ class RedisStore implements Store {
     await this.#ask(entryId, "XADD", [this.#key("log"), ...drop, "*", "e", base64(entry)]);
   }
 
-  async lastId(): Promise<string> {
-    return (await this.#entries("XREVRANGE", "+", "-")).at(0)?.id ?? "0-0";
+  async last(): Promise<LogEntry> {
+    return (await this.#entries("XREVRANGE", "+", "-")).at(0) ?? NO_ENTRY;
   }
 
   async read(after: string): Promise<readonly LogEntry[]> {
@@ -188,8 +194,9 @@ class RedisStore implements Store {
     return entriesOf(logs[key]!);
   }
 
-  async reachesBack(id: string): Promise<boolean> {
-    return (await this.#entries("XRANGE", id, id)).length > 0;
+  async has(entry: LogEntry): Promise<boolean> {
+    const [found] = await this.#entries("XRANGE", entry.id, entry.id);
+    return found !== undefined && isSameEntry(found, entry);
   }
 
   async beacons(max: number, onTooMany = () => {}): Promise<ReadonlyMap<string, Uint8Array>> {

@@ -120,9 +120,9 @@ describe("to who was let in", () => {
 
 const calls: Record<string, (store: Store) => Promise<unknown>> = {
   append: (store) => store.append(new Uint8Array(1), 0),
-  lastId: (store) => store.lastId(),
+  last: (store) => store.last(),
   read: (store) => store.read("0-0"),
-  reachesBack: (store) => store.reachesBack("1-1"),
+  has: (store) => store.has({ id: "1-1", bytes: undefined }),
   beacons: (store) => store.beacons(10),
   setBeacon: (store) => store.setBeacon("b", new Uint8Array(1)),
   removeBeacon: (store) => store.removeBeacon("b"),
@@ -160,8 +160,8 @@ describe("whatever is asked", () => {
 
   /** Those that would be right. */
   const right: Record<string, string[]> = {
-    lastId: ["more than it says"],
-    reachesBack: ["more than it says"],
+    last: ["more than it says"],
+    has: ["more than it says"],
     time: ["a text in place of a list"],
   };
 

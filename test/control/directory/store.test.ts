@@ -10,7 +10,7 @@ import {
   test,
 } from "bun:test";
 import { randomBytes } from "node:crypto";
-import { READ_COUNT, type Store } from "../../../src/control/directory/store.ts";
+import { NO_ENTRY, READ_COUNT, type Store } from "../../../src/control/directory/store.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
 import { describeImplementations, type RedisServer, RedisServers } from "../../support/redis.ts";
 import { failureOf, PREFIX, Stores } from "./support.ts";
@@ -44,14 +44,14 @@ describeImplementations((implementation) => {
 
   describe("the log", () => {
     test("gives back what was added, in order, behind any entry", async () => {
-      expect(await store.lastId()).toBe("0-0");
+      expect(await store.last()).toEqual(NO_ENTRY);
       const added = [bytes(), bytes(0), randomBytes(1400), randomBytes(70_000)];
       for (const entry of added) await store.append(entry, 0);
       const entries = await store.read("0-0");
       expect(entries.map((entry) => Buffer.from(entry.bytes!).toString("hex"))).toEqual(
         added.map((entry) => Buffer.from(entry).toString("hex")),
       );
-      expect(await store.lastId()).toBe(entries.at(-1)!.id);
+      expect(await store.last()).toEqual(entries.at(-1)!);
       expect(await store.read(entries[1]!.id)).toEqual(entries.slice(2));
     });
 
@@ -78,26 +78,32 @@ describeImplementations((implementation) => {
 
     test("drops what is too old, and tells that it did", async () => {
       for (let i = 0; i < 500; i++) await server.command("XADD", LOG, `${1000 + i}-0`, "e", "AA==");
-      expect(await store.reachesBack("1200-0")).toBe(true);
+      const early = { id: "1200-0", bytes: bytes(0) };
+      expect(await store.has(early)).toBe(true);
       await store.append(bytes(1), Date.now() - FOREVER_MS);
       expect(Number(await server.command("XLEN", LOG))).toBeLessThan(200); // by whole nodes of the stream
-      expect(await store.reachesBack("1200-0")).toBe(false);
-      const last = await store.lastId();
-      expect(await store.reachesBack(last)).toBe(true);
+      expect(await store.has(early)).toBe(false);
+      expect(await store.has(await store.last())).toBe(true);
     });
 
     test("that ends before an entry that was read is another one", async () => {
       await store.append(bytes(1), 0);
-      const last = await store.lastId();
-      expect(await store.reachesBack(behind(last))).toBe(false);
+      const last = await store.last();
+      expect(await store.has({ ...last, id: behind(last.id) })).toBe(false);
       await server.command("FLUSHALL");
-      expect(await store.reachesBack(last)).toBe(false);
+      expect(await store.has(last)).toBe(false);
     });
 
     test("with entries before and behind one that was read, but not that one, is another one, too", async () => {
       for (const id of ["1000-0", "1000-1", "1000-3"]) await server.command("XADD", LOG, id, "e", "AA==");
-      expect(await store.reachesBack("1000-1")).toBe(true);
-      expect(await store.reachesBack("1000-2")).toBe(false);
+      expect(await store.has({ id: "1000-1", bytes: bytes(0) })).toBe(true);
+      expect(await store.has({ id: "1000-2", bytes: bytes(0) })).toBe(false);
+    });
+
+    test("in which another entry has the id of one that was read is another one, too", async () => {
+      await server.command("XADD", LOG, "1000-0", "e", "AA==");
+      for (const other of [bytes(1), bytes(), bytes(0, 0), undefined])
+        expect(await store.has({ id: "1000-0", bytes: other })).toBe(false);
     });
 
     test("with entries of others: they are there, without bytes", async () => {
@@ -180,7 +186,7 @@ describeImplementations((implementation) => {
     await store.setBeacon("b", bytes(1));
     await store.putPart("p", bytes(1), FOREVER_MS);
     for (const other of others) {
-      expect(await other.lastId()).toBe("0-0");
+      expect(await other.last()).toEqual(NO_ENTRY);
       expect((await other.beacons(9)).size).toBe(0);
       expect(await other.getPart("p", 9)).toBeUndefined();
     }
@@ -303,7 +309,7 @@ describeImplementations((implementation) => {
       const options = { user: "bob", password: "s3cret", database: 1, readWaitMs: 1 };
       const over = await stores.connect(own, options);
       await over.append(bytes(1), Date.now());
-      await Promise.all([over.lastId(), over.read("0-0"), over.reachesBack("1-1"), over.time()]);
+      await Promise.all([over.last(), over.read("0-0"), over.has(NO_ENTRY), over.time()]);
       await Promise.all([over.setBeacon("b", bytes(1)), over.beacons(1), over.removeBeacon("b")]);
       await over.putPart("p", bytes(1), FOREVER_MS);
       expect(await Promise.all([over.keepPart("p", 1000), over.getPart("p", 1)])).toEqual([true, bytes(1)]);
@@ -324,7 +330,7 @@ describeImplementations((implementation) => {
       const calls = [over.append(bytes(1), 0), over.read("0-0"), over.beacons(1), over.getPart("p", 1)];
       for (const error of await Promise.all(calls.map(failureOf)))
         expect(error).toMatchObject({ failure: "malformed", endsConnection: false });
-      expect((await failureOf(over.lastId())).message).toContain("choose another --directory-prefix");
+      expect((await failureOf(over.last())).message).toContain("choose another --directory-prefix");
     });
 
     test("a script that does not end makes it slow", async () => {
@@ -349,7 +355,7 @@ describeImplementations((implementation) => {
       ...Array.from({ length: 50 }, () => store.append(bytes(1), 0)),
       store.getPart("p", 1),
       store.beacons(1),
-      store.reachesBack("0-0"),
+      store.has(NO_ENTRY),
     ].map((call) => failureOf(call));
     store.close();
     store.close();

@@ -83,8 +83,8 @@ export class SimulatedStore implements Store {
     return this.#write((server) => server.append(bytes, Math.max(0, Math.floor(dropBeforeMs))));
   }
 
-  lastId(): Promise<string> {
-    return this.#ask((server) => server.lastId());
+  last(): Promise<LogEntry> {
+    return this.#ask((server) => server.last());
   }
 
   read(after: string): Promise<readonly LogEntry[]> {
@@ -95,8 +95,8 @@ export class SimulatedStore implements Store {
     );
   }
 
-  reachesBack(id: string): Promise<boolean> {
-    return this.#ask((server) => server.has(id));
+  has(entry: LogEntry): Promise<boolean> {
+    return this.#ask((server) => server.has(entry));
   }
 
   beacons(max: number, onTooMany = () => {}): Promise<ReadonlyMap<string, Uint8Array>> {

@@ -1,5 +1,5 @@
 /** A directory's server as beacons see it: its log, its hash and its parts, its clock, and what it loses. */
-import { type LogEntry, READ_COUNT } from "../../../../src/control/directory/store.ts";
+import { isSameEntry, type LogEntry, NO_ENTRY, READ_COUNT } from "../../../../src/control/directory/store.ts";
 import { ofServer, type StoreError } from "../../../../src/control/directory/store-error.ts";
 import type { Timeline } from "./timeline.ts";
 
@@ -112,8 +112,8 @@ export class Server {
     this.log = entries === 0 ? [] : this.log.slice(-entries);
   }
 
-  lastId(): string {
-    return this.log.length === 0 ? "0-0" : textOf(this.log.at(-1)!);
+  last(): LogEntry {
+    return this.log.length === 0 ? NO_ENTRY : entryOf(this.log.at(-1)!);
   }
 
   entriesBehind(after: string): LogEntry[] {
@@ -121,12 +121,12 @@ export class Server {
     const { log } = this;
     let from = log.length;
     while (from > 0 && compare(log[from - 1]!, id) > 0) from--;
-    return log.slice(from, from + READ_COUNT).map((entry) => ({ id: textOf(entry), bytes: entry.bytes }));
+    return log.slice(from, from + READ_COUNT).map(entryOf);
   }
 
-  /** Whether the very entry is there: another log, with earlier and later ones, may lack what was read and hold what was not. */
-  has(id: string): boolean {
-    return this.log.some((entry) => textOf(entry) === id);
+  /** Whether the very entry is there: another log, with earlier and later ones and one of that id, may lack what was read. */
+  has(entry: LogEntry): boolean {
+    return this.log.some((one) => isSameEntry(entryOf(one), entry));
   }
 
   setField(name: string, value: Uint8Array | undefined): void {
@@ -162,7 +162,7 @@ function put<T>(map: Map<string, T>, key: string, value: T | undefined): void {
   else map.set(key, value);
 }
 
-const textOf = ({ ms, count }: Id): string => `${ms}-${count}`;
+const entryOf = ({ ms, count, bytes }: Logged): LogEntry => ({ id: `${ms}-${count}`, bytes });
 
 function idOf(text: string): Id {
   const [ms = 0, count = 0] = text.split("-").map(Number);
