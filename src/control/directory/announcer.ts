@@ -4,13 +4,11 @@
  */
 import { type RouteTable, UNMARKED } from "../../shared/routes.ts";
 import type { DirectoryClock } from "./clock.ts";
-import { CHANGES, CHANGES_MAX, type Changes, TIME_STEP_MS } from "./entries.ts";
+import { CHANGES, CHANGES_MAX, type Changes, EPOCHS_PER_MS, TIME_STEP_MS } from "./entries.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
 
 /** Nodes whose change is not told yet: two seconds of the fastest. Beyond that a snapshot is less work for everybody. */
 const UNTOLD_MAX = 131_072;
-/** Starts in the same millisecond differ by this. */
-export const EPOCHS_PER_MS = 1024;
 /** Starts that are remembered: the log, in which they may be found, is a minute long. */
 const EPOCHS_MAX = 1024;
 

@@ -7,10 +7,10 @@
 
 import { PEERS_MAX } from "../../shared/memory.ts";
 import { NO_MARK } from "../../shared/routes.ts";
-import { Announcer, EPOCHS_PER_MS } from "./announcer.ts";
+import { Announcer } from "./announcer.ts";
 import { Condition } from "./condition.ts";
 import { Contested } from "./contested.ts";
-import { ASK, type Changes, decodeEntry, type Entry, LEASE } from "./entries.ts";
+import { ASK, type Changes, decodeEntry, type Entry, EPOCHS_PER_MS, LEASE } from "./entries.ts";
 import { Fleet, type Followed } from "./fleet.ts";
 import { FleetRoutes } from "./fleet-routes.ts";
 import { Histogram } from "./histogram.ts";

@@ -22,6 +22,8 @@ const VERSION = 1;
 
 /** Claims and gone ids of one entry, together: what is applied in one go, in less than a millisecond. */
 export const CHANGES_MAX = 1024;
+/** An epoch is the time of its start, in ms, times this, and something random. */
+export const EPOCHS_PER_MS = 1024;
 /** Longest name, in bytes: a host name and a port. */
 export const NAME_BYTES_MAX = 255 + 6;
 /** Parts of a snapshot: 16 million nodes. */

@@ -5,8 +5,8 @@
  */
 import { PEER_PLACES } from "../../shared/memory.ts";
 import { CLAIMED_LATER, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
-import { EPOCHS_PER_MS } from "./announcer.ts";
 import type { DirectoryClock } from "./clock.ts";
+import { EPOCHS_PER_MS } from "./entries.ts";
 import type { Pause } from "./slices.ts";
 
 /** A claim so far ahead of the directory's time is of a clock gone wrong: it counts as made now, or it would win for as long. */

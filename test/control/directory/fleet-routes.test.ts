@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { EPOCHS_PER_MS } from "../../../src/control/directory/announcer.ts";
+import { EPOCHS_PER_MS } from "../../../src/control/directory/entries.ts";
 import { IN_SNAPSHOT } from "../../../src/control/directory/fleet-routes.ts";
 import { NO_MARK, NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
 import { routeMemory } from "../../support/route-memory.ts";
