@@ -8,6 +8,7 @@
 import { PEERS_MAX } from "../../shared/memory.ts";
 import { NO_MARK } from "../../shared/routes.ts";
 import { Announcer } from "./announcer.ts";
+import { Beat } from "./beat.ts";
 import { Condition } from "./condition.ts";
 import { Contested } from "./contested.ts";
 import { ASK, type Changes, decodeEntry, type Entry, EPOCHS_PER_MS, LEASE } from "./entries.ts";
@@ -40,6 +41,12 @@ const DEAD_LEASES = 3;
 const LEASES_MAX = 4 * PEERS_MAX;
 /** How far the clocks of servers that take each other's place may be apart, and much more. */
 const EPOCH_AHEAD_MS = 30 * 86_400_000;
+/**
+ * Between two looks for changes to tell, and between two readings of the log: a move is known everywhere within some 50 ms, and a beacon
+ * reads fifty times a second, however many write. Without a pause, forty beacons that write twenty times a second each cost the server 4.6
+ * times as much (Redis 7.0, 2026-11).
+ */
+const BEAT_MS = 20;
 /** Between two looks at what is less pressing: each wakes the thread. */
 const LOOK_MS = 100;
 /** Between two looks at nodes that gossip claims. */
@@ -84,6 +91,8 @@ export class Directory {
     this.#stopAsked = new Promise((resolve) => signal.addEventListener("abort", resolve));
     const slices = new Slices(monotonicMs, parts.sleep);
     this.#pause = slices.pause();
+    const beats = new Beat(BEAT_MS, parts.sleep);
+    const beat = () => beats.next();
     this.#announcer = new Announcer({ name, table, own, clock, random });
     this.#routes = new FleetRoutes({
       ...{ table, own, clock, name, pause: slices.pause() },
@@ -119,12 +128,12 @@ export class Directory {
     this.#teller = new Teller({
       ...{ beacon: parts, announcer: this.#announcer, writer: this.#writer, fleet: this.#fleet },
       ...{ condition: this.#condition, presence: this.#presence },
-      gather: () => this.#gather(),
+      ...{ beat, gather: () => this.#gather() },
       wrote: () => this.#reader.wrote(),
       failed: (error) => this.#failed(error),
     });
     this.#reader = new LogReader({
-      ...{ monotonicMs, sleep: parts.sleep, pause: this.#pause },
+      ...{ monotonicMs, beat, pause: this.#pause },
       hear: (entry) => this.#hear(entry),
       lost: () => {
         this.#fleet.logLost(monotonicMs());

@@ -3,17 +3,13 @@
 import type { Pause } from "./slices.ts";
 import { type LogEntry, NO_ENTRY, READ_COUNT, type Store } from "./store.ts";
 
-/**
- * Between two readings, so that a beacon reads fifty times a second, however many write. Without a pause, forty beacons that write twenty
- * times a second each cost the server 4.6 times as much (Redis 7.0, 2026-11).
- */
-const READ_MS = 20;
 /** Between two looks whether what was read is still there: soon enough to find it there, as entries stay for a minute. */
 const CHECK_MS = 3000;
 
 export interface LogReaderParts {
   readonly monotonicMs: () => number;
-  readonly sleep: (ms: number, signal?: AbortSignal) => Promise<void>;
+  /** To be waited for between two readings, so that a beacon does not read more often the more others write. */
+  readonly beat: () => Promise<void>;
   /** To be waited for between two entries. */
   readonly pause: Pause;
   readonly hear: (entry: LogEntry) => void;
@@ -58,7 +54,7 @@ export class LogReader {
 
   /** Reads on and on. @throws StoreError */
   async read(store: Store, signal: AbortSignal): Promise<void> {
-    const { sleep, pause, hear } = this.parts;
+    const { beat, pause, hear } = this.parts;
     while (!signal.aborted) {
       const lacksOwn = this.#ownHeard < this.#ownWritten;
       const entries = await store.read(this.#until!.id);
@@ -71,7 +67,7 @@ export class LogReader {
         await pause();
         if (signal.aborted) return;
       }
-      if (entries.length > 0 && entries.length < READ_COUNT) await sleep(READ_MS, signal);
+      if (entries.length > 0 && entries.length < READ_COUNT) await beat();
     }
   }
 

@@ -9,8 +9,6 @@ import type { SnapshotWriter } from "./snapshot-writer.ts";
 import type { Store } from "./store.ts";
 import { StoreError } from "./store-error.ts";
 
-/** Between two looks for changes to tell: with the time to read them, a move is known everywhere within some 50 ms. */
-const TELL_MS = 20;
 /** The log holds what was written in so long: who was away for longer needs snapshots. */
 const LOG_MS = 60_000;
 /** Leases are renewed after this share of them, less up to a tenth. */
@@ -25,6 +23,8 @@ export interface TellerParts {
   readonly fleet: Fleet;
   readonly condition: Condition;
   readonly presence: Presence;
+  /** To be waited for between two looks for changes to tell. */
+  readonly beat: () => Promise<void>;
   /** Lets the announcer know of the nodes that came. */
   readonly gather: () => void;
   /** An entry was written. */
@@ -79,7 +79,7 @@ export class Teller {
 
   /** Tells on and on what there is to tell. @throws StoreError */
   async tell(store: Store, signal: AbortSignal): Promise<void> {
-    const { announcer, writer, gather } = this.parts;
+    const { announcer, writer, beat, gather } = this.parts;
     const { sleep, monotonicMs } = this.parts.beacon;
     let writing: Promise<void> | undefined;
     let failed: unknown;
@@ -88,7 +88,7 @@ export class Teller {
       if (error instanceof StoreError && !error.endsConnection) this.parts.failed(error);
       else failed = error;
     };
-    for (; !signal.aborted && failed === undefined; await sleep(TELL_MS, signal)) {
+    for (; !signal.aborted && failed === undefined; await beat()) {
       try {
         await this.#ask(store);
         if (!this.#maySpeak()) continue;

@@ -27,7 +27,7 @@ describeImplementations((implementation) => {
     const seen = { nowMs: 1000, heard: [] as (number | undefined)[], lost: 0, waits: 0 };
     const reader = new LogReader({
       monotonicMs: () => seen.nowMs,
-      sleep: () => Bun.sleep(1),
+      beat: () => Bun.sleep(1),
       pause: async () => {
         seen.waits++;
       },
