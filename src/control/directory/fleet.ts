@@ -1,8 +1,9 @@
 /**
  * The other beacons of the fleet as the directory's log tells of them, and what is to be done about each.
  *
- * A beacon is *followed*: its changes are applied as they come, each one more than the last. Or it is *behind*: something was missed, it
- * began anew, or nobody heard of it before. Then its changes are kept until a snapshot that they continue is loaded.
+ * What a beacon says holds at once, so that all beacons' changes hold in the order of the log. A beacon is *followed*: its changes are each
+ * one more than the last. Or it is *behind*: something was missed, it began anew, or nobody heard of it before. Then its changes are also
+ * kept, until a snapshot that they continue is loaded: what they say holds before what is in that.
  *
  * Nothing here waits or speaks to anybody: entries and the time come in, what is to be asked and loaded can be read.
  */
@@ -46,6 +47,8 @@ export class Followed {
   /** Kept changes while it is behind; undefined while it is followed. */
   kept: Changes[] | undefined = [];
   #keptNodes = 0;
+  /** The number of the last kept change that names a node. */
+  readonly #lastOf = new Map<number, number>();
   /** The first change that a snapshot need not have, less 1; undefined while nothing told. */
   needed: number | undefined;
   /** What is to be loaded; whether it is being loaded. */
@@ -72,7 +75,7 @@ export class Followed {
   /** It is behind from now on. */
   fallBehind(nowMs: number, random: number): void {
     this.kept = [];
-    this.#keptNodes = 0;
+    this.#forgetKept();
     this.needed = undefined;
     this.wanted = undefined;
     this.askAtMs = nowMs + random * ASK_SPREAD_MS;
@@ -83,19 +86,23 @@ export class Followed {
   follow(seq: number): void {
     this.seq = seq;
     this.kept = undefined;
+    this.#forgetKept();
     this.wanted = undefined;
   }
 
-  /** @returns whether it was too much to keep */
+  /** While it is behind: the number of the last change that there was; undefined while nothing told. */
+  get last(): number | undefined {
+    return this.kept!.at(-1)?.seq ?? this.needed;
+  }
+
+  /** @param changes behind the last. @returns whether it was too much to keep */
   keep(changes: Changes): boolean {
-    const kept = this.kept!;
-    const next = (kept.at(-1)?.seq ?? this.needed ?? changes.seq - 1) + 1;
-    if (changes.seq < next) return false;
-    if (changes.seq > next || this.needed === undefined) {
-      this.#begin(changes.seq - 1);
-    }
-    kept.push(changes);
-    this.#keptNodes += changes.claims.nodeIds.length + changes.gone.length + 1;
+    if (this.last !== changes.seq - 1) this.#begin(changes.seq - 1);
+    this.kept!.push(changes);
+    const { seq, claims, gone } = changes;
+    for (const nodeId of claims.nodeIds) this.#lastOf.set(nodeId, seq);
+    for (const nodeId of gone) this.#lastOf.set(nodeId, seq);
+    this.#keptNodes += claims.nodeIds.length + gone.length + 1;
     if (this.#keptNodes <= KEPT_MAX) return false;
     this.#begin(changes.seq);
     return true;
@@ -103,15 +110,24 @@ export class Followed {
 
   /** Its last change is of this number. */
   reached(seq: number): void {
-    const known = this.kept!.at(-1)?.seq ?? this.needed;
-    if (known === undefined || seq > known) this.#begin(seq);
+    if (this.last === undefined || seq > this.last) this.#begin(seq);
+  }
+
+  /** The number of the last kept change that names a node; -1 if none does. */
+  lastOf(nodeId: number): number {
+    return this.#lastOf.get(nodeId) ?? -1;
   }
 
   /** A snapshot has to have all changes until this one. */
   #begin(needed: number): void {
     this.kept!.length = 0;
-    this.#keptNodes = 0;
+    this.#forgetKept();
     this.needed = needed;
+  }
+
+  #forgetKept(): void {
+    this.#keptNodes = 0;
+    this.#lastOf.clear();
   }
 }
 
@@ -228,13 +244,25 @@ export class Fleet {
     beacon.mark = (beacon.mark % MARKS) + FIRST_MARK;
   }
 
-  apply(beacon: Followed, changes: Changes): void {
+  /** A kept change holds once more, now that a snapshot of before it was loaded: as far as none behind it names the same nodes. */
+  applyAgain(beacon: Followed & Claimer, { seq, timeMs, claims, gone }: Changes): void {
     const { routes } = this.parts;
+    for (const nodeId of gone) if (beacon.lastOf(nodeId) === seq) routes.gone(nodeId, beacon);
+    for (const [i, nodeId] of claims.nodeIds.entries())
+      if (beacon.lastOf(nodeId) === seq) routes.claim(nodeId, beacon, claims.timesMs[i]!, timeMs);
+  }
+
+  #apply(beacon: Followed, changes: Changes): void {
+    const { routes, applied } = this.parts;
     const { nodeIds, timesMs } = changes.claims;
+    applied(changes);
+    if (beacon.number === undefined) {
+      this.#contest(beacon, changes);
+      return;
+    }
     const claimer = beacon as Claimer;
     for (const nodeId of changes.gone) routes.gone(nodeId, claimer);
     for (let i = 0; i < nodeIds.length; i++) routes.claim(nodeIds[i]!, claimer, timesMs[i]!, changes.timeMs);
-    this.parts.applied(changes);
   }
 
   #beaconOf(entry: Entry, nowMs: number): Followed | undefined {
@@ -271,12 +299,13 @@ export class Fleet {
       if (changes.seq <= beacon.seq) return;
       if (changes.seq === beacon.seq + 1) {
         beacon.seq = changes.seq;
-        this.apply(beacon, changes);
+        this.#apply(beacon, changes);
         return;
       }
       this.#skipped(beacon, nowMs);
     }
-    this.#contest(beacon, changes);
+    if (changes.seq <= (beacon.last ?? -1)) return;
+    this.#apply(beacon, changes);
     if (beacon.keep(changes)) this.resyncs.too_far_behind++;
     this.#want(beacon, beacon.wanted);
   }
@@ -296,10 +325,7 @@ export class Fleet {
     this.#want(beacon, lease.snapshot);
   }
 
-  /**
-   * Others may follow that beacon, and route to it what this one has: that is settled now. The snapshot, when it comes, may no longer
-   * tell of it.
-   */
+  /** Nothing can be routed to that beacon as yet; others may route to it what this one has: that is settled now. */
   #contest(beacon: Followed, { claims: { nodeIds, timesMs }, gone }: Changes): void {
     const { routes } = this.parts;
     for (const nodeId of gone) routes.contestGone(nodeId, beacon);

@@ -68,7 +68,7 @@ export class SnapshotLoader {
       }
       timeMs = decoded.timeMs;
       bytes += encoded.length;
-      if (!(await this.#claim(decoded, beacon, isStill))) return;
+      if (!(await this.#claim(decoded, snapshot.seq, beacon, isStill))) return;
     }
     if (!(await this.#catchUp(beacon, snapshot.seq, isStill))) return;
     this.loaded++;
@@ -77,7 +77,12 @@ export class SnapshotLoader {
     if (hadRoutes) await routes.sweep(number, beacon.mark);
   }
 
-  async #claim(part: Part, beacon: Followed & Claimer, isStill: () => boolean): Promise<boolean> {
+  async #claim(
+    part: Part,
+    seq: number,
+    beacon: Followed & Claimer,
+    isStill: () => boolean,
+  ): Promise<boolean> {
     const { routes, pause } = this.parts;
     if (!isStill()) return false;
     for (let i = 0; i < part.nodes; i++) {
@@ -87,12 +92,14 @@ export class SnapshotLoader {
         if (!isStill()) return false;
       }
       const nodeId = part.nodeId(i);
-      if (nodeId !== 0) routes.claim(nodeId, beacon, part.claimedMs(i), IN_SNAPSHOT);
+      // What the beacon said behind the snapshot holds by now.
+      if (nodeId !== 0 && beacon.lastOf(nodeId) <= seq)
+        routes.claim(nodeId, beacon, part.claimedMs(i), IN_SNAPSHOT);
     }
     return true;
   }
 
-  /** Applies what was kept meanwhile. @returns whether the beacon is followed from now on */
+  /** What was kept holds again. @returns whether the beacon is followed from now on */
   async #catchUp(beacon: Followed & Claimer, seq: number, isStill: () => boolean): Promise<boolean> {
     const { fleet, pause } = this.parts;
     let reached = seq;
@@ -103,7 +110,7 @@ export class SnapshotLoader {
       if (next === undefined) break;
       if (next.seq <= reached) continue;
       reached = next.seq;
-      fleet.apply(beacon, next);
+      fleet.applyAgain(beacon, next);
       await pause();
     }
     beacon.follow(reached);

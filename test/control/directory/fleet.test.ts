@@ -73,13 +73,8 @@ describe("a beacon that is followed", () => {
     const beacon = at.follow();
     at.hear(changesOf(B, 1));
     at.hear(changesOf(B, 3, { 5: 1000 }));
-    expect([keptOf(beacon), beacon.needed, at.table.size, at.fleet.resyncs.gap, at.seen.missed]).toEqual([
-      [3],
-      2,
-      0,
-      1,
-      1,
-    ]);
+    expect([keptOf(beacon), beacon.needed, at.fleet.resyncs.gap, at.seen.missed]).toEqual([[3], 2, 1, 1]);
+    expect(at.table.find(5)).toBe(NUMBER); // which is so, whatever was missed
     beacon.follow(3);
     at.hear(leaseOf(B, 4));
     expect([keptOf(beacon), beacon.needed, at.fleet.resyncs.gap, at.seen.missed]).toEqual([[], 4, 2, 2]);
@@ -163,6 +158,34 @@ describe("a beacon that is behind", () => {
     for (let i = 0; i < 262_144; i++) at.hear(changesOf(B, seq++));
     expect(beacon.kept!.length).toBeLessThan(262_144);
     expect(at.fleet.resyncs.too_far_behind).toBe(2);
+  });
+
+  test("has what it says applied in the order of the log, among what others say", () => {
+    at.follow("c:1", 0, NUMBER + 1);
+    at.follow();
+    at.hear(changesOf(B, 7, { 5: 2000, 6: 2000 })); // behind from here on
+    at.hear(changesOf("c:1", 1, { 5: 1000 })); // earlier
+    expect([at.table.find(5), at.table.find(6)]).toEqual([NUMBER, NUMBER]);
+    at.hear(changesOf(B, 8, {}, [5]));
+    at.hear(changesOf(B, 8, { 5: 3000 })); // a number that was there
+    expect(at.table.find(5)).toBe(NO_PEER);
+    at.hear(changesOf("c:1", 2, { 5: 1000 })); // which still has it
+    expect(at.table.find(5)).toBe(NUMBER + 1);
+    expect(at.seen.applied).toHaveLength(4);
+  });
+
+  test("of kept changes the last that names a node holds again", () => {
+    const beacon = at.follow() as Followed & { number: number };
+    at.hear(changesOf(B, 7, { 5: 2000, 6: 2000, 7: 2000 }));
+    at.hear(changesOf(B, 8, { 8: 2000 }, [5]));
+    expect([4, 5, 6, 7, 8].map((id) => beacon.lastOf(id))).toEqual([-1, 8, 7, 7, 8]);
+    for (const id of [6, 7, 8]) at.table.withdraw(id, NUMBER);
+    at.table.claim(5, NUMBER + 1);
+    for (const changes of beacon.kept!) at.fleet.applyAgain(beacon, changes);
+    expect([5, 6, 7, 8].map((id) => at.table.find(id))).toEqual([NUMBER + 1, NUMBER, NUMBER, NUMBER]);
+    expect(at.seen.applied).toHaveLength(2);
+    beacon.follow(8);
+    expect(beacon.lastOf(5)).toBe(-1);
   });
 
   test("has its claims to this beacon's own nodes settled at once", () => {

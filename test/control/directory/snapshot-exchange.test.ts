@@ -123,6 +123,24 @@ describe("a snapshot", () => {
     expect([to.beacon.kept, to.beacon.seq]).toEqual([undefined, 4]);
   });
 
+  test("says nothing of nodes of which its beacon has said more since", async () => {
+    const { store, hooks } = partsOnly();
+    const from = writerOf();
+    from.own.heard.set(5, 2000).set(6, 2000).set(7, 2000);
+    from.announcer.seq = 3;
+    await from.write(store);
+    const { epoch } = from.announcer;
+    const to = loaderOf(epoch);
+    to.fleet.hear(changesOf(W, 3, {}, [], epoch), 0);
+    to.table.claim(5, 9, BOOT_MS + 1000); // another one has it, who heard it earlier
+    to.fleet.hear(changesOf(W, 4, {}, [5], epoch), 0);
+    hooks.get = () => to.fleet.hear(changesOf(W, 5, { 6: 3000 }, [7], epoch), 0); // while it is loaded
+    await to.load(store, 3);
+    expect(to.beacon.seq).toBe(5);
+    expect([5, 6, 7].map((id) => to.table.find(id))).toEqual([9, NUMBER, NO_PEER]);
+    expect(to.table.claimedMs(6)).toBe(BOOT_MS + 3000);
+  });
+
   test("that lacks a part, or has one that is damaged or of another writing, leaves its beacon behind", async () => {
     const { store, parts } = partsOnly();
     const from = writerOf();
@@ -180,7 +198,7 @@ describe("a snapshot", () => {
     const to = loaderOf(epoch);
     hooks.get = () => to.fleet.hear(changesOf(W, 9, { 6: 1000 }, [], epoch), 0);
     await to.load(store, 0);
-    expect([to.loader.loaded, to.beacon.needed, to.table.find(6)]).toEqual([0, 8, NO_PEER]);
+    expect([to.loader.loaded, to.beacon.needed, to.table.find(6)]).toEqual([0, 8, NUMBER]);
   });
 
   test("that cannot be read as the server fails leaves its beacon behind, to be asked for again", async () => {
