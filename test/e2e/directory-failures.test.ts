@@ -237,6 +237,25 @@ scenario("a fail-over: the replica is promoted, and found without a word", async
   await world.expectDelivered();
 });
 
+scenario(
+  "a primary that lost its replicas, and so takes no writes, while another one does",
+  async (world) => {
+    const [old, next] = [await world.server(), await world.server()];
+    await next.replicaOf(old);
+    await old.command("CONFIG", "SET", "min-replicas-to-write", "1");
+    await world.start({ directory: `redis://${old.name},${next.name}` });
+    await next.promote(); // and nobody tells the old one
+    const late = await world.a.udp();
+    for (const beacon of world.beacons)
+      await untilEqual("the server", () => beacon.directory.server, next.name);
+    world.expectWarnings(1, /NOREPLICAS/);
+    await world.untilOk();
+    await untilReached(world.b, late);
+    world.expectWarnings(1);
+    await world.expectDelivered();
+  },
+);
+
 scenario("a server that becomes a replica", async (world) => {
   const [server, other] = [await world.server(), await world.server()];
   await world.start(directory(server));

@@ -18,7 +18,7 @@ export interface PresenceParts {
 }
 
 export class Presence {
-  /** When the server was entered again, or there was something in the log again, in its time: beacons that said nothing since … */
+  /** When the server was entered again, or took nothing, or had something in its log again, in its time: beacons that said nothing since … */
   #backMs = 0;
   /** … count as heard until then. */
   #patientUntilMs: number;
@@ -43,6 +43,11 @@ export class Presence {
   entered(knewOthers: boolean): void {
     this.#lastHeardMs = this.parts.monotonicMs();
     if (knewOthers) this.#beginPatience();
+  }
+
+  /** The server takes nothing now: others may have been refused, too, and not this beacon alone. */
+  refused(): void {
+    this.#beginPatience();
   }
 
   /** The log goes on, at least until then. @param timeMs the directory's, of an entry */

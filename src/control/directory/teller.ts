@@ -44,6 +44,8 @@ export class Teller {
   /** Another process that has this beacon's name began later: it is the one; when it was heard. */
   #rivalHeardMs: number | undefined;
   #wasSilent = false;
+  /** Since when the server has taken nothing, for lack of memory or replicas. */
+  #fullSinceMs: number | undefined;
 
   constructor(private readonly parts: TellerParts) {}
 
@@ -56,6 +58,7 @@ export class Teller {
   join(): void {
     this.parts.announcer.start();
     this.#renewAtMs = 0;
+    this.#fullSinceMs = undefined;
   }
 
   /**
@@ -84,8 +87,7 @@ export class Teller {
     let writing: Promise<void> | undefined;
     let failed: unknown;
     const refused = (error: unknown) => {
-      // What one call is refused, the next may not be.
-      if (error instanceof StoreError && !error.endsConnection) this.parts.failed(error);
+      if (error instanceof StoreError && this.#maySucceedHere(error)) this.parts.failed(error);
       else failed = error;
     };
     for (; !signal.aborted && failed === undefined; await beat()) {
@@ -126,6 +128,15 @@ export class Teller {
     await store.removeBeacon(this.parts.beacon.name);
   }
 
+  /** What one call is refused, the next may not be. But who is full for a lease's time may have a successor among those that are named. */
+  #maySucceedHere({ failure, endsConnection }: StoreError): boolean {
+    const { monotonicMs, leaseMs } = this.parts.beacon;
+    if (failure !== "full") return !endsConnection;
+    this.#fullSinceMs ??= monotonicMs();
+    this.parts.presence.refused();
+    return monotonicMs() - this.#fullSinceMs < leaseMs;
+  }
+
   /** Asks for the snapshots that this beacon needs. */
   async #ask(store: Store): Promise<void> {
     const { fleet, announcer, beacon } = this.parts;
@@ -141,6 +152,7 @@ export class Teller {
   async #append(store: Store, entry: Entry): Promise<void> {
     const bytes = encodeEntry(entry);
     await store.append(bytes, this.parts.beacon.clock.nowMs() - LOG_MS);
+    this.#fullSinceMs = undefined;
     this.entries++;
     this.bytes += bytes.length;
     this.parts.wrote();
