@@ -95,7 +95,7 @@ const connect = (server: DirectoryServer, prefix: string) =>
 class Units {
   readonly #routes: FleetRoutes;
   readonly #clock = new DirectoryClock(() => performance.now(), Date.now());
-  readonly #claimer = { name: NAME, number: 1, mark: 1 };
+  readonly #claimer = { name: NAME, number: 1, mark: 1, isBehind: false };
   #time = 0;
 
   constructor(

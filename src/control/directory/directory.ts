@@ -185,7 +185,7 @@ export class Directory {
 
   /** Why a node that is in the fleet may have no route here. */
   get hints(): readonly string[] {
-    const behind = [...this.#fleet.beacons.values()].filter(({ kept }) => kept !== undefined).length;
+    const behind = [...this.#fleet.beacons.values()].filter(({ isBehind }) => isBehind).length;
     return [
       ...(this.remark === undefined ? [] : [this.remark]),
       ...(behind > 0 ? [`the routes to ${behind} beacons of the directory are not in step`] : []),
@@ -208,11 +208,11 @@ export class Directory {
       state: this.#condition.state,
       server: this.#store?.server ?? null,
       stateS: this.#condition.seconds,
-      beacons: Array.from(fleet.beacons.values(), ({ name, number, lease, kept, heardMs }) => ({
+      beacons: Array.from(fleet.beacons.values(), ({ name, number, lease, isBehind, heardMs }) => ({
         name,
         beaconId: lease?.beaconId ?? null,
         routes: number === undefined ? 0 : table.routesOf(number),
-        state: number === undefined ? "no_address" : kept === undefined ? "following" : "behind",
+        state: number === undefined ? "no_address" : isBehind ? "behind" : "following",
         ageS: (nowMs - heardMs) / 1000,
       })),
       roundTripS: this.#store ? this.#store.roundTripMs / 1000 : null,

@@ -38,6 +38,8 @@ export interface Claimer {
   readonly number: number;
   /** What its claims are marked with, so that those that a snapshot no longer names are found. */
   readonly mark: number;
+  /** Whether this beacon may have missed some of its claims. */
+  readonly isBehind: boolean;
 }
 
 export interface FleetRoutesParts {
@@ -118,16 +120,23 @@ export class FleetRoutes {
 
   gone(nodeId: number, claimer: Claimer): void {
     this.contestGone(nodeId, claimer);
-    this.parts.table.withdraw(nodeId, claimer.number);
+    this.withdraw(nodeId, claimer);
+  }
+
+  withdraw(nodeId: number, { number }: Claimer): void {
+    this.parts.table.withdraw(nodeId, number);
   }
 
   /**
-   * Another beacon no longer has a node. If this one has it, and had not heard that the other claimed it: others had, and may have dropped
-   * this one's claim for it.
+   * Another beacon no longer has a node. If this one has it, and may not have heard the other's last claim to it: others had, and may have
+   * dropped this one's claim for it.
    */
-  contestGone(nodeId: number, { number }: { readonly number: number | undefined }): void {
+  contestGone(
+    nodeId: number,
+    { number, isBehind }: { readonly number: number | undefined; readonly isBehind: boolean },
+  ): void {
     const { table, own } = this.parts;
-    if (own.heardMs(nodeId) >= 0 && table.find(nodeId) !== number) this.#claimAgain(nodeId);
+    if (own.heardMs(nodeId) >= 0 && (isBehind || table.find(nodeId) !== number)) this.#claimAgain(nodeId);
   }
 
   /** Routes that lead to a beacon. */

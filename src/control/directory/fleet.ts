@@ -68,6 +68,10 @@ export class Followed {
     public heardMs: number,
   ) {}
 
+  get isBehind(): boolean {
+    return this.kept !== undefined;
+  }
+
   get leaseMs(): number {
     return Math.min(Math.max(this.lease?.leaseMs ?? LEASE_MS_DEFAULT, LEASE_MS_MIN), LEASE_MS_MAX);
   }
@@ -224,7 +228,7 @@ export class Fleet {
     const asked: Followed[] = [];
     for (const beacon of this.beacons.values()) {
       const isUnderWay = beacon.wanted !== undefined || beacon.isLoading;
-      if (beacon.kept === undefined || isUnderWay || nowMs < beacon.askAtMs) continue;
+      if (!beacon.isBehind || isUnderWay || nowMs < beacon.askAtMs) continue;
       asked.push(beacon);
       beacon.askAtMs = nowMs + beacon.askAgainMs * (1 + this.parts.random() / 2);
       beacon.askAgainMs = Math.min(2 * beacon.askAgainMs, ASK_AGAIN_MS_MAX);
@@ -247,7 +251,7 @@ export class Fleet {
   /** A kept change holds once more, now that a snapshot of before it was loaded: as far as none behind it names the same nodes. */
   applyAgain(beacon: Followed & Claimer, { seq, timeMs, claims, gone }: Changes): void {
     const { routes } = this.parts;
-    for (const nodeId of gone) if (beacon.lastOf(nodeId) === seq) routes.gone(nodeId, beacon);
+    for (const nodeId of gone) if (beacon.lastOf(nodeId) === seq) routes.withdraw(nodeId, beacon);
     for (const [i, nodeId] of claims.nodeIds.entries())
       if (beacon.lastOf(nodeId) === seq) routes.claim(nodeId, beacon, claims.timesMs[i]!, timeMs);
   }
@@ -295,7 +299,7 @@ export class Fleet {
   }
 
   #hearChanges(beacon: Followed, changes: Changes, nowMs: number): void {
-    if (beacon.kept === undefined) {
+    if (!beacon.isBehind) {
       if (changes.seq <= beacon.seq) return;
       if (changes.seq === beacon.seq + 1) {
         beacon.seq = changes.seq;
@@ -317,7 +321,7 @@ export class Fleet {
     }
     beacon.lease = lease;
     this.#findDoubles(beacon, lease);
-    if (beacon.kept === undefined) {
+    if (!beacon.isBehind) {
       if (lease.seq <= beacon.seq) return;
       this.#skipped(beacon, nowMs);
     }
@@ -344,7 +348,7 @@ export class Fleet {
 
   #otherAsks(name: string, nowMs: number): void {
     const beacon = this.beacons.get(name);
-    if (beacon === undefined || beacon.kept === undefined) return;
+    if (beacon === undefined || !beacon.isBehind) return;
     beacon.askAtMs = Math.max(beacon.askAtMs, nowMs + ASK_AGAIN_MS * (1 + this.parts.random() / 2));
   }
 

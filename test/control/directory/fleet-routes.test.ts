@@ -6,8 +6,8 @@ import { NO_MARK, NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
 import { routeMemory } from "../../support/route-memory.ts";
 import { BOOT_MS, type Host, host, routesOf } from "./fleet-parts.ts";
 
-const A = { name: "a:1", number: 1, mark: 1 };
-const Z = { name: "z:1", number: 2, mark: 1 };
+const A = { name: "a:1", number: 1, mark: 1, isBehind: false };
+const Z = { name: "z:1", number: 2, mark: 1, isBehind: false };
 
 function fleet(one: Host = host()) {
   const made = routesOf(one);
@@ -40,7 +40,7 @@ describe("claims", () => {
   });
 
   test("all beacons come to the same, in whatever order they read", () => {
-    const B = { name: "b:1", number: 3, mark: 1 };
+    const B = { name: "b:1", number: 3, mark: 1, isBehind: false };
     const claimers = fc.shuffledSubarray([A, B, Z], { minLength: 3 });
     const times = fc.array(fc.integer({ min: 1, max: 3 }), { minLength: 3, maxLength: 3 });
     fc.assert(
@@ -129,7 +129,7 @@ describe("this beacon's own nodes", () => {
     expect([own.givenUp, table.size]).toEqual([[5], 0]);
   });
 
-  test("are claimed again when another beacon no longer has them that was not known to have them", () => {
+  test("are claimed again when another beacon no longer has them that was not known to have them, or to have them still", () => {
     const { routes, own, claim, claimedAgain } = fleet();
     own.heard.set(5, 1000).set(6, 1000);
     claim(6, A, 500); // claimed again right then
@@ -138,8 +138,12 @@ describe("this beacon's own nodes", () => {
     routes.gone(6, A);
     routes.gone(7, A);
     expect(claimedAgain).toEqual([6, 5]);
-    routes.contestGone(5, { number: undefined });
+    routes.contestGone(5, { number: undefined, isBehind: true });
     expect(claimedAgain).toEqual([6, 5, 5]);
+    claim(6, A, 500);
+    expect(claimedAgain).toEqual([6, 5, 5, 6]);
+    routes.gone(6, { ...A, isBehind: true }); // it may have claimed it later than that
+    expect(claimedAgain).toEqual([6, 5, 5, 6, 6]);
   });
 });
 
