@@ -24,8 +24,8 @@ export const RESYNC_REASONS = [
 ] as const;
 export type ResyncReason = (typeof RESYNC_REASONS)[number];
 
-/** Changed nodes that are kept of a beacon that is behind; more, and it needs a later snapshot. */
-const KEPT_MAX = 262_144;
+/** Changed nodes that are kept of a beacon that is behind, some 60 bytes each; more, and it needs a later snapshot. */
+const KEPT_MAX = 65_536;
 /** Those who miss the same ask within so long of each other, so that most hear another one's question first. */
 const ASK_SPREAD_MS = 250;
 /** Nobody answered: the same is asked again, after twice as long each time. */

@@ -147,16 +147,16 @@ describe("a beacon that is behind", () => {
     const nodes = Object.fromEntries(Array.from({ length: CHANGES_MAX }, (_, i) => [i + 1, 1000]));
     let seq = 1;
     const hearMore = () => at.hear(changesOf(B, seq++, nodes));
-    for (let i = 0; i < 255; i++) hearMore();
+    for (let i = 0; i < 63; i++) hearMore();
     const beacon = at.fleet.beacons.get(B)!;
-    expect([beacon.kept!.length, beacon.needed, at.fleet.resyncs.too_far_behind]).toEqual([255, 0, 0]);
+    expect([beacon.kept!.length, beacon.needed, at.fleet.resyncs.too_far_behind]).toEqual([63, 0, 0]);
     hearMore();
-    expect([beacon.kept!.length, beacon.needed, at.fleet.resyncs.too_far_behind]).toEqual([0, 256, 1]);
+    expect([beacon.kept!.length, beacon.needed, at.fleet.resyncs.too_far_behind]).toEqual([0, 64, 1]);
     hearMore();
-    expect([keptOf(beacon), beacon.needed]).toEqual([[257], 256]);
+    expect([keptOf(beacon), beacon.needed]).toEqual([[65], 64]);
     // Empty ones count, too.
-    for (let i = 0; i < 262_144; i++) at.hear(changesOf(B, seq++));
-    expect(beacon.kept!.length).toBeLessThan(262_144);
+    for (let i = 0; i < 65_536; i++) at.hear(changesOf(B, seq++));
+    expect(beacon.kept!.length).toBeLessThan(65_536);
     expect(at.fleet.resyncs.too_far_behind).toBe(2);
   });
 
