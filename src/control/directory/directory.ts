@@ -460,6 +460,8 @@ export class Directory {
         // Not each time: a fleet of a hundred comes all at once.
         if (this.#hasNewsOfPeers) this.#tellPeers();
         this.#number();
+        for (const beacon of this.#fleet.beacons.values())
+          this.#teller.speakBehind(this.#presence.overMs(beacon));
         this.#fleet.expire(monotonicMs(), (beacon) => this.#presence.deadlineMs(beacon));
       } catch (thrown) {
         this.#failed(asStoreError(thrown));

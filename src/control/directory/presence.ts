@@ -60,12 +60,17 @@ export class Presence {
     this.#heardUntilMs = Math.max(this.#heardUntilMs, Math.min(clock.momentOf(timeMs), nowMs));
   }
 
-  deadlineMs({ heardMs, saidMs, leaseMs }: Followed): number {
+  /** When a beacon's lease is over, if the log goes on behind that. */
+  overMs({ heardMs, saidMs, leaseMs }: Followed): number {
     // Who is back needs a lease's time to be heard again, and may be back later than this beacon.
     const isBack = saidMs >= this.#backMs;
-    const overMs = (isBack ? heardMs : Math.max(heardMs, this.#patientUntilMs)) + leaseMs;
+    return (isBack ? heardMs : Math.max(heardMs, this.#patientUntilMs)) + leaseMs;
+  }
+
+  deadlineMs(beacon: Followed): number {
+    const overMs = this.overMs(beacon);
     if (this.#heardUntilMs > overMs) return overMs;
-    return Math.max(heardMs, this.#heardUntilMs) + leaseMs + this.parts.graceMs;
+    return Math.max(beacon.heardMs, this.#heardUntilMs) + beacon.leaseMs + this.parts.graceMs;
   }
 
   #beginPatience(): void {

@@ -40,6 +40,7 @@ export class Teller {
   #anewAtMs: number | undefined;
   #begunMs = Number.NEGATIVE_INFINITY;
   #renewAtMs = 0;
+  #renewedMs = Number.NEGATIVE_INFINITY;
   #renewedEpoch = 0;
   /** Another process that has this beacon's name began later: it is the one; when it was heard. */
   #rivalHeardMs: number | undefined;
@@ -68,6 +69,12 @@ export class Teller {
   missed(): void {
     const { monotonicMs, leaseMs } = this.parts.beacon;
     this.#anewAtMs ??= Math.max(monotonicMs(), this.#begunMs + leaseMs);
+  }
+
+  /** This beacon is to have said something behind that moment: then the log shows whether it goes on there. */
+  speakBehind(momentMs: number): void {
+    const hasPassed = this.parts.beacon.monotonicMs() > momentMs;
+    if (hasPassed && this.#renewedMs <= momentMs) this.#renewAtMs = 0;
   }
 
   /** Another process speaks in this beacon's name. */
@@ -161,7 +168,8 @@ export class Teller {
 
   async #renew(store: Store): Promise<void> {
     const { leaseMs, monotonicMs, random, name, clock } = this.parts.beacon;
-    this.#renewAtMs = monotonicMs() + (leaseMs / RENEWALS) * (1 - random() / 10);
+    this.#renewedMs = monotonicMs();
+    this.#renewAtMs = this.#renewedMs + (leaseMs / RENEWALS) * (1 - random() / 10);
     const { serverMs, roundTripMs } = await store.time();
     clock.sample(serverMs, roundTripMs);
     clock.adjust();
