@@ -12,10 +12,14 @@ import { type Area, FINDS_MAX, PROBES_MAX, removeSlot, searchSlots } from "./ope
 
 const PEER = 1;
 
-/** In place of a peer's number: nobody has the node; there is no room for another route; another one's claim is later. */
+/**
+ * In place of a peer's number: nobody has the node; there is no room for another route; another one's claim is later; the peer itself had
+ * claimed it later than it does now.
+ */
 export const NO_PEER = -1;
 export const TABLE_FULL = -2;
 export const CLAIMED_LATER = -3;
+export const CLAIMED_LATER_BEFORE = -4;
 
 /** Marks are bytes: this is that of a claim whose claimer gave none, and in place of one, for `sweep`, that of no route. */
 export const UNMARKED = 0;
@@ -114,7 +118,7 @@ export class RouteTable {
   /**
    * The same, unless another peer's claim is later.
    * @param winsTie whether the claim comes before one that another peer made at the same time
-   * @returns as `claim`, or CLAIMED_LATER
+   * @returns as `claim`, CLAIMED_LATER, or CLAIMED_LATER_BEFORE, which does not keep it from being claimed
    */
   claimIfLater(
     nodeId: number,
@@ -125,11 +129,15 @@ export class RouteTable {
   ): number {
     const words = this.#words;
     const slot = this.#search(nodeId | 0, 0);
-    if (slot >= 0 && words[slot] !== 0 && words[slot + PEER] !== peer) {
+    let isEarlier = false;
+    if (slot >= 0 && words[slot] !== 0) {
+      const other = words[slot + PEER]!;
       const otherMs = this.#claims!.timesMs[this.#indexOf(slot)]!;
-      if (otherMs > timeMs || (otherMs === timeMs && !winsTie(words[slot + PEER]!))) return CLAIMED_LATER;
+      isEarlier = otherMs > timeMs;
+      if (other !== peer && (isEarlier || (otherMs === timeMs && !winsTie(other)))) return CLAIMED_LATER;
     }
-    return this.#claimAt(slot, nodeId | 0, peer, timeMs, mark);
+    const before = this.#claimAt(slot, nodeId | 0, peer, timeMs, mark);
+    return isEarlier ? CLAIMED_LATER_BEFORE : before;
   }
 
   #claimAt(slot: number, id: number, peer: number, timeMs: number, mark: number): number {

@@ -9,7 +9,14 @@ import {
   SharedMemory,
 } from "../../src/shared/memory.ts";
 import { PROBES_MAX } from "../../src/shared/open-addressing.ts";
-import { CLAIMED_LATER, NO_MARK, NO_PEER, RouteTable, TABLE_FULL } from "../../src/shared/routes.ts";
+import {
+  CLAIMED_LATER,
+  CLAIMED_LATER_BEFORE,
+  NO_MARK,
+  NO_PEER,
+  RouteTable,
+  TABLE_FULL,
+} from "../../src/shared/routes.ts";
 import { nodeId } from "../support/arbitraries.ts";
 import { routeMemory, SECRET } from "../support/route-memory.ts";
 
@@ -338,7 +345,9 @@ describe("kept claims against a map", () => {
       const isLater =
         there === undefined || there.peer === of || ms > there.ms || (ms === there.ms && of > there.peer);
       const isFull = there === undefined && model.size >= ROUTES_MAX;
-      const expected = isFull ? TABLE_FULL : isLater ? (there?.peer ?? NO_PEER) : CLAIMED_LATER;
+      const hadLater = there?.peer === of && there.ms > ms;
+      const claimed = hadLater ? CLAIMED_LATER_BEFORE : (there?.peer ?? NO_PEER);
+      const expected = isFull ? TABLE_FULL : isLater ? claimed : CLAIMED_LATER;
       expect(routes.claimIfLater(id, of, ms, mark, (other) => of > other)).toBe(expected);
       if (!isFull && isLater) model.set(id, { peer: of, ms, mark });
     } else {

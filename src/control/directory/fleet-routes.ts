@@ -4,7 +4,7 @@
  * sorts last.
  */
 import { PEER_PLACES } from "../../shared/memory.ts";
-import { CLAIMED_LATER, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
+import { CLAIMED_LATER, CLAIMED_LATER_BEFORE, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
 import type { DirectoryClock } from "./clock.ts";
 import { EPOCHS_PER_MS } from "./entries.ts";
 import type { Pause } from "./slices.ts";
@@ -75,6 +75,8 @@ export class FleetRoutes {
    * so still have the node. What was said in the log since it began it has heard, and given up what it lost.
    */
   readonly #outbid = new Uint8Array(PEER_PLACES * PEER_PLACES);
+  /** By peer's number: whether it claims a node as of earlier than it did, so that others' claims may be later now. */
+  readonly #hasLowered = new Uint8Array(PEER_PLACES);
 
   constructor(private readonly parts: FleetRoutesParts) {}
 
@@ -89,6 +91,7 @@ export class FleetRoutes {
     const winsTie = (other: number) => claimer.name > (beaconAt(other)?.name ?? "");
     const other = table.claimIfLater(nodeId, number, claimedMs, mark, winsTie);
     if (other === TABLE_FULL) this.refused++;
+    else if (other === CLAIMED_LATER_BEFORE) this.#hasLowered[number] = 1;
     else if (other === CLAIMED_LATER) this.#outbid[table.find(nodeId) * PEER_PLACES + number] = 1;
     else if (other >= 0 && other !== number && this.#mayNotKnow(other, saidMs))
       this.#outbid[number * PEER_PLACES + other] = 1;
@@ -144,7 +147,7 @@ export class FleetRoutes {
     return this.parts.table.routesOf(number);
   }
 
-  /** Withdraws those of a beacon's routes that lack this mark. One sweep at a time: many beacons may go at once. */
+  /** Withdraws those of a beacon's routes that lack this mark, once a snapshot of it is loaded. One sweep at a time: many beacons may go at once. */
   sweep(number: number, mark: number): Promise<void> {
     this.#swept = this.#swept.then(() => this.#sweep(number, mark));
     return this.#swept;
@@ -166,7 +169,8 @@ export class FleetRoutes {
       if (from > 0) await pause();
       withdrawn += table.sweep(number, mark, from, Math.min(from + SLICE_STEPS, end));
     }
-    if (withdrawn === 0) return;
+    if (withdrawn === 0 && !this.#hasLowered[number]) return;
+    this.#hasLowered[number] = 0;
     const outbid = this.#outbid.subarray(number * PEER_PLACES, (number + 1) * PEER_PLACES);
     for (const [other, isOutbid] of outbid.entries()) if (isOutbid) outlived(other);
     outbid.fill(0);

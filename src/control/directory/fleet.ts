@@ -275,6 +275,9 @@ export class Fleet {
       if (entry.kind === LEASE && entry.isLeaving) return undefined;
       if (this.beacons.size >= PEERS_MAX) {
         this.ignored++;
+        // Others may have room for it, and believe its claims.
+        if (entry.kind === CHANGES)
+          this.#contest({ name: entry.name, number: undefined, isBehind: true }, entry);
         this.parts.complain(
           "beacons",
           `the directory names more than ${PEERS_MAX} beacons: ${entry.name} and others are left out`,
@@ -330,7 +333,10 @@ export class Fleet {
   }
 
   /** Nothing can be routed to that beacon as yet; others may route to it what this one has: that is settled now. */
-  #contest(beacon: Followed, { claims: { nodeIds, timesMs }, gone }: Changes): void {
+  #contest(
+    beacon: Pick<Followed, "name" | "number" | "isBehind">,
+    { claims: { nodeIds, timesMs }, gone }: Changes,
+  ): void {
     const { routes } = this.parts;
     for (const nodeId of gone) routes.contestGone(nodeId, beacon);
     for (let i = 0; i < nodeIds.length; i++) routes.contest(nodeIds[i]!, beacon.name, timesMs[i]!);

@@ -218,6 +218,17 @@ describe("sweeps", () => {
     expect(outlived).toEqual([Z.number]);
   });
 
+  test("that also if a beacon that began anew claims a node as of earlier than before", async () => {
+    const { routes, claim, outlived } = fleet();
+    claim(5, A, 3000);
+    claim(5, Z, 2000);
+    claim(5, A, 1000, IN_SNAPSHOT); // another process of its name
+    await routes.sweep(A.number, A.mark);
+    expect(outlived).toEqual([Z.number]);
+    await routes.sweep(A.number, A.mark);
+    expect(outlived).toEqual([Z.number]);
+  });
+
   test("and who began later, or hardly earlier by whatever clock, has not", async () => {
     const { routes, claim, outlived, epochs } = fleet();
     for (const [beganMs, isTold] of [

@@ -299,6 +299,13 @@ describe("who is there", () => {
     expect(at.fleet.beacons.has("b200:1")).toBe(true);
   });
 
+  test("those beyond that have their claims to this beacon's own nodes settled all the same", () => {
+    for (let i = 0; i < PEERS_MAX; i++) at.hear(leaseOf(`b${i}:1`, 0));
+    at.own.heard.set(5, 1000).set(6, 3000);
+    at.hear(changesOf("b200:1", 1, { 5: 2000, 6: 2000 }));
+    expect([at.own.givenUp, at.claimedAgain, at.table.size, at.fleet.ignored]).toEqual([[5], [6], 0, 1]);
+  });
+
   test("two with one id are complained of", () => {
     at.hear(leaseOf(B, 0, { beaconId: 4 }));
     at.hear(leaseOf("c:1", 0, { beaconId: 5 }));
