@@ -27,7 +27,7 @@ export const EPOCHS_PER_MS = 1024;
 /** Longest name, in bytes: a host name and a port. */
 export const NAME_BYTES_MAX = 255 + 6;
 /** Parts of a snapshot: 16 million nodes. */
-export const PARTS_MAX = 4096;
+export const PARTS_MAX = 1024;
 /** Times are exact in a float64, and two beacons compare the same ones. */
 export const TIME_STEP_MS = 1 / 16;
 const AGE_MAX = 0xffff_ffff;

@@ -15,8 +15,8 @@ import { Connection } from "./connection.ts";
 import type { Login } from "./login.ts";
 import { CLOSED_BY_US, ofServer, type ServerName, StoreError } from "./store-error.ts";
 
-/** Entries of one reading: what is decoded in one go, half a megabyte at most. */
-export const READ_COUNT = 64;
+/** Entries of one reading. */
+export const READ_COUNT = 256;
 /** How long a reading waits for its first entry: short, as it is also how a connection that has died shows. */
 const READ_WAIT_MS = 2_000;
 /** Fields asked for at once. */
