@@ -6,6 +6,7 @@
  * on in which it is found. Otherwise two beacons that compare the same two claims might each hold its own for the later one.
  */
 import { stepped, TIME_STEP_MS } from "./entries.ts";
+import type { Store } from "./store.ts";
 
 /** Differences below this are not worth another offset: they are the network's moods. */
 const ADJUST_MS = 0.25;
@@ -64,6 +65,12 @@ export class DirectoryClock {
   /** The server may be another one. */
   forgetSamples(): void {
     this.#samples = [];
+  }
+
+  /** Asks the server once. @throws StoreError */
+  async ask(store: Pick<Store, "time">): Promise<void> {
+    const { serverMs, roundTripMs } = await store.time();
+    this.sample(serverMs, roundTripMs);
   }
 
   /** The server answered with its time, just now; it counts from `adjust` on. */

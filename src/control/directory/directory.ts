@@ -349,10 +349,7 @@ export class Directory {
   async #join(store: Store): Promise<void> {
     const { clock } = this.parts;
     clock.forgetSamples();
-    for (let i = 0; i < CLOCK_SAMPLES; i++) {
-      const { serverMs, roundTripMs } = await store.time();
-      clock.sample(serverMs, roundTripMs);
-    }
+    for (let i = 0; i < CLOCK_SAMPLES; i++) await clock.ask(store);
     clock.adjust();
     if (!(await this.#reader.join(store))) await this.#findBeacons(store);
     if (!this.#hasToldPeers) this.#tellPeers();

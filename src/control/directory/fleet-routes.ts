@@ -147,7 +147,7 @@ export class FleetRoutes {
     return this.parts.table.routesOf(number);
   }
 
-  /** Withdraws those of a beacon's routes that lack this mark, once a snapshot of it is loaded. One sweep at a time: many beacons may go at once. */
+  /** Withdraws those of a beacon's routes that lack this mark. One sweep at a time: many beacons may go at once. */
   sweep(number: number, mark: number): Promise<void> {
     this.#swept = this.#swept.then(() => this.#sweep(number, mark));
     return this.#swept;

@@ -170,8 +170,7 @@ export class Teller {
     const { leaseMs, monotonicMs, random, name, clock } = this.parts.beacon;
     this.#renewedMs = monotonicMs();
     this.#renewAtMs = this.#renewedMs + (leaseMs / RENEWALS) * (1 - random() / 10);
-    const { serverMs, roundTripMs } = await store.time();
-    clock.sample(serverMs, roundTripMs);
+    await clock.ask(store);
     clock.adjust();
     this.#renewedEpoch = this.parts.announcer.epoch;
     const lease = this.#lease(false);

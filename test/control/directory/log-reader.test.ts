@@ -1,24 +1,16 @@
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { LogReader } from "../../../src/control/directory/log-reader.ts";
 import type { Store } from "../../../src/control/directory/store.ts";
 import { until } from "../../e2e/support/wait.ts";
-import { describeImplementations, type RedisServer, RedisServers } from "../../support/redis.ts";
-import { Stores } from "./support.ts";
+import { describeImplementations, type RedisServer } from "../../support/redis.ts";
+import { eachWithStore } from "./support.ts";
 
 describeImplementations((implementation) => {
-  const servers = new RedisServers(implementation);
-  const stores = new Stores();
   let server: RedisServer;
   let store: Store;
-  beforeAll(async () => {
-    server = await servers.start();
+  eachWithStore(implementation, 20, (...made) => {
+    [server, store] = made;
   });
-  afterAll(() => servers.stop());
-  beforeEach(async () => {
-    await server.command("FLUSHALL");
-    store = await stores.connect(server, { readWaitMs: 20 });
-  });
-  afterEach(() => stores.close());
 
   const write = (byte: number) => store.append(Uint8Array.of(byte), 0);
 

@@ -1,19 +1,10 @@
 /** The store, with real servers: what it keeps, and what becomes of it when its server fails while it is in use. */
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  describe,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { NO_ENTRY, READ_COUNT, type Store } from "../../../src/control/directory/store.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
-import { describeImplementations, type RedisServer, RedisServers } from "../../support/redis.ts";
-import { failureOf, PREFIX, Stores } from "./support.ts";
+import { describeImplementations, type RedisServer } from "../../support/redis.ts";
+import { eachWithStore, failureOf, PREFIX } from "./support.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -23,19 +14,11 @@ const bytes = (...values: number[]) => Uint8Array.from(values);
 const FOREVER_MS = 60_000;
 
 describeImplementations((implementation) => {
-  const servers = new RedisServers(implementation);
-  const stores = new Stores();
   let server: RedisServer;
   let store: Store;
-  beforeAll(async () => {
-    server = await servers.start();
+  const { servers, stores } = eachWithStore(implementation, 100, (...made) => {
+    [server, store] = made;
   });
-  afterAll(() => servers.stop());
-  beforeEach(async () => {
-    await server.command("FLUSHALL");
-    store = await stores.connect(server, { readWaitMs: 100 });
-  });
-  afterEach(() => stores.close());
 
   const behind = (id: string) => {
     const [ms, count] = id.split("-").map(Number);

@@ -1,8 +1,9 @@
 /** What the tests of the store share. */
-import { expect } from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, expect } from "bun:test";
 import { connectStore, type Store, type StoreOptions } from "../../../src/control/directory/store.ts";
 import { StoreError } from "../../../src/control/directory/store-error.ts";
 import { inTime } from "../../e2e/support/wait.ts";
+import { type RedisImplementation, type RedisServer, RedisServers } from "../../support/redis.ts";
 
 export const PREFIX = "test";
 
@@ -26,6 +27,27 @@ export class Stores {
   close(): void {
     for (const store of this.#stores.splice(0)) store.close();
   }
+}
+
+/** Hooks: one server for all tests of a group, and for each test an emptied one, and a store that reads from it. */
+export function eachWithStore(
+  implementation: RedisImplementation,
+  readWaitMs: number,
+  made: (server: RedisServer, store: Store) => void,
+): { servers: RedisServers; stores: Stores } {
+  const servers = new RedisServers(implementation);
+  const stores = new Stores();
+  let server: RedisServer;
+  beforeAll(async () => {
+    server = await servers.start();
+  });
+  afterAll(() => servers.stop());
+  beforeEach(async () => {
+    await server.command("FLUSHALL");
+    made(server, await stores.connect(server, { readWaitMs }));
+  });
+  afterEach(() => stores.close());
+  return { servers, stores };
 }
 
 function optionsFor(servers: Place | readonly Place[], options: Partial<StoreOptions> = {}): StoreOptions {
