@@ -311,6 +311,7 @@ export class Beacon {
     }
     this.#config = config;
     this.#admin.token = adminToken;
+    this.#admin.auth = config.adminAuth;
     this.#gossipKeys = gossipKeys;
     if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
     this.#running?.limits.configure(config, this.#running.nodes.size());
@@ -341,6 +342,7 @@ export class Beacon {
     const log = this.#log;
     const beganMs = performance.now();
     this.#admin.token = this.#readAdminToken(config);
+    this.#admin.auth = config.adminAuth;
     this.#gossipKeys = readGossipKeys(config.gossipKeyFile);
     const inherited = await takeOver?.inherit(config);
     const { sockets, reaches, ...granted } = await this.#sockets(inherited, takeOver !== undefined);

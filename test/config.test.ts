@@ -369,6 +369,10 @@ const samples: Record<string, Samples> = {
     ],
     bad: ["", "auto"],
   },
+  "admin-auth": {
+    good: [["auto", "auto"]],
+    bad: ["", "on", "never", "Always"],
+  },
   "punch-watch": {
     good: [
       ["on", true],
@@ -606,6 +610,7 @@ describe("defaults", () => {
       denyEndpoint: [],
       requirePunchGrant: false,
       adminTokenFile: "off",
+      adminAuth: "auto",
       punchWatch: true,
       selfCheck: true,
     });

@@ -47,6 +47,10 @@ export function checkTogether(
     throw new ConfigError(
       `${nameOf("registryAdminTokenFile")}: ${nameOf("registryAdminToken")} sets the same; give one of them`,
     );
+  if (config.adminAuth === "always" && config.adminTokenFile === "off")
+    throw new ConfigError(
+      `${nameOf("adminAuth")} always needs ${nameOf("adminTokenFile")}: without a token nobody could read the API`,
+    );
   if (config.wssTlsCert !== "off" && config.wssTlsKey === "off")
     throw new ConfigError(
       `${nameOf("wssTlsCert")} needs ${nameOf("wssTlsKey")}: the certificate's private key`,

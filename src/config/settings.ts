@@ -22,6 +22,7 @@ const LOG_FORMATS = ["text", "json"] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
 const AUTO_ON_OFF = ["auto", "on", "off"] as const;
+const AUTO_ALWAYS = ["auto", "always"] as const;
 
 export interface Config {
   /** "host:port" for parseHostPort; an empty host is every address of both families. */
@@ -123,6 +124,8 @@ export interface Config {
   readonly punchWatch: boolean;
   /** A path. "off": nothing can be changed through HTTP. */
   readonly adminTokenFile: string | "off";
+  /** Whether reading the admin API needs the token: "auto" exempts this host's own programs. */
+  readonly adminAuth: (typeof AUTO_ALWAYS)[number];
   /** How long a beacon that is asked to stop goes on relaying. */
   readonly drainMs: number;
   /** A path. */
@@ -823,6 +826,15 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         value: "<path|off>",
         default: "off",
         help: "File with the token that lets its bearer change things through HTTP.",
+        reloadable: true,
+      },
+      {
+        flag: "admin-auth",
+        property: "adminAuth",
+        kind: oneOf(AUTO_ALWAYS),
+        value: "<auto|always>",
+        default: "auto",
+        help: "Ask readers of the admin API for the token; auto: not this host's own programs.",
         reloadable: true,
       },
       {

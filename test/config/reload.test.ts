@@ -70,6 +70,7 @@ const others: Omit<Config, "httpIsDefault"> = {
   requirePunchGrant: true,
   denyEndpoint: ["10.0.0.0/8"],
   adminTokenFile: "/etc/beacon/admin.token",
+  adminAuth: "always",
   punchWatch: false,
   selfCheck: false,
 };
@@ -106,6 +107,7 @@ const reloadable: readonly Property[] = [
   "requirePunchGrant",
   "drainMs",
   "adminTokenFile",
+  "adminAuth",
   "punchWatch",
   "logLevel",
 ];
@@ -123,6 +125,17 @@ describe("options that do not go together", () => {
     expect(run(["--registry", "r:1"], { BEACON_BEACON_ID: "1" }).registry).toBe("r:1");
     expect(run(["--registry=off"], { BEACON_REGISTRY: "r:1" }).registry).toBe("off");
     expect(validateConfig({ registry: "r:1", beaconId: 1 }).registry).toBe("r:1");
+  });
+
+  test("--admin-auth always needs a token", () => {
+    const reason = "without a token nobody could read the API";
+    expect(refusal(() => run(["--admin-auth=always"]))).toBe(
+      `--admin-auth always needs --admin-token-file: ${reason}`,
+    );
+    expect(refusal(() => validateConfig({ adminAuth: "always" }))).toBe(
+      `adminAuth always needs adminTokenFile: ${reason}`,
+    );
+    expect(run(["--admin-auth=always", "--admin-token-file=/t"]).adminAuth).toBe("always");
   });
 
   test("peers get longer than one gossip interval", () => {

@@ -135,6 +135,83 @@ describe("reading", () => {
   });
 });
 
+describe("a web page of another origin", () => {
+  const CHANGES = ["/api/breakers/relay", "/api/nodes/7/disconnect", "/api/drain", "/api/upgrade"];
+  const CROSS: Record<string, string>[] = [
+    { "sec-fetch-site": "cross-site" },
+    { "sec-fetch-site": "same-site" },
+    { origin: "https://evil.example" },
+    { origin: "http://127.0.0.1:3000" },
+    { origin: "null" },
+  ];
+
+  test("reads nothing, with the token or without", async () => {
+    for (const headers of CROSS) {
+      for (const path of READS) {
+        expect([path, await statusOf(ask(path, headers))]).toEqual([path, 403]);
+        expect([path, await statusOf(ask(path, { ...headers, ...BEARER }))]).toEqual([path, 403]);
+      }
+    }
+  });
+
+  test("changes nothing by a form or a plain request, though a proxy adds the token", async () => {
+    const url = (path: string) => `http://127.0.0.1:${beacon.httpUrl!.port}${path}`;
+    for (const from of CROSS) {
+      for (const type of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]) {
+        const headers = { ...from, ...BEARER, "content-type": type };
+        for (const path of CHANGES) {
+          const answer = fetch(url(path), { method: "POST", headers, body: '{"on":false}' });
+          expect([path, await statusOf(answer)]).toEqual([path, 403]);
+        }
+      }
+    }
+    expect(beacon.stats()).toMatchObject({ healthy: true, breakers: { relay: "on" } });
+  });
+
+  test("gets no permission of a preflight, and no WebSocket", async () => {
+    for (const path of [...READS, ...CHANGES]) {
+      const preflight = await fetch(`http://127.0.0.1:${beacon.httpUrl!.port}${path}`, {
+        method: "OPTIONS",
+        headers: { origin: "https://evil.example", "access-control-request-method": "POST" },
+      });
+      expect([path, preflight.status]).toEqual([path, 405]);
+      expect(preflight.headers.get("access-control-allow-origin")).toBeNull();
+    }
+    const handshake = {
+      ...{ origin: "https://evil.example", connection: "Upgrade", upgrade: "websocket" },
+      ...{ "sec-websocket-version": "13", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==" },
+    };
+    expect(await statusOf(ask("/api/stats/stream", handshake))).toBe(403);
+  });
+
+  test("embeds no answer and frames none", async () => {
+    for (const path of ["/healthz", "/readyz", "/metrics", "/nothing", ...READS]) {
+      const { headers, body } = await ask(path);
+      await body?.cancel();
+      expect([path, headers.get("cross-origin-resource-policy")]).toEqual([path, "same-origin"]);
+      expect(headers.get("content-security-policy")).toBe("default-src 'none'; frame-ancestors 'none'");
+      expect(headers.get("referrer-policy")).toBe("no-referrer");
+    }
+  });
+});
+
+test("localhost in capitals, with a dot, and the address in brackets are this host", async () => {
+  for (const host of ["LOCALHOST", "localhost.", "[::1]", "[::1]:9002"])
+    expect([host, await statusOf(ask("/api", { host }))]).toEqual([host, 200]);
+});
+
+test("--admin-auth always asks this host's own programs for the token, too, and a reload ends it", async () => {
+  beacon.reconfigure({ ...beacon.config, adminAuth: "always" });
+  for (const path of READS) {
+    expect([path, await statusOf(ask(path))]).toEqual([path, 401]);
+    expect([path, await statusOf(ask(path, BEARER))]).toEqual([path, 200]);
+  }
+  for (const path of ["/", "/healthz", "/readyz", "/metrics"])
+    expect([path, await statusOf(ask(path))]).toEqual([path, 200]);
+  beacon.reconfigure({ ...beacon.config, adminAuth: "auto" });
+  expect(await statusOf(ask("/api"))).toBe(200);
+});
+
 test("no more than 64 follow the stream; one who leaves makes room", async () => {
   const open = await Promise.all(Array.from({ length: 64 }, () => ask("/api/stats/stream")));
   expect(open.map(({ status }) => status)).toEqual(Array(64).fill(200));

@@ -1,10 +1,11 @@
-/** Who may change the beacon through HTTP: whoever bears the operator's token. */
+/** The admin token, which authorises changes through HTTP, and reading for requests that are not this host's own. */
 import { createHash, randomInt, timingSafeEqual } from "node:crypto";
 import { statSync } from "node:fs";
 import type { Logger } from "pino";
 import { type Clock, CoarseClock } from "../../../ffi/clock.ts";
 import { endpointOf } from "../../../ffi/endpoint.ts";
 import { readBounded } from "../../config/file.ts";
+import type { Config } from "../../config/settings.ts";
 import { ConfigError, shown } from "../../config/units.ts";
 import { addressHash } from "../../shared/hash.ts";
 import { RateLimit } from "../../shared/limits.ts";
@@ -65,6 +66,8 @@ export type Permission = "granted" | "none" | "wrong" | "limited";
 export class Admin {
   /** The token in force, undefined for none. */
   token: AdminToken | undefined;
+  /** Requests that need the token to read: "auto" exempts this host's own programs. */
+  auth: Config["adminAuth"] = "auto";
   readonly #wrong = RateLimit.ofThisThread(SOURCE_LINES);
   readonly #secret = randomInt(2 ** 32) | 0;
   readonly #complaints: Complaints;

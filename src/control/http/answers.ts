@@ -1,6 +1,12 @@
-/** Answers of the beacon's HTTP servers. Nothing is to be kept by anybody on the way, or taken for anything but what it says it is. */
+/** Answers of the beacon's HTTP servers. No cache keeps them, no browser guesses their type, no page of another origin embeds them. */
 
-const HEADERS = { "cache-control": "no-store", "x-content-type-options": "nosniff" };
+const HEADERS = {
+  "cache-control": "no-store",
+  "x-content-type-options": "nosniff",
+  "cross-origin-resource-policy": "same-origin",
+  "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+  "referrer-policy": "no-referrer",
+};
 
 type Headers = Readonly<Record<string, string>>;
 

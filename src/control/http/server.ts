@@ -1,6 +1,6 @@
 /**
- * The operator's HTTP: health, metrics and the page, which is empty by itself, for everybody who reaches it; the admin API for this host's
- * own programs, and elsewhere for whoever bears the admin token, which every change needs. docs/API.md says what there is.
+ * The operator's HTTP. Health, metrics and the page, which is empty by itself, are open to all. The admin API serves this host's own
+ * programs (`--admin-auth auto`) and bearers of the admin token, which every change needs. docs/API.md lists the paths.
  */
 import type { Logger } from "pino";
 import * as v from "valibot";
@@ -10,7 +10,7 @@ import type { NodeReport } from "../explain.ts";
 import { createMetrics } from "../metrics.ts";
 import type { NodeList } from "../node-list.ts";
 import type { Stats } from "../stats.ts";
-import { isOwn } from "./access.ts";
+import { isCrossOrigin, isOwn } from "./access.ts";
 import type { Admin } from "./admin.ts";
 import { body, json, refusal, text } from "./answers.ts";
 import { answerDisconnect, answerNode, answerPage, type Disconnection } from "./nodes.ts";
@@ -114,6 +114,7 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
       return upgrade(beacon, clientOf(request, server), log);
     },
   };
+  const mayRead: typeof isOwn = (...from) => beacon.admin.auth === "auto" && isOwn(...from);
   const page = pageRoutes(log);
   const paths = ["/", ...Object.keys(open), ...Object.keys(reads)];
   const server: Server = Bun.serve({
@@ -123,7 +124,7 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
     maxRequestBodySize: BODY_BYTES_MAX,
     routes: {
       ...mapped({ ...page, ...open }, (GET) => ({ GET })),
-      ...mapped(reads, (handler) => ({ GET: guarded(handler, beacon.admin, isOwn) })),
+      ...mapped(reads, (handler) => ({ GET: guarded(handler, beacon.admin, mayRead) })),
       ...mapped(changes, (handler) => ({ POST: guarded(handler, beacon.admin, () => false) })),
     },
     fetch: (request) => refusal(request, paths, Object.keys(changes)),
@@ -152,9 +153,11 @@ function mapped<From, To>(
   return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, to(value)]));
 }
 
-/** Answers those whom `isFree` lets pass, and who bears the admin token. */
+/** Refuses pages of other origins; answers requests for which `isFree` holds, and bearers of the admin token. */
 function guarded(handler: Handler, admin: Admin, isFree: typeof isOwn): Handler {
   return async (request, server) => {
+    if (isCrossOrigin(request))
+      return text(403, "refused: the request comes from a web page of another origin");
     const address = server.requestIP(request)?.address;
     if (address === undefined) return text(400, "gone already");
     if (!isFree(request, address)) {
