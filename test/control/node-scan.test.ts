@@ -9,6 +9,7 @@ import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory, workerLock } from "../../s
 import { ADDED, NodeTable } from "../../src/shared/nodes.ts";
 import { PROBES_MAX } from "../../src/shared/open-addressing.ts";
 import { IS_BRIDGED, SLOT_WORDS, WANTS_DEST } from "../../src/shared/slots.ts";
+import { TEST_TIMEOUT_MS } from "../e2e/support/wait.ts";
 import { derive, isWhole, type NodeWorkerData, ROUNDS } from "../support/node-worker.ts";
 
 const SECRET = 0x5ec2_e701;
@@ -305,9 +306,6 @@ describe("beside worker threads", () => {
     await Promise.all(threads.splice(0).map((thread) => thread.terminate()));
   });
 
-  /** A scan may have to wait for a lock whose holder is off its core, again and again on a busy machine. */
-  const PATIENCE_MS = 60_000;
-
   test(
     "that move and add nodes, every scan is whole, and so is every entry",
     async () => {
@@ -364,6 +362,7 @@ describe("beside worker threads", () => {
       expect(visited).toBeGreaterThan(100 * STAYING);
       for (const [i, done] of roundsDone().entries()) expect(done).toBeGreaterThan(before[i]!);
     },
-    PATIENCE_MS,
+    // A scan waits for a lock whose holder is off its core, again and again on a busy machine.
+    TEST_TIMEOUT_MS,
   );
 });

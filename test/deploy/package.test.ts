@@ -29,7 +29,7 @@ import { TEST_TIMEOUT_MS } from "../e2e/support/wait.ts";
 import { obstacleToRoots, PATH, Root } from "./root.ts";
 
 /** The first use of a target's runtime fetches it; a debootstrap takes a minute. */
-const PATIENCE_MS = 6 * TEST_TIMEOUT_MS;
+const PATIENCE_MS = 2 * TEST_TIMEOUT_MS;
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const TARGET = process.arch === "arm64" ? "arm64" : "x64";

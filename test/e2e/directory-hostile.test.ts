@@ -9,7 +9,6 @@ import {
   expectReached,
   Fleet,
   type FleetBeacon,
-  LEASE_MS,
   newId,
   type UdpNode,
   untilNotFound,
@@ -213,7 +212,7 @@ attack("who speaks in a beacon's name, of a later start: it comes back when he i
   await expectReached(a, nodeB);
   const late = await a.udp();
   await untilEqual("state", () => a.directory.state, "ok");
-  await world.fleet.untilWhole(5 * LEASE_MS);
+  await world.fleet.untilWhole();
   await untilReached(b, nodeA);
   await untilReached(b, late);
 });

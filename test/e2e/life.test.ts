@@ -121,6 +121,22 @@ async function signalSoon(program: Program, signal: "SIGHUP" | "SIGTERM"): Promi
   program.signal(signal);
 }
 
+/** Signals a draining beacon again, as the terminal and the service manager do, before that is a second signal. */
+async function signalledTwice(signal: NodeJS.Signals): Promise<Started & { readonly pair: Pair }> {
+  for (let left = 10; left > 0; left--) {
+    const beacon = await startWith(["--drain=1h"]);
+    const pair = await Pair.register();
+    const signalledMs = performance.now();
+    beacon.program.signal(signal);
+    await draining(beacon.http);
+    beacon.program.signal(signal);
+    // The machine stood still: the beacon is right to close.
+    if (performance.now() - signalledMs < SAME_SIGNAL_MS / 2) return { ...beacon, pair };
+    await beacon.program.kill();
+  }
+  throw new Error("the machine is too busy for two signals in a row");
+}
+
 /** Registers a pair and relays a packet. */
 async function expectRelays(): Promise<void> {
   await (await Pair.register()).relay();
@@ -131,7 +147,7 @@ const messages = (log: readonly LogLine[], level: string) =>
 
 describe("asked to go", () => {
   test("with --drain: not ready and not healthy at once, relays on, and then ends with its port free", async () => {
-    const DRAIN_MS = 1500;
+    const DRAIN_MS = 3000;
     const { program, http } = await startWith([`--drain=${DRAIN_MS}ms`]);
     const pair = await Pair.register();
     await pair.relay();
@@ -157,11 +173,7 @@ describe("asked to go", () => {
   });
 
   test.each(["SIGTERM", "SIGINT"] as const)("it relays all the while, until a second %s", async (signal) => {
-    const { program, http } = await startWith(["--drain=1h"]);
-    const pair = await Pair.register();
-    program.signal(signal);
-    await draining(http);
-    program.signal(signal); // the same one again: from the terminal, and from what runs the beacon
+    const { program, http, pair } = await signalledTwice(signal);
     for (let i = 0; i < 100; i++) await pair.relay();
     await Bun.sleep(SAME_SIGNAL_MS);
     await pair.relay();

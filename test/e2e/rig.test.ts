@@ -9,8 +9,8 @@ import { NEEDED_FOR_NAMESPACES, type Needed, obstacle } from "../../bench/rig/re
 import { installed, type Program, Programs, ROOT } from "./support/program.ts";
 import { until, untilEqual } from "./support/wait.ts";
 
-const RUN_MS_MAX = 120_000;
-const BUILD_MS_MAX = 30_000;
+const RUN_MS_MAX = 300_000;
+const BUILD_MS_MAX = 60_000;
 setDefaultTimeout(RUN_MS_MAX);
 
 const RIG = join(ROOT, "bench/rig/main.ts");

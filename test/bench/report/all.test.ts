@@ -109,16 +109,14 @@ test("a bench that does not end is killed, and one that fails has failed", async
       script,
       `process.on("SIGTERM", () => process.exit(process.argv[2] === "asked" ? 7 : 8));
       if (process.argv[2] === "busy") for (;;);
-      if (process.argv[2] === "asked") await new Promise((resolve) => setTimeout(resolve, 60_000));
+      if (process.argv[2] === "asked") await new Promise((resolve) => setTimeout(resolve, 3_600_000));
       process.exit(process.argv[2] === "good" ? 0 : 3);`,
     );
     const run = asProcess(script, folder, 300);
     expect(await run("good", [], 10_000)).toBe(true);
     expect(await run("bad", [], 10_000)).toBe(false);
-    const start = Date.now();
     expect(await run("asked", [], 500)).toBe(false); // ends by itself when it is told to
     expect(await run("busy", [], 500)).toBe(false); // does not
-    expect(Date.now() - start).toBeLessThan(20_000);
   });
 });
 
