@@ -54,7 +54,7 @@ import type { Successor } from "./control/upgrade/successor.ts";
 import type { Heir, Inherited, TakeOver } from "./control/upgrade/take-over.ts";
 import { Introductions } from "./data/introductions.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";
-import { NodeTable } from "./shared/nodes.ts";
+import { LOCK_RETRY_MS, NodeTable } from "./shared/nodes.ts";
 import { RouteTable } from "./shared/routes.ts";
 
 export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
@@ -82,6 +82,9 @@ const STATISTICS_MS = 60_000;
 
 /** Files that a beacon has open beside WebSockets: 64 sockets at most, some for each worker, 128 to spare; HTTP, the state file, what Bun needs. */
 const FILES_BESIDE_WSS = 512;
+
+/** Retries of a removal from a locked shard: one second with `LOCK_RETRY_MS` between them. */
+const DISCONNECT_RETRIES_MAX = 100;
 
 /** How long a port may still be another process's that is giving it up, or dying. */
 const PORT_MS_MAX = 1000;
@@ -636,10 +639,14 @@ export class Beacon {
   }
 
   /** Forgets a node, until it is heard again. */
-  #disconnect(nodeId: number): Disconnection {
+  async #disconnect(nodeId: number): Promise<Disconnection> {
     const { nodes, bridge } = this.#mustRun();
     const wasBridged = bridge?.disconnect(nodeId) ?? false;
-    const removed = nodes.remove(nodeId);
+    let removed = nodes.remove(nodeId);
+    for (let retries = 0; removed < 0 && retries < DISCONNECT_RETRIES_MAX; retries++) {
+      await Bun.sleep(LOCK_RETRY_MS);
+      removed = nodes.remove(nodeId);
+    }
     if (removed < 0) return "contended";
     if (wasBridged) return "bridged";
     return removed > 0 ? "local" : "absent";
@@ -753,10 +760,10 @@ export class Beacon {
   #tick(): void {
     const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge, punchOutcomes } =
       this.#mustRun();
+    supervisor.tick();
     reaper.tick(performance.now() - startedMs);
     punchOutcomes.tick();
     limits.tick(nodes.size());
-    supervisor.tick();
     mesh.tick();
     bridge?.tick();
     const errno = Atomics.load(memory.words, OFFLOAD_ERRNO);

@@ -21,6 +21,7 @@ import { OrderedWord } from "./loads.ts";
 import {
   GROUP_SLOTS,
   HASH_SECRET,
+  MAIN_THREAD_LOCK,
   NODE_KEY_WORDS,
   SHARD_LOCK,
   SHARD_NODES,
@@ -32,9 +33,14 @@ import { HAS_KEY, IS_BRIDGED, SLOT_ID, SLOT_SEEN_S, SLOT_WORDS, Slots, WANTS_DES
 
 /** Tries of the lock without a pause: some 10 µs, far longer than a writer holds it while it runs. */
 const LOCK_SPINS_MAX = 1000;
-/** Then the holder is off its core or dead: wait, up to a second. The supervisor frees a dead one's lock sooner. */
+/**
+ * Then the holder is off its core or dead. A worker waits, up to a second; the supervisor frees a dead worker's lock sooner.
+ * The main thread never waits: the supervisor, which frees the lock, runs there. Its callers retry after `LOCK_RETRY_MS`.
+ */
 const LOCK_WAIT_MS = 1;
 const LOCK_WAITS_MAX = 1000;
+/** Retry interval of the main thread for a locked shard: a few scheduler slices (4 ms each). */
+export const LOCK_RETRY_MS = 10;
 
 /**
  * What `record` or `bridge` did. HELD: the node stays where it is, as if nothing had come. From NODE_LIMIT on, nothing was recorded;
@@ -78,6 +84,7 @@ export class NodeTable {
   readonly #ordered: OrderedWord;
   readonly #heard: HeardTimes;
   readonly #arrivals: ArrivalNotes;
+  readonly #lockTriesMax: number;
   /**
    * Told of each node, by its signed id, that this thread removed, whatever for; after the lock was released, so it may be there again.
    * Main thread only.
@@ -102,6 +109,7 @@ export class NodeTable {
     this.#ordered = new OrderedWord(memory.words);
     this.#heard = new HeardTimes(memory, holder, clock);
     this.#arrivals = new ArrivalNotes(memory, holder);
+    this.#lockTriesMax = LOCK_SPINS_MAX + (holder === MAIN_THREAD_LOCK ? 0 : LOCK_WAITS_MAX);
     this.slots = new Slots(memory.words);
   }
 
@@ -577,7 +585,7 @@ export class NodeTable {
 
   #lock(shard: number): boolean {
     const lock = this.memory.shardWords(shard) + SHARD_LOCK;
-    for (let attempt = 0; attempt < LOCK_SPINS_MAX + LOCK_WAITS_MAX; attempt++) {
+    for (let attempt = 0; attempt < this.#lockTriesMax; attempt++) {
       const holder = Atomics.compareExchange(this.#words, lock, 0, this.holder);
       if (holder === 0) return true;
       // Not Atomics.wait: nobody notifies, as releasing a lock costs no system call; and its timeout goes by the host's clock (Bun 1.4.5),

@@ -6,7 +6,7 @@ import { UdpSocket } from "../../ffi/socket.ts";
 import { Bridge } from "../../src/control/bridge/bridge.ts";
 import { FunctionKeys } from "../../src/control/bridge/keys.ts";
 import { createLogger } from "../../src/control/log.ts";
-import { MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
+import { MAIN_THREAD_LOCK, SHARD_LOCK, SharedMemory, workerLock } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
 import { PING, PONG, WebSocketClient } from "../support/websocket.ts";
 import { BridgedNode, KnownNodes, textOf } from "./support/bridged.ts";
@@ -23,6 +23,7 @@ let aheadMs = 0;
 let clock: Mock<typeof performance.now>;
 let bridge: Bridge;
 let socket: UdpSocket;
+let memory: SharedMemory;
 let table: NodeTable;
 let known: KnownNodes;
 let connections: WebSocketClient[];
@@ -33,7 +34,7 @@ beforeEach(() => {
   const now = performance.now.bind(performance);
   aheadMs = 0;
   clock = spyOn(performance, "now").mockImplementation(() => now() + aheadMs);
-  const memory = new SharedMemory({ workers: 1, nodesMax: 100, routesMax: 100 });
+  memory = new SharedMemory({ workers: 1, nodesMax: 100, routesMax: 100 });
   table = new NodeTable(memory, MAIN_THREAD_LOCK);
   socket = UdpSocket.open(AF_INET);
   socket.bind("127.0.0.1", 0);
@@ -266,5 +267,34 @@ describe("a handshake", () => {
     pass(29 - SLACK_S);
     resolve();
     expect(await textOf(connection)).toBe('{"type":"auth_ok"}');
+  });
+});
+
+describe("a shard that a worker has locked", () => {
+  test("delays the admission of its nodes until the lock is free", async () => {
+    const lock = memory.shardWords(0) + SHARD_LOCK;
+    memory.words[lock] = workerLock(0);
+    let isAdmitted = false;
+    const connecting = connect().then((node) => {
+      isAdmitted = true;
+      return node;
+    });
+    const tried = spyOn(table, "bridge");
+    await until("an admission is retried", () => tried.mock.calls.length > 2);
+    expect(isAdmitted).toBe(false);
+    table.breakLocks(workerLock(0));
+    await inTime("it is admitted", connecting);
+    expect(bridge.stats()).toMatchObject({ peers: 1, auth: { ok: 1, no_room: 0 } });
+  });
+
+  test("delays the removal of a node that left until the lock is free", async () => {
+    const node = await connect();
+    memory.words[memory.shardWords(0) + SHARD_LOCK] = workerLock(0);
+    node.connection.destroy();
+    await untilEqual("it has left", () => bridge.stats().peers, 0);
+    expect(table.find(NODE_ID)).not.toBe(-1);
+    table.breakLocks(workerLock(0));
+    pass(1);
+    expect(table.find(NODE_ID)).toBe(-1);
   });
 });

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import fc from "fast-check";
 import type { Clock } from "../../ffi/clock.ts";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, endpointOf } from "../../ffi/endpoint.ts";
@@ -989,6 +989,27 @@ describe("locks", () => {
     expect(lookUp(nodes, 7)?.endpoint).toEqual(HOME);
     expect(memory.words[lock]).toBe(workerLock(3));
   }, 20_000);
+
+  test("a worker waits for a locked shard, the main thread does not", () => {
+    const { memory, nodes } = table(1, 10);
+    nodes.record(7, HOME, 0, 0, 1);
+    memory.words[memory.shardWords(0) + SHARD_LOCK] = workerLock(3);
+    const sleep = spyOn(Bun, "sleepSync").mockImplementation(() => {});
+    try {
+      expect(nodes.record(7, AWAY, 0, 0, 1)).toBe(CONTENDED);
+      expect(nodes.bridge(7, 1)).toBe(CONTENDED);
+      expect(nodes.unbridge(7)).toBe(false);
+      expect(nodes.remove(7)).toBe(-1);
+      expect(nodes.heardAtLeast(7, 1)).toBe(false);
+      expect(nodes.expire(0, 0, nodes.slotsPerShard, 1)).toBe(-1);
+      expect(sleep).not.toHaveBeenCalled();
+      const worker = new NodeTable(memory, workerLock(0));
+      expect(worker.record(7, AWAY, 0, 0, 1)).toBe(CONTENDED);
+      expect(sleep).toHaveBeenCalled();
+    } finally {
+      sleep.mockRestore();
+    }
+  });
 
   test("breakLocks frees the dead one's locks and no others, and counts anew", () => {
     const { memory, nodes } = table(4, 1000);

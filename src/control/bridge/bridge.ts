@@ -13,7 +13,7 @@ import { FrameHandler } from "../../data/frames.ts";
 import { dropOffset, RELAY_DROPPED_AT } from "../../shared/counters.ts";
 import type { Mail } from "../../shared/mailbox.ts";
 import { CLOCK_S, FRAMES, type SharedMemory } from "../../shared/memory.ts";
-import { NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
+import { CONTENDED, LOCK_RETRY_MS, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
 import { Complaints } from "../complaints.ts";
 import type { MailTaker } from "../mail-reader.ts";
 import type { Counts } from "../stats.ts";
@@ -348,7 +348,13 @@ export class Bridge {
     const { memory, nodes } = this.parts;
     this.#flush(); // what came before belongs to the node's connection of before
     const before = this.#nodes.get(nodeId);
-    if (nodes.bridge(nodeId, memory.words[CLOCK_S]!) >= NODE_LIMIT) {
+    const result = nodes.bridge(nodeId, memory.words[CLOCK_S]!);
+    if (result === CONTENDED) {
+      // The check of late handshakes ends the retries.
+      setTimeout(() => connection.state === "verifying" && this.#admit(connection, nodeId), LOCK_RETRY_MS);
+      return;
+    }
+    if (result >= NODE_LIMIT) {
       this.#complain("no_room", "nodes cannot be let in: the node table is full; see --max-nodes");
       this.#end(connection, "no_room");
       return;

@@ -111,8 +111,9 @@ export class Announcer {
     // Claims without a mark are gossip's: as old as they came, and not compared with this beacon's own, they may well be later.
     if (otherMs < ownMs || table.markOf(nodeId) === UNMARKED) return ownMs;
     // The node came here after the other beacon's claim was known, whatever the two clocks say.
-    own.heardAtLeast(nodeId, clock.momentOf(otherMs + TIME_STEP_MS));
-    return clock.timeOf(own.heardMs(nodeId));
+    const laterMs = clock.momentOf(otherMs + TIME_STEP_MS);
+    // If the shard is locked, the time is not kept; the next call then computes it again from the same claim.
+    return clock.timeOf(own.heardAtLeast(nodeId, laterMs) ? own.heardMs(nodeId) : laterMs);
   }
 
   #collect(): Changes | undefined {

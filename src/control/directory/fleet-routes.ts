@@ -23,8 +23,8 @@ export interface OwnNodes {
   size(): number;
   /** When the node was last heard; -1 if it is not here. */
   heardMs(nodeId: number): number;
-  /** It counts as heard no earlier than this. */
-  heardAtLeast(nodeId: number, ms: number): void;
+  /** It counts as heard no earlier than this. @returns false if the shard is locked, and nothing changed */
+  heardAtLeast(nodeId: number, ms: number): boolean;
   /** Gives it up, unless it was heard after that moment. @returns whether it was, and stays */
   giveUp(nodeId: number, heardMs: number): boolean;
   /** Goes through all. @returns false if the signal ended it */

@@ -8,7 +8,7 @@ import { ConfigError } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
 import { Arrivals } from "../../shared/arrivals.ts";
 import { ARRIVALS_NOTED, type SharedMemory } from "../../shared/memory.ts";
-import { HEARD_SINCE, type NodeTable } from "../../shared/nodes.ts";
+import { HEARD_SINCE, LOCK_RETRY_MS, type NodeTable } from "../../shared/nodes.ts";
 import type { RouteTable } from "../../shared/routes.ts";
 import { Complaints } from "../complaints.ts";
 import type { Mesh } from "../mesh/mesh.ts";
@@ -56,7 +56,18 @@ export class DirectorySetup {
     const { nodes } = this;
     const complaints = new Complaints(log);
     storeOptions(config); // whose mistakes are to be known at the start
-    const directory = new Directory({
+    // The node's shard is locked: retry later, and claim the node again if it was received meanwhile.
+    const retryToGiveUp = async (nodeId: number, heardMs: number): Promise<void> => {
+      await sleep(LOCK_RETRY_MS);
+      if (giveUp(nodeId, heardMs)) directory.nodeWent(nodeId);
+    };
+    const giveUp = (nodeId: number, heardMs: number): boolean => {
+      const result = nodes.removeUnlessHeardSince(nodeId, heardMs);
+      if (result === 1) disconnect(nodeId);
+      if (result === -1) void retryToGiveUp(nodeId, heardMs);
+      return result === HEARD_SINCE;
+    };
+    const directory: Directory = new Directory({
       name: config.advertiseAddr === "auto" ? hostPort(address.address, address.port) : config.advertiseAddr,
       beaconId: config.beaconId,
       leaseMs: config.directoryLeaseMs,
@@ -67,11 +78,7 @@ export class DirectorySetup {
         size: () => nodes.size(),
         heardMs: (nodeId) => nodes.heardMs(nodeId),
         heardAtLeast: (nodeId, ms) => nodes.heardAtLeast(nodeId, ms),
-        giveUp: (nodeId, heardMs) => {
-          const result = nodes.removeUnlessHeardSince(nodeId, heardMs);
-          if (result === 1) disconnect(nodeId);
-          return result === HEARD_SINCE;
-        },
+        giveUp,
         scan: (visit, pause, signal) => scanNodes(nodes, visit, { pause, signal }),
       },
       drainArrivals: (came) => this.#arrivals.drain(came, ARRIVALS_MAX).lost,

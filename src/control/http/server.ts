@@ -33,7 +33,7 @@ export interface Observed {
   /** All about one node, known or not. */
   explain(nodeId: number): NodeReport;
   /** Forgets a node, and ends its WebSocket. */
-  disconnect(nodeId: number): Disconnection;
+  disconnect(nodeId: number): Promise<Disconnection>;
   /** As Beacon.drain. */
   drain(): Promise<void>;
   /** Starts the program anew and hands over to it; where a beacon's program can. @throws Error that says why it went on as it was */
@@ -99,8 +99,8 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
   const changes: Readonly<Record<string, Handler>> = {
     "/api/breakers/:name": (request, server) => switchBreaker(beacon.breakers, request, server),
     "/api/nodes/:id/disconnect": (request, server) =>
-      answerNode(param(request, "id"), (id) => {
-        const was = beacon.disconnect(id);
+      answerNode(param(request, "id"), async (id) => {
+        const was = await beacon.disconnect(id);
         log.warn(`node ${id} is to be forgotten, says ${clientOf(request, server)}; it was ${was}`);
         return answerDisconnect(id, was);
       }),

@@ -23,7 +23,7 @@ import {
   SECOND_ID_AT,
 } from "../../protocol.ts";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
-import { ADDED, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
+import { ADDED, CONTENDED, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
 import { IS_SELF } from "../../shared/slots.ts";
 import { addressText, withoutZone } from "./addresses.ts";
 
@@ -188,7 +188,10 @@ export class SelfCheck {
     });
   }
 
-  /** Puts the own node into the table, or keeps it there. @returns false if there is no room, which is told */
+  /**
+   * Puts the own node into the table, or keeps it there.
+   * @returns false if there is no room, which is logged, or the shard is locked
+   */
   #record(): boolean {
     const { memory, nodes } = this.parts;
     if (this.#ownId === 0 || this.#slot() === "taken") this.#ownId = this.#freeId();
@@ -196,6 +199,7 @@ export class SelfCheck {
     const result = nodes.record(this.#ownId, this.#endpoint, 0, IS_SELF, memory.words[CLOCK_S]!);
     if (result === ADDED) this.#enteredMs = performance.now();
     if (result < NODE_LIMIT) return true;
+    if (result === CONTENDED) return false; // the next tick retries
     this.parts.complain("self-check", "no self-check: there is no room for one more node, raise --max-nodes");
     return false;
   }

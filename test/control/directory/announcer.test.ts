@@ -112,6 +112,14 @@ describe("Announcer", () => {
     );
   });
 
+  test("claims a node later than a known claim of another beacon, even while its shard is locked", () => {
+    const { own, table, heard, tell } = announcer();
+    table.claimIfLater(5, OTHER, BOOT_MS + 100_000, MARK, () => true);
+    own.isLocked = true;
+    heard(5, 99_000);
+    expect(tell()).toEqual({ claims: { 5: 100_000 + TIME_STEP_MS }, gone: [] });
+  });
+
   test("one entry holds so many, and the others come next", () => {
     const { announcer: made, heard, went } = announcer();
     for (let id = 1; id <= CHANGES_MAX + 10; id++) heard(id);

@@ -18,6 +18,8 @@ export class MapNodes implements OwnNodes {
   readonly givenUp: number[] = [];
   /** Heard in the moment in which they are to be given up. */
   readonly speakingUp = new Set<number>();
+  /** Whether the shards are locked by a worker. */
+  isLocked = false;
 
   size(): number {
     return this.heard.size;
@@ -25,8 +27,9 @@ export class MapNodes implements OwnNodes {
   heardMs(nodeId: number): number {
     return this.heard.get(nodeId) ?? -1;
   }
-  heardAtLeast(nodeId: number, ms: number): void {
-    this.heard.set(nodeId, Math.max(ms, this.heard.get(nodeId)!));
+  heardAtLeast(nodeId: number, ms: number): boolean {
+    if (!this.isLocked) this.heard.set(nodeId, Math.max(ms, this.heard.get(nodeId)!));
+    return !this.isLocked;
   }
   giveUp(nodeId: number, heardMs: number): boolean {
     if (this.speakingUp.has(nodeId) || this.heard.get(nodeId)! > heardMs) return true;

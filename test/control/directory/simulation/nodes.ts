@@ -34,9 +34,10 @@ export class SimulatedNodes implements OwnNodes {
     return this.heard.get(nodeId) ?? -1;
   }
 
-  heardAtLeast(nodeId: number, ms: number): void {
+  heardAtLeast(nodeId: number, ms: number): boolean {
     const heardMs = this.heard.get(nodeId);
     if (heardMs !== undefined) this.heard.set(nodeId, Math.max(heardMs, ms));
+    return true;
   }
 
   giveUp(nodeId: number, heardMs: number): boolean {
