@@ -18,7 +18,7 @@ export function serveLookups(): void {
 
 async function answerFor(id: number): Promise<Node> {
   if (!Number.isInteger(id) || id < 1 || id > ID_MAX) return said(`A node's id is 1 to ${count(ID_MAX)}.`);
-  const response = await fetch(`/api/nodes/${id}`, { headers: authorization(), cache: "no-store" });
+  const response = await fetch(`api/nodes/${id}`, { headers: authorization(), cache: "no-store" });
   const text = await response.text();
   if (!response.ok) return said(text);
   return explained(JSON.parse(text) as NodeReport);

@@ -2,7 +2,8 @@
 import type { Stats } from "../control/stats.ts";
 import { authorization, forgetToken, hasToken } from "./token.ts";
 
-const PATH = "/api/stats/stream";
+/** Relative, as all of the page's URLs: a proxy may serve it below a path. */
+const PATH = "api/stats/stream";
 const FIRST_PAUSE_MS = 500;
 const PAUSE_MS_MAX = 5000;
 /** The beacon says something every second: who is silent for so long is gone without a word. */
@@ -57,7 +58,7 @@ async function followOnce(follower: Follower, hasRead: () => void): Promise<stri
       await follower.refused(
         had
           ? "The beacon knows another token."
-          : "From elsewhere than its own host, this beacon shows its numbers to who has the admin token.",
+          : "This beacon shows its numbers to bearers of the admin token.",
       );
       return undefined;
     }

@@ -1,7 +1,8 @@
 /** The admin token, for those who look from elsewhere: asked for when it is needed, kept while the tab is open. */
 import { byId, setText } from "./dom.ts";
 
-const KEY = "beacon-admin-token";
+/** By path: behind one proxy, other beacons share the origin, and this token is not theirs. */
+const KEY = `beacon-admin-token:${location.pathname}`;
 /** What can be in a header, and is in a token. */
 const TOKEN = /^[!-~]+$/;
 

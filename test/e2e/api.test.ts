@@ -95,7 +95,9 @@ test("workers, peers and configuration are those of the statistics and of the be
 });
 
 test("the stream tells the numbers again and again, and ends with the reader", async () => {
-  const stream = lines(await ask("/api/stats/stream"));
+  const response = await ask("/api/stats/stream");
+  expect(response.headers.get("x-accel-buffering")).toBe("no"); // or nginx would hold lines back
+  const stream = lines(response);
   const first = (await stream.next()).value as Stats;
   expect(first.nodes).toBe(0);
   const client = await clients.open();

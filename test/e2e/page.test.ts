@@ -1,12 +1,14 @@
 /** The page at "/", in a real browser. PAGE_SCREENSHOTS names a folder to leave pictures of it in. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
 import type { Stats } from "../../src/beacon.ts";
+import { HttpProxy } from "../support/http-proxy.ts";
 import type { Client } from "./support/client.ts";
 import { announced, type BeaconProcess, freePort, Mesh } from "./support/mesh.ts";
+import { CLEAN_ENV, MAIN } from "./support/program.ts";
 import { sum } from "./support/totals.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 
@@ -67,6 +69,7 @@ test("the page's files allow nothing but themselves, and are kept until they cha
 class Watched {
   readonly complaints: string[] = [];
   readonly hosts = new Set<string>();
+  readonly paths = new Set<string>();
 
   constructor(readonly page: Page) {
     page.on("console", (message) => {
@@ -75,7 +78,11 @@ class Watched {
         this.complaints.push(message.text());
     });
     page.on("pageerror", (error) => this.complaints.push(String(error)));
-    page.on("request", (request) => this.hosts.add(new URL(request.url()).host));
+    page.on("request", (request) => {
+      const { host, pathname } = new URL(request.url());
+      this.hosts.add(host);
+      this.paths.add(pathname);
+    });
   }
 }
 
@@ -141,7 +148,7 @@ describe.skipIf(CHROMIUM === null)(`in a browser${CHROMIUM === null ? " (needs c
   let watched: Watched;
 
   beforeAll(async () => {
-    const args = ["--no-sandbox", `--host-resolver-rules=MAP ${ELSEWHERE} 127.0.0.1`];
+    const args = ["--no-sandbox", `--host-resolver-rules=MAP *.test 127.0.0.1`];
     browser = await chromium.launch({ executablePath: CHROMIUM!, args });
     watched = await open(origin);
   }, TEST_TIMEOUT_MS);
@@ -281,6 +288,91 @@ describe.skipIf(CHROMIUM === null)(`in a browser${CHROMIUM === null ? " (needs c
     await page.waitForSelector("#token-form:not([hidden])");
     expect(await page.evaluate("sessionStorage.length")).toBe(0);
     expect([elsewhere.complaints, [...elsewhere.hosts]]).toEqual([[], [`${ELSEWHERE}:${http}`]]);
+  });
+
+  describe("behind a proxy, below a path", () => {
+    const proxies: HttpProxy[] = [];
+    afterEach(async () => {
+      for (const proxy of proxies.splice(0)) await proxy.close();
+    });
+
+    async function proxied(prefix: string, adds: Record<string, string> = {}): Promise<HttpProxy> {
+      const proxy = await HttpProxy.start({ prefix, to: `127.0.0.1:${http}`, adds });
+      proxies.push(proxy);
+      return proxy;
+    }
+
+    async function explainsNode(page: Page): Promise<void> {
+      await page.fill("#node", "999");
+      await page.press("#node", "Enter");
+      await until("an answer", async () => /dropped: /.test((await page.textContent("#answer")) ?? ""));
+    }
+
+    test("shows the numbers, and asks for nothing beside that path", async () => {
+      const { port } = await proxied("/ops/beacon/");
+      const seen = await open(`http://${ELSEWHERE}:${port}/ops/beacon/`);
+      const { page } = seen;
+      await until("numbers", async () => (await look(page)).packetsIn !== "");
+      await explainsNode(page);
+      expect(await page.evaluate("getComputedStyle(document.body).paddingTop")).toBe("16px");
+      expect([seen.complaints, [...seen.paths].filter((path) => !path.startsWith("/ops/beacon/"))]).toEqual([
+        [],
+        [],
+      ]);
+      await page.close();
+    });
+
+    test("asks for the token where the proxy names itself, and keeps it for that path alone", async () => {
+      const { port } = await proxied("/a/", { "x-forwarded-for": "192.0.2.1" });
+      const seen = await open(`http://${ELSEWHERE}:${port}/a/`);
+      const { page } = seen;
+      await page.waitForSelector("#token-form:not([hidden])");
+      await page.fill("#token", TOKEN);
+      await page.press("#token", "Enter");
+      await page.waitForSelector("#numbers:not([hidden])");
+      await explainsNode(page);
+      expect(await page.evaluate("Object.entries(sessionStorage)")).toEqual([
+        ["beacon-admin-token:/a/", TOKEN],
+      ]);
+      await page.close();
+    });
+
+    test("the commands find a beacon there", async () => {
+      const { port } = await proxied("/ops/beacon/");
+      for (const end of ["", "/"]) {
+        const status = mesh.spawn(
+          [process.execPath, MAIN, "status", `--http=http://127.0.0.1:${port}/ops/beacon${end}`],
+          { env: CLEAN_ENV },
+        );
+        expect([await status.exited(), status.stderr]).toEqual([0, ""]);
+        expect(status.lines).toContain("health    ok; ready");
+      }
+    });
+
+    test("a page of another origin changes nothing through a proxy that adds the token", async () => {
+      const { port } = await proxied("/beacon/", { authorization: `Bearer ${TOKEN}` });
+      const posts = (host: string) => `http://${host}:${port}/beacon/api/breakers/relay`;
+      const attack = (url: string) => `Promise.all(["cors", "no-cors"].map((mode) =>
+        fetch("${url}", { method: "POST", mode, credentials: "include", body: '{"on":false}',
+          headers: { "content-type": "text/plain" } })
+        .then((response) => response.type, () => "refused")))`;
+      const html = { "content-type": "text/html" };
+      using evil = Bun.serve({
+        port: 0,
+        fetch: () => new Response("<title>evil</title>", { headers: html }),
+      });
+      const { page } = await open(`http://evil.test:${evil.port}/`);
+      // Browsers send Sec-Fetch-Site to 127.0.0.1; to a name without TLS they send Origin alone.
+      for (const host of ["127.0.0.1", ELSEWHERE]) {
+        const answers = (await page.evaluate(attack(posts(host)))) as string[];
+        expect(answers[0]).toBe("refused");
+      }
+      expect((await beacon.stats()).breakers).toMatchObject({ relay: "on" });
+      // The same request of the page itself goes through, so the way was open.
+      const own = await fetch(posts("127.0.0.1"), { method: "POST", body: '{"on":true}' });
+      expect(own.status).toBe(200);
+      await page.close();
+    });
   });
 
   test("through all of this the page asked nobody else, and the browser had nothing to say", () => {

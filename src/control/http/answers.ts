@@ -21,8 +21,8 @@ export function json(value: unknown): Response {
 }
 
 /** A text that is something else than plain. */
-export function body(content: string | ReadableStream, contentType: string): Response {
-  return new Response(content, { headers: { ...HEADERS, "content-type": contentType } });
+export function body(content: string | ReadableStream, contentType: string, headers: Headers = {}): Response {
+  return new Response(content, { headers: { ...HEADERS, "content-type": contentType, ...headers } });
 }
 
 /**

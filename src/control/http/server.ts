@@ -53,6 +53,9 @@ export const API_VERSION = 1;
 /** For what takes long: a page of a large table that waits for others, a program that starts. Bun allows no more. */
 const LONG_TIMEOUT_S = 255;
 
+/** nginx otherwise holds back lines until its buffer of 4 or 8 KiB is full. */
+const UNBUFFERED = { "x-accel-buffering": "no" };
+
 /** The largest body that means anything is 13 bytes. */
 const BODY_BYTES_MAX = 1024;
 
@@ -84,7 +87,7 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
       const lines = stream.follow();
       return lines === undefined
         ? text(503, "too many follow already")
-        : body(lines, "application/x-ndjson; charset=utf-8");
+        : body(lines, "application/x-ndjson; charset=utf-8", UNBUFFERED);
     },
     "/api/peers": () => json(beacon.stats().mesh),
     "/api/workers": () => json({ workers: beacon.stats().workers }),
