@@ -45,6 +45,7 @@ import { PunchOutcomes } from "./control/punch-outcomes.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { adoptSockets, type BeaconSockets, openSockets, setReceiveTimeouts } from "./control/sockets.ts";
 import { StateKeeper } from "./control/state-keeper.ts";
+import { checkStatePath } from "./control/state-path.ts";
 import { StatisticsLog } from "./control/statistics-log.ts";
 import { packetStats, type Stats } from "./control/stats.ts";
 import { steeringProgram } from "./control/steering.ts";
@@ -347,6 +348,7 @@ export class Beacon {
     this.#admin.token = this.#readAdminToken(config);
     this.#admin.auth = config.adminAuth;
     this.#gossipKeys = readGossipKeys(config.gossipKeyFile);
+    if (config.stateFile !== "off") await checkStatePath(config.stateFile);
     const inherited = await takeOver?.inherit(config);
     const { sockets, reaches, ...granted } = await this.#sockets(inherited, takeOver !== undefined);
     const release: (() => unknown)[] = [() => sockets.forEach((socket) => void socket.close())];

@@ -11,6 +11,7 @@ import {
   type Property,
   parseCommandLine,
 } from "../config.ts";
+import { checkStatePath } from "../control/state-path.ts";
 import { Api, apiUrl } from "./api.ts";
 import { type Console, EXIT_OK, EXIT_USAGE } from "./console.ts";
 import { table } from "./text.ts";
@@ -46,7 +47,7 @@ export async function checkConfig(
     out.raw(line.text);
     return EXIT_OK;
   }
-  if (line !== undefined) problems.push(...fileProblems(line.config));
+  if (line !== undefined) problems.push(...(await fileProblems(line.config)));
   const running = line === undefined ? undefined : await askRunning(line.config);
   const code = problems.length === 0 ? EXIT_OK : EXIT_USAGE;
   if (asJson) {
@@ -67,11 +68,11 @@ export async function checkConfig(
   return code;
 }
 
-function fileProblems(config: Config): string[] {
+async function fileProblems(config: Config): Promise<string[]> {
   const problems: string[] = [];
-  const attempt = (check: () => void) => {
+  const attempt = async (check: () => unknown) => {
     try {
-      check();
+      await check();
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error;
       problems.push(error.message);
@@ -79,14 +80,16 @@ function fileProblems(config: Config): string[] {
   };
   for (const [property, what] of Object.entries(FILES) as [Property, string][]) {
     const path = config[property] as string;
-    if (path !== "off") attempt(() => void readBounded(path, `${flagOf(property)}: ${what}`, FILE_BYTES_MAX));
+    if (path !== "off")
+      await attempt(() => readBounded(path, `${flagOf(property)}: ${what}`, FILE_BYTES_MAX));
   }
-  if (config.stateFile !== "off") attempt(() => checkStateFile(config.stateFile));
+  if (config.stateFile !== "off") await attempt(() => checkStateFile(config.stateFile));
   return problems;
 }
 
 /** The file itself is there after the first save; its folder has to take it, beside the one that is being written. */
-function checkStateFile(path: string): void {
+async function checkStateFile(path: string): Promise<void> {
+  await checkStatePath(path);
   const must = (target: string, mode: number, what: string) => {
     try {
       accessSync(target, mode);

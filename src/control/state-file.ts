@@ -29,12 +29,12 @@
  *
  * The checksum is there to find what a crash or a bad disk left. CRC-32 is what costs nothing at that (16 MiB in a millisecond; SHA-256
  * takes ten) and finds every damage of up to 32 bits in a row; against one who writes the file on purpose no checksum would help. The
- * header is written last, when the count is known.
+ * header is written last, when the count is known; only the magic is written first, as a half-written file would else belong to nobody.
  *
  * A file belongs to one beacon: two that save to one path undo each other's work.
  */
 import { constants } from "node:fs";
-import { type FileHandle, open, realpath, rename, stat, unlink } from "node:fs/promises";
+import { type FileHandle, open, rename, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 import { crc32 } from "node:zlib";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
@@ -42,8 +42,15 @@ import { GRANTS_REQUIRED, NODE_KEY_WORDS, type SharedMemory } from "../shared/me
 import { ADDED, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
 import { HAS_KEY, IS_SELF, SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
 import { ENTRY_SEEN_S, restingPause, SLOTS_PER_SLICE, scanNodes } from "./node-scan.ts";
+import {
+  ForeignFileError,
+  isState,
+  MAGIC,
+  mustBeReplaceable,
+  mustBeUnfinished,
+  openRegular,
+} from "./state-path.ts";
 
-const MAGIC = Buffer.from("PBNODES\n", "latin1");
 const FORMAT_VERSION = 1;
 const FORMAT_VERSION_WITH_KEYS = 2;
 const VERSION_AT = 8;
@@ -118,8 +125,8 @@ interface LoadCounts {
 }
 
 /**
- * restored: the file was read, whatever was in it. missing: there is none. damaged, foreign (another program's), newer (a newer
- * beacon's): it was renamed and the table left as it was. unreadable: it was left there.
+ * restored: the file was read, whatever was in it. missing: there is none. damaged, newer (a newer beacon's): it was renamed and the
+ * table left as it was. foreign (another program's, or no regular file), unreadable: it was left there.
  */
 export type LoadOutcome = "restored" | "missing" | "damaged" | "foreign" | "newer" | "unreadable";
 
@@ -132,7 +139,7 @@ export interface LoadResult extends Readonly<LoadCounts> {
 /** Why a file is not one to restore from. */
 class Refusal extends Error {
   constructor(
-    readonly outcome: "damaged" | "foreign" | "newer",
+    readonly outcome: "damaged" | "newer",
     message: string,
   ) {
     super(message);
@@ -145,7 +152,7 @@ export class StateFile {
   #last: Promise<SaveResult> | undefined;
 
   /**
-   * @param path of the file; where that is a symbolic link, the file is where it leads
+   * @param path of the file; only a state file is ever replaced there (state-path.ts)
    * @param nodeTtlS nodes silent for this long are neither saved nor restored
    * @param wallMs the host's clock, ms since 1970
    */
@@ -197,9 +204,9 @@ export class StateFile {
   ): Promise<SaveResult | undefined> {
     let temporary: string | undefined;
     try {
-      const target = await replaceable(this.path);
-      const beside = target + TEMPORARY;
-      await removeIfThere(beside); // a beacon that was killed may have left it
+      await mustBeReplaceable(this.path);
+      const beside = this.path + TEMPORARY;
+      await removeUnfinished(beside);
       const file = await open(beside, "wx", 0o600);
       temporary = beside;
       let written: Written | undefined;
@@ -213,8 +220,8 @@ export class StateFile {
         await removeIfThere(temporary);
         return undefined;
       }
-      await rename(temporary, target);
-      await syncDirectory(dirname(target));
+      await rename(temporary, this.path);
+      await syncDirectory(dirname(this.path));
       const { nodes } = written;
       return { ...written, message: `saved ${nodes} nodes to the state file ${this.#shown()}` };
     } catch (error) {
@@ -241,6 +248,7 @@ export class StateFile {
     header.writeUInt16LE(withKeys ? FORMAT_VERSION_WITH_KEYS : FORMAT_VERSION, VERSION_AT);
     header.writeUInt16LE(entryWords * 4, ENTRY_BYTES_AT);
     header.writeBigUInt64LE(BigInt(Math.max(0, Math.floor(this.wallMs()))), SAVED_MS_AT);
+    await writeWhole(file, MAGIC, 0);
     const words = new Int32Array(CHUNK_WORDS);
     const bytes = new Uint8Array(words.buffer);
     let used = 0;
@@ -304,12 +312,12 @@ export class StateFile {
     const done = (outcome: LoadOutcome, message: string): LoadResult => ({ outcome, ...counts, message });
     const name = `the state file ${this.#shown()}`;
     try {
-      // Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
-      const file = await open(this.path, constants.O_RDONLY | constants.O_NONBLOCK);
+      const found = await openRegular(this.path);
+      if (found === undefined) return done("missing", `${name} does not exist yet: starting without it`);
+      const { file, info } = found;
       try {
-        const info = await file.stat();
-        if (!info.isFile())
-          return done("unreadable", `${name} is no regular file: starting without it; choose another path`);
+        if (!isState(found))
+          throw new ForeignFileError(this.path, "is not a state file; choose another path");
         const header = await readHeader(file, info.size);
         await this.#restore(file, header, options, counts);
         return done("restored", `${name} held ${header.count} nodes: ${shownCounts(counts)}`);
@@ -322,7 +330,8 @@ export class StateFile {
         return done(error.outcome, `${name} ${error.message}: starting without it; ${kept}`);
       }
       const { code, message } = error as NodeJS.ErrnoException;
-      if (code === "ENOENT") return done("missing", `${name} does not exist yet: starting without it`);
+      if (error instanceof ForeignFileError)
+        return done("foreign", `${name} ${error.what}: starting without it`);
       return done(
         "unreadable",
         `${name} cannot be read (${code ?? message}): starting without it; let this user read it, or choose another path`,
@@ -360,15 +369,19 @@ export class StateFile {
     else if (result >= NODE_LIMIT) counts.noRoom++;
   }
 
-  /** Renames a file that was refused, so that no save replaces it. @returns where it is, for a message */
+  /**
+   * Renames a file that was refused, so that no save replaces it. What another program keeps under the new name stays.
+   * @returns where the file is, for a message
+   */
   async #keepAside(): Promise<string> {
+    const kept = this.path + REJECTED;
     try {
-      const target = await realpath(this.path);
-      await rename(target, target + REJECTED);
-      return `it is kept as ${JSON.stringify(target + REJECTED)}`;
+      await mustBeReplaceable(kept);
+      await rename(this.path, kept);
+      return `it is kept as ${JSON.stringify(kept)}`;
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      return `it could not be renamed (${code}), and the next save replaces it: copy it if it matters`;
+      const { code, message } = error as NodeJS.ErrnoException;
+      return `it could not be renamed (${code ?? message}), and the next save replaces it: copy it if it matters`;
     }
   }
 
@@ -388,13 +401,12 @@ interface Header {
 
 /**
  * Reads the header, and then all entries for the checksum.
+ * @param file begins with the magic
  * @throws Refusal if this is no file of this format, whole and of this version
  */
 async function readHeader(file: FileHandle, fileBytes: number): Promise<Header> {
   const header = Buffer.alloc(HEADER_BYTES);
   const got = await readWhole(file, header, 0);
-  const start = header.subarray(0, Math.min(got, MAGIC.length));
-  if (!start.equals(MAGIC.subarray(0, start.length))) throw new Refusal("foreign", "is no state file");
   if (got < HEADER_BYTES) throw new Refusal("damaged", "is damaged (it ends within its header)");
   const version = header.readUInt16LE(VERSION_AT);
   if (version > FORMAT_VERSION_WITH_KEYS)
@@ -453,19 +465,10 @@ async function writeWhole(file: FileHandle, bytes: Uint8Array, at: number): Prom
   }
 }
 
-/**
- * The path that a rename may replace: where symbolic links lead to, as the path of a link would lose the link.
- * @throws Error if what is there is no regular file: a rename by root would replace even /dev/null
- */
-async function replaceable(path: string): Promise<string> {
-  try {
-    const target = await realpath(path);
-    if (!(await stat(target)).isFile()) throw new Error("it is no regular file: choose another path");
-    return target;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return path;
-    throw error;
-  }
+/** @throws ForeignFileError for what no beacon left there */
+async function removeUnfinished(path: string): Promise<void> {
+  await mustBeUnfinished(path);
+  await removeIfThere(path);
 }
 
 async function removeIfThere(path: string): Promise<void> {

@@ -38,7 +38,7 @@ export class StateKeeper {
   async load(accepts: (endpoint: Int32Array) => boolean): Promise<void> {
     const { outcome, message } = await this.#file.load({ nowS: this.#nowS, accepts });
     this.log[outcome === "restored" || outcome === "missing" ? "info" : "warn"](message);
-    this.#maySave = outcome !== "unreadable";
+    this.#maySave = outcome !== "unreadable" && outcome !== "foreign";
     if (!this.#maySave) this.log.warn("no nodes are saved either, so that the file stays as it is");
   }
 

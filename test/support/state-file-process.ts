@@ -44,5 +44,13 @@ const load = await new StateFile(path, restored.memory, restored.nodes, 600).loa
   nowS: 1,
   accepts: () => true,
 });
-const files = readdirSync(dirname(path)).sort();
+/** None if this user may not list them. */
+const filesBeside = (): string[] => {
+  try {
+    return readdirSync(dirname(path)).sort();
+  } catch {
+    return [];
+  }
+};
+const files = filesBeside();
 console.log(JSON.stringify({ saves, load, files } satisfies StateFileReport));
