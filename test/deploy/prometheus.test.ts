@@ -92,7 +92,7 @@ function promtool(...args: string[]): { code: number; output: string } {
   return { code: exitCode, output: `${stdout}${stderr}` };
 }
 
-describe.skipIf(!installed("promtool"))(`promtool${installed("promtool") ? "" : " (is not there)"}`, () => {
+describe.skipIf(!installed("promtool"))(`promtool${installed("promtool") ? "" : " (needs promtool)"}`, () => {
   test("finds the alert rules sound", () => {
     expect(promtool("check", "rules", ALERTS)).toMatchObject({ code: 0 });
   });

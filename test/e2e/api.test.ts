@@ -116,7 +116,7 @@ describe("reading", () => {
     .find((address) => address?.family === "IPv4" && !address.internal)?.address;
 
   test.skipIf(outside === undefined)(
-    "from elsewhere needs the token; health and metrics do not",
+    "from elsewhere needs the token; health and metrics do not (needs another address)",
     async () => {
       for (const path of READS) {
         expect([path, await statusOf(ask(path, {}, outside))]).toEqual([path, 401]);

@@ -115,7 +115,7 @@ describe("addresses", () => {
   });
 
   test.skipIf(httpTaken === undefined)(
-    `the default HTTP address being taken is only a warning (port ${DEFAULT_HTTP_PORT} must be free)`,
+    `the default HTTP address being taken is only a warning (needs port ${DEFAULT_HTTP_PORT})`,
     async () => {
       const program = programs.beacon(FLAGS.filter((flag) => flag !== "--http=off"));
       const { port, http } = await program.listening();

@@ -65,29 +65,35 @@ async function exhaust({ program, http }: { program: Program; http: URL }): Prom
   giveBack = await exhaustFiles(program.pid, http.hostname, Number(http.port));
 }
 
-test.skipIf(!hasPrlimit)("its numbers are still there, with the memory as it was", async () => {
-  const beacon = await start();
-  const { residentBytes } = await beacon.stats();
-  expect(residentBytes).toBeGreaterThan(1e6);
-  await exhaust(beacon);
-  expect((await beacon.stats()).residentBytes).toBe(residentBytes);
-});
+test.skipIf(!hasPrlimit)(
+  "its numbers are still there, with the memory as it was (needs prlimit)",
+  async () => {
+    const beacon = await start();
+    const { residentBytes } = await beacon.stats();
+    expect(residentBytes).toBeGreaterThan(1e6);
+    await exhaust(beacon);
+    expect((await beacon.stats()).residentBytes).toBe(residentBytes);
+  },
+);
 
-test.skipIf(!hasPrlimit)("a worker that dies is replaced all the same, again and again", async () => {
-  const beacon = await start();
-  const client = await clients.open();
-  await exhaust(beacon);
-  for (let death = 1; death <= 3; death++) {
-    await beacon.program.write("kill 0");
-    await until("it is replaced", async () => {
-      const [worker] = (await beacon.stats()).workers;
-      return worker!.restarts === death && worker!.alive;
-    });
-    expect(await client.discover(death)).toEqual({ type: "discoverReply", ...client.address });
-  }
-});
+test.skipIf(!hasPrlimit)(
+  "a worker that dies is replaced all the same, again and again (needs prlimit)",
+  async () => {
+    const beacon = await start();
+    const client = await clients.open();
+    await exhaust(beacon);
+    for (let death = 1; death <= 3; death++) {
+      await beacon.program.write("kill 0");
+      await until("it is replaced", async () => {
+        const [worker] = (await beacon.stats()).workers;
+        return worker!.restarts === death && worker!.alive;
+      });
+      expect(await client.discover(death)).toEqual({ type: "discoverReply", ...client.address });
+    }
+  },
+);
 
-test.skipIf(!hasPrlimit)("workers that die together are replaced all the same", async () => {
+test.skipIf(!hasPrlimit)("workers that die together are replaced all the same (needs prlimit)", async () => {
   const WORKERS = 4;
   const beacon = await start(WORKERS);
   await exhaust(beacon);

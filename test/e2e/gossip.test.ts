@@ -432,7 +432,7 @@ describe("signed", () => {
   });
 
   test.skipIf(!installed("python3"))(
-    "a peer in Python, which knows no signatures, takes the nodes from it",
+    "a peer in Python, which knows no signatures, takes the nodes from it (needs python3)",
     async () => {
       const at = place();
       const script = join(import.meta.dir, "support/go_peer.py");

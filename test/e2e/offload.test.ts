@@ -268,7 +268,7 @@ describe.each([
  * for a node of another worker's shard would be overtaken by a later message for that node.
  */
 test.skipIf(availableParallelism() < 2)(
-  "packets of one sender to one node keep their order, also behind another node's in a merged message",
+  "packets of one sender to one node keep their order, also behind another node's in a merged message (needs two cores)",
   async () => {
     const beacon = new Beacon({ addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, ...UNLIMITED });
     await beacon.listen();

@@ -134,7 +134,7 @@ describe("real failures", () => {
 
   const firstFreePort = Number(readFileSync("/proc/sys/net/ipv4/ip_unprivileged_port_start", "utf8"));
   test.skipIf(process.getuid?.() === 0 || firstFreePort < 2)(
-    "a privileged port (needs to run as another than root)",
+    "a privileged port (needs another user than root)",
     () => {
       const error = withSocket((socket) => failureOf(() => socket.bind("127.0.0.1", firstFreePort - 1)));
       expect(error.code).toBe("EACCES");

@@ -196,7 +196,7 @@ describe("growth", () => {
 
 describe("a clock that can be moved", () => {
   test.skipIf(Bun.which("cc") === null)(
-    "moves for a process that lives by it, whose timers go on",
+    "moves for a process that lives by it, whose timers go on (needs cc)",
     async () => {
       const clock = MovableClock.make(folder)!;
       // Not Atomics.wait, which goes by this clock: set back, it waits for as long as that (Bun 1.4.5).

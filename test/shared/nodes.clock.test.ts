@@ -14,7 +14,7 @@ const LOCKED_TABLE = join(import.meta.dir, "../support/locked-table.ts");
 const HOUR_S = 3600;
 
 test.skipIf(!installed("cc"))(
-  "whoever waits for a lock waits no longer when the clock is set back",
+  "whoever waits for a lock waits no longer when the clock is set back (needs cc)",
   async () => {
     const clock = MovableClock.make(folder)!;
     const program = Program.spawn([process.execPath, LOCKED_TABLE], { env: { ...CLEAN_ENV, ...clock.env } });

@@ -32,7 +32,7 @@ export const VALKEY: RedisImplementation = {
 export function describeImplementations(tests: (implementation: RedisImplementation) => void): void {
   for (const implementation of [REDIS, VALKEY]) {
     const isMissing = implementation.program === undefined;
-    const note = isMissing ? " (which is not installed)" : "";
+    const note = isMissing ? ` (needs ${implementation.name.toLowerCase()}-server)` : "";
     describe.skipIf(isMissing)(`with ${implementation.name}${note}`, () => tests(implementation));
   }
 }

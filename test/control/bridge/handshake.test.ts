@@ -149,7 +149,7 @@ describe("a node is believed", () => {
   });
 });
 
-describe.skipIf(!installed("openssl"))("with openssl in the node's place", () => {
+describe.skipIf(!installed("openssl"))("with openssl in the node's place (needs openssl)", () => {
   const folder = mkdtempSync(join(tmpdir(), "handshake-"));
   afterAll(() => rmSync(folder, { recursive: true }));
   const secretFile = join(folder, "secret.pem");

@@ -455,7 +455,7 @@ describe("a registry that cannot be had", () => {
     expect(error.message).toContain("registry registry.invalid:1: no such host (");
   });
 
-  test.skipIf(!installed("python3"))("does not take the connection", async () => {
+  test.skipIf(!installed("python3"))("does not take the connection (needs python3)", async () => {
     // It accepts nothing; once its queue is full, the kernel lets further connections wait.
     const source = `
 import socket, sys

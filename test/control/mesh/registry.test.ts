@@ -232,7 +232,7 @@ describe("a registry that cannot be had", () => {
     expect(error.message).toContain("check --registry");
   });
 
-  test.skipIf(!installed("python3"))("nobody takes the connection", async () => {
+  test.skipIf(!installed("python3"))("nobody takes the connection (needs python3)", async () => {
     // It accepts nothing; once its queue is full, the kernel lets further connections wait.
     const source = `
 import socket, sys
