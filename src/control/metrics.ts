@@ -112,7 +112,7 @@ const PACKET_COUNTERS: readonly Shown<PacketStats>[] = [
   },
   {
     name: "beacon_replies_sent_total",
-    help: "Discover replies and punch commands that the kernel took.",
+    help: "Discover replies and punch commands that the kernel or a WebSocket connection took.",
     values: (stats) => stats.repliesSent,
   },
   {
@@ -134,12 +134,12 @@ const PACKET_COUNTERS: readonly Shown<PacketStats>[] = [
   },
   {
     name: "beacon_received_bytes_total",
-    help: "UDP payload bytes received.",
+    help: "Payload bytes of UDP datagrams and WebSocket frames received.",
     values: (stats) => stats.receivedBytes,
   },
   {
     name: "beacon_sent_bytes_total",
-    help: "UDP payload bytes that the kernel took.",
+    help: "Payload bytes that the kernel or a WebSocket connection took.",
     values: (stats) => stats.sentBytes,
   },
   {

@@ -71,12 +71,13 @@ export interface PacketStats {
   readonly relayForwarded: Counts;
   readonly relayNotFound: number;
   readonly relayDropped: Counts;
-  /** DiscoverReplies and PunchCommands that the kernel took. */
+  /** DiscoverReplies and PunchCommands that the kernel took, or the connection of a bridged node. */
   readonly repliesSent: number;
   readonly replyDropped: Counts;
   /** Gossip of peers, and of strangers that may be believed, that was handed on, and gossip of anybody that was not. */
   readonly gossipReceived: number;
   readonly gossipRejected: Counts;
+  /** Payload of UDP datagrams and of WebSocket frames, of all packets that are counted above, without headers. */
   readonly receivedBytes: number;
   readonly sentBytes: number;
   /** Messages a receive call brought: `buckets[i]` calls brought at most `bounds[i]`, and more than the bound before. */

@@ -6,7 +6,7 @@ import { type Clock, CoarseClock } from "../../ffi/clock.ts";
 import { ENDPOINT_WORDS, type Family } from "../../ffi/endpoint.ts";
 import type { PacketCalls } from "../../ffi/libc.ts";
 import { allocatePacketMemory, SendBatch } from "../../ffi/mmsg.ts";
-import { malformedColumn } from "../shared/counters.ts";
+import { malformedColumn, RECEIVED_BYTES } from "../shared/counters.ts";
 import type { SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 import { type MessageTaker, PacketHandler, REPLY_BYTES } from "./packets.ts";
@@ -87,6 +87,7 @@ export class FrameHandler {
       this.memory.counters[this.memory.bridgeRow + MALFORMED_EMPTY]!++;
       return;
     }
+    this.memory.counters[this.memory.bridgeRow + RECEIVED_BYTES]! += frame.length;
     const room = roomFor(frame.length);
     if (this.#used + room > FRAMES_BYTES) this.flush();
     this.#bytes.set(frame, this.#used);

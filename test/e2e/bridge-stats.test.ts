@@ -193,7 +193,8 @@ describe("metrics", () => {
     a.send(Uint8Array.of(5, 1));
     a.connection.text("hello");
     await udp.punch(udpId, a.nodeId);
-    const sent = 2 * (5 + payload.length);
+    const bytesIn = 7 * (9 + payload.length) + 5 + 9 + 11 + 2;
+    const bytesOut = (7 + 2) * (5 + payload.length) + 8;
     await untilGained(before, {
       'beacon_wss_frames_total{direction="in"}': 12,
       'beacon_wss_frames_total{direction="out"}': 8,
@@ -215,7 +216,9 @@ describe("metrics", () => {
       'beacon_gossip_rejected_total{worker="bridge",reason="unknown_peer"}': 1,
       'beacon_malformed_total{worker="bridge",reason="empty"}': 1,
       'beacon_malformed_total{worker="bridge",reason="short"}': 1,
-      'beacon_sent_bytes_total{worker="bridge"}': sent,
+      'beacon_replies_sent_total{worker="bridge"}': 1,
+      'beacon_sent_bytes_total{worker="bridge"}': bytesOut,
+      'beacon_received_bytes_total{worker="bridge"}': bytesIn,
       'beacon_received_bytes_total{worker="any"}': 4 * (9 + payload.length) + 9,
     });
   });

@@ -558,7 +558,8 @@ describe("what a bridged node may not send is counted, and nothing else happens"
       path,
       count - before[path]!,
     ]);
-    const PAYLOAD_AND_HEAD = 40 + DELIVER_HEAD;
+    const RELAY_BYTES = 40 + RELAY_HEAD;
+    const DELIVER_BYTES = 40 + DELIVER_HEAD;
     const received: Record<string, number> = { "packetsReceived.relay": 2 };
     if (type !== undefined) received[`packetsReceived.${type}`] = 1 + (type === "relay" ? 2 : 0);
     expect(Object.fromEntries(more.filter(([, count]) => count !== 0))).toEqual({
@@ -566,7 +567,8 @@ describe("what a bridged node may not send is counted, and nothing else happens"
       [counter]: 1,
       "relayForwarded.local": 1,
       "relayForwarded.bridged": 1,
-      sentBytes: PAYLOAD_AND_HEAD,
+      receivedBytes: frame.length + 2 * RELAY_BYTES,
+      sentBytes: 2 * DELIVER_BYTES,
     });
     expect(host.beacon.stats().nodes).toBe(nodes);
   });

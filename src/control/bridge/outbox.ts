@@ -7,7 +7,7 @@
  * the bound of all, the node loses its connection.
  */
 import { FIRST_ID_AT, RELAY_DELIVER } from "../../protocol.ts";
-import { RELAYED_TO_BRIDGE } from "../../shared/counters.ts";
+import { RELAYED_TO_BRIDGE, REPLIES_SENT, SENT_BYTES } from "../../shared/counters.ts";
 import { DropLog, nodeDrop } from "../../shared/drops.ts";
 import type { SharedMemory } from "../../shared/memory.ts";
 import type { Connection } from "./connection.ts";
@@ -73,7 +73,9 @@ export class Outbox {
         continue;
       }
       this.sent++;
-      if (frame[0] === RELAY_DELIVER) this.memory.counters[this.memory.bridgeRow + RELAYED_TO_BRIDGE]!++;
+      const { counters, bridgeRow } = this.memory;
+      counters[bridgeRow + (frame[0] === RELAY_DELIVER ? RELAYED_TO_BRIDGE : REPLIES_SENT)]!++;
+      counters[bridgeRow + SENT_BYTES]! += frame.length;
       if (taken < 0) this.update(connection);
     }
   }

@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { Connection } from "../../../src/control/bridge/connection.ts";
 import { BUFFERED_BYTES_MAX, Outbox } from "../../../src/control/bridge/outbox.ts";
-import { RELAYED_TO_BRIDGE } from "../../../src/shared/counters.ts";
+import { RELAYED_TO_BRIDGE, REPLIES_SENT, SENT_BYTES } from "../../../src/shared/counters.ts";
 import { dropsOf } from "../../../src/shared/drops.ts";
 import { CLOCK_S, SharedMemory } from "../../../src/shared/memory.ts";
 import { deliver } from "../../e2e/support/wire.ts";
@@ -99,6 +99,16 @@ describe("frames", () => {
     expect(b.socket.frames.map((frame) => frame.at(-1))).toEqual([100, 102, 104, 106, 108]);
     expect([a.socket.corks, b.socket.corks]).toEqual([1, 1]);
     expect(outbox).toMatchObject({ sent: 15, dropped: 0, bufferedBytes: 0 });
+  });
+
+  test("count as relays or replies, with their bytes, once the connection takes them", () => {
+    const [open, gone] = [connect(), connect()];
+    gone.connection.isGone = true;
+    const frames = [packet(100), packet(30), Uint8Array.of(DISCOVER_REPLY, 4, 127, 0, 0, 1, 0, 9)];
+    for (const { connection } of [open, gone]) for (const frame of frames) outbox.put(connection, frame);
+    outbox.flush();
+    const count = (column: number) => memory.counters[memory.bridgeRow + column];
+    expect([relayed(), count(REPLIES_SENT), count(SENT_BYTES)]).toEqual([2, 1, 100 + 30 + 8]);
   });
 
   test("are sent once, and a flush without any does nothing", () => {
