@@ -2,9 +2,10 @@
 import type { Logger } from "pino";
 import { parseHostNamePort } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
+import { Complaints } from "../complaints.ts";
 import { PeriodicTask } from "../periodic-task.ts";
-import { type ListedBeacon, registryRound } from "./registry.ts";
-import { RegistryError } from "./registry-protocol.ts";
+import { type ListedBeacon, registryRound, skippedText } from "./registry.ts";
+import { ofRegistry, RegistryError } from "./registry-protocol.ts";
 
 /** Rounds are spread by this share of their interval, so that beacons that were started together do not ask together for ever. */
 const JITTER = 0.1;
@@ -15,6 +16,7 @@ export class RegistryRounds {
   /** Unix seconds; undefined before the first. */
   lastSuccessS: number | undefined;
   readonly #task: PeriodicTask;
+  readonly #complaints: Complaints;
 
   /**
    * @param config as it is now
@@ -27,6 +29,7 @@ export class RegistryRounds {
     private readonly listed: (beacons: readonly ListedBeacon[], advertised: string) => void,
     private readonly log: Logger,
   ) {
+    this.#complaints = new Complaints(log);
     this.#task = new PeriodicTask(
       (signal) => this.#round(signal),
       () => config().registryIntervalMs * (1 + JITTER * (2 * Math.random() - 1)),
@@ -55,14 +58,12 @@ export class RegistryRounds {
     const advertise = advertiseAddr === "auto" ? this.defaultAdvertised : () => advertiseAddr;
     const address = parseHostNamePort(registry);
     try {
-      const { beacons, advertised } = await registryRound(
-        { registry: address, beaconId, adminToken, advertise },
-        signal,
-      );
+      const round = await registryRound({ registry: address, beaconId, adminToken, advertise }, signal);
       if (signal.aborted || this.config().registry !== registry) return;
       this.#ended("ok");
       this.lastSuccessS = Math.round(Date.now() / 1000);
-      this.listed(beacons, advertised);
+      if (round.skipped > 0) this.#complaints.warn("skipped", ofRegistry(address, skippedText(round)));
+      this.listed(round.beacons, round.advertised);
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof RegistryError)) throw error;

@@ -39,6 +39,10 @@ export interface ListedBeacon {
 export interface RegistryRound {
   /** As listed: this beacon is among them, and an id may come twice. */
   readonly beacons: readonly ListedBeacon[];
+  /** Number of listed entries that are no beacon; they are not among `beacons`. */
+  readonly skipped: number;
+  /** The first skipped entry, for the log; "" if there is none. */
+  readonly firstSkipped: string;
   /** "host:port" under which this beacon registered. */
   readonly advertised: string;
 }
@@ -68,18 +72,40 @@ const listedBeacon = v.object({
   addr: v.pipe(v.string(), v.maxLength(ADDR_CHARS_MAX)),
 });
 
-const LISTING: RoundQuestion<{ readonly beacons: readonly ListedBeacon[] }> = {
+const LISTING: RoundQuestion<{ readonly beacons: readonly unknown[] }> = {
   request: { type: "beacon_list" },
   answer: v.object({
     type: v.literal("beacon_list_ok"),
-    // Counted before any of them is looked at.
-    beacons: v.pipe(v.array(v.unknown()), v.maxLength(BEACONS_MAX), v.array(listedBeacon)),
+    // Each entry is checked on its own: one bad entry must not hide the other beacons.
+    beacons: v.pipe(v.array(v.unknown()), v.maxLength(BEACONS_MAX)),
   }),
-  expected:
-    `{"type":"beacon_list_ok","beacons":[…]} with at most ${BEACONS_MAX} beacons, each with ` +
-    `an id from 0 to ${BEACON_ID_MAX} and an addr of at most ${ADDR_CHARS_MAX} characters`,
+  expected: `{"type":"beacon_list_ok","beacons":[…]} with at most ${BEACONS_MAX} beacons`,
   ifRefused: "see the registry's log",
 };
+
+/** Separates the beacons of a list from entries that are none. @param show makes the registry's text fit for the log */
+function readList(
+  entries: readonly unknown[],
+  show: (text: string) => string,
+): Omit<RegistryRound, "advertised"> {
+  const beacons: ListedBeacon[] = [];
+  let skipped = 0;
+  let firstSkipped = "";
+  for (const entry of entries) {
+    const checked = v.safeParse(listedBeacon, entry, { abortEarly: true });
+    if (checked.success) beacons.push(checked.output);
+    else if (skipped++ === 0) firstSkipped = show(JSON.stringify(entry));
+  }
+  return { beacons, skipped, firstSkipped };
+}
+
+/** A sentence for the log that names the first entry that was skipped. */
+export function skippedText({ beacons, skipped, firstSkipped }: RegistryRound): string {
+  return (
+    `lists ${beacons.length + skipped} beacons, of which ${skipped} are skipped, such as ${firstSkipped}: each needs ` +
+    `an id from 0 to ${BEACON_ID_MAX} and an addr of at most ${ADDR_CHARS_MAX} characters; correct them at the registry`
+  );
+}
 
 function registration(options: RegistryOptions, advertised: string): RoundQuestion<unknown> {
   const { beaconId, adminToken } = options;
@@ -116,7 +142,7 @@ class Conversation {
     const advertised = this.options.advertise(localAddress);
     await this.#ask(registration(this.options, advertised));
     const { beacons } = await this.#ask(LISTING);
-    return { beacons, advertised };
+    return { ...readList(beacons, (text) => this.#heard(text)), advertised };
   }
 
   async #ask<Answer>(question: RoundQuestion<Answer>): Promise<Answer> {

@@ -6,6 +6,7 @@ import {
   type RegistryOptions,
   type RegistryRound,
   registryRound,
+  skippedText,
 } from "../../../src/control/mesh/registry.ts";
 import {
   FRAME_BYTES_MAX,
@@ -137,6 +138,8 @@ describe("a round", () => {
         { id: 8, addr: "beacon.example:9001" },
         { id: 7, addr: "127.0.0.1:9001" },
       ],
+      skipped: 0,
+      firstSkipped: "",
     });
     expect(locals).toEqual(["127.0.0.1"]);
     expect(registry.requests).toEqual([
@@ -373,23 +376,37 @@ describe("what is no answer", () => {
     [{ type: "beacon_list_ok" }, "beacons"],
     [{ type: "beacon_list_ok", beacons: null }, "beacons"],
     [{ type: "beacon_list_ok", beacons: { 0: good } }, "beacons"],
-    [listed(good, null), "beacons.1"],
-    [listed(good, [1, "a:1"]), "beacons.1.id"],
-    [listed({ addr: "a:1" }), "beacons.0.id"],
-    [listed({ ...good, id: -1 }), "beacons.0.id"],
-    [listed({ ...good, id: 2 ** 32 }), "beacons.0.id"],
-    [listed({ ...good, id: 1.5 }), "beacons.0.id"],
-    [listed({ ...good, id: "1" }), "beacons.0.id"],
-    [listed({ id: 1 }), "beacons.0.addr"],
-    [listed({ ...good, addr: null }), "beacons.0.addr"],
-    [listed({ ...good, addr: "x".repeat(301) }), "beacons.0.addr"],
-    [listed(...Array(20).fill(good), 0), "beacons.20"],
   ])("to beacon_list: %j", async (answer, place) => {
     registry.behaviour = on("beacon_list", say(answer));
     await expectFailure(
       "invalid",
       `answers beacon_list wrongly, at ${place}, where {"type":"beacon_list_ok"`,
     );
+  });
+
+  test.each<[unknown]>([
+    [null],
+    [0],
+    [[1, "a:1"]],
+    [{ addr: "a:1" }],
+    [{ ...good, id: -1 }],
+    [{ ...good, id: 2 ** 32 }],
+    [{ ...good, id: 1.5 }],
+    [{ ...good, id: "1" }],
+    [{ id: 1 }],
+    [{ ...good, addr: null }],
+    [{ ...good, addr: 5 }],
+    [{ ...good, addr: "x".repeat(301) }],
+  ])("a listed entry that is no beacon is skipped and named, and the others are kept: %j", async (bad) => {
+    const last = { id: 2, addr: "b:2" };
+    registry.behaviour = on("beacon_list", say(listed(bad, good, bad, last)));
+    const round = await ask();
+    expect(round.beacons).toEqual([good, last]);
+    expect(round.skipped).toBe(2);
+    const text = skippedText(round);
+    expect(text).toStartWith("lists 4 beacons, of which 2 are skipped, such as ");
+    expect(text).toContain(JSON.stringify(bad).replaceAll('"', '\\"').slice(0, 20));
+    expect(text.length).toBeLessThan(500);
   });
 
   test("too many beacons, good or bad", async () => {
