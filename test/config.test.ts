@@ -595,7 +595,7 @@ describe("defaults", () => {
       stateFile: "off",
       stateIntervalMs: 60_000,
       maxPeerRoutes: 16_375,
-      gossipStrict: "auto",
+      gossipStrict: "on",
       gossipKeyFile: "off",
       wssUpgradeLimit: 100,
       wssFailureLimit: 10,

@@ -21,8 +21,9 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 const LOG_FORMATS = ["text", "json"] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
-const AUTO_ON_OFF = ["auto", "on", "off"] as const;
 const AUTO_ALWAYS = ["auto", "always"] as const;
+/** "auto" is "on": configurations from before it was the default name it. */
+const ON_OFF_AUTO = ["on", "off", "auto"] as const;
 
 export interface Config {
   /** "host:port" for parseHostPort; an empty host is every address of both families. */
@@ -59,7 +60,7 @@ export interface Config {
   /** Most nodes that count of one peer's gossip. */
   readonly maxPeerRoutes: number;
   /** Whether gossip is taken from peers alone; "auto" is "on" where peers or a directory are configured, and no registry is. */
-  readonly gossipStrict: (typeof AUTO_ON_OFF)[number];
+  readonly gossipStrict: (typeof ON_OFF_AUTO)[number];
   /** A path. */
   readonly gossipKeyFile: string | "off";
   /** "host:port" for parseHostNamePort. */
@@ -416,10 +417,10 @@ export const settingGroups: readonly { readonly title: string; readonly settings
       {
         flag: "gossip-strict",
         property: "gossipStrict",
-        kind: oneOf(AUTO_ON_OFF),
-        value: "<auto|on|off>",
-        default: "auto",
-        help: "Take gossip from peers alone; auto: on with --peers or --directory, and without --registry.",
+        kind: oneOf(ON_OFF_AUTO),
+        value: "<on|off|auto>",
+        default: "on",
+        help: "Reject gossip of unlisted beacons; sources can be forged without --gossip-key-file.",
         reloadable: true,
       },
       {

@@ -94,13 +94,9 @@ export class Limits {
   }
 }
 
-/**
- * Whether gossip of others than peers is taken, too. A beacon that is told its peers, or finds them in a directory, and has no registry to
- * find others, needs none.
- */
-export function believesStrangers({ gossipStrict, peers, directory, registry }: Config): boolean {
-  if (gossipStrict !== "auto") return gossipStrict === "off";
-  return (peers.length === 0 && directory === "off") || registry !== "off";
+/** Whether gossip of unlisted beacons is accepted: only where the operator chose it, since anybody can send it. */
+export function believesStrangers({ gossipStrict }: Config): boolean {
+  return gossipStrict === "off";
 }
 
 /**

@@ -32,9 +32,11 @@ const NO_TIMEOUT = "--peer-timeout=1h";
 const TICK_S = 2;
 
 let mesh = new Mesh();
+const cleanup: (() => Promise<unknown>)[] = [];
 const folder = mkdtempSync(join(tmpdir(), "beacon-gossip-"));
 afterEach(async () => {
   await mesh.close();
+  for (const close of cleanup.splice(0)) await close();
   mesh = new Mesh();
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -87,8 +89,9 @@ const untilRefused = (beacon: BeaconProcess, reasons: Record<string, number>) =>
   untilEqual("gossip that is not believed", () => beacon.refused(), reasons);
 
 describe("strangers", () => {
-  test("are believed by a beacon that was told of no peers, which warns of it once, and tells them nothing", async () => {
-    const beacon = await mesh.beacon("127.0.0.1:0", [NO_TIMEOUT]); // and an interval of 200 ms
+  test("are believed where --gossip-strict is off: one warning names the first, and they are sent nothing", async () => {
+    const flags = [NO_TIMEOUT, "--gossip-strict=off"];
+    const beacon = await mesh.beacon("127.0.0.1:0", flags); // and an interval of 200 ms
     const [one, other, node] = [
       await mesh.client(beacon),
       await mesh.client(beacon),
@@ -115,8 +118,19 @@ describe("strangers", () => {
     expect(one.pending + other.pending).toBe(0);
   });
 
-  test("are not believed where strict is on, nor by itself where there are peers and no registry", async () => {
-    for (const flags of [["--gossip-strict=on"], [`--peers=${place().name}`]]) {
+  test("are rejected by default, with and without peers, a registry or a gossip key", async () => {
+    const registry = await ScriptedRegistry.listen();
+    cleanup.push(() => registry.close());
+    const registryFlags = [`--registry=127.0.0.1:${registry.port}`, "--beacon-id=1"];
+    for (const flags of [
+      [],
+      ["--gossip-strict=on"],
+      ["--gossip-strict=auto"],
+      [`--peers=${place().name}`],
+      registryFlags,
+      [...registryFlags, `--peers=${place().name}`],
+      [`--gossip-key-file=${keyFile(KEYS[0])}`],
+    ]) {
       const beacon = await mesh.beacon("127.0.0.1:0", flags);
       const stranger = await mesh.client(beacon);
       await stranger.send(sync(5, [10]));
