@@ -228,6 +228,11 @@ export class Beacon {
     return this.#handOver !== undefined;
   }
 
+  /** Whether packets are being handled. */
+  get isListening(): boolean {
+    return this.#running !== undefined;
+  }
+
   /** The configuration in force. */
   get config(): Config {
     return this.#config;

@@ -128,7 +128,7 @@ test("the control plane meets the data plane at the worker's file, and at that f
 test("the control plane is handed its configuration: it knows its types, and how it is written", () => {
   const values = (to: string, { typesOnly }: Import) => isConfig(to) && !typesOnly && !isLanguage(to);
   expect(importsFrom(/^src\/control\//, values)).toEqual([]);
-  expect(importsFrom(/^src\/control\//, (to) => to === "src/beacon.ts" || to === "src/main.ts")).toEqual([]);
+  expect(importsFrom(/^src\/control\//, (to) => /^src\/(beacon|serve|main)\.ts$/.test(to))).toEqual([]);
 });
 
 test("the configuration knows nothing of what is configured", () => {
@@ -137,7 +137,7 @@ test("the configuration knows nothing of what is configured", () => {
 
 test("only the entry and the beacon read the configuration, and only its file the command line", () => {
   const elsewhere = importsFrom(
-    /^(?!src\/(main|beacon|config)\.ts$|src\/(config|cli)\/)/,
+    /^(?!src\/(serve|beacon|config)\.ts$|src\/(config|cli)\/)/,
     (to, { typesOnly }) => isConfig(to) && !typesOnly && !isLanguage(to),
   );
   expect(elsewhere).toEqual([]);
@@ -154,12 +154,13 @@ test("the commands beside the server know the control plane's types alone, and n
   ).toEqual([]);
 });
 
-test("only the entry knows the commands beside the server, and loads them, and the server, once it is asked to", () => {
+test("only the entry knows the commands beside the server, and imports them, and the server, on demand", () => {
   expect(importsFrom(/^(?!src\/cli\/|src\/main\.ts$)/, (to) => to.startsWith("src/cli/"))).toEqual([]);
   const loaded = new Bun.Transpiler({ loader: "ts" })
     .scanImports(sources.get("src/main.ts")!.replace(/^#!.*/, ""))
     .filter(({ kind }) => kind === "import-statement");
-  expect(loaded.map(({ path }) => path)).toEqual(["./config/commands.ts"]);
+  expect(loaded.map(({ path }) => path)).toEqual(["./config/commands.ts", "./early-signals.ts"]);
+  expect(importsFrom(/^src\/(config\/commands|early-signals)\.ts$/, () => true)).toEqual([]);
 });
 
 test("the page runs in a browser: it has its own sources, what shows numbers, and types; and nobody imports it", () => {

@@ -1,0 +1,167 @@
+/** The server's process: reads the configuration, runs one beacon until a signal, exits. */
+import { Beacon, type ConfigChanges, ConfigError, TakeOver, UpgradeError, version } from "./beacon.ts";
+import { type CommandLine, type Config, flagOf, parseCommandLine } from "./config.ts";
+import { createLogger } from "./control/log.ts";
+import { ServiceManager } from "./control/service-manager.ts";
+import { sameCommand } from "./control/upgrade/successor.ts";
+import type { EarlySignals } from "./early-signals.ts";
+
+/** Exit codes: 1, the beacon could not start or ended by itself; 2, the configuration is bad, or a file that it names. */
+const EXIT_FAILED = 1;
+const EXIT_USAGE = 2;
+/** One Ctrl-C can arrive twice: from the terminal, and passed on by npm or timeout(1). */
+const SAME_SIGNAL_MS = 500;
+/** How long a beacon that was asked twice to stop may take for its last gossip and its state file. */
+const HURRY_MS = 1000;
+/** What a service manager is asked to allow beyond the time to drain. */
+const CLOSE_MS_MAX = 30_000;
+const SERVING = "serving";
+
+/** Runs the server that the command line describes, and ends the process. */
+export async function serve(signals: EarlySignals): Promise<never> {
+  /** To go on in place of another process, if one started this to do so. */
+  const takeOver = TakeOver.fromEnvironment(process.env);
+  let commandLine: CommandLine;
+  try {
+    commandLine = readCommandLine();
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    await takeOver?.refuse(error.message);
+    process.stderr.write(`beacon: ${error.message}\n`);
+    process.exit(EXIT_USAGE);
+  }
+  if (commandLine.kind === "print") {
+    process.stdout.write(commandLine.text);
+    process.exit(0);
+  }
+  const server = new Server(commandLine.config, takeOver);
+  signals.deliverTo({
+    SIGTERM: () => server.stop(),
+    SIGINT: () => server.stop(),
+    SIGHUP: () => server.onceStarted(() => server.reload()),
+    SIGUSR2: () => server.onceStarted(() => server.upgrade()),
+    // By default it kills, and other programs take it for "open your log again": who sends it by habit means no harm.
+    SIGUSR1: () => server.warn("SIGUSR1 means nothing here: SIGHUP reads the configuration again"),
+  });
+  process.exit(await server.run());
+}
+
+function readCommandLine(): CommandLine {
+  return parseCommandLine(process.argv.slice(2), process.env, version);
+}
+
+/** One beacon, and what signals and a service manager have to do with it. */
+class Server {
+  readonly #log;
+  readonly #beacon;
+  readonly #manager;
+  /** When SIGTERM or SIGINT arrived first. */
+  #stopMs: number | undefined;
+  #hasHandedOver = false;
+
+  constructor(
+    config: Config,
+    private readonly takeOver: TakeOver | undefined,
+  ) {
+    this.#log = createLogger({ level: config.logLevel, format: config.logFormat });
+    this.#beacon = new Beacon(config, this.#log);
+    this.#manager = ServiceManager.fromEnvironment(process.env, this.#log);
+    this.#beacon.successor = {
+      command: sameCommand(),
+      onServing: (pid) => {
+        this.#hasHandedOver = true;
+        this.#manager.mainProcess(pid);
+      },
+    };
+  }
+
+  /** Calls `act` once the beacon listens, if it comes to that. */
+  onceStarted(act: () => void): void {
+    void this.#started().then(act, () => {});
+  }
+
+  /** Starts the beacon if nothing else did yet; settles once it listens. */
+  #started(): Promise<void> {
+    return this.#beacon.listen(this.takeOver);
+  }
+
+  /** @returns the exit code, once the beacon has ended */
+  async run(): Promise<number> {
+    const { takeOver } = this;
+    try {
+      if (this.#stopMs === undefined) await this.#started();
+      await takeOver?.committed; // a service manager listens to its main process only
+      if (this.#stopMs === undefined) this.#manager.ready(SERVING);
+      this.#startWatchdog();
+      await this.#beacon.closed;
+      return 0;
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#log.fatal(reason);
+      await takeOver?.refuse(reason);
+      await this.#beacon.close();
+      return error instanceof ConfigError ? EXIT_USAGE : EXIT_FAILED;
+    }
+  }
+
+  #startWatchdog(): void {
+    const { watchdogMs } = this.#manager;
+    if (watchdogMs === undefined) return;
+    setInterval(() => {
+      if (!this.#hasHandedOver) this.#manager.watchdog();
+    }, watchdogMs / 2);
+  }
+
+  /** Drains and closes; called again, it closes at once. A beacon that does not serve yet has nothing to drain. */
+  stop(): void {
+    if (this.takeOver && !this.takeOver.isServing) process.exit(0); // nothing has begun; the process before goes on
+    if (this.#stopMs === undefined) {
+      this.#stopMs = performance.now();
+      if (!this.#hasHandedOver)
+        this.#manager.stopping("draining", this.#beacon.config.drainMs + CLOSE_MS_MAX);
+      void (this.#beacon.isListening ? this.#beacon.drain() : this.#beacon.close());
+    } else if (performance.now() - this.#stopMs > SAME_SIGNAL_MS) {
+      setTimeout(() => process.exit(0), HURRY_MS);
+      void this.#beacon.close();
+    }
+  }
+
+  /** Reads the configuration again: same arguments and environment, but the files they name may say something else now. */
+  reload(): void {
+    if (this.#stopMs !== undefined) return;
+    if (this.#beacon.isUpgrading) {
+      this.warn("configuration not reloaded: an upgrade is under way, and the new process has read it");
+      return;
+    }
+    this.#manager.reloading();
+    try {
+      const wanted = readCommandLine();
+      if (wanted.kind === "run") this.#report(this.#beacon.reconfigure(wanted.config));
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      this.#log.error(`configuration not reloaded, the one in force stays: ${error.message}`);
+    }
+    this.#manager.ready(SERVING);
+  }
+
+  #report({ reloaded, needRestart }: ConfigChanges): void {
+    const flags = (properties: typeof reloaded) => properties.map(flagOf);
+    this.#log.info({ changed: flags(reloaded) }, "configuration reloaded");
+    if (needRestart.length > 0) this.warn(`changed only by a restart: ${flags(needRestart).join(", ")}`);
+  }
+
+  /** Starts the program anew, from its file as it is now, and hands over to it. */
+  async upgrade(): Promise<void> {
+    if (this.#stopMs !== undefined) return;
+    try {
+      await this.#beacon.upgrade();
+    } catch (error) {
+      if (!(error instanceof UpgradeError)) throw error;
+      this.#log.error(`no upgrade, this process goes on: ${error.message}`);
+    }
+  }
+
+  warn(message: string): void {
+    this.#log.warn(message);
+  }
+}
