@@ -20,6 +20,8 @@ export function buildBinary(outfile: string, target?: Target): boolean {
       "--minify-syntax",
       // A chunk for each dynamic import: the entry registers its signal handlers 5 ms after exec, and not 60 to 200 ms.
       "--splitting",
+      // The runtime ends with an error where the working directory was removed, unless it is told which one it is in.
+      "--compile-exec-argv=--cwd=/proc/self/cwd",
       // Else some packages' folder on this machine would be written into the binary. They want it for threads that nobody starts.
       '--define=__dirname="/"',
       ...(target === undefined ? [] : [`--target=bun-linux-${target}`]),

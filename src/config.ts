@@ -18,6 +18,7 @@ import {
   settingGroups,
   settings,
 } from "./config/settings.ts";
+import { pathFromStart } from "./config/start-folder.ts";
 import { ConfigError, quoted, shown, withReason } from "./config/units.ts";
 
 export { type ConfigChanges, compareConfigs, reloadedConfig } from "./config/reload.ts";
@@ -100,7 +101,7 @@ export function parseCommandLine(
     ),
   ];
   const path = flags["config"] ?? variable("config");
-  if (path !== undefined) levels.push(readFileLevel(path));
+  if (path !== undefined) levels.push(readFileLevel(configPath(path)));
   return { kind: "run", config: settle(levels), places: placesOf(levels) };
 }
 
@@ -236,6 +237,13 @@ function readLevel<T>(
 function parse({ kind }: Setting, written: unknown): unknown {
   if (typeof written !== "string" && kind.fromJson !== undefined) return kind.fromJson(written);
   return kind.parse(jsonText(written));
+}
+
+function configPath(path: string): string {
+  return withReason(
+    () => pathFromStart(path),
+    (reason) => `--config ${shown(path)}: ${reason}`,
+  );
 }
 
 function readFileLevel(path: string): Level {

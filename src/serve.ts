@@ -1,5 +1,6 @@
 /** The server's process: reads the configuration, runs one beacon until a signal, exits. */
 import { Beacon, type ConfigChanges, ConfigError, TakeOver, UpgradeError, version } from "./beacon.ts";
+import { folderForSuccessor } from "./config/start-folder.ts";
 import { type CommandLine, type Config, flagOf, parseCommandLine } from "./config.ts";
 import { createLogger } from "./control/log.ts";
 import { ServiceManager } from "./control/service-manager.ts";
@@ -68,6 +69,9 @@ class Server {
     this.#manager = ServiceManager.fromEnvironment(process.env, this.#log);
     this.#beacon.successor = {
       command: sameCommand(),
+      get folder() {
+        return folderForSuccessor();
+      },
       onServing: (pid) => {
         this.#hasHandedOver = true;
         this.#manager.mainProcess(pid);

@@ -137,7 +137,7 @@ test("the configuration knows nothing of what is configured", () => {
 
 test("only the entry and the beacon read the configuration, and only its file the command line", () => {
   const elsewhere = importsFrom(
-    /^(?!src\/(serve|beacon|config)\.ts$|src\/(config|cli)\/)/,
+    /^(?!src\/(main|serve|beacon|config)\.ts$|src\/(config|cli)\/)/,
     (to, { typesOnly }) => isConfig(to) && !typesOnly && !isLanguage(to),
   );
   expect(elsewhere).toEqual([]);

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, spyOn, test } from "bun:test";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import fc from "fast-check";
 import { envName, settings } from "../src/config/settings.ts";
 import {
@@ -225,7 +225,7 @@ const samples: Record<string, Samples> = {
   "wss-tls-cert": {
     good: [
       ["/etc/beacon/chain.pem", "/etc/beacon/chain.pem"],
-      ["chain, all of it", "chain, all of it"],
+      ["chain, all of it", resolve("chain, all of it")],
     ],
     bad: ["", "a\0b"],
     needs: ["--wss-tls-key", "key.pem"],
@@ -435,7 +435,7 @@ const samples: Record<string, Samples> = {
     good: [
       ["off", "off"],
       ["/var/lib/beacon/nodes", "/var/lib/beacon/nodes"],
-      ["nodes, all of them", "nodes, all of them"],
+      ["nodes, all of them", resolve("nodes, all of them")],
     ],
     bad: ["", "a\0b"],
   },

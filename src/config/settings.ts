@@ -3,6 +3,7 @@
  * environment variable (BEACON_MAX_NODES) and the config-file key ("max-nodes") follow from the flag.
  */
 import { availableParallelism } from "node:os";
+import { pathFromStart } from "./start-folder.ts";
 import {
   ConfigError,
   parseAddressPrefix,
@@ -278,7 +279,7 @@ const path: Kind<string> = {
   check: (value) => {
     if (typeof value !== "string" || value === "" || value.includes("\0"))
       throw new ConfigError("must be the path of a file");
-    return value;
+    return pathFromStart(value);
   },
 };
 

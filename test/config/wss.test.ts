@@ -31,19 +31,19 @@ test("stands behind what beacons tell each other in the help", () => {
 test("takes its options from a file as JSON has them", () => {
   const path = file({
     wss: ":443",
-    "wss-tls-cert": "chain.pem",
-    "wss-tls-key": "key.pem",
+    "wss-tls-cert": "/chain.pem",
+    "wss-tls-key": "/key.pem",
     "wss-max-peers": 7,
     "wss-trusted-proxy": ["10.0.0.0/8", "::1"],
-    "wss-keys": "keys.json",
+    "wss-keys": "/keys.json",
   });
   expect(run(["--config", path])).toMatchObject({
     wss: ":443",
-    wssTlsCert: "chain.pem",
-    wssTlsKey: "key.pem",
+    wssTlsCert: "/chain.pem",
+    wssTlsKey: "/key.pem",
     wssMaxPeers: 7,
     wssTrustedProxies: ["10.0.0.0/8", "::1"],
-    wssKeys: "keys.json",
+    wssKeys: "/keys.json",
   });
   const off = file({ wss: false, "wss-tls-cert": false, "wss-tls-key": false, "wss-keys": false });
   expect(run(["--config", off])).toEqual(run([]));
@@ -52,11 +52,11 @@ test("takes its options from a file as JSON has them", () => {
 test("off is a value: it outranks the environment", () => {
   const env = {
     BEACON_WSS: ":443",
-    BEACON_WSS_TLS_CERT: "chain.pem",
-    BEACON_WSS_TLS_KEY: "key.pem",
-    BEACON_WSS_KEYS: "keys.json",
+    BEACON_WSS_TLS_CERT: "/chain.pem",
+    BEACON_WSS_TLS_KEY: "/key.pem",
+    BEACON_WSS_KEYS: "/keys.json",
   };
-  expect(run([], env)).toMatchObject({ wss: ":443", wssTlsKey: "key.pem" });
+  expect(run([], env)).toMatchObject({ wss: ":443", wssTlsKey: "/key.pem" });
   expect(run(["--wss=off", "--wss-tls-cert=off", "--wss-tls-key=off", "--wss-keys=off"], env)).toEqual(
     run([]),
   );
@@ -163,21 +163,21 @@ describe("a certificate and its key", () => {
   const keyAlone = "--wss-tls-key needs --wss-tls-cert: the key's certificate";
 
   test("go together, with the bridge on or off", () => {
-    for (const bridge of [[], ["--wss", ":443", "--wss-keys", "keys.json"]]) {
+    for (const bridge of [[], ["--wss", ":443", "--wss-keys", "/keys.json"]]) {
       expect(refusal(() => run([...bridge, "--wss-tls-cert", "c"]))).toBe(certAlone);
       expect(refusal(() => run([...bridge, "--wss-tls-key", "k"]))).toBe(keyAlone);
-      const config = run([...bridge, "--wss-tls-cert", "c"], { BEACON_WSS_TLS_KEY: "k" });
-      expect(config).toMatchObject({ wssTlsCert: "c", wssTlsKey: "k" });
+      const config = run([...bridge, "--wss-tls-cert", "/c"], { BEACON_WSS_TLS_KEY: "/k" });
+      expect(config).toMatchObject({ wssTlsCert: "/c", wssTlsKey: "/k" });
     }
   });
 
   test("are missed wherever the other one stands", () => {
-    expect(refusal(() => run(["--config", file({ "wss-tls-cert": "c" })]))).toBe(certAlone);
-    const both = { BEACON_WSS_TLS_CERT: "c", BEACON_WSS_TLS_KEY: "k" };
+    expect(refusal(() => run(["--config", file({ "wss-tls-cert": "/c" })]))).toBe(certAlone);
+    const both = { BEACON_WSS_TLS_CERT: "/c", BEACON_WSS_TLS_KEY: "/k" };
     expect(refusal(() => run(["--wss-tls-cert=off"], both))).toBe(keyAlone);
-    expect(refusal(() => validateConfig({ wssTlsCert: "c" }))).toStartWith("wssTlsCert needs wssTlsKey: ");
-    expect(refusal(() => validateConfig({ wssTlsKey: "k" }))).toStartWith("wssTlsKey needs wssTlsCert: ");
-    expect(validateConfig({ wssTlsCert: "c", wssTlsKey: "k" }).wssTlsCert).toBe("c");
+    expect(refusal(() => validateConfig({ wssTlsCert: "/c" }))).toStartWith("wssTlsCert needs wssTlsKey: ");
+    expect(refusal(() => validateConfig({ wssTlsKey: "/k" }))).toStartWith("wssTlsKey needs wssTlsCert: ");
+    expect(validateConfig({ wssTlsCert: "/c", wssTlsKey: "/k" }).wssTlsCert).toBe("/c");
   });
 });
 
@@ -187,7 +187,7 @@ describe("a bridge needs something that knows the nodes' keys", () => {
 
   test("a file, the registry, or both", () => {
     expect(refusal(() => run(["--wss", ":443"]))).toBe(message);
-    expect(refusal(() => run(["--wss", ":443", "--wss-keys=off"], { BEACON_WSS_KEYS: "k" }))).toBe(message);
+    expect(refusal(() => run(["--wss", ":443", "--wss-keys=off"], { BEACON_WSS_KEYS: "/k" }))).toBe(message);
     expect(refusal(() => run(["--config", file({ wss: ":443" })]))).toBe(message);
     expect(run(["--wss", ":443", "--wss-keys", "k"]).wss).toBe(":443");
     expect(run(["--wss", ":443", ...REGISTRY]).wss).toBe(":443");
@@ -197,7 +197,7 @@ describe("a bridge needs something that knows the nodes' keys", () => {
   test("a bridge that is off needs nothing, whatever its other options", () => {
     const argv = ["--wss-max-peers=7", "--wss-trusted-proxy=::1"];
     expect(run(argv)).toMatchObject({ wss: "off", wssMaxPeers: 7 });
-    expect(run([...argv, "--wss=off", "--wss-keys=k"]).wssKeys).toBe("k");
+    expect(run([...argv, "--wss=off", "--wss-keys=/k"]).wssKeys).toBe("/k");
     expect(run(["--wss=off"], { BEACON_WSS: ":443" }).wss).toBe("off");
   });
 
@@ -205,22 +205,22 @@ describe("a bridge needs something that knows the nodes' keys", () => {
     expect(refusal(() => validateConfig({ wss: ":443" }))).toBe(`wss needs wssKeys or registry: ${REASON}`);
     expect(refusal(() => validateConfig({ wss: ":443" }, { hasKeySource: false }))).toContain(REASON);
     expect(validateConfig({ wss: ":443" }, KEY_SOURCE).wss).toBe(":443");
-    expect(validateConfig({ wss: ":443", wssKeys: "k" }, KEY_SOURCE).wssKeys).toBe("k");
+    expect(validateConfig({ wss: ":443", wssKeys: "/k" }, KEY_SOURCE).wssKeys).toBe("/k");
     expect(validateConfig({}, KEY_SOURCE)).toEqual(validateConfig({}));
     expect(refusal(() => validateConfig({ registry: "r:1" }, KEY_SOURCE))).toContain("needs beaconId");
-    expect(refusal(() => validateConfig({ wssTlsKey: "k" }, KEY_SOURCE))).toContain("needs wssTlsCert");
+    expect(refusal(() => validateConfig({ wssTlsKey: "/k" }, KEY_SOURCE))).toContain("needs wssTlsCert");
   });
 });
 
 describe("a reload", () => {
-  const withKeys = run(["--wss=:443", "--wss-keys=k", "--beacon-id=1"]);
+  const withKeys = run(["--wss=:443", "--wss-keys=/k", "--beacon-id=1"]);
   const withRegistry = run(["--wss=:443", ...REGISTRY]);
   const without = run(["--beacon-id=1"]);
   const noKeys = "--wss needs --wss-keys or --registry: something that knows the nodes' keys";
 
   test("changes what can change of a bridge, and leaves its address", () => {
     const wanted = run([
-      ...["--wss=:444", "--wss-keys=other", "--beacon-id=1", "--wss-tls-cert=c", "--wss-tls-key=k"],
+      ...["--wss=:444", "--wss-keys=other", "--beacon-id=1", "--wss-tls-cert=/c", "--wss-tls-key=/k"],
       ...["--wss-max-peers=7", "--wss-trusted-proxy=::1"],
     ]);
     expect(compareConfigs(withKeys, wanted)).toEqual({
@@ -238,7 +238,7 @@ describe("a reload", () => {
 
   test("may take the keys from elsewhere", () => {
     expect(reloadedConfig(withKeys, withRegistry)).toMatchObject({ wssKeys: "off", registry: "r:1" });
-    expect(reloadedConfig(withRegistry, withKeys)).toMatchObject({ wssKeys: "k", registry: "off" });
+    expect(reloadedConfig(withRegistry, withKeys)).toMatchObject({ wssKeys: "/k", registry: "off" });
   });
 
   test("is refused when it takes them away from a bridge that goes on", () => {
@@ -255,9 +255,9 @@ describe("a reload", () => {
   });
 
   test("of a beacon without a bridge needs no keys", () => {
-    const running = run(["--wss-keys=k"]);
+    const running = run(["--wss-keys=/k"]);
     expect(reloadedConfig(running, run([])).wssKeys).toBe("off");
-    expect(reloadedConfig(run([]), run(["--wss=:443", "--wss-keys=k"])).wss).toBe("off");
+    expect(reloadedConfig(run([]), run(["--wss=:443", "--wss-keys=/k"])).wss).toBe("off");
     const handed = validateConfig({ wss: ":443" }, KEY_SOURCE);
     expect(reloadedConfig(validateConfig({}), handed).wss).toBe("off");
   });

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, te
 import {
   copyFileSync,
   linkSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
   readlinkSync,
@@ -15,6 +16,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Stats } from "../../src/beacon.ts";
 import { Clients } from "./support/client.ts";
+import { ConfigPipe } from "./support/config-pipe.ts";
 import { freePort } from "./support/mesh.ts";
 import { Notified } from "./support/notified.ts";
 import { installed, Programs, ROOT } from "./support/program.ts";
@@ -152,6 +154,52 @@ describe("the binary", () => {
     }
     expect(await program.exited()).toBe(0);
     expect(program.log().filter(({ level }) => level !== "info" && level !== "warn")).toEqual([]);
+  });
+
+  test("needs no working directory: it serves, hands over, and runs commands in a removed one", async () => {
+    const cwd = join(folder, "removed");
+    const inRemoved = (...args: string[]) => {
+      mkdirSync(cwd);
+      const command = ["sh", "-c", 'rmdir "$0" && exec "$@"', cwd, join(folder, "beacon"), ...args];
+      return programs.spawn(command, { env: { PATH: process.env["PATH"]! }, cwd });
+    };
+    const program = inRemoved(
+      ...["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--workers=2", "--max-nodes=1000"],
+    );
+    ({ port } = await program.listening());
+    const client = await clients.open();
+    await client.discover(1);
+    const probe = inRemoved("probe", `127.0.0.1:${port}`, "--count=3");
+    expect([await probe.exited(), probe.stderr]).toEqual([0, ""]);
+    program.signal("SIGUSR2");
+    const { successor } = await program.logged(/serves; this one ends$/);
+    try {
+      await client.relay(1, 1, new Uint8Array([42]));
+      expect(await client.message()).toMatchObject({ type: "deliver", senderId: 1 });
+    } finally {
+      process.kill(successor as number, "SIGTERM");
+    }
+    expect(await program.exited()).toBe(0);
+  });
+
+  test("reads relative paths from its working directory", async () => {
+    writeFileSync(join(folder, "relative.json"), '{"workers": 1}');
+    const command = [join(folder, "beacon"), "check-config", "--json", "--config=relative.json"];
+    const check = programs.spawn(command, { env: {}, cwd: folder });
+    expect([await check.exited(), check.stderr]).toEqual([0, ""]);
+    expect(JSON.parse(check.lines[0]!)).toMatchObject({ ok: true, config: { workers: 1 } });
+  });
+
+  test("remembers a signal that arrives while it starts", async () => {
+    const config = ConfigPipe.make(join(folder, "config-pipe"));
+    const flags = ["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--workers=1"];
+    const program = spawn(...flags, `--config=${config.path}`);
+    await config.feed(() => program.signal("SIGHUP"));
+    await program.listening();
+    await config.feed();
+    await program.logged(/^configuration reloaded/);
+    program.signal("SIGTERM");
+    expect(await program.exited()).toBe(0);
   });
 
   test("logs for people, too", async () => {

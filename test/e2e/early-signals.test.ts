@@ -18,9 +18,12 @@ let pipes = 0;
 const FLAGS = ["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--workers=1", "--max-nodes=1000"];
 
 /** A beacon that waits for its configuration. @param before the words before its command */
-function start(before: readonly string[] = []): { program: Program; config: ConfigPipe } {
+function start(
+  before: readonly string[] = [],
+  flags: readonly string[] = [],
+): { program: Program; config: ConfigPipe } {
   const config = ConfigPipe.make(join(folder, `config-${pipes++}`));
-  const command = [...before, process.execPath, MAIN, ...FLAGS, `--config=${config.path}`];
+  const command = [...before, process.execPath, MAIN, ...FLAGS, ...flags, `--config=${config.path}`];
   return { program: programs.spawn(command), config };
 }
 
@@ -49,11 +52,14 @@ test("SIGUSR1 is remembered, and answered with a line", async () => {
   await program.logged(/^SIGUSR1 means nothing here/);
 });
 
-test.each(["SIGTERM", "SIGINT"] as const)("%s ends it with exit code 0", async (signal) => {
-  const { program, config } = start();
-  await config.feed(() => program.signal(signal));
-  expect([await program.exited(), program.stderr]).toEqual([0, ""]);
-});
+test.each(["SIGTERM", "SIGINT"] as const)(
+  "%s ends it with exit code 0, whatever --drain is",
+  async (signal) => {
+    const { program, config } = start([], ["--drain=1h"]);
+    await config.feed(() => program.signal(signal));
+    expect([await program.exited(), program.stderr]).toEqual([0, ""]);
+  },
+);
 
 const canUnshare =
   installed("unshare") && Bun.spawnSync(["unshare", "--pid", "--fork", "true"], { stderr: "ignore" }).success;
@@ -70,7 +76,7 @@ describe.skipIf(!canUnshare)(
       const pid = await childOf(program.pid);
       await config.feed(() => process.kill(pid, signal));
       if (signal === "SIGHUP") {
-      await program.listening();
+        await program.listening();
         await config.feed();
         await program.logged(/^configuration reloaded/);
       } else {

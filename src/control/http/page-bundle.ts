@@ -10,7 +10,12 @@ export function bundledPage(): Record<"html" | "script" | "style" | "icon", stri
   const folder = join(import.meta.dir, "../../page");
   const bundled = (name: string): string => {
     const command = [process.execPath, "build", "--minify", "--target=browser", join(folder, name)];
-    const { success, stdout, stderr } = Bun.spawnSync(command, { stdout: "pipe", stderr: "pipe" });
+    // The bundler needs a working directory that exists; this process's may have been removed.
+    const { success, stdout, stderr } = Bun.spawnSync(command, {
+      cwd: folder,
+      stdout: "pipe",
+      stderr: "pipe",
+    });
     if (!success) throw new Error(`the page's ${name} cannot be bundled: ${stderr}`);
     return stdout.toString();
   };

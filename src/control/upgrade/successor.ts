@@ -12,6 +12,8 @@ const CHANNEL_FD = 3;
 export interface Successor {
   /** A program and its arguments, as for execve. It has to give `TakeOver.fromEnvironment()` to its beacon's `listen`. */
   readonly command: readonly string[];
+  /** Its working directory; this process's unless given. */
+  readonly folder?: string | undefined;
   /** How long it may take until it is ready to serve; 30 s unless given. */
   readonly prepareMs?: number;
   /** Is called once it serves, before it hears that it does so alone: the place to tell a service manager whom to watch. */
@@ -43,13 +45,14 @@ export interface Started {
  * Starts it, with the standard files and the environment of this process.
  * @throws SyscallError, or Error of Bun.spawn with `code` ENOENT, EACCES …
  */
-export function start({ command }: Successor): Started {
+export function start({ command, folder }: Successor): Started {
   const [ours, theirs] = UnixChannel.pair();
   try {
     // WATCHDOG_PID names this process, and would have that one think that nobody watches it.
     const { WATCHDOG_PID: _, ...env } = process.env;
     const child = Bun.spawn([...command], {
       stdio: ["inherit", "inherit", "inherit", theirs.fd],
+      ...(folder !== undefined && { cwd: folder }),
       env: { ...env, [CHANNEL_VARIABLE]: String(CHANNEL_FD) },
     });
     child.unref();
