@@ -24,6 +24,8 @@ export interface Contender {
   readonly root?: string;
   /** Further flags of the beacon. */
   readonly flags?: readonly string[];
+  /** It has no limits; others have them on, and far away. */
+  readonly unlimited?: boolean;
   /** It is watched meanwhile, as by operators: see watcher.ts. */
   readonly watched?: boolean;
   /** It shares the directory of other beacons, whose routes it has: see other-fleet.ts. */
@@ -77,12 +79,14 @@ export class LoadedRelay extends LoadedTargets<LoadGenerator> {
   }
 
   static #startTarget(
-    { program, load, offload, workers = 1, place = LOOPBACK, toPeer = false, root, flags = [] }: Contender,
+    contender: Contender,
     reference: string,
     batch: number,
     sinkPort: number,
   ): Promise<Target> {
-    const options = { offload, batch, workers, place };
+    const { program, load, offload, toPeer = false, root, flags = [] } = contender;
+    const { workers = 1, place = LOOPBACK, unlimited = false } = contender;
+    const options = { offload, batch, workers, place, unlimited };
     if (program === "C") {
       const slotsLog2 = Math.ceil(Math.log2(2 * load.nodes));
       return startReference(reference, options, Math.max(slotsLog2, REFERENCE_SLOTS_LOG2_MIN));

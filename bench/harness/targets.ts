@@ -26,6 +26,7 @@ const STOP_MS_MAX = 10_000;
  */
 const LIMITS_FOR_LOAD = {
   BEACON_RELAY_LIMIT: "1000000000",
+  BEACON_RELAY_ADDRESS_LIMIT: "1000000000",
   BEACON_PUNCH_SOURCE_LIMIT: "1000000000",
   BEACON_PUNCH_LIMIT: "1000000000",
   BEACON_ENDPOINT_HOLD: "0s",
@@ -34,6 +35,11 @@ const LIMITS_FOR_LOAD = {
   BEACON_WSS_UPGRADE_LIMIT: "1000000000",
   BEACON_WSS_FAILURE_LIMIT: "1000000000",
 };
+
+/** The same limits, each of them off. The bridge's stay, as no measured packet meets them. */
+const LIMITS_OFF = Object.fromEntries(
+  Object.entries(LIMITS_FOR_LOAD).map(([name, value]) => [name, name.includes("WSS") ? value : "0"]),
+);
 
 /** A process that serves. */
 export interface Target extends Address {
@@ -55,6 +61,8 @@ export interface TargetOptions {
   readonly cpus?: string;
   /** The loopback interface unless given. */
   readonly place?: Place;
+  /** Has a beacon without limits, where it has them on and far away otherwise. */
+  readonly unlimited?: boolean;
 }
 
 /** Moves a process, this one unless given, to the generators' core. */
@@ -115,7 +123,14 @@ export const beaconSources = (root = join(import.meta.dir, "../..")): string[] =
  * @param program what is run, the sources unless given
  */
 export async function startBeacon(
-  { offload, batch, workers = 1, cpus = targetCpus(workers), place = LOOPBACK }: TargetOptions,
+  {
+    offload,
+    batch,
+    workers = 1,
+    cpus = targetCpus(workers),
+    place = LOOPBACK,
+    unlimited = false,
+  }: TargetOptions,
   extra: readonly string[] = [],
   program: readonly string[] = beaconSources(),
 ): Promise<Target> {
@@ -127,10 +142,12 @@ export async function startBeacon(
     `--offload=${offload ? "on" : "off"}`,
     `--batch=${batch}`,
   ];
-  return startTarget([...program, ...flags, ...extra], place, cpus, (line) => {
+  const read = (line: string) => {
     const { msg, http = "", wss = "" } = JSON.parse(line) as { msg: string; http?: string; wss?: string };
     return { port: Number(/listens on .*:(\d+)$/.exec(msg)?.[1]), http, wss };
-  });
+  };
+  const limits = unlimited ? LIMITS_OFF : LIMITS_FOR_LOAD;
+  return startTarget([...program, ...flags, ...extra], place, cpus, read, limits);
 }
 
 /** A UDP port that nobody has, for who must know its port before it starts. */
@@ -196,6 +213,7 @@ export function mortal<T extends Bun.Subprocess>(child: T): T {
  * Starts a program that serves and waits until it says so.
  * @param cpus it is kept to, a list for taskset
  * @param read finds the port in a line that it prints; any other line has no port over 0
+ * @param env variables beside this process's own
  * @throws Error if it ends before
  */
 export async function startTarget(
@@ -203,11 +221,12 @@ export async function startTarget(
   place: Place,
   cpus: string,
   read: (line: string) => Pick<Target, "port" | "http" | "wss">,
+  env: Readonly<Record<string, string>> = LIMITS_FOR_LOAD,
 ): Promise<Target> {
   const started = performance.now();
   const child = mortal(
     Bun.spawn([...place.within, "taskset", "-c", cpus, ...command], {
-      env: { ...process.env, ...LIMITS_FOR_LOAD, BEACON_ADMIN_TOKEN_FILE: adminTokenFile() },
+      env: { ...process.env, ...env, BEACON_ADMIN_TOKEN_FILE: adminTokenFile() },
       stdout: "pipe",
       stderr: "inherit",
     }),

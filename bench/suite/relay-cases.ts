@@ -108,15 +108,6 @@ const toPeer = (title: string, load: Load, offload: boolean): Case => ({
   ],
 });
 
-/** What turns off every limit that a packet can meet; while it is measured, a beacon has all on (targets.ts). */
-const NO_LIMITS = [
-  "--relay-limit=0",
-  "--punch-source-limit=0",
-  "--punch-limit=0",
-  "--endpoint-hold=0",
-  "--new-node-limit=0",
-  "--answer-limit=0",
-];
 /** More sources than a batch has packets, each with a cache line of its own among those of the limit. */
 const SOURCES_MANY = 256;
 
@@ -125,7 +116,7 @@ const limits = (title: string, load: Load, offload: boolean): Case => ({
   params: { group: "limits", payloadBytes: load.payloadBytes, senders: load.senders ?? 1, offload },
   contenders: [
     beacon(load, offload, { name: "limits on" }),
-    beacon(load, offload, { name: "limits off", flags: NO_LIMITS }),
+    beacon(load, offload, { name: "limits off", unlimited: true }),
   ],
   ratios: [{ name: "on over off", subject: "limits on", against: "limits off", bar: { atMost: 1.05 } }],
 });
