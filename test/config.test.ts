@@ -293,6 +293,14 @@ const samples: Record<string, Samples> = {
     ],
     bad: ["", "-1", "1.5", "1000000001", "4k", "off"],
   },
+  "relay-address-limit": {
+    good: [
+      ["0", 0],
+      ["1", 1],
+      ["1000000000", 1_000_000_000],
+    ],
+    bad: ["", "-1", "1.5", "1000000001", "4k", "off"],
+  },
   "punch-source-limit": {
     good: [
       ["0", 0],
@@ -600,6 +608,7 @@ describe("defaults", () => {
       wssUpgradeLimit: 100,
       wssFailureLimit: 10,
       relayLimit: 4000,
+      relayAddressLimit: 20_000,
       punchSourceLimit: 1,
       punchLimit: "auto",
       punchAllow: [],

@@ -104,6 +104,8 @@ export interface Config {
   readonly wssFailureLimit: number;
   /** Relays a second from one source, which is an address and a port or a bridged node; 0 for any number. */
   readonly relayLimit: number;
+  /** Relays a second from one address, whatever the ports; 0 for any number. */
+  readonly relayAddressLimit: number;
   /** Punch requests a second from one address, 0 for any number. */
   readonly punchSourceLimit: number;
   /** Punch requests a second in all, 0 for any number; "auto" grows with the nodes. */
@@ -627,6 +629,15 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         value: "<count>",
         default: "4000",
         help: "Relays a second from one source: an address and port, or a bridged node.",
+        reloadable: true,
+      },
+      {
+        flag: "relay-address-limit",
+        property: "relayAddressLimit",
+        kind: rate,
+        value: "<count>",
+        default: "20000",
+        help: "Relays a second from one address, over all its ports.",
         reloadable: true,
       },
       {

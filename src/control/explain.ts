@@ -10,6 +10,7 @@ import {
   PUNCH_LIMIT,
   PUNCH_SOURCE_LIMIT,
   RateLimit,
+  RELAY_ADDRESS_LIMIT,
   RELAY_LIMIT,
 } from "../shared/limits.ts";
 import { CLOCK_S, type SharedMemory } from "../shared/memory.ts";
@@ -183,6 +184,7 @@ export class Explainer {
     const address = addressHash(endpoint, 0, secret);
     return [
       ...relay,
+      ...(isBridged ? [] : use("relay_address", RELAY_ADDRESS_LIMIT, address)),
       ...use("punch_source", PUNCH_SOURCE_LIMIT, address),
       ...use("punch", PUNCH_LIMIT, 0),
       ...use("new_node", NEW_NODE_LIMIT, address),

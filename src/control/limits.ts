@@ -8,6 +8,7 @@ import {
   PUNCH_LIMIT,
   PUNCH_SOURCE_LIMIT,
   RateLimit,
+  RELAY_ADDRESS_LIMIT,
   RELAY_LIMIT,
 } from "../shared/limits.ts";
 import {
@@ -60,6 +61,7 @@ export class Limits {
     const set = (limit: number, perSecond: number, burstS: number) =>
       new RateLimit(memory, limit).set(perSecond, perSecond * burstS);
     set(RELAY_LIMIT, config.relayLimit, RELAY_BURST_S);
+    set(RELAY_ADDRESS_LIMIT, config.relayAddressLimit, RELAY_BURST_S);
     set(PUNCH_SOURCE_LIMIT, config.punchSourceLimit, PUNCH_SOURCE_BURST_S);
     set(NEW_NODE_LIMIT, config.newNodeLimit, NEW_NODE_BURST_S);
     set(ANSWER_LIMIT, config.answerLimit, ANSWER_BURST_S);

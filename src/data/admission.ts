@@ -13,6 +13,7 @@ import {
   PUNCH_LIMIT,
   PUNCH_SOURCE_LIMIT,
   RateLimit,
+  RELAY_ADDRESS_LIMIT,
   RELAY_LIMIT,
 } from "../shared/limits.ts";
 import {
@@ -39,6 +40,7 @@ export class Admission {
   readonly #counters: Float64Array;
   readonly #secret: number;
   readonly #relays: RateLimit;
+  readonly #relaysOfAddress: RateLimit;
   readonly #punchesOfSource: RateLimit;
   readonly #punches: RateLimit;
   readonly #grants: RateLimit;
@@ -48,6 +50,8 @@ export class Admission {
   readonly #denied: PrefixList;
   /** The time of this batch, 0 before it was asked for. */
   #nowNs = 0;
+  /** The limit that admitted the fewest of the Relays that were last asked for. */
+  #relayLimit = RELAY_LIMIT;
 
   /** @param row this thread's first column in `counters` */
   constructor(
@@ -60,6 +64,7 @@ export class Admission {
     this.#counters = memory.counters;
     this.#secret = memory.sourceSecret;
     this.#relays = new RateLimit(memory, RELAY_LIMIT);
+    this.#relaysOfAddress = new RateLimit(memory, RELAY_ADDRESS_LIMIT);
     this.#punchesOfSource = new RateLimit(memory, PUNCH_SOURCE_LIMIT);
     this.#punches = new RateLimit(memory, PUNCH_LIMIT);
     this.#grants = new RateLimit(memory, GRANT_RATE);
@@ -87,27 +92,37 @@ export class Admission {
   }
 
   get limitsRelays(): boolean {
-    return this.#relays.isOn;
+    return this.#relays.isOn || this.#relaysOfAddress.isOn;
   }
 
   /**
-   * How many of some Relays of one source are let in. What is not is for the caller to count (`relayLimited`), who knows whether the
-   * source is exempt.
+   * Returns how many of some Relays of one source the limits admit, all of them in shadow. The caller
+   * counts each Relay that it drops (`relayLimited`).
+   *
+   * The source's own limit is asked first and charged last, so that what one limit refuses costs nothing
+   * of the other. A proven node has no address here: it may be that of a proxy for many.
    * @param provenId the node that the source is, 0 if it is an endpoint
    */
   relays(provenId: number, source: Int32Array, packets: number): number {
-    const hash = provenId === 0 ? endpointHash(source, 0, this.#secret) : nodeHash(provenId, this.#secret);
-    return this.#relays.take(hash, packets, this.#now());
+    const nowNs = this.#now();
+    const isProven = provenId !== 0;
+    const secret = this.#secret;
+    const hash = isProven ? nodeHash(provenId, secret) : endpointHash(source, 0, secret);
+    const room = this.#relays.room(hash, packets, nowNs);
+    let taken = room;
+    if (room > 0) {
+      if (!isProven) taken = this.#relaysOfAddress.take(addressHash(source, 0, secret), room, nowNs);
+      this.#relays.take(hash, taken, nowNs);
+    }
+    if (taken === packets) return packets;
+    this.#relayLimit = taken < room ? RELAY_ADDRESS_LIMIT : RELAY_LIMIT;
+    return this.#isShadowed(this.#relayLimit, packets - taken) ? packets : taken;
   }
 
-  /** Whether Relays over the limit are let in all the same, and only counted. */
-  relaysShadowed(packets: number): boolean {
-    return this.#isShadowed(RELAY_LIMIT, packets);
-  }
-
-  /** A Relay over the limit was dropped. */
-  relayLimited(): void {
-    this.#counters[this.row + LIMITED_AT + RELAY_LIMIT]!++;
+  /** Counts a dropped Relay. @returns the limit that refused it: RELAY_LIMIT or RELAY_ADDRESS_LIMIT */
+  relayLimited(): number {
+    this.#counters[this.row + LIMITED_AT + this.#relayLimit]!++;
+    return this.#relayLimit;
   }
 
   /** Whether a PunchRequest is let in. */

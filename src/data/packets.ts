@@ -54,6 +54,7 @@ import {
   REPLY_DROPPED_AT,
 } from "../shared/counters.ts";
 import { DropLog, nodeDrop } from "../shared/drops.ts";
+import { RELAY_LIMIT } from "../shared/limits.ts";
 import {
   CLOCK_S,
   GRANTS_REQUIRED,
@@ -86,6 +87,7 @@ const CONTENDED = nodeDrop("contended");
 const FORGED_SENDER = nodeDrop("forged_sender");
 const BRIDGE_FULL = nodeDrop("bridge_full");
 const RELAY_LIMITED = nodeDrop("relay_limit");
+const RELAY_ADDRESS_LIMITED = nodeDrop("relay_address_limit");
 const RELAY_OFF = nodeDrop("relay_off");
 const PUNCH_LIMITED = nodeDrop("punch_limit");
 const PUNCH_OFF = nodeDrop("punch_off");
@@ -301,21 +303,22 @@ export class PacketHandler {
       this.#allowance--;
       return true;
     }
-    admission.relayLimited();
-    this.#noteDrop(at, RELAY_LIMITED);
+    this.#noteDrop(at, admission.relayLimited() === RELAY_LIMIT ? RELAY_LIMITED : RELAY_ADDRESS_LIMITED);
     return false;
   }
 
-  /** How many of the packets of message m the limit lets in. Peer beacons speak for many nodes, and are not limited; strangers are. */
+  /**
+   * Returns how many of the packets of message m the limits admit. Peers speak for many nodes: they are
+   * exempt, and use up nothing of what other nodes at their address may send. Learned peers are limited.
+   */
   #askFor(m: number): number {
     const packets = this.#messagePackets;
     if (!this.#admission.limitsRelays) return packets;
     this.#packetSource.readSource(m, this.#source);
-    const taken = this.#admission.relays(this.#provenId, this.#source, packets);
-    if (taken === packets) return packets;
-    const peer = this.#peerOf(m);
-    if (peer >= 0 && !isLearned(peer)) return packets;
-    return this.#admission.relaysShadowed(packets - taken) ? packets : taken;
+    this.#peerCheckedMessage = m;
+    this.#fromPeer = this.#sourcePeer();
+    if (this.#fromPeer >= 0 && !isLearned(this.#fromPeer)) return packets;
+    return this.#admission.relays(this.#provenId, this.#source, packets);
   }
 
   #relay(at: number, bytes: number, m: number): void {

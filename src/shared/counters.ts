@@ -53,8 +53,16 @@ export type GossipRejection = (typeof GOSSIP_REJECTIONS)[number];
  */
 export const REFUSAL_REASONS = ["node_limit", "shard_full", "contended", "denied_endpoint"] as const;
 
-/** Limits that packets meet, those of a number a second first, in the order of limits.ts. */
-export const LIMITS = ["relay", "punch_source", "punch", "new_node", "answer", "endpoint_hold"] as const;
+/** Limits that packets meet, in the order of limits.ts. */
+export const LIMITS = [
+  "relay",
+  "relay_address",
+  "punch_source",
+  "punch",
+  "new_node",
+  "answer",
+  "endpoint_hold",
+] as const;
 export type Limit = (typeof LIMITS)[number];
 
 /** What an operator can switch off of the packets' ways; the order is that of the bits in the rules' word BREAKERS. */

@@ -26,14 +26,15 @@ import {
 } from "./memory.ts";
 
 /**
- * Why a packet was dropped, over all kinds. Of relays: those of DROP_REASONS, not_found, relay_limit, relay_off, slow_reader. Of punch requests:
- * punch_limit, punch_off, target_unknown. Of Discovers: discover_off. Of both, where the node was not recorded: new_node_limit,
+ * Why a packet was dropped, over all kinds. Of relays: those of DROP_REASONS, not_found, relay_limit,
+ * relay_address_limit, relay_off, slow_reader. Of punch requests: punch_limit, punch_off, target_unknown. Of Discovers: discover_off. Of both, where the node was not recorded: new_node_limit,
  * endpoint_hold, node_limit, shard_full, contended, denied_endpoint.
  */
 export const NODE_DROP_REASONS = [
   ...DROP_REASONS,
   "not_found",
   "relay_limit",
+  "relay_address_limit",
   "relay_off",
   "slow_reader",
   "punch_limit",

@@ -15,6 +15,7 @@ import { LIMITS, type Limit } from "./counters.ts";
 import { SOURCE_LINE_FLOATS } from "./memory.ts";
 
 export const RELAY_LIMIT = limitNumber("relay");
+export const RELAY_ADDRESS_LIMIT = limitNumber("relay_address");
 export const PUNCH_SOURCE_LIMIT = limitNumber("punch_source");
 export const PUNCH_LIMIT = limitNumber("punch");
 export const NEW_NODE_LIMIT = limitNumber("new_node");
@@ -110,6 +111,16 @@ export class RateLimit {
     return taken;
   }
 
+  /** How many of some packets of a source `take` would let in. Changes nothing. */
+  room(source: number, packets: number, nowNs: number): number {
+    const floats = this.#floats;
+    const intervalNs = floats[this.#rate + INTERVAL_NS]!;
+    if (intervalNs === 0) return packets;
+    const aheadNs = nowNs + floats[this.#rate + AHEAD_NS]! - Math.max(this.#beginsNs(source), nowNs);
+    if (aheadNs >= packets * intervalNs) return packets;
+    return Math.max(0, Math.floor(aheadNs / intervalNs));
+  }
+
   /** Packets a second, 0 for no limit. */
   get perSecond(): number {
     const intervalNs = this.#floats[this.#rate + INTERVAL_NS]!;
@@ -126,14 +137,6 @@ export class RateLimit {
     const roomNs = floats[this.#rate + AHEAD_NS]! - intervalNs;
     if (usedNs > roomNs) return 1;
     return roomNs <= 0 ? 0 : Math.max(0, usedNs / (roomNs + intervalNs));
-  }
-
-  /** Whether a packet of a source would be let in now. */
-  hasRoom(source: number, nowNs: number): boolean {
-    const floats = this.#floats;
-    const intervalNs = floats[this.#rate + INTERVAL_NS]!;
-    if (intervalNs === 0) return true;
-    return Math.max(this.#beginsNs(source), nowNs) + intervalNs <= nowNs + floats[this.#rate + AHEAD_NS]!;
   }
 
   /** When all that was let in of a source will have been paid for. */

@@ -144,6 +144,7 @@ export const SOURCE_LINE_FLOATS = LINE_WORDS / 2;
  */
 const SOURCE_LINES: Readonly<Record<Limit, number>> = {
   relay: 2 ** 17,
+  relay_address: 2 ** 14,
   punch_source: 2 ** 17,
   punch: 1,
   new_node: 2 ** 14,

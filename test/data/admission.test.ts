@@ -21,6 +21,7 @@ import {
   SYNC,
 } from "../../src/protocol.ts";
 import { BREAKERS } from "../../src/shared/counters.ts";
+import { dropsOf } from "../../src/shared/drops.ts";
 import {
   BREAKER_BITS,
   CLOCK_S,
@@ -46,6 +47,7 @@ const WORKERS = 2;
 
 const OFF = {
   relayLimit: 0,
+  relayAddressLimit: 0,
   punchSourceLimit: 0,
   punchLimit: 0,
   endpointHoldMs: 0,
@@ -333,6 +335,142 @@ describe("relays of a source", () => {
     frames.flush();
     expect(kernel.datagrams).toHaveLength(11);
     expect(beacon.counted).toEqual({ limited: { relay: 2 } });
+  });
+});
+
+describe("relays of an address", () => {
+  const mergedOf = (at: Uint8Array, count: number): ReceivedMessage => ({
+    ...merged(
+      2,
+      times(count, (i) => relay(1, i)),
+    ),
+    name: at,
+  });
+  const PORTS = times(12, (i) => 5000 + i);
+
+  test("are limited together, over all its ports", () => {
+    const beacon = new Beacon({ relayAddressLimit: 10 });
+    beacon.register(1, 1);
+    const sent = PORTS.map((port, i) => beacon.send(name(2, port), relay(1), i % WORKERS).length);
+    expect(sent).toEqual([...times(10, () => 1), 0, 0]);
+    expect(beacon.send(name(3), relay(1))).toHaveLength(1);
+    beacon.pass(100 * MS);
+    expect(beacon.send(name(2, 9999), relay(1))).toHaveLength(1);
+    expect(beacon.send(name(2, 9998), relay(1))).toHaveLength(0);
+    expect(beacon.counted).toEqual({ limited: { relay_address: 3 } });
+    const drops = dropsOf(beacon.memory, 1);
+    expect(drops.map(({ reason }) => reason)).toEqual(times(WORKERS, () => "relay_address_limit"));
+    expect(drops.reduce((sum, { count }) => sum + count, 0)).toBe(3);
+  });
+
+  test("are those of a /64 over IPv6", () => {
+    const beacon = new Beacon({ relayAddressLimit: 10 }, AF_INET6);
+    beacon.nodes.record(1, endpointOf("2001:db8:9::1", 4001), 0, 0, 1);
+    const relays = (subnet: number) =>
+      times(12, (i) => beacon.send(nameOf6(ipv6(subnet, i), 4000 + i), relay(1)).length);
+    expect(relays(1)).toEqual([...times(10, () => 1), 0, 0]);
+    expect(relays(2)).toEqual([...times(10, () => 1), 0, 0]);
+  });
+
+  test("cost the address nothing where the source's own limit refuses them", () => {
+    const beacon = new Beacon({ relayLimit: 10, relayAddressLimit: 20 });
+    beacon.register(1, 1);
+    expect(beacon.step([mergedOf(name(2, 5001), 60)])).toHaveLength(10);
+    for (let i = 0; i < 60; i++) beacon.send(name(2, 5001), relay(1));
+    expect(beacon.step([mergedOf(name(2, 5002), 10)])).toHaveLength(10);
+    expect(beacon.counted).toEqual({ limited: { relay: 110 } });
+  });
+
+  test("cost their source nothing where the address's limit refuses them", () => {
+    const beacon = new Beacon({ relayLimit: 10, relayAddressLimit: 16 });
+    beacon.register(1, 1);
+    beacon.step([mergedOf(name(2, 5001), 10)]);
+    expect(beacon.step([mergedOf(name(2, 5002), 10)])).toHaveLength(6);
+    for (let i = 0; i < 60; i++) expect(beacon.send(name(2, 5002), relay(1))).toEqual([]);
+    expect(beacon.counted).toEqual({ limited: { relay_address: 64 } });
+    // By then the address may send 6 more; and the source, which has used 6 of its 10, 8 more.
+    beacon.pass(400 * MS);
+    expect(beacon.step([mergedOf(name(2, 5002), 10)])).toHaveLength(6);
+  });
+
+  test("that arrive merged count for the limit that admits the fewest", () => {
+    const beacon = new Beacon({ relayLimit: 10, relayAddressLimit: 12 });
+    beacon.register(1, 1);
+    expect(beacon.step([mergedOf(name(2, 5001), 16)])).toHaveLength(10);
+    expect(beacon.counted).toEqual({ limited: { relay: 6 } });
+    expect(beacon.step([mergedOf(name(2, 5002), 16)])).toHaveLength(2);
+    expect(beacon.counted).toEqual({ limited: { relay: 6, relay_address: 14 } });
+    const reasons = dropsOf(beacon.memory, 1).map(({ reason, count }) => [reason, count]);
+    expect(reasons.toSorted()).toEqual([
+      ["relay_address_limit", 14],
+      ["relay_limit", 6],
+    ]);
+  });
+
+  test("in shadow are counted and let in", () => {
+    const beacon = new Beacon({ relayAddressLimit: 10, limitsShadow: true });
+    beacon.register(1, 1);
+    for (const port of PORTS) expect(beacon.send(name(2, port), relay(1))).toHaveLength(1);
+    expect(beacon.counted).toEqual({ limitedShadow: { relay_address: 2 } });
+  });
+
+  test("of a peer beacon are all let in, and cost the nodes at its address nothing", () => {
+    const beacon = new Beacon({ relayLimit: 10, relayAddressLimit: 10 });
+    beacon.register(1, 1);
+    const peer = new Int32Array(ENDPOINT_WORDS);
+    endpointFromName(AF_INET, new Int32Array(name(7).slice().buffer), 0, peer, 0);
+    new PeerTable(beacon.memory).add(peer, 0);
+    expect(beacon.step([mergedOf(name(7), 30)])).toHaveLength(30);
+    expect(beacon.step([mergedOf(name(7, 9999), 10)])).toHaveLength(10);
+    expect(beacon.counted).toEqual({});
+  });
+
+  test("of bridged nodes are none: many may be behind one proxy", () => {
+    const beacon = new Beacon({ relayAddressLimit: 2 });
+    beacon.register(1, 1);
+    const kernel = new ScriptedKernel(EAGAIN);
+    const frames = new FrameHandler(
+      kernel,
+      beacon.memory,
+      beacon.nodes,
+      { fd: 5, family: AF_INET, beaconId: 0, offload: true },
+      { put: () => true, flush: () => {} },
+      beacon.clock,
+    );
+    for (let id = 50; id < 60; id++)
+      frames.handle(id, endpointOf("192.0.2.1", 1000), message(RELAY, [id, 1], [7]));
+    frames.flush();
+    expect(kernel.datagrams).toHaveLength(10);
+    expect(beacon.counted).toEqual({});
+  });
+
+  /** Has each of some ports of one address send so many Relays a second, for 3 s. @returns how many a second are let in */
+  function letInPerSecond(ports: number, perSecond: number): number {
+    const { relayLimit, relayAddressLimit } = validateConfig({});
+    const beacon = new Beacon({ relayLimit, relayAddressLimit });
+    beacon.register(1, 1);
+    const SECONDS = 3;
+    let sent = 0;
+    // The first second is the burst.
+    for (let second = 0; second <= SECONDS; second++) {
+      for (let tenth = 0; tenth < 10; tenth++) {
+        beacon.pass(SECOND / 10);
+        for (let port = 0; port < ports; port++) {
+          const now = beacon.step([mergedOf(name(2, 5000 + port), perSecond / 10)]).length;
+          if (second > 0) sent += now;
+        }
+      }
+    }
+    return sent / SECONDS;
+  }
+
+  test("of a carrier's NAT with 300 nodes that relay 60 a second each are all let in, at the default", () => {
+    expect(letInPerSecond(300, 60)).toBe(300 * 60);
+  });
+
+  test("of a host with ten ports are no more than the default, however many it sends", () => {
+    const { relayAddressLimit } = validateConfig({});
+    expect(letInPerSecond(10, 4000)).toBeWithin(relayAddressLimit * 0.99, relayAddressLimit * 1.01);
   });
 });
 

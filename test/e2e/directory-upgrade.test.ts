@@ -64,6 +64,7 @@ describe.skipIf(!REDIS.program)(
         "--workers=1",
         "--self-check=off",
         "--relay-limit=0",
+        "--relay-address-limit=0",
       ]);
       const { port } = await program.listening();
       const [node, sender, mover] = [

@@ -111,6 +111,18 @@ test("limits are shown as used as they are, and what they dropped", async () => 
   );
 });
 
+test("the limit of an address is shown by its own name, as used and as the reason for drops", async () => {
+  await start({ relayAddressLimit: 2 });
+  const nodes = [await host.udp(ALICE), await host.udp(BOB)];
+  const [limit] = (await explain(ALICE)).limits;
+  expect(limit).toEqual({ limit: "relay_address", perSecond: 2, used: 0 });
+  // Two ports of one address.
+  for (let i = 0; i < 10; i++) for (const node of nodes) await node.relay(ALICE, BOB, NOTHING);
+  await until("drops", async () =>
+    (await explain(BOB)).drops.some(({ reason }) => reason === "relay_address_limit"),
+  );
+});
+
 test("a node of another beacon: which, and since when that was heard", async () => {
   const peer = await Client.open("127.0.0.1", { address: "127.0.0.1", port: 9 });
   others.push(peer);

@@ -86,7 +86,8 @@ function numbersOf(client: Client): number[] {
 }
 
 test("no packet is lost, none is overtaken, and all nodes stay", async () => {
-  const program = programs.beacon([...FLAGS, "--workers=2", "--http=127.0.0.1:0", "--relay-limit=0"]);
+  const unlimited = ["--relay-limit=0", "--relay-address-limit=0"];
+  const program = programs.beacon([...FLAGS, "--workers=2", "--http=127.0.0.1:0", ...unlimited]);
   ({ port } = await program.listening());
   const nodes = await Promise.all(
     Array.from({ length: 20 }, async (_, i) => {

@@ -10,6 +10,7 @@ import {
   PUNCH_LIMIT,
   PUNCH_SOURCE_LIMIT,
   RateLimit,
+  RELAY_ADDRESS_LIMIT,
   RELAY_LIMIT,
 } from "../../src/shared/limits.ts";
 import { SharedMemory } from "../../src/shared/memory.ts";
@@ -34,7 +35,10 @@ function letIn(rate: RateLimit, source: number, fromNs: number, forNs: number, e
 }
 
 test("each limit has its name's place", () => {
-  const numbers = [RELAY_LIMIT, PUNCH_SOURCE_LIMIT, PUNCH_LIMIT, NEW_NODE_LIMIT, ANSWER_LIMIT, ENDPOINT_HOLD];
+  const numbers = [
+    ...[RELAY_LIMIT, RELAY_ADDRESS_LIMIT, PUNCH_SOURCE_LIMIT, PUNCH_LIMIT],
+    ...[NEW_NODE_LIMIT, ANSWER_LIMIT, ENDPOINT_HOLD],
+  ];
   expect(numbers.map((limit) => LIMITS[limit]!)).toEqual([...LIMITS]);
 });
 
@@ -85,6 +89,22 @@ describe("one source", () => {
     expect(rate.used(7, BEGIN_NS + SECOND_NS)).toBe(0);
     rate.set(0, 0);
     expect([rate.perSecond, rate.used(7, BEGIN_NS)]).toEqual([0, 0]);
+  });
+
+  test("is asked for its room without using any of it", () => {
+    const rate = limitOf(RELAY_LIMIT, 100, 10);
+    const room = (packets: number, atNs = BEGIN_NS) => rate.room(7, packets, atNs);
+    expect([room(1), room(10), room(11), room(1000)]).toEqual([1, 10, 10, 10]);
+    rate.take(7, 8, BEGIN_NS);
+    expect([room(1), room(2), room(3)]).toEqual([1, 2, 2]);
+    expect(room(10, BEGIN_NS + SECOND_NS / 100)).toBe(3);
+    rate.take(7, 2, BEGIN_NS);
+    expect([room(1), room(1, BEGIN_NS + SECOND_NS / 100 - 1)]).toEqual([0, 0]);
+    expect([room(2, BEGIN_NS + SECOND_NS / 100), rate.room(8, 20, BEGIN_NS)]).toEqual([1, 10]);
+    rate.set(1000, 1); // the old rate's burst is still to be paid for
+    expect(room(1)).toBe(0);
+    rate.set(0, 0);
+    expect(room(1000)).toBe(1000);
   });
 
   test("another rate holds from the next packet on", () => {

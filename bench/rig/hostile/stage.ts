@@ -47,6 +47,7 @@ const PAIRS: Readonly<Record<StageName, readonly Kind[]>> = {
 /** Flags that lift all limits, to see what attacks do then. */
 const WITHOUT_LIMITS = [
   "--relay-limit=0",
+  "--relay-address-limit=0",
   "--punch-source-limit=0",
   "--punch-limit=0",
   "--endpoint-hold=0s",

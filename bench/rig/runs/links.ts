@@ -68,7 +68,8 @@ async function run(report: Report, { smoke }: RunOptions): Promise<void> {
   );
   const internet = await Internet.build({ hosts: { beacon: {}, near: {}, ...hosts } });
   const beacon = { address: internet.site("beacon").ipv4, port: BEACON_PORT };
-  await RigBeacon.start(internet.site("beacon").namespace, ["--relay-limit=0"]); // one node sends to all
+  const unlimited = ["--relay-limit=0", "--relay-address-limit=0"]; // one node sends to all
+  await RigBeacon.start(internet.site("beacon").namespace, unlimited);
   const corner = (name: string) => {
     const { namespace, ipv4 } = internet.site(name);
     return { host: new NodeHost(namespace), address: ipv4, beacon };

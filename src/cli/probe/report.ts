@@ -31,8 +31,8 @@ export function problemsOf({
   if (relay !== null && relay.lost > 0)
     problems.push(
       relay.lost === relay.sent
-        ? "it answers, but relays nothing: relaying is switched off there (a breaker), this address is over a limit (--relay-limit, --new-node-limit), or packets of this size do not get through (try --size 64)"
-        : `${relay.lost} of ${relay.sent} relays were lost: on the way, in a buffer, or over --relay-limit (4,000 a second unless set otherwise)`,
+        ? "it answers, but relays nothing: relaying is switched off there (a breaker), this address is over a limit (--relay-limit, --relay-address-limit, --new-node-limit), or packets of this size do not get through (try --size 64)"
+        : `${relay.lost} of ${relay.sent} relays were lost: on the way, in a buffer, or over --relay-limit (4,000 a second by default) or --relay-address-limit (20,000)`,
     );
   return problems;
 }

@@ -70,7 +70,7 @@ export class Door {
     const nowNs = this.clock.nowNs();
     const isAllowed =
       (this.#unproven.get(source) ?? 0) < Math.ceil(this.#unprovenMax * SOURCE_PART) &&
-      this.#failures.hasRoom(source, nowNs) &&
+      this.#failures.room(source, 1, nowNs) === 1 &&
       this.#upgrades.take(source, 1, nowNs) === 1;
     if (isAllowed) return false;
     if (!this.#options.limitsShadow) return true;

@@ -6,7 +6,7 @@
  *   nodes      64 bytes each: id, endpoint with the flag WANTS_DEST (1) or HAS_KEY (8), age in seconds, key or zeros
  *   routes     a peer's endpoint (6 words), 1 if it is a learned one, ms since it was heard or -1, and the ids of its nodes
  *   claims     the endpoint of a peer of which the directory tells, and 12 bytes each: a node's id, and when it was claimed, a float
- *   cells      16 bytes each: number of the limit, of the cell among its, and its time in ns, a float
+ *   cells      16 bytes each: number of the limit in CELL_LIMITS, of the cell among its, and its time in ns, a float
  *   the rest   JSON, as the schemas say
  *
  * What one process hands to another of the same user needs no proof, but it is checked as what comes from a file is: a mistake of one
@@ -14,7 +14,16 @@
  */
 import * as v from "valibot";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
-import { LIMITS } from "../../shared/counters.ts";
+import {
+  ANSWER_LIMIT,
+  ENDPOINT_HOLD,
+  GRANT_RATE,
+  NEW_NODE_LIMIT,
+  PUNCH_LIMIT,
+  PUNCH_SOURCE_LIMIT,
+  RELAY_ADDRESS_LIMIT,
+  RELAY_LIMIT,
+} from "../../shared/limits.ts";
 import { NODE_KEY_WORDS, PEERS_MAX } from "../../shared/memory.ts";
 import { HAS_KEY, WANTS_DEST } from "../../shared/slots.ts";
 import { ENTRY_SEEN_S, SLOTS_PER_SLICE } from "../node-scan.ts";
@@ -62,7 +71,11 @@ export type HeardInstances = v.InferOutput<typeof instancesSchema>;
 
 export const breakersSchema = v.record(text, v.picklist(["on", "off"]));
 export const formatSchema = v.object({ format: count });
-export const preparedSchema = v.object({ version: text });
+export const preparedSchema = v.object({
+  version: text,
+  /** How many of CELL_LIMITS the new process knows; earlier versions know the first seven, and report none. */
+  cellLimits: v.optional(count, 7),
+});
 export const refusedSchema = v.object({ reason: text });
 
 /** @throws FormatError */
@@ -238,8 +251,20 @@ export function readClaims(body: Uint8Array): PeerClaims {
 }
 
 const CELL_BYTES = 16;
-/** Limits that have cells: all, and that of grants. */
-export const CELL_LIMITS = LIMITS.length + 1;
+/**
+ * Limits that have cells. A limit's place is its number in a message, whatever its number in memory; so new
+ * ones go to the end.
+ */
+export const CELL_LIMITS: readonly number[] = [
+  RELAY_LIMIT,
+  PUNCH_SOURCE_LIMIT,
+  PUNCH_LIMIT,
+  NEW_NODE_LIMIT,
+  ANSWER_LIMIT,
+  ENDPOINT_HOLD,
+  GRANT_RATE,
+  RELAY_ADDRESS_LIMIT,
+];
 const CELLS_MAX = Math.floor(BODY_BYTES_MAX / CELL_BYTES);
 
 /** Cells of limits, collected for one message. */
@@ -251,8 +276,9 @@ export class CellEntries {
     return this.#used === CELLS_MAX * CELL_BYTES;
   }
 
-  add(limit: number, cell: number, timeNs: number): void {
-    this.#view.setUint32(this.#used, limit, true);
+  /** @param place the limit's, in CELL_LIMITS */
+  add(place: number, cell: number, timeNs: number): void {
+    this.#view.setUint32(this.#used, place, true);
     this.#view.setUint32(this.#used + 4, cell, true);
     this.#view.setFloat64(this.#used + 8, timeNs, true);
     this.#used += CELL_BYTES;
@@ -267,7 +293,7 @@ export class CellEntries {
 }
 
 /**
- * Calls `visit` for each cell.
+ * Calls `visit` for each cell, with the limit's number in memory.
  * @throws FormatError
  */
 export function readCells(
@@ -277,9 +303,9 @@ export function readCells(
   if (body.length % CELL_BYTES !== 0) throw new FormatError("cells are cut short");
   const view = new DataView(body.buffer, body.byteOffset, body.length);
   for (let at = 0; at < body.length; at += CELL_BYTES) {
-    const limit = view.getUint32(at, true);
+    const limit = CELL_LIMITS[view.getUint32(at, true)];
     const timeNs = view.getFloat64(at + 8, true);
-    if (limit >= CELL_LIMITS || !Number.isFinite(timeNs))
+    if (limit === undefined || !Number.isFinite(timeNs))
       throw new FormatError("a cell is of no limit, or no time");
     visit(limit, view.getUint32(at + 4, true), timeNs);
   }

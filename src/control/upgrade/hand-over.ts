@@ -28,7 +28,6 @@ import type { StateKeeper } from "../state-keeper.ts";
 import type { Supervisor } from "../supervisor.ts";
 import { BODY_BYTES_MAX, type Kind, LateError, type Message } from "./channel.ts";
 import {
-  CELL_LIMITS,
   CellEntries,
   FORMAT,
   NodeEntries,
@@ -39,7 +38,7 @@ import {
   writeClaims,
   writeRoutes,
 } from "./format.ts";
-import { eachCell } from "./limit-cells.ts";
+import { cellBodies } from "./limit-cells.ts";
 import { type Started, type Successor, start } from "./successor.ts";
 
 const PREPARE_MS = 30_000;
@@ -91,6 +90,8 @@ export class HandOver {
   readonly #cellEntries = new CellEntries();
   /** What was told of the mesh last: the names, and the nodes of each peer by its endpoint. */
   #names = "";
+  /** How many of CELL_LIMITS the new process knows. */
+  #cellLimits = 0;
   readonly #routes = new Map<string, Uint8Array>();
   /** Nodes that were refreshed at this clock second or later are still to be told. */
   #sinceS = Number.NEGATIVE_INFINITY;
@@ -192,7 +193,9 @@ export class HandOver {
     await this.#tellMesh(untilMs);
     await this.#tellClaims(untilMs);
     await this.#send("prepare", undefined, [], untilMs);
-    const { version } = readJson(preparedSchema, (await this.#expect("prepared", untilMs)).body);
+    const { body } = await this.#expect("prepared", untilMs);
+    const { version, cellLimits } = readJson(preparedSchema, body);
+    this.#cellLimits = cellLimits;
     this.#note("prepared");
     for (let round = 0; round < ROUNDS_MAX && performance.now() - roundMs > ROUND_MS; round++) {
       roundMs = performance.now();
@@ -265,19 +268,10 @@ export class HandOver {
 
   async #tellCells(untilMs: number): Promise<void> {
     const nowNs = new CoarseClock().nowNs();
-    const { memory } = this.parts;
-    const entries = this.#cellEntries;
-    const bodies: Uint8Array[] = [];
-    for (let limit = 0; limit < CELL_LIMITS; limit++) {
-      eachCell(memory, limit, nowNs, (cell, timeNs) => {
-        if (entries.isFull) bodies.push(entries.take().slice());
-        entries.add(limit, cell, timeNs);
-      });
-      for (const body of bodies.splice(0)) await this.#send("cells", body, [], untilMs);
+    for (const body of cellBodies(this.parts.memory, this.#cellLimits, nowNs, this.#cellEntries)) {
+      if (body.length > 0) await this.#send("cells", body, [], untilMs);
       await sleep(1); // others have their turn
     }
-    const body = entries.take();
-    if (body.length > 0) await this.#send("cells", body, [], untilMs);
   }
 
   async #tellBreakers(untilMs: number): Promise<void> {

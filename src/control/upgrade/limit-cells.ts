@@ -1,23 +1,32 @@
 /** What sources have used of the limits, to be taken over by another process with the same secret of hashes. */
 import type { LimitMemory } from "../../shared/limits.ts";
 import { SOURCE_LINE_FLOATS } from "../../shared/memory.ts";
-import { CELL_LIMITS } from "./format.ts";
+import { CELL_LIMITS, type CellEntries } from "./format.ts";
 
 /** No limit lets a cell be further ahead than its burst, and none has one of more than some seconds. */
 const AHEAD_NS_MAX = 3600e9;
 
-/** Calls `visit` for each cell of a limit that is ahead of now; others say nothing. */
-export function eachCell(
+/**
+ * Yields message bodies with the cells that are ahead of now: one body or more a limit, the last of them
+ * possibly empty. A body is good until the next one.
+ * @param cellLimits how many of CELL_LIMITS the receiver knows
+ */
+export function* cellBodies(
   memory: LimitMemory,
-  limit: number,
+  cellLimits: number,
   nowNs: number,
-  visit: (cell: number, timeNs: number) => void,
-): void {
-  const { at, lines } = memory.sources(limit);
+  entries: CellEntries,
+): Generator<Uint8Array> {
   const { floats } = memory;
-  for (let cell = 0; cell < lines * SOURCE_LINE_FLOATS; cell++) {
-    const timeNs = floats[at + cell]!;
-    if (timeNs > nowNs) visit(cell, timeNs);
+  for (const [place, limit] of CELL_LIMITS.slice(0, cellLimits).entries()) {
+    const { at, lines } = memory.sources(limit);
+    for (let cell = 0; cell < lines * SOURCE_LINE_FLOATS; cell++) {
+      const timeNs = floats[at + cell]!;
+      if (timeNs <= nowNs) continue;
+      if (entries.isFull) yield entries.take();
+      entries.add(place, cell, timeNs);
+    }
+    yield entries.take();
   }
 }
 
@@ -29,7 +38,7 @@ export function adoptCell(
   timeNs: number,
   nowNs: number,
 ): void {
-  if (limit >= CELL_LIMITS || timeNs > nowNs + AHEAD_NS_MAX) return;
+  if (timeNs > nowNs + AHEAD_NS_MAX) return;
   const { at, lines } = memory.sources(limit);
   if (cell < lines * SOURCE_LINE_FLOATS)
     memory.floats[at + cell] = Math.max(memory.floats[at + cell]!, timeNs);

@@ -15,6 +15,7 @@ import type { Mesh } from "../mesh/mesh.ts";
 import { Channel, type Message } from "./channel.ts";
 import {
   breakersSchema,
+  CELL_LIMITS,
   FORMAT,
   formatSchema,
   instancesSchema,
@@ -125,7 +126,7 @@ export class TakeOver {
    */
   async waitForTurn(heir: Heir, version: string, log: Logger): Promise<void> {
     if (this.#isLeft) {
-      await this.channel.sendJson("prepared", { version });
+      await this.channel.sendJson("prepared", { version, cellLimits: CELL_LIMITS.length });
       await this.#follow(heir, "go");
     }
     if (this.#noRoom > 0) log.warn(`${this.#noRoom} nodes of the old process found no room: see --max-nodes`);

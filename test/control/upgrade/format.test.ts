@@ -12,6 +12,7 @@ import {
   NodeEntries,
   namesSchema,
   offerSchema,
+  preparedSchema,
   readCells,
   readClaims,
   readJson,
@@ -21,6 +22,7 @@ import {
   writeRoutes,
 } from "../../../src/control/upgrade/format.ts";
 import { LIMITS } from "../../../src/shared/counters.ts";
+import { GRANT_RATE } from "../../../src/shared/limits.ts";
 import { HAS_KEY, IS_BRIDGED, WANTS_DEST } from "../../../src/shared/slots.ts";
 
 const text = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
@@ -142,19 +144,35 @@ describe("cells", () => {
     const entries = new CellEntries();
     const written: number[][] = [];
     for (let cell = 0; !entries.isFull; cell++) {
-      const entry = [cell % CELL_LIMITS, cell, 1e15 + cell] as const;
-      entries.add(...entry);
-      written.push([...entry]);
+      const place = cell % CELL_LIMITS.length;
+      entries.add(place, cell, 1e15 + cell);
+      written.push([CELL_LIMITS[place]!, cell, 1e15 + cell]);
     }
     const body = entries.take();
     expect(body.length).toBeLessThanOrEqual(BODY_BYTES_MAX);
     expect(read(body)).toEqual(written);
   });
 
+  test("are of every limit, under the numbers that earlier versions gave them", () => {
+    const names = [...LIMITS, "grants"];
+    expect(GRANT_RATE).toBe(LIMITS.length);
+    expect(CELL_LIMITS.map((limit) => names[limit]!)).toEqual([
+      ...["relay", "punch_source", "punch", "new_node", "answer", "endpoint_hold", "grants"],
+      "relay_address",
+    ]);
+    expect([...CELL_LIMITS].sort((one, other) => one - other)).toEqual(names.map((_, limit) => limit));
+  });
+
+  test("are those that the new process knows: one of an earlier version reports none, and knows seven", () => {
+    expect(readJson(preparedSchema, text({ version: "1" }))).toEqual({ version: "1", cellLimits: 7 });
+    expect(readJson(preparedSchema, text({ version: "1", cellLimits: 8 })).cellLimits).toBe(8);
+    expect(() => readJson(preparedSchema, text({ version: "1", cellLimits: -1 }))).toThrow(FormatError);
+  });
+
   test("of no limit, of no time, or cut short, are refused", () => {
     const entries = new CellEntries();
     for (const [limit, time] of [
-      [LIMITS.length + 1, 1],
+      [CELL_LIMITS.length, 1],
       [0, Number.NaN],
       [0, Number.POSITIVE_INFINITY],
     ] as const) {

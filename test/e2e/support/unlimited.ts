@@ -4,6 +4,7 @@ import { settings } from "../../../src/config/settings.ts";
 
 export const UNLIMITED = {
   relayLimit: 0,
+  relayAddressLimit: 0,
   punchSourceLimit: 0,
   punchLimit: 0,
   endpointHoldMs: 0,

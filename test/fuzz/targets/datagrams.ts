@@ -30,7 +30,7 @@ import {
   RELAYED_LOCAL,
   RELAYED_TO_PEER,
 } from "../../../src/shared/counters.ts";
-import { RELAY_LIMIT } from "../../../src/shared/limits.ts";
+import { RELAY_ADDRESS_LIMIT, RELAY_LIMIT } from "../../../src/shared/limits.ts";
 import { Mailbox } from "../../../src/shared/mailbox.ts";
 import {
   BREAKER_BITS,
@@ -155,6 +155,7 @@ class Datagrams implements OpenTarget {
     this.#limits.configure(
       validateConfig({
         relayLimit: rate(),
+        relayAddressLimit: rate(),
         punchSourceLimit: rate(),
         punchLimit: rate(),
         newNodeLimit: rate(),
@@ -197,8 +198,8 @@ class Datagrams implements OpenTarget {
       grew(MALFORMED_EMPTY),
       messages.filter(({ bytes }) => bytes.length === 0).length,
     );
-    let relays =
-      grew(RELAYED_LOCAL) + grew(RELAYED_TO_PEER) + grew(RELAY_NOT_FOUND) + grew(LIMITED_AT + RELAY_LIMIT);
+    let relays = grew(RELAYED_LOCAL) + grew(RELAYED_TO_PEER) + grew(RELAY_NOT_FOUND);
+    relays += grew(LIMITED_AT + RELAY_LIMIT) + grew(LIMITED_AT + RELAY_ADDRESS_LIMIT);
     relays += grew(BROKEN_AT + BREAKERS.indexOf("relay"));
     for (let reason = 0; reason < 8; reason++) relays += grew(RELAY_DROPPED_AT + reason);
     if (relays > grew(RECEIVED_AT + RELAY))

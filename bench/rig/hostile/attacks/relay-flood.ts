@@ -54,6 +54,7 @@ export const RELAY_FLOODS: readonly Attack[] = [
     does: "relays to nodes from one address, but thousands of ports",
     stage: "alone",
     inSmoke: false,
+    limits: ["relay_address"],
     start: (scene) => spoofed(scene, relays(SENDER, inTurn(scene.sleepingIds)), allPorts(scene)),
   },
   {
