@@ -5,8 +5,8 @@
 export const TARGETS = ["x64", "arm64", "x64-musl", "arm64-musl"] as const;
 export type Target = (typeof TARGETS)[number];
 
-/** The worker is a second entry point, so that the binary carries it and `new Worker` finds it by its path. */
-export const ENTRY_POINTS = ["src/main.ts", "src/data/worker.ts"];
+/** The files that threads start from (src/thread-entries.ts) are entry points, so that the binary carries them by their paths. */
+export const ENTRY_POINTS = ["src/main.ts", "src/data/worker.ts", "src/control/output-thread.ts"];
 
 const ROOT = import.meta.dir;
 

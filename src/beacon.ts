@@ -35,7 +35,7 @@ import { Admin, AdminToken } from "./control/http/admin.ts";
 import type { Disconnection } from "./control/http/nodes.ts";
 import { type HttpServer, serveHttp } from "./control/http/server.ts";
 import { Limits } from "./control/limits.ts";
-import { createLogger } from "./control/log.ts";
+import { createLogger, droppedLogLines } from "./control/log.ts";
 import { MailReader } from "./control/mail-reader.ts";
 import { type GossipKeys, NO_GOSSIP_KEYS, readGossipKeys } from "./control/mesh/gossip-keys.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
@@ -57,6 +57,7 @@ import { Introductions } from "./data/introductions.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";
 import { LOCK_RETRY_MS, NodeTable } from "./shared/nodes.ts";
 import { RouteTable } from "./shared/routes.ts";
+import { WORKER_ENTRY } from "./thread-entries.ts";
 
 export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
 export type { BridgeStats } from "./control/bridge/bridge.ts";
@@ -71,12 +72,6 @@ export { TakeOver } from "./control/upgrade/take-over.ts";
 export { type SocketAddress, SyscallError };
 
 export const version: string = packageJson.version;
-
-/**
- * The worker's file, named from here and not from where it is used: in a compiled binary all modules have the place of
- * the entry file, src/main.ts, and what is relative to that stays true.
- */
-const WORKER_ENTRY = new URL("./data/worker.ts", import.meta.url);
 
 /** How often the statistics line is logged, if anything happened. */
 const STATISTICS_MS = 60_000;
@@ -273,6 +268,7 @@ export class Beacon {
       directory: directory?.stats() ?? null,
       punchedPairs: running.punchOutcomes.stats(),
       breakers: breakers.states,
+      logLinesDropped: droppedLogLines(),
       stateSavedS: state?.savedS ?? null,
       workers: sockets.map((socket, worker) => ({
         worker,

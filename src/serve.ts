@@ -1,4 +1,5 @@
 /** The server's process: reads the configuration, runs one beacon until a signal, exits. */
+import { writeFileSync } from "node:fs";
 import { Beacon, type ConfigChanges, ConfigError, TakeOver, UpgradeError, version } from "./beacon.ts";
 import { folderForSuccessor } from "./config/start-folder.ts";
 import { type CommandLine, type Config, flagOf, parseCommandLine } from "./config.ts";
@@ -17,6 +18,8 @@ const HURRY_MS = 1000;
 /** What a service manager is asked to allow beyond the time to drain. */
 const CLOSE_MS_MAX = 30_000;
 const SERVING = "serving";
+const STDOUT_FD = 1;
+const STDERR_FD = 2;
 
 /** Runs the server that the command line describes, and ends the process. */
 export async function serve(signals: EarlySignals): Promise<never> {
@@ -28,11 +31,11 @@ export async function serve(signals: EarlySignals): Promise<never> {
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     await takeOver?.refuse(error.message);
-    process.stderr.write(`beacon: ${error.message}\n`);
+    print(STDERR_FD, `beacon: ${error.message}\n`);
     process.exit(EXIT_USAGE);
   }
   if (commandLine.kind === "print") {
-    process.stdout.write(commandLine.text);
+    print(STDOUT_FD, commandLine.text);
     process.exit(0);
   }
   const server = new Server(commandLine.config, takeOver);
@@ -45,6 +48,13 @@ export async function serve(signals: EarlySignals): Promise<never> {
     SIGUSR1: () => server.warn("SIGUSR1 means nothing here: SIGHUP reads the configuration again"),
   });
   process.exit(await server.run());
+}
+
+/** Not process.stdout, which makes a pipe non-blocking for all processes that share it (Bun 1.4.5). */
+function print(fd: number, text: string): void {
+  try {
+    writeFileSync(fd, text);
+  } catch {} // the reader is gone
 }
 
 function readCommandLine(): CommandLine {
@@ -65,6 +75,11 @@ class Server {
     private readonly takeOver: TakeOver | undefined,
   ) {
     this.#log = createLogger({ level: config.logLevel, format: config.logFormat });
+    // The runtime would print an error itself, which blocks while the reader of standard error stalls.
+    for (const event of ["uncaughtException", "unhandledRejection"] as const)
+      process.on(event, (err: unknown) =>
+        this.#log.error({ err }, "unexpected error: the beacon continues; report it, with this line"),
+      );
     this.#beacon = new Beacon(config, this.#log);
     this.#manager = ServiceManager.fromEnvironment(process.env, this.#log);
     this.#beacon.successor = {

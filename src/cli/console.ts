@@ -1,5 +1,6 @@
 /** Where a command reads its surroundings and writes to: the process, or what a test puts in its place. */
 import { writeSync } from "node:fs";
+import { isatty } from "node:tty";
 import { jsonLine, printable } from "./text.ts";
 
 export interface Console {
@@ -29,7 +30,7 @@ const FULL_WAIT_MS = 5;
 
 export const processConsole: Console = {
   env: process.env,
-  isTerminal: process.stdout.isTTY === true,
+  isTerminal: isatty(1), // process.stdout would make a pipe non-blocking, for all processes that share it (Bun 1.4.5)
   line: (text) => write(1, `${printable(text)}\n`),
   json: (value) => write(1, `${jsonLine(value)}\n`),
   problem: (text) => write(2, `beacon: ${printable(text)}\n`),

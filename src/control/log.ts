@@ -1,13 +1,12 @@
 /**
- * The logger of the main thread: text for people or one JSON object a line for machines. Without pino's
- * transports, which start a thread from a file and find none inside a compiled binary; and synchronous, so that
- * the last lines before an exit are not lost.
+ * The logger of the main thread: text for people or one JSON object a line for machines. Lines go to a thread that writes them
+ * (output.ts). Not pino's transports: they find no file inside a compiled binary, and keep lines without a bound.
  */
-import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type Logger, pino } from "pino";
 import { prettyFactory } from "pino-pretty";
 import type { LogFormat, LogLevel } from "../config.ts";
+import { Output } from "./output.ts";
 
 /** Takes whole lines, each with its newline. */
 export interface LineWriter {
@@ -23,59 +22,37 @@ export interface LoggerOptions {
 
 const STDOUT_FD = 1;
 
-/** How long a line may hold up the main thread when the reader of a non-blocking pipe does not keep up. */
-const STALL_MS_MAX = 100;
+/** Standard output, once a logger writes there: all loggers of this process share its thread. */
+let standardOutput: Output | undefined;
 
-/** A pino logger. When stdout loses its reader, or the disk under it fills, lines are lost and nothing else. */
+/** Log lines of this process that were dropped, as standard output did not take them. */
+export function droppedLogLines(): number {
+  return standardOutput?.dropped ?? 0;
+}
+
+/** A pino logger. When the reader of standard output stalls or goes, or the disk under it fills, lines are lost and nothing else. */
 export function createLogger(options: LoggerOptions): Logger {
   const { level, format } = options;
-  const lines = options.destination ?? createLineWriter(writeToStdout);
   const colorize = options.destination === undefined && isatty(STDOUT_FD) && !process.env["NO_COLOR"];
-  return pino(
-    {
-      level,
-      timestamp: pino.stdTimeFunctions.isoTime,
-      formatters: { level: (label) => ({ level: label }) },
-    },
-    format === "json" ? lines : prettyLines(lines, colorize),
-  );
-}
-
-/**
- * Writes each line at once and whole through `writeSome`, which returns how many bytes it took or throws as
- * writeSync does. Not pino.destination: after an error that keeps the lines without a bound, and on EAGAIN it
- * sleeps until the reader comes back, with no end.
- */
-export function createLineWriter(writeSome: (bytes: Uint8Array) => number): LineWriter {
-  let readerGone = false;
-  let stalled = false;
-  return {
-    write(line) {
-      if (readerGone) return;
-      let rest: Uint8Array = Buffer.from(line);
-      let waitsLeft = stalled ? 0 : STALL_MS_MAX;
-      while (rest.length > 0) {
-        try {
-          rest = rest.subarray(writeSome(rest));
-          stalled = false;
-        } catch (error) {
-          const { code } = error as NodeJS.ErrnoException;
-          // EAGAIN: someone made the pipe non-blocking; Bun does when process.stdout is used (1.4.5).
-          if (code === "EAGAIN" && waitsLeft-- > 0) {
-            Bun.sleepSync(1);
-            continue;
-          }
-          stalled = code === "EAGAIN"; // the next lines try once and do not wait
-          readerGone = code === "EPIPE";
-          return;
-        }
-      }
-    },
-  };
-}
-
-function writeToStdout(bytes: Uint8Array): number {
-  return writeSync(STDOUT_FD, bytes);
+  const shown = (lines: LineWriter) => (format === "json" ? lines : prettyLines(lines, colorize));
+  const loggerTo = (lines: LineWriter) =>
+    pino(
+      {
+        level,
+        timestamp: pino.stdTimeFunctions.isoTime,
+        formatters: { level: (label) => ({ level: label }) },
+      },
+      shown(lines),
+    );
+  if (options.destination) return loggerTo(options.destination);
+  let notice = "";
+  const reporter = loggerTo({ write: (line) => (notice = line) });
+  reporter.level = "warn";
+  standardOutput ??= new Output(STDOUT_FD, (dropped) => {
+    reporter.warn({ dropped }, `${dropped} log lines were dropped: standard output did not take them`);
+    return notice;
+  });
+  return loggerTo(standardOutput);
 }
 
 /** pino-pretty as a function, not as its stream: that hands lines on later, after the process may have gone. */

@@ -181,6 +181,11 @@ const COUNTERS: readonly Shown<Stats>[] = [
     values: (stats) => stats.cpuS,
   },
   {
+    name: "beacon_log_lines_dropped_total",
+    help: "Log lines dropped because standard output did not take them.",
+    values: (stats) => stats.logLinesDropped,
+  },
+  {
     name: "beacon_gossip_sent_total",
     help: "Gossip messages that the kernel took.",
     values: ({ mesh }) => mesh.gossipSent,

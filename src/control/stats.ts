@@ -121,6 +121,8 @@ export interface Stats {
   readonly punchedPairs: PunchedPairs;
   /** What an operator has switched off, and what not. */
   readonly breakers: BreakerStates;
+  /** Log lines that were dropped, as standard output did not take them. */
+  readonly logLinesDropped: number;
   /** When the node table was last saved, in Unix seconds; null if it was not. */
   readonly stateSavedS: number | null;
   readonly workers: readonly WorkerStats[];

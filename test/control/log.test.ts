@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createLineWriter, createLogger, type LoggerOptions } from "../../src/control/log.ts";
+import { createLogger, type LoggerOptions } from "../../src/control/log.ts";
 
 function logged(options: Omit<LoggerOptions, "destination">) {
   const lines: string[] = [];
@@ -52,60 +52,6 @@ test("levels below the chosen one are left out, and silent leaves out all", () =
     silent.log.fatal("unheard");
     expect(silent.lines).toEqual([]);
   }
-});
-
-/** A kernel that follows a script: a number is how many bytes it takes, a string is the error it gives. */
-function scripted(script: (number | string)[]) {
-  let taken = "";
-  let calls = 0;
-  const writer = createLineWriter((bytes) => {
-    calls++;
-    const step = script.shift() ?? bytes.length;
-    if (typeof step === "string") throw Object.assign(new Error(step), { code: step });
-    taken += new TextDecoder().decode(bytes.subarray(0, step));
-    return step;
-  });
-  return { writer, taken: () => taken, calls: () => calls };
-}
-
-describe("createLineWriter", () => {
-  test("finishes a line that the kernel took in parts", () => {
-    const { writer, taken, calls } = scripted([1, 2]);
-    writer.write("abcdef\n");
-    expect(taken()).toBe("abcdef\n");
-    expect(calls()).toBe(3);
-  });
-
-  test("gives up for good when the reader is gone", () => {
-    const { writer, calls } = scripted(["EPIPE"]);
-    writer.write("a\n");
-    writer.write("b\n");
-    expect(calls()).toBe(1);
-  });
-
-  test("loses only the line when the disk is full", () => {
-    const { writer, taken } = scripted(["ENOSPC"]);
-    writer.write("a\n");
-    writer.write("b\n");
-    expect(taken()).toBe("b\n");
-  });
-
-  test("waits for a slow reader", () => {
-    const { writer, taken } = scripted(["EAGAIN", 1, "EAGAIN"]);
-    writer.write("ab\n");
-    expect(taken()).toBe("ab\n");
-  });
-
-  test("waits only once for a stalled reader, until it reads again", () => {
-    const { writer, taken, calls } = scripted([...Array<string>(104).fill("EAGAIN"), 2, "EAGAIN"]);
-    writer.write("a\n");
-    expect(calls()).toBe(101);
-    for (const line of ["b\n", "c\n", "d\n", "e\n"]) writer.write(line);
-    expect(calls()).toBe(105);
-    expect(taken()).toBe("e\n");
-    writer.write("f\n");
-    expect(taken()).toBe("e\nf\n");
-  });
 });
 
 describe("standard output", () => {

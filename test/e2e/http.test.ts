@@ -36,6 +36,7 @@ const METRICS: Record<string, { type: string; label?: string }> = {
   beacon_offload_segments_total: { type: "counter", label: "direction" },
   beacon_socket_receive_drops_total: { type: "counter" },
   beacon_worker_restarts_total: { type: "counter" },
+  beacon_log_lines_dropped_total: { type: "counter" },
   beacon_gossip_received_total: { type: "counter" },
   beacon_gossip_rejected_total: { type: "counter", label: "reason" },
   beacon_gossip_sent_total: { type: "counter" },

@@ -58,6 +58,7 @@ export function statsWith(some: Partial<Stats> = {}): Stats {
     directory: null,
     punchedPairs: { direct: {}, relayed: {}, unwatched: 0, watching: 0 },
     breakers: { discover: "on", relay: "on" },
+    logLinesDropped: 0,
     stateSavedS: null,
     workers: [workerStats(0), workerStats(1)],
     bridge: null,

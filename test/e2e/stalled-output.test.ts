@@ -1,0 +1,87 @@
+/** The beacon serves, and ends, while nothing reads its standard output and error. */
+import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { freeTcpPort } from "../support/redis.ts";
+import { installed, isAlive, MAIN, Program } from "./support/program.ts";
+import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
+
+setDefaultTimeout(TEST_TIMEOUT_MS);
+
+const STALLED_OUTPUT = join(import.meta.dir, "support/stalled_output.py");
+
+const TOKEN = "t".repeat(32);
+const folder = mkdtempSync(join(tmpdir(), "beacon-stalled-"));
+const tokenFile = join(folder, "token");
+writeFileSync(tokenFile, TOKEN, { mode: 0o600 });
+afterAll(() => rmSync(folder, { recursive: true }));
+
+let helper: Program | undefined;
+let pid = 0;
+afterEach(async () => {
+  if (pid !== 0 && isAlive(pid)) process.kill(pid, "SIGKILL");
+  pid = 0;
+  await helper?.kill();
+});
+
+/** Starts a beacon whose output stalls from the start. @returns where its HTTP is */
+async function start(kind: string, ...flags: string[]): Promise<string> {
+  const http = `127.0.0.1:${freeTcpPort()}`;
+  const beacon = [
+    process.execPath,
+    MAIN,
+    "--addr=127.0.0.1:0",
+    "--workers=1",
+    `--http=${http}`,
+    "--drain=0s",
+  ];
+  helper = Program.spawn(["python3", STALLED_OUTPUT, kind, ...beacon, "--log-format=json", ...flags], {
+    stdin: "pipe",
+  });
+  pid = await helper.line("its pid", (line) => Number(/^pid (\d+)$/.exec(line)?.[1]) || undefined);
+  return `http://${http}`;
+}
+
+/** An answer, however long the beacon takes to serve. */
+const answer = (url: string) =>
+  until(`an answer of ${url}`, () =>
+    fetch(url, { signal: AbortSignal.timeout(1000) }).catch(() => undefined),
+  );
+
+const ended = () => helper!.line("it has ended", (line) => /^ended (-?\d+)$/.exec(line)?.[1]);
+
+describe.skipIf(!installed("python3"))("standard output and error that nobody reads (python3)", () => {
+  test.each(["pipe", "socket", "terminal"])("%s: the beacon starts, serves and ends", async (kind) => {
+    const http = await start(kind);
+    expect((await answer(`${http}/healthz`)).status).toBe(200);
+    process.kill(pid, "SIGTERM");
+    expect(await ended()).toBe("0");
+  });
+
+  test("dropped lines are counted, and one line reports them once the reader is back", async () => {
+    const http = await start("pipe", `--admin-token-file=${tokenFile}`);
+    expect((await answer(`${http}/healthz`)).status).toBe(200);
+    const dropped = async () => {
+      const metrics = await (await fetch(`${http}/metrics`)).text();
+      return Number(/^beacon_log_lines_dropped_total (\d+)$/m.exec(metrics)?.[1]);
+    };
+    expect(await dropped()).toBe(0);
+    // Each of these requests is logged.
+    const request = { method: "POST", headers: { authorization: `Bearer ${TOKEN}` } };
+    const disconnect = () => fetch(`${http}/api/nodes/1/disconnect`, request);
+    await until("lines are dropped", async () => {
+      const answers = await Promise.all(Array.from({ length: 100 }, disconnect));
+      expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 404)); // there is no such node
+      return (await dropped()) > 0;
+    });
+    expect((await fetch(`${http}/healthz`)).status).toBe(200);
+    await helper!.write("read");
+    const reported = await helper!.line("the report", (line) => /"dropped":(\d+)/.exec(line)?.[1]);
+    expect(Number(reported)).toBe(await dropped());
+    process.kill(pid, "SIGTERM");
+    expect(await ended()).toBe("0");
+    await helper!.line("the last line", (line) => line.includes("beacon closed") || undefined);
+    expect(helper!.lines.filter((line) => line.includes('"dropped":'))).toHaveLength(1);
+  });
+});
