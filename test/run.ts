@@ -6,7 +6,7 @@
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join, relative } from "node:path";
+import { dirname, join } from "node:path";
 import { Glob } from "bun";
 import { TEST_TIMEOUT_MS } from "./e2e/support/wait.ts";
 
@@ -18,24 +18,28 @@ const AT_ONCE = 2;
 /** What a test file uses that takes long, or as long as the machine likes. */
 const SLOW = /Bun\.spawn|node:child_process|Bun\.sleep\(|setTimeout\(|setInterval\(|new Worker\(|\.spawn\(/;
 
-/** Long without either: 16 s of random bytes. */
-const LONG = ["test/fuzz.test.ts"];
+/** Long all the same: 16 s of random bytes, and a compiler's process. */
+const LONG = ["test/fuzz.test.ts", "test/mutation.test.ts"];
 
 const transpiler = new Bun.Transpiler({ loader: "ts" });
 const known = new Map<string, boolean>();
+
+/** What a file imports of this repository, from its root. */
+export function importsOf(path: string): string[] {
+  return transpiler
+    .scanImports(readFileSync(join(ROOT, path), "utf8"))
+    .filter(({ path: name }) => /^\..*\.ts$/.test(name))
+    .map(({ path: name }) => join(dirname(path), name))
+    .filter((name) => existsSync(join(ROOT, name)));
+}
 
 /** Whether neither a file nor what it imports of the tests' own starts processes, threads or timers. */
 export function isQuick(path: string): boolean {
   const before = known.get(path);
   if (before !== undefined) return before;
   known.set(path, true); // until shown otherwise: imports may go round
-  const source = readFileSync(join(ROOT, path), "utf8");
-  const imports = transpiler
-    .scanImports(source)
-    .filter(({ path: name }) => name.startsWith("."))
-    .map(({ path: name }) => relative(ROOT, join(ROOT, dirname(path), name)))
-    .filter((name) => name.startsWith("test/") && existsSync(join(ROOT, name)));
-  const quick = !SLOW.test(source) && imports.every(isQuick);
+  const own = importsOf(path).filter((name) => name.startsWith("test/"));
+  const quick = !SLOW.test(readFileSync(join(ROOT, path), "utf8")) && own.every(isQuick);
   known.set(path, quick);
   return quick;
 }
