@@ -53,6 +53,7 @@ import { Supervisor } from "./control/supervisor.ts";
 import { HandOver, type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
 import type { Successor } from "./control/upgrade/successor.ts";
 import type { Heir, Inherited, TakeOver } from "./control/upgrade/take-over.ts";
+import { Warnings } from "./control/warnings.ts";
 import { Introductions } from "./data/introductions.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";
 import { LOCK_RETRY_MS, NodeTable } from "./shared/nodes.ts";
@@ -120,6 +121,7 @@ interface Running {
   readonly punchOutcomes: PunchOutcomes;
   readonly mail: MailReader;
   readonly statistics: StatisticsLog;
+  readonly warnings: Warnings;
   readonly timers: readonly Timer[];
   readonly shown: Shown;
   http: HttpServer | undefined;
@@ -260,6 +262,8 @@ export class Beacon {
       address,
       uptimeS: (performance.now() - startedMs) / 1000,
       healthy: this.#isHealthy(),
+      notReady: this.#notReady() ?? null,
+      warnings: running.warnings.list,
       nodes: nodes.size() - mesh.ownNodes,
       nodesMax: this.config.maxNodes,
       residentBytes: this.#residentBytes(),
@@ -497,6 +501,7 @@ export class Beacon {
         punchOutcomes: new PunchOutcomes(memory),
         mail,
         statistics,
+        warnings: new Warnings({ memory, mesh, directory, state, bridge, config, log }),
         timers,
         shown,
         http,
@@ -655,13 +660,6 @@ export class Beacon {
     return removed > 0 ? "local" : "absent";
   }
 
-  /** What an operator should know, though the beacon is ready. */
-  #remarks(): readonly string[] {
-    if (!this.#running) return [];
-    const { mesh, directory } = this.#running;
-    return [...mesh.remarks, ...(directory?.remark ? [directory.remark] : [])];
-  }
-
   #notReady(): string | undefined {
     if (this.#closing || !this.#running) return "not listening";
     if (this.#draining) return "draining";
@@ -731,7 +729,7 @@ export class Beacon {
       const observed = {
         isHealthy: () => this.#isHealthy(),
         notReady: () => this.#notReady(),
-        remarks: () => this.#remarks(),
+        warnings: () => this.#running?.warnings.list ?? [],
         stats: () => this.stats(),
         config: () => maskedConfig(this.#config),
         breakers: shown.breakers,
@@ -761,7 +759,7 @@ export class Beacon {
   #offloadErrno = 0;
 
   #tick(): void {
-    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge, punchOutcomes } =
+    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge, punchOutcomes, warnings } =
       this.#mustRun();
     supervisor.tick();
     reaper.tick(performance.now() - startedMs);
@@ -769,6 +767,7 @@ export class Beacon {
     limits.tick(nodes.size());
     mesh.tick();
     bridge?.tick();
+    warnings.tick();
     const errno = Atomics.load(memory.words, OFFLOAD_ERRNO);
     if (errno !== this.#offloadErrno) {
       this.#offloadErrno = errno;

@@ -32,6 +32,8 @@ const statsSchema = v.looseObject({
   address: v.looseObject({ address: v.string(), port: v.number() }),
   uptimeS: v.number(),
   healthy: v.boolean(),
+  notReady: v.nullish(v.string()),
+  warnings: v.nullish(v.array(v.string())),
   nodes: v.number(),
   nodesMax: v.number(),
   cpuS: v.number(),

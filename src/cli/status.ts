@@ -48,7 +48,12 @@ export function statusLines(stats: Stats, rates: Rates | undefined, { health, re
   const off = Object.entries(stats.breakers).filter(([, state]) => state === "off");
   return [
     `beacon ${stats.version} at ${hostPort(stats.address)}, id ${stats.beaconId}, up ${duration(stats.uptimeS)}`,
-    row("health", `${health.text}; ${ready.text}`),
+    // Warnings are whole in the statistics; /readyz has them in one line, which may be cut. Older beacons have them only there.
+    row(
+      "health",
+      `${health.text}; ${stats.warnings ? ready.text.replace(/^ready; .*/, "ready") : ready.text}`,
+    ),
+    ...(stats.warnings ?? []).map((warning) => row("warning", warning)),
     row(
       "nodes",
       `${whole(stats.nodes)} of ${whole(stats.nodesMax)} (${percent(stats.nodes / stats.nodesMax)})`,

@@ -6,6 +6,8 @@ import { PeriodicTask } from "./periodic-task.ts";
 import { type SaveResult, StateFile, StateFileError } from "./state-file.ts";
 
 export class StateKeeper {
+  /** Why the nodes are not saved; undefined while they are. */
+  problem: string | undefined;
   /** When the file was last saved, in Unix seconds; undefined before the first time. */
   savedS: number | undefined;
   readonly #file: StateFile;
@@ -39,7 +41,9 @@ export class StateKeeper {
     const { outcome, message } = await this.#file.load({ nowS: this.#nowS, accepts });
     this.log[outcome === "restored" || outcome === "missing" ? "info" : "warn"](message);
     this.#maySave = outcome !== "unreadable" && outcome !== "foreign";
-    if (!this.#maySave) this.log.warn("no nodes are saved either, so that the file stays as it is");
+    if (this.#maySave) return;
+    this.problem = `${message}; no nodes are saved either, so that the file stays as it is`;
+    this.log.warn("no nodes are saved either, so that the file stays as it is");
   }
 
   /** Saves from now on, beside everything else. */
@@ -88,9 +92,11 @@ export class StateKeeper {
       const saved = await save(this.#nowS);
       if (saved === undefined) return;
       this.savedS = Math.round(Date.now() / 1000);
+      this.problem = undefined;
       this.log[level](saved.message);
     } catch (error) {
       if (!(error instanceof StateFileError)) throw error;
+      this.problem = error.message;
       this.log.warn(error.message);
     }
   }

@@ -109,6 +109,10 @@ export interface Stats {
   readonly address: SocketAddress;
   readonly uptimeS: number;
   readonly healthy: boolean;
+  /** Why /readyz answers 503; null if it answers 200. */
+  readonly notReady: string | null;
+  /** What an operator should know though the beacon is ready, a sentence each. */
+  readonly warnings: readonly string[];
   readonly nodes: number;
   readonly nodesMax: number;
   /** Bytes of this process in memory, and the CPU seconds it used. */

@@ -74,6 +74,8 @@ let charts: Charts<Column> | undefined;
 let earlier: Stats | undefined;
 let latest: { readonly stats: Stats; readonly rates: Rates | undefined } | undefined;
 let isDrawing = false;
+/** Whether the numbers are of now. */
+let isLive = false;
 
 /** A tab that nobody sees draws nothing. */
 function drawSoon(): void {
@@ -88,7 +90,7 @@ function drawSoon(): void {
 function draw(): void {
   if (latest === undefined) return;
   byId("numbers").hidden = false;
-  summary.show(latest.stats, latest.rates);
+  summary.show(latest.stats, latest.rates, isLive);
   tables.show(latest.stats, latest.rates);
   charts ??= new Charts(byId("charts"), history, CHARTS); // once it can be measured
   charts.draw(nowS());
@@ -120,6 +122,7 @@ void follow({
   read: (stats) => {
     const rates = earlier && ratesBetween(earlier, stats);
     earlier = stats;
+    isLive = true;
     latest = { stats, rates };
     if (rates !== undefined)
       history.add(
@@ -132,6 +135,7 @@ void follow({
     drawSoon();
   },
   lost: (reason, inMs) => {
+    isLive = false;
     showLink(
       "not connected",
       "bad",

@@ -30,6 +30,17 @@ export function showNotice(element: HTMLElement, text: string): void {
   setText(element, text);
 }
 
+/** Shows texts as a list's items, or hides the list where there are none. An item that stays is left alone. */
+export function showNotices(list: HTMLElement, texts: readonly string[]): void {
+  list.hidden = texts.length === 0;
+  while (list.children.length > texts.length) list.lastElementChild!.remove();
+  for (const [i, text] of texts.entries()) {
+    const item = list.children[i];
+    if (item === undefined) list.append(create("li", { text }));
+    else setText(item, text);
+  }
+}
+
 /** A bar of a share, 0 to 1. Its number is written beside it. */
 export function createBar(): HTMLElement {
   const bar = create("span", { className: "track" }, create("i"));

@@ -1,9 +1,10 @@
 /** The head of the page, and the tiles: what the beacon is, how it is, and what it does this second. */
 import type { Stats } from "../control/stats.ts";
+import { conditionOf, warningsOf } from "../view/condition.ts";
 import { hostPort } from "../view/host-port.ts";
 import { drops, type Rates } from "../view/rates.ts";
 import { sumOf, totalOf } from "../view/totals.ts";
-import { byId, create, createBar, setBar, setText, showNotice } from "./dom.ts";
+import { byId, create, createBar, setBar, setText, showNotices } from "./dom.ts";
 import { bytes, cores, count, duration, short, UNKNOWN } from "./format.ts";
 
 /** Above this share of its limit, the table of nodes is nearly full. */
@@ -91,18 +92,19 @@ export class Summary {
     show,
   }));
 
-  show(stats: Stats, rates: Rates | undefined): void {
+  /** @param isLive whether the numbers are of now: the health of before says nothing of now */
+  show(stats: Stats, rates: Rates | undefined, isLive: boolean): void {
     setText(byId("name"), `Beacon ${stats.beaconId}`);
     setText(
       byId("facts"),
       `${hostPort(stats.address)} · version ${stats.version} · up ${duration(stats.uptimeS)}`,
     );
     const health = byId("health");
-    health.hidden = false;
-    health.className = `pill ${stats.healthy ? "good" : "bad"}`;
-    setText(health, stats.healthy ? "healthy" : "unhealthy");
-    const off = Object.keys(stats.breakers).filter((name) => stats.breakers[name] === "off");
-    showNotice(byId("off"), off.length === 0 ? "" : `Switched off: ${off.join(", ")}`);
+    health.hidden = !isLive;
+    const { text, tone } = conditionOf(stats);
+    health.className = `pill ${tone}`;
+    setText(health, text);
+    showNotices(byId("warnings"), isLive ? warningsOf(stats) : []);
     for (const { tile, show } of this.#tiles) tile.show(show(stats, rates));
     document.title = `Beacon ${stats.beaconId}${rates === undefined ? "" : `: ${short(rates.packetsIn)}/s`}`;
   }

@@ -296,8 +296,8 @@ describe.skipIf(CHROMIUM === null)(`in a browser${CHROMIUM === null ? " (needs c
       for (const proxy of proxies.splice(0)) await proxy.close();
     });
 
-    async function proxied(prefix: string, adds: Record<string, string> = {}): Promise<HttpProxy> {
-      const proxy = await HttpProxy.start({ prefix, to: `127.0.0.1:${http}`, adds });
+    function proxied(prefix: string, adds: Record<string, string> = {}): HttpProxy {
+      const proxy = new HttpProxy({ prefix, to: `127.0.0.1:${http}`, adds });
       proxies.push(proxy);
       return proxy;
     }
@@ -309,7 +309,7 @@ describe.skipIf(CHROMIUM === null)(`in a browser${CHROMIUM === null ? " (needs c
     }
 
     test("shows the numbers, and asks for nothing beside that path", async () => {
-      const { port } = await proxied("/ops/beacon/");
+      const { port } = proxied("/ops/beacon/");
       const seen = await open(`http://${ELSEWHERE}:${port}/ops/beacon/`);
       const { page } = seen;
       await until("numbers", async () => (await look(page)).packetsIn !== "");
@@ -323,7 +323,7 @@ describe.skipIf(CHROMIUM === null)(`in a browser${CHROMIUM === null ? " (needs c
     });
 
     test("asks for the token where the proxy names itself, and keeps it for that path alone", async () => {
-      const { port } = await proxied("/a/", { "x-forwarded-for": "192.0.2.1" });
+      const { port } = proxied("/a/", { "x-forwarded-for": "192.0.2.1" });
       const seen = await open(`http://${ELSEWHERE}:${port}/a/`);
       const { page } = seen;
       await page.waitForSelector("#token-form:not([hidden])");
@@ -338,7 +338,7 @@ describe.skipIf(CHROMIUM === null)(`in a browser${CHROMIUM === null ? " (needs c
     });
 
     test("the commands find a beacon there", async () => {
-      const { port } = await proxied("/ops/beacon/");
+      const { port } = proxied("/ops/beacon/");
       for (const end of ["", "/"]) {
         const status = mesh.spawn(
           [process.execPath, MAIN, "status", `--http=http://127.0.0.1:${port}/ops/beacon${end}`],
@@ -350,7 +350,7 @@ describe.skipIf(CHROMIUM === null)(`in a browser${CHROMIUM === null ? " (needs c
     });
 
     test("a page of another origin changes nothing through a proxy that adds the token", async () => {
-      const { port } = await proxied("/beacon/", { authorization: `Bearer ${TOKEN}` });
+      const { port } = proxied("/beacon/", { authorization: `Bearer ${TOKEN}` });
       const posts = (host: string) => `http://${host}:${port}/beacon/api/breakers/relay`;
       const attack = (url: string) => `Promise.all(["cors", "no-cors"].map((mode) =>
         fetch("${url}", { method: "POST", mode, credentials: "include", body: '{"on":false}',

@@ -21,8 +21,8 @@ export async function top(api: Api, { json, count }: TopOptions, out: Console): 
   for await (const { news, rates } of withRates(api)) {
     if ("lost" in news) out.problem(`${news.lost}; trying again`);
     if (!("stats" in news) || rates === undefined) continue;
-    const { nodes, uptimeS, healthy } = news.stats;
-    if (json) out.json({ uptimeS, healthy, nodes, ...rates });
+    const { nodes, uptimeS, healthy, notReady, warnings } = news.stats;
+    if (json) out.json({ uptimeS, healthy, notReady, warnings, nodes, ...rates });
     else out.line(plainLine(news.stats, rates));
     if (--left <= 0) break;
   }

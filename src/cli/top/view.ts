@@ -1,5 +1,6 @@
 /** What `beacon top` shows: numbers in, lines out, and nothing else, so that it is tried without a terminal. */
 import type { Stats } from "../../control/stats.ts";
+import { conditionOf, warningsOf } from "../../view/condition.ts";
 import { directoryText } from "../../view/directory.ts";
 import { hostPort } from "../../view/host-port.ts";
 import type { Rates, WorkerRates } from "../../view/rates.ts";
@@ -62,11 +63,11 @@ export function render(stats: Stats, rates: Rates | undefined, size: Size, state
   const fit = (text: string) => plain(text).slice(0, size.columns);
   const head = headLines(stats, rates).map(fit);
   head[0] = style.bold(head[0]!);
-  const off = Object.entries(stats.breakers).flatMap(([name, value]) => (value === "off" ? [name] : []));
+  const { text, tone } = conditionOf(stats);
   const warnings = [
     ...(state.lost === undefined ? [] : [`no news: ${state.lost}; trying again`]),
-    ...(stats.healthy ? [] : ["the beacon is not healthy"]),
-    ...(off.length === 0 ? [] : [`switched off: ${off.join(", ")}`]),
+    ...(tone === "bad" ? [text] : []),
+    ...warningsOf(stats),
   ];
   const bodyRows = Math.max(0, size.rows - head.length - warnings.length - 3);
   const [tableHead = "", ...all] =
@@ -88,11 +89,11 @@ export function render(stats: Stats, rates: Rates | undefined, size: Size, state
 }
 
 /** One line for who has no terminal. */
-export function plainLine({ nodes, healthy }: Stats, rates: Rates): string {
+export function plainLine(stats: Stats, rates: Rates): string {
   return (
-    `nodes ${nodes}  in ${short(rates.packetsIn)}/s  out ${short(rates.packetsOut)}/s  ` +
+    `nodes ${stats.nodes}  in ${short(rates.packetsIn)}/s  out ${short(rates.packetsOut)}/s  ` +
     `relays ${short(sumOf(rates.relays))}/s  drops ${short(sumOf(rates.drops))}/s  ` +
-    `cpu ${percent(rates.cores)}  ${healthy ? "healthy" : "not healthy"}`
+    `cpu ${percent(rates.cores)}  ${[conditionOf(stats).text, ...warningsOf(stats)].join("; ")}`
   );
 }
 

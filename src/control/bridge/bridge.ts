@@ -141,6 +141,10 @@ export class Bridge {
     this.#files = new FilesLeft(parts.filesMax);
   }
 
+  get isListening(): boolean {
+    return this.#server.isListening;
+  }
+
   get url(): URL {
     return this.#server.url;
   }
@@ -245,7 +249,7 @@ export class Bridge {
       mailboxFull += count(memory.counterRow(worker), RELAY_DROPPED_AT + bridgeFull);
     }
     return {
-      listening: this.#server.isListening,
+      listening: this.isListening,
       peers: this.#nodes.size,
       connections: this.#connections.size,
       upgrades: this.#server.upgrades,

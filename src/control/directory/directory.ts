@@ -183,6 +183,11 @@ export class Directory {
     return this.#condition.remark;
   }
 
+  /** Routes for which there was no room, since the start. */
+  get routesRefused(): number {
+    return this.#routes.refused;
+  }
+
   /** Why a node that is in the fleet may have no route here. */
   get hints(): readonly string[] {
     const behind = [...this.#fleet.beacons.values()].filter(({ isBehind }) => isBehind).length;

@@ -23,7 +23,7 @@ export interface Observed {
   /** Why the beacon is not ready for traffic, or undefined if it is. */
   notReady(): string | undefined;
   /** What an operator should know though it is ready. */
-  remarks(): readonly string[];
+  warnings(): readonly string[];
   stats(): Stats;
   /** The configuration in force, without its secrets. */
   config(): Readonly<Record<string, unknown>>;
@@ -73,7 +73,7 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
     "/healthz": () => (beacon.isHealthy() ? text(200, "ok") : text(503, "unhealthy")),
     "/readyz": () => {
       const reason = beacon.notReady();
-      return reason === undefined ? text(200, ["ready", ...beacon.remarks()].join("; ")) : text(503, reason);
+      return reason === undefined ? text(200, ["ready", ...beacon.warnings()].join("; ")) : text(503, reason);
     },
     "/metrics": async () => {
       reading = beacon.stats(); // one reading serves the whole scrape

@@ -327,7 +327,7 @@ export class Mesh {
       learnedPeers: this.#learned.size,
       learnedRoutes: this.#learned.routes,
       routesMax: this.config.maxRoutes,
-      routesRefused: this.#announcements.refused,
+      routesRefused: this.routesRefused,
       routesIgnored: this.#routesIgnored,
       gossipRefused: { ...this.#refused },
       gossipSent: this.#gossipSent,
@@ -345,7 +345,13 @@ export class Mesh {
 
   /** What an operator should know of the mesh, though the beacon is ready. */
   get remarks(): readonly string[] {
-    return this.#selfCheck.remarks;
+    const { problem } = this.#registry;
+    return [...this.#selfCheck.remarks, ...(problem === undefined ? [] : [problem])];
+  }
+
+  /** Routes of gossip for which there was no room, since the start. */
+  get routesRefused(): number {
+    return this.#announcements.refused;
   }
 
   // What the directory tells (FleetPeers).

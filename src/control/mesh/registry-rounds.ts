@@ -13,6 +13,8 @@ const JITTER = 0.1;
 export class RegistryRounds {
   /** Rounds by how they ended: "ok", or a RegistryErrorCode. */
   readonly outcomes: Record<string, number> = { ok: 0 };
+  /** Why the last round failed; undefined if it went well, or there is no registry. */
+  problem: string | undefined;
   /** Unix seconds; undefined before the first. */
   lastSuccessS: number | undefined;
   readonly #task: PeriodicTask;
@@ -52,6 +54,7 @@ export class RegistryRounds {
   async #round(signal: AbortSignal): Promise<void> {
     const { registry, beaconId, registryAdminToken: adminToken, advertiseAddr } = this.config();
     if (registry === "off") {
+      this.problem = undefined;
       this.listed([], "");
       return;
     }
@@ -61,6 +64,7 @@ export class RegistryRounds {
       const round = await registryRound({ registry: address, beaconId, adminToken, advertise }, signal);
       if (signal.aborted || this.config().registry !== registry) return;
       this.#ended("ok");
+      this.problem = undefined;
       this.lastSuccessS = Math.round(Date.now() / 1000);
       if (round.skipped > 0) this.#complaints.warn("skipped", ofRegistry(address, skippedText(round)));
       this.listed(round.beacons, round.advertised);
@@ -68,7 +72,8 @@ export class RegistryRounds {
       if (signal.aborted) return;
       if (!(error instanceof RegistryError)) throw error;
       this.#ended(error.code);
-      this.log.warn(`${error.message}; peers stay as they are`);
+      this.problem = `${error.message}; peers stay as they are`;
+      this.log.warn(this.problem);
     }
   }
 

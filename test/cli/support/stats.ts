@@ -37,6 +37,8 @@ export function statsWith(some: Partial<Stats> = {}): Stats {
     address: { family: "IPv4", address: "192.0.2.1", port: 9001 },
     uptimeS: 100,
     healthy: true,
+    notReady: null,
+    warnings: [],
     nodes: 0,
     nodesMax: 1000,
     residentBytes: 0,

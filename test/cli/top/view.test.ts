@@ -7,6 +7,12 @@ import { directoryStats, statsWith, workerStats } from "../support/stats.ts";
 const STATE: TopState = { table: "workers", sortBy: "worker", lost: undefined, color: false };
 const SIZE = { columns: 80, rows: 24 };
 
+const SICK = {
+  notReady: "draining",
+  warnings: ["node table full"],
+  breakers: { relay: "off", punch: "on" },
+} as const;
+
 const WORKERS = 40;
 /** Worker 3 receives most, 7 works most, 5 loses most. */
 const workersAfter = Array.from({ length: WORKERS }, (_, i) =>
@@ -103,15 +109,16 @@ describe("the screen", () => {
   });
 
   test("before there are rates, and when there is something to warn of", () => {
-    const stats = { ...later, healthy: false, breakers: { relay: "off", punch: "on" } as const };
+    const stats = { ...later, healthy: false, ...SICK };
     const lines = render(stats, undefined, SIZE, { ...STATE, lost: "http://x: connection refused" });
-    expect(lines.slice(3, 10)).toEqual([
+    expect(lines.slice(3, 11)).toEqual([
       "in      ...",
       "out     ...",
       "relays  ...",
       "drops   ...",
       "no news: http://x: connection refused; trying again",
-      "the beacon is not healthy",
+      "unhealthy: draining",
+      "node table full",
       "switched off: relay",
     ]);
   });
