@@ -6,6 +6,8 @@ import { connect, createServer, type Server, type Socket } from "node:net";
 export class TcpProxy {
   readonly #sockets = new Set<Socket>();
   #isSilent = false;
+  /** Connections that were accepted so far. */
+  accepted = 0;
 
   private constructor(
     private readonly server: Server,
@@ -54,6 +56,7 @@ export class TcpProxy {
   }
 
   #join(near: Socket): void {
+    this.accepted++;
     const far = connect(this.to);
     for (const [from, to] of [
       [near, far],

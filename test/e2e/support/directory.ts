@@ -13,11 +13,11 @@ import { decode, deliver, relay, type WireAddress } from "./wire.ts";
 /** Who sends what a test sends: nobody's id. */
 const SENDER_ID = 4_000_000_000;
 const PAYLOAD_BYTES = 20;
+/** Of a packet that is sent behind others: when it has arrived, so have they. */
+const MARK = new Uint8Array(PAYLOAD_BYTES + 1);
 /** The shortest there may be. */
 export const LEASE_MS = 3000;
 const AGAIN_MS = 20;
-/** What is still on its way arrives in this time. */
-const SETTLE_MS = 200;
 const TRAFFIC_TICK_MS = 10;
 const DELIVER = 0x06;
 
@@ -263,8 +263,13 @@ export async function untilReached(via: FleetBeacon, node: FleetNode): Promise<v
     await Bun.sleep(AGAIN_MS);
     return node.take().some((bytes) => hex(bytes) === expected);
   });
-  await Bun.sleep(AGAIN_MS); // those behind the first
-  node.take();
+  // Those behind the first arrive before one that is sent now.
+  const mark = crypto.getRandomValues(new Uint8Array(PAYLOAD_BYTES));
+  await sender.send(relay(SENDER_ID, node.id, mark));
+  const marked = hex(deliver(SENDER_ID, mark));
+  await until(`node ${node.id} has what was sent last`, () =>
+    node.take().some((bytes) => hex(bytes) === marked),
+  );
 }
 
 /** Sends packets to a node through a beacon until nobody is found: routes go in slices. */
@@ -285,6 +290,7 @@ export class Traffic {
   #dueMs = performance.now();
   #sent = 0;
   #arrived = 0;
+  #marks = 0;
 
   /** @param perSecond packets, at most 1000 */
   private constructor(
@@ -304,11 +310,20 @@ export class Traffic {
     return this.#sent;
   }
 
-  /** Ends it, once what is on its way had time to arrive. */
-  async stop(): Promise<{ readonly sent: number; readonly arrived: number }> {
+  /** Ends it. Safe more than once. */
+  stop(): void {
     clearInterval(this.#timer);
-    await Bun.sleep(SETTLE_MS);
-    this.#count();
+  }
+
+  /** The packets of one that has ended, when a packet behind them has arrived. */
+  async settled(): Promise<{ readonly sent: number; readonly arrived: number }> {
+    const mark = relay(SENDER_ID, this.node.id, MARK);
+    await until(`a packet that was sent last arrives at node ${this.node.id}`, async () => {
+      await this.sender.send(mark);
+      await Bun.sleep(AGAIN_MS);
+      this.#count();
+      return this.#marks > 0;
+    });
     return { sent: this.#sent, arrived: this.#arrived };
   }
 
@@ -324,6 +339,9 @@ export class Traffic {
   }
 
   #count(): void {
-    this.#arrived += this.node.take().filter((bytes) => bytes[0] === DELIVER).length;
+    const delivered = this.node.take().filter((bytes) => bytes[0] === DELIVER);
+    const marks = delivered.filter(({ length }) => length === deliver(SENDER_ID, MARK).length).length;
+    this.#marks += marks;
+    this.#arrived += delivered.length - marks;
   }
 }
