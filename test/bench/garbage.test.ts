@@ -9,6 +9,7 @@ const FIXED_BYTES: Readonly<Record<number, number>> = { 1: 5, 3: 9, 5: 9, 7: 7, 
 
 test("garbage is cut short or foreign, never empty, and the same each time", () => {
   const all = garbage();
+  expect(all.length).toBeGreaterThan(100);
   for (const datagram of all) {
     const fixed = FIXED_BYTES[datagram[0]!];
     expect(datagram.length).toBeGreaterThan(0);

@@ -113,8 +113,15 @@ describe("to who was let in", () => {
   });
 
   test("what HELLO does not tell is not asked for", async () => {
-    server = new ScriptedRedis((command, args) => (command === "HELLO" ? "%0\r\n" : entered(command, args)));
-    await stores.connect(server);
+    const asked: string[] = [];
+    server = new ScriptedRedis((command, args) => {
+      asked.push(command);
+      if (command === "TIME") return "*2\r\n$1\r\n7\r\n$1\r\n0\r\n";
+      return command === "HELLO" ? "%0\r\n" : entered(command, args);
+    });
+    const store = await stores.connect(server);
+    expect(await store.time()).toMatchObject({ serverMs: 7000 });
+    expect([...new Set(asked)]).toEqual(["HELLO", "XADD", "TIME"]);
   });
 });
 
