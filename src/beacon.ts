@@ -25,19 +25,19 @@ import {
   validateConfig,
 } from "./config.ts";
 import { Breakers } from "./control/breakers.ts";
-import { Bridge, type BridgeParts } from "./control/bridge/bridge.ts";
-import type { KeyFunction, KeySource } from "./control/bridge/keys.ts";
-import { bridgeOptions, keySource, openFilesMax } from "./control/bridge/setup.ts";
+import { Bridge, type BridgeOptions, type BridgeParts } from "./control/bridge/bridge.ts";
+import type { KeyFunction } from "./control/bridge/keys.ts";
+import { openFilesMax } from "./control/bridge/setup.ts";
 import type { Directory } from "./control/directory/directory.ts";
 import { DirectorySetup } from "./control/directory/setup.ts";
 import { Explainer } from "./control/explain.ts";
-import { Admin, AdminToken } from "./control/http/admin.ts";
+import { Admin } from "./control/http/admin.ts";
 import type { Disconnection } from "./control/http/nodes.ts";
 import { type HttpServer, serveHttp } from "./control/http/server.ts";
+import { type Inputs, readInputs, readStartInputs } from "./control/inputs.ts";
 import { Limits } from "./control/limits.ts";
 import { createLogger, droppedLogLines } from "./control/log.ts";
 import { MailReader } from "./control/mail-reader.ts";
-import { type GossipKeys, NO_GOSSIP_KEYS, readGossipKeys } from "./control/mesh/gossip-keys.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
 import { NodeList } from "./control/node-list.ts";
 import { PunchGrants } from "./control/punch-grants.ts";
@@ -45,7 +45,6 @@ import { PunchOutcomes } from "./control/punch-outcomes.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { adoptSockets, type BeaconSockets, openSockets, setReceiveTimeouts } from "./control/sockets.ts";
 import { StateKeeper } from "./control/state-keeper.ts";
-import { checkStatePath } from "./control/state-path.ts";
 import { StatisticsLog } from "./control/statistics-log.ts";
 import { packetStats, type Stats } from "./control/stats.ts";
 import { steeringProgram } from "./control/steering.ts";
@@ -131,7 +130,8 @@ export class Beacon {
   /** Settles when the beacon is closed; rejects when it ended by itself, with the reason. */
   readonly closed: Promise<void>;
   #config: Config;
-  #gossipKeys: GossipKeys = NO_GOSSIP_KEYS;
+  /** What the files hold that the configuration names; undefined before `listen`. */
+  #inputs: Inputs | undefined;
   readonly #log: Logger;
   readonly #admin: Admin;
   readonly #settleClosed: { resolve: () => void; reject: (error: Error) => void };
@@ -310,21 +310,14 @@ export class Beacon {
     const wanted = validateConfig(options, handedOver);
     const changes = compareConfigs(this.#config, wanted);
     const config = reloadedConfig(this.#config, wanted, handedOver);
-    const adminToken = this.#readAdminToken(config);
-    const gossipKeys = readGossipKeys(config.gossipKeyFile);
-    if (this.#running) {
-      const { bridge, grants } = this.#running;
-      const keys = keySource(config, this.keyOf, grants.keys);
-      bridge?.reconfigure(bridgeOptions(config, keys!));
-      grants.configure(config.requirePunchGrant, keys);
-    }
+    const inputs = readInputs(config, { keyOf: this.keyOf, keysBefore: this.#inputs?.keys });
+    this.#running?.bridge?.reconfigure(inputs.bridge!);
+    this.#running?.grants.configure(config.requirePunchGrant, inputs.keys);
     this.#config = config;
-    this.#admin.token = adminToken;
-    this.#admin.auth = config.adminAuth;
-    this.#gossipKeys = gossipKeys;
+    this.#use(inputs);
     if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
     this.#running?.limits.configure(config, this.#running.nodes.size());
-    this.#running?.mesh.reconfigure(config, gossipKeys);
+    this.#running?.mesh.reconfigure(config, inputs.gossipKeys);
     return changes;
   }
 
@@ -350,10 +343,8 @@ export class Beacon {
     const config = this.#config;
     const log = this.#log;
     const beganMs = performance.now();
-    this.#admin.token = this.#readAdminToken(config);
-    this.#admin.auth = config.adminAuth;
-    this.#gossipKeys = readGossipKeys(config.gossipKeyFile);
-    if (config.stateFile !== "off") await checkStatePath(config.stateFile);
+    const read = await readStartInputs(config, { keyOf: this.keyOf });
+    if (this.#config === config) this.#use(read); // else a reload has read them meanwhile
     const inherited = await takeOver?.inherit(config);
     const { sockets, reaches, ...granted } = await this.#sockets(inherited, takeOver !== undefined);
     const release: (() => unknown)[] = [() => sockets.forEach((socket) => void socket.close())];
@@ -408,7 +399,7 @@ export class Beacon {
           ...(directorySetup && { nowMs: () => directorySetup.clock.nowMs() }),
         },
         config,
-        this.#gossipKeys,
+        this.#inputs!.gossipKeys,
         log,
       );
       const directory = directorySetup?.open(
@@ -451,11 +442,11 @@ export class Beacon {
       const http = await this.#serveHttp(shown, patienceMs);
       release.unshift(() => http?.stop());
       const { fd, family } = sockets[0]!;
-      const keys = keySource(this.#config, this.keyOf);
+      const inputs = this.#inputs!; // as they are now: a reload may have come meanwhile
       const { beaconId } = config;
       const bridge = await this.#openBridge(
         { memory, nodes, fd, family, beaconId, offload: granted.offload, log },
-        keys,
+        inputs.bridge,
         patienceMs,
       );
       release.unshift(() => bridge?.stop());
@@ -463,7 +454,7 @@ export class Beacon {
       if (bridge && takeOver?.breakers["bridge"] === "off") bridge.switch(false);
       const introductions = new Introductions(kernel, memory, nodes, { fd, family });
       const grants = new PunchGrants({ memory, nodes, introductions, log });
-      grants.configure(this.#config.requirePunchGrant, keys);
+      grants.configure(this.#config.requirePunchGrant, inputs.keys);
       const mail = new MailReader(memory, [...(bridge ? [bridge.mail] : []), mesh.mail, grants.mail]);
       mail.start();
       mesh.start();
@@ -472,7 +463,7 @@ export class Beacon {
       if (this.#config !== config) {
         // Meanwhile.
         limits.configure(this.#config, nodes.size());
-        mesh.reconfigure(this.#config, this.#gossipKeys);
+        mesh.reconfigure(this.#config, inputs.gossipKeys);
       }
       state?.start();
       const startedMs = inherited ? beganMs : performance.now();
@@ -687,20 +678,21 @@ export class Beacon {
     check("send buffer", this.config.sendBufferBytes, granted.sendBufferBytes, "net.core.wmem_max");
   }
 
-  /** @throws ConfigError that names the file */
-  #readAdminToken({ adminTokenFile }: Config): AdminToken | undefined {
-    return adminTokenFile === "off" ? undefined : AdminToken.read(adminTokenFile, this.#log);
+  #use(inputs: Inputs): void {
+    this.#inputs = inputs;
+    this.#admin.token = inputs.adminToken;
+    this.#admin.auth = this.#config.adminAuth;
+    for (const warning of inputs.warnings) this.#log.warn(warning);
   }
 
-  /** @param keys the bridge's, if there is to be one */
+  /** @param options undefined without a bridge */
   async #openBridge(
     parts: Omit<BridgeParts, "filesMax">,
-    keys: KeySource | undefined,
+    options: BridgeOptions | undefined,
     patienceMs: number,
   ): Promise<Bridge | undefined> {
     const { wss, wssMaxPeers } = this.#config;
-    if (wss === "off") return undefined;
-    const options = bridgeOptions(this.#config, keys!);
+    if (options === undefined) return undefined;
     const filesMax = openFilesMax();
     if (filesMax < wssMaxPeers + FILES_BESIDE_WSS)
       this.#log.warn(

@@ -2,6 +2,7 @@
 import { CommanderError } from "commander";
 import { ConfigError } from "../config/units.ts";
 import { ApiError, type Trouble } from "./api.ts";
+import { ServiceError } from "./as-service.ts";
 import { type Console, EXIT_NO, EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE, processConsole } from "./console.ts";
 import { createProgram } from "./program.ts";
 
@@ -35,7 +36,7 @@ export async function run(args: readonly string[], out: Console = processConsole
       out.problem(`${error.message.replace(/^error: /, "").replace(/\s*\n\s*/g, " ")} (see beacon help)`);
       return EXIT_USAGE;
     }
-    if (error instanceof ConfigError) {
+    if (error instanceof ConfigError || error instanceof ServiceError) {
       out.problem(error.message);
       return EXIT_USAGE;
     }

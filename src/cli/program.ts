@@ -3,8 +3,8 @@ import { Argument, Command, InvalidArgumentError, Option } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
 import { type CommandName, commands } from "../config/commands.ts";
 import { type Access, API_DEFAULT, Api } from "./api.ts";
+import { runAsService } from "./as-service.ts";
 import { disconnect, drain, upgrade } from "./changes.ts";
-import { checkConfig } from "./check-config.ts";
 import { completion, SHELLS, type Shell } from "./completion.ts";
 import { type Console, EXIT_OK, processConsole } from "./console.ts";
 import { explain, type NodesOptions, nodes } from "./nodes.ts";
@@ -134,13 +134,21 @@ when the beacon is started anew. NO_COLOR in the environment leaves colours out.
   );
 
   add("check-config")
-    .usage("[--json] [flags of the server]")
+    .usage("[--json] [--as-service <unit>] [flags of the server]")
     .argument("[flags...]", "what the server is started with, such as --config beacon.json")
     .allowUnknownOption()
-    .addHelpText("after", "\nExit code: 0 the server would take it, 2 it would not.")
-    .action(async (flags: string[], { json }: { json?: true }) =>
-      end(await checkConfig(flags, version, json === true, out)),
-    );
+    .option("--as-service <unit>", "Check as the user of this systemd service, which must run. Needs root.")
+    .addHelpText("after", "\nExit code: 0 the server would start with it, 2 it would not.")
+    .action(async (flags: string[], { json, asService }: { json?: true; asService?: string }) => {
+      const jsonFlag = json ? ["--json"] : [];
+      if (asService !== undefined) {
+        end(await runAsService(asService, ["check-config", ...jsonFlag, ...flags]));
+        return;
+      }
+      // Loaded here, as it brings the code of the server's start.
+      const { checkConfig } = await import("./check-config.ts");
+      end(await checkConfig(flags, version, json === true, out));
+    });
 
   add("probe")
     .argument("<host:port>", "where the beacon's UDP is")
