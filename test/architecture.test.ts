@@ -175,3 +175,15 @@ test("the page runs in a browser: it has its own sources, what shows numbers, an
 test("nobody imports the entry", () => {
   expect(importsFrom(/./, (to) => to === "src/main.ts")).toEqual([]);
 });
+
+test("the server resolves and connects to names in one file", () => {
+  const resolves = /^(?:node:)?(?:dns|dns\/promises|tls|dgram|https?|http2)$/;
+  const server = /^src\/(?!cli\/|page\/|control\/names\.ts)/;
+  const wrong = (to: string, { typesOnly }: Import) => resolves.test(to) && !typesOnly;
+  expect(importsFrom(server, wrong)).toEqual([]);
+  const connects = /\b(?:connect|createConnection)\b[^;]*from "node:net"|\bBun\.(?:connect|dns)\b/;
+  const found = files.filter(
+    (file) => server.test(file) && connects.test(withoutComments(sources.get(file)!)),
+  );
+  expect(found).toEqual([]);
+});
