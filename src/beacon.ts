@@ -138,6 +138,8 @@ export class Beacon {
   #running: Running | undefined;
   #starting: Promise<void> | undefined;
   #draining: Promise<void> | undefined;
+  /** When that is over, by performance.now(). */
+  #drainEndMs = 0;
   #handOver: HandOver | undefined;
   #upgrading: Promise<Upgraded> | undefined;
   /** How `upgrade` starts the process that takes over, unless told; undefined for a library's beacon. */
@@ -196,8 +198,8 @@ export class Beacon {
       throw new UpgradeError(
         "this is process 1 of its container, and all others end with it: start another container in place of it",
       );
-    if (!this.#running || this.#draining || this.#closing)
-      throw new UpgradeError("this beacon does not listen, or is about to end");
+    if (this.#draining || this.#closing) throw new UpgradeError("this beacon is draining");
+    if (!this.#running) throw new UpgradeError("this beacon does not listen");
     const handOver = new HandOver(successor, this.#handOverParts(this.#running));
     this.#handOver = handOver;
     this.#upgrading = this.#handOverBy(handOver);
@@ -326,8 +328,17 @@ export class Beacon {
    * the wait, another one of this does not.
    */
   drain(): Promise<void> {
-    this.#draining ??= this.#drain();
+    if (this.#draining === undefined) {
+      this.#drainEndMs = performance.now() + this.#config.drainMs;
+      this.#draining = this.#drain();
+    }
     return this.#draining;
+  }
+
+  /** How long this beacon goes on relaying; undefined while nothing ends it. */
+  get drainLeftMs(): number | undefined {
+    if (this.#closing) return 0;
+    return this.#draining && Math.max(0, Math.round(this.#drainEndMs - performance.now()));
   }
 
   /**
@@ -730,6 +741,7 @@ export class Beacon {
         explain: (nodeId: number) => shown.explainer.explain(nodeId),
         disconnect: (nodeId: number) => this.#disconnect(nodeId),
         drain: () => this.drain(),
+        drainLeftMs: () => this.drainLeftMs,
         ...(this.successor && { upgrade: () => this.upgrade() }),
       };
       const server = await whileTaken(patienceMs, () => serveHttp(address, observed, this.#log));

@@ -3,12 +3,20 @@ import { CommanderError } from "commander";
 import { ConfigError } from "../config/units.ts";
 import { ApiError, type Trouble } from "./api.ts";
 import { ServiceError } from "./as-service.ts";
-import { type Console, EXIT_NO, EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE, processConsole } from "./console.ts";
+import {
+  type Console,
+  EXIT_FORBIDDEN,
+  EXIT_NO,
+  EXIT_OK,
+  EXIT_UNREACHABLE,
+  EXIT_USAGE,
+  processConsole,
+} from "./console.ts";
 import { createProgram } from "./program.ts";
 
 const EXIT_OF: Readonly<Record<Trouble, number>> = {
   unreachable: EXIT_UNREACHABLE,
-  forbidden: EXIT_UNREACHABLE,
+  forbidden: EXIT_FORBIDDEN,
   refused: EXIT_NO,
 };
 

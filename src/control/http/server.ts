@@ -36,6 +36,8 @@ export interface Observed {
   disconnect(nodeId: number): Promise<Disconnection>;
   /** As Beacon.drain. */
   drain(): Promise<void>;
+  /** As Beacon.drainLeftMs. */
+  drainLeftMs(): number | undefined;
   /** Starts the program anew and hands over to it; where a beacon's program can. @throws Error that says why it went on as it was */
   upgrade?(): Promise<{ readonly pid: number; readonly version: string }>;
 }
@@ -108,9 +110,12 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
         return answerDisconnect(id, was);
       }),
     "/api/drain": (request, server) => {
+      const leftMs = beacon.drainLeftMs();
+      const drainMs = beacon.config()["drainMs"];
+      if (leftMs !== undefined) return json({ drainMs, leftMs, wasDraining: true });
       log.warn(`drain is asked for by ${clientOf(request, server)}`);
       setImmediate(() => void beacon.drain()); // once the answer is on its way
-      return json({ drainMs: beacon.config()["drainMs"] });
+      return json({ drainMs, leftMs: drainMs, wasDraining: false });
     },
     "/api/upgrade": (request, server) => {
       server.timeout(request, LONG_TIMEOUT_S);
@@ -130,10 +135,10 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
       ...mapped(reads, (handler) => ({ GET: guarded(handler, beacon.admin, mayRead) })),
       ...mapped(changes, (handler) => ({ POST: guarded(handler, beacon.admin, () => false) })),
     },
-    fetch: (request) => refusal(request, paths, Object.keys(changes)),
+    fetch: (request) => versioned(refusal(request, paths, Object.keys(changes))),
     error: (error) => {
       log.error({ err: error }, "an HTTP request failed");
-      return text(500, "internal error; the log says more");
+      return versioned(text(500, "internal error; the log says more"));
     },
   });
   return {
@@ -156,9 +161,15 @@ function mapped<From, To>(
   return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, to(value)]));
 }
 
+/** An answer that says of which version of the API it is, so that a client can tell it from a proxy's. */
+function versioned(answer: Response): Response {
+  answer.headers.set("beacon-api", String(API_VERSION));
+  return answer;
+}
+
 /** Refuses pages of other origins; answers requests for which `isFree` holds, and bearers of the admin token. */
 function guarded(handler: Handler, admin: Admin, isFree: typeof isOwn): Handler {
-  return async (request, server) => {
+  const answer: Handler = async (request, server) => {
     if (isCrossOrigin(request))
       return text(403, "refused: the request comes from a web page of another origin");
     const address = server.requestIP(request)?.address;
@@ -167,10 +178,9 @@ function guarded(handler: Handler, admin: Admin, isFree: typeof isOwn): Handler 
       const refused = refusedBy(admin, request, address);
       if (refused !== undefined) return refused;
     }
-    const answer = await handler(request, server);
-    answer.headers.set("beacon-api", String(API_VERSION));
-    return answer;
+    return handler(request, server);
   };
+  return async (...from) => versioned(await answer(...from));
 }
 
 /** @returns undefined for whoever bears the token */
@@ -203,7 +213,7 @@ async function upgrade(beacon: Observed, who: string, log: Logger): Promise<Resp
   try {
     return json(await beacon.upgrade());
   } catch (error) {
-    return text(500, `not upgraded, this beacon goes on: ${(error as Error).message}`);
+    return text(500, `not upgraded: ${(error as Error).message}`);
   }
 }
 
