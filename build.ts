@@ -24,6 +24,11 @@ export function buildBinary(outfile: string, target?: Target): boolean {
       "--compile-exec-argv=--cwd=/proc/self/cwd",
       // Else some packages' folder on this machine would be written into the binary. They want it for threads that nobody starts.
       '--define=__dirname="/"',
+      // Else the binary runs code and takes settings of files in the working directory, whoever put them there.
+      "--no-compile-autoload-dotenv",
+      "--no-compile-autoload-bunfig",
+      "--no-compile-autoload-tsconfig",
+      "--no-compile-autoload-package-json",
       ...(target === undefined ? [] : [`--target=bun-linux-${target}`]),
       ...ENTRY_POINTS,
       `--outfile=${outfile}`,

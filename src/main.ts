@@ -1,4 +1,3 @@
-#!/usr/bin/env bun
 /** The entry: runs the command that the first argument names, or else the server. Loads no more than it runs. */
 import { isCommand } from "./config/commands.ts";
 import { EarlySignals } from "./early-signals.ts";

@@ -17,6 +17,7 @@ import { join } from "node:path";
 import type { Stats } from "../../src/beacon.ts";
 import { Clients } from "./support/client.ts";
 import { ConfigPipe } from "./support/config-pipe.ts";
+import { HostileDirectory } from "./support/hostile-directory.ts";
 import { freePort } from "./support/mesh.ts";
 import { Notified } from "./support/notified.ts";
 import { installed, Programs, ROOT } from "./support/program.ts";
@@ -75,14 +76,30 @@ describe("the binary", () => {
     expect((await fetch(new URL("metrics", http))).status).toBe(200);
     const files = ["", "page/app.js", "page/style.css"].map((path) => fetch(new URL(path, http)));
     const [html, script, style] = await Promise.all((await Promise.all(files)).map((file) => file.text()));
-    expect(html).toContain('src="/page/app.js"');
-    expect(script).toContain("/api/stats/stream");
+    expect(html).toContain('src="page/app.js"');
+    expect(script).toContain("api/stats/stream");
     expect(style).toContain(".uplot");
     program.signal("SIGTERM");
     expect(await program.exited()).toBe(0);
     expect(program.stderr).toBe("");
     expect(program.log().filter(({ level }) => level !== "info" && level !== "warn")).toEqual([]);
   });
+
+  test.each(["", "production"])(
+    "reads no settings and runs no code of the working directory (NODE_ENV=%s)",
+    async (NODE_ENV) => {
+      const directory = new HostileDirectory(join(folder, `hostile-${NODE_ENV}`));
+      const flags = ["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--workers=2"];
+      const program = programs.spawn([join(folder, "beacon"), ...flags], {
+        env: { NODE_ENV },
+        cwd: directory.path,
+      });
+      await program.listening();
+      program.signal("SIGTERM");
+      expect(await program.exited()).toBe(0);
+      expect(directory.hasRun).toBe(false);
+    },
+  );
 
   const python = installed("python3");
   test.skipIf(!python)(
