@@ -12,18 +12,22 @@ if (endianness() !== "LE") throw new Error("the struct layouts in ffi/ are for l
 export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
+export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_SEQPACKET = 5;
+export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SHUT_RD = 0;
 
 // setsockopt levels and names: <asm-generic/socket.h>, <linux/in6.h>, <linux/udp.h>
 export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
 export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
 export const SO_REUSEPORT = 15;
 export const SO_RCVTIMEO = 20;
 export const SO_SNDTIMEO = 21;
+export const SO_ACCEPTCONN = 30;
 export const SO_DOMAIN = 39;
 export const SO_ATTACH_REUSEPORT_CBPF = 51;
 export const SO_MEMINFO = 55;
@@ -32,11 +36,18 @@ export const SK_MEMINFO_DROPS = 8;
 export const SK_MEMINFO_VARS = 9;
 /** Type of a control message of SOL_SOCKET that carries files: <bits/socket.h>. */
 export const SCM_RIGHTS = 1;
+export const IPPROTO_TCP = 6;
+export const TCP_DEFER_ACCEPT = 9;
 export const IPPROTO_IPV6 = 41;
 export const IPV6_V6ONLY = 26;
 export const SOL_UDP = 17;
 export const UDP_SEGMENT = 103;
 export const UDP_GRO = 104;
+
+// Files and epoll: <fcntl.h>, <sys/epoll.h>
+export const F_DUPFD_CLOEXEC = 1030;
+export const O_CLOEXEC = 0o2000000;
+export const EPOLL_CTL_ADD = 1;
 
 // Flags of receive and send calls: <bits/socket.h>
 export const MSG_CTRUNC = 0x08;

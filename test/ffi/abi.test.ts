@@ -15,11 +15,15 @@ const IN_C: Record<Constant, string> = {
   SCM_RIGHTS: "SCM_RIGHTS",
   AF_INET: "AF_INET",
   AF_INET6: "AF_INET6",
+  SOCK_STREAM: "SOCK_STREAM",
   SOCK_DGRAM: "SOCK_DGRAM",
   SOCK_SEQPACKET: "SOCK_SEQPACKET",
+  SOCK_NONBLOCK: "SOCK_NONBLOCK",
   SOCK_CLOEXEC: "SOCK_CLOEXEC",
   SHUT_RD: "SHUT_RD",
   SOL_SOCKET: "SOL_SOCKET",
+  SO_REUSEADDR: "SO_REUSEADDR",
+  SO_ACCEPTCONN: "SO_ACCEPTCONN",
   SO_SNDBUF: "SO_SNDBUF",
   SO_RCVBUF: "SO_RCVBUF",
   SO_REUSEPORT: "SO_REUSEPORT",
@@ -29,6 +33,11 @@ const IN_C: Record<Constant, string> = {
   SO_MEMINFO: "SO_MEMINFO",
   SK_MEMINFO_DROPS: "SK_MEMINFO_DROPS",
   SK_MEMINFO_VARS: "SK_MEMINFO_VARS",
+  IPPROTO_TCP: "IPPROTO_TCP",
+  TCP_DEFER_ACCEPT: "TCP_DEFER_ACCEPT",
+  F_DUPFD_CLOEXEC: "F_DUPFD_CLOEXEC",
+  O_CLOEXEC: "O_CLOEXEC",
+  EPOLL_CTL_ADD: "EPOLL_CTL_ADD",
   IPPROTO_IPV6: "IPPROTO_IPV6",
   IPV6_V6ONLY: "IPV6_V6ONLY",
   SOL_UDP: "IPPROTO_UDP",
@@ -103,6 +112,8 @@ const OFFSETS: Record<string, readonly [inC: string, bytes: number]> = {
   // ffi/libc.ts, monotonicUs: two 64-bit numbers
   "timespec.tv_sec": ["offsetof(struct timespec, tv_sec)", 0],
   "timespec.tv_nsec": ["offsetof(struct timespec, tv_nsec)", 8],
+  // ffi/event-loop.ts: packed on x86-64 alone
+  "epoll_event.data": ["offsetof(struct epoll_event, data)", process.arch === "x64" ? 4 : 8],
   // ffi/unix.ts, sendUnixDatagram: a u16
   sun_family: ["offsetof(struct sockaddr_un, sun_family)", 0],
   "size of sun_family": ["sizeof(((struct sockaddr_un *)0)->sun_family)", 2],
@@ -125,10 +136,12 @@ function evaluateInC(expressions: Record<string, string>): Record<string, number
   writeFileSync(
     source,
     `#define _GNU_SOURCE
+#include <fcntl.h>
 #include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -136,6 +149,7 @@ function evaluateInC(expressions: Record<string, string>): Record<string, number
 #include <sys/un.h>
 #include <time.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <linux/filter.h>
 #include <linux/sock_diag.h>
 #include <linux/udp.h>
