@@ -25,19 +25,21 @@ import {
   validateConfig,
 } from "./config.ts";
 import { Breakers } from "./control/breakers.ts";
-import { Bridge, type BridgeOptions, type BridgeParts } from "./control/bridge/bridge.ts";
-import type { KeyFunction } from "./control/bridge/keys.ts";
-import { openFilesMax } from "./control/bridge/setup.ts";
+import { Bridge, type BridgeParts } from "./control/bridge/bridge.ts";
+import type { KeyFunction, KeySource } from "./control/bridge/keys.ts";
+import { bridgeOptions, keySource } from "./control/bridge/setup.ts";
 import type { Directory } from "./control/directory/directory.ts";
 import { DirectorySetup } from "./control/directory/setup.ts";
 import { Explainer } from "./control/explain.ts";
-import { Admin } from "./control/http/admin.ts";
+import { FilesLeft, filesAdvice, filesNeeded, openFilesMax } from "./control/files-left.ts";
+import { Admin, AdminToken } from "./control/http/admin.ts";
 import type { Disconnection } from "./control/http/nodes.ts";
 import { type HttpServer, serveHttp } from "./control/http/server.ts";
-import { type Inputs, readInputs, readStartInputs } from "./control/inputs.ts";
 import { Limits } from "./control/limits.ts";
+import { type ListenerName, Listeners } from "./control/listeners.ts";
 import { createLogger, droppedLogLines } from "./control/log.ts";
 import { MailReader } from "./control/mail-reader.ts";
+import { type GossipKeys, NO_GOSSIP_KEYS, readGossipKeys } from "./control/mesh/gossip-keys.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
 import { NodeList } from "./control/node-list.ts";
 import { PunchGrants } from "./control/punch-grants.ts";
@@ -45,6 +47,7 @@ import { PunchOutcomes } from "./control/punch-outcomes.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { adoptSockets, type BeaconSockets, openSockets, setReceiveTimeouts } from "./control/sockets.ts";
 import { StateKeeper } from "./control/state-keeper.ts";
+import { checkStatePath } from "./control/state-path.ts";
 import { StatisticsLog } from "./control/statistics-log.ts";
 import { packetStats, type Stats } from "./control/stats.ts";
 import { steeringProgram } from "./control/steering.ts";
@@ -122,24 +125,22 @@ interface Running {
   readonly statistics: StatisticsLog;
   readonly warnings: Warnings;
   readonly timers: readonly Timer[];
-  readonly shown: Shown;
-  http: HttpServer | undefined;
+  readonly listeners: Listeners;
+  readonly files: FilesLeft;
+  readonly http: HttpServer | undefined;
 }
 
 export class Beacon {
   /** Settles when the beacon is closed; rejects when it ended by itself, with the reason. */
   readonly closed: Promise<void>;
   #config: Config;
-  /** What the files hold that the configuration names; undefined before `listen`. */
-  #inputs: Inputs | undefined;
+  #gossipKeys: GossipKeys = NO_GOSSIP_KEYS;
   readonly #log: Logger;
   readonly #admin: Admin;
   readonly #settleClosed: { resolve: () => void; reject: (error: Error) => void };
   #running: Running | undefined;
   #starting: Promise<void> | undefined;
   #draining: Promise<void> | undefined;
-  /** When that is over, by performance.now(). */
-  #drainEndMs = 0;
   #handOver: HandOver | undefined;
   #upgrading: Promise<Upgraded> | undefined;
   /** How `upgrade` starts the process that takes over, unless told; undefined for a library's beacon. */
@@ -198,8 +199,8 @@ export class Beacon {
       throw new UpgradeError(
         "this is process 1 of its container, and all others end with it: start another container in place of it",
       );
-    if (this.#draining || this.#closing) throw new UpgradeError("this beacon is draining");
-    if (!this.#running) throw new UpgradeError("this beacon does not listen");
+    if (!this.#running || this.#draining || this.#closing)
+      throw new UpgradeError("this beacon does not listen, or is about to end");
     const handOver = new HandOver(successor, this.#handOverParts(this.#running));
     this.#handOver = handOver;
     this.#upgrading = this.#handOverBy(handOver);
@@ -312,14 +313,21 @@ export class Beacon {
     const wanted = validateConfig(options, handedOver);
     const changes = compareConfigs(this.#config, wanted);
     const config = reloadedConfig(this.#config, wanted, handedOver);
-    const inputs = readInputs(config, { keyOf: this.keyOf, keysBefore: this.#inputs?.keys });
-    this.#running?.bridge?.reconfigure(inputs.bridge!);
-    this.#running?.grants.configure(config.requirePunchGrant, inputs.keys);
+    const adminToken = this.#readAdminToken(config);
+    const gossipKeys = readGossipKeys(config.gossipKeyFile);
+    if (this.#running) {
+      const { bridge, grants } = this.#running;
+      const keys = keySource(config, this.keyOf, grants.keys);
+      bridge?.reconfigure(bridgeOptions(config, keys!));
+      grants.configure(config.requirePunchGrant, keys);
+    }
     this.#config = config;
-    this.#use(inputs);
+    this.#admin.token = adminToken;
+    this.#admin.auth = config.adminAuth;
+    this.#gossipKeys = gossipKeys;
     if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
     this.#running?.limits.configure(config, this.#running.nodes.size());
-    this.#running?.mesh.reconfigure(config, inputs.gossipKeys);
+    this.#running?.mesh.reconfigure(config, gossipKeys);
     return changes;
   }
 
@@ -328,17 +336,8 @@ export class Beacon {
    * the wait, another one of this does not.
    */
   drain(): Promise<void> {
-    if (this.#draining === undefined) {
-      this.#drainEndMs = performance.now() + this.#config.drainMs;
-      this.#draining = this.#drain();
-    }
+    this.#draining ??= this.#drain();
     return this.#draining;
-  }
-
-  /** How long this beacon goes on relaying; undefined while nothing ends it. */
-  get drainLeftMs(): number | undefined {
-    if (this.#closing) return 0;
-    return this.#draining && Math.max(0, Math.round(this.#drainEndMs - performance.now()));
   }
 
   /**
@@ -354,8 +353,10 @@ export class Beacon {
     const config = this.#config;
     const log = this.#log;
     const beganMs = performance.now();
-    const read = await readStartInputs(config, { keyOf: this.keyOf });
-    if (this.#config === config) this.#use(read); // else a reload has read them meanwhile
+    this.#admin.token = this.#readAdminToken(config);
+    this.#admin.auth = config.adminAuth;
+    this.#gossipKeys = readGossipKeys(config.gossipKeyFile);
+    if (config.stateFile !== "off") await checkStatePath(config.stateFile);
     const inherited = await takeOver?.inherit(config);
     const { sockets, reaches, ...granted } = await this.#sockets(inherited, takeOver !== undefined);
     const release: (() => unknown)[] = [() => sockets.forEach((socket) => void socket.close())];
@@ -374,6 +375,7 @@ export class Beacon {
       const limits = new Limits(memory);
       limits.configure(config, nodes.size());
       const breakers = new Breakers(memory, log);
+      this.#warnOfFiles();
       this.#warnOfBuffers(granted);
       if (config.offload && !granted.offload && !inherited)
         log.warn("offload is off: this kernel lacks UDP_GRO or UDP_SEGMENT");
@@ -410,7 +412,7 @@ export class Beacon {
           ...(directorySetup && { nowMs: () => directorySetup.clock.nowMs() }),
         },
         config,
-        this.#inputs!.gossipKeys,
+        this.#gossipKeys,
         log,
       );
       const directory = directorySetup?.open(
@@ -449,23 +451,29 @@ export class Beacon {
         supervisor.unpark();
       }
       const patienceMs = takeOver ? PORT_MS_MAX : 0;
+      const listeners = new Listeners();
+      release.unshift(() => listeners.close());
+      listeners.adopt(takeOver?.listeners ?? []);
       const shown = { breakers, nodes: new NodeList(memory, nodes), explainer };
-      const http = await this.#serveHttp(shown, patienceMs);
+      const http = await this.#serveHttp(shown, listeners, patienceMs);
       release.unshift(() => http?.stop());
       const { fd, family } = sockets[0]!;
-      const inputs = this.#inputs!; // as they are now: a reload may have come meanwhile
+      const keys = keySource(this.#config, this.keyOf);
       const { beaconId } = config;
       const bridge = await this.#openBridge(
         { memory, nodes, fd, family, beaconId, offload: granted.offload, log },
-        inputs.bridge,
+        keys,
+        listeners,
         patienceMs,
       );
       release.unshift(() => bridge?.stop());
+      const files = new FilesLeft(openFilesMax());
+      release.unshift(() => files.close());
       breakers.bridge = bridge;
       if (bridge && takeOver?.breakers["bridge"] === "off") bridge.switch(false);
       const introductions = new Introductions(kernel, memory, nodes, { fd, family });
       const grants = new PunchGrants({ memory, nodes, introductions, log });
-      grants.configure(this.#config.requirePunchGrant, inputs.keys);
+      grants.configure(this.#config.requirePunchGrant, keys);
       const mail = new MailReader(memory, [...(bridge ? [bridge.mail] : []), mesh.mail, grants.mail]);
       mail.start();
       mesh.start();
@@ -474,7 +482,7 @@ export class Beacon {
       if (this.#config !== config) {
         // Meanwhile.
         limits.configure(this.#config, nodes.size());
-        mesh.reconfigure(this.#config, inputs.gossipKeys);
+        mesh.reconfigure(this.#config, this.#gossipKeys);
       }
       state?.start();
       const startedMs = inherited ? beganMs : performance.now();
@@ -505,7 +513,8 @@ export class Beacon {
         statistics,
         warnings: new Warnings({ memory, mesh, directory, state, bridge, config, log }),
         timers,
-        shown,
+        listeners,
+        files,
         http,
       };
       log.info(
@@ -541,33 +550,44 @@ export class Beacon {
 
   #handOverParts(running: Running) {
     const { memory, nodes, sockets, supervisor, reaper, state, routes, mesh, breakers, offload } = running;
+    const { http, bridge, listeners } = running;
     const { addr, steering } = this.#config;
     return {
-      ...{ memory, nodes, sockets, supervisor, reaper, state, routes, mesh, breakers, log: this.#log },
+      ...{
+        memory,
+        nodes,
+        sockets,
+        supervisor,
+        reaper,
+        state,
+        routes,
+        mesh,
+        breakers,
+        listeners,
+        log: this.#log,
+      },
       offer: { version, addr, steering, offload },
       suspend: () => {
-        this.#running?.http?.suspend();
-        this.#running?.bridge?.suspend();
+        http?.suspend();
+        bridge?.suspend();
       },
-      resume: () => this.#resume(),
+      resume: () => {
+        http?.resume();
+        bridge?.resume();
+      },
     };
-  }
-
-  /** Opens the ports again that were given up. */
-  async #resume(): Promise<void> {
-    const running = this.#running;
-    if (running?.http) running.http = await this.#serveHttp(running.shown, PORT_MS_MAX);
-    running?.bridge?.resume();
   }
 
   /** Ends this beacon, in whose place another process serves; if that one dies meanwhile, it serves again. */
   async #retire(handOver: HandOver): Promise<void> {
-    const { bridge } = this.#running!;
+    const { bridge, http } = this.#running!;
     const { signal } = handOver;
     const over = Promise.withResolvers<void>();
     const timer = setTimeout(over.resolve, RETIRE_MS);
     signal.addEventListener("abort", () => over.resolve());
-    const stayed = Promise.all([over.promise, bridge?.sendAway(SEND_AWAY_MS, signal)]).then(() => "0");
+    const answered = untilAnswered(http, SEND_AWAY_MS, signal);
+    const sentAway = bridge?.sendAway(SEND_AWAY_MS, signal);
+    const stayed = Promise.all([over.promise, answered, sentAway]).then(() => "0");
     const endedWith = await Promise.race([stayed, handOver.ended()]);
     clearTimeout(timer);
     if (endedWith === "0" || signal.aborted) {
@@ -618,6 +638,8 @@ export class Beacon {
       await running.mesh.stop();
       await running.http?.stop();
       await running.bridge?.stop();
+      running.listeners.close();
+      running.files.close();
       await running.mail.stop();
       running.grants.stop();
       await running.supervisor.stop();
@@ -680,6 +702,15 @@ export class Beacon {
     }
   }
 
+  #warnOfFiles(): void {
+    const [filesMax, needed] = [openFilesMax(), filesNeeded(this.#config.workers)];
+    if (filesMax < needed)
+      this.#log.warn(
+        `this process may open ${filesMax} files, fewer than the ${needed} that it needs: ` +
+          "raise LimitNOFILE or ulimit -n",
+      );
+  }
+
   #warnOfBuffers(granted: { recvBufferBytes: number; sendBufferBytes: number }): void {
     const check = (name: string, asked: number, got: number, sysctl: string) => {
       if (got >= asked) return;
@@ -689,21 +720,21 @@ export class Beacon {
     check("send buffer", this.config.sendBufferBytes, granted.sendBufferBytes, "net.core.wmem_max");
   }
 
-  #use(inputs: Inputs): void {
-    this.#inputs = inputs;
-    this.#admin.token = inputs.adminToken;
-    this.#admin.auth = this.#config.adminAuth;
-    for (const warning of inputs.warnings) this.#log.warn(warning);
+  /** @throws ConfigError that names the file */
+  #readAdminToken({ adminTokenFile }: Config): AdminToken | undefined {
+    return adminTokenFile === "off" ? undefined : AdminToken.read(adminTokenFile, this.#log);
   }
 
-  /** @param options undefined without a bridge */
+  /** @param keys the bridge's, if there is to be one */
   async #openBridge(
-    parts: Omit<BridgeParts, "filesMax">,
-    options: BridgeOptions | undefined,
+    parts: Omit<BridgeParts, "socket" | "host">,
+    keys: KeySource | undefined,
+    listeners: Listeners,
     patienceMs: number,
   ): Promise<Bridge | undefined> {
     const { wss, wssMaxPeers } = this.#config;
-    if (options === undefined) return undefined;
+    if (wss === "off") return undefined;
+    const options = bridgeOptions(this.#config, keys!);
     const filesMax = openFilesMax();
     if (filesMax < wssMaxPeers + FILES_BESIDE_WSS)
       this.#log.warn(
@@ -711,24 +742,21 @@ export class Beacon {
           "raise LimitNOFILE or ulimit -n",
       );
     try {
-      return await whileTaken(
-        patienceMs,
-        () => new Bridge(parseHostPort(wss), { ...parts, filesMax }, options),
-      );
+      const deferred = true; // as Bun's own sockets: no file for a client that says nothing at once
+      const socket = await whileTaken(patienceMs, () => listeners.open("wss", wss, { deferred }));
+      return new Bridge({ ...parts, socket, host: parseHostPort(wss).host }, options);
     } catch (error) {
       options.keys.close();
-      const { code = "failed" } = error as { code?: string };
-      throw new Error(`wss ${wss}: ${code}: choose another address, or off`, { cause: error });
+      throw this.#cannotListen("wss", wss, error);
     }
   }
 
   /** @param patienceMs how long the port may be another's that is about to give it up */
-  async #serveHttp(shown: Shown, patienceMs: number): Promise<HttpServer | undefined> {
+  async #serveHttp(shown: Shown, listeners: Listeners, patienceMs: number): Promise<HttpServer | undefined> {
     const { http, httpIsDefault } = this.config;
     if (http === "off") return undefined;
     try {
-      const { host, port } = parseHostPort(http);
-      const address = { host, port: Number(this.#running?.http?.url.port ?? port) };
+      const { host } = parseHostPort(http);
       const observed = {
         isHealthy: () => this.#isHealthy(),
         notReady: () => this.#notReady(),
@@ -741,36 +769,45 @@ export class Beacon {
         explain: (nodeId: number) => shown.explainer.explain(nodeId),
         disconnect: (nodeId: number) => this.#disconnect(nodeId),
         drain: () => this.drain(),
-        drainLeftMs: () => this.drainLeftMs,
         ...(this.successor && { upgrade: () => this.upgrade() }),
       };
-      const server = await whileTaken(patienceMs, () => serveHttp(address, observed, this.#log));
-      // Of the configuration: where it serves every address, Bun calls itself "localhost".
-      if (address.host === "" || !isLoopback(endpointOf(address.host, 0), 0))
+      const socket = await whileTaken(patienceMs, () => listeners.open("http", http));
+      const server = serveHttp({ socket, host, filesMax: openFilesMax() }, observed, this.#log);
+      if (host === "" || !isLoopback(endpointOf(host, 0), 0))
         this.#log.warn(
           `http ${http} is not on loopback: whoever reaches it reads health and metrics, with the peers' addresses`,
         );
       return server;
     } catch (error) {
-      const { code = "failed" } = error as { code?: string };
-      if (!httpIsDefault)
-        throw new Error(`http ${http}: ${code}: choose another address, or off`, { cause: error });
-      this.#log.warn(`no http: the default address ${http} cannot be had (${code}); choose one with --http`);
+      if (!httpIsDefault) throw this.#cannotListen("http", http, error);
+      const { message } = this.#cannotListen("http", http, error);
+      this.#log.warn(`no http at the default address: ${message}`);
       return undefined;
     }
+  }
+
+  /** The reason why an address cannot be listened at, and what to do. */
+  #cannotListen(name: ListenerName, address: string, error: unknown): Error {
+    const { code = "failed" } = error as { code?: string };
+    const advice =
+      filesAdvice(code, this.#config.workers, openFilesMax()) ?? `${code}: choose another address, or off`;
+    return new Error(`${name} ${address}: ${advice}`, { cause: error });
   }
 
   #offloadErrno = 0;
 
   #tick(): void {
-    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh, bridge, punchOutcomes, warnings } =
-      this.#mustRun();
+    const running = this.#mustRun();
+    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh } = running;
+    const { bridge, http, files, punchOutcomes, warnings } = running;
     supervisor.tick();
     reaper.tick(performance.now() - startedMs);
     punchOutcomes.tick();
     limits.tick(nodes.size());
     mesh.tick();
-    bridge?.tick();
+    const filesAreShort = files.areShort();
+    http?.tick(filesAreShort);
+    bridge?.tick(filesAreShort);
     warnings.tick();
     const errno = Atomics.load(memory.words, OFFLOAD_ERRNO);
     if (errno !== this.#offloadErrno) {
@@ -789,4 +826,14 @@ async function whileTaken<T>(patienceMs: number, open: () => T): Promise<T> {
       if ((error as { code?: string }).code !== "EADDRINUSE" || performance.now() >= untilMs) throw error;
     }
   }
+}
+
+/** Waits until HTTP owes no answer, and no client has connected without a request, for some time at most. */
+async function untilAnswered(
+  http: HttpServer | undefined,
+  forMs: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const untilMs = performance.now() + forMs;
+  while (http?.isBusy && !signal.aborted && performance.now() < untilMs) await Bun.sleep(PORT_RETRY_MS);
 }

@@ -2,21 +2,12 @@
 import { CommanderError } from "commander";
 import { ConfigError } from "../config/units.ts";
 import { ApiError, type Trouble } from "./api.ts";
-import { ServiceError } from "./as-service.ts";
-import {
-  type Console,
-  EXIT_FORBIDDEN,
-  EXIT_NO,
-  EXIT_OK,
-  EXIT_UNREACHABLE,
-  EXIT_USAGE,
-  processConsole,
-} from "./console.ts";
+import { type Console, EXIT_NO, EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE, processConsole } from "./console.ts";
 import { createProgram } from "./program.ts";
 
 const EXIT_OF: Readonly<Record<Trouble, number>> = {
   unreachable: EXIT_UNREACHABLE,
-  forbidden: EXIT_FORBIDDEN,
+  forbidden: EXIT_UNREACHABLE,
   refused: EXIT_NO,
 };
 
@@ -44,7 +35,7 @@ export async function run(args: readonly string[], out: Console = processConsole
       out.problem(`${error.message.replace(/^error: /, "").replace(/\s*\n\s*/g, " ")} (see beacon help)`);
       return EXIT_USAGE;
     }
-    if (error instanceof ConfigError || error instanceof ServiceError) {
+    if (error instanceof ConfigError) {
       out.problem(error.message);
       return EXIT_USAGE;
     }

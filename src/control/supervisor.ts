@@ -17,6 +17,7 @@ import {
   workerLock,
 } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
+import { openFilesMax, partOfFiles } from "./files-left.ts";
 import { SpareFiles } from "./spare-files.ts";
 
 /** A worker that dies more often than this within the window is not replaced again. */
@@ -45,7 +46,9 @@ const STARTING_FILES = 6;
  * Many more: connections that wait to be accepted take what is let go, too. Those that were taken are missing until they are closed; a
  * flood that has more of them waiting than this can still take all.
  */
-const SPARE_FILES = 128;
+const SPARE_FILES_MAX = 128;
+/** Less where the process may open few files: HTTP and the bridge need some, too. */
+const SPARE_FILES_PART = 1 / 8;
 
 export interface SupervisorEvents {
   /** A worker died and is being replaced. */
@@ -89,7 +92,9 @@ export class Supervisor {
     private readonly sockets: readonly UdpSocket[],
     options: Omit<WorkerData["loop"], "worker" | "fd" | "family">,
     private readonly events: SupervisorEvents,
-    private readonly spare: Pick<SpareFiles, "hold" | "release" | "close"> = new SpareFiles(SPARE_FILES),
+    private readonly spare: Pick<SpareFiles, "hold" | "release" | "close"> = new SpareFiles(
+      Math.max(STARTING_FILES, partOfFiles(openFilesMax(), SPARE_FILES_PART, SPARE_FILES_MAX)),
+    ),
   ) {
     this.restarts = sockets.map(() => 0);
     this.#places = sockets.map(({ fd, family }, worker) => ({

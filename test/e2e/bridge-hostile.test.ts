@@ -18,6 +18,7 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import fc from "fast-check";
 import { AF_INET } from "../../ffi/abi.ts";
+import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { Bridge } from "../../src/control/bridge/bridge.ts";
 import { createLogger } from "../../src/control/log.ts";
@@ -1231,7 +1232,6 @@ describe("time", () => {
     socket = UdpSocket.open(AF_INET);
     socket.bind("127.0.0.1", 0);
     bridge = new Bridge(
-      { host: "127.0.0.1", port: 0 },
       {
         memory,
         nodes: new NodeTable(memory, MAIN_THREAD_LOCK),
@@ -1239,7 +1239,8 @@ describe("time", () => {
         family: AF_INET,
         beaconId: 1,
         offload: false,
-        filesMax: Number.POSITIVE_INFINITY,
+        socket: ListeningSocket.open("127.0.0.1", 0),
+        host: "127.0.0.1",
         log: createLogger({ level: "silent", format: "json" }),
       },
       {
@@ -1267,13 +1268,13 @@ describe("time", () => {
   test("a reply may take ten seconds, and no longer, whether somebody looks meanwhile or not", async () => {
     const [early, late, later] = [await connected(), await connected(), await connected()];
     aheadMs = REPLY_MS - SOME_MS;
-    bridge.tick();
+    bridge.tick(false);
     early.connection.text(node.reply(early.challenge));
     expect(await textOf(early.connection)).toBe(AUTH_OK);
     aheadMs = REPLY_MS + SOME_MS;
     late.connection.text(node.reply(late.challenge));
     expect(await late.connection.closed).toEqual(REFUSED);
-    bridge.tick();
+    bridge.tick(false);
     expect(await later.connection.closed).toEqual(REFUSED);
     expect(bridge.stats().auth).toMatchObject({ ok: 1, late: 2 });
     expect(asked).toEqual([NODE]);
@@ -1286,10 +1287,10 @@ describe("time", () => {
     for (const { connection, challenge } of [early, late]) connection.text(node.reply(challenge));
     await until("both keys are asked for", () => asked.length === 2);
     aheadMs = KEY_MS - SOME_MS;
-    bridge.tick();
+    bridge.tick(false);
     expect(bridge.stats().connections).toBe(2);
     aheadMs = KEY_MS + SOME_MS;
-    bridge.tick();
+    bridge.tick(false);
     expect(await early.connection.closed).toEqual(REFUSED);
     expect(await late.connection.closed).toEqual(REFUSED);
     gate.resolve();
@@ -1318,7 +1319,7 @@ describe("time", () => {
     expect(await refusedAt(1)).toMatchObject({ malformed: 1 });
     connection.text(node.reply(challenge));
     connection.binary(discover(NODE));
-    for (aheadMs of [CLOSING_MS - SOME_MS, CLOSING_MS + SOME_MS]) bridge.tick();
+    for (aheadMs of [CLOSING_MS - SOME_MS, CLOSING_MS + SOME_MS]) bridge.tick(false);
     expect(await inTime("the connection ends", connection.closed)).toEqual(REFUSED);
     expect(bridge.stats()).toMatchObject({
       connections: 0,

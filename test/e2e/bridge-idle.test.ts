@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, type Mock, setDefaultTimeout, spyOn, test } from "bun:test";
 import { AF_INET } from "../../ffi/abi.ts";
 import { endpointOf } from "../../ffi/endpoint.ts";
+import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { Bridge } from "../../src/control/bridge/bridge.ts";
 import { FunctionKeys } from "../../src/control/bridge/keys.ts";
@@ -50,7 +51,6 @@ beforeEach(() => {
   );
   const log = createLogger({ level: "silent", format: "json" });
   bridge = new Bridge(
-    { host: "127.0.0.1", port: 0 },
     {
       memory,
       nodes: table,
@@ -58,7 +58,8 @@ beforeEach(() => {
       family: AF_INET,
       beaconId: 0,
       offload: false,
-      filesMax: Number.POSITIVE_INFINITY,
+      socket: ListeningSocket.open("127.0.0.1", 0),
+      host: "127.0.0.1",
       log,
     },
     {
@@ -82,7 +83,7 @@ afterEach(async () => {
 /** Lets time pass, and the bridge notice. */
 function pass(seconds: number): void {
   aheadMs += seconds * S;
-  bridge.tick();
+  bridge.tick(false);
 }
 
 async function open(): Promise<WebSocketClient> {

@@ -6,6 +6,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSy
 import { type AddressInfo, connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import type { Config } from "../../src/beacon.ts";
 import { BridgeServer } from "../../src/control/bridge/server.ts";
 import { readTlsFiles } from "../../src/control/bridge/tls.ts";
@@ -456,7 +457,7 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
     });
   });
 
-  describe("a port that somebody takes while another certificate is put in force", () => {
+  describe("a server that cannot be started while another certificate is put in force", () => {
     const lines: { level: string; msg: string }[] = [];
     const log = createLogger({
       level: "trace",
@@ -464,13 +465,19 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       destination: { write: (line) => lines.push(JSON.parse(line)) },
     });
     const tlsOf = ({ certPath, keyPath }: Certificate) => readTlsFiles(certPath, keyPath);
+    let socket: ListeningSocket;
     let server: BridgeServer;
-    afterEach(() => server.stop());
+    afterEach(async () => {
+      await server.stop();
+      socket.close();
+    });
 
     async function open(): Promise<BridgeServer> {
       lines.length = 0;
+      socket = ListeningSocket.open("127.0.0.1", 0);
       server = new BridgeServer(
-        { host: "127.0.0.1", port: await freePort() },
+        socket,
+        "127.0.0.1",
         { trustedProxies: [], tls: undefined },
         log,
         () => undefined,
@@ -479,12 +486,12 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       return server;
     }
 
-    /** Lets so many attempts to listen fail. */
+    /** Lets so many attempts to start a server fail. */
     function taken(times: number): { mockRestore(): void } {
       const serve = spyOn(Bun, "serve");
       for (let i = 0; i < times; i++)
         serve.mockImplementationOnce(() => {
-          throw Object.assign(new Error("the port is in use"), { code: "EADDRINUSE" });
+          throw Object.assign(new Error("no file is left"), { code: "EMFILE" });
         });
       return serve;
     }
@@ -494,7 +501,7 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       return (await fetch(`https://127.0.0.1:${port}/health`, { tls: { ca }, keepalive: false })).text();
     };
 
-    test("is taken again as soon as it is free; the trouble is told once, and its end", async () => {
+    test("is tried again until it starts, and the old one serves meanwhile; the log has one error and its end", async () => {
       const { url } = await open();
       const serve = taken(3);
       try {
@@ -503,7 +510,9 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
         server.tick(false);
         await failure(health(first.cert));
         expect(lines.map(({ level }) => level)).toEqual(["error"]);
-        expect(lines[0]!.msg).toContain(`lost port ${url.port} (the port is in use)`);
+        expect(lines[0]!.msg).toContain(`cannot listen again on port ${url.port} (no file is left)`);
+        const plain = await fetch(`http://127.0.0.1:${url.port}/health`, { keepalive: false });
+        expect(await plain.text()).toBe("ok\n");
         server.tick(false);
         expect(await health(first.cert)).toBe("ok\n");
         expect(server.url.port).toBe(url.port);
@@ -529,29 +538,36 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       }
     });
 
-    test("by a program in earnest", async () => {
+    test("or while nothing accepts: the port stays the beacon's, and who connects waits", async () => {
       const { port } = (await open()).url;
-      const serve = spyOn(Bun, "serve");
-      const thief = createServer((socket) => socket.destroy());
-      // In the moment in which the beacon does not listen.
-      serve.mockImplementationOnce(() => {
-        throw new Error("the port is in use");
-      });
+      server.tick(true);
+      const thief = createServer((stolen) => stolen.destroy());
       try {
-        server.reconfigure({ trustedProxies: [], tls: tlsOf(first) });
-        thief.listen(Number(port), "127.0.0.1");
-        await once(thief, "listening");
-        server.tick(false);
-        await failure(health(first.cert));
-        thief.close();
-        await once(thief, "close");
-        server.tick(false);
-        expect(await health(first.cert)).toBe("ok\n");
-        expect(lines.map(({ level }) => level)).toEqual(["error", "info"]);
+        const [error] = await Promise.all([once(thief, "error"), thief.listen(Number(port), "127.0.0.1")]);
+        expect(error[0]).toMatchObject({ code: "EADDRINUSE" });
       } finally {
-        serve.mockRestore();
         thief.close();
       }
+      const answer = fetch(`http://127.0.0.1:${port}/health`, { keepalive: false });
+      await Bun.sleep(100);
+      server.tick(false);
+      expect(await (await answer).text()).toBe("ok\n");
+    });
+
+    test("where the system shows no event loop, it has a socket of its own, and changes as before", async () => {
+      lines.length = 0;
+      socket = ListeningSocket.open("127.0.0.1", 0);
+      const { port } = socket;
+      const options = { trustedProxies: [], tls: undefined };
+      const untold = () => undefined;
+      server = new BridgeServer(socket, "127.0.0.1", options, log, untold, { message: () => {} }, untold);
+      expect([socket.isOpen, server.url.port]).toEqual([false, String(port)]);
+      server.reconfigure({ trustedProxies: [], tls: tlsOf(first) });
+      expect(await health(first.cert)).toBe("ok\n");
+      server.tick(true);
+      await failure(health(first.cert));
+      server.tick(false);
+      expect(await health(first.cert)).toBe("ok\n");
     });
   });
 });

@@ -8,7 +8,7 @@
 import type { Logger } from "pino";
 import { type Family, socketAddressOf } from "../../../ffi/endpoint.ts";
 import { kernel } from "../../../ffi/libc.ts";
-import type { HostPort } from "../../config/units.ts";
+import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
 import { FrameHandler } from "../../data/frames.ts";
 import { dropOffset, RELAY_DROPPED_AT } from "../../shared/counters.ts";
 import type { Mail } from "../../shared/mailbox.ts";
@@ -19,7 +19,6 @@ import type { MailTaker } from "../mail-reader.ts";
 import type { Counts } from "../stats.ts";
 import type { BridgeSocket, Connection } from "./connection.ts";
 import { Door, type DoorOptions } from "./door.ts";
-import { FilesLeft } from "./files-left.ts";
 import { AUTH_OK, Challenge, HANDSHAKE_REFUSALS, NONCE_MS, REPLY_BYTES_MAX, REPLY_MS } from "./handshake.ts";
 import type { KeySource } from "./keys.ts";
 import { Outbox } from "./outbox.ts";
@@ -77,8 +76,10 @@ export interface BridgeParts {
   readonly family: Family;
   readonly beaconId: number;
   readonly offload: boolean;
-  /** Files that the process may have open, Infinity if that is not known. */
-  readonly filesMax: number;
+  /** Where nodes connect. */
+  readonly socket: ListeningSocket;
+  /** As configured; "" is every address. */
+  readonly host: string;
   readonly log: Logger;
 }
 
@@ -97,7 +98,6 @@ export class Bridge {
   };
   readonly #server: BridgeServer;
   readonly #door: Door;
-  readonly #files: FilesLeft;
   readonly #connections = new Set<Connection>();
   /** Open ones, by node id, signed. */
   readonly #nodes = new Map<number, Connection>();
@@ -115,9 +115,7 @@ export class Bridge {
   #idleDisconnects = 0;
   readonly #complaints: Complaints;
 
-  /** @throws Error of Bun.serve, with `code` EADDRINUSE, EACCES, EADDRNOTAVAIL … when the address cannot be had */
   constructor(
-    address: HostPort,
     private readonly parts: BridgeParts,
     options: BridgeOptions,
   ) {
@@ -131,14 +129,14 @@ export class Bridge {
         this.#put(label[0]!, new Uint8Array(packets.buffer, packets.byteOffset + from, bytes)),
       flush: () => this.#outbox.flush(),
     });
-    this.#server = new BridgeServer(address, options, parts.log, (connection) => this.#refusal(connection), {
+    const { socket, host, log } = parts;
+    this.#server = new BridgeServer(socket, host, options, log, (connection) => this.#refusal(connection), {
       open: (socket) => this.#open(socket),
       message: (socket, message) => this.#message(socket.data, message),
       pong: ({ data }) => this.#heard(data),
       drain: ({ data }) => this.#outbox.update(data),
       close: ({ data }) => this.#gone(data),
     });
-    this.#files = new FilesLeft(parts.filesMax);
   }
 
   get isListening(): boolean {
@@ -229,13 +227,15 @@ export class Bridge {
     this.#options.keys.close();
     // The close frames are written by now, or wait behind what their nodes do not read.
     await this.#server.stop();
-    this.#files.close();
   }
 
-  /** To be called about every second: pings silent nodes, and ends connections that are late or gone. */
-  tick(): void {
+  /**
+   * To be called about every second: pings silent nodes, and ends connections that are late or gone.
+   * @param filesAreShort whether there are too few for more connections
+   */
+  tick(filesAreShort: boolean): void {
     const nowMs = performance.now();
-    this.#server.tick(this.#files.areShort());
+    this.#server.tick(filesAreShort);
     for (const connection of this.#connections) this.#check(connection, nowMs);
     for (const nodeId of this.#leaving) this.#leave(nodeId);
   }

@@ -1,7 +1,8 @@
 /** The bridge's HTTP server: upgrades of nodes to WebSocket, and a health check for proxies. */
 import type { Logger } from "pino";
+import { acceptFrom } from "../../../ffi/event-loop.ts";
+import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
 import { hostPort } from "../../../ffi/socket.ts";
-import type { HostPort } from "../../config/units.ts";
 import { FRAME_BYTES_MAX } from "../../data/frames.ts";
 import { refusal, text } from "../http/answers.ts";
 import type { Counts } from "../stats.ts";
@@ -53,31 +54,36 @@ export class BridgeServer {
   readonly #upgrades = Object.fromEntries(UPGRADE_OUTCOMES.map((outcome) => [outcome, 0]));
   #options: ServerOptions;
   #proxies: TrustedProxies;
-  #server: Bun.Server<Connection>;
+  /** The one that accepts connections, if any does. */
+  #server: Bun.Server<Connection> | undefined;
   readonly #port: number;
-  /** Whether the port was lost when another certificate was to be served. */
-  #isLost = false;
-  /** Whether it does not listen because files are short. */
+  /** Whether `#server` goes by options that are no longer in force, or is missing against its will. */
+  #isStale = false;
+  /** Whether it accepts no connections because files are short. */
   #isPaused = false;
-  /** Whether another process is to listen in its place. */
+  /** Whether another process is to accept in its place. */
   #isSuspended = false;
 
   /**
+   * @param socket stays open, and keeps what is not accepted yet, for whoever accepts from it later. It
+   *   is closed where the system does not let a server take it over: then the server opens its own.
+   * @param host as configured; "" is every address
    * @param refusal why a connection is not let in, or undefined if it is
    * @param handler what happens on connections
-   * @throws Error of Bun.serve, with `code` EADDRINUSE, EACCES, EADDRNOTAVAIL … when the address cannot be had
    */
   constructor(
-    private readonly address: HostPort,
+    private readonly socket: ListeningSocket,
+    private readonly host: string,
     options: ServerOptions,
     private readonly log: Logger,
     private readonly refusal: (connection: Connection) => Refusal | undefined,
     private readonly handler: Bun.WebSocketHandler<Connection>,
+    private readonly accept: typeof acceptFrom = acceptFrom,
   ) {
     this.#options = options;
     this.#proxies = new TrustedProxies(options.trustedProxies);
-    this.#server = this.#serve(address.port);
-    this.#port = this.#server.port ?? address.port;
+    this.#port = socket.port;
+    this.#server = this.accept(socket, () => this.#serve(0)) ?? this.#serveAlone();
   }
 
   get upgrades(): Counts {
@@ -85,13 +91,13 @@ export class BridgeServer {
   }
 
   get url(): URL {
-    const { hostname = "" } = this.#server;
-    return new URL(`${this.#options.tls ? "wss" : "ws"}://${hostPort(hostname, this.#port)}${PATH}`);
+    const scheme = this.#options.tls ? "wss" : "ws";
+    return new URL(`${scheme}://${hostPort(this.host || "localhost", this.#port)}${PATH}`);
   }
 
-  /** Whether it can be connected to. */
+  /** Whether it accepts connections. */
   get isListening(): boolean {
-    return !this.#isLost && !this.#isPaused && !this.#isSuspended;
+    return this.#server !== undefined;
   }
 
   /** Goes on with other options; connections stay as they are. */
@@ -102,7 +108,6 @@ export class BridgeServer {
     this.#proxies = new TrustedProxies(options.trustedProxies);
     if (isSameTls || this.#isPaused || this.#isSuspended) return;
     // A server that runs cannot change its certificate (Bun 1.4.5). One that stops listening keeps its connections.
-    void this.#server.stop();
     this.#serveAgain("the WebSocket bridge listens with another certificate");
   }
 
@@ -114,19 +119,19 @@ export class BridgeServer {
     if (this.#isSuspended) return;
     if (filesAreShort) {
       if (!this.#isPaused) this.#pause();
-    } else if (!this.isListening) {
+    } else if (!this.isListening || this.#isStale) {
       this.#isPaused = false;
       this.#serveAgain("the WebSocket bridge listens again");
     }
   }
 
-  /** Gives up its port until `resume`; connections stay. */
+  /** Leaves accepting to another process until `resume`; connections stay. */
   suspend(): void {
     this.#isSuspended = true;
-    void this.#server.stop();
+    this.#stopAccepting();
   }
 
-  /** Listens again; if that fails, it is tried again with each `tick`. */
+  /** Accepts again; if that fails, it is tried again with each `tick`. */
   resume(): void {
     this.#isSuspended = false;
     this.#serveAgain("the WebSocket bridge listens again");
@@ -134,38 +139,59 @@ export class BridgeServer {
 
   #pause(): void {
     this.#isPaused = true;
-    void this.#server.stop();
+    this.#stopAccepting();
     this.log.warn(
       "the WebSocket bridge takes no connections for now: too many files are open, its own connections or others; " +
         "raise LimitNOFILE or ulimit -n, or limit connections by address in front of it",
     );
   }
 
+  #stopAccepting(): void {
+    void this.#server?.stop();
+    this.#server = undefined;
+  }
+
   /** @param success for the log */
   #serveAgain(success: string): void {
     try {
-      this.#server = this.#serve(this.#port);
-      this.#isLost = false;
+      const server = this.#serveOnSocket();
+      this.#stopAccepting(); // not before: if the new one cannot start, the old one goes on
+      this.#server = server;
+      this.#isStale = false;
       this.log.info(success);
     } catch (error) {
-      if (!this.#isLost)
+      if (!this.#isStale)
         this.log.error(
-          `the WebSocket bridge lost port ${this.#port} (${(error as Error).message}); it tries again`,
+          `the WebSocket bridge cannot listen again on port ${this.#port} (${(error as Error).message}); ` +
+            "it tries again every second, and keeps its connections",
         );
-      this.#isLost = true;
+      this.#isStale = true;
     }
+  }
+
+  #serveOnSocket(): Bun.Server<Connection> {
+    if (!this.socket.isOpen) return this.#serveAlone();
+    const server = this.accept(this.socket, () => this.#serve(0));
+    if (server === undefined) throw new Error("/proc/self/fdinfo cannot be read");
+    return server;
+  }
+
+  /** Without the socket: connections that nobody has accepted yet are reset when such a server stops. */
+  #serveAlone(): Bun.Server<Connection> {
+    this.socket.close();
+    this.#stopAccepting();
+    return this.#serve(this.#port);
   }
 
   /** Ends it, and every connection with it. */
   async stop(): Promise<void> {
-    await this.#server.stop(true);
+    await this.#server?.stop(true);
   }
 
   #serve(port: number): Bun.Server<Connection> {
-    const { host } = this.address;
     const { tls } = this.#options;
     return Bun.serve<Connection>({
-      ...(host === "" ? {} : { hostname: host }),
+      ...(this.host === "" ? {} : { hostname: this.host }),
       ...(tls ? { tls } : {}),
       port,
       idleTimeout: REQUEST_S_MAX,

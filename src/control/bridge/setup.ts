@@ -1,5 +1,4 @@
 /** What the bridge is run with, from the configuration, the files that it names, and the system. */
-import { readFileSync } from "node:fs";
 import { isDeepStrictEqual } from "node:util";
 import { parseHostNamePort } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
@@ -49,14 +48,4 @@ export function keySource(
   return before instanceof RegistryKeys && isDeepStrictEqual(before.registry, address)
     ? before
     : new RegistryKeys({ registry: address });
-}
-
-/** Files that this process may have open at once, connections included; Infinity if the system does not tell. */
-export function openFilesMax(): number {
-  try {
-    const limits = readFileSync("/proc/self/limits", "utf8"); // getrlimit(2), which Bun does not have
-    return Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? Infinity);
-  } catch {
-    return Infinity;
-  }
 }

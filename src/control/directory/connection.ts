@@ -1,9 +1,8 @@
 /** One connection to a server: commands that are answered in bounded time, and an end that comes once, with a reason. */
-import { hostPort } from "../../../ffi/socket.ts";
+import type { HostPort } from "../../config/units.ts";
 import { whyNot } from "./knock.ts";
 import type { Login } from "./login.ts";
 import { errorOfReply, ofServer, type ServerName, type StoreError, WRONG_PROGRAM } from "./store-error.ts";
-import type { Target } from "./target.ts";
 
 /** Long enough for a server on another continent and a SYN that is sent three times (after 1 s and 3 s). */
 const CONNECT_MS = 5_000;
@@ -35,7 +34,7 @@ export class Connection {
    * @throws StoreError
    */
   static async open(
-    server: Target,
+    server: HostPort,
     name: ServerName,
     login: Login,
     onEnd: (reason: StoreError) => void,
@@ -43,7 +42,7 @@ export class Connection {
     const { connectMs = CONNECT_MS, signal } = login;
     const deadline = performance.now() + connectMs;
     const timeoutMs = connectMs * (1 - WHY_PART);
-    const client = clientOf(server, login, timeoutMs);
+    const client = clientOf(name, login, timeoutMs);
     try {
       await inTime(client.connect(), timeoutMs, signal);
       return new Connection(client, name, login, onEnd);
@@ -107,21 +106,15 @@ export class Connection {
 }
 
 /** Nothing is queued, and no connection comes back by itself: whoever holds it decides what is still to be said. */
-function clientOf(server: Target, login: Login, timeoutMs: number): Bun.RedisClient {
-  const { address, port, servername } = server;
+function clientOf({ server }: ServerName, login: Login, timeoutMs: number): Bun.RedisClient {
   const { tls, ca, user, password } = login;
-  const named = {
-    ...(ca !== undefined && { ca }),
-    ...(servername !== undefined && { serverName: servername }),
-  };
-  const tlsOptions = Object.keys(named).length === 0 ? true : named; // Bun refuses an empty object (1.4.5)
   const userInfo = password === "" ? "" : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
-  return new Bun.RedisClient(`${tls ? "rediss" : "redis"}://${userInfo}${hostPort(address, port)}`, {
+  return new Bun.RedisClient(`${tls ? "rediss" : "redis"}://${userInfo}${server}`, {
     connectionTimeout: timeoutMs,
     autoReconnect: false,
     enableOfflineQueue: false,
     enableAutoPipelining: false, // it would have each command wait, and so round trips look longer
-    ...(tls ? { tls: tlsOptions } : {}),
+    ...(tls ? { tls: ca === undefined ? true : { ca } } : {}),
   });
 }
 

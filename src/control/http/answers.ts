@@ -21,9 +21,21 @@ export function json(value: unknown): Response {
 }
 
 /** A text that is something else than plain. */
-export function body(content: string | ReadableStream, contentType: string, headers: Headers = {}): Response {
-  return new Response(content, { headers: { ...HEADERS, "content-type": contentType, ...headers } });
+export function body(content: string, contentType: string): Response {
+  return new Response(content, { headers: { ...HEADERS, "content-type": contentType } });
 }
+
+const streamed = new WeakSet<Response>();
+
+/** A text without an end that is known. */
+export function stream(content: ReadableStream, contentType: string, headers: Headers = {}): Response {
+  const answer = new Response(content, { headers: { ...HEADERS, "content-type": contentType, ...headers } });
+  streamed.add(answer);
+  return answer;
+}
+
+/** Whether an answer is one of `stream`: it leaves in parts. */
+export const isStreamed = (answer: Response): boolean => streamed.has(answer);
 
 /**
  * For requests that no route takes: 405 where there is something for another method, else 404.

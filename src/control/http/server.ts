@@ -4,7 +4,8 @@
  */
 import type { Logger } from "pino";
 import * as v from "valibot";
-import type { HostPort } from "../../config.ts";
+import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
+import { hostPort } from "../../../ffi/socket.ts";
 import type { Breakers } from "../breakers.ts";
 import type { NodeReport } from "../explain.ts";
 import { createMetrics } from "../metrics.ts";
@@ -12,7 +13,8 @@ import type { NodeList } from "../node-list.ts";
 import type { Stats } from "../stats.ts";
 import { isCrossOrigin, isOwn } from "./access.ts";
 import type { Admin } from "./admin.ts";
-import { body, json, refusal, text } from "./answers.ts";
+import { body, json, refusal, stream, text } from "./answers.ts";
+import { type Handler, HttpListener, type RoutedRequest } from "./listener.ts";
 import { answerDisconnect, answerNode, answerPage, type Disconnection } from "./nodes.ts";
 import { pageRoutes } from "./page.ts";
 import { LineStream } from "./stream.ts";
@@ -36,41 +38,45 @@ export interface Observed {
   disconnect(nodeId: number): Promise<Disconnection>;
   /** As Beacon.drain. */
   drain(): Promise<void>;
-  /** As Beacon.drainLeftMs. */
-  drainLeftMs(): number | undefined;
   /** Starts the program anew and hands over to it; where a beacon's program can. @throws Error that says why it went on as it was */
   upgrade?(): Promise<{ readonly pid: number; readonly version: string }>;
 }
 
 export interface HttpServer {
   readonly url: URL;
-  /** Gives up the port. Who waits for an answer still gets it. */
+  /** Whether an answer is owed, or a client has connected and asked for nothing yet. */
+  readonly isBusy: boolean;
+  /** Leaves the port to another process. Clients that wait for an answer still get it. */
   suspend(): void;
+  /** Accepts connections again. */
+  resume(): void;
+  /** To be called about every second. @param filesAreShort whether there are too few for more connections */
+  tick(filesAreShort: boolean): void;
   stop(): Promise<void>;
+}
+
+/** Where HTTP listens. */
+export interface HttpPlace {
+  readonly socket: ListeningSocket;
+  /** As configured; "" is every address. */
+  readonly host: string;
+  /** Files that the process may have open, Infinity if that is not known. */
+  readonly filesMax: number;
 }
 
 /** Of the admin API: raised when something that it has shown is shown otherwise, or no more. What is added raises nothing. */
 export const API_VERSION = 1;
 
-/** For what takes long: a page of a large table that waits for others, a program that starts. Bun allows no more. */
-const LONG_TIMEOUT_S = 255;
-
 /** nginx otherwise holds back lines until its buffer of 4 or 8 KiB is full. */
 const UNBUFFERED = { "x-accel-buffering": "no" };
 
-/** The largest body that means anything is 13 bytes. */
-const BODY_BYTES_MAX = 1024;
-
 const switchBody = v.strictObject({ on: v.boolean() });
 
-type Server = Bun.Server<undefined>;
-type Handler = (request: Bun.BunRequest, server: Server) => Response | Promise<Response>;
-
-/** @throws Error of Bun.serve, with `code` EADDRINUSE, EACCES, EADDRNOTAVAIL … when the address cannot be had */
-export function serveHttp(address: HostPort, beacon: Observed, log: Logger): HttpServer {
+/** @throws SyscallError fcntl: EMFILE */
+export function serveHttp(place: HttpPlace, beacon: Observed, log: Logger): HttpServer {
   let reading: Stats;
   const metrics = createMetrics(() => reading);
-  const stream = new LineStream(() => beacon.stats());
+  const lines = new LineStream(() => beacon.stats());
   const open: Readonly<Record<string, () => Response | Promise<Response>>> = {
     "/healthz": () => (beacon.isHealthy() ? text(200, "ok") : text(503, "unhealthy")),
     "/readyz": () => {
@@ -86,70 +92,67 @@ export function serveHttp(address: HostPort, beacon: Observed, log: Logger): Htt
     "/api": () => json({ api: API_VERSION, version: beacon.stats().version, paths: Object.keys(reads) }),
     "/api/stats": () => json(beacon.stats()),
     "/api/stats/stream": () => {
-      const lines = stream.follow();
-      return lines === undefined
+      const followed = lines.follow();
+      return followed === undefined
         ? text(503, "too many follow already")
-        : body(lines, "application/x-ndjson; charset=utf-8", UNBUFFERED);
+        : stream(followed, "application/x-ndjson; charset=utf-8", UNBUFFERED);
     },
     "/api/peers": () => json(beacon.stats().mesh),
     "/api/workers": () => json({ workers: beacon.stats().workers }),
     "/api/config": () => json(beacon.config()),
     "/api/breakers": () => json(beacon.breakers.states),
-    "/api/nodes": (request, server) => {
-      server.timeout(request, LONG_TIMEOUT_S);
-      return answerPage(beacon.nodes, request);
-    },
-    "/api/nodes/:id": (request) => answerNode(param(request, "id"), (id) => json(beacon.explain(id))),
+    "/api/nodes": (request) => answerPage(beacon.nodes, request),
+    "/api/nodes/:id": ({ params }) => answerNode(params["id"], (id) => json(beacon.explain(id))),
   };
   const changes: Readonly<Record<string, Handler>> = {
-    "/api/breakers/:name": (request, server) => switchBreaker(beacon.breakers, request, server),
-    "/api/nodes/:id/disconnect": (request, server) =>
-      answerNode(param(request, "id"), async (id) => {
+    "/api/breakers/:name": (request, address) => switchBreaker(beacon.breakers, request, address),
+    "/api/nodes/:id/disconnect": ({ params }, address) =>
+      answerNode(params["id"], async (id) => {
         const was = await beacon.disconnect(id);
-        log.warn(`node ${id} is to be forgotten, says ${clientOf(request, server)}; it was ${was}`);
+        log.warn(`node ${id} is to be forgotten, says ${address}; it was ${was}`);
         return answerDisconnect(id, was);
       }),
-    "/api/drain": (request, server) => {
-      const leftMs = beacon.drainLeftMs();
-      const drainMs = beacon.config()["drainMs"];
-      if (leftMs !== undefined) return json({ drainMs, leftMs, wasDraining: true });
-      log.warn(`drain is asked for by ${clientOf(request, server)}`);
+    "/api/drain": (_, address) => {
+      log.warn(`drain is asked for by ${address}`);
       setImmediate(() => void beacon.drain()); // once the answer is on its way
-      return json({ drainMs, leftMs: drainMs, wasDraining: false });
+      return json({ drainMs: beacon.config()["drainMs"] });
     },
-    "/api/upgrade": (request, server) => {
-      server.timeout(request, LONG_TIMEOUT_S);
-      return upgrade(beacon, clientOf(request, server), log);
-    },
+    "/api/upgrade": (_, address) => upgrade(beacon, address, log),
   };
   const mayRead: typeof isOwn = (...from) => beacon.admin.auth === "auto" && isOwn(...from);
   const page = pageRoutes(log);
   const paths = ["/", ...Object.keys(open), ...Object.keys(reads)];
-  const server: Server = Bun.serve({
-    ...(address.host === "" ? {} : { hostname: address.host }),
-    port: address.port,
-    idleTimeout: 30,
-    maxRequestBodySize: BODY_BYTES_MAX,
+  const { port } = place.socket;
+  const listener = new HttpListener(place.socket, {
+    filesMax: place.filesMax,
     routes: {
-      ...mapped({ ...page, ...open }, (GET) => ({ GET })),
-      ...mapped(reads, (handler) => ({ GET: guarded(handler, beacon.admin, mayRead) })),
-      ...mapped(changes, (handler) => ({ POST: guarded(handler, beacon.admin, () => false) })),
+      get: {
+        ...page,
+        ...open,
+        ...mapped(reads, (handler) => guarded(handler, beacon.admin, mayRead)),
+      },
+      post: mapped(changes, (handler) => guarded(handler, beacon.admin, () => false)),
     },
-    fetch: (request) => versioned(refusal(request, paths, Object.keys(changes))),
-    error: (error) => {
+    refuse: (request) => refusal(request, paths, Object.keys(changes)),
+    fail: (error) => {
       log.error({ err: error }, "an HTTP request failed");
-      return versioned(text(500, "internal error; the log says more"));
+      return text(500, "internal error; the log says more");
     },
   });
   return {
-    url: server.url,
-    suspend: () => {
-      stream.close();
-      void server.stop();
+    url: new URL(`http://${place.host === "" ? `localhost:${port}` : hostPort(place.host, port)}/`),
+    get isBusy() {
+      return listener.isBusy;
     },
+    suspend: () => {
+      lines.close();
+      listener.suspend();
+    },
+    resume: () => listener.resume(),
+    tick: (filesAreShort) => listener.tick(filesAreShort),
     stop: () => {
-      stream.close();
-      return server.stop(true);
+      lines.close();
+      return listener.stop();
     },
   };
 }
@@ -161,26 +164,19 @@ function mapped<From, To>(
   return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, to(value)]));
 }
 
-/** An answer that says of which version of the API it is, so that a client can tell it from a proxy's. */
-function versioned(answer: Response): Response {
-  answer.headers.set("beacon-api", String(API_VERSION));
-  return answer;
-}
-
 /** Refuses pages of other origins; answers requests for which `isFree` holds, and bearers of the admin token. */
 function guarded(handler: Handler, admin: Admin, isFree: typeof isOwn): Handler {
-  const answer: Handler = async (request, server) => {
+  return async (request, address) => {
     if (isCrossOrigin(request))
       return text(403, "refused: the request comes from a web page of another origin");
-    const address = server.requestIP(request)?.address;
-    if (address === undefined) return text(400, "gone already");
     if (!isFree(request, address)) {
       const refused = refusedBy(admin, request, address);
       if (refused !== undefined) return refused;
     }
-    return handler(request, server);
+    const answer = await handler(request, address);
+    answer.headers.set("beacon-api", String(API_VERSION));
+    return answer;
   };
-  return async (...from) => versioned(await answer(...from));
 }
 
 /** @returns undefined for whoever bears the token */
@@ -197,13 +193,13 @@ function refusedBy(admin: Admin, request: Request, address: string): Response | 
   }
 }
 
-async function switchBreaker(breakers: Breakers, request: Bun.BunRequest, server: Server): Promise<Response> {
-  const name = param(request, "name") ?? "";
+async function switchBreaker(breakers: Breakers, request: RoutedRequest, who: string): Promise<Response> {
+  const name = request.params["name"] ?? "";
   const names = Object.keys(breakers.states);
   if (!names.includes(name)) return text(404, `not found: there are ${names.join(", ")}`);
   const wanted = v.safeParse(switchBody, await request.json().catch(() => undefined));
   if (!wanted.success) return text(400, 'the body must be {"on": true} or {"on": false}');
-  breakers.switch(name, wanted.output.on, clientOf(request, server));
+  breakers.switch(name, wanted.output.on, who);
   return json({ [name]: breakers.states[name] });
 }
 
@@ -213,16 +209,6 @@ async function upgrade(beacon: Observed, who: string, log: Logger): Promise<Resp
   try {
     return json(await beacon.upgrade());
   } catch (error) {
-    return text(500, `not upgraded: ${(error as Error).message}`);
+    return text(500, `not upgraded, this beacon goes on: ${(error as Error).message}`);
   }
-}
-
-/** A part of the path that a route names. */
-function param(request: Bun.BunRequest, name: string): string | undefined {
-  return (request.params as Readonly<Record<string, string>>)[name];
-}
-
-/** Whose request it is, for the log. */
-function clientOf(request: Request, server: Server): string {
-  return server.requestIP(request)?.address ?? "somebody who has left";
 }

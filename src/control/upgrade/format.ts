@@ -69,6 +69,9 @@ export const instancesSchema = v.array(
 );
 export type HeardInstances = v.InferOutput<typeof instancesSchema>;
 
+/** The names and configured addresses of listening sockets, in the order of their descriptors. */
+export const listenersSchema = v.pipe(v.array(v.tuple([text, text])), v.maxLength(16));
+
 export const breakersSchema = v.record(text, v.picklist(["on", "off"]));
 export const formatSchema = v.object({ format: count });
 export const preparedSchema = v.object({

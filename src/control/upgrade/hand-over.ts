@@ -20,6 +20,7 @@ import type { NodeTable } from "../../shared/nodes.ts";
 import type { RouteTable } from "../../shared/routes.ts";
 import { HAS_KEY, IS_SELF } from "../../shared/slots.ts";
 import type { Breakers } from "../breakers.ts";
+import type { Listeners } from "../listeners.ts";
 import type { Mesh } from "../mesh/mesh.ts";
 import { restingPause, scanNodes } from "../node-scan.ts";
 import type { Reaper } from "../reaper.ts";
@@ -74,12 +75,13 @@ export interface HandOverParts {
   readonly mesh: Mesh;
   readonly routes: RouteTable;
   readonly breakers: Breakers;
+  readonly listeners: Listeners;
   readonly offer: Pick<Offer, "version" | "addr" | "offload" | "steering">;
   readonly log: Logger;
-  /** Gives up the ports of HTTP and the bridge, so that the other process may have them; connections stay. */
+  /** Leaves accepting connections at HTTP and the bridge to the other process; those that are there stay. */
   suspend(): void;
   /** Has them again. */
-  resume(): Promise<void>;
+  resume(): void;
 }
 
 export class HandOver {
@@ -171,7 +173,7 @@ export class HandOver {
     reaper.isPaused = false;
     state?.release();
     mesh.isSilent = false;
-    if (this.#isSuspended) await this.parts.resume();
+    if (this.#isSuspended) this.parts.resume();
     this.#isSuspended = false;
   }
 
@@ -187,6 +189,7 @@ export class HandOver {
     };
     const fds = sockets.map(({ fd }) => fd);
     await this.#sendJson("offer", whole, untilMs, fds);
+    await this.#handOverListeners(untilMs);
     let roundMs = performance.now();
     await this.#tellNodes(untilMs);
     await this.#tellBreakers(untilMs);
@@ -272,6 +275,18 @@ export class HandOver {
       if (body.length > 0) await this.#send("cells", body, [], untilMs);
       await sleep(1); // others have their turn
     }
+  }
+
+  async #handOverListeners(untilMs: number): Promise<void> {
+    const listeners = this.parts.listeners.inheritable;
+    if (listeners.length === 0) return;
+    const names = listeners.map(({ name, address }) => [name, address]);
+    await this.#sendJson(
+      "listeners",
+      names,
+      untilMs,
+      listeners.map(({ fd }) => fd),
+    );
   }
 
   async #tellBreakers(untilMs: number): Promise<void> {

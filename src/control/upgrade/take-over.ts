@@ -11,6 +11,7 @@ import { UnixChannel } from "../../../ffi/unix-channel.ts";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import { NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
 import type { BreakerStates } from "../breakers.ts";
+import type { InheritedListener } from "../listeners.ts";
 import type { Mesh } from "../mesh/mesh.ts";
 import { Channel, type Message } from "./channel.ts";
 import {
@@ -19,6 +20,7 @@ import {
   FORMAT,
   formatSchema,
   instancesSchema,
+  listenersSchema,
   namesSchema,
   type Offer,
   offerSchema,
@@ -61,6 +63,8 @@ export class TakeOver {
   isServing = false;
   /** As they were, or are, in the old process. */
   breakers: BreakerStates = {};
+  /** The sockets of HTTP and the bridge. */
+  listeners: readonly InheritedListener[] = [];
   /** Nodes for which there was no room. */
   #noRoom = 0;
   /** Whether the old process has told all that it knew once. */
@@ -168,9 +172,14 @@ export class TakeOver {
   }
 
   async #take(heir: Heir, { kind, body, fds }: Message): Promise<void> {
-    for (const fd of fds) closeSync(fd); // nobody sends any
+    if (kind !== "listeners") for (const fd of fds) closeSync(fd); // no other message has any
     const { mesh, memory } = heir;
     switch (kind) {
+      case "listeners":
+        this.listeners = readJson(listenersSchema, body).flatMap(([name, address], i) =>
+          fds[i] === undefined ? [] : [{ name, address, fd: fds[i] }],
+        );
+        return;
       case "nodes":
         this.#takeNodes(heir, body);
         return;

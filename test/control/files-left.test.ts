@@ -1,9 +1,9 @@
 /** Whether there are files for more connections. */
 import { afterEach, expect, test } from "bun:test";
-import { FilesLeft } from "../../../src/control/bridge/files-left.ts";
-import { openedSince, openFds } from "../../support/fds.ts";
+import { FilesLeft } from "../../src/control/files-left.ts";
+import { openedSince, openFds } from "../support/fds.ts";
 
-const FILES_MAX = 1000;
+const FILES_MAX = 1024;
 const [SPARE, LEFT_MIN, LEFT_AGAIN] = [64, 64, 192];
 
 let open = 100;
