@@ -428,4 +428,4 @@ test("beside worker threads: wakes for whatever they put in, and all of it comes
   await reader.stop();
   expect(wrong).toBe(0);
   expect([...next.values()]).toEqual([1, 2, 3, 4].map((thread) => thread * 1_000_000 + COUNT));
-}, 30_000);
+}, 120_000);

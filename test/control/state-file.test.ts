@@ -598,7 +598,7 @@ describe("a file that is not as it should be", () => {
       outcomes.add((await refused(bytes)).outcome);
     }
     expect([...outcomes].sort()).toEqual(["damaged", "foreign", "newer"]);
-  }, 30_000);
+  }, 120_000);
 
   test("with any stretch of it overwritten, zeroed or moved", async () => {
     const stretch = fc.record({
@@ -934,7 +934,7 @@ describe("in a process of its own", () => {
     const { load, files } = run([], path, count);
     expect(load).toMatchObject({ outcome: "restored", restored: count });
     expect(files).toEqual(["state"]);
-  }, 30_000);
+  }, 120_000);
 
   const isRoot = process.getuid?.() === 0;
   const can = (...command: string[]): boolean =>

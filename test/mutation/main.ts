@@ -12,6 +12,7 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { Glob } from "bun";
+import { TEST_TIMEOUT_MS } from "../e2e/support/wait.ts";
 import { importsOf, quickFiles } from "../run.ts";
 import { allMutants, type Mutant } from "./mutants.ts";
 
@@ -89,7 +90,15 @@ async function run(
   tests: readonly string[],
   limitMs: number,
 ): Promise<{ end: "passed" | "failed" | "hung"; ms: number }> {
-  const command = [...limited, process.execPath, "test", "--timeout", "20000", "--bail=1", "--parallel=2"];
+  const command = [
+    ...limited,
+    process.execPath,
+    "test",
+    "--timeout",
+    `${TEST_TIMEOUT_MS}`,
+    "--bail=1",
+    "--parallel=2",
+  ];
   const startMs = performance.now();
   const child = Bun.spawn([...command, ...tests.map((path) => `./${path}`)], {
     ...{ cwd: copy, stdio: ["ignore", "ignore", "ignore"], detached: true },

@@ -514,7 +514,7 @@ describe("Mailbox across threads", () => {
     expect(await Promise.all(results)).toEqual(sources.map(() => [ALL_PUT]));
     expect(memory.words[MAIL]).toBe(sources.length * COUNT);
     for (const { mailbox } of sources) expect(mailbox.take()).toBeUndefined();
-  }, 30_000);
+  }, 120_000);
 
   test("a worker that is killed leaves whole messages, and its successor goes on behind them", async () => {
     const DEATHS = 20;
@@ -540,5 +540,5 @@ describe("Mailbox across threads", () => {
       await exit;
       while (takeSome() > 0);
     }
-  }, 30_000);
+  }, 120_000);
 });

@@ -515,7 +515,7 @@ describe("nodes of the bridge", () => {
     expect(nodes.bridge(1, 2)).toBe(MOVED);
     expect(nodes.unbridge(2)).toBe(true);
     expect(nodes.find(2)).toBe(-1);
-  }, 20_000);
+  }, 120_000);
 });
 
 describe("nodes' keys", () => {
@@ -966,7 +966,7 @@ describe("NodeTable under churn", () => {
     const { hits, misses } = churn(1 / 2, 100 * 8192);
     expect(hits).toBeLessThan(2);
     expect(misses).toBeLessThan(3.5);
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("locks", () => {
@@ -988,7 +988,7 @@ describe("locks", () => {
     expect(nodes.expire(0, 0, nodes.slotsPerShard, 1)).toBe(-1);
     expect(lookUp(nodes, 7)?.endpoint).toEqual(HOME);
     expect(memory.words[lock]).toBe(workerLock(3));
-  }, 20_000);
+  }, 120_000);
 
   test("a worker waits for a locked shard, the main thread does not", () => {
     const { memory, nodes } = table(1, 10);

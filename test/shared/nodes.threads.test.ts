@@ -10,7 +10,7 @@ import {
   SharedMemory,
   workerLock,
 } from "../../src/shared/memory.ts";
-import { ADDED, MOVED, NodeTable, REFRESHED } from "../../src/shared/nodes.ts";
+import { ADDED, CONTENDED, MOVED, NodeTable, REFRESHED } from "../../src/shared/nodes.ts";
 import { IS_BRIDGED } from "../../src/shared/slots.ts";
 import {
   derive,
@@ -40,6 +40,15 @@ function oneShard() {
     expect(nodes.record(id, endpoint, 0, 0, 1)).toBe(ADDED);
   }
   return { memory, nodes };
+}
+
+/** Repeats a call while a worker holds the lock: the main thread never waits for one. */
+function again<T>(call: () => T, contended: T): T {
+  for (let left = 1_000_000; left > 0; left--) {
+    const result = call();
+    if (result !== contended) return result;
+  }
+  throw new Error("a worker never releases the lock");
 }
 
 function start(
@@ -140,7 +149,7 @@ test("readers never see a torn entry, and nothing is lost, while writers move, a
   nodes.expire(0, 0, nodes.slotsPerShard, 1);
   expect(nodes.size()).toBe(NODES);
   expectConsistent(memory, nodes);
-}, 30_000);
+});
 
 test("readers find the old state or the new, and nothing else, while nodes come to the bridge and leave it", async () => {
   const { memory, nodes } = oneShard();
@@ -171,16 +180,16 @@ test("readers find the old state or the new, and nothing else, while nodes come 
     for (let round = 0; round < 100; round++) {
       for (let id = 1; id <= NODES; id++) {
         if (flagsOf(id) !== 0) throw new Error(`node ${id} has flags of the bridge`);
-        if (nodes.bridge(id, 1) === MOVED) changed.bridged++;
+        if (again(() => nodes.bridge(id, 1), CONTENDED) === MOVED) changed.bridged++;
         if (flagsOf(id) !== IS_BRIDGED) throw new Error(`node ${id} lost the bridge's flag`);
-        if (nodes.unbridge(id)) changed.unbridged++;
+        if (again(() => nodes.unbridge(id), false)) changed.unbridged++;
       }
       const stable = Atomics.add(shared, STABLE, 1) + 1;
       const [stays, leaves] = (stable & 1) === 0 ? passing : passing.toReversed();
       const slot = nodes.find(stays!);
-      if (nodes.unbridge(leaves!) && nodes.find(leaves!) < 0) changed.removed++;
+      if (again(() => nodes.unbridge(leaves!), false) && nodes.find(leaves!) < 0) changed.removed++;
       if (nodes.find(stays!) !== slot) changed.moved++;
-      if (nodes.bridge(leaves!, 1) === ADDED) changed.added++;
+      if (again(() => nodes.bridge(leaves!, 1), CONTENDED) === ADDED) changed.added++;
     }
     await new Promise(setImmediate);
   }
@@ -203,7 +212,7 @@ test("readers find the old state or the new, and nothing else, while nodes come 
   for (const id of passing) expect(nodes.unbridge(id)).toBe(true);
   expect(nodes.size()).toBe(NODES);
   expectConsistent(memory, nodes);
-}, 60_000);
+});
 
 test("no node has another's key, or half of one, while nodes come with their keys and go", async () => {
   const { memory, nodes } = oneShard();
@@ -243,7 +252,7 @@ test("no node has another's key, or half of one, while nodes come with their key
   nodes.expire(0, 0, nodes.slotsPerShard, 1);
   expect(nodes.size()).toBe(NODES);
   expectConsistent(memory, nodes);
-}, 60_000);
+});
 
 describe("a writer that dies", () => {
   test("leaves nothing that breakLocks does not put right, wherever it was", async () => {
@@ -277,5 +286,5 @@ describe("a writer that dies", () => {
     nodes.expire(0, 0, nodes.slotsPerShard, 1);
     expect(nodes.size()).toBe(NODES);
     expectConsistent(memory, nodes);
-  }, 60_000);
+  });
 });
