@@ -25,21 +25,20 @@ import {
   validateConfig,
 } from "./config.ts";
 import { Breakers } from "./control/breakers.ts";
-import { Bridge, type BridgeParts } from "./control/bridge/bridge.ts";
-import type { KeyFunction, KeySource } from "./control/bridge/keys.ts";
-import { bridgeOptions, keySource } from "./control/bridge/setup.ts";
+import { Bridge, type BridgeOptions, type BridgeParts } from "./control/bridge/bridge.ts";
+import type { KeyFunction } from "./control/bridge/keys.ts";
 import type { Directory } from "./control/directory/directory.ts";
 import { DirectorySetup } from "./control/directory/setup.ts";
 import { Explainer } from "./control/explain.ts";
 import { FilesLeft, filesAdvice, filesNeeded, openFilesMax } from "./control/files-left.ts";
-import { Admin, AdminToken } from "./control/http/admin.ts";
+import { Admin } from "./control/http/admin.ts";
 import type { Disconnection } from "./control/http/nodes.ts";
 import { type HttpServer, serveHttp } from "./control/http/server.ts";
+import { type Inputs, readInputs, readStartInputs } from "./control/inputs.ts";
 import { Limits } from "./control/limits.ts";
 import { type ListenerName, Listeners } from "./control/listeners.ts";
 import { createLogger, droppedLogLines } from "./control/log.ts";
 import { MailReader } from "./control/mail-reader.ts";
-import { type GossipKeys, NO_GOSSIP_KEYS, readGossipKeys } from "./control/mesh/gossip-keys.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
 import { NodeList } from "./control/node-list.ts";
 import { PunchGrants } from "./control/punch-grants.ts";
@@ -47,7 +46,6 @@ import { PunchOutcomes } from "./control/punch-outcomes.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { adoptSockets, type BeaconSockets, openSockets, setReceiveTimeouts } from "./control/sockets.ts";
 import { StateKeeper } from "./control/state-keeper.ts";
-import { checkStatePath } from "./control/state-path.ts";
 import { StatisticsLog } from "./control/statistics-log.ts";
 import { packetStats, type Stats } from "./control/stats.ts";
 import { steeringProgram } from "./control/steering.ts";
@@ -134,13 +132,16 @@ export class Beacon {
   /** Settles when the beacon is closed; rejects when it ended by itself, with the reason. */
   readonly closed: Promise<void>;
   #config: Config;
-  #gossipKeys: GossipKeys = NO_GOSSIP_KEYS;
+  /** What the files hold that the configuration names; undefined before `listen`. */
+  #inputs: Inputs | undefined;
   readonly #log: Logger;
   readonly #admin: Admin;
   readonly #settleClosed: { resolve: () => void; reject: (error: Error) => void };
   #running: Running | undefined;
   #starting: Promise<void> | undefined;
   #draining: Promise<void> | undefined;
+  /** When that is over, by performance.now(). */
+  #drainEndMs = 0;
   #handOver: HandOver | undefined;
   #upgrading: Promise<Upgraded> | undefined;
   /** How `upgrade` starts the process that takes over, unless told; undefined for a library's beacon. */
@@ -199,8 +200,8 @@ export class Beacon {
       throw new UpgradeError(
         "this is process 1 of its container, and all others end with it: start another container in place of it",
       );
-    if (!this.#running || this.#draining || this.#closing)
-      throw new UpgradeError("this beacon does not listen, or is about to end");
+    if (this.#draining || this.#closing) throw new UpgradeError("this beacon is draining");
+    if (!this.#running) throw new UpgradeError("this beacon does not listen");
     const handOver = new HandOver(successor, this.#handOverParts(this.#running));
     this.#handOver = handOver;
     this.#upgrading = this.#handOverBy(handOver);
@@ -313,21 +314,14 @@ export class Beacon {
     const wanted = validateConfig(options, handedOver);
     const changes = compareConfigs(this.#config, wanted);
     const config = reloadedConfig(this.#config, wanted, handedOver);
-    const adminToken = this.#readAdminToken(config);
-    const gossipKeys = readGossipKeys(config.gossipKeyFile);
-    if (this.#running) {
-      const { bridge, grants } = this.#running;
-      const keys = keySource(config, this.keyOf, grants.keys);
-      bridge?.reconfigure(bridgeOptions(config, keys!));
-      grants.configure(config.requirePunchGrant, keys);
-    }
+    const inputs = readInputs(config, { keyOf: this.keyOf, keysBefore: this.#inputs?.keys });
+    this.#running?.bridge?.reconfigure(inputs.bridge!);
+    this.#running?.grants.configure(config.requirePunchGrant, inputs.keys);
     this.#config = config;
-    this.#admin.token = adminToken;
-    this.#admin.auth = config.adminAuth;
-    this.#gossipKeys = gossipKeys;
+    this.#use(inputs);
     if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
     this.#running?.limits.configure(config, this.#running.nodes.size());
-    this.#running?.mesh.reconfigure(config, gossipKeys);
+    this.#running?.mesh.reconfigure(config, inputs.gossipKeys);
     return changes;
   }
 
@@ -336,8 +330,17 @@ export class Beacon {
    * the wait, another one of this does not.
    */
   drain(): Promise<void> {
-    this.#draining ??= this.#drain();
+    if (this.#draining === undefined) {
+      this.#drainEndMs = performance.now() + this.#config.drainMs;
+      this.#draining = this.#drain();
+    }
     return this.#draining;
+  }
+
+  /** How long this beacon goes on relaying; undefined while nothing ends it. */
+  get drainLeftMs(): number | undefined {
+    if (this.#closing) return 0;
+    return this.#draining && Math.max(0, Math.round(this.#drainEndMs - performance.now()));
   }
 
   /**
@@ -353,10 +356,8 @@ export class Beacon {
     const config = this.#config;
     const log = this.#log;
     const beganMs = performance.now();
-    this.#admin.token = this.#readAdminToken(config);
-    this.#admin.auth = config.adminAuth;
-    this.#gossipKeys = readGossipKeys(config.gossipKeyFile);
-    if (config.stateFile !== "off") await checkStatePath(config.stateFile);
+    const read = await readStartInputs(config, { keyOf: this.keyOf });
+    if (this.#config === config) this.#use(read); // else a reload has read them meanwhile
     const inherited = await takeOver?.inherit(config);
     const { sockets, reaches, ...granted } = await this.#sockets(inherited, takeOver !== undefined);
     const release: (() => unknown)[] = [() => sockets.forEach((socket) => void socket.close())];
@@ -412,7 +413,7 @@ export class Beacon {
           ...(directorySetup && { nowMs: () => directorySetup.clock.nowMs() }),
         },
         config,
-        this.#gossipKeys,
+        this.#inputs!.gossipKeys,
         log,
       );
       const directory = directorySetup?.open(
@@ -458,11 +459,11 @@ export class Beacon {
       const http = await this.#serveHttp(shown, listeners, patienceMs);
       release.unshift(() => http?.stop());
       const { fd, family } = sockets[0]!;
-      const keys = keySource(this.#config, this.keyOf);
+      const inputs = this.#inputs!; // as they are now: a reload may have come meanwhile
       const { beaconId } = config;
       const bridge = await this.#openBridge(
         { memory, nodes, fd, family, beaconId, offload: granted.offload, log },
-        keys,
+        inputs.bridge,
         listeners,
         patienceMs,
       );
@@ -473,7 +474,7 @@ export class Beacon {
       if (bridge && takeOver?.breakers["bridge"] === "off") bridge.switch(false);
       const introductions = new Introductions(kernel, memory, nodes, { fd, family });
       const grants = new PunchGrants({ memory, nodes, introductions, log });
-      grants.configure(this.#config.requirePunchGrant, keys);
+      grants.configure(this.#config.requirePunchGrant, inputs.keys);
       const mail = new MailReader(memory, [...(bridge ? [bridge.mail] : []), mesh.mail, grants.mail]);
       mail.start();
       mesh.start();
@@ -482,7 +483,7 @@ export class Beacon {
       if (this.#config !== config) {
         // Meanwhile.
         limits.configure(this.#config, nodes.size());
-        mesh.reconfigure(this.#config, this.#gossipKeys);
+        mesh.reconfigure(this.#config, inputs.gossipKeys);
       }
       state?.start();
       const startedMs = inherited ? beganMs : performance.now();
@@ -720,21 +721,22 @@ export class Beacon {
     check("send buffer", this.config.sendBufferBytes, granted.sendBufferBytes, "net.core.wmem_max");
   }
 
-  /** @throws ConfigError that names the file */
-  #readAdminToken({ adminTokenFile }: Config): AdminToken | undefined {
-    return adminTokenFile === "off" ? undefined : AdminToken.read(adminTokenFile, this.#log);
+  #use(inputs: Inputs): void {
+    this.#inputs = inputs;
+    this.#admin.token = inputs.adminToken;
+    this.#admin.auth = this.#config.adminAuth;
+    for (const warning of inputs.warnings) this.#log.warn(warning);
   }
 
-  /** @param keys the bridge's, if there is to be one */
+  /** @param options undefined without a bridge */
   async #openBridge(
     parts: Omit<BridgeParts, "socket" | "host">,
-    keys: KeySource | undefined,
+    options: BridgeOptions | undefined,
     listeners: Listeners,
     patienceMs: number,
   ): Promise<Bridge | undefined> {
     const { wss, wssMaxPeers } = this.#config;
-    if (wss === "off") return undefined;
-    const options = bridgeOptions(this.#config, keys!);
+    if (options === undefined) return undefined;
     const filesMax = openFilesMax();
     if (filesMax < wssMaxPeers + FILES_BESIDE_WSS)
       this.#log.warn(
@@ -769,6 +771,7 @@ export class Beacon {
         explain: (nodeId: number) => shown.explainer.explain(nodeId),
         disconnect: (nodeId: number) => this.#disconnect(nodeId),
         drain: () => this.drain(),
+        drainLeftMs: () => this.drainLeftMs,
         ...(this.successor && { upgrade: () => this.upgrade() }),
       };
       const socket = await whileTaken(patienceMs, () => listeners.open("http", http));

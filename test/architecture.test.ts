@@ -148,7 +148,9 @@ test("the commands beside the server know the control plane's types alone, and n
   const allowed = (to: string) =>
     /^src\/(cli|view)\/|^src\/protocol\.ts$|^package\.json$/.test(to) || isConfig(to);
   const types = (to: string, { typesOnly }: Import) => typesOnly && to.startsWith("src/control/");
-  expect(importsFrom(/^src\/cli\//, (to, one) => isTree(to) && !allowed(to) && !types(to, one))).toEqual([]);
+  expect(importsFrom(/^src\/cli\//, (to, one) => isTree(to) && !allowed(to) && !types(to, one))).toEqual([
+    "src/cli/check-config.ts → src/control/inputs.ts", // which it is for: to read files as the server's start does
+  ]);
   expect(
     importsFrom(/^src\/view\//, (to, one) => isTree(to) && !to.startsWith("src/view/") && !types(to, one)),
   ).toEqual([]);
@@ -172,4 +174,16 @@ test("the page runs in a browser: it has its own sources, what shows numbers, an
 
 test("nobody imports the entry", () => {
   expect(importsFrom(/./, (to) => to === "src/main.ts")).toEqual([]);
+});
+
+test("the server resolves and connects to names in one file", () => {
+  const resolves = /^(?:node:)?(?:dns|dns\/promises|tls|dgram|https?|http2)$/;
+  const server = /^src\/(?!cli\/|page\/|control\/names\.ts)/;
+  const wrong = (to: string, { typesOnly }: Import) => resolves.test(to) && !typesOnly;
+  expect(importsFrom(server, wrong)).toEqual([]);
+  const connects = /\b(?:connect|createConnection)\b[^;]*from "node:net"|\bBun\.(?:connect|dns)\b/;
+  const found = files.filter(
+    (file) => server.test(file) && connects.test(withoutComments(sources.get(file)!)),
+  );
+  expect(found).toEqual([]);
 });

@@ -3,6 +3,10 @@ import { readBounded } from "../config/file.ts";
 import { ConfigError, parseHostNamePort, parseHostPort, shown, withReason } from "../config/units.ts";
 import { printable } from "./text.ts";
 
+/** Refusals of beacons that put no version on them. What else has none is a proxy's, or of no beacon. */
+const IS_OLDER_BEACONS =
+  /^(?:the admin token|too many wrong tokens|not found: there are|only \w+ is answered)/;
+
 /** The version of the admin API that these commands understand. */
 export const API_VERSION = "1";
 
@@ -21,7 +25,7 @@ const ERROR_CHARS_MAX = 200;
 
 /**
  * What went wrong.
- * unreachable: nobody answers, or nobody who could be understood. forbidden: the token. refused: the beacon's answer is no.
+ * unreachable: no beacon answers, or none that is understood. forbidden: the token is missing or wrong. refused: the beacon answers no.
  */
 export type Trouble = "unreachable" | "forbidden" | "refused";
 
@@ -98,7 +102,7 @@ export class Api {
   /** What a page beside the API says: for /healthz and /readyz, which answer 503 as readily as 200. @throws ApiError */
   async plain(path: string): Promise<{ ok: boolean; text: string }> {
     const response = await this.#fetch("GET", path, AbortSignal.timeout(TIMEOUT_MS));
-    if (response.status !== 200 && response.status !== 503) throw notBeacon(this.url);
+    if (response.status !== 200 && response.status !== 503) throw notBeacon(this.url, response.status);
     return { ok: response.ok, text: oneLine(await this.#body(response)) };
   }
 
@@ -143,14 +147,13 @@ export class Api {
         "unreachable",
         `${this.url}: speaks version ${printable(api.slice(0, 20))} of the admin API, this program ${API_VERSION}: use the program of the beacon's version`,
       );
-    if (response.ok && api === null) throw notBeacon(this.url);
+    if (response.ok && api === null) throw notBeacon(this.url, status);
     if (response.ok) return response;
     const said = oneLine(await this.#body(response));
+    if (api === null && !IS_OLDER_BEACONS.test(said)) throw notBeacon(this.url, status);
     if (status === 401 || status === 403 || status === 429)
       throw new ApiError("forbidden", `${this.url}: ${said} (${status}): ${this.#tokenHint(status)}`);
-    if (api === null && (status === 404 || status === 405) && !said.startsWith("not found: there are"))
-      throw notBeacon(this.url);
-    if (status === 503) throw new ApiError("unreachable", `${this.url}${path}: ${said}; try again`);
+    if (status === 503) throw new ApiError("refused", `${this.url}${path}: ${said}; try again`);
     if (said.startsWith("not found: there are"))
       throw new ApiError(
         "refused",
@@ -230,8 +233,13 @@ function oneLine(text: string): string {
   return printable(text.trim().slice(0, ERROR_CHARS_MAX));
 }
 
-function notBeacon(url: URL): ApiError {
-  return new ApiError("unreachable", `${url}: answers, but not as a beacon: is the address right?`);
+/** Of an address at which something else is, or of a proxy that cannot or may not pass on what it gets. */
+function notBeacon(url: URL, status: number): ApiError {
+  const kind = status === 200 ? "" : ` (${status})`;
+  return new ApiError(
+    "unreachable",
+    `${url}: answers, but not as a beacon${kind}: is the address right, or a proxy in between?`,
+  );
 }
 
 function notUnderstood(url: URL): ApiError {

@@ -12,7 +12,14 @@ export async function disconnect(api: Api, id: number, asJson: boolean, out: Con
 
 export async function drain(api: Api, asJson: boolean, out: Console): Promise<number> {
   const answer = (await api.post("api/drain")) as Answer;
-  return tell(answer, asJson, out, () => `the beacon ends in ${Number(answer["drainMs"]) / 1000} s`);
+  // Older beacons send drainMs alone.
+  const { drainMs, leftMs = drainMs, wasDraining } = answer;
+  const end = leftMs === 0 ? "now" : `in ${Number(leftMs) / 1000} s`;
+  return tell(answer, asJson, out, () =>
+    wasDraining === true
+      ? `the beacon was draining already, and exits ${end}`
+      : `the beacon drains, and exits ${end}`,
+  );
 }
 
 export async function upgrade(api: Api, asJson: boolean, out: Console): Promise<number> {

@@ -1,7 +1,6 @@
 /** `beacon check-config`: what the server would make of its flags, its environment and its files, without serving. */
 import { accessSync, constants, existsSync } from "node:fs";
 import { dirname } from "node:path";
-import { readBounded } from "../config/file.ts";
 import { ConfigError, shown } from "../config/units.ts";
 import {
   type Config,
@@ -11,22 +10,10 @@ import {
   type Property,
   parseCommandLine,
 } from "../config.ts";
-import { checkStatePath } from "../control/state-path.ts";
+import { readStartInputs } from "../control/inputs.ts";
 import { Api, apiUrl } from "./api.ts";
 import { type Console, EXIT_OK, EXIT_USAGE } from "./console.ts";
 import { table } from "./text.ts";
-
-/** Files that options name and that the server reads; the bound is for the check alone, and more than any of them may be. */
-const FILES: Readonly<Partial<Record<Property, string>>> = {
-  gossipKeyFile: "the gossip key file",
-  directoryCaFile: "the certificates to trust",
-  directoryAuthFile: "the directory's password",
-  adminTokenFile: "the admin token file",
-  wssKeys: "the file of the nodes' keys",
-  wssTlsCert: "the certificate",
-  wssTlsKey: "the certificate's private key",
-};
-const FILE_BYTES_MAX = 1 << 30;
 
 /** @returns EXIT_USAGE for what the server would refuse */
 export async function checkConfig(
@@ -47,13 +34,17 @@ export async function checkConfig(
     out.raw(line.text);
     return EXIT_OK;
   }
-  if (line !== undefined) problems.push(...(await fileProblems(line.config)));
+  const files = line && (await checkFiles(line.config));
+  problems.push(...(files?.problems ?? []));
+  const warnings = files?.warnings ?? [];
   const running = line === undefined ? undefined : await askRunning(line.config);
   const code = problems.length === 0 ? EXIT_OK : EXIT_USAGE;
   if (asJson) {
     out.json({
       ok: problems.length === 0,
       problems,
+      warnings,
+      userId: process.geteuid!(),
       config: line === undefined ? null : maskedConfig(line.config),
       from: line?.places ?? null,
       running: running ?? null,
@@ -61,45 +52,36 @@ export async function checkConfig(
     return code;
   }
   for (const problem of problems) out.problem(problem);
+  for (const warning of warnings) out.problem(`warning: ${warning}`);
   if (line === undefined) return code;
   if (problems.length === 0) out.line("the configuration is good");
+  if (process.geteuid!() === 0)
+    out.line("checked as root, who may read every file: --as-service <unit> checks as a service's user");
   for (const text of placesLines(line.places)) out.line(text);
   for (const text of runningLines(running)) out.line(text);
   return code;
 }
 
-async function fileProblems(config: Config): Promise<string[]> {
+/** What the server's own start makes of the files, and mistakes that it serves with: a state file that it could not read or save. */
+async function checkFiles(config: Config): Promise<{ problems: string[]; warnings: readonly string[] }> {
   const problems: string[] = [];
-  const attempt = async (check: () => unknown) => {
-    try {
-      await check();
-    } catch (error) {
-      if (!(error instanceof ConfigError)) throw error;
-      problems.push(error.message);
-    }
-  };
-  for (const [property, what] of Object.entries(FILES) as [Property, string][]) {
-    const path = config[property] as string;
-    if (path !== "off")
-      await attempt(() => readBounded(path, `${flagOf(property)}: ${what}`, FILE_BYTES_MAX));
+  const onMistake = ({ message }: ConfigError) => void problems.push(message);
+  const { warnings, keys } = await readStartInputs(config, { onMistake });
+  keys?.close();
+  const { stateFile } = config;
+  if (stateFile !== "off") {
+    const must = (path: string, mode: number, what: string) => {
+      try {
+        accessSync(path, mode);
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        problems.push(`${shown(path)}: --state-file: ${what} (${code ?? "unknown error"})`);
+      }
+    };
+    must(dirname(stateFile), constants.W_OK | constants.X_OK, "nothing can be written into the folder");
+    if (existsSync(stateFile)) must(stateFile, constants.R_OK, "it cannot be read");
   }
-  if (config.stateFile !== "off") await attempt(() => checkStateFile(config.stateFile));
-  return problems;
-}
-
-/** The file itself is there after the first save; its folder has to take it, beside the one that is being written. */
-async function checkStateFile(path: string): Promise<void> {
-  await checkStatePath(path);
-  const must = (target: string, mode: number, what: string) => {
-    try {
-      accessSync(target, mode);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      throw new ConfigError(`${shown(target)}: --state-file: ${what} (${code ?? "unknown error"})`);
-    }
-  };
-  must(dirname(path), constants.W_OK | constants.X_OK, "nothing can be written into the folder");
-  if (existsSync(path)) must(path, constants.R_OK, "it cannot be read");
+  return { problems, warnings };
 }
 
 /** What a beacon that runs would make of this configuration. */

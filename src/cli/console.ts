@@ -22,8 +22,10 @@ export const EXIT_OK = 0;
 /** The answer is no: not healthy, not possible, something lost. */
 export const EXIT_NO = 1;
 export const EXIT_USAGE = 2;
-/** Nobody answers who could be understood. */
+/** No beacon answers that this program understands. */
 export const EXIT_UNREACHABLE = 3;
+/** The admin token is missing or wrong. */
+export const EXIT_FORBIDDEN = 4;
 
 /** How long a reader that is slow, of a pipe that does not wait, is waited for before the next attempt. */
 const FULL_WAIT_MS = 5;

@@ -2,12 +2,21 @@
 import { CommanderError } from "commander";
 import { ConfigError } from "../config/units.ts";
 import { ApiError, type Trouble } from "./api.ts";
-import { type Console, EXIT_NO, EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE, processConsole } from "./console.ts";
+import { ServiceError } from "./as-service.ts";
+import {
+  type Console,
+  EXIT_FORBIDDEN,
+  EXIT_NO,
+  EXIT_OK,
+  EXIT_UNREACHABLE,
+  EXIT_USAGE,
+  processConsole,
+} from "./console.ts";
 import { createProgram } from "./program.ts";
 
 const EXIT_OF: Readonly<Record<Trouble, number>> = {
   unreachable: EXIT_UNREACHABLE,
-  forbidden: EXIT_UNREACHABLE,
+  forbidden: EXIT_FORBIDDEN,
   refused: EXIT_NO,
 };
 
@@ -35,7 +44,7 @@ export async function run(args: readonly string[], out: Console = processConsole
       out.problem(`${error.message.replace(/^error: /, "").replace(/\s*\n\s*/g, " ")} (see beacon help)`);
       return EXIT_USAGE;
     }
-    if (error instanceof ConfigError) {
+    if (error instanceof ConfigError || error instanceof ServiceError) {
       out.problem(error.message);
       return EXIT_USAGE;
     }

@@ -3,8 +3,8 @@ import { Argument, Command, InvalidArgumentError, Option } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
 import { type CommandName, commands } from "../config/commands.ts";
 import { type Access, API_DEFAULT, Api } from "./api.ts";
+import { runAsService } from "./as-service.ts";
 import { disconnect, drain, upgrade } from "./changes.ts";
-import { checkConfig } from "./check-config.ts";
 import { completion, SHELLS, type Shell } from "./completion.ts";
 import { type Console, EXIT_OK, processConsole } from "./console.ts";
 import { explain, type NodesOptions, nodes } from "./nodes.ts";
@@ -14,6 +14,9 @@ import { status } from "./status.ts";
 import { top } from "./top/command.ts";
 
 const HELP_COLUMNS = 100;
+
+/** What else a command that asks a beacon exits with. */
+const EXITS_OF_ASKING = "2 wrong usage,\n3 no beacon answers, 4 the admin token is missing or wrong.";
 
 const NODE_ID_MAX = 2 ** 32 - 1;
 /** Seconds; longer than any node is remembered. */
@@ -61,9 +64,10 @@ export function createProgram(
   const add = (name: CommandName) =>
     program.command(name).description(`${commands[name]}.`).option("--json", "Print JSON, for programs.");
 
-  /** One that asks a beacon. */
-  const ask = (name: CommandName) =>
+  /** One that asks a beacon. @param yes, no what the exit codes 0 and 1 mean */
+  const ask = (name: CommandName, yes = "done", no = "the beacon refused") =>
     add(name)
+      .addHelpText("after", `\nExit code: 0 ${yes}, 1 ${no}, ${EXITS_OF_ASKING}`)
       .addOption(
         new Option(
           "--http <host:port|url>",
@@ -78,9 +82,9 @@ export function createProgram(
       );
   const api = (options: Asking) => Api.from(options, out.env);
 
-  ask("status")
-    .addHelpText("after", "\nExit code: 0 healthy and ready, 1 not, 2 wrong usage, 3 no beacon answers.")
-    .action(async (options: Asking) => end(await status(api(options), options.json === true, out)));
+  ask("status", "healthy and ready, whatever it warns of", "not").action(async (options: Asking) =>
+    end(await status(api(options), options.json === true, out)),
+  );
 
   ask("top")
     .addOption(
@@ -111,12 +115,8 @@ when the beacon is started anew. NO_COLOR in the environment leaves colours out.
       end(await nodes(api(options), { ...options, limit }, out));
     });
 
-  ask("explain")
+  ask("explain", "the next relay to it would go on", "it would be dropped")
     .addArgument(nodeId())
-    .addHelpText(
-      "after",
-      "\nExit code: 0 the next relay to it would go on, 1 it would be dropped, 2 wrong usage, 3 no beacon answers.",
-    )
     .action(async (id: number, options: Asking) =>
       end(await explain(api(options), id, options.json === true, out)),
     );
@@ -134,13 +134,21 @@ when the beacon is started anew. NO_COLOR in the environment leaves colours out.
   );
 
   add("check-config")
-    .usage("[--json] [flags of the server]")
+    .usage("[--json] [--as-service <unit>] [flags of the server]")
     .argument("[flags...]", "what the server is started with, such as --config beacon.json")
     .allowUnknownOption()
-    .addHelpText("after", "\nExit code: 0 the server would take it, 2 it would not.")
-    .action(async (flags: string[], { json }: { json?: true }) =>
-      end(await checkConfig(flags, version, json === true, out)),
-    );
+    .option("--as-service <unit>", "Check as the user of this systemd service, which must run. Needs root.")
+    .addHelpText("after", "\nExit code: 0 the server would start with it, 2 it would not.")
+    .action(async (flags: string[], { json, asService }: { json?: true; asService?: string }) => {
+      const jsonFlag = json ? ["--json"] : [];
+      if (asService !== undefined) {
+        end(await runAsService(asService, ["check-config", ...jsonFlag, ...flags]));
+        return;
+      }
+      // Loaded here, as it brings the code of the server's start.
+      const { checkConfig } = await import("./check-config.ts");
+      end(await checkConfig(flags, version, json === true, out));
+    });
 
   add("probe")
     .argument("<host:port>", "where the beacon's UDP is")

@@ -49,6 +49,7 @@ import {
   mustBeReplaceable,
   mustBeUnfinished,
   openRegular,
+  TEMPORARY,
 } from "./state-path.ts";
 
 const FORMAT_VERSION = 1;
@@ -72,8 +73,7 @@ const ENTRIES_MAX = 2 ** 25;
 /** What is written or read at a time: so many slices of a scan, if every slot holds a node. */
 const CHUNK_WORDS = 32 * SLOTS_PER_SLICE * ENTRY_WORDS_WITH_KEYS;
 
-/** Appended to the path: the file while it is being written, and one that was refused. */
-const TEMPORARY = ".tmp";
+/** Appended to the path of a file that was refused. */
 const REJECTED = ".rejected";
 
 /** What to do about an errno of a save. */

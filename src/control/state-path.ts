@@ -9,6 +9,8 @@ import { ConfigError, shown } from "../config/units.ts";
 /** The first bytes of every state file. */
 export const MAGIC: Buffer = Buffer.from("PBNODES\n", "latin1");
 
+/** Appended to the path: the file while it is being written. */
+export const TEMPORARY = ".tmp";
 const UNFINISHED_MODE = 0o600;
 
 /** A file that is not the beacon's. The message names it, and says what to do. */
@@ -94,14 +96,22 @@ export async function mustBeUnfinished(path: string): Promise<void> {
 
 /**
  * Checks before the start that the configured path can be a state file's. A path that cannot be read passes: the beacon serves without it.
+ * @returns what keeps the file from being saved, if anything
  * @throws ConfigError that names the path and what to do
  */
-export async function checkStatePath(path: string): Promise<void> {
+export async function checkStatePath(path: string): Promise<string | undefined> {
+  const found = await foreignAt(mustBeReplaceable(path));
+  if (found !== undefined) throw new ConfigError(`--state-file: ${found}`);
+  const inTheWay = await foreignAt(mustBeUnfinished(path + TEMPORARY));
+  return inTheWay && `--state-file: ${inTheWay}`;
+}
+
+async function foreignAt(check: Promise<void>): Promise<string | undefined> {
   try {
-    await mustBeReplaceable(path);
+    await check;
+    return undefined;
   } catch (error) {
-    if (!(error instanceof ForeignFileError)) return;
-    throw new ConfigError(`--state-file: ${error.message}`);
+    return error instanceof ForeignFileError ? error.message : undefined;
   }
 }
 

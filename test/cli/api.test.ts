@@ -107,20 +107,40 @@ test("not a beacon, another version, no JSON, a refusal, one too many", async ()
     [new Response("not here: \x1b[2J", { status: 404 }), "refused", /not here: \?\[2J \(404\)/],
     [new Response("not found: there are /api", { status: 404 }), "refused", /no such thing/],
     [new Response("no room", { status: 500 }), "refused", /no room/],
-    [new Response("too many", { status: 503 }), "unreachable", /try again/],
+    [new Response("too many", { status: 503 }), "refused", /try again/],
   ];
   for (const [response, trouble, message] of cases) {
     const api = answering(() => response);
     expect(await troubleOf(api.get("api/x"))).toEqual([trouble, expect.stringMatching(message)]);
     await fake!.stop();
   }
-  const server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response("hello") });
-  const api = new Api(server.url);
-  expect(await troubleOf(api.get("api/x"))).toEqual([
-    "unreachable",
-    expect.stringMatching(/not as a beacon/),
-  ]);
-  await server.stop(true);
+});
+
+test.each([200, 301, 401, 403, 404, 405, 429, 500, 502, 503])(
+  "an answer %i of something else, or of a proxy, is no beacon's, and says nothing of the token",
+  async (status) => {
+    const answer = () => new Response("<html>Unauthorized</html>", { status });
+    const server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: answer });
+    const [trouble, message] = await troubleOf(new Api(server.url).get("api/x"));
+    expect([trouble, message]).toEqual(["unreachable", expect.stringMatching(/not as a beacon/)]);
+    expect(message.includes(`(${status})`)).toBe(status !== 200);
+    await server.stop(true);
+  },
+);
+
+test("refusals of older beacons, which name no version, are understood", async () => {
+  const older: [number, string, string][] = [
+    [401, "the admin token is needed", "forbidden"],
+    [403, "the admin token is needed, and this beacon has none: see --admin-token-file", "forbidden"],
+    [429, "too many wrong tokens", "forbidden"],
+    [404, "not found: there are /api", "refused"],
+    [405, "only GET is answered here", "refused"],
+  ];
+  for (const [status, text, trouble] of older) {
+    const server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response(text, { status }) });
+    expect((await troubleOf(new Api(server.url).post("api/drain")))[0]).toBe(trouble as never);
+    await server.stop(true);
+  }
 });
 
 test("an answer without end is not read to its end", async () => {

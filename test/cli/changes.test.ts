@@ -22,7 +22,18 @@ test.each([
     answer: { id: 42, was: "local\x1b[2J" },
     says: "node 42 is forgotten; it was local?[2J",
   },
-  { args: ["drain"], path: "/api/drain", answer: { drainMs: 5000 }, says: "the beacon ends in 5 s" },
+  ...[
+    {
+      answer: { drainMs: 5000, leftMs: 5000, wasDraining: false },
+      says: "the beacon drains, and exits in 5 s",
+    },
+    { answer: { drainMs: 0, leftMs: 0, wasDraining: false }, says: "the beacon drains, and exits now" },
+    {
+      answer: { drainMs: 5000, leftMs: 1234, wasDraining: true },
+      says: "the beacon was draining already, and exits in 1.234 s",
+    },
+    { answer: { drainMs: 5000 }, says: "the beacon drains, and exits in 5 s" }, // of an older beacon
+  ].map((of) => ({ args: ["drain"], path: "/api/drain", ...of })),
   {
     args: ["upgrade"],
     path: "/api/upgrade",

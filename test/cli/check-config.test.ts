@@ -32,7 +32,8 @@ test("a good one, and where each part of it is from; secrets stay where they are
     BEACON_BEACON_ID: "7",
   });
   expect([code, out.problems]).toEqual([0, []]);
-  expect(out.lines.map((line) => line.trim())).toEqual([
+  const lines = out.lines.filter((line) => !line.startsWith("checked as root"));
+  expect(lines.map((line) => line.trim())).toEqual([
     "the configuration is good",
     "other than the defaults were given:",
     "--beacon-id             BEACON_BEACON_ID=7",
@@ -68,17 +69,18 @@ test("files that cannot be read, all of them", async () => {
     "wss-tls-cert",
     "wss-tls-key",
   ].map((flag) => `--${flag}=${join(folder, `no-${flag}`)}`);
+  args.push("--wss=:0", "--directory=redis://127.0.0.1:1", "--beacon-id=1", "--addr=127.0.0.1:0");
   const { code, out } = await check([...args, `--state-file=${join(folder, "none/state")}`, "--http=off"]);
   expect(code).toBe(2);
-  expect(out.problems).toHaveLength(7);
+  expect(out.problems).toHaveLength(6); // the certificate's key is read once the certificate is
   for (const problem of out.problems) expect(problem).toMatch(/ENOENT/);
   mkdirSync(join(folder, "is-there"));
   const good = await check([
-    `--gossip-key-file=${file("key", "x")}`,
+    `--gossip-key-file=${file("key", "k".repeat(32))}`,
     `--state-file=${join(folder, "is-there/state")}`,
     "--http=off",
   ]);
-  expect(good.out.problems).toEqual([]);
+  expect(good.code).toBe(0);
 });
 
 test("beside a beacon that runs: what a SIGHUP changes, and what needs a restart", async () => {

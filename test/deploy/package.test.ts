@@ -292,6 +292,11 @@ const STAND_INS = {
       *kill*) if [ -e /run/hands-over ]; then echo 43 >/run/pid; fi ;;
     esac`,
   "deb-systemd-invoke": 'echo "invoke $*" >>/run/calls',
+  // The other process is in another root: what would run beside it runs here, as the unit's user would.
+  nsenter: `
+    while [ "$1" != -- ]; do shift; done
+    shift
+    exec setpriv --reuid=pilot-beacon --regid=pilot-beacon --clear-groups "$@"`,
   sleep: "exit 0",
 };
 
@@ -329,9 +334,10 @@ describe.skipIf(whyNotInstalled !== undefined)(
     /** What the package's script calls after an upgrade. @param state files in /run */
     function upgrade(...state: string[]): string[] {
       root.sh(
-        'rm -rf /run/*; mkdir -p /run/systemd/system; echo 42 >/run/pid; for file; do touch "/run/$file"; done',
+        `rm -rf /run/*; mkdir -p /run/systemd/system; echo ${process.pid} >/run/pid; for file; do touch "/run/$file"; done`,
         ...state,
       );
+      root.sh("install --directory --owner=pilot-beacon /var/lib/pilot-beacon"); // as the unit has systemd do
       root.sh("PATH=/mnt/stand-ins:$PATH /var/lib/dpkg/info/pilot-beacon.postinst configure 0.0.9");
       const calls = root.sh("cat /run/calls").split("\n");
       return calls.filter((call) => / (--signal\S+|start|stop|restart) |^invoke/.test(call));
@@ -354,6 +360,17 @@ describe.skipIf(whyNotInstalled !== undefined)(
       root.sh(`cp /tmp/kept ${path}`);
     });
 
+    test("nor is one restarted whose user may not read a file that root may", () => {
+      const path = "/etc/pilot-beacon/config.json";
+      const key = "/etc/pilot-beacon/gossip.key";
+      root.sh(`cp ${path} /tmp/kept; echo '{"gossip-key-file": "${key}"}' >${path}`);
+      root.sh(`printf %040d 7 >${key}; chmod 600 ${key}; beacon check-config --config ${path}`);
+      expect(upgrade("active")).toEqual([ASKED]);
+      root.sh(`chown pilot-beacon ${key}`);
+      expect(upgrade("active")).toEqual([ASKED, "invoke restart pilot-beacon.service"]);
+      root.sh(`cp /tmp/kept ${path}; rm ${key}`);
+    });
+
     test("an upgrade stops nothing before, a removal does", () => {
       const prerm = (what: string) =>
         root.sh(
@@ -367,7 +384,9 @@ describe.skipIf(whyNotInstalled !== undefined)(
     test("after a purge nothing is left", () => {
       root.sh("rm -rf /run/systemd");
       const files = root.sh("dpkg --listfiles pilot-beacon").split("\n");
-      root.sh("mkdir -p /var/lib/private/pilot-beacon && ln -s private/pilot-beacon /var/lib/pilot-beacon");
+      root.sh(
+        "rm -r /var/lib/pilot-beacon; mkdir -p /var/lib/private/pilot-beacon && ln -s private/pilot-beacon /var/lib/pilot-beacon",
+      );
       expect(root.run("dpkg", "--no-triggers", "--purge", "pilot-beacon")).toMatchObject({ code: 0 });
       const own = files.filter((path) => /beacon/.test(path));
       const gone = [...own, "/var/lib/pilot-beacon", "/var/lib/private/pilot-beacon", WANTS];

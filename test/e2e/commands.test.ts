@@ -103,6 +103,28 @@ test.concurrent("nobody to ask, and what is no command: exit codes 3 and 2", asy
   expect([help.code, help.stderr]).toEqual([0, ""]);
 });
 
+test("a missing or wrong token is exit code 4, and the message says which", async () => {
+  const wrong = join(folder, "wrong");
+  writeFileSync(wrong, "no-token-of-this-beacon", { mode: 0o600 });
+  for (const command of [["drain"], ["upgrade"], ["disconnect", "7"]]) {
+    const [none, other] = [await ran(...command), await ran(...command, `--admin-token-file=${wrong}`)];
+    expect([none.code, none.stderr]).toEqual([4, expect.stringContaining("give it with --admin-token-file")]);
+    expect([other.code, other.stderr]).toEqual([4, expect.stringContaining("is not this beacon's")]);
+  }
+  beacon.reconfigure({ ...beacon.config, adminAuth: "always" });
+  for (const command of [["status"], ["top", "--count=1"], ["nodes"], ["explain", "7"]])
+    expect([command, (await ran(...command)).code]).toEqual([command, 4]);
+  expect((await ran("nodes", `--admin-token-file=${tokenFile}`)).code).toBe(0);
+  beacon.reconfigure({ ...beacon.config, adminAuth: "auto", adminTokenFile: "off" });
+  const off = await ran("drain");
+  expect([off.code, off.stderr]).toEqual([
+    4,
+    expect.stringContaining("start the beacon with --admin-token-file"),
+  ]);
+  beacon.reconfigure({ ...beacon.config, adminTokenFile: tokenFile });
+  expect(beacon.stats().healthy).toBe(true);
+});
+
 test.concurrent("a reader that leaves ends it quietly", async () => {
   const shell = programs.spawn(["sh", "-c", `"$0" "$1" top | head -n 1`, process.execPath, MAIN], {
     env: { PATH: process.env["PATH"]!, ...env },

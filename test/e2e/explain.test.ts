@@ -182,9 +182,39 @@ test("what makes no sense is refused, with a sentence; another method with the r
   ]);
 });
 
+test("a second drain promises no new wait, but what is left of the first one", async () => {
+  await start({ drainMs: 600_000 });
+  expect(await (await post("/api/drain")).json()).toEqual({
+    drainMs: 600_000,
+    leftMs: 600_000,
+    wasDraining: false,
+  });
+  await until("the drain", () => !host.beacon.stats().healthy);
+  await Bun.sleep(10);
+  host.beacon.reconfigure({ ...host.beacon.config, drainMs: 900_000 });
+  const second = (await (await post("/api/drain")).json()) as Record<"drainMs" | "leftMs", number> & {
+    wasDraining: boolean;
+  };
+  expect(second).toEqual({ drainMs: 900_000, leftMs: expect.any(Number), wasDraining: true });
+  expect(second.leftMs).toBeWithin(1, 600_000);
+  expect(await (await post("/api/upgrade")).text()).toContain("not started by its program");
+});
+
+test("every answer names the API's version, so that a refusal is known from a proxy's", async () => {
+  await start();
+  const anonymous = await fetch(new URL("/api/drain", host.beacon.httpUrl), { method: "POST" });
+  const crossing = await fetch(new URL("/api/stats", host.beacon.httpUrl), {
+    headers: { origin: "https://evil.example" },
+  });
+  const answers = [anonymous, crossing, await get("/api/nothing"), await get("/api/drain")];
+  answers.push(await get("/api/nodes/0"), await get("/api/stats"));
+  expect(answers.map(({ status }) => status)).toEqual([401, 403, 404, 405, 400, 200]);
+  for (const { headers } of answers) expect(headers.get("beacon-api")).toBe("1");
+});
+
 test("a drain is answered, then the beacon goes", async () => {
   await start({ drainMs: 0 });
   const answer = await post("/api/drain");
-  expect([answer.status, await answer.json()]).toEqual([200, { drainMs: 0 }]);
+  expect([answer.status, await answer.json()]).toEqual([200, { drainMs: 0, leftMs: 0, wasDraining: false }]);
   await host.beacon.closed;
 });

@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import { connect as connectTcp, type Socket } from "node:net";
+import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
 import { inTime, PATIENCE_MS } from "../e2e/support/wait.ts";
@@ -317,17 +317,17 @@ export interface Certificate {
 
 /**
  * @param key how openssl genpkey is asked for the key
- * @param addresses that it is for
+ * @param hosts addresses and names that it is for
  */
 export function makeCertificate(
   folder: string,
   name: string,
   key: readonly string[] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1"],
-  addresses: readonly string[] = ["127.0.0.1", "::1"],
+  hosts: readonly string[] = ["127.0.0.1", "::1"],
 ): Certificate {
   const [certPath, keyPath] = [join(folder, `${name}.crt`), join(folder, `${name}.key`)];
   openssl("genpkey", ...key, "-out", keyPath);
-  const names = `subjectAltName=${addresses.map((address) => `IP:${address}`).join(",")}`;
+  const names = `subjectAltName=${hosts.map((host) => `${isIP(host) === 0 ? "DNS" : "IP"}:${host}`).join(",")}`;
   openssl(
     ...["req", "-x509", "-days", "2", "-key", keyPath, "-out", certPath],
     ...["-subj", `/CN=${name}`, "-addext", names],

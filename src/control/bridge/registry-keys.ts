@@ -5,7 +5,7 @@
  * What anybody can cause by asking for nodes is bounded: one question a node at once, few on their way, a queue behind them, and
  * what was answered is kept for a while.
  */
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import * as v from "valibot";
 import type { HostPort } from "../../config/units.ts";
 import {
@@ -22,6 +22,7 @@ import {
   readAnswer,
   WRONG_PROGRAM,
 } from "../mesh/registry-protocol.ts";
+import { connectTo } from "../names.ts";
 import {
   bytesOfBase64,
   type KeySource,
@@ -232,7 +233,7 @@ class LookupConnection {
   ) {
     const { registry, connectMs } = options;
     this.#timer = setTimeout(() => this.#end(notConnectedInTime(connectMs)), connectMs);
-    this.#socket = connect(registry);
+    this.#socket = connectTo(registry);
     this.#socket.unref();
     this.#socket.on("connect", () => this.#opened());
     this.#socket.on("data", (chunk: Uint8Array) => this.#read(chunk));

@@ -1,5 +1,6 @@
 /** The bridge's certificate and key, read from files and checked before they are used. */
 import { createPrivateKey, X509Certificate } from "node:crypto";
+import { createSecureContext } from "node:tls";
 import { readBounded } from "../../config/file.ts";
 import { ConfigError, shown } from "../../config/units.ts";
 
@@ -25,7 +26,26 @@ export function readTlsFiles(certPath: string, keyPath: string): TlsFiles {
   );
   if (!certificate!.checkPrivateKey(privateKey))
     throw new ConfigError(`${shown(keyPath)}: is not the key of the certificate in ${shown(certPath)}`);
+  // What the server's TLS makes of them, which reads stricter than the lines above.
+  parse(certPath, "holds a certificate that TLS does not accept", () => createSecureContext({ cert, key }));
   return { cert, key };
+}
+
+/** A warning is due when less than this part of a certificate's time is left: nine days of ninety, 14 hours of six days. */
+const EXPIRY_WARNING_PART = 0.1;
+
+/** @returns a sentence about a certificate that clients refuse now or soon, else undefined */
+export function expiryOf({ cert }: TlsFiles, nowMs: number): string | undefined {
+  const [{ validFromDate, validToDate }] = certificatesIn(cert) as [X509Certificate];
+  const [fromMs, untilMs] = [validFromDate.getTime(), validToDate.getTime()];
+  const day = (ms: number) =>
+    new Date(ms).toISOString().slice(0, "2026-11-30T12:00".length).replace("T", " ");
+  if (nowMs < fromMs)
+    return `the certificate is valid from ${day(fromMs)} UTC: set this host's clock, or wait`;
+  if (nowMs > untilMs) return `the certificate expired on ${day(untilMs)} UTC: renew it`;
+  if (untilMs - nowMs < (untilMs - fromMs) * EXPIRY_WARNING_PART)
+    return `the certificate expires on ${day(untilMs)} UTC: renew it`;
+  return undefined;
 }
 
 /** All of a chain, at least one. @throws Error when one is damaged, or there is none */

@@ -1,8 +1,9 @@
 /** One connection to a server: commands that are answered in bounded time, and an end that comes once, with a reason. */
-import type { HostPort } from "../../config/units.ts";
+import { hostPort } from "../../../ffi/socket.ts";
 import { whyNot } from "./knock.ts";
 import type { Login } from "./login.ts";
 import { errorOfReply, ofServer, type ServerName, type StoreError, WRONG_PROGRAM } from "./store-error.ts";
+import type { Target } from "./target.ts";
 
 /** Long enough for a server on another continent and a SYN that is sent three times (after 1 s and 3 s). */
 const CONNECT_MS = 5_000;
@@ -34,7 +35,7 @@ export class Connection {
    * @throws StoreError
    */
   static async open(
-    server: HostPort,
+    server: Target,
     name: ServerName,
     login: Login,
     onEnd: (reason: StoreError) => void,
@@ -42,7 +43,7 @@ export class Connection {
     const { connectMs = CONNECT_MS, signal } = login;
     const deadline = performance.now() + connectMs;
     const timeoutMs = connectMs * (1 - WHY_PART);
-    const client = clientOf(name, login, timeoutMs);
+    const client = clientOf(server, login, timeoutMs);
     try {
       await inTime(client.connect(), timeoutMs, signal);
       return new Connection(client, name, login, onEnd);
@@ -106,15 +107,21 @@ export class Connection {
 }
 
 /** Nothing is queued, and no connection comes back by itself: whoever holds it decides what is still to be said. */
-function clientOf({ server }: ServerName, login: Login, timeoutMs: number): Bun.RedisClient {
+function clientOf(server: Target, login: Login, timeoutMs: number): Bun.RedisClient {
+  const { address, port, servername } = server;
   const { tls, ca, user, password } = login;
+  const named = {
+    ...(ca !== undefined && { ca }),
+    ...(servername !== undefined && { serverName: servername }),
+  };
+  const tlsOptions = Object.keys(named).length === 0 ? true : named; // Bun refuses an empty object (1.4.5)
   const userInfo = password === "" ? "" : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
-  return new Bun.RedisClient(`${tls ? "rediss" : "redis"}://${userInfo}${server}`, {
+  return new Bun.RedisClient(`${tls ? "rediss" : "redis"}://${userInfo}${hostPort(address, port)}`, {
     connectionTimeout: timeoutMs,
     autoReconnect: false,
     enableOfflineQueue: false,
     enableAutoPipelining: false, // it would have each command wait, and so round trips look longer
-    ...(tls ? { tls: ca === undefined ? true : { ca } } : {}),
+    ...(tls ? { tls: tlsOptions } : {}),
   });
 }
 

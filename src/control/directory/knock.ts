@@ -3,9 +3,8 @@
  * was closed (1.4.5): a server that is not there, a certificate, a password. So then the server is asked once more, without
  * it: a connection, HELLO as Bun sends it, and the first line of what comes.
  */
-import { connect, type Socket } from "node:net";
-import { connect as connectTls } from "node:tls";
-import type { HostPort } from "../../config/units.ts";
+import type { Socket } from "node:net";
+import { connectTo } from "../names.ts";
 import type { Login } from "./login.ts";
 import {
   CLOSED_BY_US,
@@ -16,6 +15,7 @@ import {
   type StoreError,
   WRONG_PROGRAM,
 } from "./store-error.ts";
+import type { Target } from "./target.ts";
 
 /** Longer than any error's text; the rest is of no interest. */
 const LINE_BYTES_MAX = 512;
@@ -24,7 +24,7 @@ const TLS_ALERT = 0x15;
 
 /** @param ms how long that may take. Never rejects. */
 export async function whyNot(
-  server: HostPort,
+  { address: host, port, servername }: Target,
   name: ServerName,
   login: Login,
   ms: number,
@@ -43,7 +43,7 @@ export async function whyNot(
   if (signal?.aborted) giveUp();
   try {
     // Throws where the CA cannot be used, which who read it has looked at.
-    socket = login.tls ? connectTls({ ...server, ...(login.ca ? { ca: login.ca } : {}) }) : connect(server);
+    socket = connectTo({ host, port }, login.tls ? { ca: login.ca, servername } : undefined);
     const line = new FirstLine((bytes) => resolve(errorOfLine(name, login, bytes)));
     socket.on("connect", () => {
       isOpen = true;
@@ -90,12 +90,7 @@ function errorOfLine(name: ServerName, login: Login, line: Buffer): StoreError {
   return ofServer(name, "malformed", `answers HELLO with ${heard(name, text)}: ${WRONG_PROGRAM}`);
 }
 
-function reasonOf(
-  { code = "failed", syscall }: NodeJS.ErrnoException,
-  login: Login,
-  isOpen: boolean,
-): string {
-  if (syscall === "getaddrinfo") return `no such host (${code}): check --directory, and this host's DNS`;
+function reasonOf({ code = "failed" }: NodeJS.ErrnoException, login: Login, isOpen: boolean): string {
   // Bun says so, too, when this host has no route to that address (1.4.5).
   if (code === "ECONNREFUSED")
     return `connection refused (${code}): is it running, and is there a way to it? check --directory`;

@@ -1,3 +1,5 @@
+import type { Lookup } from "../names.ts";
+
 /** How one enters a server. */
 export interface Login {
   readonly tls: boolean;
@@ -11,6 +13,8 @@ export interface Login {
   readonly connectMs?: number;
   /** Ends it before then. */
   readonly signal?: AbortSignal;
+  /** Default: the system's hosts file and name servers. */
+  readonly lookup?: Lookup;
   /** How long any command may take. Default: 5000. */
   readonly answerMs?: number;
 }

@@ -30,7 +30,6 @@ const monotonicMs = () => monotonic.nowNs() / 1e6;
 export class DirectorySetup {
   readonly clock = new DirectoryClock(monotonicMs, Date.now());
   readonly #arrivals: Arrivals;
-  #hasWarnedOfAuthFile = false;
 
   constructor(
     memory: SharedMemory,
@@ -44,7 +43,6 @@ export class DirectorySetup {
 
   /**
    * @param disconnect ends a node's connection to the bridge, if it has one
-   * @throws ConfigError for a file that the configuration names
    */
   open(
     config: Config,
@@ -55,7 +53,6 @@ export class DirectorySetup {
   ): Directory {
     const { nodes } = this;
     const complaints = new Complaints(log);
-    storeOptions(config); // whose mistakes are to be known at the start
     // The node's shard is locked: retry later, and claim the node again if it was received meanwhile.
     const retryToGiveUp = async (nodeId: number, heardMs: number): Promise<void> => {
       await sleep(LOCK_RETRY_MS);
@@ -72,7 +69,7 @@ export class DirectorySetup {
       beaconId: config.beaconId,
       leaseMs: config.directoryLeaseMs,
       graceMs: config.directoryGraceMs,
-      connect: (first, signal) => this.#connect(config, first, signal, log),
+      connect: (first, signal) => this.#connect(config, first, signal),
       table: this.routes,
       own: {
         size: () => nodes.size(),
@@ -101,17 +98,13 @@ export class DirectorySetup {
     return directory;
   }
 
-  async #connect(config: Config, first: number, signal: AbortSignal, log: Logger): Promise<Store> {
+  async #connect(config: Config, first: number, signal: AbortSignal): Promise<Store> {
     let options: DirectoryStoreOptions;
     try {
       options = storeOptions(config);
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error;
       throw new StoreError("denied", error.message); // a file that was good at the start
-    }
-    if (options.authFileExposed && !this.#hasWarnedOfAuthFile) {
-      this.#hasWarnedOfAuthFile = true;
-      log.warn("others than its owner may read the directory's password file: chmod 600 it");
     }
     return connectStore({ ...options, signal }, first);
   }

@@ -14,6 +14,7 @@ import { bytesOfBase64 } from "../bridge/keys.ts";
 import { Connection } from "./connection.ts";
 import type { Login } from "./login.ts";
 import { CLOSED_BY_US, ofServer, type ServerName, StoreError } from "./store-error.ts";
+import { targetOf } from "./target.ts";
 
 /** Entries of one reading. */
 export const READ_COUNT = 256;
@@ -151,10 +152,11 @@ class RedisStore implements Store {
     };
     options.signal?.addEventListener("abort", giveUp);
     try {
-      const commands = await Connection.open(server, name, options, end);
+      const target = await targetOf(server, name, options);
+      const commands = await Connection.open(target, name, options, end);
       opened.push(commands);
       await enter(commands, name, options);
-      const reader = await Connection.open(server, name, options, end);
+      const reader = await Connection.open(target, name, options, end);
       opened.push(reader);
       await enter(reader, name, options);
       const store = new RedisStore(name, options, [commands, reader], ended);

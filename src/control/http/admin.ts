@@ -1,10 +1,9 @@
 /** The admin token, which authorises changes through HTTP, and reading for requests that are not this host's own. */
 import { createHash, randomInt, timingSafeEqual } from "node:crypto";
-import { statSync } from "node:fs";
 import type { Logger } from "pino";
 import { type Clock, CoarseClock } from "../../../ffi/clock.ts";
 import { endpointOf } from "../../../ffi/endpoint.ts";
-import { readBounded } from "../../config/file.ts";
+import { isExposed, readBounded } from "../../config/file.ts";
 import type { Config } from "../../config/settings.ts";
 import { ConfigError, shown } from "../../config/units.ts";
 import { addressHash } from "../../shared/hash.ts";
@@ -23,30 +22,26 @@ const WRONG_BURST = 10;
 /** 64 KiB. */
 const SOURCE_LINES = 2 ** 10;
 
-const OTHERS = 0o077;
-
 /** The token, of which only a hash is kept. */
 export class AdminToken {
   readonly #hash: Buffer;
 
-  private constructor(token: string) {
+  private constructor(
+    token: string,
+    /** Whether others than its owner may read the file. */
+    readonly isExposed: boolean,
+  ) {
     this.#hash = hashOf(token);
   }
 
-  /**
-   * @param log is told when others than its owner may read the file
-   * @throws ConfigError that names the file, and never what is in it
-   */
-  static read(path: string, log: Logger): AdminToken {
+  /** @throws ConfigError that names the file, and never what is in it */
+  static read(path: string): AdminToken {
     const token = new TextDecoder().decode(readBounded(path, "the admin token file", FILE_BYTES_MAX)).trim();
     if (token.length < CHARS_MIN || !TOKEN.test(token))
       throw new ConfigError(
         `${shown(path)}: the admin token must be at least ${CHARS_MIN} characters of printable ASCII without spaces`,
       );
-    const { mode = 0 } = statSync(path, { throwIfNoEntry: false }) ?? {};
-    if ((mode & OTHERS) !== 0)
-      log.warn(`${shown(path)}: the admin token can be read by others than its owner: chmod 600`);
-    return new AdminToken(token);
+    return new AdminToken(token, isExposed(path));
   }
 
   /** Takes as long for every text of the same length. @param authorization the header, or null */

@@ -38,6 +38,8 @@ export interface Observed {
   disconnect(nodeId: number): Promise<Disconnection>;
   /** As Beacon.drain. */
   drain(): Promise<void>;
+  /** As Beacon.drainLeftMs. */
+  drainLeftMs(): number | undefined;
   /** Starts the program anew and hands over to it; where a beacon's program can. @throws Error that says why it went on as it was */
   upgrade?(): Promise<{ readonly pid: number; readonly version: string }>;
 }
@@ -113,9 +115,12 @@ export function serveHttp(place: HttpPlace, beacon: Observed, log: Logger): Http
         return answerDisconnect(id, was);
       }),
     "/api/drain": (_, address) => {
+      const leftMs = beacon.drainLeftMs();
+      const drainMs = beacon.config()["drainMs"];
+      if (leftMs !== undefined) return json({ drainMs, leftMs, wasDraining: true });
       log.warn(`drain is asked for by ${address}`);
       setImmediate(() => void beacon.drain()); // once the answer is on its way
-      return json({ drainMs: beacon.config()["drainMs"] });
+      return json({ drainMs, leftMs: drainMs, wasDraining: false });
     },
     "/api/upgrade": (_, address) => upgrade(beacon, address, log),
   };
@@ -133,10 +138,10 @@ export function serveHttp(place: HttpPlace, beacon: Observed, log: Logger): Http
       },
       post: mapped(changes, (handler) => guarded(handler, beacon.admin, () => false)),
     },
-    refuse: (request) => refusal(request, paths, Object.keys(changes)),
+    refuse: (request) => versioned(refusal(request, paths, Object.keys(changes))),
     fail: (error) => {
       log.error({ err: error }, "an HTTP request failed");
-      return text(500, "internal error; the log says more");
+      return versioned(text(500, "internal error; the log says more"));
     },
   });
   return {
@@ -164,19 +169,24 @@ function mapped<From, To>(
   return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, to(value)]));
 }
 
+/** An answer that says of which version of the API it is, so that a client can tell it from a proxy's. */
+function versioned(answer: Response): Response {
+  answer.headers.set("beacon-api", String(API_VERSION));
+  return answer;
+}
+
 /** Refuses pages of other origins; answers requests for which `isFree` holds, and bearers of the admin token. */
 function guarded(handler: Handler, admin: Admin, isFree: typeof isOwn): Handler {
-  return async (request, address) => {
+  const answer: Handler = async (request, address) => {
     if (isCrossOrigin(request))
       return text(403, "refused: the request comes from a web page of another origin");
     if (!isFree(request, address)) {
       const refused = refusedBy(admin, request, address);
       if (refused !== undefined) return refused;
     }
-    const answer = await handler(request, address);
-    answer.headers.set("beacon-api", String(API_VERSION));
-    return answer;
+    return handler(request, address);
   };
+  return async (...from) => versioned(await answer(...from));
 }
 
 /** @returns undefined for whoever bears the token */
@@ -209,6 +219,6 @@ async function upgrade(beacon: Observed, who: string, log: Logger): Promise<Resp
   try {
     return json(await beacon.upgrade());
   } catch (error) {
-    return text(500, `not upgraded, this beacon goes on: ${(error as Error).message}`);
+    return text(500, `not upgraded: ${(error as Error).message}`);
   }
 }

@@ -201,7 +201,6 @@ export class Mesh {
     number
   >;
   #hasWarnedOfStrangers = false;
-  #hasWarnedOfKeyFile = false;
   /** Whether another process speaks for this beacon: nothing is sent to peers, not at the end either. */
   isSilent = false;
 
@@ -690,12 +689,9 @@ export class Mesh {
 
   // Gossip in.
 
-  #useKeys({ keys, exposed }: GossipKeys): void {
+  #useKeys({ keys }: GossipKeys): void {
     this.#keys = keys;
     this.#sender.key = keys[0];
-    if (!exposed || this.#hasWarnedOfKeyFile) return;
-    this.#hasWarnedOfKeyFile = true;
-    this.log.warn("others than its owner may read the gossip key file: chmod 600 it");
   }
 
   #receive({ at, bytes, labelAt }: Mail): void {

@@ -7,6 +7,7 @@
 import * as v from "valibot";
 import { hostPort } from "../../../ffi/socket.ts";
 import type { HostPort } from "../../config/units.ts";
+import { NameError } from "../names.ts";
 
 /** Long enough for a registry on another continent and a SYN that is sent three times (after 1 s and 3 s). */
 export const CONNECT_MS = 5_000;
@@ -142,8 +143,9 @@ function parseAnswer(json: Uint8Array, type: string): unknown {
 }
 
 /** There is no connection, for the reason that the socket gives. */
-export function notConnected({ code = "failed", syscall }: NodeJS.ErrnoException): RegistryError {
-  if (syscall === "getaddrinfo")
+export function notConnected(error: NodeJS.ErrnoException): RegistryError {
+  const { code = "failed" } = error;
+  if (error instanceof NameError)
     return new RegistryError("unreachable", `no such host (${code}): check --registry, and this host's DNS`);
   // Bun says so, too, when this host has no route to that address (1.4.5).
   if (code === "ECONNREFUSED") {

@@ -3,9 +3,10 @@
  * address", then "which beacons are there?". It is bounded in time.
  */
 import { once } from "node:events";
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import * as v from "valibot";
 import { type HostPort, quoted } from "../../config/units.ts";
+import { connectTo } from "../names.ts";
 import {
   CONNECT_MS,
   connectionClosed,
@@ -190,7 +191,7 @@ async function* framesFrom(socket: Socket): AsyncGenerator<Uint8Array, undefined
 export async function registryRound(options: RegistryOptions, signal?: AbortSignal): Promise<RegistryRound> {
   const { registry, connectMs = CONNECT_MS, roundMs = ROUND_MS } = options;
   signal?.throwIfAborted();
-  const socket = connect(registry);
+  const socket = connectTo(registry);
   const conversation = new Conversation(socket, options);
   const { promise: ended, reject: end } = Promise.withResolvers<never>();
   const connectTimer = setTimeout(() => end(notConnectedInTime(connectMs)), connectMs);

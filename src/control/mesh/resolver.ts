@@ -1,24 +1,20 @@
 /** Host names become addresses, again and again: what cannot be resolved now may be later, and names move. */
-import type { LookupAddress } from "node:dns";
-import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import type { Logger } from "pino";
+import { type Lookup, lookupName, NameError } from "../names.ts";
 
-/** How long a name server may take before its answer counts as none; the system's own limit is several times that. */
-const LOOKUP_MS_MAX = 5000;
-
-export type Lookup = (host: string) => Promise<readonly LookupAddress[]>;
-
-const systemLookup: Lookup = (host) => lookup(host, { all: true });
+/** Names that are looked up at the same time: a silent name server costs timers and packets, few of them. */
+export const LOOKUPS_MAX = 16;
 
 export class Resolver {
   readonly #known = new Map<string, readonly string[]>();
   readonly #failing = new Set<string>();
-  readonly #asked = new Map<string, Promise<readonly LookupAddress[]>>();
+  #running = 0;
+  readonly #waiting: (() => void)[] = [];
 
   constructor(
     private readonly log: Logger,
-    private readonly lookup: Lookup = systemLookup,
+    private readonly lookup: Lookup = lookupName,
   ) {}
 
   /** A host's addresses as far as they are known, in the order to try them; an IP literal is its own. */
@@ -41,26 +37,20 @@ export class Resolver {
 
   /**
    * Looks a name up anew. If that fails, what was known stays; a warning is logged, once until it works again.
-   * @param signal ends the wait; nothing has changed then
+   * @param signal ends it; nothing has changed then
    * @returns whether other addresses are known now than before
    */
   async resolve(host: string, signal?: AbortSignal): Promise<boolean> {
     if (isIP(host) !== 0 || signal?.aborted) return false;
+    if (this.#running < LOOKUPS_MAX) this.#running++;
+    else await new Promise<void>((resume) => this.#waiting.push(resume));
     try {
-      const found = await this.#lookUp(host, signal);
-      if (this.#failing.delete(host)) this.log.info({ host }, "host name resolved again");
-      const before = this.#known.get(host) ?? [];
-      const addresses = [...new Set(found.map(({ address }) => address))];
-      this.#known.set(host, addresses);
-      return addresses.join() !== before.join();
-    } catch (error) {
       if (signal?.aborted) return false;
-      if (!this.#failing.has(host)) {
-        const { code = (error as Error).message } = error as NodeJS.ErrnoException;
-        this.log.warn({ host }, `no address for ${host} (${code}): check the name; it is tried again`);
-      }
-      this.#failing.add(host);
-      return false;
+      return await this.#lookUp(host, signal);
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#running--;
+      else next(); // takes over this one's place
     }
   }
 
@@ -70,23 +60,24 @@ export class Resolver {
     for (const host of this.#failing) if (!hosts.has(host)) this.#failing.delete(host);
   }
 
-  /** One question a name at a time: an unanswered one keeps a thread of the runtime busy. */
-  async #lookUp(host: string, signal: AbortSignal | undefined): Promise<readonly LookupAddress[]> {
-    let asked = this.#asked.get(host);
-    if (asked === undefined) {
-      asked = this.lookup(host).finally(() => this.#asked.delete(host));
-      asked.catch(() => {}); // if it fails after we stopped waiting
-      this.#asked.set(host, asked);
-    }
-    const { promise: late, reject } = Promise.withResolvers<never>();
-    const timer = setTimeout(() => reject(new Error("the name server does not answer")), LOOKUP_MS_MAX);
-    const abort = () => reject(signal?.reason);
-    signal?.addEventListener("abort", abort);
+  async #lookUp(host: string, signal: AbortSignal | undefined): Promise<boolean> {
     try {
-      return await Promise.race([asked, late]);
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
+      const { addresses, unanswered } = await this.lookup(host, signal);
+      if (signal?.aborted) return false;
+      if (this.#failing.delete(host)) this.log.info({ host }, "host name resolved again");
+      const before = this.#known.get(host) ?? [];
+      // Those of a family that nobody answered for are as good as before: half an answer removes no peer.
+      const kept = before.filter((address) => isIP(address) === unanswered);
+      const now = [...new Set([...addresses, ...kept])];
+      this.#known.set(host, now);
+      return now.join() !== before.join();
+    } catch (error) {
+      if (!(error instanceof NameError)) throw error;
+      if (signal?.aborted) return false;
+      if (!this.#failing.has(host))
+        this.log.warn({ host }, `${error.message}: check the name and this host's DNS; it is tried again`);
+      this.#failing.add(host);
+      return false;
     }
   }
 }

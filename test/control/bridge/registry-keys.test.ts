@@ -486,17 +486,17 @@ describe("a registry that is slow", () => {
     ["announces what never comes", sayBytes(frame("{", 1000))],
   ])("%s: what is on its way fails, the queue goes on", async (_, first) => {
     registry.behaviour = onFirstConnection(first);
-    const questions = ask(keysFrom({ inFlightMax: 2, answerMs: 200 }), [1, 2, 3, 4, 5]);
+    const questions = ask(keysFrom({ inFlightMax: 2, answerMs: 1000 }), [1, 2, 3, 4, 5]);
     const error = await failure(questions[0]!);
     expect(error.code).toBe("timeout");
-    expect(error.message).toContain("gave no whole answer to lookup in 200 ms: is the registry well?");
+    expect(error.message).toContain("gave no whole answer to lookup in 1000 ms: is the registry well?");
     expect(await outcomes(questions)).toEqual(["timeout", "timeout", keyOf(3), keyOf(4), keyOf(5)]);
     await until("the slow one is closed", () => registry.openConnections === 1);
     expect(registry.connections).toBe(2);
   });
 
   test("after some answers, and on a kept connection: nothing is asked again", async () => {
-    const source = keysFrom({ answerMs: 200 });
+    const source = keysFrom({ answerMs: 1000 });
     await source.keyOf(1);
     registry.behaviour = onFirstConnection((request, connection) => {
       if (!asksFor(3, request)) correct(request, connection);
@@ -507,9 +507,9 @@ describe("a registry that is slow", () => {
   });
 
   test("may be left alone for longer than it has for an answer", async () => {
-    const source = keysFrom({ connectMs: 200, answerMs: 200 });
+    const source = keysFrom({ connectMs: 1000, answerMs: 1000 });
     await source.keyOf(1);
-    await Bun.sleep(400); // nothing must happen, so there is nothing to wait for
+    await Bun.sleep(1500); // nothing must happen, so there is nothing to wait for
     expect(registry.openConnections).toBe(1);
     await source.keyOf(2);
     expect(registry.connections).toBe(1);

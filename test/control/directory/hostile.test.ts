@@ -93,12 +93,12 @@ describe("to who was let in", () => {
     ["a replica", "-READONLY You can't write\r\n", "read_only", "name the primary, too"],
     ["a cluster's other node", "-MOVED 7 10.0.0.1:6379\r\n", "refused", "name all nodes of the cluster"],
     ["garbage", "?\r\n", "malformed", "answers XADD with garbage: is this a Redis"],
-    ["nothing", "", "slow", "no answer to XADD in 200 ms"],
+    ["nothing", "", "slow", "no answer to XADD in 1000 ms"],
   ])("%s shows at once, by a write", async (_, answer, failure, message) => {
     server = new ScriptedRedis((command, args) =>
       command === "XADD" ? answer || undefined : entered(command, args),
     );
-    const error = await whyNotConnected(server, { answerMs: 200 });
+    const error = await whyNotConnected(server, { answerMs: 1000 });
     expect(error).toMatchObject({ failure, endsConnection: true });
     expect(error.message).toContain(message);
   });
@@ -176,7 +176,7 @@ describe("whatever is asked", () => {
     const outcome = async ([what, answer]: [string, string]) => {
       const own = new ScriptedRedis();
       try {
-        const store = await stores.connect(own, { answerMs: 100, readWaitMs: 1 });
+        const store = await stores.connect(own, { answerMs: 500, readWaitMs: 1 });
         own.script = () => answer || undefined;
         await inTime(`${name} is over, ${what}`, calls[name]!(store));
         return "taken";

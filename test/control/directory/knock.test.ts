@@ -58,6 +58,31 @@ describeImplementations((implementation) => {
     await six.stop();
   });
 
+  test("by a name with several addresses: at the first that takes connections, or with its reason", async () => {
+    const named = { host: "redis.example", port: open.port };
+    const addresses = ["127.0.0.9", "::1", "127.0.0.1"];
+    const store = await stores.connect(named, { lookup: async () => ({ addresses }) });
+    expect(store.server).toBe(`redis.example:${open.port}`);
+    await store.append(Uint8Array.of(1), 0);
+    const nobody = await whyNotConnected(named, {
+      lookup: async () => ({ addresses: ["127.0.0.9", "::1"] }),
+    });
+    expect(nobody.message).toContain("connection refused (ECONNREFUSED)");
+  });
+
+  test("by a name that is looked up anew for each store", async () => {
+    const elsewhere = await servers.start({ host: "127.0.0.2", port: open.port });
+    const found = ["127.0.0.1", "127.0.0.2"];
+    const lookup = async () => ({ addresses: [found.shift()!] });
+    for (const server of [open, elsewhere]) {
+      const store = await stores.connect({ host: "redis.example", port: open.port }, { lookup });
+      await store.setBeacon("who", Uint8Array.of(1));
+      expect(await server.command("HLEN", "{test}:beacons")).toBe(1);
+    }
+    expect(found).toEqual([]);
+    await elsewhere.stop();
+  });
+
   test.each<[string, Partial<StoreOptions>, string]>([
     ["none", {}, "name a file with the password in --directory-auth-file"],
     ["a wrong password", { password: "hunter2" }, "check --directory-auth-file"],
@@ -179,6 +204,19 @@ describeImplementations((implementation) => {
         const error = await whyNotConnected(secure, withTls(ca));
         expect(error).toMatchObject({ failure: "unreachable" });
         expect(error.message).toMatch(/its certificate is not trusted \(\w+\): .* --directory-ca-file/);
+      }
+    });
+
+    test("by its name, whatever the address, and by no other name", async () => {
+      const certificate = makeCertificate(folder, "named", undefined, ["redis.example"]);
+      const named = await servers.start({ tls: certificate });
+      const lookup = async () => ({ addresses: ["127.0.0.1"] });
+      const options = { tls: true, ca: certificate.cert, lookup };
+      const store = await stores.connect({ host: "redis.example", port: named.port }, options);
+      await store.append(Uint8Array.of(1), 0);
+      for (const host of ["other.example", "127.0.0.1"]) {
+        const error = await whyNotConnected({ host, port: named.port }, options);
+        expect(error.message).toContain("its certificate is for other names (ERR_TLS_CERT_ALTNAME_INVALID)");
       }
     });
 

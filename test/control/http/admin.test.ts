@@ -21,7 +21,7 @@ let admin: Admin;
 beforeEach(() => {
   nowNs = 5e9;
   admin = new Admin(log, { nowNs: () => nowNs });
-  admin.token = AdminToken.read(path, log);
+  admin.token = AdminToken.read(path);
 });
 
 test("without a token nobody may, whatever is said", () => {

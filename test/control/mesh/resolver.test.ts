@@ -1,29 +1,32 @@
-import { afterEach, describe, expect, mock, spyOn, test } from "bun:test";
-import type { LookupAddress } from "node:dns";
-import { getEventListeners } from "node:events";
+import { describe, expect, test } from "bun:test";
 import { createLogger } from "../../../src/control/log.ts";
-import { Resolver } from "../../../src/control/mesh/resolver.ts";
+import { LOOKUPS_MAX, Resolver } from "../../../src/control/mesh/resolver.ts";
+import { type Found, type Lookup, NameError } from "../../../src/control/names.ts";
 
 /** A name server that answers when the test says so. */
 class NameServer {
   /** Every question, in order. */
   readonly asked: string[] = [];
-  readonly #waiting: { resolve: (found: LookupAddress[]) => void; reject: (error: Error) => void }[] = [];
+  readonly signals: (AbortSignal | undefined)[] = [];
+  readonly #waiting: { resolve: (found: Found) => void; reject: (error: Error) => void }[] = [];
 
-  readonly lookup = (host: string): Promise<readonly LookupAddress[]> => {
+  readonly lookup: Lookup = (host, signal) => {
     this.asked.push(host);
+    this.signals.push(signal);
     return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   };
 
   /** Answers the oldest question. */
   answer(...addresses: string[]): void {
-    const family = (address: string) => (address.includes(":") ? 6 : 4);
-    this.#waiting.shift()!.resolve(addresses.map((address) => ({ address, family: family(address) })));
+    this.answerWith({ addresses });
   }
 
-  fail(code?: string): void {
-    const error = new Error("no luck");
-    this.#waiting.shift()!.reject(code === undefined ? error : Object.assign(error, { code }));
+  answerWith(found: Found): void {
+    this.#waiting.shift()!.resolve(found);
+  }
+
+  fail(code: string): void {
+    this.#waiting.shift()!.reject(new NameError(this.asked.at(-1)!, code));
   }
 }
 
@@ -87,15 +90,17 @@ describe("Resolver", () => {
       expect(it.known(HOST)).toEqual(["192.0.2.1"]);
     }
     expect(lines.map(({ level, host }) => ({ level, host }))).toEqual([{ level: "warn", host: HOST }]);
-    expect(lines[0]!.msg).toBe(`no address for ${HOST} (ENOTFOUND): check the name; it is tried again`);
+    expect(lines[0]!.msg).toBe(
+      `no address for ${HOST} (ENOTFOUND): check the name and this host's DNS; it is tried again`,
+    );
     await resolve(() => names.answer("192.0.2.2"));
     await resolve(() => names.answer("192.0.2.2"));
     expect(it.known(HOST)).toEqual(["192.0.2.2"]);
     expect(lines.slice(1).map(({ level, msg }) => ({ level, msg }))).toEqual([
       { level: "info", msg: "host name resolved again" },
     ]);
-    await resolve(() => names.fail());
-    expect(lines[2]!.msg).toContain("(no luck)");
+    await resolve(() => names.fail("ETIMEOUT"));
+    expect(lines[2]!.msg).toContain("(ETIMEOUT)");
     expect(lines).toHaveLength(3);
   });
 
@@ -110,17 +115,20 @@ describe("Resolver", () => {
     expect(lines.map(({ host }) => host)).toEqual(["a.example", "c.example"]);
   });
 
-  test("who asks while a question is open gets the same answer", async () => {
+  test("half an answer keeps the known addresses of the other family", async () => {
     const { names, resolver: it } = resolver();
-    const all = Promise.all([it.resolve(HOST), it.resolve(HOST), it.resolve(HOST)]);
-    expect(names.asked).toEqual([HOST]);
-    names.answer("192.0.2.1");
-    await all;
-    expect(it.known(HOST)).toEqual(["192.0.2.1"]);
-    const again = it.resolve(HOST);
-    expect(names.asked).toEqual([HOST, HOST]);
-    names.answer("192.0.2.2");
-    await again;
+    const answer = async (found: Found) => {
+      const resolved = it.resolve(HOST);
+      names.answerWith(found);
+      return await resolved;
+    };
+    await answer({ addresses: ["192.0.2.1", "2001:db8::1"] });
+    expect(await answer({ addresses: ["192.0.2.1"], unanswered: 6 })).toBe(false);
+    expect(it.known(HOST)).toEqual(["192.0.2.1", "2001:db8::1"]);
+    expect(await answer({ addresses: ["192.0.2.2"], unanswered: 6 })).toBe(true);
+    expect(it.known(HOST)).toEqual(["192.0.2.2", "2001:db8::1"]);
+    expect(await answer({ addresses: ["192.0.2.2"] })).toBe(true);
+    expect(it.known(HOST)).toEqual(["192.0.2.2"]);
   });
 
   test("forgets the names that it is told to, and what it said of them", async () => {
@@ -144,25 +152,19 @@ describe("Resolver", () => {
     expect(lines.map(({ host }) => host)).toEqual(["a.example", "b.example", "b.example"]);
   });
 
-  test("a signal ends the wait: nothing has changed, nothing is said, nothing stays behind", async () => {
+  test("a signal ends it: nothing has changed, nothing is logged", async () => {
     const { names, lines, resolver: it } = resolver();
-    const stopping = new AbortController();
-    const resolved = it.resolve(HOST, stopping.signal);
-    expect(getEventListeners(stopping.signal, "abort")).toHaveLength(1);
-    stopping.abort();
-    await resolved;
-    expect(it.known(HOST)).toEqual([]);
-    expect(lines).toEqual([]);
-    expect(getEventListeners(stopping.signal, "abort")).toHaveLength(0);
-    names.fail("ENOTFOUND"); // too late for anybody to hear
-    await new Promise((resume) => setImmediate(resume));
-    const next = new AbortController();
-    const again = it.resolve(HOST, next.signal);
-    names.answer("192.0.2.1");
-    await again;
-    expect(getEventListeners(next.signal, "abort")).toHaveLength(0);
-    expect(it.known(HOST)).toEqual(["192.0.2.1"]);
-    expect(lines).toEqual([]);
+    for (const end of [() => names.fail("ECANCELLED"), () => names.answer("192.0.2.1")]) {
+      const stopping = new AbortController();
+      const resolved = it.resolve(HOST, stopping.signal);
+      expect(names.signals.at(-1)).toBe(stopping.signal);
+      stopping.abort();
+      end();
+      expect(await resolved).toBe(false);
+      expect([it.known(HOST), lines]).toEqual([[], []]);
+    }
+    expect(await it.resolve(HOST, AbortSignal.abort())).toBe(false);
+    expect(names.asked).toEqual([HOST, HOST]);
   });
 
   test("the system's own name service knows this host", async () => {
@@ -174,72 +176,34 @@ describe("Resolver", () => {
   });
 });
 
-describe("a name server that does not answer", () => {
-  afterEach(() => {
-    mock.restore();
-  });
+describe("many names", () => {
+  const hosts = Array.from({ length: LOOKUPS_MAX + 8 }, (_, i) => `host${i}.example`);
 
-  /** Time limits that run out when the test says so. */
-  function limits() {
-    const running = new Map<number, () => void>();
-    let timers = 0;
-    spyOn(globalThis, "setTimeout").mockImplementation(((callback: () => void) => {
-      running.set(++timers, callback);
-      return timers;
-    }) as unknown as typeof setTimeout);
-    spyOn(globalThis, "clearTimeout").mockImplementation(((timer: number) => {
-      running.delete(timer);
-    }) as unknown as typeof clearTimeout);
-    return {
-      runOut: () => {
-        for (const callback of [...running.values()]) callback();
-      },
-      get running() {
-        return running.size;
-      },
-    };
-  }
-
-  test("counts as a failure, and is not asked a second time meanwhile", async () => {
-    const time = limits();
-    const { names, lines, resolver: it } = resolver();
-    for (let i = 0; i < 3; i++) {
-      const resolved = it.resolve(HOST);
-      expect(time.running).toBe(1);
-      time.runOut();
-      await resolved;
-      expect(time.running).toBe(0);
-    }
-    expect(names.asked).toEqual([HOST]);
-    expect(lines.map(({ msg }) => msg)).toEqual([
-      `no address for ${HOST} (the name server does not answer): check the name; it is tried again`,
-    ]);
-    // Who waits when the answer comes has it.
-    const resolved = it.resolve(HOST);
-    names.answer("192.0.2.1");
-    await resolved;
-    expect(names.asked).toEqual([HOST]);
-    expect(it.known(HOST)).toEqual(["192.0.2.1"]);
-    const again = it.resolve(HOST);
-    expect(names.asked).toEqual([HOST, HOST]);
-    names.answer("192.0.2.1");
-    await again;
-    expect(time.running).toBe(0);
-  });
-
-  test("holds up no other name, and what it says after all, when nobody waits, harms nobody", async () => {
-    const time = limits();
+  test("are few at once, and each gets its turn", async () => {
     const { names, resolver: it } = resolver();
-    const silent = it.resolve(HOST);
-    time.runOut();
-    await silent;
-    names.fail("ETIMEOUT");
-    await new Promise((resume) => setImmediate(resume));
-    const other = it.resolve("other.example");
-    names.answer("192.0.2.1");
-    await other;
-    expect(it.known("other.example")).toEqual(["192.0.2.1"]);
-    expect(it.known(HOST)).toEqual([]);
-    expect(names.asked).toEqual([HOST, "other.example"]);
+    const resolved = hosts.map((host) => it.resolve(host));
+    expect(names.asked).toEqual(hosts.slice(0, LOOKUPS_MAX));
+    for (let i = 0; i < 8; i++) {
+      if (i % 2 === 0) names.answer("192.0.2.1");
+      else names.fail("ETIMEOUT");
+      await resolved[i];
+      await Promise.resolve(); // the next one's turn
+      expect(names.asked).toHaveLength(LOOKUPS_MAX + i + 1);
+    }
+    for (let i = 0; i < LOOKUPS_MAX; i++) names.answer("192.0.2.1");
+    await Promise.all(resolved);
+    expect(names.asked).toEqual(hosts);
+    expect(it.known(hosts.at(-1)!)).toEqual(["192.0.2.1"]);
+  });
+
+  test("that wait when the signal comes are not looked up", async () => {
+    const { names, lines, resolver: it } = resolver();
+    const stopping = new AbortController();
+    const resolved = hosts.map((host) => it.resolve(host, stopping.signal));
+    stopping.abort();
+    for (let i = 0; i < LOOKUPS_MAX; i++) names.fail("ECANCELLED");
+    expect(await Promise.all(resolved)).toEqual(hosts.map(() => false));
+    expect(names.asked).toHaveLength(LOOKUPS_MAX);
+    expect(lines).toEqual([]);
   });
 });
