@@ -363,7 +363,7 @@ describe("signed", () => {
     for (const reason of [/not signed/, /another key/, /replays it/]) expect(about(reason)).toHaveLength(1);
     expect(about(/duplicate|believed from anybody/)).toEqual([]);
     // Who has the key is believed, whoever it is.
-    await stranger.send(signed([11], { instance: 78n }));
+    await stranger.send(signed([11], { instance: 78n << 16n }));
     await untilLearned(beacon, 1, 1);
     await expectReachedPeer(sender, stranger, 11);
     expect(await beacon.metric('beacon_gossip_refused_total{reason="replayed"}')).toBe(2);
@@ -377,7 +377,7 @@ describe("signed", () => {
     const limited = async () => (await beacon.rejected())["peer_limit"] ?? 0;
     const isFlooded = async () => {
       const before = await limited();
-      for (let i = 0; i < 100; i++) await peer.send(signed([], { key: KEYS[1], instance: 78n }));
+      for (let i = 0; i < 100; i++) await peer.send(signed([], { key: KEYS[1], instance: 78n << 16n }));
       return (await limited()) - before > 50;
     };
     await until("nothing else is let through", isFlooded);

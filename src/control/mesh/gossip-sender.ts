@@ -1,6 +1,5 @@
 /** Gossip out: this beacon's nodes, in one Sync message, signed if there is a key, to each peer. */
 
-import { randomBytes } from "node:crypto";
 import { UDP_PAYLOAD_MAX } from "../../../ffi/abi.ts";
 import { EAGAIN, EINTR } from "../../../ffi/errno.ts";
 import { kernel } from "../../../ffi/libc.ts";
@@ -9,7 +8,7 @@ import type { UdpSocket } from "../../../ffi/socket.ts";
 import { FIRST_ID_AT, SYNC, SYNC_BYTES, SYNC_COUNT_AT, SYNC_TRAILER_BYTES } from "../../protocol.ts";
 import { IS_BRIDGED } from "../../shared/slots.ts";
 import { ENTRY_SEEN_S, type NodeVisitor } from "../node-scan.ts";
-import { sign } from "./gossip-signature.ts";
+import { newInstance, nextInstance, sign } from "./gossip-signature.ts";
 
 /** What fits into one datagram: 16,375, and 16,363 if it is signed. */
 export const GOSSIP_NODES_MAX = Math.floor((UDP_PAYLOAD_MAX - SYNC_BYTES) / 4);
@@ -22,13 +21,16 @@ const ROOM_TO_GROW = 1.25;
 const TRIES_MAX = 20;
 const RETRY_MS = 5;
 
+/** A clock that is set back by more begins another instance; less than that is over before the next message. */
+const STEP_BACK_MS = 1_000;
+
 /** Goes through all nodes, as scanNodes does. */
 export type Scan = (visit: NodeVisitor) => Promise<unknown>;
 
 export class GossipSender {
   /** Signs messages from the next one on; undefined: they are not signed. */
   key: string | undefined;
-  readonly instance = randomBytes(8).readBigUInt64BE();
+  #instance = newInstance();
   readonly #send: SendBatch;
   readonly #bytes: Uint8Array;
   readonly #message: DataView;
@@ -38,8 +40,15 @@ export class GossipSender {
   /** Ids and ages of the nodes that a scan finds. */
   #found: readonly [Int32Array, Int32Array] = [new Int32Array(0), new Int32Array(0)];
 
-  /** @param socket one of the public port's, so that peers know the source */
-  constructor(socket: UdpSocket, beaconId: number) {
+  /**
+   * @param socket one of the public port's, so that peers know the source
+   * @param nowMs Unix milliseconds, on a clock that may be set
+   */
+  constructor(
+    socket: UdpSocket,
+    beaconId: number,
+    private readonly nowMs: () => number = Date.now,
+  ) {
     const memory = allocatePacketMemory(0, UDP_PAYLOAD_MAX);
     this.#send = new SendBatch(kernel, socket.fd, socket.family, 1, memory);
     this.#bytes = new Uint8Array(memory.buffer);
@@ -47,6 +56,11 @@ export class GossipSender {
     this.#message.setUint8(0, SYNC);
     this.#message.setUint32(FIRST_ID_AT, beaconId);
     this.clear();
+  }
+
+  /** Whose messages these are, for peers that check signatures. Another one after each step of the clock. */
+  get instance(): bigint {
+    return this.#instance;
   }
 
   /** Most nodes that a message has room for. */
@@ -97,8 +111,13 @@ export class GossipSender {
     this.#message.setUint16(SYNC_COUNT_AT, this.#nodes);
     this.#messageBytes = SYNC_BYTES + 4 * this.#nodes;
     if (this.key === undefined) return;
-    this.#signedMs = Math.max(this.#signedMs + 1, Date.now()); // later than the one before, whatever is done to the clock
-    this.#messageBytes = sign(this.#bytes, this.key, { instance: this.instance, timeMs: this.#signedMs });
+    const nowMs = this.nowMs();
+    if (this.#signedMs - nowMs > STEP_BACK_MS) {
+      this.#instance = nextInstance(this.#instance);
+      this.#signedMs = 0;
+    }
+    this.#signedMs = Math.max(this.#signedMs + 1, nowMs); // later than the one before in this instance
+    this.#messageBytes = sign(this.#bytes, this.key, { instance: this.#instance, timeMs: this.#signedMs });
   }
 
   /** Kept from round to round: megabytes of garbage would have the collector run each time. */

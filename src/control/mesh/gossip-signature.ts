@@ -3,10 +3,12 @@
  *
  *   [instance u64][time u64][HMAC-SHA-256, 32 bytes]
  *
- * big-endian. The instance is random for each start of a beacon, the time in Unix milliseconds and later in each message of an instance
- * than in the one before, and the HMAC is over all bytes before it.
+ * big-endian. The time is in Unix milliseconds and later in each message of an instance than in the one before, and the HMAC is over
+ * all bytes before it. The instance is the _start_, 48 bits that are random for each start of a beacon, and 16 bits that count how often
+ * its clock stepped back since. After such a step the times of the instance before would be rejected until the clock has caught up;
+ * a later instance of the same start begins anew, and ends the ones before it, whose messages could be replayed by then.
  */
-import { createHmac, timingSafeEqual } from "node:crypto";
+import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import { SYNC_BYTES, SYNC_COUNT_AT, SYNC_TRAILER_BYTES } from "../../protocol.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
 
@@ -24,6 +26,18 @@ export const CLOCK_DIFFERENCE_MS_MAX = 60_000;
  * time for which they have to be remembered.
  */
 export const INSTANCES_MAX = 8 * PEERS_MAX;
+
+const STEP_BITS = 16n;
+const STEPS_MAX = (1n << STEP_BITS) - 1n;
+
+/** An instance for a beacon that starts. */
+export const newInstance = (): bigint => BigInt(`0x${randomBytes(6).toString("hex")}`) << STEP_BITS;
+
+/** The instance after a step of the clock. */
+export const nextInstance = (instance: bigint): bigint =>
+  (instance & STEPS_MAX) === STEPS_MAX ? newInstance() : instance + 1n;
+
+const startOf = (instance: bigint): bigint => instance >> STEP_BITS;
 
 /** Why gossip is not believed. A duplicate is the very message that was accepted last, on another way, and nothing to complain of. */
 export const SIGNATURE_REFUSALS = [
@@ -86,17 +100,25 @@ export interface Arrival {
 }
 
 export interface Heard {
-  source: string;
-  timeMs: number;
-  steadyMs: number;
+  readonly source: string;
+  readonly timeMs: number;
+  readonly steadyMs: number;
 }
 
-/** What the signed gossip that was accepted has shown of its senders; so no message counts twice, or from another address. */
+/** What one start of a beacon has shown. */
+interface Start extends Heard {
+  /** Its latest instance. */
+  readonly instance: bigint;
+  /** The newest time of any of its instances: until then they could be replayed. */
+  readonly newestMs: number;
+}
+
+/** What signed gossip has shown of its senders; so no message counts twice, or from another address. */
 export class Instances {
-  readonly #heard = new Map<bigint, Heard>();
+  readonly #starts = new Map<bigint, Start>();
 
   /**
-   * @param own this beacon's instance, whose messages come from elsewhere only if somebody replays them
+   * @param own an instance of this beacon, whose messages come from elsewhere only if somebody replays them
    * @param isNamed whether an address is a peer's that was configured or registered: where a stranger replays faster than the message
    * itself comes, its own address counts
    */
@@ -106,17 +128,17 @@ export class Instances {
   ) {}
 
   get size(): number {
-    return this.#heard.size;
+    return this.#starts.size;
   }
 
   /** What is remembered. */
   heard(): readonly (readonly [bigint, Readonly<Heard>])[] {
-    return [...this.#heard];
+    return Array.from(this.#starts.values(), (start) => [start.instance, start]);
   }
 
   /** Remembers what another process of this beacon heard. */
   adopt(instance: bigint, heard: Heard): void {
-    if (this.#heard.size < INSTANCES_MAX) this.#heard.set(instance, heard);
+    if (this.size < INSTANCES_MAX) this.#remember(instance, heard);
   }
 
   /**
@@ -130,26 +152,63 @@ export class Instances {
     now: Arrival,
     liveMs: number,
   ): Exclude<SignatureRefusal, "unsigned" | "forged"> | undefined {
-    if (Math.abs(timeMs - now.wallMs) > CLOCK_DIFFERENCE_MS_MAX) return "clock";
-    if (instance === this.own) return "replayed";
-    const heard = this.#heard.get(instance);
-    if (heard === undefined) {
-      if (this.#heard.size >= INSTANCES_MAX) this.#forget(now, liveMs);
-      if (this.#heard.size >= INSTANCES_MAX) return "too_many_instances";
-    } else if (this.isNamed(heard.source) || !this.isNamed(source)) {
-      if (timeMs === heard.timeMs) return "duplicate";
-      if (timeMs < heard.timeMs) return "replayed";
-      if (source !== heard.source && now.steadyMs - heard.steadyMs <= liveMs) return "replayed";
-    } else if (timeMs < heard.timeMs) return "replayed";
-    this.#heard.set(instance, { source, timeMs, steadyMs: now.steadyMs });
+    if (Math.abs(timeMs - now.wallMs) > CLOCK_DIFFERENCE_MS_MAX) {
+      if (timeMs > now.wallMs) this.#useUp(instance, timeMs, source, now.steadyMs - liveMs - 1);
+      return "clock";
+    }
+    if (startOf(instance) === startOf(this.own)) return "replayed";
+    const start = this.#starts.get(startOf(instance));
+    if (start === undefined) {
+      if (this.size >= INSTANCES_MAX) this.#forget(now, liveMs);
+      if (this.size >= INSTANCES_MAX) return "too_many_instances";
+    } else {
+      const refusal = this.#refusalOf(start, { instance, timeMs }, source, now.steadyMs - liveMs);
+      if (refusal !== undefined) return refusal;
+    }
+    this.#remember(instance, { source, timeMs, steadyMs: now.steadyMs });
     return undefined;
+  }
+
+  /** @param liveSinceMs a start that was accepted since then is where it was */
+  #refusalOf(
+    start: Start,
+    { instance, timeMs }: Signature,
+    source: string,
+    liveSinceMs: number,
+  ): "duplicate" | "replayed" | undefined {
+    if (instance < start.instance) return "replayed";
+    const isSame = instance === start.instance;
+    if (isSame && timeMs < start.timeMs) return "replayed";
+    if (this.isNamed(source) && !this.isNamed(start.source)) return undefined;
+    if (isSame && timeMs === start.timeMs) return "duplicate";
+    return source !== start.source && start.steadyMs >= liveSinceMs ? "replayed" : undefined;
+  }
+
+  /**
+   * A message from the future is rejected now, and must not be accepted when its time has come.
+   * @param steadyMs long ago: nothing was accepted, so the sender may be at any address
+   */
+  #useUp(instance: bigint, timeMs: number, source: string, steadyMs: number): void {
+    const start = this.#starts.get(startOf(instance));
+    if (start === undefined) {
+      // A beacon that restarts all the time with a clock that is days ahead must not keep the others out.
+      if (this.size < INSTANCES_MAX / 2) this.#remember(instance, { source, timeMs, steadyMs });
+    } else if (instance > start.instance || (instance === start.instance && timeMs > start.timeMs)) {
+      this.#remember(instance, { source: start.source, timeMs, steadyMs: start.steadyMs });
+    }
+  }
+
+  #remember(instance: bigint, { source, timeMs, steadyMs }: Heard): void {
+    const before = this.#starts.get(startOf(instance))?.newestMs ?? timeMs;
+    const newestMs = Math.max(before, timeMs);
+    this.#starts.set(startOf(instance), { instance, source, timeMs, steadyMs, newestMs });
   }
 
   /** Forgets those that are not live and whose messages are too old to be replayed. */
   #forget({ wallMs, steadyMs }: Arrival, liveMs: number): void {
-    for (const [instance, heard] of this.#heard) {
-      const isLive = steadyMs - heard.steadyMs <= liveMs;
-      if (!isLive && wallMs - heard.timeMs > CLOCK_DIFFERENCE_MS_MAX) this.#heard.delete(instance);
+    for (const [key, start] of this.#starts) {
+      const isLive = steadyMs - start.steadyMs <= liveMs;
+      if (!isLive && wallMs - start.newestMs > CLOCK_DIFFERENCE_MS_MAX) this.#starts.delete(key);
     }
   }
 }

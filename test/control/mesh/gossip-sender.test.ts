@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { AF_INET, AF_INET6, UDP_PAYLOAD_MAX } from "../../../ffi/abi.ts";
 import { ENDPOINT_WORDS, endpointOf } from "../../../ffi/endpoint.ts";
@@ -10,7 +10,12 @@ import {
   type Scan,
   SIGNED_GOSSIP_NODES_MAX,
 } from "../../../src/control/mesh/gossip-sender.ts";
-import { readSignature } from "../../../src/control/mesh/gossip-signature.ts";
+import {
+  Instances,
+  newInstance,
+  readSignature,
+  type Signature,
+} from "../../../src/control/mesh/gossip-signature.ts";
 import { ENTRY_SEEN_S, scanNodes } from "../../../src/control/node-scan.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../../src/shared/memory.ts";
 import { NodeTable } from "../../../src/shared/nodes.ts";
@@ -184,6 +189,94 @@ describe.each([AF_INET, AF_INET6] as const)("GossipSender on a socket of family 
     signed.key = undefined;
     signed.clear();
     expect((await read()).signature).toBe("unsigned");
+  });
+
+  describe("with a clock that is set", () => {
+    const KEY = "a key of at least 32 characters, here";
+    const HOUR_MS = 3_600_000;
+    const LIVE_MS = 90_000;
+    const TRUE_MS = 1_800_000_000_000;
+    let clockMs: number;
+    let clocked: GossipSender;
+    beforeEach(() => {
+      clockMs = TRUE_MS;
+      clocked = new GossipSender(socket, BEACON_ID, () => clockMs);
+      clocked.key = KEY;
+    });
+
+    /** The signature of the next message, as it arrives. */
+    async function next(): Promise<Signature> {
+      clocked.clear();
+      expect(await clocked.send(peer.endpoint)).toBe(0);
+      const signature = readSignature(peer.receive()!.bytes, [KEY]);
+      if (typeof signature === "string") throw new Error(signature);
+      return signature;
+    }
+
+    /** A beacon that receives, with a clock of its own. */
+    function receiver() {
+      const instances = new Instances(newInstance(), () => true);
+      return (signature: Signature, wallMs: number) =>
+        instances.accept(signature, "peer", { wallMs, steadyMs: wallMs }, LIVE_MS);
+    }
+
+    test("is accepted as soon as its clock is set back, and what it said before is not replayed later", async () => {
+      const [receives, lateReceives] = [receiver(), receiver()];
+      clockMs = TRUE_MS + HOUR_MS;
+      const ahead = [await next(), await next()];
+      expect(receives(ahead[0]!, TRUE_MS)).toBe("clock");
+      clockMs = TRUE_MS + 1;
+      const right = await next();
+      expect(receives(right, TRUE_MS + 1)).toBeUndefined();
+      expect(lateReceives(right, TRUE_MS + 1)).toBeUndefined();
+      clockMs += 10_000;
+      expect(receives(await next(), clockMs)).toBeUndefined();
+      for (const message of ahead)
+        for (const hear of [receives, lateReceives])
+          expect(hear(message, TRUE_MS + HOUR_MS)).toBe("replayed");
+      clockMs = TRUE_MS + HOUR_MS + 1;
+      expect(receives(await next(), clockMs)).toBeUndefined();
+    });
+
+    test("is accepted as soon as its clock is set forward to the right time", async () => {
+      const receives = receiver();
+      clockMs = TRUE_MS - HOUR_MS;
+      const behind = await next();
+      expect(receives(behind, TRUE_MS)).toBe("clock");
+      clockMs = TRUE_MS + 1;
+      const right = await next();
+      expect(receives(right, TRUE_MS + 1)).toBeUndefined();
+      expect(right.instance).toBe(behind.instance);
+      expect(receives(behind, TRUE_MS + 2)).toBe("clock");
+    });
+
+    test("is accepted as soon as the receiver's clock is right, whichever way that was wrong", async () => {
+      for (const error of [-HOUR_MS, HOUR_MS]) {
+        const receives = receiver();
+        expect(receives(await next(), clockMs + error)).toBe("clock");
+        clockMs += 10;
+        const right = await next();
+        expect(receives(right, clockMs)).toBeUndefined();
+        expect(receives(right, clockMs)).toBe("duplicate");
+      }
+    });
+
+    test("both clocks were ahead: nothing of that time is replayed when it comes again", async () => {
+      const receives = receiver();
+      clockMs = TRUE_MS + HOUR_MS;
+      const ahead = await next();
+      expect(receives(ahead, clockMs)).toBeUndefined();
+      clockMs = TRUE_MS;
+      expect(receives(await next(), clockMs)).toBeUndefined();
+      expect(receives(ahead, TRUE_MS + HOUR_MS)).toBe("replayed");
+    });
+
+    test("a step of less than a second begins no other instance, and times go up all the same", async () => {
+      const before = await next();
+      clockMs -= 900;
+      const after = await next();
+      expect(after).toEqual({ instance: before.instance, timeMs: before.timeMs + 1 });
+    });
   });
 
   test("one more, and the oldest is left out, wherever it stands", async () => {

@@ -87,7 +87,8 @@ describe("a signature", () => {
 });
 
 describe("instances", () => {
-  const [OWN, A, B] = [1n, 2n, 3n];
+  const start = (number: bigint) => number << 16n;
+  const [OWN, A, B] = [start(1n), start(2n), start(3n)];
   const LIVE_MS = 90_000;
   const named = new Set(["peer", "other peer"]);
 
@@ -140,26 +141,67 @@ describe("instances", () => {
     const far = CLOCK_DIFFERENCE_MS_MAX + 1;
     expect(hear(A, far, "peer", 0)).toBe("clock");
     expect(hear(A, -far, "peer", 0)).toBe("clock");
-    expect(hear(A, 1 - far, "peer", 0)).toBeUndefined();
-    expect(hear(A, far - 1, "peer", 0)).toBeUndefined();
-    expect(hear(A, 0, "peer", 0)).toBe("replayed");
+    expect(hear(B, 1 - far, "peer", 0)).toBeUndefined();
+    expect(hear(B, far - 1, "peer", 0)).toBeUndefined();
+    expect(hear(B, 0, "peer", 0)).toBe("replayed");
   });
 
   test("are remembered while they could be replayed or live, and are bounded", () => {
     const all = new Instances(OWN, (source) => named.has(source));
     const hear = heardBy(all);
-    for (let i = 0; i < INSTANCES_MAX; i++) expect(hear(100n + BigInt(i), i, "peer", i)).toBeUndefined();
+    for (let i = 0; i < INSTANCES_MAX; i++)
+      expect(hear(start(100n + BigInt(i)), i, "peer", i)).toBeUndefined();
     expect(hear(A, INSTANCES_MAX, "peer", INSTANCES_MAX)).toBe("too_many_instances");
     expect(all.size).toBe(INSTANCES_MAX);
-    expect(hear(100n, 5000, "peer", 5000)).toBeUndefined(); // those that are known go on
+    expect(hear(start(100n), 5000, "peer", 5000)).toBeUndefined(); // those that are known go on
     expect(hear(A, LIVE_MS + 10, "peer", LIVE_MS + 10)).toBeUndefined(); // ten have been silent for long enough
     expect(all.size).toBeLessThan(INSTANCES_MAX);
+  });
+
+  const HOUR_MS = 3_600_000;
+
+  test("a later instance of a start has times of its own, and ends the ones before it", () => {
+    const hear = instances();
+    expect(hear(A, 50_000, "peer", 0)).toBeUndefined();
+    expect(hear(A + 1n, 10, "peer", 10)).toBeUndefined(); // its clock stepped back
+    expect(hear(A + 1n, 10, "peer", 11)).toBe("duplicate");
+    expect(hear(A, 50_000, "peer", 50_000)).toBe("replayed");
+    expect(hear(A, 50_001, "peer", 50_000)).toBe("replayed"); // one that was never received
+    expect(hear(A + 1n, 50_002, "peer", 50_002)).toBeUndefined();
+    expect(hear(A + 2n, 50_003, "other peer", 50_003)).toBe("replayed"); // it lives at another address
+    expect(hear(A + 2n, 50_003, "peer", 50_004)).toBeUndefined();
+    expect(hear(B + 1n, 50_003, "other peer", 50_004)).toBeUndefined();
+    expect(hear(OWN + 1n, 50_003, "peer", 50_004)).toBe("replayed");
+  });
+
+  test("a message from the future is not accepted when its time has come", () => {
+    const hear = instances();
+    expect(hear(A, HOUR_MS, "peer", 0)).toBe("clock");
+    expect(hear(B, 0, "other peer", 0)).toBeUndefined();
+    expect(hear(B, HOUR_MS, "other peer", 1)).toBe("clock");
+    expect(hear(B + 1n, 2, "other peer", 2)).toBeUndefined();
+    expect(hear(A, HOUR_MS, "peer", HOUR_MS)).toBe("duplicate");
+    expect(hear(A, HOUR_MS - 1, "peer", HOUR_MS)).toBe("replayed");
+    expect(hear(B, HOUR_MS, "other peer", HOUR_MS)).toBe("replayed");
+    expect(hear(A, HOUR_MS + 1, "other peer", HOUR_MS)).toBeUndefined(); // the clock was set, and it moved
+  });
+
+  test("messages from the future take at most half of the room, and are remembered until they are too old", () => {
+    const all = new Instances(OWN, (source) => named.has(source));
+    const hear = heardBy(all);
+    for (let i = 0; i < INSTANCES_MAX; i++)
+      expect(hear(start(100n + BigInt(i)), HOUR_MS, "peer", 0)).toBe("clock");
+    expect(all.size).toBe(INSTANCES_MAX / 2);
+    for (let i = 0; i < INSTANCES_MAX / 2; i++)
+      expect(hear(start(5000n + BigInt(i)), 0, "peer", 0)).toBeUndefined();
+    expect(hear(A, LIVE_MS + 1, "peer", LIVE_MS + 1)).toBeUndefined(); // in place of what was heard
+    expect(hear(start(100n), HOUR_MS, "peer", HOUR_MS)).toBe("duplicate");
   });
 
   test("whatever comes, no instance's accepted times ever go back, and nothing is accepted twice from named addresses", () => {
     const arrivals = fc.array(
       fc.record({
-        instance: fc.constantFrom(A, B),
+        instance: fc.constantFrom(A, A + 1n, B),
         timeMs: fc.integer({ min: -70_000, max: 200_000 }),
         source: fc.constantFrom<string[]>("peer", "other peer"),
         pauseMs: fc.nat(40_000),
