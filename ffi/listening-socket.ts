@@ -55,15 +55,18 @@ export class ListeningSocket {
   ) {}
 
   /**
-   * @param host an IP literal; "" is every address of both families, or of IPv4 where there is no IPv6
+   * @param host an IP literal; "" and "::" are every address of both families, "" of IPv4 alone where
+   *   there is no IPv6
    * @throws SyscallError socket, bind or listen: EADDRINUSE, EADDRNOTAVAIL, EACCES, EMFILE, ENFILE
    */
   static open(host: string, port: number, options: ListenOptions = {}): ListeningSocket {
-    if (host !== "") return open(host.includes(":") ? AF_INET6 : AF_INET, host, port, false, options);
+    const isEvery = host === "" || host === "::";
+    if (!isEvery) return open(host.includes(":") ? AF_INET6 : AF_INET, host, port, false, options);
     try {
       return open(AF_INET6, "::", port, true, options);
     } catch (error) {
-      if (!(error instanceof SyscallError) || error.errno !== EAFNOSUPPORT) throw error;
+      const isWithoutIPv6 = error instanceof SyscallError && error.errno === EAFNOSUPPORT;
+      if (!isWithoutIPv6 || host !== "") throw error;
       return open(AF_INET, "0.0.0.0", port, false, options);
     }
 
