@@ -172,27 +172,27 @@ describe.skipIf(CHROMIUM === null)(`in a browser${CHROMIUM === null ? " (needs c
 
     let isOver = false;
     const sending = load(near, () => isOver);
-    // Readings of our own, and what the page shows meanwhile: its rate is that between two readings a second apart.
-    let [first, last] = [await beacon.stats(), await beacon.stats()];
-    const rates: number[] = [];
-    const shown = await until("rates on the page", async () => {
-      last = await beacon.stats();
+    // The page's rate is that between two readings a second apart, and so are those here. On a busy machine the
+    // load is uneven: then the two agree a little later.
+    let first = await beacon.stats();
+    let rates: number[] = [];
+    await until("rates on the page that agree with the beacon's", async () => {
+      const last = await beacon.stats();
       if (last.uptimeS - first.uptimeS >= 1) {
-        rates.push((received(last) - received(first)) / (last.uptimeS - first.uptimeS));
+        const rate = (received(last) - received(first)) / (last.uptimeS - first.uptimeS);
+        rates = [...rates.slice(-2), rate];
         first = last;
       }
-      const seen = await look(page);
-      return rates.length >= 2 && numberIn(seen.packetsIn) > 0 && seen;
+      if (rates.length < 2) return false;
+      const { packetsIn, packetsOut, workers } = await look(page);
+      const [incoming, outgoing] = [numberIn(packetsIn), numberIn(packetsOut)];
+      const busy = Object.values(workers).reduce((all, cells) => all + numberIn(cells[1]), 0);
+      const isRate = incoming > Math.min(...rates) / 2 && incoming < Math.max(...rates) * 2;
+      // Of six packets five go on.
+      return isRate && Math.abs(outgoing / incoming - 5 / 6) < 0.05 && Math.abs(busy / incoming - 1) < 0.05;
     });
     isOver = true;
     const sent = await sending;
-    const [least, most] = [Math.min(...rates), Math.max(...rates)];
-    expect(numberIn(shown.packetsIn)).toBeGreaterThan(least / 2);
-    expect(numberIn(shown.packetsIn)).toBeLessThan(most * 2);
-    // Of six packets five go on.
-    expect(numberIn(shown.packetsOut) / numberIn(shown.packetsIn)).toBeCloseTo(5 / 6, 1);
-    const busy = Object.values(shown.workers).reduce((all, cells) => all + numberIn(cells[1]), 0);
-    expect(busy / numberIn(shown.packetsIn)).toBeCloseTo(1, 1);
 
     await untilEqual("what the page counted", async () => counted(await look(page)), sent);
     const seen = await look(page);
