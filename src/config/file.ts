@@ -1,5 +1,6 @@
 /** Files that options come from, of bounded size: the config file, one JSON object, and what it may hold. */
 import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { duplicateKey } from "./duplicate-key.ts";
 import { ConfigError, quoted, shown } from "./units.ts";
 
 /** Options are a page at most; the bound keeps a wrong path (a log, a device) from filling the memory. */
@@ -11,9 +12,11 @@ const FIRST_READ_BYTES = 16 * 1024;
 /** The object that the file holds. Throws a ConfigError that names the file. */
 export function readJsonObject(path: string): Record<string, unknown> {
   const bytes = readBounded(path, "the config file", CONFIG_FILE_BYTES_MAX);
+  let text: string;
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    value = JSON.parse(text);
   } catch (error) {
     // The parser quotes what it stumbled over, which may be a secret without its quotation marks.
     const detail = error instanceof Error ? error.message.replace(/".*"/s, "***") : "";
@@ -21,6 +24,11 @@ export function readJsonObject(path: string): Record<string, unknown> {
   }
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw new ConfigError(`${shown(path)}: the config file must hold one JSON object`);
+  const twice = duplicateKey(text);
+  if (twice !== undefined)
+    throw new ConfigError(
+      `${shown(path)}: the config file has ${quoted(twice.key)} in lines ${twice.lines.join(" and ")}; give one of them`,
+    );
   return value as Record<string, unknown>;
 }
 

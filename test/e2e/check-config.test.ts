@@ -50,6 +50,7 @@ async function start(flags: readonly string[], before: readonly string[] = []) {
   return { code, reason: fatal?.msg ?? program.stderr.trim().replace(/^beacon: /, "") };
 }
 
+const P224 = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:secp224r1"];
 const hasOpenssl = installed("openssl");
 
 describe.skipIf(!hasOpenssl)(
@@ -72,6 +73,14 @@ describe.skipIf(!hasOpenssl)(
       ["a certificate that is none", () => tls(file("no PEM"), good.keyPath), /holds no certificate/],
       ["another certificate's key", () => tls(good.certPath, other.keyPath), /is not the key of the certif/],
       ["a key with a password", () => tls(good.certPath, locked()), /holds no private key/],
+      [
+        "a key that TLS has no algorithm for",
+        () => {
+          const { certPath, keyPath } = makeCertificate(folder, "p224", P224);
+          return tls(certPath, keyPath);
+        },
+        /holds a certificate that TLS does not accept/,
+      ],
       ["a certificate that is not there", () => tls(join(folder, "none"), good.keyPath), /ENOENT/],
       [
         "a gossip key that is too short",

@@ -1,4 +1,5 @@
 /** The nodes' keys from a JSON file, for whoever runs no registry: node id to base64 of the key, `{"42":"<base64>", …}`. */
+import { duplicateKey } from "../../config/duplicate-key.ts";
 import { readBounded } from "../../config/file.ts";
 import { ConfigError, quoted, shown, withReason } from "../../config/units.ts";
 import { bytesOfBase64, type KeySource } from "./keys.ts";
@@ -47,6 +48,14 @@ export class FileKeys implements KeySource {
   close(): void {}
 }
 
+const QUOTE = 0x22;
+
+function countOf(byte: number, bytes: Uint8Array): number {
+  let count = 0;
+  for (let i = 0; i < bytes.length; i++) if (bytes[i] === byte) count++;
+  return count;
+}
+
 function nodeIdOf(name: string): number {
   const nodeId = Number(name);
   if (/^[1-9]\d*$/.test(name) && nodeId <= NODE_ID_MAX) return nodeId;
@@ -61,13 +70,22 @@ function nodeKey(nodeId: number, text: unknown): Uint8Array {
 }
 
 function jsonObject(bytes: Uint8Array): Record<string, unknown> {
+  let text: string;
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    value = JSON.parse(text);
   } catch {
     throw new ConfigError("the key file is not JSON"); // the parser's words quote it
   }
-  if (typeof value === "object" && value !== null && !Array.isArray(value))
-    return value as Record<string, unknown>;
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+    const keys = value as Record<string, unknown>;
+    // Each entry is two strings. Counting takes 60 ms for the largest file, reading it again a second.
+    const twice = countOf(QUOTE, bytes) === 4 * Object.keys(keys).length ? undefined : duplicateKey(text);
+    if (twice === undefined) return keys;
+    throw new ConfigError(
+      `node ${quoted(twice.key)} has two entries, in lines ${twice.lines.join(" and ")}; keep one of them`,
+    );
+  }
   throw new ConfigError('the key file must hold one JSON object, such as {"42":"<base64 of the key>"}');
 }
