@@ -6,7 +6,12 @@ export const TARGETS = ["x64", "arm64", "x64-musl", "arm64-musl"] as const;
 export type Target = (typeof TARGETS)[number];
 
 /** The files that threads start from (src/thread-entries.ts) are entry points, so that the binary carries them by their paths. */
-export const ENTRY_POINTS = ["src/main.ts", "src/data/worker.ts", "src/control/output-thread.ts"];
+export const ENTRY_POINTS = [
+  "src/main.ts",
+  "src/data/worker.ts",
+  "src/control/output-thread.ts",
+  "src/control/files-thread.ts",
+];
 
 const ROOT = import.meta.dir;
 

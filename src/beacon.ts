@@ -50,6 +50,7 @@ import { StatisticsLog } from "./control/statistics-log.ts";
 import { packetStats, type Stats } from "./control/stats.ts";
 import { steeringProgram } from "./control/steering.ts";
 import { Supervisor } from "./control/supervisor.ts";
+import { ThreadFiles } from "./control/thread-files.ts";
 import { HandOver, type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
 import type { Successor } from "./control/upgrade/successor.ts";
 import type { Heir, Inherited, TakeOver } from "./control/upgrade/take-over.ts";
@@ -142,6 +143,7 @@ export class Beacon {
   #draining: Promise<void> | undefined;
   /** When that is over, by performance.now(). */
   #drainEndMs = 0;
+  #stateFiles: ThreadFiles | undefined;
   #handOver: HandOver | undefined;
   #upgrading: Promise<Upgraded> | undefined;
   /** How `upgrade` starts the process that takes over, unless told; undefined for a library's beacon. */
@@ -356,12 +358,19 @@ export class Beacon {
     const config = this.#config;
     const log = this.#log;
     const beganMs = performance.now();
-    const read = await readStartInputs(config, { keyOf: this.keyOf });
-    if (this.#config === config) this.#use(read); // else a reload has read them meanwhile
-    const inherited = await takeOver?.inherit(config);
-    const { sockets, reaches, ...granted } = await this.#sockets(inherited, takeOver !== undefined);
-    const release: (() => unknown)[] = [() => sockets.forEach((socket) => void socket.close())];
+    const release: (() => unknown)[] = [() => this.#stateFiles?.end()];
     try {
+      const stateFiles = config.stateFile === "off" ? undefined : new ThreadFiles();
+      this.#stateFiles = stateFiles;
+      if (takeOver) stateFiles?.hurry(); // the process before waits for this one
+      const read = await readStartInputs(config, {
+        keyOf: this.keyOf,
+        checkState: (path) => StateKeeper.check(path, stateFiles!, log),
+      });
+      if (this.#config === config) this.#use(read); // else a reload has read them meanwhile
+      const inherited = await takeOver?.inherit(config);
+      const { sockets, reaches, ...granted } = await this.#sockets(inherited, takeOver !== undefined);
+      release.unshift(() => sockets.forEach((socket) => void socket.close()));
       const memory = new SharedMemory({
         workers: config.workers,
         nodesMax: config.maxNodes,
@@ -384,7 +393,15 @@ export class Beacon {
       const state =
         config.stateFile === "off"
           ? undefined
-          : new StateKeeper(config.stateFile, config.stateIntervalMs, memory, nodes, config.nodeTtlMs, log);
+          : new StateKeeper(
+              config.stateFile,
+              config.stateIntervalMs,
+              memory,
+              nodes,
+              config.nodeTtlMs,
+              stateFiles!,
+              log,
+            );
       const accepts = (endpoint: Int32Array) => reaches(endpoint) && !limits.isDenied(endpoint);
       // Before the first packet is read.
       if (inherited) state?.adopt(inherited.maySave);
@@ -485,6 +502,7 @@ export class Beacon {
         limits.configure(this.#config, nodes.size());
         mesh.reconfigure(this.#config, inputs.gossipKeys);
       }
+      stateFiles?.relax();
       state?.start();
       const startedMs = inherited ? beganMs : performance.now();
       const statistics = new StatisticsLog(log, memory);
@@ -630,6 +648,7 @@ export class Beacon {
   }
 
   async #close(): Promise<void> {
+    if (!this.#running) this.#stateFiles?.giveUp(); // the start may wait for it
     await this.#starting?.catch(() => {});
     await this.#endHandOver();
     const running = this.#running;

@@ -30,6 +30,8 @@ export interface InputOptions {
   readonly keyOf?: KeyFunction | undefined;
   /** The source until now, which stays if it would be the same. */
   readonly keysBefore?: KeySource | undefined;
+  /** Checks a state file's path, in place of `checkStatePath`, which waits for its file system. */
+  readonly checkState?: (path: string) => Promise<string | undefined>;
   /** Receives each mistake, so that all are found; unless given, the first one is thrown. */
   readonly onMistake?: (mistake: ConfigError) => void;
 }
@@ -73,11 +75,11 @@ export function readInputs(
 
 /** The same, and what only a start does. @throws ConfigError as `readInputs` does */
 export async function readStartInputs(config: Config, options: InputOptions = {}): Promise<Inputs> {
-  const { onMistake = throwIt } = options;
+  const { onMistake = throwIt, checkState = checkStatePath } = options;
   const inputs = readInputs(config, options);
   if (config.stateFile === "off") return inputs;
   try {
-    const warning = await checkStatePath(config.stateFile);
+    const warning = await checkState(config.stateFile);
     return warning === undefined ? inputs : { ...inputs, warnings: [...inputs.warnings, warning] };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;

@@ -34,13 +34,13 @@
  * A file belongs to one beacon: two that save to one path undo each other's work.
  */
 import { constants } from "node:fs";
-import { type FileHandle, open, rename, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 import { crc32 } from "node:zlib";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
 import { GRANTS_REQUIRED, NODE_KEY_WORDS, type SharedMemory } from "../shared/memory.ts";
 import { ADDED, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
 import { HAS_KEY, IS_SELF, SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
+import { type Files, NO_ANSWER, type OpenFile, plainFiles } from "./files.ts";
 import { ENTRY_SEEN_S, restingPause, SLOTS_PER_SLICE, scanNodes } from "./node-scan.ts";
 import {
   ForeignFileError,
@@ -89,6 +89,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   EBUSY: "the file is a mount of its own: mount its directory in place of it",
   ENAMETOOLONG: "choose a shorter path",
   ELOOP: "its symbolic links lead nowhere: choose another path",
+  [NO_ANSWER]: "its file system does not answer: see to that mount",
   EIO: "that disk fails: look at the kernel's log",
 };
 
@@ -126,9 +127,17 @@ interface LoadCounts {
 
 /**
  * restored: the file was read, whatever was in it. missing: there is none. damaged, newer (a newer beacon's): it was renamed and the
- * table left as it was. foreign (another program's, or no regular file), unreadable: it was left there.
+ * table left as it was. foreign (another program's, or no regular file), unreadable: it was left there. unanswered: the file system
+ * did not answer in time.
  */
-export type LoadOutcome = "restored" | "missing" | "damaged" | "foreign" | "newer" | "unreadable";
+export type LoadOutcome =
+  | "restored"
+  | "missing"
+  | "damaged"
+  | "foreign"
+  | "newer"
+  | "unreadable"
+  | "unanswered";
 
 export interface LoadResult extends Readonly<LoadCounts> {
   readonly outcome: LoadOutcome;
@@ -162,6 +171,7 @@ export class StateFile {
     private readonly nodes: NodeTable,
     private readonly nodeTtlS: number,
     private readonly wallMs: () => number = Date.now,
+    private readonly files: Files = plainFiles,
   ) {}
 
   /**
@@ -204,10 +214,11 @@ export class StateFile {
   ): Promise<SaveResult | undefined> {
     let temporary: string | undefined;
     try {
-      await mustBeReplaceable(this.path);
+      await mustBeReplaceable(this.path, this.files);
       const beside = this.path + TEMPORARY;
-      await removeUnfinished(beside);
-      const file = await open(beside, "wx", 0o600);
+      await mustBeUnfinished(beside, this.files);
+      await this.#removeIfThere(beside);
+      const file = await this.files.open(beside, "wx", 0o600);
       temporary = beside;
       let written: Written | undefined;
       try {
@@ -217,15 +228,15 @@ export class StateFile {
         await file.close();
       }
       if (written === undefined) {
-        await removeIfThere(temporary);
+        await this.#removeIfThere(temporary);
         return undefined;
       }
-      await rename(temporary, this.path);
-      await syncDirectory(dirname(this.path));
+      await this.files.rename(temporary, this.path);
+      await this.#syncDirectory();
       const { nodes } = written;
       return { ...written, message: `saved ${nodes} nodes to the state file ${this.#shown()}` };
     } catch (error) {
-      if (temporary !== undefined) await removeIfThere(temporary).catch(() => {});
+      if (temporary !== undefined) await this.#removeIfThere(temporary).catch(() => {});
       const { code, message } = error as NodeJS.ErrnoException;
       const reason = code === undefined ? message : `${code}: ${ADVICE[code] ?? "look after that path"}`;
       throw new StateFileError(`the state file ${this.#shown()} cannot be saved: ${reason}`, {
@@ -236,7 +247,7 @@ export class StateFile {
 
   /** @returns how many entries were written, and the file's bytes; or undefined if the signal stopped it */
   async #writeTable(
-    file: FileHandle,
+    file: OpenFile,
     nowS: number,
     pause: () => Promise<void>,
     signal: AbortSignal | undefined,
@@ -312,7 +323,7 @@ export class StateFile {
     const done = (outcome: LoadOutcome, message: string): LoadResult => ({ outcome, ...counts, message });
     const name = `the state file ${this.#shown()}`;
     try {
-      const found = await openRegular(this.path);
+      const found = await openRegular(this.path, this.files);
       if (found === undefined) return done("missing", `${name} does not exist yet: starting without it`);
       const { file, info } = found;
       try {
@@ -330,6 +341,8 @@ export class StateFile {
         return done(error.outcome, `${name} ${error.message}: starting without it; ${kept}`);
       }
       const { code, message } = error as NodeJS.ErrnoException;
+      if (code === NO_ANSWER)
+        return done("unanswered", `${name} cannot be read: ${ADVICE[NO_ANSWER]}; starting without it`);
       if (error instanceof ForeignFileError)
         return done("foreign", `${name} ${error.what}: starting without it`);
       return done(
@@ -339,7 +352,7 @@ export class StateFile {
     }
   }
 
-  async #restore(file: FileHandle, header: Header, options: LoadOptions, counts: LoadCounts): Promise<void> {
+  async #restore(file: OpenFile, header: Header, options: LoadOptions, counts: LoadCounts): Promise<void> {
     const elapsedS = Math.max(0, Math.floor((this.wallMs() - header.savedMs) / 1000));
     const endpoint = new Int32Array(ENDPOINT_WORDS);
     for await (const chunk of entriesIn(file, header)) {
@@ -376,12 +389,37 @@ export class StateFile {
   async #keepAside(): Promise<string> {
     const kept = this.path + REJECTED;
     try {
-      await mustBeReplaceable(kept);
-      await rename(this.path, kept);
+      await mustBeReplaceable(kept, this.files);
+      await this.files.rename(this.path, kept);
       return `it is kept as ${JSON.stringify(kept)}`;
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
       return `it could not be renamed (${code ?? message}), and the next save replaces it: copy it if it matters`;
+    }
+  }
+
+  async #removeIfThere(path: string): Promise<void> {
+    try {
+      await this.files.unlink(path);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+  }
+
+  /**
+   * Makes a rename last through a loss of power. Where that is not to be had (a directory that may be written but not read, a file
+   * system without it), there is a whole file all the same, the new one or the old.
+   */
+  async #syncDirectory(): Promise<void> {
+    try {
+      const directory = await this.files.open(dirname(this.path), constants.O_RDONLY | constants.O_DIRECTORY);
+      try {
+        await directory.sync();
+      } finally {
+        await directory.close();
+      }
+    } catch {
+      // Nothing to do about it, as said.
     }
   }
 
@@ -404,7 +442,7 @@ interface Header {
  * @param file begins with the magic
  * @throws Refusal if this is no file of this format, whole and of this version
  */
-async function readHeader(file: FileHandle, fileBytes: number): Promise<Header> {
+async function readHeader(file: OpenFile, fileBytes: number): Promise<Header> {
   const header = Buffer.alloc(HEADER_BYTES);
   const got = await readWhole(file, header, 0);
   if (got < HEADER_BYTES) throw new Refusal("damaged", "is damaged (it ends within its header)");
@@ -432,7 +470,7 @@ async function readHeader(file: FileHandle, fileBytes: number): Promise<Header> 
 
 /** The entries, a chunk of whole ones at a time, each good until the next. It ends early if the file does. */
 async function* entriesIn(
-  file: FileHandle,
+  file: OpenFile,
   { count, entryWords }: Pick<Header, "count" | "entryWords">,
 ): AsyncGenerator<Uint8Array> {
   const entryBytes = entryWords * 4;
@@ -448,7 +486,7 @@ async function* entriesIn(
 }
 
 /** Fills `bytes` from byte `at` of the file on. @returns how many there were */
-async function readWhole(file: FileHandle, bytes: Uint8Array, at: number): Promise<number> {
+async function readWhole(file: OpenFile, bytes: Uint8Array, at: number): Promise<number> {
   let got = 0;
   while (got < bytes.length) {
     const { bytesRead } = await file.read(bytes, got, bytes.length - got, at + got);
@@ -458,41 +496,10 @@ async function readWhole(file: FileHandle, bytes: Uint8Array, at: number): Promi
   return got;
 }
 
-async function writeWhole(file: FileHandle, bytes: Uint8Array, at: number): Promise<void> {
+async function writeWhole(file: OpenFile, bytes: Uint8Array, at: number): Promise<void> {
   for (let done = 0; done < bytes.length; ) {
     const { bytesWritten } = await file.write(bytes, done, bytes.length - done, at + done);
     done += bytesWritten;
-  }
-}
-
-/** @throws ForeignFileError for what no beacon left there */
-async function removeUnfinished(path: string): Promise<void> {
-  await mustBeUnfinished(path);
-  await removeIfThere(path);
-}
-
-async function removeIfThere(path: string): Promise<void> {
-  try {
-    await unlink(path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-  }
-}
-
-/**
- * Makes a rename last through a loss of power. Where that is not to be had (a directory that may be written but not read, a file
- * system without it), there is a whole file all the same, the new one or the old.
- */
-async function syncDirectory(path: string): Promise<void> {
-  try {
-    const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      await directory.sync();
-    } finally {
-      await directory.close();
-    }
-  } catch {
-    // Nothing to do about it, as said.
   }
 }
 

@@ -2,9 +2,9 @@
  * The paths that a state file is written to. Only files that begin with the state file's magic are replaced, renamed or removed; anything
  * else stays as it is, whoever put it there: root may have named a system file, and in a shared directory others may plant links.
  */
-import { constants, type Stats } from "node:fs";
-import { type FileHandle, lstat, open } from "node:fs/promises";
+import { constants } from "node:fs";
 import { ConfigError, shown } from "../config/units.ts";
+import { type FileInfo, type Files, type OpenFile, plainFiles } from "./files.ts";
 
 /** The first bytes of every state file. */
 export const MAGIC: Buffer = Buffer.from("PBNODES\n", "latin1");
@@ -28,8 +28,8 @@ export class ForeignFileError extends Error {
 
 /** A regular file, open for reading. */
 export interface RegularFile {
-  readonly file: FileHandle;
-  readonly info: Stats;
+  readonly file: OpenFile;
+  readonly info: FileInfo;
   /** As many of its first bytes as the magic has. */
   readonly start: Uint8Array;
 }
@@ -39,15 +39,15 @@ export interface RegularFile {
  * @returns undefined if nothing exists at the path
  * @throws ForeignFileError for anything but a regular file, errors of open(2)
  */
-export async function openRegular(path: string): Promise<RegularFile | undefined> {
-  const before = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+export async function openRegular(path: string, files: Files): Promise<RegularFile | undefined> {
+  const before = await files.lstat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return undefined;
     throw error;
   });
   if (before === undefined) return undefined;
   mustBeRegular(path, before);
   // The flags are for what may have taken its place meanwhile.
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
+  const file = await files.open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
   try {
     const info = await file.stat();
     mustBeRegular(path, info);
@@ -69,8 +69,8 @@ export function isState({ start }: RegularFile): boolean {
  * of the system's are empty, and none is a beacon's.
  * @throws ForeignFileError, errors of open(2)
  */
-export async function mustBeReplaceable(path: string): Promise<void> {
-  const found = await inspect(path);
+export async function mustBeReplaceable(path: string, files: Files): Promise<void> {
+  const found = await inspect(path, files);
   if (found === undefined || isState(found)) return;
   throw new ForeignFileError(
     path,
@@ -85,8 +85,8 @@ export async function mustBeReplaceable(path: string): Promise<void> {
  * last: their file is empty or begins with zeros, and only this user may read it.
  * @throws ForeignFileError, errors of open(2)
  */
-export async function mustBeUnfinished(path: string): Promise<void> {
-  const found = await inspect(path);
+export async function mustBeUnfinished(path: string, files: Files): Promise<void> {
+  const found = await inspect(path, files);
   if (found === undefined || isState(found)) return;
   const { info, start } = found;
   const isOwn = info.uid === process.geteuid!() && (info.mode & 0o777) === UNFINISHED_MODE;
@@ -99,10 +99,10 @@ export async function mustBeUnfinished(path: string): Promise<void> {
  * @returns what keeps the file from being saved, if anything
  * @throws ConfigError that names the path and what to do
  */
-export async function checkStatePath(path: string): Promise<string | undefined> {
-  const found = await foreignAt(mustBeReplaceable(path));
+export async function checkStatePath(path: string, files: Files = plainFiles): Promise<string | undefined> {
+  const found = await foreignAt(mustBeReplaceable(path, files));
   if (found !== undefined) throw new ConfigError(`--state-file: ${found}`);
-  const inTheWay = await foreignAt(mustBeUnfinished(path + TEMPORARY));
+  const inTheWay = await foreignAt(mustBeUnfinished(path + TEMPORARY, files));
   return inTheWay && `--state-file: ${inTheWay}`;
 }
 
@@ -115,13 +115,13 @@ async function foreignAt(check: Promise<void>): Promise<string | undefined> {
   }
 }
 
-async function inspect(path: string): Promise<RegularFile | undefined> {
-  const found = await openRegular(path);
+async function inspect(path: string, files: Files): Promise<RegularFile | undefined> {
+  const found = await openRegular(path, files);
   await found?.file.close();
   return found;
 }
 
-function mustBeRegular(path: string, info: Stats): void {
+function mustBeRegular(path: string, info: FileInfo): void {
   if (info.isFile()) return;
   if (info.isSymbolicLink())
     throw new ForeignFileError(path, "is a symbolic link; name the path that it leads to, or choose another");
