@@ -100,6 +100,9 @@ export function skipLine(outcomes: readonly Outcome[]): string {
   return `skipped ${skipped.length} test${skipped.length === 1 ? "" : "s"}: ${parts.join(", ")}`;
 }
 
+const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+let isStopped = false;
+
 /** Runs bun's tests, with their output here. @returns whether all is well, and what became of each */
 async function run(
   folder: string,
@@ -112,7 +115,14 @@ async function run(
     ...["--reporter=junit", `--reporter-outfile=${report}`, ...args],
   ];
   const child = Bun.spawn(command, { cwd: ROOT, stdio: ["inherit", "inherit", "inherit"] });
+  // The tests end first, with what they started.
+  const stop = (signal: NodeJS.Signals) => {
+    isStopped = true;
+    child.kill(signal);
+  };
+  for (const signal of SIGNALS) process.on(signal, stop);
   const ok = (await child.exited) === 0;
+  for (const signal of SIGNALS) process.off(signal, stop);
   return { ok, outcomes: existsSync(report) ? outcomesOf(readFileSync(report, "utf8")) : [] };
 }
 
@@ -121,12 +131,14 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     const flags = args.filter((arg) => arg !== "--quick");
     const many = [`--parallel=${AT_ONCE}`, ...flags];
-    const runs = args.includes("--quick")
-      ? [await run(folder, "--only-failures", ...many, ...quickFiles().map((path) => `./${path}`))]
+    const commands = args.includes("--quick")
+      ? [["--only-failures", ...many, ...quickFiles().map((path) => `./${path}`)]]
       : [
-          await run(folder, ...flags, `./${RIG}`),
-          await run(folder, ...many, `--path-ignore-patterns=**/${RIG.slice("test/".length)}`),
+          [...flags, `./${RIG}`],
+          [...many, `--path-ignore-patterns=**/${RIG.slice("test/".length)}`],
         ];
+    const runs: Awaited<ReturnType<typeof run>>[] = [];
+    for (const command of commands) if (!isStopped) runs.push(await run(folder, ...command));
     const outcomes = runs.flatMap((one) => one.outcomes);
     for (const { name, outcome } of outcomes) if (outcome === "failed") console.log(`failed: ${name}`);
     console.log(skipLine(outcomes));

@@ -23,7 +23,7 @@ const OTHERS_MAX = 15;
 const SLOWER = 3;
 const SLOWER_MS = 15_000;
 /** Of data, for a mutant that allocates without end. */
-const DATA_BYTES_MAX = 6 * 2 ** 30;
+const DATA_BYTES_MAX = 16 * 2 ** 30;
 
 const { values, positionals } = parseArgs({
   options: {
