@@ -156,12 +156,13 @@ function textOf(file: string): string {
   }
 }
 
-/** Addresses of a name in the text of /etc/hosts (hosts(5)). */
+/** Addresses of a name in the text of /etc/hosts (hosts(5)), but for those with a zone, which no peer or server has. */
 function addressesInHosts(text: string, host: string): string[] {
   const wanted = host.toLowerCase();
   return text.split("\n").flatMap((line) => {
     const [address = "", ...names] = line.replace(/#.*/, "").trim().split(/\s+/);
-    return isIP(address) !== 0 && names.some((name) => name.toLowerCase() === wanted) ? [address] : [];
+    const isGood = isIP(address) !== 0 && !address.includes("%");
+    return isGood && names.some((name) => name.toLowerCase() === wanted) ? [address] : [];
   });
 }
 

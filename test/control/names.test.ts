@@ -65,7 +65,7 @@ describe("a look-up", () => {
     server.hosts.set("other", ["192.0.2.9"]);
     writeFileSync(
       hostsFile,
-      `# 192.0.2.7 beacon\n192.0.2.1\tnode Beacon # other\n\nnonsense beacon\n192.0.2.2 BEACON`,
+      `# 192.0.2.7 beacon\n192.0.2.1\tnode Beacon # other\n\nnonsense beacon\nfe80::1%lo beacon\n192.0.2.2 BEACON`,
     );
     expect(await look("beaCon")).toEqual({ addresses: ["192.0.2.1", "192.0.2.2"] });
     expect(server.asked).toEqual([]);
