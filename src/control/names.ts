@@ -1,13 +1,16 @@
 /**
- * Host names become addresses without a thread of the runtime: /etc/hosts first, then DNS, spoken by c-ares (`node:dns` Resolver).
+ * Host names become addresses without a thread of the runtime: /etc/hosts first, then DNS, spoken
+ * by c-ares (`node:dns` Resolver).
  *
- * getaddrinfo(3) keeps a thread of Bun's pool busy for as long as a name server is silent. The pool has one thread a core,
- * Workers share it, and files and TLS need it too. Measured with Bun 1.4.5 on two cores, 24 names and a silent name server: a
- * file read beside `dns.lookup` took 120 s, beside the Resolver 3 ms. `Bun.dns.lookup` with its c-ares backend needs no thread
- * either, but reads resolv.conf once a process and takes 30 s to fail. Therefore the rest of the program never hands a name to
- * the runtime: it connects with `connectTo`, or to an address.
+ * getaddrinfo(3) keeps a thread of Bun's pool busy for as long as a name server is silent. The pool
+ * has one thread a core, Workers share it, and files and TLS need it too. Measured with Bun 1.4.5
+ * on two cores, 24 names and a silent name server: a file read beside `dns.lookup` took 120 s,
+ * beside the Resolver 3 ms. `Bun.dns.lookup` with its c-ares backend needs no thread either, but
+ * reads resolv.conf once a process and takes 30 s to fail. Therefore the rest of the program never
+ * hands a name to the runtime: it connects with `connectTo`, or to an address.
  *
- * The differences from getaddrinfo: no other source of nsswitch.conf (mDNS, LDAP), and time-outs of our own.
+ * The differences from getaddrinfo: no other source of nsswitch.conf (mDNS, LDAP), and time-outs of
+ * our own.
  */
 import { Resolver } from "node:dns/promises";
 import { readFileSync } from "node:fs";
@@ -33,7 +36,10 @@ type Family = 4 | 6;
 export interface Found {
   /** At least one, each once, in the order to try them. */
   readonly addresses: readonly string[];
-  /** The family for which no name server gave an answer: the name may have addresses of that family too. */
+  /**
+   * The family for which no name server gave an answer: the name may have addresses of that family
+   * too.
+   */
   readonly unanswered?: Family;
 }
 
@@ -156,7 +162,10 @@ function textOf(file: string): string {
   }
 }
 
-/** Addresses of a name in the text of /etc/hosts (hosts(5)), but for those with a zone, which no peer or server has. */
+/**
+ * Addresses of a name in the text of /etc/hosts (hosts(5)), but for those with a zone, which no
+ * peer or server has.
+ */
 function addressesInHosts(text: string, host: string): string[] {
   const wanted = host.toLowerCase();
   return text.split("\n").flatMap((line) => {
@@ -188,8 +197,8 @@ function candidates(host: string, text: string): readonly string[] {
 }
 
 /**
- * Addresses in the order to try them: IPv6 first where this host has an IPv6 address of the same scope, else last. RFC 6724 comes
- * to the same, but for hosts that have an address and no route.
+ * Addresses in the order to try them: IPv6 first where this host has an IPv6 address of the same
+ * scope, else last. RFC 6724 comes to the same, but for hosts that have an address and no route.
  */
 function inOrder(addresses: readonly string[]): string[] {
   const own = new Set(ownIPv6().map(scopeOf));
@@ -220,8 +229,8 @@ export interface TlsClientOptions {
 }
 
 /**
- * Opens a TCP connection, with TLS if there are options for it. Tries a name's addresses in turn; fails with the NameError of a
- * name that has none.
+ * Opens a TCP connection, with TLS if there are options for it. Tries a name's addresses in turn;
+ * fails with the NameError of a name that has none.
  */
 export function connectTo(
   { host, port }: HostPort,

@@ -1,4 +1,7 @@
-/** Beacons on hosts whose name server is silent, fails, or has new answers: in a mount namespace with files of their own. */
+/**
+ * Beacons on hosts whose name server is silent, fails, or has new answers: in a mount namespace
+ * with files of their own.
+ */
 import { afterAll, afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

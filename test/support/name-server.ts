@@ -1,5 +1,6 @@
 /**
- * A DNS server on a loopback address that answers, fails or is silent as a test says. What it was asked stays on record.
+ * A DNS server on a loopback address that answers, fails or is silent as a test says. What it was
+ * asked stays on record.
  *
  *   const server = await NameServer.listen();
  *   server.hosts.set("beacon.example", ["192.0.2.1", "2001:db8::1"]);

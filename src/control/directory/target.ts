@@ -1,4 +1,7 @@
-/** The address of a server, looked up anew for each connection of a store: Bun's client would go by a name for 30 s after it moved. */
+/**
+ * The address of a server, looked up anew for each connection of a store: Bun's client would go by
+ * a name for 30 s after it moved.
+ */
 import { isIP } from "node:net";
 import type { HostPort } from "../../config/units.ts";
 import { connectTo, type Found, lookupName, NameError } from "../names.ts";
@@ -35,7 +38,10 @@ export async function targetOf({ host, port }: HostPort, name: ServerName, login
   return { address: address ?? addresses[0]!, port, servername: host };
 }
 
-/** The first of several addresses that takes a connection; undefined if none does in time. Never rejects. */
+/**
+ * The first of several addresses that takes a connection; undefined if none does in time. Never
+ * rejects.
+ */
 async function reachable(server: HostPort, found: Found, signal?: AbortSignal): Promise<string | undefined> {
   const { promise, resolve } = Promise.withResolvers<string | undefined>();
   const giveUp = () => resolve(undefined);

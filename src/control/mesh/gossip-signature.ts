@@ -3,10 +3,12 @@
  *
  *   [instance u64][time u64][HMAC-SHA-256, 32 bytes]
  *
- * big-endian. The time is in Unix milliseconds and later in each message of an instance than in the one before, and the HMAC is over
- * all bytes before it. The instance is the _start_, 48 bits that are random for each start of a beacon, and 16 bits that count how often
- * its clock stepped back since. After such a step the times of the instance before would be rejected until the clock has caught up;
- * a later instance of the same start begins anew, and ends the ones before it, whose messages could be replayed by then.
+ * big-endian. The time is in Unix milliseconds and later in each message of an instance than in the
+ * one before, and the HMAC is over all bytes before it. The instance is the _start_, 48 bits that
+ * are random for each start of a beacon, and 16 bits that count how often its clock stepped back
+ * since. After such a step the times of the instance before would be rejected until the clock has
+ * caught up; a later instance of the same start begins anew, and ends the ones before it, whose
+ * messages could be replayed by then.
  */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import { SYNC_BYTES, SYNC_COUNT_AT, SYNC_TRAILER_BYTES } from "../../protocol.ts";
@@ -113,7 +115,7 @@ interface Start extends Heard {
   readonly newestMs: number;
 }
 
-/** What signed gossip has shown of its senders; so no message counts twice, or from another address. */
+/** What signed gossip has shown of its senders: no message counts twice, or from another address. */
 export class Instances {
   readonly #starts = new Map<bigint, Start>();
 

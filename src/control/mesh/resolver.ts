@@ -1,9 +1,15 @@
-/** Host names become addresses, again and again: what cannot be resolved now may be later, and names move. */
+/**
+ * Host names become addresses, again and again: what cannot be resolved now may be later, and names
+ * move.
+ */
 import { isIP } from "node:net";
 import type { Logger } from "pino";
 import { type Lookup, lookupName, NameError } from "../names.ts";
 
-/** Names that are looked up at the same time: a silent name server costs timers and packets, few of them. */
+/**
+ * Names that are looked up at the same time: a silent name server costs timers and packets, few of
+ * them.
+ */
 export const LOOKUPS_MAX = 16;
 
 export class Resolver {
@@ -17,7 +23,10 @@ export class Resolver {
     private readonly lookup: Lookup = lookupName,
   ) {}
 
-  /** A host's addresses as far as they are known, in the order to try them; an IP literal is its own. */
+  /**
+   * A host's addresses as far as they are known, in the order to try them; an IP literal is its
+   * own.
+   */
   known(host: string): readonly string[] {
     return isIP(host) !== 0 ? [host] : (this.#known.get(host) ?? []);
   }
@@ -27,7 +36,10 @@ export class Resolver {
     return [...this.#known];
   }
 
-  /** Takes what another process found out, until a name is looked up anew. What is no IP literal is left out. */
+  /**
+   * Takes what another process found out, until a name is looked up anew. What is no IP literal is
+   * left out.
+   */
   adopt(host: string, addresses: readonly string[]): void {
     this.#known.set(
       host,
@@ -36,7 +48,8 @@ export class Resolver {
   }
 
   /**
-   * Looks a name up anew. If that fails, what was known stays; a warning is logged, once until it works again.
+   * Looks a name up anew. If that fails, what was known stays; a warning is logged, once until it
+   * works again.
    * @param signal ends it; nothing has changed then
    * @returns whether other addresses are known now than before
    */
