@@ -76,6 +76,7 @@ import {
   GRANTS_MAILBOX_WORDS,
   GRANTS_REQUIRED,
   HASH_SECRET,
+  HEARTBEAT,
   LAST_REJECTED_SOURCE,
   LAST_REJECTION,
   LAST_UNKNOWN_TARGET,
@@ -418,6 +419,17 @@ describe("RelayLoop on real sockets", () => {
     expect(failure(file)).toMatchObject({ call: "recvmmsg", code: "ENOTSOCK" });
     closeSync(file);
   });
+});
+
+test("each step moves the worker's own heartbeat, be it with packets or without", () => {
+  const memory = new SharedMemory({ workers: 2, nodesMax: 100, routesMax: 100 });
+  const options = { worker: 1, fd: 5, family: AF_INET as Family, beaconId: 0, batchMax: 8, offload: true };
+  const loop = new RelayLoop(new ScriptedKernel(EAGAIN), memory, options);
+  const beats = () => [0, 1].map((worker) => memory.words[memory.workerWords(worker) + HEARTBEAT]);
+  for (let steps = 1; steps <= 3; steps++) {
+    expect(loop.step()).toBe(true);
+    expect(beats()).toEqual([0, steps]);
+  }
 });
 
 describe("receive errors", () => {
