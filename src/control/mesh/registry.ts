@@ -95,9 +95,17 @@ function readList(
   for (const entry of entries) {
     const checked = v.safeParse(listedBeacon, entry, { abortEarly: true });
     if (checked.success) beacons.push(checked.output);
-    else if (skipped++ === 0) firstSkipped = show(JSON.stringify(entry));
+    else if (skipped++ === 0) firstSkipped = shownEntry(entry, show);
   }
   return { beacons, skipped, firstSkipped };
+}
+
+function shownEntry(entry: unknown, show: (text: string) => string): string {
+  try {
+    return show(JSON.stringify(entry));
+  } catch {
+    return "one that is nested too deeply"; // the parser has a stack of its own, this has not
+  }
 }
 
 /** A sentence for the log that names the first entry that was skipped. */

@@ -409,6 +409,15 @@ describe("what is no answer", () => {
     expect(text.length).toBeLessThan(500);
   });
 
+  test("a listed entry that is nested too deeply to be shown is skipped as well", async () => {
+    const deep = "[".repeat(200_000) + "]".repeat(200_000);
+    const list = frame(`{"type":"beacon_list_ok","beacons":[${deep},${JSON.stringify(good)}]}`);
+    registry.behaviour = on("beacon_list", sayBytes(list));
+    const round = await ask();
+    expect(round).toMatchObject({ beacons: [good], skipped: 1 });
+    expect(skippedText(round)).toContain("such as one that is nested too deeply: ");
+  });
+
   test("too many beacons, good or bad", async () => {
     for (const beacon of [good, 0]) {
       const beacons = Array.from({ length: beacon === good ? 10_001 : 500_000 }, () => beacon);
