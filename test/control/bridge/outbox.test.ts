@@ -14,6 +14,8 @@ const DISCOVER_REPLY = 0x02;
 class ScriptedSocket {
   readonly frames: Buffer[] = [];
   corks = 0;
+  /** Whether it takes nothing, as one that is closing. */
+  isClosing = false;
   #isCorked = false;
   #waiting = 0;
 
@@ -27,9 +29,10 @@ class ScriptedSocket {
     this.#isCorked = false;
   }
 
-  /** @returns bytes sent, or -1 if any of them wait */
+  /** @returns bytes sent, or -1 if any of them wait, or 0 if none was taken */
   sendBinary(frame: Uint8Array): number {
     if (!this.#isCorked) throw new Error("sent alone");
+    if (this.isClosing) return 0;
     this.frames.push(Buffer.from(frame));
     const taken = Math.min(this.room, frame.length);
     this.room -= taken;
@@ -86,6 +89,19 @@ function send(connection: Connection, frame: Uint8Array): boolean {
   return outbox.sent > before;
 }
 
+/** More frames than any bound leaves room for. */
+const FRAMES_MAX = 10_000;
+
+/** Sends the same frame again and again until so many are dropped. @throws Error if all are taken */
+function sendUntilDropped(connection: Connection, frame: Uint8Array, drops = 1): void {
+  const before = outbox.dropped;
+  for (let i = 0; i < FRAMES_MAX; i++) {
+    send(connection, frame);
+    if (outbox.dropped - before >= drops) return;
+  }
+  throw new Error(`${FRAMES_MAX} frames found room`);
+}
+
 describe("frames", () => {
   test("leave with the flush, each connection's in one piece and in their order", () => {
     const [a, b] = [connect(), connect()];
@@ -138,7 +154,7 @@ describe("frames", () => {
     memory.words[CLOCK_S] = 1;
     const { connection } = connect(0);
     connection.nodeId = 9;
-    while (outbox.dropped < 2) send(connection, packet(65_536));
+    sendUntilDropped(connection, packet(65_536), 2);
     send(connection, Uint8Array.of(DISCOVER_REPLY, ...new Uint8Array(NODE_BYTES_MAX)));
     expect(outbox.dropped).toBe(3);
     expect(dropsOf(memory, 9)).toEqual([{ to: 9, from: 7, reason: "slow_reader", atS: 1, count: 2 }]);
@@ -153,6 +169,30 @@ describe("frames", () => {
     expect([gone.socket.frames.length, there.socket.frames.length]).toEqual([0, 1]);
     expect([outbox.sent, relayed()]).toEqual([1, 1]);
     expect(gone.connection.pending).toHaveLength(0);
+  });
+});
+
+describe("a socket that takes no frame, as it is closing,", () => {
+  test("leaves them counted as gone, and as nothing else", () => {
+    const { connection, socket } = connect();
+    send(connection, packet(10));
+    socket.isClosing = true;
+    const counters = memory.counters.slice();
+    for (const frame of [packet(20), Uint8Array.of(DISCOVER_REPLY, 4), packet(30)])
+      expect(send(connection, frame)).toBe(false);
+    expect(outbox).toMatchObject({ sent: 1, gone: 3, dropped: 0, disconnects: 0, bufferedBytes: 0 });
+    expect(memory.counters).toEqual(counters);
+    expect(connection.pending).toEqual([]);
+  });
+
+  test("keeps none from other nodes", () => {
+    const [closing, there] = [connect(), connect()];
+    closing.socket.isClosing = true;
+    for (let i = 0; i < 3; i++)
+      for (const { connection } of [closing, there]) outbox.put(connection, packet(10));
+    outbox.flush();
+    expect([closing.socket.frames.length, there.socket.frames.length]).toEqual([0, 3]);
+    expect([outbox.sent, outbox.gone, relayed()]).toEqual([3, 3, 3]);
   });
 });
 
@@ -194,7 +234,7 @@ describe("a node that does not read", () => {
 
   test("gets frames again once it has read, as many as there is room for", () => {
     const { connection, socket } = connect(0);
-    while (send(connection, packet(1000)));
+    sendUntilDropped(connection, packet(1000));
     const before = outbox.bufferedBytes;
     socket.read(3500);
     outbox.update(connection);
@@ -247,6 +287,27 @@ describe("many nodes that do not read", () => {
     expect(outbox.disconnects).toBeGreaterThan(0);
   });
 
+  test("keep their connections at the bound itself; one byte more, and the last one loses its own", () => {
+    const BYTES = 65_536;
+    for (let i = 0; i < BUFFERED_BYTES_MAX / BYTES; i++)
+      expect(send(connect(0).connection, packet(BYTES))).toBe(true);
+    expect(outbox).toMatchObject({ bufferedBytes: BUFFERED_BYTES_MAX, disconnects: 0, dropped: 0 });
+    const last = connect(0);
+    send(last.connection, packet(5));
+    expect(last.connection.isGone).toBe(true);
+    expect(outbox).toMatchObject({ bufferedBytes: BUFFERED_BYTES_MAX, disconnects: 1 });
+  });
+
+  test("cost no connection that reads its own, until what waits for those that end is gone", () => {
+    for (let i = 0; i < BUFFERED_BYTES_MAX / 65_536; i++) send(connect(0).connection, packet(65_536));
+    const [slow, quick] = [connect(0), connect()];
+    slow.socket.terminate = () => {}; // its close comes later
+    send(slow.connection, packet(5));
+    expect(outbox).toMatchObject({ bufferedBytes: BUFFERED_BYTES_MAX + 5, disconnects: 1 });
+    expect(send(quick.connection, packet(1200))).toBe(true);
+    expect([quick.connection.isGone, outbox.disconnects]).toEqual([false, 1]);
+  });
+
   test("leave room for those that read: nothing of theirs is dropped", () => {
     for (let i = 0; i < 300; i++) {
       const { connection } = connect(0);
@@ -273,7 +334,7 @@ describe("many nodes that do not read", () => {
       socket.read(NODE_BYTES_MAX);
       outbox.update(connection);
     }
-    while (send(last.connection, packet(1000)));
+    sendUntilDropped(last.connection, packet(1000));
     expect(last.socket.getBufferedAmount()).toBeGreaterThan(NODE_BYTES_MAX - 1000);
   });
 });
