@@ -40,6 +40,11 @@ export const IPPROTO_TCP = 6;
 export const TCP_DEFER_ACCEPT = 9;
 export const IPPROTO_IPV6 = 41;
 export const IPV6_V6ONLY = 26;
+/** setsockopt level IP, and the option and control message that carry a datagram's local address: <bits/in.h>, ip(7), ipv6(7). */
+export const IPPROTO_IP = 0;
+export const IP_PKTINFO = 8;
+export const IPV6_RECVPKTINFO = 49;
+export const IPV6_PKTINFO = 50;
 export const SOL_UDP = 17;
 export const UDP_SEGMENT = 103;
 export const UDP_GRO = 104;
@@ -91,6 +96,13 @@ export const CMSG_LEVEL_WORD = 2;
 export const CMSG_TYPE_WORD = 3;
 export const CMSG_DATA_WORD = 4;
 export const CMSG_ALIGN_BYTES = 8;
+
+// struct in_pktinfo { ifindex i32; spec_dst 4 bytes; addr 4 bytes }
+export const IN_PKTINFO_BYTES = 12;
+export const IN_PKTINFO_LOCAL_WORD = 1;
+// struct in6_pktinfo { addr 16 bytes; ifindex u32 }
+export const IN6_PKTINFO_BYTES = 20;
+export const IN6_PKTINFO_INTERFACE_WORD = 4;
 
 // struct sockaddr_in { family u16; port be16; addr 4 bytes; zero[8] }
 export const SOCKADDR_IN_BYTES = 16;

@@ -2,9 +2,15 @@
  * Endpoints: an IP address and a UDP port in six 32-bit words, the one form in which this program holds
  * addresses in memory, whatever the family of the socket they came from.
  *
- *   word 0     port in network byte order in the upper half; the lower half is free for the holder's flags
+ *   word 0     bits 16-31: port in network byte order
+ *              bits 8-15:  number of the local address that this endpoint talks to, see below; 0 if unknown
+ *              bits 0-7:   free for the holder's flags
  *   words 1-4  the 16 bytes of the IPv6 address, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2)
  *   word 5     scope id (the interface, for link-local addresses), else 0
+ *
+ * A host may have several addresses. A NAT or a connected socket only admits packets from the address that its
+ * client sent to, so an endpoint carries that local address: as a number, the place of the address in a list
+ * that the holder keeps (`LocalAddresses` in src/shared/). Number 0 leaves the choice to the kernel.
  */
 import ipaddr from "ipaddr.js";
 import { AF_INET, type AF_INET6, SOCKADDR_IN_BYTES, SOCKADDR_IN6_BYTES } from "./abi.ts";
@@ -12,18 +18,23 @@ import { AF_INET, type AF_INET6, SOCKADDR_IN_BYTES, SOCKADDR_IN6_BYTES } from ".
 export type Family = typeof AF_INET | typeof AF_INET6;
 
 export const ENDPOINT_WORDS = 6;
-/** The part of word 0 that belongs to the endpoint. */
+/** The parts of word 0: the remote port, the number of the local address, the holder's flags. */
 export const ENDPOINT_PORT_MASK = 0xffff_0000 | 0;
+export const ENDPOINT_LOCAL_MASK = 0xff00;
+export const ENDPOINT_LOCAL_SHIFT = 8;
+export const ENDPOINT_FLAGS_MASK = 0xff;
+/** Numbers of local addresses lie below this; 0 is none. */
+export const LOCAL_NUMBERS_END = 256;
 /** Room for either sockaddr, rounded up to whole 8 bytes. */
 export const NAME_WORDS = 8;
 /** Bytes 8-11 of an IPv4-mapped address (00 00 ff ff) as a little-endian word. */
-const MAPPED_WORD = 0xffff_0000 | 0;
+export const MAPPED_WORD = 0xffff_0000 | 0;
 
 export function nameBytes(family: Family): number {
   return family === AF_INET ? SOCKADDR_IN_BYTES : SOCKADDR_IN6_BYTES;
 }
 
-/** Copies the sockaddr at `name[nameAt]` into the endpoint at `endpoint[at]`. The free half of word 0 is 0. */
+/** Copies the sockaddr at `name[nameAt]` into the endpoint at `endpoint[at]`, without local address and flags. */
 export function endpointFromName(
   family: Family,
   name: Int32Array,
@@ -71,6 +82,21 @@ export function nameFromEndpoint(
 /** Whether the endpoint at `endpoint[at]` is an IPv4 one. */
 export function isIPv4(endpoint: Int32Array, at: number): boolean {
   return endpoint[at + 1] === 0 && endpoint[at + 2] === 0 && endpoint[at + 3] === MAPPED_WORD;
+}
+
+/** Whether the endpoint at `endpoint[at]` is link-local, in fe80::/10 (RFC 4291, 2.5.6): good on one interface only. */
+export function isLinkLocal(endpoint: Int32Array, at: number): boolean {
+  return (endpoint[at + 1]! & 0xc0ff) === 0x80fe;
+}
+
+/** Number of the local address that the endpoint at `endpoint[at]` talks to, 0 if unknown. */
+export function localNumber(endpoint: Int32Array, at: number): number {
+  return (endpoint[at]! & ENDPOINT_LOCAL_MASK) >>> ENDPOINT_LOCAL_SHIFT;
+}
+
+/** Sets that number, 0 to LOCAL_NUMBERS_END - 1. */
+export function setLocalNumber(endpoint: Int32Array, at: number, number: number): void {
+  endpoint[at] = (endpoint[at]! & ~ENDPOINT_LOCAL_MASK) | (number << ENDPOINT_LOCAL_SHIFT);
 }
 
 /** Whether the endpoint at `endpoint[at]` is on this host: in 127.0.0.0/8, or ::1. */

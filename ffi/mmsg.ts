@@ -7,16 +7,25 @@
  * or several to be cut by UDP_SEGMENT.
  */
 import {
+  AF_INET,
   CMSG_ALIGN_BYTES,
   CMSG_DATA_WORD,
   CMSG_HEADER_BYTES,
   CMSG_LEN_WORD,
   CMSG_LEVEL_WORD,
   CMSG_TYPE_WORD,
+  IN_PKTINFO_BYTES,
+  IN_PKTINFO_LOCAL_WORD,
+  IN6_PKTINFO_BYTES,
+  IN6_PKTINFO_INTERFACE_WORD,
   IOV_BASE_WORD,
   IOV_LEN_WORD,
   IOVEC_BYTES,
   IOVEC_WORDS,
+  IP_PKTINFO,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_PKTINFO,
   MESSAGES_MAX,
   MMSGHDR_BYTES,
   MMSGHDR_WORDS,
@@ -36,14 +45,33 @@ import {
   UDP_GRO,
   UDP_SEGMENT,
 } from "./abi.ts";
-import { endpointFromName, type Family, NAME_WORDS, nameBytes, nameFromEndpoint } from "./endpoint.ts";
+import {
+  ENDPOINT_LOCAL_MASK,
+  ENDPOINT_LOCAL_SHIFT,
+  endpointFromName,
+  type Family,
+  isLinkLocal,
+  MAPPED_WORD,
+  NAME_WORDS,
+  nameBytes,
+  nameFromEndpoint,
+} from "./endpoint.ts";
 import { allocateFixed, type FixedMemory, type PacketCalls } from "./libc.ts";
 
-/** Room for the control messages of one received message: UDP_GRO takes 24 bytes, the rest is reserve. */
+/** Room for the control messages of one received message, a cache line: UDP_GRO takes 24 bytes, IPV6_PKTINFO 40. */
 const RECEIVE_CONTROL_BYTES = 64;
-/** CMSG_SPACE(sizeof(u16)): the one control message of a merged send. */
-const SEND_CONTROL_BYTES = 24;
-const SEND_CONTROL_WORDS = 8; // 32 bytes, so that none straddles a cache line
+/** CMSG_SPACE of the control message of a merged send, a u16. */
+const SEGMENT_CONTROL_BYTES = 24;
+/**
+ * CMSG_LEN, not CMSG_SPACE, of each family's source address, which comes last: Linux copies up to 36 bytes of control messages to its
+ * stack and allocates memory for more (____sys_sendmsg in net/socket.c).
+ */
+const SOURCE_CONTROL_BYTES = CMSG_HEADER_BYTES + IN_PKTINFO_BYTES;
+const SOURCE6_CONTROL_BYTES = CMSG_HEADER_BYTES + IN6_PKTINFO_BYTES;
+/** Room for both of a sent message, a cache line. */
+const SEND_CONTROL_WORDS = 64 / 4;
+if (SEGMENT_CONTROL_BYTES + SOURCE6_CONTROL_BYTES > SEND_CONTROL_WORDS * 4)
+  throw new Error("a message's control messages need more than a cache line");
 /**
  * Iovecs reserved for each message of a send. One more than can be used, so that the first iovecs of
  * neighbouring messages, often the only ones used, do not all fall into the same few cache sets.
@@ -116,7 +144,7 @@ export class ReceiveBatch {
 
   /**
    * @param packets from allocatePacketMemory for the same number of messages; held, as the kernel knows its address
-   * @param withOffload whether to ask for control messages, by which UDP_GRO tells the segment size
+   * @param withControl whether to ask for control messages: the segment size (UDP_GRO), the local address
    */
   constructor(
     private readonly calls: PacketCalls,
@@ -124,7 +152,7 @@ export class ReceiveBatch {
     private readonly family: Family,
     private readonly messages: number,
     readonly packets: FixedMemory,
-    withOffload: boolean,
+    withControl: boolean,
   ) {
     if (messages < 1 || messages > MESSAGES_MAX) throw new RangeError(`messages must be 1..${MESSAGES_MAX}`);
     const perMessage = MMSGHDR_BYTES + IOVEC_BYTES + NAME_WORDS * 4 + RECEIVE_CONTROL_BYTES;
@@ -137,7 +165,7 @@ export class ReceiveBatch {
     this.#nameWords = structs.reserve(messages * NAME_WORDS * 4);
     this.#controls = structs.reserve(messages * RECEIVE_CONTROL_BYTES);
     this.#nameBytes = nameBytes(family);
-    this.#controlBytes = withOffload ? RECEIVE_CONTROL_BYTES : 0;
+    this.#controlBytes = withControl ? RECEIVE_CONTROL_BYTES : 0;
     this.#count = messages;
     this.extraAt = messages * RECEIVE_BUFFER_BYTES;
     for (let m = 0; m < messages; m++) {
@@ -146,7 +174,7 @@ export class ReceiveBatch {
       structs.storePointer(header + MSG_NAME_WORD, this.nameAt(m));
       structs.storePointer(header + MSG_IOV_WORD, iovec);
       this.#words[header + MSG_IOVLEN_WORD] = 1;
-      if (withOffload) structs.storePointer(header + MSG_CONTROL_WORD, this.#controlAt(m));
+      if (withControl) structs.storePointer(header + MSG_CONTROL_WORD, this.#controlAt(m));
       this.#words[iovec + IOV_BASE_WORD] = (packets.addressLow + m * RECEIVE_BUFFER_BYTES) | 0;
       this.#words[iovec + IOV_BASE_WORD + 1] = packets.addressHigh;
       this.#words[iovec + IOV_LEN_WORD] = RECEIVE_BUFFER_BYTES;
@@ -201,6 +229,16 @@ export class ReceiveBatch {
     return controlBytes === 0 ? 0 : groSegmentBytes(this.#words, this.#controlAt(m), controlBytes);
   }
 
+  /**
+   * Copies the address of this host that message m was sent to, as an endpoint with word 0 = 0, to `address`; the scope id is the
+   * receiving interface for a link-local address, else 0.
+   * @returns false if the kernel did not say
+   */
+  readLocalAddress(m: number, address: Int32Array): boolean {
+    const controlBytes = this.#words[this.#headers + m * MMSGHDR_WORDS + MSG_CONTROLLEN_WORD]!;
+    return controlBytes !== 0 && localAddress(this.#words, this.#controlAt(m), controlBytes, address);
+  }
+
   nameAt(m: number): number {
     return this.#nameWords + m * NAME_WORDS;
   }
@@ -245,6 +283,52 @@ export function groSegmentBytes(words: Int32Array, at: number, controlBytes: num
   return 0;
 }
 
+/**
+ * Finds the local address of a datagram among its control messages (IP_PKTINFO, IPV6_PKTINFO).
+ * @param at index of the first control message's first word
+ * @param controlBytes msg_controllen as the kernel left it
+ * @param address as in ReceiveBatch.readLocalAddress
+ * @returns false if there is none or the list is broken
+ */
+export function localAddress(
+  words: Int32Array,
+  at: number,
+  controlBytes: number,
+  address: Int32Array,
+): boolean {
+  for (let offset = 0; offset + CMSG_HEADER_BYTES <= controlBytes; ) {
+    const cmsg = at + offset / 4;
+    const bytes = words[cmsg + CMSG_LEN_WORD]!;
+    if (bytes < CMSG_HEADER_BYTES || offset + bytes > controlBytes) return false;
+    const level = words[cmsg + CMSG_LEVEL_WORD];
+    const type = words[cmsg + CMSG_TYPE_WORD];
+    const data = cmsg + CMSG_DATA_WORD;
+    if (level === IPPROTO_IP && type === IP_PKTINFO) {
+      if (bytes < CMSG_HEADER_BYTES + IN_PKTINFO_BYTES) return false;
+      address.fill(0);
+      address[3] = MAPPED_WORD;
+      address[4] = words[data + IN_PKTINFO_LOCAL_WORD]!;
+      return true;
+    }
+    if (level === IPPROTO_IPV6 && type === IPV6_PKTINFO) {
+      if (bytes < CMSG_HEADER_BYTES + IN6_PKTINFO_BYTES) return false;
+      address[0] = 0;
+      for (let word = 0; word < 4; word++) address[1 + word] = words[data + word]!;
+      address[5] = isLinkLocal(address, 0) ? words[data + IN6_PKTINFO_INTERFACE_WORD]! : 0;
+      return true;
+    }
+    offset += Math.ceil(bytes / CMSG_ALIGN_BYTES) * CMSG_ALIGN_BYTES;
+  }
+  return false;
+}
+
+/** The local addresses that endpoints name by number (endpoint.ts). */
+export interface LocalAddressList {
+  readonly words: Int32Array;
+  /** Index in `words` of the address with this number, as an endpoint. */
+  at(number: number): number;
+}
+
 /** Messages for one sendmmsg call, each up to SEGMENTS_MAX pieces of packet memory. */
 export class SendBatch {
   readonly #words: Int32Array;
@@ -254,11 +338,16 @@ export class SendBatch {
   readonly #iovecsLow: number;
   readonly #nameWords: number;
   readonly #controls: number;
+  readonly #controlsLow: number;
   readonly #packetsLow: number;
+  readonly #sourceBytes: number;
+  /** Whether message m leaves from an address of its own, 0 or 1. */
+  readonly #hasSource: Uint8Array;
 
   /**
    * @param messages 1 to MESSAGES_MAX
    * @param packets the memory that all pieces lie in; held, as the kernel knows its address
+   * @param locals what the endpoints' numbers of local addresses mean; without it the kernel chooses every source address
    */
   constructor(
     private readonly calls: PacketCalls,
@@ -266,8 +355,12 @@ export class SendBatch {
     private readonly family: Family,
     readonly messages: number,
     readonly packets: FixedMemory,
+    private readonly locals?: LocalAddressList,
   ) {
     if (messages < 1 || messages > MESSAGES_MAX) throw new RangeError(`messages must be 1..${MESSAGES_MAX}`);
+    const isV4 = family === AF_INET;
+    this.#sourceBytes = isV4 ? SOURCE_CONTROL_BYTES : SOURCE6_CONTROL_BYTES;
+    this.#hasSource = new Uint8Array(messages);
     const perMessage =
       MMSGHDR_BYTES + IOVECS_PER_MESSAGE * IOVEC_BYTES + NAME_WORDS * 4 + SEND_CONTROL_WORDS * 4;
     const structs = new StructMemory(messages * perMessage);
@@ -279,6 +372,7 @@ export class SendBatch {
     this.#iovecsLow = structs.addressLow(this.#iovecs);
     this.#nameWords = structs.reserve(messages * NAME_WORDS * 4);
     this.#controls = structs.reserve(messages * SEND_CONTROL_WORDS * 4);
+    this.#controlsLow = structs.addressLow(this.#controls);
     this.#packetsLow = packets.addressLow;
     for (let m = 0; m < messages; m++) {
       const header = this.#headers + m * MMSGHDR_WORDS;
@@ -292,15 +386,37 @@ export class SendBatch {
       words[control + CMSG_LEN_WORD] = CMSG_HEADER_BYTES + 2;
       words[control + CMSG_LEVEL_WORD] = SOL_UDP;
       words[control + CMSG_TYPE_WORD] = UDP_SEGMENT;
+      const source = control + SEGMENT_CONTROL_BYTES / 4;
+      words[source + CMSG_LEN_WORD] = this.#sourceBytes;
+      words[source + CMSG_LEVEL_WORD] = isV4 ? IPPROTO_IP : IPPROTO_IPV6;
+      words[source + CMSG_TYPE_WORD] = isV4 ? IP_PKTINFO : IPV6_PKTINFO;
       for (let i = 0; i < IOVECS_PER_MESSAGE; i++) {
         words[iovec + i * IOVEC_WORDS + IOV_BASE_WORD + 1] = packets.addressHigh;
       }
     }
   }
 
-  /** Addresses message m to the endpoint at `endpoint[at]`. */
+  /** Addresses message m to the endpoint at `endpoint[at]`, from the local address that it names. */
   setDestination(m: number, endpoint: Int32Array, at: number): void {
     nameFromEndpoint(this.family, endpoint, at, this.#words, this.#nameWords + m * NAME_WORDS);
+    const local = endpoint[at]! & ENDPOINT_LOCAL_MASK;
+    this.#hasSource[m] = local === 0 ? 0 : this.#setSource(m, local >>> ENDPOINT_LOCAL_SHIFT);
+  }
+
+  /** @returns 1, or 0 where numbers mean nothing */
+  #setSource(m: number, local: number): number {
+    const { locals } = this;
+    if (locals === undefined) return 0;
+    const words = this.#words;
+    const data = this.#controls + m * SEND_CONTROL_WORDS + SEGMENT_CONTROL_BYTES / 4 + CMSG_DATA_WORD;
+    const from = locals.at(local);
+    if (this.family === AF_INET) {
+      words[data + IN_PKTINFO_LOCAL_WORD] = locals.words[from + 4]!;
+    } else {
+      for (let word = 0; word < 4; word++) words[data + word] = locals.words[from + 1 + word]!;
+      words[data + IN6_PKTINFO_INTERFACE_WORD] = locals.words[from + 5]!;
+    }
+    return 1;
   }
 
   /** Makes `bytes` at `packetAt` in the packet memory piece i of message m. */
@@ -324,19 +440,23 @@ export class SendBatch {
   /** Completes message m: `pieces` of them, to be cut every `segmentBytes`; with one piece nothing is cut. */
   finish(m: number, pieces: number, segmentBytes: number): void {
     this.#setPieces(m, 0, pieces);
-    const header = this.#headers + m * MMSGHDR_WORDS;
-    if (pieces > 1) {
-      this.#words[header + MSG_CONTROLLEN_WORD] = SEND_CONTROL_BYTES;
-      this.#words[this.#controls + m * SEND_CONTROL_WORDS + CMSG_DATA_WORD] = segmentBytes;
-    } else {
-      this.#words[header + MSG_CONTROLLEN_WORD] = 0;
-    }
+    if (pieces > 1) this.#words[this.#controls + m * SEND_CONTROL_WORDS + CMSG_DATA_WORD] = segmentBytes;
+    this.#setControl(m, pieces > 1);
   }
 
   /** Turns message m into its piece i alone, a plain datagram; pieces can be taken in any order. */
   narrow(m: number, i: number): void {
     this.#setPieces(m, i, 1);
-    this.#words[this.#headers + m * MMSGHDR_WORDS + MSG_CONTROLLEN_WORD] = 0;
+    this.#setControl(m, false);
+  }
+
+  /** The segment size comes first and the source behind it, so either can be left out. */
+  #setControl(m: number, isMerged: boolean): void {
+    const header = this.#headers + m * MMSGHDR_WORDS;
+    const sourceBytes = this.#hasSource[m]! * this.#sourceBytes;
+    const skipped = isMerged ? 0 : SEGMENT_CONTROL_BYTES;
+    this.#words[header + MSG_CONTROL_WORD] = (this.#controlsLow + m * SEND_CONTROL_WORDS * 4 + skipped) | 0;
+    this.#words[header + MSG_CONTROLLEN_WORD] = SEGMENT_CONTROL_BYTES - skipped + sourceBytes;
   }
 
   #setPieces(m: number, first: number, pieces: number): void {

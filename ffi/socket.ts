@@ -2,7 +2,10 @@
 import {
   AF_INET,
   AF_INET6,
+  IP_PKTINFO,
+  IPPROTO_IP,
   IPPROTO_IPV6,
+  IPV6_RECVPKTINFO,
   IPV6_V6ONLY,
   SHUT_RD,
   SK_MEMINFO_DROPS,
@@ -98,6 +101,15 @@ export class UdpSocket {
   /** Whether an IPv6 socket takes IPv4, too. @throws SyscallError getsockopt */
   isDualStack(): boolean {
     return this.family === AF_INET6 && this.#getOption(IPPROTO_IPV6, IPV6_V6ONLY, "IPV6_V6ONLY") === 0;
+  }
+
+  /**
+   * Has the kernel tell with each datagram which local address it was sent to (IP_PKTINFO, IPV6_RECVPKTINFO; on an
+   * IPv6 socket IPv4 datagrams come with IPV6_PKTINFO, too). @throws SyscallError setsockopt
+   */
+  receiveLocalAddresses(): void {
+    if (this.family === AF_INET) this.#setOption(IPPROTO_IP, IP_PKTINFO, 1, "IP_PKTINFO");
+    else this.#setOption(IPPROTO_IPV6, IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO");
   }
 
   /** Lets other sockets of this user, which set it too, share the port. @throws SyscallError setsockopt */

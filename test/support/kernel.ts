@@ -4,14 +4,19 @@
  */
 import { type Pointer, toArrayBuffer } from "bun:ffi";
 import {
-  CMSG_DATA_WORD,
   CMSG_HEADER_BYTES,
   CMSG_LEN_WORD,
   CMSG_LEVEL_WORD,
   CMSG_TYPE_WORD,
+  IN_PKTINFO_BYTES,
+  IN6_PKTINFO_BYTES,
   IOV_BASE_WORD,
   IOV_LEN_WORD,
   IOVEC_WORDS,
+  IP_PKTINFO,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_PKTINFO,
   MMSGHDR_WORDS,
   MSG_CONTROL_WORD,
   MSG_CONTROLLEN_WORD,
@@ -35,6 +40,8 @@ export interface SentMessage {
   readonly pieces: readonly Uint8Array[];
   /** Segment size of its UDP_SEGMENT control message, 0 without one. */
   readonly segmentBytes: number;
+  /** Data of its IP_PKTINFO or IPV6_PKTINFO control message, in hex, "" without one. */
+  readonly source: string;
 }
 
 /** One datagram on its way. */
@@ -125,19 +132,33 @@ export class ScriptedKernel implements PacketCalls {
       const bytes = iovecs[iovec + IOV_LEN_WORD]!;
       pieces.push(new Uint8Array(memoryAt(pointerIn(iovecs, iovec + IOV_BASE_WORD), bytes)).slice());
     }
-    return { name: hex(name), pieces, segmentBytes: this.#segmentBytes(header) };
+    return { name: hex(name), pieces, ...this.#control(header) };
   }
 
-  #segmentBytes(header: Int32Array): number {
+  /** Reads the control messages as udp_cmsg_send, ip_cmsg_send and ip6_datagram_send_ctl do. */
+  #control(header: Int32Array): Pick<SentMessage, "segmentBytes" | "source"> {
+    const found = { segmentBytes: 0, source: "" };
     const controlBytes = header[MSG_CONTROLLEN_WORD]!;
-    if (controlBytes === 0) return 0;
-    const control = new Int32Array(memoryAt(pointerIn(header, MSG_CONTROL_WORD), controlBytes));
-    // As udp_cmsg_send and __udp_cmsg_send check it: a u16, alone.
-    if (control[CMSG_LEVEL_WORD] !== SOL_UDP || control[CMSG_TYPE_WORD] !== UDP_SEGMENT) {
-      throw new Error("a control message that is no UDP_SEGMENT");
+    const control = new DataView(memoryAt(pointerIn(header, MSG_CONTROL_WORD), controlBytes));
+    for (let at = 0; at + CMSG_HEADER_BYTES <= controlBytes; ) {
+      const bytes = control.getInt32(at + CMSG_LEN_WORD * 4, true);
+      if (bytes < CMSG_HEADER_BYTES || at + bytes > controlBytes) throw new Error("a broken control message");
+      const level = control.getInt32(at + CMSG_LEVEL_WORD * 4, true);
+      const type = control.getInt32(at + CMSG_TYPE_WORD * 4, true);
+      const data = new Uint8Array(control.buffer, at + CMSG_HEADER_BYTES, bytes - CMSG_HEADER_BYTES);
+      if (level === SOL_UDP && type === UDP_SEGMENT) {
+        if (data.length !== 2) throw new Error("UDP_SEGMENT is not a u16");
+        found.segmentBytes = control.getUint16(at + CMSG_HEADER_BYTES, true);
+      } else if (level === IPPROTO_IP && type === IP_PKTINFO && data.length === IN_PKTINFO_BYTES) {
+        found.source = hex(data);
+      } else if (level === IPPROTO_IPV6 && type === IPV6_PKTINFO && data.length === IN6_PKTINFO_BYTES) {
+        found.source = hex(data);
+      } else {
+        throw new Error(`a control message of level ${level} and type ${type}`);
+      }
+      at += Math.ceil(bytes / 8) * 8;
     }
-    if (control[CMSG_LEN_WORD] !== CMSG_HEADER_BYTES + 2) throw new Error("UDP_SEGMENT is not a u16");
-    return control[CMSG_DATA_WORD]! & 0xffff;
+    return found;
   }
 
   recvmmsg(_fd: number, headers: number, count: number, flags: number): number {
