@@ -45,6 +45,7 @@ import { PunchGrants } from "./control/punch-grants.ts";
 import { PunchOutcomes } from "./control/punch-outcomes.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { adoptSockets, type BeaconSockets, openSockets, setReceiveTimeouts } from "./control/sockets.ts";
+import { SourceAddresses } from "./control/source-addresses.ts";
 import { StateKeeper } from "./control/state-keeper.ts";
 import { StatisticsLog } from "./control/statistics-log.ts";
 import { packetStats, type Stats } from "./control/stats.ts";
@@ -108,6 +109,7 @@ interface Running {
   readonly memory: SharedMemory;
   readonly nodes: NodeTable;
   readonly sockets: readonly UdpSocket[];
+  readonly sources: SourceAddresses;
   readonly offload: boolean;
   readonly supervisor: Supervisor;
   readonly reaper: Reaper;
@@ -403,9 +405,11 @@ export class Beacon {
               log,
             );
       const accepts = (endpoint: Int32Array) => reaches(endpoint) && !limits.isDenied(endpoint);
+      const sources = new SourceAddresses(memory, sockets, config.sourceAddress, log);
+      const localNumber = (address: Int32Array) => sources.adopt(address);
       // Before the first packet is read.
       if (inherited) state?.adopt(inherited.maySave);
-      else await state?.load(accepts);
+      else await state?.load({ accepts, localNumber });
       const supervisor = new Supervisor(
         WORKER_ENTRY,
         memory,
@@ -426,7 +430,7 @@ export class Beacon {
       const address = sockets[0]!.localAddress();
       const mesh = new Mesh(
         {
-          ...{ memory, nodes, socket: sockets[0]!, address, reaches, limits, routes },
+          ...{ memory, nodes, socket: sockets[0]!, address, reaches, limits, routes, sources },
           ...(directorySetup && { nowMs: () => directorySetup.clock.nowMs() }),
         },
         config,
@@ -452,12 +456,12 @@ export class Beacon {
         nowNs: () => clock.nowNs(),
       });
       const heir: Heir = {
-        ...{ memory, nodes, mesh, accepts },
+        ...{ memory, nodes, mesh, accepts, localNumber },
         nowS: () => 1 + Math.floor((performance.now() - beganMs) / 1000),
         nodeTtlS: Math.ceil(config.nodeTtlMs / 1000),
       };
       // What the old process had no time to tell may be in the file.
-      if (inherited && !(await takeOver!.learn(heir))) await state?.load(accepts);
+      if (inherited && !(await takeOver!.learn(heir))) await state?.load({ accepts, localNumber });
       supervisor.sharesSockets = inherited !== undefined;
       await supervisor.start(inherited !== undefined);
       if (inherited) {
@@ -516,6 +520,7 @@ export class Beacon {
         memory,
         nodes,
         sockets,
+        sources,
         offload: granted.offload,
         supervisor,
         reaper,
@@ -821,7 +826,8 @@ export class Beacon {
   #tick(): void {
     const running = this.#mustRun();
     const { memory, nodes, reaper, limits, startedMs, supervisor, mesh } = running;
-    const { bridge, http, files, punchOutcomes, warnings } = running;
+    const { bridge, http, files, punchOutcomes, sources, warnings } = running;
+    sources.tick();
     supervisor.tick();
     reaper.tick(performance.now() - startedMs);
     punchOutcomes.tick();

@@ -45,6 +45,8 @@ export interface Config {
   readonly offload: boolean;
   /** Steer what writes a node's entry to the worker that owns it. */
   readonly steering: boolean;
+  /** Whether packets leave from the address that their destination sent to; "auto" is "on" where the host has several. */
+  readonly sourceAddress: (typeof ON_OFF_AUTO)[number];
   /** Datagrams per receive call. */
   readonly batchMax: number;
   readonly recvBufferBytes: number;
@@ -781,6 +783,14 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         value: "<on|off>",
         default: "on",
         help: "Steer a node's registrations to the worker that owns its entry.",
+      },
+      {
+        flag: "source-address",
+        property: "sourceAddress",
+        kind: oneOf(ON_OFF_AUTO),
+        value: "<on|off|auto>",
+        default: "auto",
+        help: "Send from the address that a node sent to; auto: if this host has several.",
       },
     ],
   },

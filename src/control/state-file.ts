@@ -13,8 +13,9 @@
  *     24  4  how many entries follow
  *     28  4  CRC-32 (that of zlib) of all entries and then of bytes 0-27
  *   entries, and nothing behind the last
- *     0   4  node id, not 0
- *     4   2  flags: 1, the node wants RelayDeliverDest; 8, its key is known
+ *     0   4  node id; 0 for a local address, see below
+ *     4   1  flags: 1, the node wants RelayDeliverDest; 8, its key is known
+ *     5   1  number of the local address that the node sent to, 0 if unknown; earlier versions wrote 0 and ignore it
  *     6   2  port, in network byte order, not 0
  *     8   16 IPv6 address, in network byte order, IPv4 as ::ffff:a.b.c.d
  *     24  4  scope id, else 0
@@ -23,6 +24,9 @@
  *
  * Keys are saved while grants are required, so that a node's first key outlives a restart as the node does; without them the file is as
  * older beacons write and read it.
+ *
+ * An entry with node id 0 says which local address its number stands for: bytes 8 to 27 are that address, the rest is 0. It stands before
+ * the nodes that name the number. Earlier versions skip such entries.
  *
  * An age and not a time, as the clock that the table goes by starts with the process. A node can stand there twice; the younger
  * entry counts, and of two as young the later.
@@ -36,7 +40,17 @@
 import { constants } from "node:fs";
 import { dirname } from "node:path";
 import { crc32 } from "node:zlib";
-import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
+import {
+  ENDPOINT_LOCAL_MASK,
+  ENDPOINT_LOCAL_SHIFT,
+  ENDPOINT_PORT_MASK,
+  ENDPOINT_WORDS,
+  hasNoPort,
+  LOCAL_NUMBERS_END,
+  localNumber,
+  setLocalNumber,
+} from "../../ffi/endpoint.ts";
+import { LocalAddresses } from "../shared/local-addresses.ts";
 import { GRANTS_REQUIRED, NODE_KEY_WORDS, type SharedMemory } from "../shared/memory.ts";
 import { ADDED, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
 import { HAS_KEY, IS_SELF, SLOT_SEEN_S, WANTS_DEST } from "../shared/slots.ts";
@@ -111,6 +125,8 @@ export interface LoadOptions {
   readonly nowS: number;
   /** Whether packets can be sent to this endpoint; by the family of the socket, for example. */
   accepts(endpoint: Int32Array): boolean;
+  /** The number of a local address here, 0 if packets cannot leave from it any more. */
+  localNumber(address: Int32Array): number;
 }
 
 /** What became of a file's entries. */
@@ -123,6 +139,8 @@ interface LoadCounts {
   unusable: number;
   /** or for whom the table had no room. */
   noRoom: number;
+  /** Entries that are local addresses, not nodes. */
+  locals: number;
 }
 
 /**
@@ -157,6 +175,7 @@ class Refusal extends Error {
 
 export class StateFile {
   readonly #stop = new AbortController();
+  readonly #locals: LocalAddresses;
   #saving: Promise<SaveResult | undefined> | undefined;
   #last: Promise<SaveResult> | undefined;
 
@@ -172,7 +191,9 @@ export class StateFile {
     private readonly nodeTtlS: number,
     private readonly wallMs: () => number = Date.now,
     private readonly files: Files = plainFiles,
-  ) {}
+  ) {
+    this.#locals = new LocalAddresses(memory);
+  }
 
   /**
    * Saves the table beside the workers' and the main thread's work; it takes two seconds for a million slots. Either the whole
@@ -272,6 +293,15 @@ export class StateFile {
       count += used / entryWords;
       used = 0;
     };
+    let locals = 0;
+    for (let number = 1; number < LOCAL_NUMBERS_END; number++) {
+      const address = this.#locals.address(number);
+      if (address === undefined) continue;
+      words.set(address, used + ENDPOINT_AT);
+      words[used + ENDPOINT_AT] = number << ENDPOINT_LOCAL_SHIFT;
+      used += entryWords;
+      locals++;
+    }
     const isWhole = await scanNodes(
       this.nodes,
       (nodeId, entry) => {
@@ -280,7 +310,7 @@ export class StateFile {
         if ((entry[0]! & IS_SELF) !== 0) return; // another one after a restart
         words[used] = nodeId;
         for (let word = 0; word < ENDPOINT_WORDS; word++) words[used + ENDPOINT_AT + word] = entry[word]!;
-        words[used + ENDPOINT_AT] = entry[0]! & (ENDPOINT_PORT_MASK | WANTS_DEST);
+        words[used + ENDPOINT_AT] = entry[0]! & (ENDPOINT_PORT_MASK | ENDPOINT_LOCAL_MASK | WANTS_DEST);
         words[used + AGE_S_AT] = ageS;
         if (withKeys) this.#saveKey(nodeId, words, used);
         used += entryWords;
@@ -298,7 +328,7 @@ export class StateFile {
     header.writeUInt32LE(count, COUNT_AT);
     header.writeUInt32LE(crc32(header.subarray(0, CHECKSUM_AT), checksum), CHECKSUM_AT);
     await writeWhole(file, header, 0);
-    return { nodes: count, bytes: HEADER_BYTES + count * entryWords * 4 };
+    return { nodes: count - locals, bytes: HEADER_BYTES + count * entryWords * 4 };
   }
 
   /** Puts a node's key, if it has one, into its entry at `words[at]`. */
@@ -319,7 +349,7 @@ export class StateFile {
    * is or is not there, it does not throw. A file that is refused is kept under its name and ".rejected", in place of an older one.
    */
   async load(options: LoadOptions): Promise<LoadResult> {
-    const counts: LoadCounts = { restored: 0, tooOld: 0, unusable: 0, noRoom: 0 };
+    const counts: LoadCounts = { restored: 0, tooOld: 0, unusable: 0, noRoom: 0, locals: 0 };
     const done = (outcome: LoadOutcome, message: string): LoadResult => ({ outcome, ...counts, message });
     const name = `the state file ${this.#shown()}`;
     try {
@@ -331,7 +361,8 @@ export class StateFile {
           throw new ForeignFileError(this.path, "is not a state file; choose another path");
         const header = await readHeader(file, info.size);
         await this.#restore(file, header, options, counts);
-        return done("restored", `${name} held ${header.count} nodes: ${shownCounts(counts)}`);
+        const { locals } = counts;
+        return done("restored", `${name} held ${header.count - locals} nodes: ${shownCounts(counts)}`);
       } finally {
         await file.close();
       }
@@ -355,6 +386,7 @@ export class StateFile {
   async #restore(file: OpenFile, header: Header, options: LoadOptions, counts: LoadCounts): Promise<void> {
     const elapsedS = Math.max(0, Math.floor((this.wallMs() - header.savedMs) / 1000));
     const endpoint = new Int32Array(ENDPOINT_WORDS);
+    const numbers = new Uint8Array(LOCAL_NUMBERS_END); // by the file's numbers
     for await (const chunk of entriesIn(file, header)) {
       const words = new Int32Array(chunk.buffer, chunk.byteOffset, chunk.length / 4);
       const bytes = new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
@@ -363,7 +395,14 @@ export class StateFile {
         for (let word = 0; word < ENDPOINT_WORDS; word++) endpoint[word] = words[at + ENDPOINT_AT + word]!;
         const flags = endpoint[0]! & WANTS_DEST;
         const hasKey = header.entryWords > ENTRY_WORDS && (endpoint[0]! & HAS_KEY) !== 0;
+        const local = localNumber(endpoint, 0);
         endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
+        if (words[at] === 0 && local !== 0) {
+          numbers[local] = options.localNumber(endpoint);
+          counts.locals++;
+          continue;
+        }
+        setLocalNumber(endpoint, 0, numbers[local]!);
         if (words[at] === 0 || hasNoPort(endpoint, 0) || !options.accepts(endpoint)) counts.unusable++;
         else if (ageS >= this.nodeTtlS) counts.tooOld++;
         else {

@@ -3,7 +3,7 @@ import type { Logger } from "pino";
 import { CLOCK_S, type SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 import { PeriodicTask } from "./periodic-task.ts";
-import { type SaveResult, StateFile, StateFileError } from "./state-file.ts";
+import { type LoadOptions, type SaveResult, StateFile, StateFileError } from "./state-file.ts";
 import { checkStatePath } from "./state-path.ts";
 import type { ThreadFiles } from "./thread-files.ts";
 
@@ -54,8 +54,8 @@ export class StateKeeper {
   }
 
   /** Puts the nodes of the file into the table. What keeps the file from being read is logged. */
-  async load(accepts: (endpoint: Int32Array) => boolean): Promise<void> {
-    const loading = this.#file.load({ nowS: this.#nowS, accepts });
+  async load(from: Omit<LoadOptions, "nowS">): Promise<void> {
+    const loading = this.#file.load({ nowS: this.#nowS, ...from });
     const { outcome, message } = await sayWaiting(this.path, this.log, loading);
     this.log[outcome === "restored" || outcome === "missing" ? "info" : "warn"](message);
     this.#maySave = outcome !== "unreadable" && outcome !== "foreign";

@@ -7,6 +7,7 @@ import { ENDPOINT_WORDS, type Family } from "../../ffi/endpoint.ts";
 import type { PacketCalls } from "../../ffi/libc.ts";
 import { allocatePacketMemory, SendBatch } from "../../ffi/mmsg.ts";
 import { malformedColumn, RECEIVED_BYTES } from "../shared/counters.ts";
+import { LocalAddresses } from "../shared/local-addresses.ts";
 import type { SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 import { type MessageTaker, PacketHandler, REPLY_BYTES } from "./packets.ts";
@@ -52,7 +53,7 @@ export class FrameHandler {
     const packets = allocatePacketMemory(0, FRAMES_BYTES + RUNS_MAX * REPLY_BYTES);
     this.#bytes = new Uint8Array(packets.buffer);
     const sender = new Sender(
-      new SendBatch(calls, fd, family, RUNS_MAX, packets),
+      new SendBatch(calls, fd, family, RUNS_MAX, packets, new LocalAddresses(memory)),
       new Runs(RUNS_MAX),
       nodes.slots,
       memory,
@@ -65,7 +66,10 @@ export class FrameHandler {
       nodes,
       packets,
       repliesAt: FRAMES_BYTES,
-      source: { readSource: (_, endpoint) => endpoint.set(this.#source) },
+      source: {
+        readSource: (_, endpoint) => endpoint.set(this.#source),
+        readLocalAddress: () => false, // a frame's is its connection's
+      },
       sender,
       clock,
       gossip: { put: () => false }, // no node behind the bridge is a peer

@@ -6,6 +6,7 @@ import { type Clock, CoarseClock } from "../../ffi/clock.ts";
 import type { Family } from "../../ffi/endpoint.ts";
 import type { PacketCalls } from "../../ffi/libc.ts";
 import { allocatePacketMemory, SendBatch } from "../../ffi/mmsg.ts";
+import { LocalAddresses } from "../shared/local-addresses.ts";
 import type { SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 import { PacketHandler, REPLY_BYTES } from "./packets.ts";
@@ -35,7 +36,7 @@ export class Introductions {
     const packets = allocatePacketMemory(0, RUNS * REPLY_BYTES);
     const nobody = { put: () => false };
     const sender = new Sender(
-      new SendBatch(calls, fd, family, RUNS, packets),
+      new SendBatch(calls, fd, family, RUNS, packets, new LocalAddresses(memory)),
       new Runs(RUNS),
       nodes.slots,
       memory,
@@ -48,7 +49,7 @@ export class Introductions {
       nodes,
       packets,
       repliesAt: 0,
-      source: { readSource: () => {} }, // nothing is received
+      source: { readSource: () => {}, readLocalAddress: () => false }, // nothing is received
       sender,
       clock,
       gossip: nobody,

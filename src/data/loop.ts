@@ -17,6 +17,7 @@ import {
   RECEIVED_BYTES,
   SEGMENTS_RECEIVED,
 } from "../shared/counters.ts";
+import { LocalAddresses } from "../shared/local-addresses.ts";
 import { Mailbox } from "../shared/mailbox.ts";
 import {
   FRAMES,
@@ -57,6 +58,7 @@ export interface LoopOptions {
 
 export class RelayLoop {
   readonly #receive: ReceiveBatch;
+  readonly #offload: boolean;
   readonly #handler: PacketHandler;
   readonly #words: Int32Array;
   readonly #counters: Float64Array;
@@ -79,9 +81,10 @@ export class RelayLoop {
     this.#row = memory.counterRow(worker);
     this.#heartbeat = memory.workerWords(worker) + HEARTBEAT;
     this.#isParked = memory.workerWords(worker) + IS_PARKED;
-    this.#receive = new ReceiveBatch(calls, fd, family, batchMax, packets, offload);
+    this.#offload = offload;
+    this.#receive = new ReceiveBatch(calls, fd, family, batchMax, packets, true);
     const sender = new Sender(
-      new SendBatch(calls, fd, family, RUNS_MAX, packets),
+      new SendBatch(calls, fd, family, RUNS_MAX, packets, new LocalAddresses(memory)),
       new Runs(RUNS_MAX),
       nodes.slots,
       memory,
@@ -150,7 +153,7 @@ export class RelayLoop {
       const bytes = receive.length(m);
       const at = receive.packetAt(m);
       receivedBytes += bytes;
-      const segmentBytes = receive.segmentBytes(m);
+      const segmentBytes = this.#offload ? receive.segmentBytes(m) : 0;
       if (bytes === 0) {
         if (receive.hasSender(m)) counters[row + MALFORMED_EMPTY]!++;
       } else if (receive.truncated(m)) {

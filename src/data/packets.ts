@@ -5,7 +5,14 @@
 
 import { MESSAGES_MAX } from "../../ffi/abi.ts";
 import type { Clock } from "../../ffi/clock.ts";
-import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort, isIPv4 } from "../../ffi/endpoint.ts";
+import {
+  ENDPOINT_FLAGS_MASK,
+  ENDPOINT_PORT_MASK,
+  ENDPOINT_WORDS,
+  hasNoPort,
+  isIPv4,
+  setLocalNumber,
+} from "../../ffi/endpoint.ts";
 import type { FixedMemory } from "../../ffi/libc.ts";
 import {
   ADDRESS_MESSAGE_BYTES_MAX,
@@ -55,6 +62,7 @@ import {
 } from "../shared/counters.ts";
 import { DropLog, nodeDrop } from "../shared/drops.ts";
 import { RELAY_LIMIT } from "../shared/limits.ts";
+import { LocalAddresses } from "../shared/local-addresses.ts";
 import {
   CLOCK_S,
   GRANTS_REQUIRED,
@@ -111,8 +119,10 @@ if (REPLY_BYTES < ADDRESS_MESSAGE_BYTES_MAX) throw new Error("REPLY_BYTES is too
 
 /** Where the packets of a batch come from. */
 export interface PacketSource {
-  /** Copies the endpoint that message m came from to `endpoint`; the free half of word 0 is 0. */
+  /** Copies the endpoint that message m came from to `endpoint`, without local address and flags. */
   readSource(m: number, endpoint: Int32Array): void;
+  /** As ReceiveBatch.readLocalAddress. */
+  readLocalAddress(m: number, address: Int32Array): boolean;
 }
 
 /** Where messages go that leave this thread by another way than the kernel's. */
@@ -159,6 +169,8 @@ export class PacketHandler {
   /** Endpoints being worked on: whom a packet came from, and whom it concerns. */
   readonly #source = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
   readonly #target = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
+  /** The local address that a packet was sent to. */
+  readonly #local = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
   /** The slot whose endpoint is in `#target`, and the endpoint's version, which no other endpoint of this slot has; -1 for none. */
   #targetSlot = -1;
   #targetVersion = -1;
@@ -184,6 +196,7 @@ export class PacketHandler {
   readonly #nodes: NodeTable;
   readonly #peers: PeerTable;
   readonly #routes: RouteTable;
+  readonly #locals: LocalAddresses;
   readonly #packetSource: PacketSource;
   readonly #sender: Sender;
   readonly #admission: Admission;
@@ -211,6 +224,7 @@ export class PacketHandler {
     this.#nodes = parts.nodes;
     this.#peers = new PeerTable(parts.memory);
     this.#routes = new RouteTable(parts.memory);
+    this.#locals = new LocalAddresses(parts.memory);
     this.#packetSource = parts.source;
     this.#sender = parts.sender;
     this.#admission = new Admission(parts.memory, parts.counterRow, parts.clock);
@@ -339,7 +353,7 @@ export class PacketHandler {
     let slot = nodes.find(destId);
     let slotId = destId;
     if (slot < 0) {
-      const peer = this.#peerOf(m) >= 0 ? -1 : this.#routes.find(destId);
+      const peer = this.#mayForward(at, m) ? this.#routes.find(destId) : -1;
       if (peer < 0) {
         this.#count(RELAY_NOT_FOUND);
         this.#noteDrop(at, NOT_FOUND);
@@ -363,7 +377,7 @@ export class PacketHandler {
       this.#noteDrop(at, CONTENDED);
       return;
     }
-    const flags = this.#target[0]! & ~ENDPOINT_PORT_MASK;
+    const flags = this.#target[0]! & ENDPOINT_FLAGS_MASK;
     if ((flags & IS_BRIDGED) !== 0) {
       rewriteToDeliver(this.#view, at);
       this.#toBridge(destId, at + DELIVER_AT, bytes - DELIVER_AT, RELAY_DROPPED_AT);
@@ -473,9 +487,27 @@ export class PacketHandler {
   }
 
   /**
-   * The peer beacon that message m came from, -1 for none. A Relay of one goes to nodes of this beacon only: two beacons that each
-   * believe the other has a node would send it to and fro for ever.
+   * Whether the Relay at `at`, of message m, may go on to a peer beacon. A Relay passes one beacon at most on its way to the
+   * destination's: beacons that each believe the next one has a node would pass it on for ever. So a peer's goes to nodes of this beacon
+   * only. Where gossip of unlisted beacons is accepted, any source may be a beacon; there, the sender has to be a node at that source.
    */
+  #mayForward(at: number, m: number): boolean {
+    if (this.#peerOf(m) >= 0) return false;
+    if (this.#words[this.#strangersBelieved] === 0 || this.#provenId !== 0) return true;
+    return this.#isSenderAt(this.#view.getInt32(at + FIRST_ID_AT), m);
+  }
+
+  /** Whether a node of this beacon is at the source of message m. */
+  #isSenderAt(senderId: number, m: number): boolean {
+    const slot = this.#nodes.find(senderId);
+    if (slot < 0 || this.#readTarget(slot, senderId) < 0) return false;
+    this.#packetSource.readSource(m, this.#source);
+    let differs = (this.#target[0]! ^ this.#source[0]!) & ENDPOINT_PORT_MASK;
+    for (let word = 1; word < ENDPOINT_WORDS; word++) differs |= this.#target[word]! ^ this.#source[word]!;
+    return differs === 0;
+  }
+
+  /** The peer beacon that message m came from, -1 for none. */
   #peerOf(m: number): number {
     if (m !== this.#peerCheckedMessage) {
       this.#peerCheckedMessage = m;
@@ -492,7 +524,7 @@ export class PacketHandler {
 
   /** Hands gossip that may be believed to the main thread. */
   #sync(at: number, bytes: number, m: number): void {
-    this.#packetSource.readSource(m, this.#source);
+    this.#readBothEnds(m);
     const reason = this.#takeSync(at, bytes);
     if (reason === undefined) {
       this.#count(GOSSIP_RECEIVED);
@@ -626,7 +658,7 @@ export class PacketHandler {
 
   /** Reads whom message m, with a node's packet at `at`, came from. @returns false, counted, if nothing could, or may, be sent there */
   #readSource(at: number, m: number): boolean {
-    this.#packetSource.readSource(m, this.#source);
+    this.#readBothEnds(m);
     if (hasNoPort(this.#source, 0)) {
       this.#count(MALFORMED_NO_SOURCE_PORT);
       return false;
@@ -636,6 +668,13 @@ export class PacketHandler {
     this.#count(REFUSED_DENIED_ENDPOINT);
     this.#drops.note(this.#view.getInt32(at + FIRST_ID_AT), 0, DENIED_ENDPOINT);
     return false;
+  }
+
+  /** Reads the source of message m, with the local address that it was sent to. */
+  #readBothEnds(m: number): void {
+    this.#packetSource.readSource(m, this.#source);
+    if (this.#packetSource.readLocalAddress(m, this.#local))
+      setLocalNumber(this.#source, 0, this.#locals.numberOf(this.#local));
   }
 
   /**

@@ -53,6 +53,7 @@ export function dropOffsetOfErrno(errno: number): number {
     case ENETUNREACH:
     case EHOSTUNREACH:
     case ENETDOWN:
+    case EINVAL: // a blackhole route, or a source address that this host has lost meanwhile (ip_route_output_key_hash)
       return DROP_UNREACHABLE;
     case EPERM:
     case EACCES:

@@ -13,6 +13,7 @@
  *   peers           keys and slots       the peer beacons, see peers.ts
  *   punches         header, filter, 16 bytes a pair: which punches are watched, see punch-watch.ts
  *   sources         64 bytes a line      what sources of packets have used of the limits, see limits.ts
+ *   local addresses 32 bytes an address  addresses of this host that are sent to, see local-addresses.ts
  *   mailboxes       16 MiB a worker      what workers hand to the main thread, see mailbox.ts
  *   nodes           64 bytes a slot      one node, one cache line, see nodes.ts
  *   routes          8 bytes a slot       which peer has a node, see routes.ts
@@ -21,6 +22,7 @@
  * Everything starts on a cache line and starts as zero. Nodes' public keys, 32 bytes a slot, have a buffer of their own: no buffer may be
  * larger than 4 GiB (JavaScriptCore), and for the largest tables one for all would be.
  */
+import { LOCAL_NUMBERS_END } from "../../ffi/endpoint.ts";
 import { COUNTER_ROW, LIMITS, type Limit } from "./counters.ts";
 import { SLOT_WORDS } from "./slots.ts";
 
@@ -56,6 +58,8 @@ export const PUNCH_PLACES = 2 ** 14;
 export const PUNCH_WORDS = 4;
 /** Words of the filter before them, each of 16 bits in two epochs: with all places taken, a fifth of the bits of an epoch are set. */
 export const PUNCH_FILTER_WORDS = 2 ** 12;
+/** Words of a local address: its state and an endpoint's, rounded up. */
+export const LOCAL_ADDRESS_WORDS = 8;
 /** Words of a node's Ed25519 public key. */
 export const NODE_KEY_WORDS = 8;
 /**
@@ -240,6 +244,8 @@ export class SharedMemory {
   readonly punchesAt: number;
   readonly punchFilterAt: number;
   readonly punchPlacesAt: number;
+  /** First word of the local addresses, that of number 0, which is none. */
+  readonly localAddressesAt: number;
   /** First word of the first node's slot. */
   readonly slotsAt: number;
   /** First words of the routes' words, and of their slots. */
@@ -300,6 +306,7 @@ export class SharedMemory {
     this.punchesAt = reserve(LINE_WORDS);
     this.punchFilterAt = reserve(PUNCH_FILTER_WORDS);
     this.punchPlacesAt = reserve(PUNCH_PLACES * PUNCH_WORDS);
+    this.localAddressesAt = reserve(LOCAL_NUMBERS_END * LOCAL_ADDRESS_WORDS);
     this.#sourcesAt = this.#sourceLines.map((lines) => reserve(lines * LINE_WORDS));
     this.#mailboxesAt = reserve(workers * MAILBOXES_WORDS);
     this.slotsAt = reserve(this.shards * this.slotsPerShard * SLOT_WORDS);

@@ -13,7 +13,13 @@
  * Node ids are taken signed or unsigned, and held signed, as Int32Array has them.
  */
 import { type Clock, MonotonicClock } from "../../ffi/clock.ts";
-import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
+import {
+  ENDPOINT_FLAGS_MASK,
+  ENDPOINT_LOCAL_MASK,
+  ENDPOINT_PORT_MASK,
+  ENDPOINT_WORDS,
+  hasNoPort,
+} from "../../ffi/endpoint.ts";
 import { ArrivalNotes } from "./arrivals.ts";
 import { nodeHash, shardOfHash, slotOfHash } from "./hash.ts";
 import { HeardTimes } from "./heard.ts";
@@ -217,11 +223,12 @@ export class NodeTable {
     return isBridged || nowS - this.#words[slot + SLOT_SEEN_S]! < holdS;
   }
 
-  /** Whether the slot's endpoint is the one at `endpoint[at]`. */
+  /** Whether the slot's endpoint is the one at `endpoint[at]`; a slot without a local address is at any. */
   #isAtLocked(slot: number, endpoint: Int32Array, at: number): boolean {
     const words = this.#words;
     const copy = this.slots.endpointAt(slot);
-    let differs = (words[copy]! ^ endpoint[at]!) & ENDPOINT_PORT_MASK;
+    const compared = (words[copy]! & ENDPOINT_LOCAL_MASK) === 0 ? ENDPOINT_PORT_MASK : ~ENDPOINT_FLAGS_MASK;
+    let differs = (words[copy]! ^ endpoint[at]!) & compared;
     for (let word = 1; word < ENDPOINT_WORDS; word++) differs |= words[copy + word]! ^ endpoint[at + word]!;
     return differs === 0;
   }
@@ -242,9 +249,9 @@ export class NodeTable {
   #moveLocked(slot: number, endpoint: Int32Array, at: number, flags: number): boolean {
     const words = this.#words;
     const copy = this.slots.endpointAt(slot);
-    const flagsBefore = words[copy]! & ~ENDPOINT_PORT_MASK;
+    const flagsBefore = words[copy]! & ENDPOINT_FLAGS_MASK;
     const newFlags = flags < 0 ? flagsBefore : flags | (flagsBefore & (IS_BRIDGED | HAS_KEY));
-    let changed = words[copy]! ^ ((endpoint[at]! & ENDPOINT_PORT_MASK) | newFlags);
+    let changed = words[copy]! ^ ((endpoint[at]! & ~ENDPOINT_FLAGS_MASK) | newFlags);
     for (let word = 1; word < ENDPOINT_WORDS; word++) changed |= words[copy + word]! ^ endpoint[at + word]!;
     if (changed === 0) return false;
     this.slots.publish(slot, endpoint, at, newFlags);
@@ -545,7 +552,7 @@ export class NodeTable {
 
   /**
    * Copies what is in slot `index` of a shard to `out`: ENDPOINT_WORDS words of endpoint with the node's flags in the free
-   * half of the first, and behind them the clock second of its last refresh. For whoever goes through the whole table beside
+   * byte of the first, and behind them the clock second of its last refresh. For whoever goes through the whole table beside
    * the workers, without a lock. Removals move nodes to lower slots, or from the first PROBES_MAX of a shard to its last.
    * @param sinceS a node that was last refreshed before this clock second is passed over
    * @returns the node's id, signed, or 0 if the slot is vacant, passed over, or its entry did not hold still

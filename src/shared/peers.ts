@@ -7,7 +7,7 @@
  * Learned peers, strangers whose gossip is believed, have places of their own behind those of the others, so that they never take one
  * from them. An endpoint that is in both is the other's.
  */
-import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
+import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, localNumber } from "../../ffi/endpoint.ts";
 import { LEARNED_END, LEARNED_PEERS_MAX, PEERS_END, PEERS_MAX, type SharedMemory } from "./memory.ts";
 import { IS_PEER, SLOT_ID, SLOT_WORDS, Slots } from "./slots.ts";
 
@@ -96,6 +96,16 @@ export class PeerTable {
     Atomics.store(words, this.#keysAt + peer, keyOf(endpoint, at));
     if (peer - first >= words[end]!) Atomics.store(words, end, peer - first + 1);
     return peer;
+  }
+
+  /**
+   * Has packets to a peer leave from the local address that the endpoint at `endpoint[at]`, which is the peer's, names. Main thread
+   * only.
+   */
+  setLocal(peer: number, endpoint: Int32Array, at: number): void {
+    const slot = this.slot(peer);
+    if (localNumber(this.#words, this.slots.endpointAt(slot)) !== localNumber(endpoint, at))
+      this.slots.publish(slot, endpoint, at, IS_PEER);
   }
 
   /** Notes which instance its signed gossip named, upper and lower half; 0 for none. Main thread only. */

@@ -5,14 +5,14 @@
  *   word 1       version: +1 with every change of endpoint; its lowest bit names the copy in force
  *   word 2       clock second of the last refresh
  *   word 3       largest packet that the path to this endpoint lets us merge, 0 while no limit is known
- *   words 4-9    endpoint, copy 0, with flags in the free half of its first word
+ *   words 4-9    endpoint, copy 0, with flags in the free byte of its first word
  *   words 10-15  endpoint, copy 1
  *
  * A writer fills the copy that is not in force, and brings it in force with one store; a new slot appears with one store, too. So a
  * reader needs no lock and never waits: it reads the copy in force and then asks whether it still is. Writers of one slot have to
  * keep out of each other's way.
  */
-import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
+import { ENDPOINT_FLAGS_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import { LOADS_IN_ORDER } from "./loads.ts";
 
 export const SLOT_WORDS = 16;
@@ -87,7 +87,7 @@ export class Slots {
 
   /** The flags in force, for the slot's writer. */
   flags(slot: number): number {
-    return this.words[this.endpointAt(slot)]! & ~ENDPOINT_PORT_MASK;
+    return this.words[this.endpointAt(slot)]! & ENDPOINT_FLAGS_MASK;
   }
 
   /** Puts other flags in force, with the same endpoint. Only for the slot's writer. */
@@ -100,7 +100,7 @@ export class Slots {
     const { words } = this;
     const version = (words[slot + VERSION]! + 1) & 0x7fff_ffff; // never -1, which means "could not be read"
     const copy = slot + COPIES + (version & 1) * ENDPOINT_WORDS;
-    words[copy] = (endpoint[at]! & ENDPOINT_PORT_MASK) | flags;
+    words[copy] = (endpoint[at]! & ~ENDPOINT_FLAGS_MASK) | flags;
     for (let word = 1; word < ENDPOINT_WORDS; word++) words[copy + word] = endpoint[at + word]!;
     Atomics.store(words, slot + VERSION, version);
   }

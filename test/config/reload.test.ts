@@ -27,6 +27,7 @@ const others: Omit<Config, "httpIsDefault"> = {
   nodeTtlMs: 7000,
   offload: false,
   steering: false,
+  sourceAddress: "off",
   batchMax: 7,
   recvBufferBytes: 70_000,
   sendBufferBytes: 70_000,

@@ -75,7 +75,7 @@ function beacon({
   const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
   const file = new StateFile(at, memory, nodes, ttlS, () => wallMs);
   const load = (options: Partial<LoadOptions> = {}): Promise<LoadResult> =>
-    file.load({ nowS: 1, accepts: () => true, ...options });
+    file.load({ nowS: 1, accepts: () => true, localNumber: () => 0, ...options });
   return { memory, nodes, file, load };
 }
 
@@ -550,7 +550,7 @@ describe("a file that is not as it should be", () => {
   async function refused(bytes: Uint8Array): Promise<LoadResult> {
     writeFileSync(path, bytes);
     const file = new StateFile(path, shared, nodes, TTL_S, () => WALL_MS);
-    const result = await file.load({ nowS: 1, accepts: () => true });
+    const result = await file.load({ nowS: 1, accepts: () => true, localNumber: () => 0 });
     expect(nodes.size()).toBe(0);
     const isOurs = Buffer.from(bytes.subarray(0, 8)).toString("latin1") === "PBNODES\n";
     expect(isOurs ? ["damaged", "newer"] : ["foreign"]).toContain(result.outcome);

@@ -1,9 +1,25 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { closeSync, openSync } from "node:fs";
 import fc from "fast-check";
-import { AF_INET, AF_INET6, MSG_TRUNC, SOL_UDP, UDP_GRO, UDP_PAYLOAD_MAX } from "../../ffi/abi.ts";
+import {
+  AF_INET,
+  AF_INET6,
+  IP_PKTINFO,
+  IPPROTO_IP,
+  MSG_TRUNC,
+  SOL_UDP,
+  UDP_GRO,
+  UDP_PAYLOAD_MAX,
+} from "../../ffi/abi.ts";
 import type { Clock } from "../../ffi/clock.ts";
-import { ENDPOINT_WORDS, endpointFromName, endpointOf, type Family } from "../../ffi/endpoint.ts";
+import {
+  ENDPOINT_LOCAL_MASK,
+  ENDPOINT_LOCAL_SHIFT,
+  ENDPOINT_WORDS,
+  endpointFromName,
+  endpointOf,
+  type Family,
+} from "../../ffi/endpoint.ts";
 import {
   EAGAIN,
   EBADF,
@@ -1740,5 +1756,107 @@ describe("any traffic at all", () => {
       ),
       { numRuns: 300 },
     );
+  });
+});
+
+describe("where gossip of unlisted beacons is accepted", () => {
+  /** A node of a stranger's, and a bench that has a route to it. */
+  function learnedRoute(): Bench {
+    const bench = new Bench();
+    bench.memory.words[bench.memory.rulesAt + STRANGERS_BELIEVED] = 1;
+    const peer = bench.peers.addLearned(endpointOfName(name(77, 9001)), 0);
+    bench.routes.claim(777, peer);
+    return bench;
+  }
+  const packet = (from: Uint8Array, senderId = 5): ReceivedMessage => ({
+    bytes: message(RELAY, [senderId, 777], [1]),
+    name: from,
+  });
+  const discovered = (bench: Bench, id: number, from: Uint8Array) =>
+    bench.step({ bytes: message(DISCOVER, [id]), name: from });
+
+  test("a relay of a node of this beacon goes on to the beacon that announced its destination", () => {
+    const bench = learnedRoute();
+    discovered(bench, 5, name(1));
+    bench.step(packet(name(1)));
+    expect(bench.count(RELAYED_TO_PEER)).toBe(1);
+  });
+
+  test("a relay of any other source does not, whatever sender it names", () => {
+    const bench = learnedRoute();
+    discovered(bench, 5, name(1));
+    bench.step(packet(name(2)), packet(name(1, 9999)), packet(name(1), 6), packet(name(1), 0));
+    expect(bench.count(RELAYED_TO_PEER)).toBe(0);
+    expect(bench.count(RELAY_NOT_FOUND)).toBe(4);
+  });
+
+  test("it goes on from any source where only listed beacons' gossip is accepted", () => {
+    const bench = learnedRoute();
+    bench.memory.words[bench.memory.rulesAt + STRANGERS_BELIEVED] = 0;
+    bench.step(packet(name(2)));
+    expect(bench.count(RELAYED_TO_PEER)).toBe(1);
+  });
+});
+
+describe("local addresses", () => {
+  const sentTo = (host: number) =>
+    controlMessage(IPPROTO_IP, IP_PKTINFO, Uint8Array.of(2, 0, 0, 0, 192, 0, 2, host, 192, 0, 2, host));
+  const sourceOf = (host: number) => hex(Uint8Array.of(0, 0, 0, 0, 192, 0, 2, host, 0, 0, 0, 0));
+  const from = (id: number, host: number, local: number): ReceivedMessage => ({
+    bytes: message(DISCOVER, [id]),
+    name: name(host),
+    control: sentTo(local),
+  });
+
+  test("answers, relays and punch commands leave from where their destination sent to", () => {
+    const bench = new Bench();
+    bench.step(from(1, 1, 11), from(2, 2, 12));
+    bench.step({ bytes: message(RELAY, [1, 2], [1]), name: name(1), control: sentTo(13) });
+    bench.step({ bytes: message(PUNCH_REQUEST, [1, 2]), name: name(1), control: sentTo(11) });
+    const sources = bench.kernel.sent.map(({ name: to, source }) => [to, source]);
+    const [one, two] = [hex(name(1)), hex(name(2))];
+    expect(sources).toEqual([
+      [one, sourceOf(11)],
+      [two, sourceOf(12)],
+      [two, sourceOf(12)],
+      [one, sourceOf(11)],
+      [two, sourceOf(12)],
+    ]);
+  });
+
+  test("packets merge only with those that leave from the same address", () => {
+    const bench = new Bench();
+    bench.step(from(2, 2, 11));
+    const relayed = (): ReceivedMessage => ({ bytes: message(RELAY, [1, 2], [1]), name: name(1) });
+    bench.step(relayed(), relayed(), from(2, 2, 12), relayed(), relayed());
+    const sources = bench.kernel.sent.slice(1).map(({ pieces, source }) => [pieces.length, source]);
+    expect(sources).toEqual([
+      [2, sourceOf(11)],
+      [1, sourceOf(12)],
+      [2, sourceOf(12)],
+    ]);
+  });
+
+  test("a node without one gets one within the hold, and keeps it for the hold", () => {
+    const bench = new Bench();
+    bench.memory.words[bench.memory.rulesAt + ENDPOINT_HOLD_S] = 60;
+    bench.step({ bytes: message(DISCOVER, [2]), name: name(2) });
+    bench.step(from(2, 2, 11));
+    bench.step(from(2, 2, 12));
+    bench.step({ bytes: message(RELAY, [1, 2], [1]), name: name(1) });
+    expect(bench.kernel.sent.map(({ source }) => source)).toEqual([
+      "",
+      sourceOf(11),
+      sourceOf(12),
+      sourceOf(11),
+    ]);
+  });
+
+  test("gossip carries the one that it was sent to", () => {
+    const bench = new Bench();
+    bench.addPeer(name(3));
+    bench.step({ bytes: sync(1, [9]), name: name(3), control: sentTo(12) });
+    const [words] = bench.takeMail().map(({ source }) => source.split(",").map(Number));
+    expect((words![0]! & ENDPOINT_LOCAL_MASK) >>> ENDPOINT_LOCAL_SHIFT).toBe(1);
   });
 });

@@ -500,6 +500,7 @@ test.each<[number, DropReason]>([
   [ENETUNREACH, "unreachable"],
   [EHOSTUNREACH, "unreachable"],
   [ENETDOWN, "unreachable"],
+  [EINVAL, "unreachable"],
   [EPERM, "denied"],
   [EACCES, "denied"],
   [EMSGSIZE, "too_big"],

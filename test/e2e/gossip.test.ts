@@ -63,8 +63,9 @@ async function beaconWithPeer(flags: readonly string[]) {
   return { beacon, peer, stranger: await mesh.client(beacon), other: await mesh.client(beacon) };
 }
 
-/** Sends a packet to a node through a beacon, and waits until it arrives at somebody who plays a peer. */
+/** Sends a packet of a node to another one through a beacon, and waits until it arrives at a client that plays a peer. */
 async function expectReachedPeer(sender: Client, peer: Client, nodeId: number): Promise<void> {
+  await sender.discover(SENDER_ID);
   const packet = relay(SENDER_ID, nodeId, crypto.getRandomValues(new Uint8Array(20)));
   await sender.send(packet);
   for (;;) {

@@ -43,6 +43,7 @@ const restored = table();
 const load = await new StateFile(path, restored.memory, restored.nodes, 600).load({
   nowS: 1,
   accepts: () => true,
+  localNumber: () => 0,
 });
 /** None if this user may not list them. */
 const filesBeside = (): string[] => {

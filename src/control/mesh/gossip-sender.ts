@@ -3,7 +3,7 @@
 import { UDP_PAYLOAD_MAX } from "../../../ffi/abi.ts";
 import { EAGAIN, EINTR } from "../../../ffi/errno.ts";
 import { kernel } from "../../../ffi/libc.ts";
-import { allocatePacketMemory, SendBatch } from "../../../ffi/mmsg.ts";
+import { allocatePacketMemory, type LocalAddressList, SendBatch } from "../../../ffi/mmsg.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
 import { FIRST_ID_AT, SYNC, SYNC_BYTES, SYNC_COUNT_AT, SYNC_TRAILER_BYTES } from "../../protocol.ts";
 import { IS_BRIDGED } from "../../shared/slots.ts";
@@ -42,15 +42,17 @@ export class GossipSender {
 
   /**
    * @param socket one of the public port's, so that peers know the source
+   * @param locals what the endpoints' numbers of local addresses mean
    * @param nowMs Unix milliseconds, on a clock that may be set
    */
   constructor(
     socket: UdpSocket,
     beaconId: number,
+    locals?: LocalAddressList,
     private readonly nowMs: () => number = Date.now,
   ) {
     const memory = allocatePacketMemory(0, UDP_PAYLOAD_MAX);
-    this.#send = new SendBatch(kernel, socket.fd, socket.family, 1, memory);
+    this.#send = new SendBatch(kernel, socket.fd, socket.family, 1, memory, locals);
     this.#bytes = new Uint8Array(memory.buffer);
     this.#message = new DataView(memory.buffer);
     this.#message.setUint8(0, SYNC);

@@ -5,15 +5,25 @@
  * operator has strangers believed, too, and hand it over in their mailboxes. Where there is a key, what is not signed with it is not
  * believed.
  */
-import { networkInterfaces } from "node:os";
 import type { Logger } from "pino";
-import { ENDPOINT_WORDS, endpointOf, hasNoPort, type SocketAddress } from "../../../ffi/endpoint.ts";
+import {
+  ENDPOINT_WORDS,
+  endpointOf,
+  hasNoPort,
+  isIPv4,
+  isLinkLocal,
+  isLoopback,
+  localNumber,
+  type SocketAddress,
+  setLocalNumber,
+} from "../../../ffi/endpoint.ts";
 import { EAGAIN, errnoName } from "../../../ffi/errno.ts";
 import { hostPort, type UdpSocket } from "../../../ffi/socket.ts";
 import { ConfigError, type HostPort, isWildcard, parseHostNamePort, shown } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
 import { SYNC_BYTES, SYNC_COUNT_AT } from "../../protocol.ts";
 import { GOSSIP_REJECTIONS, type GossipRejection } from "../../shared/counters.ts";
+import { LocalAddresses } from "../../shared/local-addresses.ts";
 import type { Mail } from "../../shared/mailbox.ts";
 import {
   CLOCK_S,
@@ -32,6 +42,7 @@ import { believesStrangers, type Limits } from "../limits.ts";
 import type { MailTaker } from "../mail-reader.ts";
 import { scanNodes } from "../node-scan.ts";
 import { PeriodicTask } from "../periodic-task.ts";
+import { type HostAddress, hostAddresses, type SourceAddresses } from "../source-addresses.ts";
 import type { HeardInstances, MeshNames, PeerClaims, PeerNodes } from "../upgrade/format.ts";
 import { addressText, withoutZone } from "./addresses.ts";
 import { Announcements } from "./announcements.ts";
@@ -57,6 +68,8 @@ const RESOLVE_MS = 30_000;
 const MAIL_TURN_MAX = 16;
 /** Of routes that the directory told another process of: any but that of gossip's. */
 const FLEET_MARK = UNMARKED + 1;
+/** Addresses of this host that gossip to a peer leaves from before the peer was heard. */
+const SOURCES_TRIED_MAX = 16;
 /** Addresses of a host name that another process of this beacon is told. */
 const ADDRESSES_TOLD_MAX = 8;
 
@@ -92,6 +105,7 @@ interface Peer {
   readonly number: number;
   /** "ip:port" */
   readonly address: string;
+  /** With the local address that packets to it leave from. */
   readonly endpoint: Int32Array;
   /** When it was last heard, on the clock of performance.now. */
   heardMs: number | undefined;
@@ -148,6 +162,7 @@ export interface MeshParts {
   /** Where peers may not be. */
   readonly limits: Pick<Limits, "isDenied" | "isNoHost">;
   readonly routes: RouteTable;
+  readonly sources: Pick<SourceAddresses, "isOn">;
   /** What claims of nodes are stamped with. */
   readonly nowMs?: () => number;
 }
@@ -181,6 +196,7 @@ export class Mesh {
   otherRoutes: OtherRoutes | undefined;
   readonly #table: PeerTable;
   readonly #announcements: Announcements;
+  readonly #locals: LocalAddresses;
   readonly #learned: LearnedPeers;
   readonly #sender: GossipSender;
   readonly #instances: Instances;
@@ -213,12 +229,13 @@ export class Mesh {
     const { memory, socket } = parts;
     this.#complaints = new Complaints(log);
     this.#table = new PeerTable(memory);
+    this.#locals = new LocalAddresses(memory);
     this.#awaitsFleet = config.directory !== "off";
     this.#announcements = new Announcements(parts.routes, parts.nowMs, (nodeId) =>
       this.otherRoutes?.claimedByGossip(nodeId),
     );
     this.#learned = new LearnedPeers(this.#table, this.#announcements, log);
-    this.#sender = new GossipSender(socket, config.beaconId);
+    this.#sender = new GossipSender(socket, config.beaconId, this.#locals);
     this.#instances = new Instances(this.#sender.instance, (address) => this.#peers.has(address));
     this.#useKeys(keys);
     this.#resolver = new Resolver(log);
@@ -464,6 +481,7 @@ export class Mesh {
     if (heardAgeMs === undefined) return;
     const peer = this.#peers.get(addressText(endpoint));
     if (peer !== undefined) {
+      this.#sendFrom(peer, endpoint);
       peer.heardMs = performance.now() - heardAgeMs;
       await this.#announcements.announce(peer.number, nodeIds);
     } else if (isLearned && believesStrangers(this.config) && this.#mayBePeer(endpoint)) {
@@ -558,6 +576,7 @@ export class Mesh {
   }
 
   #add(address: string, endpoint: Int32Array): void {
+    setLocalNumber(endpoint, 0, this.#advertisedLocal(endpoint));
     const number = this.#table.add(endpoint, 0);
     if (number < 0) {
       this.#tooMany(PEERS_MAX + 1);
@@ -589,18 +608,52 @@ export class Mesh {
   /** "ip:port" of this beacon, in all ways that this host knows of. */
   #ownAddresses(): ReadonlySet<string> {
     const { address, port } = this.parts.address;
-    const hosts = isWildcard(address) ? this.#hostAddresses() : [address];
+    const hosts = isWildcard(address) ? this.#hostAddresses().map(({ text }) => text) : [address];
     return new Set(hosts.map((host) => addressText(endpointOf(withoutZone(host), port))));
   }
 
-  #hostAddresses(): readonly string[] {
+  #hostAddresses(): readonly HostAddress[] {
     try {
-      return Object.values(networkInterfaces()).flatMap((entries = []) => entries.map((one) => one.address));
+      return hostAddresses();
     } catch {
       // A sandbox without netlink sockets. A beacon that names itself among its peers then gossips with itself, which it rejects.
       this.#complain("own", "this host does not tell its addresses: leave this beacon's own out of --peers");
       return [];
     }
+  }
+
+  /**
+   * The number of the local address that this beacon advertises, if packets to a peer can leave from it: by that one the registry and
+   * the directory name this beacon. 0, the kernel's choice, for none.
+   */
+  #advertisedLocal(endpoint: Int32Array): number {
+    if (!this.parts.sources.isOn) return 0;
+    const advertised = this.#sourcesTo(endpoint).find(({ text }) => this.#advertisedHost() === text);
+    return advertised ? this.#locals.numberOf(advertised.endpoint) : 0;
+  }
+
+  #advertisedHost(): string | undefined {
+    const { advertiseAddr } = this.config;
+    const name = advertiseAddr === "auto" ? this.#advertised : advertiseAddr;
+    return name === "" ? undefined : parseHostNamePort(name).host;
+  }
+
+  /** The addresses of this host that packets to an endpoint may leave from. */
+  #sourcesTo(endpoint: Int32Array): readonly HostAddress[] {
+    return this.#hostAddresses().filter(
+      ({ endpoint: own }) =>
+        isIPv4(own, 0) === isIPv4(endpoint, 0) &&
+        isLoopback(own, 0) === isLoopback(endpoint, 0) &&
+        isLinkLocal(own, 0) === isLinkLocal(endpoint, 0),
+    );
+  }
+
+  /** Has packets to a peer leave from the local address that the peer sent to: by that one it knows this beacon. */
+  #sendFrom(peer: Peer, endpoint: Int32Array): void {
+    const number = localNumber(endpoint, 0);
+    if (number === 0 || number === localNumber(peer.endpoint, 0)) return;
+    setLocalNumber(peer.endpoint, 0, number);
+    this.#table.setLocal(peer.number, peer.endpoint, 0);
   }
 
   /** What the registry is told if the operator has not said it. */
@@ -672,8 +725,19 @@ export class Mesh {
     );
   }
 
+  /**
+   * A peer that was not heard yet may know this beacon by any of its addresses, and rejects gossip from the others: it is sent from each
+   * until the peer's own gossip shows by which.
+   */
   async #sendTo(peer: Peer): Promise<number> {
-    const errno = await this.#sender.send(peer.endpoint);
+    let errno = await this.#sender.send(peer.endpoint);
+    if (peer.heardMs === undefined && this.parts.sources.isOn) {
+      const endpoint = peer.endpoint.slice();
+      for (const source of this.#sourcesTo(endpoint).slice(0, SOURCES_TRIED_MAX)) {
+        setLocalNumber(endpoint, 0, this.#locals.numberOf(source.endpoint));
+        if ((await this.#sender.send(endpoint)) === 0) errno = 0;
+      }
+    }
     if (errno === 0) this.#gossipSent++;
     else {
       this.#gossipSendErrors++;
@@ -737,6 +801,7 @@ export class Mesh {
     if (peer !== undefined) {
       if (peer.heardMs === undefined) this.log.info({ peer: address, nodes }, "peer announces its nodes");
       this.#hear(peer);
+      this.#sendFrom(peer, endpoint);
       return peer.number;
     }
     if (!believesStrangers(this.config)) return undefined; // removed since the worker asked
@@ -764,7 +829,9 @@ export class Mesh {
 
   /** Whether a stranger may be there. */
   #mayBePeer(endpoint: Int32Array): boolean {
-    return !hasNoPort(endpoint, 0) && this.parts.reaches(endpoint) && !this.parts.limits.isDenied(endpoint);
+    if (hasNoPort(endpoint, 0) || !this.parts.reaches(endpoint) || this.parts.limits.isDenied(endpoint))
+      return false;
+    return !this.#ownAddresses().has(addressText(endpoint)); // forged: this beacon does not gossip with itself
   }
 
   /** How many nodes of a peer's list count. */

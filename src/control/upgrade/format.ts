@@ -3,7 +3,7 @@
  * Words are little-endian, endpoints as in ffi/endpoint.ts. Times are ages, since each process has a clock of its own; only the limits'
  * are on CLOCK_MONOTONIC, which all processes of a host share.
  *
- *   nodes      64 bytes each: id, endpoint with the flag WANTS_DEST (1) or HAS_KEY (8), age in seconds, key or zeros
+ *   nodes      64 bytes each: id, endpoint with its local address and the flag WANTS_DEST (1) or HAS_KEY (8), age in seconds, key or zeros
  *   routes     a peer's endpoint (6 words), 1 if it is a learned one, ms since it was heard or -1, and the ids of its nodes
  *   claims     the endpoint of a peer of which the directory tells, and 12 bytes each: a node's id, and when it was claimed, a float
  *   cells      16 bytes each: number of the limit in CELL_LIMITS, of the cell among its, and its time in ns, a float
@@ -13,7 +13,7 @@
  * version must not bring the other into a state that there is no way out of.
  */
 import * as v from "valibot";
-import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
+import { ENDPOINT_FLAGS_MASK, ENDPOINT_WORDS, LOCAL_NUMBERS_END } from "../../../ffi/endpoint.ts";
 import {
   ANSWER_LIMIT,
   ENDPOINT_HOLD,
@@ -24,6 +24,7 @@ import {
   RELAY_ADDRESS_LIMIT,
   RELAY_LIMIT,
 } from "../../shared/limits.ts";
+
 import { NODE_KEY_WORDS, PEERS_MAX } from "../../shared/memory.ts";
 import { HAS_KEY, WANTS_DEST } from "../../shared/slots.ts";
 import { ENTRY_SEEN_S, SLOTS_PER_SLICE } from "../node-scan.ts";
@@ -37,6 +38,10 @@ const text = v.pipe(v.string(), v.maxLength(1024));
 /** Names of one list: those of the last round with a registry, or of the one before. */
 const names = v.pipe(v.array(text), v.maxLength(PEERS_MAX));
 
+const localNumbers = v.pipe(count, v.minValue(1), v.maxValue(LOCAL_NUMBERS_END - 1));
+/** An endpoint's. */
+const words = v.pipe(v.array(v.pipe(v.number(), v.integer())), v.length(ENDPOINT_WORDS));
+
 /** The first message; with it, the sockets' descriptors, in the order of their group. */
 export const offerSchema = v.object({
   format: v.literal(FORMAT),
@@ -49,6 +54,8 @@ export const offerSchema = v.object({
   steering: v.boolean(),
   /** Whether the state file may be replaced. */
   maySave: v.boolean(),
+  /** What the endpoints' numbers of local addresses stand for; earlier versions have none. */
+  locals: v.optional(v.pipe(v.array(v.tuple([localNumbers, words])), v.maxLength(LOCAL_NUMBERS_END))),
 });
 export type Offer = v.InferOutput<typeof offerSchema>;
 
@@ -126,7 +133,7 @@ export class NodeEntries {
     words[at] = nodeId;
     for (let word = 0; word < ENDPOINT_WORDS; word++) words[at + NODE_ENDPOINT_AT + word] = entry[word]!;
     const flags = (entry[0]! & WANTS_DEST) | (key ? HAS_KEY : 0);
-    words[at + NODE_ENDPOINT_AT] = (entry[0]! & ENDPOINT_PORT_MASK) | flags;
+    words[at + NODE_ENDPOINT_AT] = (entry[0]! & ~ENDPOINT_FLAGS_MASK) | flags;
     words[at + NODE_AGE_S_AT] = Math.max(0, nowS - entry[ENTRY_SEEN_S]!);
     words.fill(0, at + NODE_KEY_AT, at + NODE_WORDS);
     if (key) new Uint8Array(words.buffer).set(key, (at + NODE_KEY_AT) * 4);
@@ -143,7 +150,7 @@ export class NodeEntries {
 export interface NodeTold {
   /** Signed, not 0. */
   readonly nodeId: number;
-  /** Without flags; good until the next node is read. */
+  /** Without flags, with the other process's number of the local address; good until the next node is read. */
   readonly endpoint: Int32Array;
   /** WANTS_DEST or 0. */
   readonly flags: number;
@@ -163,8 +170,8 @@ export function* readNodes(body: Uint8Array): Generator<NodeTold> {
     const ageS = words[at + NODE_AGE_S_AT]!;
     if (nodeId === 0 || ageS < 0) throw new FormatError("a node has no id, or an age below 0");
     endpoint.set(words.subarray(at + NODE_ENDPOINT_AT, at + NODE_ENDPOINT_AT + ENDPOINT_WORDS));
-    const flags = endpoint[0]! & ~ENDPOINT_PORT_MASK;
-    endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
+    const flags = endpoint[0]! & ENDPOINT_FLAGS_MASK;
+    endpoint[0] = endpoint[0]! & ~ENDPOINT_FLAGS_MASK;
     const key = (flags & HAS_KEY) !== 0 ? view : undefined;
     yield { nodeId, endpoint, flags: flags & WANTS_DEST, ageS, key, keyAt: (at + NODE_KEY_AT) * 4 };
   }

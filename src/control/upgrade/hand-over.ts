@@ -9,12 +9,14 @@
  * Nothing is lost in between: what arrives while nobody receives waits in the sockets, some tens of milliseconds. To keep that short,
  * what the other one has to hear then is only what changed within the last seconds, and workers wait in a receive for a millisecond only.
  */
+
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type * as v from "valibot";
 import { CoarseClock } from "../../../ffi/clock.ts";
-import { hasNoPort } from "../../../ffi/endpoint.ts";
+import { hasNoPort, LOCAL_NUMBERS_END } from "../../../ffi/endpoint.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
+import { LocalAddresses } from "../../shared/local-addresses.ts";
 import { CLOCK_S, HASH_SECRET, type SharedMemory } from "../../shared/memory.ts";
 import type { NodeTable } from "../../shared/nodes.ts";
 import type { RouteTable } from "../../shared/routes.ts";
@@ -177,6 +179,15 @@ export class HandOver {
     this.#isSuspended = false;
   }
 
+  /** Local addresses by number. Nodes with one that is added later are answered from the kernel's choice until their next Discover. */
+  #locals(): Offer["locals"] {
+    const locals = new LocalAddresses(this.parts.memory);
+    return Array.from({ length: LOCAL_NUMBERS_END }, (_, number) => number).flatMap((number) => {
+      const address = locals.address(number);
+      return address ? [[number, Array.from(address)] as [number, number[]]] : [];
+    });
+  }
+
   /** Has the other process know all that this one knows, or knew a moment ago. @returns the other's version */
   async #prepare(): Promise<string> {
     const { memory, sockets, state, offer } = this.parts;
@@ -186,6 +197,7 @@ export class HandOver {
       format: FORMAT,
       hashSecret: memory.words[HASH_SECRET]!,
       maySave: state?.maySave ?? true,
+      locals: this.#locals(),
     };
     const fds = sockets.map(({ fd }) => fd);
     await this.#sendJson("offer", whole, untilMs, fds);

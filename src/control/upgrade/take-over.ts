@@ -7,6 +7,7 @@
 import { closeSync } from "node:fs";
 import type { Logger } from "pino";
 import { CoarseClock } from "../../../ffi/clock.ts";
+import { LOCAL_NUMBERS_END, localNumber, setLocalNumber } from "../../../ffi/endpoint.ts";
 import { UnixChannel } from "../../../ffi/unix-channel.ts";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import { NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
@@ -48,6 +49,8 @@ export interface Heir {
   readonly mesh: Mesh;
   /** Whether a node may be there. */
   accepts(endpoint: Int32Array): boolean;
+  /** The number of a local address here, 0 if packets cannot leave from it. */
+  localNumber(address: Int32Array): number;
   /** The second that it is now, on the table's clock. */
   nowS(): number;
   readonly nodeTtlS: number;
@@ -65,6 +68,9 @@ export class TakeOver {
   breakers: BreakerStates = {};
   /** The sockets of HTTP and the bridge. */
   listeners: readonly InheritedListener[] = [];
+  /** The old process's numbers of local addresses, as it told them, and what they are here. */
+  #locals: NonNullable<Offer["locals"]> = [];
+  readonly #localNumbers = new Uint8Array(LOCAL_NUMBERS_END);
   /** Nodes for which there was no room. */
   #noRoom = 0;
   /** Whether the old process has told all that it knew once. */
@@ -112,6 +118,7 @@ export class TakeOver {
       throw new TakeOverError(
         `--workers is ${wanted.workers} now, and was ${fds.length}: that takes a restart`,
       );
+    this.#locals = offer.locals ?? [];
     return { ...offer, fds };
   }
 
@@ -120,6 +127,8 @@ export class TakeOver {
    * @returns false if it died before
    */
   async learn(heir: Heir): Promise<boolean> {
+    for (const [number, address] of this.#locals)
+      this.#localNumbers[number] = heir.localNumber(Int32Array.from(address));
     await this.#follow(heir, "prepare");
     return this.#isWhole;
   }
@@ -189,9 +198,12 @@ export class TakeOver {
       case "instances":
         mesh.adoptInstances(readJson(instancesSchema, body));
         return;
-      case "routes":
-        await mesh.adoptPeerNodes(readRoutes(body));
+      case "routes": {
+        const routes = readRoutes(body);
+        this.#translateLocal(routes.endpoint);
+        await mesh.adoptPeerNodes(routes);
         return;
+      }
       case "claims":
         mesh.adoptClaims(readClaims(body));
         return;
@@ -214,10 +226,16 @@ export class TakeOver {
     Atomics.store(memory.words, CLOCK_S, seconds);
     for (const { nodeId, endpoint, flags, ageS, key, keyAt } of readNodes(body)) {
       if (ageS >= nodeTtlS || !accepts(endpoint)) continue;
+      this.#translateLocal(endpoint);
       const result = nodes.record(nodeId, endpoint, 0, flags, seconds - ageS);
       if (result >= NODE_LIMIT) this.#noRoom++;
       else if (key) nodes.keepKey(nodeId, endpoint, key, keyAt);
     }
+  }
+
+  /** Replaces the old process's number of a local address by this one's. */
+  #translateLocal(endpoint: Int32Array): void {
+    setLocalNumber(endpoint, 0, this.#localNumbers[localNumber(endpoint, 0)]!);
   }
 
   #goesOnAlone(): void {

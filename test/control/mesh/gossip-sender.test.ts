@@ -200,7 +200,7 @@ describe.each([AF_INET, AF_INET6] as const)("GossipSender on a socket of family 
     let clocked: GossipSender;
     beforeEach(() => {
       clockMs = TRUE_MS;
-      clocked = new GossipSender(socket, BEACON_ID, () => clockMs);
+      clocked = new GossipSender(socket, BEACON_ID, undefined, () => clockMs);
       clocked.key = KEY;
     });
 

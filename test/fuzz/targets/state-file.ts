@@ -45,7 +45,11 @@ class StateFiles implements OpenTarget {
     const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
     const file = new StateFile(this.#path, memory, nodes, TTL_S, () => 1_700_000_100_000);
     const denied = endpointOf("10.0.0.3", 0)[4]!;
-    const result = await file.load({ nowS: 1000, accepts: (endpoint) => endpoint[4] !== denied });
+    const result = await file.load({
+      nowS: 1000,
+      accepts: (endpoint) => endpoint[4] !== denied,
+      localNumber: () => 7,
+    });
     seen.outcome(`${result.outcome}, ${result.restored} restored`);
     if (/[\p{C}\p{Zl}\p{Zp}]/u.test(result.message)) fail("a message that moves the cursor");
     if (result.outcome !== "restored" && nodes.size() !== 0)
