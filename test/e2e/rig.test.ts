@@ -175,6 +175,8 @@ test.skipIf(hostile.skip)(`hostile: honest nodes are served, whatever others do$
     readonly rounds: {
       readonly attacked: { sent: number; delivered: number }[];
       readonly effort: { count: number; heard: Record<number, number> };
+      readonly growth: Record<string, number>;
+      readonly verdicts: { what: string; holds: boolean; isNeeded?: true }[];
     }[];
   }
   const { result } = await smoke<{ outcomes: Outcome[] }>("hostile");
@@ -183,8 +185,18 @@ test.skipIf(hostile.skip)(`hostile: honest nodes are served, whatever others do$
   const services = [...rounds.values()].flatMap(({ attacked }) => attacked);
   expect(services.filter(({ sent, delivered }) => sent === 0 || delivered < 0.95 * sent)).toEqual([]);
   expect(services.filter(({ sent, delivered }) => delivered > sent)).toEqual([]);
-  for (const attack of ["hijack by Discover", "hijack by PunchRequest"]) {
-    expect(rounds.get(attack)!.effort.heard).not.toContainKey("6"); // nothing was delivered to the wrong one
+  for (const [attack, { effort, verdicts }] of rounds) {
+    expect([attack, effort.count > 0]).toEqual([attack, true]);
+    const needed = verdicts.filter(({ isNeeded }) => isNeeded);
+    expect([attack, needed.length > 0, needed.filter(({ holds }) => !holds)]).toEqual([attack, true, []]);
+  }
+  for (const [attack, limit] of [
+    ["hijack by Discover", "endpoint_hold"],
+    ["hijack by PunchRequest", "punch_source"],
+  ]) {
+    const { effort, growth } = rounds.get(attack!)!;
+    expect(growth[`beacon_limited_total{limit="${limit}"}`]).toBeGreaterThan(0); // it was tried
+    expect(effort.heard).not.toContainKey("6"); // nothing was delivered to the wrong one
   }
   const learned = rounds.get("punch scan, one host")!.effort.heard[4]!;
   expect(learned).toBeWithin(1, 20); // it found somebody, and far from everybody

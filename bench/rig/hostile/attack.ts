@@ -69,6 +69,8 @@ export interface Evidence {
   readonly victim: Received;
   /** Of the beacon's counters, meanwhile. */
   readonly growth: Growth;
+  /** Packets that the beacon read meanwhile, honest ones too, by its own count. */
+  readonly arrived: number;
   readonly attackedS: number;
 }
 
@@ -76,6 +78,8 @@ export interface Evidence {
 export interface Verdict {
   readonly what: string;
   readonly holds: boolean;
+  /** No excuse helps: without it the attack did not take place. */
+  readonly isNeeded?: true;
 }
 
 export interface Attack {
@@ -95,6 +99,8 @@ export interface Attack {
   readonly isLong?: true;
   /** What an honest newcomer must still be able to do while it goes on. */
   readonly newcomer?: Newcomer;
+  /** It is no attack on the beacon, which gets none of its packets. */
+  readonly missesBeacon?: true;
   /** Why honest nodes may suffer under it all the same: it is measured, and no bar is held. */
   readonly excuse?: string;
   start(scene: Scene): Assault | Promise<Assault>;

@@ -20,6 +20,8 @@ export interface Behaviour {
 export class Crowd implements Assault {
   readonly #sockets = new Set<Bun.Socket>();
   #opening = 0;
+  #attempts = 0;
+  /** Connections that were opened. */
   #count = 0;
   #due = 0;
   #isStopped = false;
@@ -51,7 +53,7 @@ export class Crowd implements Assault {
   }
 
   #open(): void {
-    const n = this.#count++;
+    const n = this.#attempts++;
     this.#opening++;
     const ended = (socket: Bun.Socket) => void this.#sockets.delete(socket);
     Bun.connect({
@@ -59,6 +61,7 @@ export class Crowd implements Assault {
       port: this.target.port,
       socket: {
         open: (socket) => {
+          this.#count++;
           if (this.#isStopped) {
             socket.terminate();
             return;

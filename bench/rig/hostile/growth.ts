@@ -26,6 +26,14 @@ export function growthBetween(before: Scrape, after: Scrape): Growth {
   return Object.fromEntries(grown.filter(([sample, value]) => value > 0 && TELLING.test(sample)));
 }
 
+/** Packets that the beacon read. What the kernel drops at its sockets, for a wrong checksum or want of room, tries no code of the beacon. */
+export function arrivedBetween(before: Scrape, after: Scrape): number {
+  const arrived = [...after].map(([sample, value]) =>
+    sample.startsWith("beacon_packets_received_total") ? value - (before.get(sample) ?? 0) : 0,
+  );
+  return arrived.reduce((sum, count) => sum + count, 0);
+}
+
 /** What all of them tell together. */
 export function addGrowths(growths: readonly Growth[]): Growth {
   const sums: Record<string, number> = {};

@@ -1,15 +1,15 @@
 /** Honest traffic while a beacon is attacked, in each of many ways: what is still delivered, and how late. */
 import { spreadOf } from "../../harness/statistics.ts";
-import type { Attack, Effort, Evidence, Verdict } from "../hostile/attack.ts";
+import type { Attack, Effort, Verdict } from "../hostile/attack.ts";
 import { ATTACKS } from "../hostile/attacks.ts";
-import { addGrowths, type Growth, grown, growthBetween, showGrowth } from "../hostile/growth.ts";
+import { addGrowths, arrivedBetween, type Growth, growthBetween, showGrowth } from "../hostile/growth.ts";
 import type { Service } from "../hostile/honest.ts";
 import { FULL, type Scale, SMOKE } from "../hostile/scale.ts";
 import { type Stage, Theatre } from "../hostile/stage.ts";
+import { judge } from "../hostile/verdicts.ts";
 import type { Report } from "../report.ts";
 import type { Run, RunOptions } from "../run.ts";
 
-const DELIVERED_MIN = 0.95;
 /** The 99th percentile under attack, over that of the quiet right before it. */
 const LATE_MAX = 3;
 /** What an attack needs to begin. */
@@ -59,39 +59,14 @@ async function oneRound(theatre: Theatre, stage: Stage, attack: Attack, scale: S
     // In the middle: a table is full by then, or a limit's burst spent.
     attack.newcomer && Bun.sleep(forMs / 2).then(() => stage.welcomes(attack.newcomer!)),
   ]);
-  const growth = growthBetween(before, await stage.scrape()); // an operator can look while it goes on
+  const after = await stage.scrape(); // an operator can look while it goes on
   const effort = await attacker.stop();
   const attackedS = (performance.now() - sinceMs) / 1000;
   const { packets, bytes } = await bystander.received();
   const victim = { packets: packets - bystanderBefore.packets, bytes: bytes - bystanderBefore.bytes };
-  const evidence = { effort, victim, growth, attackedS };
-  const verdicts = [...judge(attack, evidence, attacked), ...welcomed(attack, isWelcome)];
+  const [growth, arrived] = [growthBetween(before, after), arrivedBetween(before, after)];
+  const verdicts = judge(attack, { effort, victim, growth, arrived, attackedS }, attacked, isWelcome);
   return { quiet, attacked, effort, attackedS, growth, verdicts };
-}
-
-function judge(attack: Attack, evidence: Evidence, attacked: readonly Service[]): Verdict[] {
-  const { effort, growth } = evidence;
-  const counters = [
-    ...(attack.limits ?? []).map((limit) => `beacon_limited_total{limit="${limit}"}`),
-    ...(attack.counts ?? []),
-  ];
-  return [
-    { what: `${effort.count} ${effort.of} of the attacker`, holds: effort.count > 0 },
-    ...attacked.map(({ kind, sent, delivered }) => ({
-      what: `${kind}: ${delivered} of ${sent} delivered`,
-      holds: delivered >= sent * DELIVERED_MIN,
-    })),
-    ...counters.map((counter) => {
-      const count = grown(growth, counter);
-      return { what: `${counter} grew by ${count}`, holds: count > 0 };
-    }),
-    ...(attack.judge?.(evidence) ?? []),
-  ];
-}
-
-function welcomed({ newcomer }: Attack, isWelcome: boolean | undefined): Verdict[] {
-  if (isWelcome === undefined) return [];
-  return [{ what: `a newcomer ${newcomer}${isWelcome ? "" : ", or tries to"}`, holds: isWelcome }];
 }
 
 const median = (values: readonly number[]): number => spreadOf(values).median;
@@ -144,11 +119,13 @@ function print(report: Report, outcomes: readonly Outcome[]): void {
   ]);
 }
 
-/** The bars, unless there is an excuse. @param smoke says nothing of how late packets are: that is the machine's mood then */
+/** The bars; where there is an excuse, only that the attack took place. @param smoke says nothing of how late packets are: that is the machine's mood then */
 function hold(report: Report, outcome: Outcome, smoke: boolean): void {
-  if (outcome.excuse !== undefined) return;
-  for (const { what, holds } of verdictsOf(outcome)) report.expect(`${outcome.attack}: ${what}`, holds);
-  if (smoke) return;
+  const isExcused = outcome.excuse !== undefined;
+  for (const { what, holds, isNeeded } of verdictsOf(outcome)) {
+    if (isNeeded || !isExcused) report.expect(`${titleOf(outcome)}: ${what}`, holds);
+  }
+  if (smoke || isExcused) return;
   for (const [i, { kind }] of outcome.rounds[0]!.attacked.entries()) {
     const ratio = lateness(outcome, i);
     report.expect(`${outcome.attack}: ${kind} has a p99 of ${ratio.toFixed(1)} ×`, ratio <= LATE_MAX);

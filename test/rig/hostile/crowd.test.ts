@@ -61,3 +61,13 @@ test("others come in the place of those that the server turns away", async () =>
   await until("another one", () => accepted() >= 2 * MOST);
   expect((await crowd.stop()).count).toBeGreaterThanOrEqual(2 * MOST);
 });
+
+test("connections that are refused were none", async () => {
+  const { port } = await serve();
+  for (const server of servers.splice(0)) server.close();
+  let turns = 0;
+  const crowd = new Crowd({ address: HOST, port }, scene, {});
+  // As many again as it would have opened by now.
+  await until("many attempts", () => ++turns > 20);
+  expect((await crowd.stop()).count).toBe(0);
+});

@@ -15,6 +15,7 @@ export const CONTROL_ATTACKS: readonly Attack[] = [
     does: "sends to a closed port of the beacon's host",
     stage: "alone",
     inSmoke: false,
+    missesBeacon: true,
     start: (scene) =>
       new Barrage(
         new OwnSender(scene.attackerAddress, closed(scene), MESSAGE_BYTES_MAX, messages),
@@ -26,6 +27,7 @@ export const CONTROL_ATTACKS: readonly Attack[] = [
     does: "sends to a closed port of the beacon's host, in the name of many",
     stage: "alone",
     inSmoke: false,
+    missesBeacon: true,
     start: (scene) =>
       new Barrage(
         new SpoofingSender(fromEverywhere(SPOOFED_SOURCES), closed(scene), MESSAGE_BYTES_MAX, messages),
