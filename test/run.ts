@@ -12,8 +12,8 @@ import { TEST_TIMEOUT_MS } from "./e2e/support/wait.ts";
 
 const ROOT = join(import.meta.dir, "..");
 const RIG = "test/e2e/rig.test.ts";
-/** Files at a time: CI has two cores. */
-const AT_ONCE = 2;
+/** Files at a time: more than the two cores of CI, as tests wait for most of their time. */
+const AT_ONCE = 3;
 
 /** What a test file uses that takes long, or as long as the machine likes. */
 const SLOW = /Bun\.spawn|node:child_process|Bun\.sleep\(|setTimeout\(|setInterval\(|new Worker\(|\.spawn\(/;
