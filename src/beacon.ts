@@ -31,6 +31,7 @@ import type { Directory } from "./control/directory/directory.ts";
 import { DirectorySetup } from "./control/directory/setup.ts";
 import { Explainer } from "./control/explain.ts";
 import { FilesLeft, filesAdvice, filesNeeded, openFilesMax } from "./control/files-left.ts";
+import { Guard, type Step } from "./control/guard.ts";
 import { Admin } from "./control/http/admin.ts";
 import type { Disconnection } from "./control/http/nodes.ts";
 import { type HttpServer, serveHttp } from "./control/http/server.ts";
@@ -43,6 +44,7 @@ import { Mesh } from "./control/mesh/mesh.ts";
 import { NodeList } from "./control/node-list.ts";
 import { PunchGrants } from "./control/punch-grants.ts";
 import { PunchOutcomes } from "./control/punch-outcomes.ts";
+import { Readings } from "./control/readings.ts";
 import { Reaper, TICK_MS } from "./control/reaper.ts";
 import { adoptSockets, type BeaconSockets, openSockets, setReceiveTimeouts } from "./control/sockets.ts";
 import { SourceAddresses } from "./control/source-addresses.ts";
@@ -152,7 +154,9 @@ export class Beacon {
   successor: Successor | undefined;
   #closing: Promise<void> | undefined;
   #healthy = true;
-  #lastResidentBytes = 0;
+  #lastResidentBytes: number | undefined;
+  readonly #readings: Readings;
+  readonly #guard: Guard;
   /** Ends the wait of a drain. */
   #endDrain: (() => void) | undefined;
 
@@ -170,6 +174,8 @@ export class Beacon {
     this.#config = validateConfig(options, { hasKeySource: keyOf !== undefined });
     this.#log = log;
     this.#admin = new Admin(log);
+    this.#readings = new Readings(log);
+    this.#guard = new Guard(log);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     promise.catch(() => {}); // whoever awaits `closed` sees it; nobody has to
     this.closed = promise;
@@ -263,7 +269,6 @@ export class Beacon {
     const running = this.#mustRun();
     const { memory, nodes, supervisor, sockets, address, startedMs, mesh, directory } = running;
     const { breakers, state, bridge, grants } = running;
-    const { user, system } = process.cpuUsage();
     return {
       version,
       beaconId: this.config.beaconId,
@@ -275,7 +280,10 @@ export class Beacon {
       nodes: nodes.size() - mesh.ownNodes,
       nodesMax: this.config.maxNodes,
       residentBytes: this.#residentBytes(),
-      cpuS: (user + system) / 1e6,
+      cpuS: this.#readings.read("the CPU time", () => {
+        const { user, system } = process.cpuUsage();
+        return (user + system) / 1e6;
+      }),
       mesh: mesh.stats(),
       directory: directory?.stats() ?? null,
       punchedPairs: running.punchOutcomes.stats(),
@@ -286,7 +294,7 @@ export class Beacon {
         worker,
         alive: supervisor.isAlive(worker),
         restarts: supervisor.restarts[worker]!,
-        socketReceiveDrops: socket.receiveDrops(),
+        socketReceiveDrops: this.#readings.read("drops at sockets", () => socket.receiveDrops()),
         cpuS: supervisor.cpuS(worker),
         ...packetStats(memory, memory.counterRow(worker)),
       })),
@@ -296,11 +304,15 @@ export class Beacon {
   }
 
   /** As it was when it could be read last: that takes a file, of which there may be none left. */
-  #residentBytes(): number {
-    try {
-      this.#lastResidentBytes = process.memoryUsage.rss();
-    } catch {}
-    return this.#lastResidentBytes;
+  #residentBytes(): number | null {
+    return this.#readings.read("the resident memory", () => {
+      try {
+        this.#lastResidentBytes = process.memoryUsage.rss();
+      } catch (error) {
+        if (this.#lastResidentBytes === undefined) throw error;
+      }
+      return this.#lastResidentBytes;
+    });
   }
 
   /** What /healthz says; true at start. It changes nothing else. */
@@ -512,7 +524,10 @@ export class Beacon {
       const statistics = new StatisticsLog(log, memory);
       const timers = [
         setInterval(() => this.#tick(), TICK_MS),
-        setInterval(() => statistics.log(this.stats()), STATISTICS_MS),
+        setInterval(
+          () => this.#guard.run("the statistics line", () => statistics.log(this.stats())),
+          STATISTICS_MS,
+        ),
       ];
       this.#running = {
         address,
@@ -554,7 +569,7 @@ export class Beacon {
       );
       await takeOver?.served();
     } catch (error) {
-      for (const step of release) await step();
+      await this.#guard.runAll(release.map((step) => ["releasing what the start opened", step]));
       throw error;
     }
   }
@@ -655,22 +670,24 @@ export class Beacon {
   async #close(): Promise<void> {
     if (!this.#running) this.#stateFiles?.giveUp(); // the start may wait for it
     await this.#starting?.catch(() => {});
-    await this.#endHandOver();
+    await this.#guard.runAll([["ending the upgrade", () => this.#endHandOver()]]);
     const running = this.#running;
     if (running) {
       for (const timer of running.timers) clearInterval(timer);
-      await running.directory?.stop(running.mesh.isSilent);
-      await running.mesh.stop();
-      await running.http?.stop();
-      await running.bridge?.stop();
-      running.listeners.close();
-      running.files.close();
-      await running.mail.stop();
-      running.grants.stop();
-      await running.supervisor.stop();
-      await running.state?.stop(); // once nobody writes to the table any more
-      running.statistics.log(this.stats());
-      for (const socket of running.sockets) socket.close();
+      await this.#guard.runAll([
+        ["leaving the directory", () => running.directory?.stop(running.mesh.isSilent)],
+        ["leaving the mesh", () => running.mesh.stop()],
+        ["closing HTTP", () => running.http?.stop()],
+        ["closing the bridge", () => running.bridge?.stop()],
+        ["closing listeners", () => running.listeners.close()],
+        ["releasing spare files", () => running.files.close()],
+        ["stopping the mail", () => running.mail.stop()],
+        ["stopping punch grants", () => running.grants.stop()],
+        ["stopping the workers", () => running.supervisor.stop()],
+        ["saving the state file", () => running.state?.stop()], // now that no worker writes to the table
+        ["the statistics line", () => running.statistics.log(this.stats())],
+        ...running.sockets.map((socket): Step => ["closing a socket", () => socket.close()]),
+      ]);
       this.#running = undefined;
       this.#log.info("beacon closed");
     }
@@ -827,16 +844,20 @@ export class Beacon {
     const running = this.#mustRun();
     const { memory, nodes, reaper, limits, startedMs, supervisor, mesh } = running;
     const { bridge, http, files, punchOutcomes, sources, warnings } = running;
-    sources.tick();
-    supervisor.tick();
-    reaper.tick(performance.now() - startedMs);
-    punchOutcomes.tick();
-    limits.tick(nodes.size());
-    mesh.tick();
-    const filesAreShort = files.areShort();
-    http?.tick(filesAreShort);
-    bridge?.tick(filesAreShort);
-    warnings.tick();
+    const tick = (work: string, run: () => void) => this.#guard.run(work, run);
+    tick("following this host's addresses", () => sources.tick());
+    tick("supervision of workers", () => supervisor.tick());
+    tick("expiry of nodes", () => reaper.tick(performance.now() - startedMs));
+    tick("counting punched pairs", () => punchOutcomes.tick());
+    tick("limits", () => limits.tick(nodes.size()));
+    tick("the mesh", () => mesh.tick());
+    let filesAreShort = false;
+    tick("counting files", () => {
+      filesAreShort = files.areShort();
+    });
+    tick("HTTP", () => http?.tick(filesAreShort));
+    tick("the bridge", () => bridge?.tick(filesAreShort));
+    tick("warnings", () => warnings.tick());
     const errno = Atomics.load(memory.words, OFFLOAD_ERRNO);
     if (errno !== this.#offloadErrno) {
       this.#offloadErrno = errno;

@@ -187,7 +187,7 @@ async function reportGarbage(
     (all, { malformed, gossipRejected }) => all + total(malformed) + total(gossipRejected),
     0,
   );
-  const drops = workers.reduce((all, worker) => all + worker.socketReceiveDrops, 0);
+  const drops = workers.reduce((all, worker) => all + (worker.socketReceiveDrops ?? 0), 0);
   recorder.figure({
     ...{ case: "soak", name: "garbage that no counter shows", unit: "packets", better: "less", params },
     ...{ values: [load.garbageSent - counted], bar: { atMost: 0 } },

@@ -36,7 +36,7 @@ const statsSchema = v.looseObject({
   warnings: v.nullish(v.array(v.string())),
   nodes: v.number(),
   nodesMax: v.number(),
-  cpuS: v.number(),
+  cpuS: v.nullable(v.number()),
   mesh: v.looseObject({
     peers: v.array(
       v.looseObject({
@@ -67,7 +67,7 @@ const statsSchema = v.looseObject({
       worker: v.number(),
       alive: v.boolean(),
       restarts: v.number(),
-      socketReceiveDrops: v.number(),
+      socketReceiveDrops: v.nullable(v.number()),
       cpuS: v.nullable(v.number()),
     }),
   ),

@@ -93,7 +93,7 @@ export function statusLines(stats: Stats, rates: Rates | undefined, { health, re
 export function cpuText({ cores, workers }: Rates): string {
   const busy = workers.flatMap((worker) => (worker.busy === null ? [] : [worker.busy]));
   const busiest = busy.length === 0 ? "" : `, the busiest worker ${percent(Math.max(...busy))} of its core`;
-  return `${percent(cores)} of a core${busiest}`;
+  return cores === null ? "unknown" : `${percent(cores)} of a core${busiest}`;
 }
 
 function peerLine({

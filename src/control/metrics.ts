@@ -15,6 +15,9 @@ export interface Shown<From, Values = Counts | number | null> {
 /** What is shown, each with the labels that tell it from the others. */
 type Rows<From> = () => readonly (readonly [labels: Record<string, string | number>, from: From])[];
 
+/** Receives the name of a metric that cannot be shown. */
+type Failed = (metric: string, error: unknown) => void;
+
 /** How often values were up to which bound. */
 export interface Distribution {
   readonly bounds: readonly number[];
@@ -170,7 +173,7 @@ const WORKER_COUNTERS: readonly Shown<WorkerStats>[] = [
   {
     name: "beacon_worker_cpu_seconds_total",
     help: "CPU time of the worker's thread: of a second, the share that its loop is busy. Starts anew with a worker that was replaced.",
-    values: (stats) => stats.cpuS ?? 0,
+    values: (stats) => stats.cpuS,
   },
 ];
 
@@ -423,9 +426,10 @@ const GAUGES: readonly Shown<Stats>[] = [
 function readyMadeHistogram<From>(
   { name, help, values: distributionOf }: Shown<From, Distribution>,
   rows: Rows<From>,
+  failed: Failed,
 ): Metric {
-  const get = async () => {
-    const values = rows().flatMap(([rowLabels, from]) => {
+  const samples = () =>
+    rows().flatMap(([rowLabels, from]) => {
       const { bounds, counts, count, sum } = distributionOf(from);
       const sample = (suffix: string, value: number, labels = {}) => ({
         metricName: `${name}_${suffix}`,
@@ -444,13 +448,28 @@ function readyMadeHistogram<From>(
         sample("count", count),
       ];
     });
+  const get = async () => {
+    let values: ReturnType<typeof samples> = [];
+    try {
+      values = samples();
+    } catch (error) {
+      failed(name, error);
+    }
     return { name, help, type: "histogram", values, aggregator: "sum" };
   };
   return { name, get } as unknown as Metric;
 }
 
-/** @param read yields the numbers to show; called for each metric of a scrape */
-export function createMetrics(read: () => Stats): Registry {
+/**
+ * @param read yields the numbers to show; called for each metric of a scrape
+ * @param failed receives the name of a metric that cannot be shown; the scrape goes on without it
+ */
+export function createMetrics(
+  read: () => Stats,
+  failed: Failed = (_, error) => {
+    throw error;
+  },
+): Registry {
   const registry = new Registry();
   const registers = [registry];
   const show = <From>(
@@ -459,19 +478,27 @@ export function createMetrics(read: () => Stats): Registry {
     rows: Rows<From>,
     rowLabels: readonly string[] = [],
   ) => {
+    const clear = (metric: Counter | Gauge) => {
+      metric.reset();
+      if (labelNames.length === 0) metric.remove({}); // the 0 that a reset leaves
+    };
     const labelNames = label === undefined ? rowLabels : [...rowLabels, label];
     return new kind({
       ...{ name, help, labelNames, registers },
       collect() {
-        this.reset();
-        if (labelNames.length === 0) this.remove({}); // the 0 that a reset leaves
-        for (const [labels, from] of rows()) {
-          const counts = values(from);
-          if (typeof counts === "number") this.inc(labels, counts);
-          else if (counts !== null) {
-            for (const [value, count] of Object.entries(counts))
-              this.inc({ ...labels, [label!]: value }, count);
+        clear(this);
+        try {
+          for (const [labels, from] of rows()) {
+            const counts = values(from);
+            if (typeof counts === "number") this.inc(labels, counts);
+            else if (counts !== null) {
+              for (const [value, count] of Object.entries(counts))
+                this.inc({ ...labels, [label!]: value }, count);
+            }
           }
+        } catch (error) {
+          clear(this);
+          failed(name, error);
         }
       },
     });
@@ -500,10 +527,10 @@ export function createMetrics(read: () => Stats): Registry {
   };
   show(Counter, PUNCHED_PAIRS, outcomes, ["outcome"]);
   for (const metric of GAUGES) show(Gauge, metric, whole);
-  registry.registerMetric(readyMadeHistogram(RECEIVE_BATCH, workers));
+  registry.registerMetric(readyMadeHistogram(RECEIVE_BATCH, workers, failed));
   for (const metric of DIRECTORY_COUNTERS) show(Counter, metric, directory);
   for (const metric of DIRECTORY_GAUGES) show(Gauge, metric, directory);
-  registry.registerMetric(readyMadeHistogram(DIRECTORY_LAG, directory));
+  registry.registerMetric(readyMadeHistogram(DIRECTORY_LAG, directory, failed));
   new Gauge({
     name: "beacon_build_info",
     help: "Version of the beacon and of the runtime; always 1.",

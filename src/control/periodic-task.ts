@@ -6,12 +6,14 @@ export class PeriodicTask {
   #wake: (() => void) | undefined;
 
   /**
-   * @param run sees to its own errors; one that it throws ends the task and rejects `stop`. Aborting `signal` must end it soon
+   * @param run sees to its own errors. Aborting `signal` must end it soon
    * @param intervalMs from the start of one run to the start of the next, or to the end of the first if that takes longer
+   * @param failed receives an error that `run` throws all the same; the next run comes when it is due
    */
   constructor(
     private readonly run: (signal: AbortSignal) => Promise<void>,
     private readonly intervalMs: () => number,
+    private readonly failed: (error: unknown) => void,
   ) {}
 
   /** The first run begins at once. */
@@ -37,7 +39,11 @@ export class PeriodicTask {
     while (!signal.aborted) {
       this.#again = false;
       const startMs = performance.now();
-      await this.run(signal);
+      try {
+        await this.run(signal);
+      } catch (error) {
+        this.failed(error);
+      }
       if (this.#again || signal.aborted) continue;
       await this.#pause(Math.max(0, startMs + this.intervalMs() - performance.now()));
     }

@@ -2,6 +2,7 @@
 import type { Logger } from "pino";
 import { CLOCK_S, type SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
+import { Guard } from "./guard.ts";
 import { PeriodicTask } from "./periodic-task.ts";
 import { type LoadOptions, type SaveResult, StateFile, StateFileError } from "./state-file.ts";
 import { checkStatePath } from "./state-path.ts";
@@ -47,9 +48,11 @@ export class StateKeeper {
     private readonly log: Logger,
   ) {
     this.#file = new StateFile(path, memory, nodes, Math.ceil(nodeTtlMs / 1000), Date.now, files);
+    const guard = new Guard(log);
     this.#task = new PeriodicTask(
       () => this.#saveUnlessHeld(),
       () => intervalMs,
+      (error) => guard.report("saving the state file", error),
     );
   }
 

@@ -38,7 +38,7 @@ export class StatisticsLog {
     const now = {
       ...Object.fromEntries(Object.entries(SUMS).map(([name, count]) => [name, sum(rows, count)])),
       gossipRefused: total(stats.mesh.gossipRefused),
-      socketDrops: sum(workers, (worker) => worker.socketReceiveDrops),
+      socketDrops: sum(workers, (worker) => worker.socketReceiveDrops ?? 0),
       bridgeRefused: bridge ? total(bridge.auth) - bridge.auth["ok"]! : 0,
     };
     const since = Object.entries(now)

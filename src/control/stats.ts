@@ -97,9 +97,9 @@ export interface WorkerStats extends PacketStats {
   readonly worker: number;
   readonly alive: boolean;
   readonly restarts: number;
-  /** Datagrams that the kernel dropped at this worker's socket, mostly because its buffer was full. */
-  readonly socketReceiveDrops: number;
-  /** Seconds of CPU that its thread has used; null while it has none. A worker that was replaced starts anew. */
+  /** Datagrams that the kernel dropped at this worker's socket, mostly because its buffer was full; null if it does not tell. */
+  readonly socketReceiveDrops: number | null;
+  /** Seconds of CPU that its thread has used; null while it has none, or if that cannot be read. A worker that was replaced starts anew. */
   readonly cpuS: number | null;
 }
 
@@ -115,9 +115,9 @@ export interface Stats {
   readonly warnings: readonly string[];
   readonly nodes: number;
   readonly nodesMax: number;
-  /** Bytes of this process in memory, and the CPU seconds it used. */
-  readonly residentBytes: number;
-  readonly cpuS: number;
+  /** Bytes of this process in memory, and the CPU seconds it used; null if that cannot be read. */
+  readonly residentBytes: number | null;
+  readonly cpuS: number | null;
   readonly mesh: MeshStats;
   /** null without a directory. */
   readonly directory: DirectoryStats | null;

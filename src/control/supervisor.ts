@@ -150,7 +150,13 @@ export class Supervisor {
   async stop(): Promise<void> {
     this.#stopping = true;
     Atomics.store(this.memory.words, STOPPING, STOP);
-    if (!this.sharesSockets) for (const socket of this.sockets) socket.stopReceiving(); // else they end with their receive timeout
+    if (!this.sharesSockets) {
+      for (const socket of this.sockets) {
+        try {
+          socket.stopReceiving();
+        } catch {} // its worker ends with its receive timeout, as all do where sockets are shared
+      }
+    }
     const threads = this.#places.flatMap(({ thread }) => thread ?? []);
     const late = setTimeout(() => threads.forEach((thread) => void thread.terminate()), STOP_MS_MAX);
     await Promise.all(threads.map((thread) => new Promise((exit) => thread.once("exit", exit))));

@@ -79,9 +79,9 @@ const TILES: Readonly<
   cpu: {
     title: "CPU",
     show: (stats, rates) => ({
-      value: rates === undefined ? UNKNOWN : cores(rates.cores),
+      value: rates === undefined || rates.cores === null ? UNKNOWN : cores(rates.cores),
       unit: "cores",
-      note: `${count(stats.workers.length)} workers, ${bytes(stats.residentBytes)}`,
+      note: `${count(stats.workers.length)} workers, ${stats.residentBytes === null ? UNKNOWN : bytes(stats.residentBytes)}`,
     }),
   },
 };

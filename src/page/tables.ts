@@ -93,7 +93,7 @@ function workerRows(stats: Stats, rates: Rates | undefined): Cell[][] {
             now.batch.toFixed(1),
             share(now.mergedIn),
             share(now.mergedOut),
-            { text: short(now.kernelDrops), isBad: now.kernelDrops > 0 },
+            now.kernelDrops === null ? UNKNOWN : { text: short(now.kernelDrops), isBad: now.kernelDrops > 0 },
           ]),
     ];
   });

@@ -14,8 +14,8 @@ export interface Rates {
   readonly relays: Counts;
   /** Packets that went no further, by reason; only reasons that occurred, the most frequent first. */
   readonly drops: Counts;
-  /** The beacon's share of a core, of all threads: above 1 it uses more than one. */
-  readonly cores: number;
+  /** The beacon's share of a core, of all threads: above 1 it uses more than one. null if the beacon does not know. */
+  readonly cores: number | null;
   readonly workers: readonly WorkerRates[];
 }
 
@@ -32,7 +32,7 @@ export interface WorkerRates {
   readonly mergedIn: number;
   readonly mergedOut: number;
   /** Datagrams that the kernel dropped at its socket. */
-  readonly kernelDrops: number;
+  readonly kernelDrops: number | null;
 }
 
 /**
@@ -57,7 +57,7 @@ export function ratesBetween(earlier: Stats, later: Stats): Rates | undefined {
       ]),
     ),
     drops: dropRates(earlier, later, overS),
-    cores: per(earlier.cpuS, later.cpuS),
+    cores: earlier.cpuS === null || later.cpuS === null ? null : per(earlier.cpuS, later.cpuS),
     workers: later.workers.map((worker, i) => workerRates(earlier.workers[i]!, worker, overS)),
   };
 }
@@ -71,7 +71,7 @@ export function drops(stats: Stats): Counts {
       counts[name] = (counts[name] ?? 0) + count;
     }
   };
-  for (const worker of stats.workers) add("", { "kernel buffer": worker.socketReceiveDrops });
+  for (const worker of stats.workers) add("", { "kernel buffer": worker.socketReceiveDrops ?? 0 });
   for (const row of rows(stats)) {
     add("", { "not found": row.relayNotFound });
     add("relay", row.relayDropped);
@@ -122,7 +122,7 @@ function workerRates(earlier: WorkerStats, later: WorkerStats, overS: number): W
       per((stats) => stats.offloadSegments.sent),
       sent,
     ),
-    kernelDrops: per((stats) => stats.socketReceiveDrops),
+    kernelDrops: later.socketReceiveDrops === null ? null : per((stats) => stats.socketReceiveDrops ?? 0),
   };
 }
 

@@ -1,6 +1,7 @@
 /** The directory's metrics, of made-up numbers; what a beacon's others come to, the tests of its HTTP see. */
 import { expect, test } from "bun:test";
 import { createMetrics } from "../../src/control/metrics.ts";
+import type { Stats } from "../../src/control/stats.ts";
 import { directoryStats, statsWith } from "../cli/support/stats.ts";
 
 /** The samples of a scrape that begin so. */
@@ -112,4 +113,16 @@ test("peers of the directory are told from those that gossip", async () => {
   expect(text.match(/^beacon_peer_in_directory.*$/gm)).toEqual([
     'beacon_peer_in_directory{peer="192.0.2.1:9001"} 1',
   ]);
+});
+
+test("a metric that cannot be shown is missing, and the others are there", async () => {
+  const failed: string[] = [];
+  const broken = { ...statsWith({}), breakers: undefined } as unknown as Stats;
+  const text = await createMetrics(
+    () => broken,
+    (metric) => failed.push(metric),
+  ).metrics();
+  expect(failed).toEqual(["beacon_breaker_off"]);
+  expect(text).not.toMatch(/^beacon_breaker_off\b/m);
+  expect(text).toMatch(/^beacon_nodes 0$/m);
 });

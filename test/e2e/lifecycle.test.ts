@@ -1,9 +1,12 @@
 /** A beacon's life as a library: opened, used, closed, and nothing left of it. */
 
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, mock, setDefaultTimeout, spyOn, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
+import { UdpSocket } from "../../ffi/socket.ts";
 import { Beacon, SyscallError } from "../../src/beacon.ts";
 import { createLogger } from "../../src/control/log.ts";
+import { Mesh } from "../../src/control/mesh/mesh.ts";
+import { Reaper } from "../../src/control/reaper.ts";
 import { Clients } from "./support/client.ts";
 import { expectFree } from "./support/ports.ts";
 import { UNLIMITED } from "./support/unlimited.ts";
@@ -221,6 +224,58 @@ describe("close", () => {
     expect(entries.at(-1)?.["msg"]).toBe("beacon closed");
     const statistics = entries.find(({ msg }) => msg === "statistics");
     expect(statistics).toMatchObject({ nodes: 2, received: 3, discovers: 2, relayed: 1 });
+  });
+});
+
+describe("a part that throws", () => {
+  afterEach(() => {
+    mock.restore();
+  });
+
+  function logged() {
+    const lines: string[] = [];
+    const log = createLogger({ level: "info", format: "json", destination: { write: (l) => lines.push(l) } });
+    const messages = () => lines.map((line) => (JSON.parse(line) as { msg: string }).msg);
+    return { log, messages };
+  }
+
+  test("at the end keeps nothing open, and close settles", async () => {
+    const { log, messages } = logged();
+    const before = held();
+    const beacon = create({ http: "127.0.0.1:0" }, log);
+    await beacon.listen();
+    const { port } = beacon.address;
+    const { stop } = Mesh.prototype;
+    spyOn(Mesh.prototype, "stop").mockImplementation(async function (this: Mesh) {
+      await stop.call(this);
+      throw new Error("no luck");
+    });
+    spyOn(UdpSocket.prototype, "stopReceiving").mockImplementation(() => {
+      throw new Error("no luck");
+    });
+    spyOn(beacon, "stats").mockImplementation(() => {
+      throw new Error("no luck");
+    });
+    await inTime("it closes", beacon.close());
+    await inTime("closed settles", beacon.closed);
+    await expectFree(port);
+    await expectHeldAtMost(before);
+    expect(messages()).toContainEqual(expect.stringMatching(/^leaving the mesh failed/));
+    expect(messages()).toContainEqual(expect.stringMatching(/^the statistics line failed/));
+    expect(messages().at(-1)).toBe("beacon closed");
+  });
+
+  test("in a tick keeps no other part from its own, and is logged once", async () => {
+    const { log, messages } = logged();
+    spyOn(Reaper.prototype, "tick").mockImplementation(() => {
+      throw new Error("no luck");
+    });
+    const ticked = spyOn(Mesh.prototype, "tick");
+    const beacon = create({}, log);
+    await beacon.listen();
+    await until("two ticks", () => ticked.mock.calls.length > 1);
+    await beacon.close();
+    expect(messages().filter((line) => line.startsWith("expiry of nodes failed"))).toHaveLength(1);
   });
 });
 

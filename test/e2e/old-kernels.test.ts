@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, te
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Stats } from "../../src/beacon.ts";
 import { Clients } from "./support/client.ts";
 import { installed, MAIN, type Program, Programs } from "./support/program.ts";
 import { TEST_TIMEOUT_MS } from "./support/wait.ts";
@@ -70,6 +71,50 @@ describe.skipIf(!installed("cc"))(`a kernel${installed("cc") ? "" : " (needs cc)
     await expectRelays(beacon);
     expect(warnings(beacon).map(({ msg }) => msg)).toEqual([expect.stringMatching(/^offload is off/)]);
     expect((await beacon.listening()).line["offload"]).toBe(false);
+  });
+
+  test("without SO_MEMINFO: that statistic is missing and logged once, and all else goes on", async () => {
+    const beacon = start("meminfo", "--addr=127.0.0.1:0", "--http=127.0.0.1:0");
+    await expectRelays(beacon);
+    const { http } = await beacon.listening();
+    for (let scrape = 0; scrape < 2; scrape++) {
+      const metrics = await fetch(new URL("metrics", http));
+      expect(metrics.status).toBe(200);
+      const text = await metrics.text();
+      expect(text).not.toMatch(/^beacon_socket_receive_drops_total\b/m);
+      expect(text).toMatch(/^beacon_relay_forwarded_total\{.*\} 1$/m);
+    }
+    const stats = (await (await fetch(new URL("api/stats", http))).json()) as Stats;
+    expect(stats.workers.map(({ socketReceiveDrops }) => socketReceiveDrops)).toEqual([null, null]);
+    const status = Bun.spawnSync([process.execPath, MAIN, "status", "--http", http!]);
+    expect(status.exitCode).toBe(0);
+    beacon.signal("SIGTERM");
+    expect(await beacon.exited()).toBe(0);
+    expect(warnings(beacon).map(({ msg }) => msg)).toEqual([
+      expect.stringMatching(/^drops at sockets cannot be read .*SO_MEMINFO: ENOPROTOOPT/),
+    ]);
+    expect(beacon.log().at(-1)!.msg).toBe("beacon closed");
+    expect(beacon.stderr).toBe("");
+  });
+
+  test("without getrusage: that statistic is missing and logged once, and all else goes on", async () => {
+    const beacon = start("rusage", "--addr=127.0.0.1:0", "--http=127.0.0.1:0");
+    await expectRelays(beacon);
+    const { http } = await beacon.listening();
+    for (let scrape = 0; scrape < 2; scrape++) {
+      const metrics = await fetch(new URL("metrics", http));
+      expect(metrics.status).toBe(200);
+      expect(await metrics.text()).not.toMatch(/^process_cpu_seconds_total\b/m);
+    }
+    const stats = (await (await fetch(new URL("api/stats", http))).json()) as Stats;
+    expect(stats.cpuS).toBeNull();
+    const status = Bun.spawnSync([process.execPath, MAIN, "status", "--http", http!]);
+    expect(status.exitCode).toBe(0);
+    beacon.signal("SIGTERM");
+    expect(await beacon.exited()).toBe(0);
+    expect(warnings(beacon).map(({ msg }) => msg)).toEqual([
+      expect.stringMatching(/^the CPU time cannot be read/),
+    ]);
   });
 
   test("that refuses the steering program: relays without steering, and says so once", async () => {

@@ -331,7 +331,7 @@ for (const variant of VARIANTS) {
         relayDropped: sumByName(stats, (w) => w.relayDropped),
         replyDropped: sumByName(stats, (w) => w.replyDropped),
         nodesRefused: sumByName(stats, (w) => w.nodesRefused),
-        socketReceiveDrops: sum(stats, (w) => w.socketReceiveDrops),
+        socketReceiveDrops: sum(stats, (w) => w.socketReceiveDrops ?? 0),
         restarts: sum(stats, (w) => w.restarts),
       }).toEqual({
         malformed: {},

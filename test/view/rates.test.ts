@@ -74,3 +74,10 @@ test("drops are of all rows, the bridge's and the grants', too", () => {
   );
   expect([limited, short]).toEqual([3, 6]);
 });
+
+test("what a beacon cannot read is not known, and counts as no drop", () => {
+  const missing = (uptimeS: number) =>
+    statsWith({ uptimeS, cpuS: null, workers: [workerStats(0, { socketReceiveDrops: null })] });
+  const rates = ratesBetween(missing(1), missing(2))!;
+  expect([rates.cores, rates.workers[0]!.kernelDrops, rates.drops]).toEqual([null, null, {}]);
+});

@@ -127,7 +127,7 @@ export const BURST: Fault = {
   async begin({ beacons: { subject } }) {
     // How much of it a socket can hold is a matter of the machine; what its worker gets of it is over the limit.
     const trace = await rises(subject, "socket receive drops and relays over the limit", ({ workers }) =>
-      workers.reduce((all, one) => all + one.socketReceiveDrops + one.limited["relay"]!, 0),
+      workers.reduce((all, one) => all + (one.socketReceiveDrops ?? 0) + one.limited["relay"]!, 0),
     );
     const senders = Array.from({ length: SENDERS }, () => new BurstSocket("127.0.0.1", subject.udp));
     const packets = Array.from({ length: PACKETS_A_MESSAGE }, () => relay(NOBODY, NOBODY + 1, PAYLOAD));

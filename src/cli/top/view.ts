@@ -30,7 +30,7 @@ const sortings: Readonly<Record<SortKey, (worker: WorkerRates) => number>> = {
   worker: ({ worker }) => worker,
   packets: ({ packetsIn }) => -packetsIn,
   busy: ({ busy }) => -(busy ?? 0),
-  drops: ({ kernelDrops }) => -kernelDrops,
+  drops: ({ kernelDrops }) => -(kernelDrops ?? 0),
 };
 
 /** A key that was pressed. @returns the state that it leads to, or undefined to quit */
@@ -93,7 +93,7 @@ export function plainLine(stats: Stats, rates: Rates): string {
   return (
     `nodes ${stats.nodes}  in ${short(rates.packetsIn)}/s  out ${short(rates.packetsOut)}/s  ` +
     `relays ${short(sumOf(rates.relays))}/s  drops ${short(sumOf(rates.drops))}/s  ` +
-    `cpu ${percent(rates.cores)}  ${[conditionOf(stats).text, ...warningsOf(stats)].join("; ")}`
+    `cpu ${rates.cores === null ? "-" : percent(rates.cores)}  ${[conditionOf(stats).text, ...warningsOf(stats)].join("; ")}`
   );
 }
 
@@ -127,7 +127,7 @@ function workerLines(rates: Rates | undefined, sortBy: SortKey): string[] {
       worker.batch.toFixed(1),
       percent(worker.mergedIn),
       percent(worker.mergedOut),
-      short(worker.kernelDrops),
+      worker.kernelDrops === null ? "-" : short(worker.kernelDrops),
     ]),
     [1],
   );

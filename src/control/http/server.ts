@@ -8,6 +8,7 @@ import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
 import { hostPort } from "../../../ffi/socket.ts";
 import type { Breakers } from "../breakers.ts";
 import type { NodeReport } from "../explain.ts";
+import { Guard } from "../guard.ts";
 import { createMetrics } from "../metrics.ts";
 import type { NodeList } from "../node-list.ts";
 import type { Stats } from "../stats.ts";
@@ -77,7 +78,11 @@ const switchBody = v.strictObject({ on: v.boolean() });
 /** @throws SyscallError fcntl: EMFILE */
 export function serveHttp(place: HttpPlace, beacon: Observed, log: Logger): HttpServer {
   let reading: Stats;
-  const metrics = createMetrics(() => reading);
+  const guard = new Guard(log);
+  const metrics = createMetrics(
+    () => reading,
+    (metric, error) => guard.report(metric, error),
+  );
   const lines = new LineStream(() => beacon.stats());
   const open: Readonly<Record<string, () => Response | Promise<Response>>> = {
     "/healthz": () => (beacon.isHealthy() ? text(200, "ok") : text(503, "unhealthy")),

@@ -38,6 +38,7 @@ import type { NodeTable } from "../../shared/nodes.ts";
 import { isLearned, PeerTable } from "../../shared/peers.ts";
 import { type RouteTable, UNMARKED } from "../../shared/routes.ts";
 import { Complaints } from "../complaints.ts";
+import { Guard } from "../guard.ts";
 import { believesStrangers, type Limits } from "../limits.ts";
 import type { MailTaker } from "../mail-reader.ts";
 import { scanNodes } from "../node-scan.ts";
@@ -239,13 +240,16 @@ export class Mesh {
     this.#instances = new Instances(this.#sender.instance, (address) => this.#peers.has(address));
     this.#useKeys(keys);
     this.#resolver = new Resolver(log);
+    const guard = new Guard(log);
     this.#gossip = new PeriodicTask(
       (signal) => this.#sendGossip(signal),
       () => this.config.gossipIntervalMs,
+      (error) => guard.report("sending gossip", error),
     );
     this.#resolving = new PeriodicTask(
       (signal) => this.#resolve(signal),
       () => RESOLVE_MS,
+      (error) => guard.report("resolving the peers' names", error),
     );
     this.#selfCheck = new SelfCheck({
       memory,
@@ -256,6 +260,7 @@ export class Mesh {
     this.#checking = new PeriodicTask(
       () => this.#selfCheck.round(this.#checkedPeers(), this.config.gossipIntervalMs),
       () => this.config.gossipIntervalMs,
+      (error) => guard.report("the self-check", error),
     );
     this.#registry = new RegistryRounds(
       () => this.config,

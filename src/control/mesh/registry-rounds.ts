@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import { parseHostNamePort } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
 import { Complaints } from "../complaints.ts";
+import { Guard } from "../guard.ts";
 import { PeriodicTask } from "../periodic-task.ts";
 import { type ListedBeacon, registryRound, skippedText } from "./registry.ts";
 import { ofRegistry, RegistryError } from "./registry-protocol.ts";
@@ -32,9 +33,11 @@ export class RegistryRounds {
     private readonly log: Logger,
   ) {
     this.#complaints = new Complaints(log);
+    const guard = new Guard(log);
     this.#task = new PeriodicTask(
       (signal) => this.#round(signal),
       () => config().registryIntervalMs * (1 + JITTER * (2 * Math.random() - 1)),
+      (error) => guard.report("a round with the registry", error),
     );
   }
 

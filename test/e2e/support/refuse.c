@@ -4,6 +4,8 @@
  *   refuse ipv6 COMMAND...       socket(AF_INET6, ...) fails with EAFNOSUPPORT, as without IPv6
  *   refuse offload COMMAND...    setsockopt(SOL_UDP, UDP_GRO) fails with ENOPROTOOPT, as before Linux 5.0
  *   refuse steering COMMAND...   setsockopt(SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF) fails with EPERM
+ *   refuse meminfo COMMAND...    getsockopt(SOL_SOCKET, SO_MEMINFO) fails with ENOPROTOOPT, as on gVisor and before Linux 4.12
+ *   refuse rusage COMMAND...     getrusage(RUSAGE_SELF) fails with EPERM
  *   refuse disk COMMAND...       fsync hangs, as on a disk that went away
  */
 #include <errno.h>
@@ -61,6 +63,10 @@ int main(int argc, char **argv) {
     result = refuse(SYS_setsockopt, 1, 17 /* SOL_UDP */, 2, 104 /* UDP_GRO */, ENOPROTOOPT);
   } else if (strcmp(argv[1], "steering") == 0) {
     result = refuse(SYS_setsockopt, 1, SOL_SOCKET, 2, 51 /* SO_ATTACH_REUSEPORT_CBPF */, EPERM);
+  } else if (strcmp(argv[1], "meminfo") == 0) {
+    result = refuse(SYS_getsockopt, 1, SOL_SOCKET, 2, 55 /* SO_MEMINFO */, ENOPROTOOPT);
+  } else if (strcmp(argv[1], "rusage") == 0) {
+    result = refuse(SYS_getrusage, 0, 0 /* RUSAGE_SELF */, 0, 0, EPERM);
   } else if (strcmp(argv[1], "disk") == 0) {
     result = hang(SYS_fsync);
   }

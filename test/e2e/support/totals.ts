@@ -33,7 +33,7 @@ export function taken(stats: Stats): number {
 }
 
 export function socketDrops(stats: Stats): number {
-  return sum(stats, (w) => w.socketReceiveDrops);
+  return sum(stats, (w) => w.socketReceiveDrops ?? 0);
 }
 
 /**
