@@ -119,7 +119,7 @@ function placesLines(places: Readonly<Partial<Record<Property, string>>>): strin
 
 function runningLines(running: Running | undefined): string[] {
   if (running === undefined) return [];
-  if ("unknown" in running) return [`no beacon to compare with: ${running.unknown}`];
+  if ("unknown" in running) return [`not compared with a running beacon: ${running.unknown}`];
   const { url, reloaded, needRestart } = running;
   const list = (flags: readonly string[]) => (flags.length === 0 ? "nothing" : flags.join(", "));
   return [

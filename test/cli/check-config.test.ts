@@ -111,7 +111,14 @@ test("without one it is as good", async () => {
   await fake.stop();
   const { code, out } = await check([`--http=${host}`]);
   expect(code).toBe(0);
-  expect(out.lines.at(-1)).toMatch(/^no beacon to compare with: .*connection refused/);
+  expect(out.lines.at(-1)).toMatch(/^not compared with a running beacon: .*connection refused/);
+});
+
+test("a beacon that asks for its token is there, and check-config says so", async () => {
+  fake = new FakeApi(() => new Response("the admin token is needed", { status: 401 }));
+  const { code, out } = await check([`--http=${fake.url.host}`]);
+  expect(code).toBe(0);
+  expect(out.lines.at(-1)).toMatch(/^not compared with a running beacon: .*give it with --admin-token-file$/);
 });
 
 test("--help is its own, --version the server's", async () => {

@@ -116,7 +116,8 @@ export function serveHttp(place: HttpPlace, beacon: Observed, log: Logger): Http
     "/api/nodes/:id/disconnect": ({ params }, address) =>
       answerNode(params["id"], async (id) => {
         const was = await beacon.disconnect(id);
-        log.warn(`node ${id} is to be forgotten, says ${address}; it was ${was}`);
+        if (was === "local" || was === "bridged")
+          log.warn(`node ${id} is to be forgotten, says ${address}; it was ${was}`);
         return answerDisconnect(id, was);
       }),
     "/api/drain": (_, address) => {
@@ -224,6 +225,8 @@ async function upgrade(beacon: Observed, who: string, log: Logger): Promise<Resp
   try {
     return json(await beacon.upgrade());
   } catch (error) {
-    return text(500, `not upgraded: ${(error as Error).message}`);
+    const reason = `not upgraded: ${(error as Error).message}`;
+    log.warn(reason);
+    return text(500, reason);
   }
 }
