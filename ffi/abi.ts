@@ -38,6 +38,9 @@ export const SK_MEMINFO_VARS = 9;
 export const SCM_RIGHTS = 1;
 export const IPPROTO_TCP = 6;
 export const TCP_DEFER_ACCEPT = 9;
+/** Type of a control message of SOL_SOCKET that carries the sender's struct ucred { pid; uid; gid }. */
+export const SCM_CREDENTIALS = 2;
+export const SO_PASSCRED = 16;
 export const IPPROTO_IPV6 = 41;
 export const IPV6_V6ONLY = 26;
 /** setsockopt level IP, and the option and control message that carry a datagram's local address: <bits/in.h>, ip(7), ipv6(7). */
@@ -128,3 +131,19 @@ export const CPU_CLOCK_OF_THREAD = 6;
 
 /** Number of the call gettid: <asm/unistd.h>, which is not the same for all. */
 export const SYS_GETTID = process.arch === "arm64" ? 178 : 186;
+
+// Processes: <sys/prctl.h>, <sys/wait.h>, <bits/waitflags.h>; siginfo_t as waitid(2) fills it
+export const PR_SET_CHILD_SUBREAPER = 36;
+export const P_ALL = 0;
+export const P_PID = 1;
+export const WNOHANG = 1;
+export const WEXITED = 4;
+export const WNOWAIT = 0x0100_0000;
+export const CLD_EXITED = 1;
+export const SIGINFO_BYTES = 128;
+export const SIGINFO_CODE_WORD = 2;
+export const SIGINFO_PID_WORD = 4;
+export const SIGINFO_STATUS_WORD = 6;
+
+/** Event of poll(2): a write does not wait. */
+export const POLLOUT = 4;

@@ -206,10 +206,7 @@ export class Beacon {
         "this beacon is not told how to start the process that takes over: set `successor`",
       );
     if (this.#handOver) throw new UpgradeError("an upgrade is under way already");
-    if (process.pid === 1)
-      throw new UpgradeError(
-        "this is process 1 of its container, and all others end with it: start another container in place of it",
-      );
+    if (successor.obstacle !== undefined) throw new UpgradeError(successor.obstacle);
     if (this.#draining || this.#closing) throw new UpgradeError("this beacon is draining");
     if (!this.#running) throw new UpgradeError("this beacon does not listen");
     const handOver = new HandOver(successor, this.#handOverParts(this.#running));
@@ -636,6 +633,7 @@ export class Beacon {
     await handOver.resume();
     this.#handOver = undefined;
     this.#log.error(`the new process ended at once (${endedWith}): this one serves again`);
+    this.successor?.onServingAgain?.();
   }
 
   /** As they were in the process before. */

@@ -1,12 +1,19 @@
 /** The entry: runs the command that the first argument names, or else the server. Loads no more than it runs. */
-import { isCommand } from "./config/commands.ts";
+import { isCommand, SUPERVISE } from "./config/commands.ts";
 import { EarlySignals } from "./early-signals.ts";
 
-if (isCommand(process.argv[2])) {
+const [word, ...args] = process.argv.slice(2);
+/** A container's entry point is `beacon supervise`, behind which its user may write any other command. */
+const command = word === SUPERVISE && isCommand(args[0]) ? args : [word ?? "", ...args];
+if (isCommand(command[0]) && command[0] !== SUPERVISE) {
   const { run } = await import("./cli/main.ts");
-  process.exit(await run(process.argv.slice(2)));
+  process.exit(await run(command));
 }
 
-const signals = EarlySignals.hold(); // before the import, which takes long
+const signals = EarlySignals.hold(); // before the imports, which take long
+if (word === SUPERVISE) {
+  const { supervise } = await import("./supervise/main.ts");
+  process.exit(await supervise(args, signals));
+}
 const { serve } = await import("./serve.ts");
 await serve(signals);

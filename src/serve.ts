@@ -5,8 +5,10 @@ import { folderForSuccessor } from "./config/start-folder.ts";
 import { type CommandLine, type Config, flagOf, parseCommandLine } from "./config.ts";
 import { createLogger } from "./control/log.ts";
 import { ServiceManager } from "./control/service-manager.ts";
-import { sameCommand } from "./control/upgrade/successor.ts";
+import { obstacleToUpgrade } from "./control/upgrade/watcher.ts";
 import type { EarlySignals } from "./early-signals.ts";
+import { programCommand } from "./program-command.ts";
+import { SUPERVISOR_VARIABLE } from "./supervise/variable.ts";
 
 /** Exit codes: 1, the beacon could not start or ended by itself; 2, the configuration is bad, or a file that it names. */
 const EXIT_FAILED = 1;
@@ -18,6 +20,8 @@ const HURRY_MS = 1000;
 /** What a service manager is asked to allow beyond the time to drain. */
 const CLOSE_MS_MAX = 30_000;
 const SERVING = "serving";
+/** How often a supervised process looks whether its supervisor is alive. */
+const SUPERVISOR_CHECK_MS = 1000;
 const STDOUT_FD = 1;
 const STDERR_FD = 2;
 
@@ -83,7 +87,7 @@ class Server {
     this.#beacon = new Beacon(config, this.#log);
     this.#manager = ServiceManager.fromEnvironment(process.env, this.#log);
     this.#beacon.successor = {
-      command: sameCommand(),
+      command: [...programCommand(), ...process.argv.slice(2)],
       get folder() {
         return folderForSuccessor();
       },
@@ -91,6 +95,12 @@ class Server {
         this.#hasHandedOver = true;
         this.#manager.mainProcess(pid);
       },
+      onServingAgain: () => {
+        this.#hasHandedOver = false;
+        this.#manager.ready(SERVING);
+      },
+      // A process that took over is watched by what watched its predecessor.
+      obstacle: takeOver ? undefined : obstacleToUpgrade(process.env),
     };
   }
 
@@ -112,6 +122,7 @@ class Server {
       await takeOver?.committed; // a service manager listens to its main process only
       if (this.#stopMs === undefined) this.#manager.ready(SERVING);
       this.#startWatchdog();
+      this.#watchSupervisor();
       await this.#beacon.closed;
       return 0;
     } catch (error) {
@@ -129,6 +140,19 @@ class Server {
     setInterval(() => {
       if (!this.#hasHandedOver) this.#manager.watchdog();
     }, watchdogMs / 2);
+  }
+
+  /** Ends with `beacon supervise`: whatever starts that again starts another server, which needs the ports. */
+  #watchSupervisor(): void {
+    const pid = Number(process.env[SUPERVISOR_VARIABLE] ?? "");
+    if (!(pid > 0)) return;
+    const timer = setInterval(() => {
+      if (isAlive(pid)) return;
+      clearInterval(timer);
+      this.#log.error(`process ${pid}, which supervised this one, ended: this one ends, too`);
+      this.#stopMs ??= performance.now();
+      void this.#beacon.close();
+    }, SUPERVISOR_CHECK_MS);
   }
 
   /** Drains and closes; called again, it closes at once. A beacon that does not serve yet has nothing to drain. */
@@ -182,5 +206,14 @@ class Server {
 
   warn(message: string): void {
     this.#log.warn(message);
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== "ESRCH";
   }
 }

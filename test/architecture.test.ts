@@ -172,6 +172,12 @@ test("the page runs in a browser: it has its own sources, what shows numbers, an
   expect(importsFrom(/^(?!src\/page\/)/, (to) => to.startsWith("src/page/"))).toEqual([]);
 });
 
+test("what supervises loads ffi, and no module of the server", () => {
+  const allowed = /^(ffi\/|src\/supervise\/|src\/(program-command|early-signals)\.ts$|node:)/;
+  const others = (to: string, { typesOnly }: Import) => !allowed.test(to) && !typesOnly;
+  expect(importsFrom(/^src\/(supervise\/|program-command\.ts$)/, others)).toEqual([]);
+});
+
 test("nobody imports the entry", () => {
   expect(importsFrom(/./, (to) => to === "src/main.ts")).toEqual([]);
 });

@@ -85,7 +85,8 @@ function addMachine(blobs: Blobs, contents: Contents, libc: Libc, architecture: 
     os: "linux",
     config: {
       User: `${USER}:${USER}`,
-      Entrypoint: ["/usr/bin/beacon"],
+      // The process that stays: the container ends with its first one. Other commands may stand behind it.
+      Entrypoint: ["/usr/bin/beacon", "supervise"],
       WorkingDir: "/",
       // HTTP is served on loopback unless told otherwise, and then reached from within the container alone.
       ExposedPorts: { "9001/udp": {}, "9002/tcp": {} },

@@ -133,6 +133,22 @@ when the beacon is started anew. NO_COLOR in the environment leaves colours out.
     end(await upgrade(api(options), options.json === true, out)),
   );
 
+  program
+    .command("supervise")
+    .description(`${commands.supervise}.`)
+    .usage("[flags of the server]")
+    .argument("[flags...]", "what the server is started with, such as --config beacon.json")
+    .addHelpText(
+      "after",
+      `
+For containers, runit, s6, supervisord and shell scripts, which do not follow an upgrade: start this in
+place of the server. It passes signals on to the process that serves, follows it to its successor,
+starts another one when it crashes or hangs, and ends when it ends, with its exit code.`,
+    )
+    .action(() => {
+      throw new Error("src/main.ts runs this command");
+    });
+
   add("check-config")
     .usage("[--json] [--as-service <unit>] [flags of the server]")
     .argument("[flags...]", "what the server is started with, such as --config beacon.json")

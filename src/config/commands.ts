@@ -8,11 +8,15 @@ export const commands = {
   disconnect: "Forget a node and close its WebSocket (needs the admin token)",
   drain: "Have a beacon relay on for --drain and then end (needs the admin token)",
   upgrade: "Have a beacon start anew and hand over (needs the admin token)",
+  supervise: "Serve behind a process that stays across upgrades and crashes",
   "check-config": "Check flags, environment and files as the server would, without serving",
   probe: "Try a beacon from here, by UDP alone: address, round trips, punch, relay",
   completion: "Print what a shell needs to complete all of this",
   help: "Print the commands, or one command's options",
 } as const;
+
+/** The command that the entry runs by itself, and not src/cli. */
+export const SUPERVISE = "supervise";
 
 export type CommandName = keyof typeof commands;
 

@@ -466,7 +466,7 @@ describe.skipIf(whyImageNotTried !== undefined)(
         architecture: ARCHITECTURE,
         config: {
           User: "65532:65532",
-          Entrypoint: ["/usr/bin/beacon"],
+          Entrypoint: ["/usr/bin/beacon", "supervise"],
           ExposedPorts: { "9001/udp": {}, "9002/tcp": {} },
         },
       });
@@ -484,7 +484,7 @@ describe.skipIf(whyImageNotTried !== undefined)(
       const { uid, mode } = statSync(root.outside("/var/lib/pilot-beacon"));
       expect({ uid, mode: mode & 0o7777 }).toEqual({ uid: USER, mode: 0o700 });
       const state = "/var/lib/pilot-beacon/nodes";
-      await expectServes(root.command(["/usr/bin/beacon", `--state-file=${state}`], USER));
+      await expectServes(root.command(["/usr/bin/beacon", "supervise", `--state-file=${state}`], USER));
       expect(existsSync(root.outside(state))).toBe(true);
     });
 

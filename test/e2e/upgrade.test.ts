@@ -15,8 +15,9 @@ import { type Client, Clients } from "./support/client.ts";
 import { freePort } from "./support/mesh.ts";
 import { Notified } from "./support/notified.ts";
 import { CLEAN_ENV, installed, isAlive, MAIN, type Program, Programs } from "./support/program.ts";
+import { numbersOf, stream } from "./support/stream.ts";
 import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
-import { decode, discover, relay, sync } from "./support/wire.ts";
+import { discover, relay, sync } from "./support/wire.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -56,33 +57,6 @@ async function handedOver(program: Program, from = 0): Promise<number> {
 async function expectServed(client: Client, nodeId: number): Promise<void> {
   await client.send(relay(nodeId, nodeId, Uint8Array.of(1)));
   expect(await client.message()).toMatchObject({ type: "deliver", senderId: nodeId });
-}
-
-/** Relays from one node to another, numbered, until told to stop. */
-function stream(from: Client, fromId: number, toId: number): () => Promise<number> {
-  let running = true;
-  const sending = (async () => {
-    let sent = 0;
-    for (; running; await Bun.sleep(1)) {
-      for (let burst = 0; burst < 3; burst++) {
-        const number = Buffer.alloc(4);
-        number.writeUInt32BE(sent++);
-        await from.relay(fromId, toId, number);
-      }
-    }
-    return sent;
-  })();
-  return () => {
-    running = false;
-    return sending;
-  };
-}
-
-function numbersOf(client: Client): number[] {
-  return client.take().flatMap(({ bytes }) => {
-    const message = decode(bytes);
-    return message.type === "deliver" ? [Buffer.from(message.payload).readUInt32BE(0)] : [];
-  });
 }
 
 test("no packet is lost, none is overtaken, and all nodes stay", async () => {

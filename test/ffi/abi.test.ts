@@ -13,6 +13,20 @@ const IN_C: Record<Constant, string> = {
   AF_UNIX: "AF_UNIX",
   SO_DOMAIN: "SO_DOMAIN",
   SCM_RIGHTS: "SCM_RIGHTS",
+  SCM_CREDENTIALS: "SCM_CREDENTIALS",
+  SO_PASSCRED: "SO_PASSCRED",
+  PR_SET_CHILD_SUBREAPER: "PR_SET_CHILD_SUBREAPER",
+  P_ALL: "P_ALL",
+  P_PID: "P_PID",
+  WNOHANG: "WNOHANG",
+  WEXITED: "WEXITED",
+  WNOWAIT: "WNOWAIT",
+  CLD_EXITED: "CLD_EXITED",
+  SIGINFO_BYTES: "sizeof(siginfo_t)",
+  SIGINFO_CODE_WORD: words("offsetof(siginfo_t, si_code)"),
+  SIGINFO_PID_WORD: words("offsetof(siginfo_t, si_pid)"),
+  SIGINFO_STATUS_WORD: words("offsetof(siginfo_t, si_status)"),
+  POLLOUT: "POLLOUT",
   AF_INET: "AF_INET",
   AF_INET6: "AF_INET6",
   SOCK_STREAM: "SOCK_STREAM",
@@ -150,11 +164,14 @@ function evaluateInC(expressions: Record<string, string>): Record<string, number
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <poll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>

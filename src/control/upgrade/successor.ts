@@ -1,5 +1,4 @@
 /** The process that takes over: how it is started, and what it finds when it is. */
-import { resolve } from "node:path";
 import { UnixChannel } from "../../../ffi/unix-channel.ts";
 import { Channel } from "./channel.ts";
 
@@ -18,21 +17,10 @@ export interface Successor {
   readonly prepareMs?: number;
   /** Is called once it serves, before it hears that it does so alone: the place to tell a service manager whom to watch. */
   readonly onServing?: (pid: number) => void;
-}
-
-/** A compiled program's own modules lie here. */
-const INSIDE_BINARY = "/$bunfs/";
-
-/**
- * The command that started this process, to be asked for before the working directory changes. A compiled program is named by the path
- * that it was started by, and not by the file that this led to: what lies there by then is what is to run.
- */
-export function sameCommand(): readonly string[] {
-  const args = process.argv.slice(2);
-  if (!Bun.main.startsWith(INSIDE_BINARY)) return [process.execPath, ...process.execArgv, Bun.main, ...args];
-  const name = process.argv0;
-  const program = name.includes("/") ? resolve(name) : (Bun.which(name) ?? process.execPath);
-  return [program, ...args];
+  /** Is called when that process died all the same and this one serves again. */
+  readonly onServingAgain?: () => void;
+  /** Why no process may take over from this one, for as long as it runs; the message says what to do. */
+  readonly obstacle?: string | undefined;
 }
 
 /** A process that was started to take over. */
