@@ -1,6 +1,6 @@
 /** The beacon serves, and ends, while nothing reads its standard output and error. */
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freeTcpPort } from "../support/redis.ts";
@@ -19,9 +19,10 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 let helper: Program | undefined;
 let pid = 0;
+let successorPid = 0;
 afterEach(async () => {
-  if (pid !== 0 && isAlive(pid)) process.kill(pid, "SIGKILL");
-  pid = 0;
+  for (const left of [pid, successorPid]) if (left !== 0 && isAlive(left)) process.kill(left, "SIGKILL");
+  pid = successorPid = 0;
   await helper?.kill();
 });
 
@@ -49,6 +50,10 @@ const answer = (url: string) =>
     fetch(url, { signal: AbortSignal.timeout(1000) }).catch(() => undefined),
   );
 
+/** The only child of a process; undefined while there is none. */
+const childOf = (parent: number) =>
+  Number(readFileSync(`/proc/${parent}/task/${parent}/children`, "utf8").trim().split(" ")[0]) || undefined;
+
 const ended = () => helper!.line("it has ended", (line) => /^ended (-?\d+)$/.exec(line)?.[1]);
 
 describe.skipIf(!installed("python3"))("standard output and error that nobody reads (python3)", () => {
@@ -57,6 +62,17 @@ describe.skipIf(!installed("python3"))("standard output and error that nobody re
     expect((await answer(`${http}/healthz`)).status).toBe(200);
     process.kill(pid, "SIGTERM");
     expect(await ended()).toBe("0");
+  });
+
+  test("an upgrade hands over, and the new process serves and ends", async () => {
+    const http = await start("pipe");
+    expect((await answer(`${http}/healthz`)).status).toBe(200);
+    process.kill(pid, "SIGUSR2");
+    successorPid = await until("a new process", () => childOf(pid));
+    expect(await ended()).toBe("0");
+    expect((await answer(`${http}/healthz`)).status).toBe(200);
+    process.kill(successorPid, "SIGTERM");
+    await until("it has ended", () => !isAlive(successorPid));
   });
 
   test("dropped lines are counted, and one line reports them once the reader is back", async () => {
