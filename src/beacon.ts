@@ -761,10 +761,11 @@ export class Beacon {
   }
 
   #use(inputs: Inputs): void {
+    const known = new Set(this.#inputs?.warnings); // each once, however often files are read
     this.#inputs = inputs;
     this.#admin.token = inputs.adminToken;
     this.#admin.auth = this.#config.adminAuth;
-    for (const warning of inputs.warnings) this.#log.warn(warning);
+    for (const warning of inputs.warnings) if (!known.has(warning)) this.#log.warn(warning);
   }
 
   /** @param options undefined without a bridge */
