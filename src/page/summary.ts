@@ -62,7 +62,7 @@ const TILES: Readonly<
     title: "Nodes",
     show: ({ nodes, nodesMax }) => ({
       value: count(nodes),
-      note: `of ${count(nodesMax)}${nodes > NEARLY_FULL * nodesMax ? ", nearly full" : ""}`,
+      note: `of ${count(nodesMax)}${fullness(nodes / nodesMax)}`,
       share: nodes / nodesMax,
     }),
   },
@@ -137,6 +137,11 @@ class Tile {
     this.#bar.hidden = share === undefined;
     if (share !== undefined) setBar(this.#bar, share);
   }
+}
+
+function fullness(share: number): string {
+  if (share >= 1) return ", full";
+  return share > NEARLY_FULL ? ", nearly full" : "";
 }
 
 function perSecond(

@@ -99,6 +99,7 @@ describe("a full node table", () => {
         await crowd();
         await untilEqual("health", health, ["healthy, 1 warning", "pill warning"]);
         expect(await page.textContent("#warnings li")).toMatch(FULL);
+        expect(await page.textContent("#tiles")).toContain(`of ${NODES_MAX}, full`);
         void beacon.drain();
         await untilEqual("health", health, ["unhealthy: draining", "pill bad"]);
         await beacon.close();
