@@ -713,6 +713,7 @@ export class Beacon {
   /** Forgets a node, until it is heard again. */
   async #disconnect(nodeId: number): Promise<Disconnection> {
     const { nodes, bridge } = this.#mustRun();
+    if (this.#handOver?.hasTold) return "contended"; // the other process has the node, and would not learn of it
     const wasBridged = bridge?.disconnect(nodeId) ?? false;
     let removed = nodes.remove(nodeId);
     for (let retries = 0; removed < 0 && retries < DISCONNECT_RETRIES_MAX; retries++) {

@@ -274,6 +274,27 @@ describe("keys", () => {
     expect(keysIn(restored)).toEqual([undefined, undefined, undefined, undefined]);
   });
 
+  test("are zeros in the entry of a node without a key, also where an entry with a key was in the buffer", async () => {
+    const nodesMax = 20_000; // of which 8,192 fill the buffer
+    const { memory, nodes, file } = beacon({ nodesMax });
+    requireGrants(memory);
+    for (let id = 1; id <= nodesMax; id++) {
+      nodes.record(id, HOME, 0, 0, 1);
+      if (id % 2 === 0) nodes.keepKey(id, HOME, viewOf(KEYS[0]!), 0);
+    }
+    await file.save(1);
+    const bytes = readFileSync(path);
+    let [withKey, without] = [0, 0];
+    for (let at = 32; at < bytes.length; at += 64) {
+      const key = bytes.subarray(at + 32, at + 64);
+      const hasKey = (bytes.readUInt16LE(at + 4) & 8) !== 0;
+      if (!key.equals(hasKey ? KEYS[0]! : new Uint8Array(32))) throw new Error(`entry at ${at}`);
+      if (hasKey) withKey++;
+      else without++;
+    }
+    expect([withKey, without]).toEqual([nodesMax / 2, nodesMax / 2]);
+  });
+
   test("of many chunks", async () => {
     const nodesMax = 20_000;
     const { memory, nodes, file } = beacon({ nodesMax });

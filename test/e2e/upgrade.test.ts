@@ -1,14 +1,15 @@
 /** Upgrades: one process hands over to another, and whatever happens, one of them serves. */
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { endpointOf } from "../../ffi/endpoint.ts";
 import { UnixChannel } from "../../ffi/unix-channel.ts";
 import { Beacon, type Stats, UpgradeError } from "../../src/beacon.ts";
+import { createLogger } from "../../src/control/log.ts";
 import { openSockets } from "../../src/control/sockets.ts";
 import { Channel, type Kind } from "../../src/control/upgrade/channel.ts";
-import { FORMAT, NodeEntries } from "../../src/control/upgrade/format.ts";
+import { FORMAT, NodeEntries, writeRemoved } from "../../src/control/upgrade/format.ts";
 import { NodeIdentity } from "../support/pilot-node.ts";
 import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { type Client, Clients } from "./support/client.ts";
@@ -233,6 +234,98 @@ describe("signals during an upgrade", () => {
   });
 });
 
+describe("nodes that an operator removes during an upgrade", () => {
+  const AUTHORIZED = { headers: { authorization: `Bearer ${TOKEN}` } };
+  const admin = (http: string | URL, path: string) => fetch(new URL(path, http), AUTHORIZED);
+  const removed = (http: string | URL, id: number) =>
+    fetch(new URL(`api/nodes/${id}/disconnect`, http), { method: "POST", ...AUTHORIZED });
+  const tokenFile = () => {
+    const path = join(folder, "removals-token");
+    writeFileSync(path, TOKEN, { mode: 0o600 });
+    return path;
+  };
+
+  test("are absent in the new process, and one that registers again is there, with its new key", async () => {
+    const program = programs.beacon([
+      ...FLAGS.filter((flag) => flag !== "--http=off"),
+      ...["--http=127.0.0.1:0", "--workers=2", "--require-punch-grant=on", "--log-level=debug"],
+      ...[`--admin-token-file=${tokenFile()}`, "--endpoint-hold=0s"],
+    ]);
+    const { port: udpPort, http } = await program.listening();
+    port = udpPort;
+    const nodes = new Map<number, Client>();
+    const [before, after] = [NodeIdentity.create(8).publicKey, NodeIdentity.create(8).publicKey];
+    for (const id of [7, 8, 9]) {
+      const client = await clients.open();
+      nodes.set(id, client);
+      await client.discover(id, before);
+    }
+    const from = program.lines.length;
+    program.signal("SIGUSR2");
+    const { successor } = await program.logged(/^upgrade: started/, from);
+    successors.push(successor as number);
+    // All nodes are told of while the new process does not answer.
+    process.kill(successor as number, "SIGSTOP");
+    await Bun.sleep(300);
+    for (const id of [7, 8]) expect((await removed(http!, id)).status).toBe(200);
+    await nodes.get(8)!.discover(8, after);
+    process.kill(successor as number, "SIGCONT");
+    await handedOver(program, from);
+    const next = (await program.logged(/listens on/, from))["http"] as string;
+    await until("the old process ends, to which connections are kept", () => !isAlive(program.pid));
+    const there = (await (await admin(next, "api/nodes")).json()) as { nodes: { id: number }[] };
+    expect(there.nodes.map(({ id }) => id)).toEqual([8, 9]);
+    for (const id of [8, 9]) await expectServed(nodes.get(id)!, id);
+    const keysRefused = async () => {
+      const { workers } = (await (await admin(next, "api/stats")).json()) as Stats;
+      return workers.reduce((sum, worker) => sum + worker.keysRefused, 0);
+    };
+    await nodes.get(8)!.discover(8, after);
+    expect(await keysRefused()).toBe(0);
+    await nodes.get(8)!.discover(8, before);
+    await untilEqual("keys refused", keysRefused, 1);
+  });
+
+  test.each([
+    ["takes removals", true],
+    ["is of an earlier version", false],
+  ])("a new process that %s is told of them: %p", async (step, isTold) => {
+    const log: { msg: string; level: string }[] = [];
+    const logger = createLogger({
+      ...{ level: "info", format: "json" },
+      destination: { write: (line: string) => log.push(JSON.parse(line)) },
+    });
+    const http = "127.0.0.1:0";
+    const options = { addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, http, adminTokenFile: tokenFile() };
+    const beacon = new Beacon(options, logger);
+    try {
+      await beacon.listen();
+      ({ port } = beacon.address);
+      const client = await clients.open();
+      await client.discover(7);
+      const path = join(folder, `successor-${isTold}`);
+      const upgrade = beacon.upgrade({ command: [process.execPath, FAKE, step, path] });
+      const kinds = upgrade.then(
+        () => "",
+        ({ message }: Error) => message.split(" "),
+      );
+      await until("the nodes are told", () => existsSync(`${path}.has-nodes`));
+      expect((await removed(beacon.httpUrl!, 7)).status).toBe(200);
+      writeFileSync(`${path}.go-on`, "");
+      await until("all is told", () => existsSync(`${path}.has-all`));
+      // What the new process would not learn of is refused.
+      expect((await removed(beacon.httpUrl!, 8)).status).toBe(503);
+      writeFileSync(`${path}.give-up`, "");
+      expect((await kinds).includes("removed")).toBe(isTold);
+      expect((await removed(beacon.httpUrl!, 8)).status).toBe(404);
+      const warnings = log.filter(({ msg }) => msg.includes("removed during the upgrade may come back"));
+      expect(warnings).toHaveLength(isTold ? 0 : 1);
+    } finally {
+      await beacon.close();
+    }
+  });
+});
+
 describe("a new process that fails", () => {
   const beacons: Beacon[] = [];
   afterEach(async () => {
@@ -339,13 +432,15 @@ class FakePredecessor {
   readonly channel: Channel;
   readonly program: Program;
 
-  constructor() {
+  /** @param flags for the new process, beside the usual ones */
+  constructor(...flags: readonly string[]) {
     const options = { recvBufferBytes: BUFFER_BYTES, sendBufferBytes: BUFFER_BYTES, offload: true };
     ({ sockets: this.sockets } = openSockets({ host: "127.0.0.1", port: 0 }, { count: 2, ...options }));
     ({ port } = this.sockets[0]!.localAddress());
     const [ours, theirs] = UnixChannel.pair();
     this.channel = new Channel(ours);
     const command = [process.execPath, MAIN, `--addr=127.0.0.1:${port}`, ...FLAGS.slice(1), "--workers=2"];
+    command.push(...flags);
     this.program = programs.spawn(command, {
       env: { ...CLEAN_ENV, BEACON_UPGRADE_FD: "3" },
       files: [theirs.fd],
@@ -374,9 +469,9 @@ class FakePredecessor {
   }
 
   /** Tells of one node. */
-  tell(nodeId: number, { address, port }: { address: string; port: number }): Promise<boolean> {
+  tell(nodeId: number, { address, port }: { address: string; port: number }, ageS = 0): Promise<boolean> {
     const entries = new NodeEntries();
-    entries.add(nodeId, Int32Array.from([...endpointOf(address, port), 1]), 1, undefined);
+    entries.add(nodeId, Int32Array.from([...endpointOf(address, port), 1]), 1 + ageS, undefined);
     return this.channel.send("nodes", entries.take().next().value!);
   }
 
@@ -425,7 +520,94 @@ describe("an old process that dies", () => {
   });
 });
 
+describe("nodes that a new process does not take over", () => {
+  /** Hands over what `tell` tells, before and after the new process is prepared. @returns the URL of its HTTP */
+  async function handOver(
+    flags: readonly string[],
+    before: (predecessor: FakePredecessor) => Promise<unknown>,
+    after: (predecessor: FakePredecessor) => Promise<unknown> = async () => {},
+  ): Promise<string> {
+    const predecessor = new FakePredecessor("--http=127.0.0.1:0", ...flags);
+    const { program, channel } = predecessor;
+    await predecessor.offer();
+    await before(predecessor);
+    await channel.send("prepare");
+    await predecessor.expect("prepared");
+    await after(predecessor);
+    await channel.send("go");
+    const { http } = await program.listening();
+    predecessor.die();
+    return http!;
+  }
+  /** The ids of the nodes that it has. */
+  async function idsAt(http: string): Promise<number[]> {
+    const { nodes } = (await (await fetch(new URL("api/nodes", http))).json()) as { nodes: { id: number }[] };
+    return nodes.map(({ id }) => id);
+  }
+
+  test("are those that are too old for its --node-ttl", async () => {
+    let client!: Client;
+    const http = await handOver(["--node-ttl=100s"], async (predecessor) => {
+      client = await clients.open();
+      for (const [id, ageS] of [
+        [7, 0],
+        [8, 80],
+        [9, 100],
+        [10, 5000],
+      ] as const)
+        await predecessor.tell(id, client.address, ageS);
+    });
+    expect(await idsAt(http)).toEqual([7, 8]);
+    await expectServed(client, 8);
+  });
+
+  test("are those at an address in its --deny-endpoint, wherever they were before", async () => {
+    const [allowed, denied] = [await clients.open("127.0.0.1"), await clients.open("127.0.0.2")];
+    const http = await handOver(
+      ["--deny-endpoint=127.0.0.2"],
+      async (predecessor) => {
+        await predecessor.tell(7, allowed.address);
+        await predecessor.tell(8, denied.address);
+        await predecessor.tell(9, allowed.address);
+      },
+      (predecessor) => predecessor.tell(9, denied.address),
+    );
+    expect(await idsAt(http)).toEqual([7]);
+  });
+
+  test("are those that were removed, unless they came back", async () => {
+    let moved!: Client;
+    const http = await handOver(
+      [],
+      async (predecessor) => {
+        const client = await clients.open();
+        moved = await clients.open();
+        for (const id of [7, 8, 9]) await predecessor.tell(id, client.address);
+      },
+      async (predecessor) => {
+        for (const body of writeRemoved([8, 9, 10])) await predecessor.channel.send("removed", body);
+        await predecessor.tell(9, moved.address);
+      },
+    );
+    expect(await idsAt(http)).toEqual([7, 9]);
+    await expectServed(moved, 9);
+  });
+});
+
 describe("what takes a restart", () => {
+  test("another number of workers: the new process says so, and ends", async () => {
+    for (const workers of [1, 3]) {
+      const predecessor = new FakePredecessor(`--workers=${workers}`);
+      await predecessor.offer();
+      const message = await inTime("an answer", predecessor.channel.receive());
+      expect(JSON.parse(new TextDecoder().decode(message?.body)).reason).toBe(
+        `--workers is ${workers} now, and was 2: that takes a restart`,
+      );
+      expect(await predecessor.program.exited()).toBe(1);
+      predecessor.die();
+    }
+  });
+
   test.each([
     [
       "another address",

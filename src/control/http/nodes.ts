@@ -95,7 +95,7 @@ export function answerDisconnect(id: number, was: Disconnection): Response {
     case "absent":
       return text(404, `node ${id} is not at this beacon`);
     case "contended":
-      return text(503, `node ${id} could not be removed: its part of the table is busy; try again`);
+      return text(503, `node ${id} could not be removed now: try again`);
     default:
       return json({ id, was });
   }

@@ -4,9 +4,10 @@ import { isClosed, MESSAGE_BYTES_MAX, type UnixChannel } from "../../../ffi/unix
 /**
  * What a message is about; its number on the wire is its place here, so new ones go to the end.
  *
- * From the old process to the new one: `offer`, its sockets and what goes with them; `listeners`, the sockets of HTTP and the bridge; `nodes`, `names`, `instances`, `routes`, `claims`,
- * `cells`, `breakers`, what it knows, again and again in part; `prepare`, that it has told all of that once; `sync`, which is answered when all
- * before it is taken; `go`, that it has stopped receiving; `commit`, that it is no longer the service.
+ * From the old process to the new one: `offer`, its sockets and what goes with them; `listeners`, the sockets of HTTP and the bridge; `nodes`,
+ * `names`, `instances`, `routes`, `claims`, `cells`, `breakers`, what it knows, again and again in part; `removed`, nodes that it no longer has;
+ * `prepare`, that it has told all of that once; `sync`, which is answered when all before it is taken; `go`, that it has stopped receiving;
+ * `commit`, that it is no longer the service.
  * From the new one: `prepared`, `synced`, `serving`, and `refused`, with the reason.
  */
 export const KINDS = [
@@ -27,6 +28,7 @@ export const KINDS = [
   "refused",
   "claims",
   "listeners",
+  "removed",
 ] as const;
 export type Kind = (typeof KINDS)[number];
 

@@ -4,6 +4,7 @@
  * are on CLOCK_MONOTONIC, which all processes of a host share.
  *
  *   nodes      64 bytes each: id, endpoint with its local address and the flag WANTS_DEST (1) or HAS_KEY (8), age in seconds, key or zeros
+ *   removed    the ids of nodes that were removed since they were told of; a node that came back is told of again behind them
  *   routes     a peer's endpoint (6 words), 1 if it is a learned one, ms since it was heard or -1, and the ids of its nodes
  *   claims     the endpoint of a peer of which the directory tells, and 12 bytes each: a node's id, and when it was claimed, a float
  *   cells      16 bytes each: number of the limit in CELL_LIMITS, of the cell among its, and its time in ns, a float
@@ -85,6 +86,8 @@ export const preparedSchema = v.object({
   version: text,
   /** How many of CELL_LIMITS the new process knows; earlier versions know the first seven, and report none. */
   cellLimits: v.optional(count, 7),
+  /** Whether the new process takes `removed`; earlier versions would give up. */
+  takesRemovals: v.optional(v.boolean(), false),
 });
 export const refusedSchema = v.object({ reason: text });
 
@@ -175,6 +178,19 @@ export function* readNodes(body: Uint8Array): Generator<NodeTold> {
     const key = (flags & HAS_KEY) !== 0 ? view : undefined;
     yield { nodeId, endpoint, flags: flags & WANTS_DEST, ageS, key, keyAt: (at + NODE_KEY_AT) * 4 };
   }
+}
+
+const REMOVED_MAX = BODY_BYTES_MAX / 4;
+
+/** The messages' bodies. */
+export function* writeRemoved(nodeIds: readonly number[]): Generator<Uint8Array> {
+  for (let first = 0; first < nodeIds.length; first += REMOVED_MAX)
+    yield new Uint8Array(Int32Array.from(nodeIds.slice(first, first + REMOVED_MAX)).buffer);
+}
+
+/** @throws FormatError */
+export function readRemoved(body: Uint8Array): Int32Array {
+  return wordsOf(body, 1, "removed nodes");
 }
 
 const ROUTES_LEARNED_AT = ENDPOINT_WORDS;

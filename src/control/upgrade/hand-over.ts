@@ -39,6 +39,7 @@ import {
   readJson,
   refusedSchema,
   writeClaims,
+  writeRemoved,
   writeRoutes,
 } from "./format.ts";
 import { cellBodies } from "./limit-cells.ts";
@@ -89,6 +90,8 @@ export interface HandOverParts {
 export class HandOver {
   /** Whether the other process serves, and this one only has to end. */
   hasServed = false;
+  /** Whether all has been told, so that the other process does not learn what changes here. */
+  hasTold = false;
   readonly #cancel = new AbortController();
   readonly #nodeEntries = new NodeEntries();
   readonly #cellEntries = new CellEntries();
@@ -97,6 +100,9 @@ export class HandOver {
   /** How many of CELL_LIMITS the new process knows. */
   #cellLimits = 0;
   readonly #routes = new Map<string, Uint8Array>();
+  /** Nodes that were removed, and are still to be told. */
+  #removed: number[] = [];
+  #takesRemovals = false;
   /** Nodes that were refreshed at this clock second or later are still to be told. */
   #sinceS = Number.NEGATIVE_INFINITY;
   #started: Started | undefined;
@@ -113,8 +119,13 @@ export class HandOver {
    * @throws UpgradeError if it does not: then the other process is dead, and all is as it was before
    */
   async run(): Promise<Upgraded> {
-    const { reaper, state, supervisor } = this.parts;
+    const { reaper, state, supervisor, nodes } = this.parts;
     let version: string;
+    const removedBefore = nodes.removed;
+    nodes.removed = (nodeId) => {
+      removedBefore?.(nodeId);
+      this.#removed.push(nodeId);
+    };
     try {
       // So that no node goes while its like is told, and the file is the other's to write.
       reaper.isPaused = true;
@@ -130,6 +141,8 @@ export class HandOver {
       const reason = await this.#reasonOf(error);
       await this.resume();
       throw new UpgradeError(reason, { cause: error });
+    } finally {
+      nodes.removed = removedBefore;
     }
     // From here on there is no way back, whatever fails.
     this.hasServed = true;
@@ -163,6 +176,7 @@ export class HandOver {
   async resume(): Promise<void> {
     const { supervisor, reaper, state, mesh, sockets } = this.parts;
     this.hasServed = false;
+    this.hasTold = false;
     if (this.#started) {
       const { child, channel } = this.#started;
       child.kill("SIGKILL");
@@ -209,11 +223,13 @@ export class HandOver {
     await this.#tellClaims(untilMs);
     await this.#send("prepare", undefined, [], untilMs);
     const { body } = await this.#expect("prepared", untilMs);
-    const { version, cellLimits } = readJson(preparedSchema, body);
+    const { version, cellLimits, takesRemovals } = readJson(preparedSchema, body);
     this.#cellLimits = cellLimits;
+    this.#takesRemovals = takesRemovals;
     this.#note("prepared");
     for (let round = 0; round < ROUNDS_MAX && performance.now() - roundMs > ROUND_MS; round++) {
       roundMs = performance.now();
+      await this.#tellRemoved(untilMs);
       await this.#tellNodes(untilMs);
       await this.#tellMesh(untilMs);
       await this.#sync(untilMs);
@@ -235,9 +251,13 @@ export class HandOver {
     this.#note("receiving stops");
     const parkedMs = performance.now();
     await supervisor.park();
+    await this.#tellRemoved(untilMs);
     await this.#tellNodes(untilMs, () => Promise.resolve());
     await this.#tellBreakers(untilMs);
     await this.#tellMesh(untilMs);
+    // Those removed during the last steps; no worker can have recorded one of them again.
+    this.hasTold = true;
+    await this.#tellRemoved(untilMs);
     this.#note("all is told");
     await this.#send("go", undefined, [], untilMs);
     this.#note("the new process goes");
@@ -251,6 +271,21 @@ export class HandOver {
   }
 
   // What is told.
+
+  /** Tells of the nodes that were removed since the last time. One that came back is told of by the `#tellNodes` that follows. */
+  async #tellRemoved(untilMs: number): Promise<void> {
+    const removed = this.#removed;
+    if (removed.length === 0) return;
+    this.#removed = [];
+    if (this.#takesRemovals) {
+      for (const body of writeRemoved(removed)) await this.#send("removed", body, [], untilMs);
+    } else {
+      this.parts.log.warn(
+        `${removed.length} nodes removed during the upgrade may come back: the new process is of a version ` +
+          "that is not told of removals; remove them again there",
+      );
+    }
+  }
 
   /** Tells of the nodes that were refreshed since this began the last time. */
   async #tellNodes(untilMs: number, pause = restingPause()): Promise<void> {

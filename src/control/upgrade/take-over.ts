@@ -29,6 +29,7 @@ import {
   readClaims,
   readJson,
   readNodes,
+  readRemoved,
   readRoutes,
 } from "./format.ts";
 import { adoptCell } from "./limit-cells.ts";
@@ -139,7 +140,11 @@ export class TakeOver {
    */
   async waitForTurn(heir: Heir, version: string, log: Logger): Promise<void> {
     if (this.#isLeft) {
-      await this.channel.sendJson("prepared", { version, cellLimits: CELL_LIMITS.length });
+      await this.channel.sendJson("prepared", {
+        version,
+        cellLimits: CELL_LIMITS.length,
+        takesRemovals: true,
+      });
       await this.#follow(heir, "go");
     }
     if (this.#noRoom > 0) log.warn(`${this.#noRoom} nodes of the old process found no room: see --max-nodes`);
@@ -192,6 +197,10 @@ export class TakeOver {
       case "nodes":
         this.#takeNodes(heir, body);
         return;
+      case "removed":
+        // The shards' locks are free: this process's workers are parked, and the old one has a table of its own.
+        for (const nodeId of readRemoved(body)) heir.nodes.remove(nodeId);
+        return;
       case "names":
         mesh.adoptNames(readJson(namesSchema, body));
         return;
@@ -225,7 +234,10 @@ export class TakeOver {
     // Nothing else sets the clock before this process serves, and when a node was heard is noted by it.
     Atomics.store(memory.words, CLOCK_S, seconds);
     for (const { nodeId, endpoint, flags, ageS, key, keyAt } of readNodes(body)) {
-      if (ageS >= nodeTtlS || !accepts(endpoint)) continue;
+      if (ageS >= nodeTtlS || !accepts(endpoint)) {
+        nodes.remove(nodeId); // it may have been told of before, at another endpoint
+        continue;
+      }
       this.#translateLocal(endpoint);
       const result = nodes.record(nodeId, endpoint, 0, flags, seconds - ageS);
       if (result >= NODE_LIMIT) this.#noRoom++;

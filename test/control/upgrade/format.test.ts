@@ -17,8 +17,10 @@ import {
   readClaims,
   readJson,
   readNodes,
+  readRemoved,
   readRoutes,
   writeClaims,
+  writeRemoved,
   writeRoutes,
 } from "../../../src/control/upgrade/format.ts";
 import { LIMITS } from "../../../src/shared/counters.ts";
@@ -45,7 +47,31 @@ function* readNodesCopied(body: Uint8Array) {
   }
 }
 
+describe("removed nodes", () => {
+  test("are read as they were written, in as many messages as they need", () => {
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 })), (ids) => {
+        expect(Array.from(writeRemoved(ids), (body) => [...readRemoved(body)]).flat()).toEqual(ids);
+      }),
+    );
+    const many = Array.from({ length: BODY_BYTES_MAX / 4 + 1 }, (_, i) => i + 1);
+    const bodies = [...writeRemoved(many)];
+    expect(bodies.map(({ length }) => length)).toEqual([BODY_BYTES_MAX, 4]);
+    expect(bodies.flatMap((body) => [...readRemoved(body)])).toEqual(many);
+    expect(() => readRemoved(new Uint8Array(6))).toThrow(FormatError);
+  });
+});
+
 describe("nodes", () => {
+  test("without a key have zeros in its place, behind one with a key in the same buffer", () => {
+    const entries = new NodeEntries();
+    entries.add(1, entryOf("192.0.2.1", 4000, HAS_KEY, 90), 100, new Uint8Array(32).fill(7));
+    [...entries.take()];
+    entries.add(2, entryOf("192.0.2.2", 4000, 0, 90), 100, undefined);
+    const [body] = [...entries.take()];
+    expect(Buffer.from(body!.subarray(32)).toString("hex")).toBe("00".repeat(32));
+  });
+
   test("are read as they were written, each with its own flags, age and key", () => {
     const entries = new NodeEntries();
     const key = new Uint8Array(32).fill(7);
@@ -164,7 +190,9 @@ describe("cells", () => {
   });
 
   test("are those that the new process knows: one of an earlier version reports none, and knows seven", () => {
-    expect(readJson(preparedSchema, text({ version: "1" }))).toEqual({ version: "1", cellLimits: 7 });
+    expect(readJson(preparedSchema, text({ version: "1" }))).toEqual({
+      ...{ version: "1", cellLimits: 7, takesRemovals: false },
+    });
     expect(readJson(preparedSchema, text({ version: "1", cellLimits: 8 })).cellLimits).toBe(8);
     expect(() => readJson(preparedSchema, text({ version: "1", cellLimits: -1 }))).toThrow(FormatError);
   });

@@ -1,18 +1,23 @@
 /** A process that is to take over and does not: it goes along with an upgrade up to the step that its argument names, and fails there. */
+import { existsSync, writeFileSync } from "node:fs";
 import { UnixChannel } from "../../../ffi/unix-channel.ts";
 import { Channel, type Kind } from "../../../src/control/upgrade/channel.ts";
 
-const [step = ""] = process.argv.slice(2);
+/** The second argument of some steps: a path, beside which files appear that say how far it is, and how far it may go. */
+const [step = "", path = ""] = process.argv.slice(2);
 const channel = new Channel(new UnixChannel(Number(process.env["BEACON_UPGRADE_FD"])));
 
 function fail(): void {
   process.kill(process.pid, "SIGKILL");
 }
 
+const kinds: Kind[] = [];
+
 async function follow(last: Kind): Promise<void> {
   for (;;) {
     const message = await channel.receive();
     if (message === undefined) throw new Error("the old process is dead");
+    kinds.push(message.kind);
     if (message.kind === "sync") {
       if (step === "dies when asked whether it has all") fail();
       await channel.send("synced");
@@ -34,6 +39,20 @@ await follow("prepare");
 if (step === "says what is not its turn") {
   await channel.send("serving");
   await Bun.sleep(600_000);
+}
+if (step === "takes removals" || step === "is of an earlier version") {
+  writeFileSync(`${path}.has-nodes`, "");
+  while (!existsSync(`${path}.go-on`)) await Bun.sleep(10);
+  const takesRemovals = step === "takes removals";
+  await channel.sendJson(
+    "prepared",
+    takesRemovals ? { version: "fake", takesRemovals } : { version: "fake" },
+  );
+  await follow("go");
+  writeFileSync(`${path}.has-all`, "");
+  while (!existsSync(`${path}.give-up`)) await Bun.sleep(10);
+  await channel.sendJson("refused", { reason: kinds.join(" ") });
+  process.exit(1);
 }
 await channel.sendJson("prepared", step === "says what is no format" ? { version: 7 } : { version: "fake" });
 if (step === "dies when it is prepared") fail();
