@@ -12,11 +12,12 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { Clients } from "./e2e/support/client.ts";
 import { freePort } from "./e2e/support/mesh.ts";
 import { installed, MAIN, Programs, ROOT } from "./e2e/support/program.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./e2e/support/wait.ts";
+import { makeCertificate } from "./support/websocket.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -222,11 +223,14 @@ describe.skipIf(whyNoSystemd !== undefined)(
         .output.split("\n")
         .filter(Boolean);
 
+    /** Where the last one listens that has said so. */
+    const portLogged = () => Number([...logged().matchAll(/listens on \S+:(\d+)/g)].at(-1)?.[1]) || undefined;
+
     async function start(): Promise<void> {
       write(LOG, "");
       const { code, output } = systemctl("start", "pilot-beacon");
       if (code !== 0) throw new Error(`${output}\n${logged()}`);
-      port = Number(/listens on \S+:(\d+)/.exec(logged())?.[1]);
+      port = await until("the log says where it listens", portLogged); // the log's own thread may be late
     }
 
     async function expectRelays(): Promise<void> {
@@ -312,6 +316,65 @@ describe.skipIf(whyNoSystemd !== undefined)(
       expect(logged()).toContain("2 restored");
     });
 
+    test("reads secrets of root's as the documents say; a new one takes a restart", async () => {
+      const guide = readFileSync(join(ROOT, "docs/OPERATIONS.md"), "utf8").split("### Secrets\n")[1]!;
+      const [, dropIn] = /```ini\n(.*?)```/s.exec(guide)!;
+      const [, json] = /```json\n(.*?)```/s.exec(guide)!;
+      const named = [...dropIn!.matchAll(/^LoadCredential=(\S+):(\S+)$/gm)].map(([, name, path]) => ({
+        copy: `/run/credentials/pilot-beacon.service/${name}`,
+        path: path!,
+      }));
+      const documented = JSON.parse(json!) as Record<string, string>;
+      expect(Object.values(documented).sort()).toEqual(named.map(({ copy }) => copy).sort());
+
+      const certificate = makeCertificate(folder, "secrets");
+      const tokens = ["first-token-of-16-characters", "second-token-of-16-characters"];
+      const contents: Record<string, string> = {
+        "admin.token": tokens[0]!,
+        "gossip.key": "a secret of more than 32 characters, all the same",
+        "directory.auth": "beacon\npassword\n",
+        "registry.token": "registry-token",
+        "tls.crt": readFileSync(certificate.certPath, "utf8"),
+        "tls.key": readFileSync(certificate.keyPath, "utf8"),
+      };
+      const keep = (path: string, text: string) => {
+        write(path, text);
+        inside("chmod", "600", path);
+      };
+      for (const { path } of named) keep(path, contents[basename(path)]!);
+      keep("/etc/pilot-beacon/keys.json", "{}");
+      inside("chmod", "644", "/etc/pilot-beacon/keys.json");
+      write("/run/units/pilot-beacon.service.d/secrets.conf", dropIn!);
+      systemctl("daemon-reload");
+      const http = `127.0.0.1:${freePort()}`;
+      const others = { addr: "127.0.0.1:0", http, workers: 1, "admin-auth": "always", "beacon-id": 9 };
+      const bridge = { wss: "127.0.0.1:0", "wss-keys": "/etc/pilot-beacon/keys.json" };
+      const far = { directory: "redis://127.0.0.1:1", "advertise-addr": "127.0.0.1:9001" };
+      write(CONFIG, JSON.stringify({ ...others, ...bridge, ...far, ...documented }));
+      try {
+        await start();
+        expect(logged()).not.toContain("can be read by others");
+        const statuses = () =>
+          Promise.all(
+            tokens.map(async (token) => {
+              const headers = { authorization: `Bearer ${token}` };
+              return (await fetch(`http://${http}/api/stats`, { headers })).status === 200;
+            }),
+          );
+        expect(await statuses()).toEqual([true, false]);
+        keep("/etc/pilot-beacon/admin.token", tokens[1]!);
+        expect(systemctl("reload", "pilot-beacon").code).toBe(0);
+        await until("the configuration is reloaded", () => logged().includes("configuration reloaded"));
+        expect(await statuses()).toEqual([true, false]);
+        expect(systemctl("restart", "pilot-beacon").code).toBe(0);
+        expect(await statuses()).toEqual([false, true]);
+      } finally {
+        systemctl("stop", "pilot-beacon");
+        inside("rm", "/run/units/pilot-beacon.service.d/secrets.conf");
+        systemctl("daemon-reload");
+      }
+    });
+
     test("one that hands over is followed to the next, and that one is watched and started again", async () => {
       write(CONFIG, '{"addr": ":0", "http": "127.0.0.1:0", "workers": 2, "endpoint-hold": "0s"}');
       await start();
@@ -333,10 +396,13 @@ describe.skipIf(whyNoSystemd !== undefined)(
       expect(property("NotifyAccess")).toBe("main");
       expect(systemctl("reload", "pilot-beacon").code).toBe(0);
       await until("the configuration is reloaded", () => logged().includes("configuration reloaded"));
+      const starts = () => logged().split("listens on").length;
+      const startsBefore = starts();
       inside("sh", "-c", `kill -KILL ${pid}`);
       await untilEqual("restarts", () => property("NRestarts"), "1");
       await untilEqual("state", () => property("SubState"), "running");
-      port = Number([...logged().matchAll(/listens on \S+:(\d+)/g)].at(-1)?.[1]);
+      await until("the log says where it listens", () => starts() > startsBefore);
+      port = portLogged()!;
       await expectRelays();
     });
 

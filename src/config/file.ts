@@ -63,8 +63,16 @@ export function readBounded(path: string, what: string, bytesMax: number): Uint8
 /** Rights that others than the owner have. */
 const OTHERS = 0o077;
 
-/** Whether others than its owner may do anything with the file; false if it is gone. */
-export function isExposed(path: string): boolean {
+/**
+ * Whether others than its owner may do anything with the file; false if it is gone. A credential of systemd is never exposed: its folder is
+ * the unit's alone, and where an access list lets the unit's user read it (systemd 254), its mode shows rights of a group.
+ */
+export function isExposed(
+  path: string,
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): boolean {
+  const credentials = env["CREDENTIALS_DIRECTORY"];
+  if (credentials && path.startsWith(`${credentials}/`)) return false;
   return ((statSync(path, { throwIfNoEntry: false })?.mode ?? 0) & OTHERS) !== 0;
 }
 

@@ -1,0 +1,24 @@
+import { afterAll, expect, test } from "bun:test";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { isExposed } from "../../src/config/file.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "beacon-file-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+test("a file is exposed where others than its owner have a right, unless it is a credential of systemd", () => {
+  const path = join(folder, "secret");
+  writeFileSync(path, "secret");
+  for (const [mode, exposed] of [
+    [0o600, false],
+    [0o440, true],
+    [0o604, true],
+  ] as const) {
+    chmodSync(path, mode);
+    expect([mode, isExposed(path, {})]).toEqual([mode, exposed]);
+    expect(isExposed(path, { CREDENTIALS_DIRECTORY: folder })).toBe(false);
+  }
+  expect(isExposed(path, { CREDENTIALS_DIRECTORY: join(folder, "sec") })).toBe(true);
+  expect(isExposed(join(folder, "none"), {})).toBe(false);
+});
