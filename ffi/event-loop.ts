@@ -29,12 +29,13 @@ interface Watched {
  * @param serve starts it, on any port
  * @returns undefined where the kernel does not show what an epoll file watches (gVisor), or no file is
  *   left to read that with; the server is stopped then
- * @throws SyscallError dup3, epoll_ctl; whatever `serve` throws
+ * @throws SyscallError listen, dup3, epoll_ctl; whatever `serve` throws
  */
 export function acceptFrom<Server extends { stop(closeAll: boolean): unknown }>(
   socket: ListeningSocket,
   serve: () => Server,
 ): Server | undefined {
+  socket.listen();
   const before = new Set(watchedListeners().map(({ fd }) => fd));
   const server = serve();
   const watched = watchedListeners().find(({ fd }) => !before.has(fd));

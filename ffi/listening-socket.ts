@@ -12,6 +12,7 @@ import {
   IPPROTO_IPV6,
   IPPROTO_TCP,
   IPV6_V6ONLY,
+  SHUT_RD,
   SO_ACCEPTCONN,
   SO_DOMAIN,
   SO_REUSEADDR,
@@ -88,8 +89,7 @@ export class ListeningSocket {
         nameFromEndpoint(family, endpointOf(address, boundPort), 0, name, 0);
         if (libc.bind(fd, name, nameBytes(family)) < 0)
           throw new SyscallError(`bind ${hostPort(address, boundPort)}`, errno());
-        if (libc.listen(fd, BACKLOG) < 0)
-          throw new SyscallError(`listen ${hostPort(address, boundPort)}`, errno());
+        socket.listen();
         return socket;
       } catch (error) {
         socket.close();
@@ -129,6 +129,19 @@ export class ListeningSocket {
     const endpoint = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
     endpointFromName(this.family, name, 0, endpoint, 0);
     return socketAddressOf(endpoint, 0).port;
+  }
+
+  /** Listens again, if another process had it stop. @throws SyscallError listen: EADDRINUSE */
+  listen(): void {
+    if (libc.listen(this.fd, BACKLOG) < 0) throw new SyscallError("listen", errno());
+  }
+
+  /**
+   * Has it stop listening, for all processes that have it, so that its port can be bound anew; those that
+   * wait in its queue are reset.
+   */
+  stopListening(): void {
+    libc.shutdown(this.fd, SHUT_RD);
   }
 
   /** Another file of the same socket, for a server to close. @throws SyscallError fcntl: EMFILE */

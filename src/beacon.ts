@@ -129,7 +129,7 @@ interface Running {
   readonly warnings: Warnings;
   readonly timers: readonly Timer[];
   readonly listeners: Listeners;
-  readonly files: FilesLeft;
+  readonly files: FilesLeft | undefined;
   readonly http: HttpServer | undefined;
 }
 
@@ -498,8 +498,8 @@ export class Beacon {
         patienceMs,
       );
       release.unshift(() => bridge?.stop());
-      const files = new FilesLeft(openFilesMax());
-      release.unshift(() => files.close());
+      const files = http || bridge ? new FilesLeft(openFilesMax()) : undefined;
+      release.unshift(() => files?.close());
       breakers.bridge = bridge;
       if (bridge && takeOver?.breakers["bridge"] === "off") bridge.switch(false);
       const introductions = new Introductions(kernel, memory, nodes, { fd, family });
@@ -678,7 +678,7 @@ export class Beacon {
         ["closing HTTP", () => running.http?.stop()],
         ["closing the bridge", () => running.bridge?.stop()],
         ["closing listeners", () => running.listeners.close()],
-        ["releasing spare files", () => running.files.close()],
+        ["releasing spare files", () => running.files?.close()],
         ["stopping the mail", () => running.mail.stop()],
         ["stopping punch grants", () => running.grants.stop()],
         ["stopping the workers", () => running.supervisor.stop()],
@@ -853,7 +853,7 @@ export class Beacon {
     tick("the mesh", () => mesh.tick());
     let filesAreShort = false;
     tick("counting files", () => {
-      filesAreShort = files.areShort();
+      filesAreShort = files?.areShort() ?? false;
     });
     tick("HTTP", () => http?.tick(filesAreShort));
     tick("the bridge", () => bridge?.tick(filesAreShort));

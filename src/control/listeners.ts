@@ -22,6 +22,8 @@ export class Listeners {
   open(name: ListenerName, address: string, options?: ListenOptions): ListeningSocket {
     const inherited = this.#sockets.get(name);
     if (inherited?.address === address) return inherited.socket;
+    // The new address may be another one of the same port, which the old process still holds.
+    inherited?.socket.stopListening();
     inherited?.socket.close();
     this.#sockets.delete(name);
     const { host, port } = parseHostPort(address);
@@ -45,8 +47,8 @@ export class Listeners {
     );
   }
 
-  /** Closes those with that name, or all. */
-  close(name?: ListenerName): void {
-    for (const [key, { socket }] of this.#sockets) if (name === undefined || key === name) socket.close();
+  /** Closes all. */
+  close(): void {
+    for (const { socket } of this.#sockets.values()) socket.close();
   }
 }

@@ -9,7 +9,7 @@ import { createServer as createHttpServer, type IncomingMessage, type ServerResp
 import { createServer, type Server as NetServer, type Socket } from "node:net";
 import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
 import { isStreamed, text } from "./answers.ts";
-import { type Connection, Connections } from "./connections.ts";
+import { type Connection, Connections, KEEP_ALIVE_MS } from "./connections.ts";
 
 /** The largest body that means anything is 13 bytes. */
 const BODY_BYTES_MAX = 1024;
@@ -59,6 +59,7 @@ export class HttpListener {
     this.#connections = new Connections(options.filesMax);
     // Node's name for it, which has no type: a client that has shut down its side gets its answer.
     Object.assign(this.#http, { httpAllowHalfOpen: true });
+    this.#http.keepAliveTimeout = KEEP_ALIVE_MS; // what it tells clients
     this.#http.on("request", (request, response) => this.#received(request, response));
     this.#http.on("clientError", (error: NodeJS.ErrnoException, socket) => refuse(socket as Socket, error));
     this.#listen();
@@ -100,6 +101,7 @@ export class HttpListener {
   }
 
   #listen(): void {
+    this.socket.listen();
     const fd = this.socket.duplicate();
     const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.#accept(socket));
     server.on("error", () => {
@@ -252,17 +254,16 @@ async function send(
 ): Promise<void> {
   response.statusCode = answer.status;
   for (const [name, value] of answer.headers) response.setHeader(name, value);
-  if (isStreamed(answer) && !isHead) {
-    await sendLines(answer.body!, response, waits);
-  } else if (isStreamed(answer)) {
-    await answer.body!.cancel();
+  let content: Buffer | undefined;
+  if (isStreamed(answer)) {
+    if (isHead) await answer.body!.cancel();
+    else await sendLines(answer.body!, response, waits);
   } else if (answer.status !== 304) {
-    const content = Buffer.from(await answer.arrayBuffer());
+    content = Buffer.from(await answer.arrayBuffer());
     response.setHeader("content-length", content.length);
-    if (!isHead) response.write(content);
   }
   waits("reader");
-  response.end();
+  response.end(isHead ? undefined : content);
   await next(response, "finish");
 }
 
