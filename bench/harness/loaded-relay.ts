@@ -26,6 +26,8 @@ export interface Contender {
   readonly flags?: readonly string[];
   /** It has no limits; others have them on, and far away. */
   readonly unlimited?: boolean;
+  /** As TargetOptions.env. */
+  readonly env?: Readonly<Record<string, string>>;
   /** It is watched meanwhile, as by operators: see watcher.ts. */
   readonly watched?: boolean;
   /** It shares the directory of other beacons, whose routes it has: see other-fleet.ts. */
@@ -85,8 +87,8 @@ export class LoadedRelay extends LoadedTargets<LoadGenerator> {
     sinkPort: number,
   ): Promise<Target> {
     const { program, load, offload, toPeer = false, root, flags = [] } = contender;
-    const { workers = 1, place = LOOPBACK, unlimited = false } = contender;
-    const options = { offload, batch, workers, place, unlimited };
+    const { workers = 1, place = LOOPBACK, unlimited = false, env = {} } = contender;
+    const options = { offload, batch, workers, place, unlimited, env };
     if (program === "C") {
       const slotsLog2 = Math.ceil(Math.log2(2 * load.nodes));
       return startReference(reference, options, Math.max(slotsLog2, REFERENCE_SLOTS_LOG2_MIN));

@@ -63,6 +63,8 @@ export interface TargetOptions {
   readonly place?: Place;
   /** Has a beacon without limits, where it has them on and far away otherwise. */
   readonly unlimited?: boolean;
+  /** Options that a beacon of an earlier checkout may not know: in the environment, which it does not look at. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** Moves a process, this one unless given, to the generators' core. */
@@ -130,6 +132,7 @@ export async function startBeacon(
     cpus = targetCpus(workers),
     place = LOOPBACK,
     unlimited = false,
+    env = {},
   }: TargetOptions,
   extra: readonly string[] = [],
   program: readonly string[] = beaconSources(),
@@ -147,7 +150,7 @@ export async function startBeacon(
     return { port: Number(/listens on .*:(\d+)$/.exec(msg)?.[1]), http, wss };
   };
   const limits = unlimited ? LIMITS_OFF : LIMITS_FOR_LOAD;
-  return startTarget([...program, ...flags, ...extra], place, cpus, read, limits);
+  return startTarget([...program, ...flags, ...extra], place, cpus, read, { ...limits, ...env });
 }
 
 /** A UDP port that nobody has, for who must know its port before it starts. */

@@ -127,6 +127,36 @@ const LIMITS: readonly Case[] = [
   limits(`bursts of ${BURST} × 1200 B, offload on`, bursts(1200), true),
 ];
 
+/**
+ * A host with several addresses, where packets leave from the one that their destination sent to, against a host
+ * with one.
+ */
+const sources = (title: string, load: Load, offload: boolean): Case => ({
+  title: `several addresses and one, ${title}`,
+  params: { group: "source", payloadBytes: load.payloadBytes, offload },
+  contenders: [
+    beacon(load, offload, {
+      name: "several addresses",
+      place: LOOPBACK_DUAL_STACK,
+      env: { BEACON_SOURCE_ADDRESS: "on" },
+    }),
+    beacon(load, offload, { name: "one address", place: LOOPBACK_DUAL_STACK }),
+  ],
+  ratios: [
+    {
+      name: "several over one",
+      subject: "several addresses",
+      against: "one address",
+      bar: { atMost: 1.05 },
+    },
+  ],
+});
+
+const SOURCES: readonly Case[] = [
+  sources("200 B", scattered(200), false),
+  sources(`bursts of ${BURST} × 1200 B, offload on`, bursts(1200), true),
+];
+
 /** All that lets operators see, against nothing of it. The one peer, which makes the beacon check its mesh, is a port where nobody is. */
 const SEEN = ["--peers=127.0.0.1:9", "--punch-watch=on", "--self-check=on"];
 const UNSEEN = ["--peers=127.0.0.1:9", "--punch-watch=off", "--self-check=off"];
@@ -350,6 +380,7 @@ export function relayCases(smoke: boolean): Case[] {
     ...YARDSTICK,
     ...LIMITS,
     ...WATCHED,
+    ...SOURCES,
     ...(smoke ? DIRECTORY.slice(-1) : DIRECTORY),
     ...PEER,
     manyOverFew(million, 1000),

@@ -29,6 +29,7 @@ const explanationSchema = v.object({
   id: v.number(),
   where: v.string(),
   endpoint: v.nullish(v.string()),
+  localAddress: v.nullish(v.string()),
   ageS: count,
   wantsDest: v.nullish(v.boolean()),
   hasKey: v.nullish(v.boolean()),
@@ -117,11 +118,12 @@ const PLACES: Readonly<Record<string, string>> = {
 
 export function explanationLines(node: Explanation): string[] {
   const row = (name: string, text: string) => `${name.padEnd(9)} ${text}`;
-  const { endpoint, ageS, shard, shards, peer } = node;
+  const { endpoint, localAddress, ageS, shard, shards, peer } = node;
   const { limits, drops } = node;
   return [
     `node ${node.id}: ${PLACES[node.where] ?? node.where}`,
     ...(endpoint ? [row("endpoint", endpoint)] : []),
+    ...(localAddress ? [row("sent from", localAddress)] : []),
     ...(typeof ageS === "number" ? [row("heard", `${duration(ageS)} ago`)] : []),
     ...(peer
       ? [

@@ -1,5 +1,11 @@
 /** All about one node: where it is, what came of what was for it or from it, and what the next relay to it would come to. */
-import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, hasNoPort } from "../../ffi/endpoint.ts";
+import {
+  ENDPOINT_FLAGS_MASK,
+  ENDPOINT_WORDS,
+  hasNoPort,
+  localNumber,
+  socketAddressOf,
+} from "../../ffi/endpoint.ts";
 import type { Config } from "../config.ts";
 import type { Limit } from "../shared/counters.ts";
 import { dropsOf, type NodeDropReason } from "../shared/drops.ts";
@@ -13,6 +19,7 @@ import {
   RELAY_ADDRESS_LIMIT,
   RELAY_LIMIT,
 } from "../shared/limits.ts";
+import { LocalAddresses } from "../shared/local-addresses.ts";
 import { CLOCK_S, type SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 import type { RouteTable } from "../shared/routes.ts";
@@ -51,6 +58,8 @@ export interface NodeReport {
   readonly where: "local" | "bridged" | "peer" | "unknown";
   /** "ip:port"; null if it was not heard by UDP. */
   readonly endpoint: string | null;
+  /** The address of this host that packets to it leave from; null where the kernel chooses. */
+  readonly localAddress: string | null;
   /** Seconds since it was last heard by UDP, or else since it connected; null if it is not here. */
   readonly ageS: number | null;
   readonly wantsDest: boolean;
@@ -111,6 +120,7 @@ export class Explainer {
       id,
       where: entry ? (has(IS_BRIDGED) ? "bridged" : "local") : peer ? "peer" : "unknown",
       endpoint: entry ? endpointText(entry.endpoint) : null,
+      localAddress: entry ? this.#localAddress(entry.endpoint) : null,
       ageS: entry ? entry.ageS : null,
       wantsDest: has(WANTS_DEST),
       hasKey: has(HAS_KEY),
@@ -142,8 +152,8 @@ export class Explainer {
       const slot = nodes.find(id);
       if (slot < 0) return undefined;
       if (nodes.slots.read(slot, id, endpoint, 0) < 0) continue;
-      const flags = endpoint[0]! & ~ENDPOINT_PORT_MASK;
-      endpoint[0]! &= ENDPOINT_PORT_MASK;
+      const flags = endpoint[0]! & ENDPOINT_FLAGS_MASK;
+      endpoint[0]! &= ~ENDPOINT_FLAGS_MASK;
       return {
         endpoint,
         flags,
@@ -151,6 +161,12 @@ export class Explainer {
       };
     }
     return undefined;
+  }
+
+  /** The address of this host that the node sent to, null where the kernel chooses. */
+  #localAddress(endpoint: Int32Array): string | null {
+    const address = new LocalAddresses(this.parts.memory).address(localNumber(endpoint, 0));
+    return address ? socketAddressOf(address, 0).address : null;
   }
 
   #drops(id: number): DropReport[] {

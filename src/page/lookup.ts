@@ -28,6 +28,7 @@ function explained({
   id,
   where,
   endpoint,
+  localAddress,
   ageS,
   peer,
   shard,
@@ -42,6 +43,7 @@ function explained({
     ["Known", where],
     ["Endpoint", endpoint ?? "none"],
   ];
+  if (localAddress) facts.push(["Sent from", localAddress]);
   if (ageS !== null) facts.push(["Heard", `${duration(ageS)} ago`]);
   if (peer) facts.push(["Peer", peer.address]);
   if (typeof peer?.claimAgeS === "number")

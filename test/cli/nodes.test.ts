@@ -92,6 +92,7 @@ const EXPLAINED = {
   id: 42,
   where: "local",
   endpoint: "192.0.2.7:4000",
+  localAddress: "203.0.113.5",
   ageS: 12,
   wantsDest: true,
   hasKey: false,
@@ -109,6 +110,7 @@ test("one node, in words", async () => {
   expect(out.lines).toEqual([
     "node 42: known here",
     "endpoint  192.0.2.7:4000",
+    "sent from 203.0.113.5",
     "heard     12s ago",
     "shard     1 of 4",
     "wants     RelayDeliverDest (it registered with DiscoverEx)",

@@ -116,6 +116,14 @@ test("a node that goes over to another address of the host gets its packets from
   expect((await a.next()).from.address).toBe(B);
 });
 
+test("explain says which address packets to a node leave from", async () => {
+  const beacon = await start({ http: "127.0.0.1:0" });
+  const b = await open(B, beacon.address.port);
+  await register(b, 2);
+  const report = await (await fetch(new URL("api/nodes/2", beacon.httpUrl))).json();
+  expect(report).toMatchObject({ where: "local", localAddress: B });
+});
+
 test("a held node keeps the local address at which it registered", async () => {
   const { port } = (await start({ endpointHoldMs: 60_000 })).address;
   const [a, b] = [await open(A, port), await open(B, port)];
