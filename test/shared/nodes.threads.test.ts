@@ -12,6 +12,7 @@ import {
 } from "../../src/shared/memory.ts";
 import { ADDED, CONTENDED, MOVED, NodeTable, REFRESHED } from "../../src/shared/nodes.ts";
 import { IS_BRIDGED } from "../../src/shared/slots.ts";
+import { again } from "../support/again.ts";
 import {
   derive,
   FINISHED,
@@ -40,15 +41,6 @@ function oneShard() {
     expect(nodes.record(id, endpoint, 0, 0, 1)).toBe(ADDED);
   }
   return { memory, nodes };
-}
-
-/** Repeats a call while a worker holds the lock: the main thread never waits for one. */
-function again<T>(call: () => T, contended: T): T {
-  for (let left = 1_000_000; left > 0; left--) {
-    const result = call();
-    if (result !== contended) return result;
-  }
-  throw new Error("a worker never releases the lock");
 }
 
 function start(
