@@ -4,7 +4,10 @@ import { numberOf, type Source } from "../datagrams.ts";
 import { alternating, always, discovers, NOBODYS_FROM, punchRequests } from "../messages.ts";
 import { spoofed } from "./sources.ts";
 
-/** Bytes that the victim gets for a byte of the attacker's: what the messages' sizes allow over IPv6, and no more. */
+/**
+ * Bytes that the victim gets for a byte of the attacker's: what an answer has at most, over IPv6. Punch
+ * commands have more (SECURITY.md), but their limits let too few through to count.
+ */
 const AMPLIFICATION_MAX = 1.3;
 /** --answer-limit, and as much at once. */
 const ANSWERS_PER_S = 1000;
