@@ -44,6 +44,7 @@ import {
 const MS = 1e6;
 const SECOND = 1e9;
 const WORKERS = 2;
+const BATCH = 8;
 
 const OFF = {
   relayLimit: 0,
@@ -64,14 +65,15 @@ interface Counted {
 
 /** Two workers' loops over one memory, as a beacon with these options has them. */
 class Beacon {
-  readonly memory = new SharedMemory({ workers: WORKERS, nodesMax: 5000, routesMax: 10 });
+  readonly memory: SharedMemory;
   readonly limits: Limits;
   readonly nodes: NodeTable;
   readonly clock = { ns: 1000 * SECOND, nowNs: () => this.clock.ns };
   readonly kernels = Array.from({ length: WORKERS }, () => new ScriptedKernel(EAGAIN));
   readonly loops: readonly RelayLoop[];
 
-  constructor(options: Partial<Config> = {}, family: Family = AF_INET) {
+  constructor(options: Partial<Config> = {}, family: Family = AF_INET, nodesMax = 5000) {
+    this.memory = new SharedMemory({ workers: WORKERS, nodesMax, routesMax: 10 });
     this.memory.words[CLOCK_S] = 1;
     this.memory.words[HASH_SECRET] = 0x7e57;
     this.limits = new Limits(this.memory);
@@ -82,7 +84,7 @@ class Beacon {
         new RelayLoop(
           kernel,
           this.memory,
-          { worker, fd: 5, family, beaconId: 0, batchMax: 8, offload: family === AF_INET },
+          { worker, fd: 5, family, beaconId: 0, batchMax: BATCH, offload: family === AF_INET },
           this.clock,
         ),
     );
@@ -641,9 +643,26 @@ describe("new nodes of an address", () => {
     expect(beacon.nodes.size()).toBe(NODES);
   });
 
-  test("one host fills a part of the table alone, at the defaults, however fast it is", () => {
+  test("of one host fill an eighth of the table at most, at the defaults, however many it makes up", () => {
     const { newNodeLimit, maxNodes, nodeTtlMs } = validateConfig({});
-    expect(newNodeLimit * (nodeTtlMs / 1000 + 10)).toBeLessThan(maxNodes / 8);
+    const beacon = new Beacon({ newNodeLimit }, AF_INET, maxNodes / 4);
+    const { nodes, memory } = beacon;
+    const ttlS = nodeTtlMs / 1000;
+    let id = 0;
+    let mostNodes = 0;
+    // Half as many again as the limit admits, until the first ones have expired.
+    for (let second = 0; second < ttlS + 60; second++) {
+      for (let sent = 0; sent < 1.5 * newNodeLimit; sent += BATCH)
+        beacon.step(
+          times(BATCH, (i) => ({ name: name(2, 1024 + sent + i), bytes: message(DISCOVER, [++id]) })),
+        );
+      beacon.pass(SECOND);
+      for (let shard = 0; second % 5 === 0 && shard < WORKERS; shard++)
+        nodes.expire(shard, 0, nodes.slotsPerShard, memory.words[CLOCK_S]! - ttlS);
+      mostNodes = Math.max(mostNodes, nodes.size());
+    }
+    expect(mostNodes).toBeWithin(newNodeLimit * ttlS, maxNodes / 8);
+    expect(nodes.size()).toBeWithin(newNodeLimit * (ttlS - 1), newNodeLimit * (ttlS + 7));
   });
 });
 

@@ -148,6 +148,61 @@ describe("one source", () => {
   });
 });
 
+describe("the two cells of a source", () => {
+  const CELLS = 8;
+  /** Sources by their cells, "1,5" for one: of the overall limit, as all of its cells are one line. */
+  function sourcesByCells(sources: number): Map<string, number[]> {
+    const memory = sharedMemory();
+    const { at, lines } = memory.sources(PUNCH_LIMIT);
+    expect(lines).toBe(1);
+    const rate = new RateLimit(memory, PUNCH_LIMIT);
+    rate.set(1, 1);
+    const found = new Map<string, number[]>();
+    for (let i = 0; i < sources; i++) {
+      const source = nodeHash(i + 1, 0x7e57);
+      const line = memory.floats.subarray(at, at + CELLS).fill(0);
+      expect(rate.take(source, 1, BEGIN_NS)).toBe(1);
+      const cells = Array.from(line.entries()).flatMap(([cell, timeNs]) => (timeNs > 0 ? [cell] : []));
+      const key = cells.join();
+      found.set(key, [...(found.get(key) ?? []), source]);
+    }
+    return found;
+  }
+
+  test("are two of the line's eight, each pair as often as any other", () => {
+    const PAIRS = (CELLS * (CELLS - 1)) / 2;
+    const SOURCES = 200 * PAIRS;
+    const found = sourcesByCells(SOURCES);
+    expect([...found.keys()].every((cells) => cells.split(",").length === 2)).toBe(true);
+    expect(found.size).toBe(PAIRS);
+    for (const { length } of found.values()) expect(length).toBeWithin(140, 260);
+  });
+
+  test("count by the earlier one: a source that shares a cell with a busy one keeps its whole budget", () => {
+    const found = sourcesByCells(1000);
+    const [busy, neighbour] = [found.get("1,5")![0]!, found.get("5,6")![0]!];
+    const rate = limitOf(PUNCH_LIMIT, 10, 10);
+    expect(rate.take(busy, 20, BEGIN_NS)).toBe(10);
+    expect([rate.room(neighbour, 20, BEGIN_NS), rate.used(neighbour, BEGIN_NS)]).toEqual([10, 0]);
+    expect(rate.take(neighbour, 3, BEGIN_NS)).toBe(3);
+    // The shared cell stays as far ahead as the busy source has brought it.
+    expect([rate.room(busy, 20, BEGIN_NS), rate.room(neighbour, 20, BEGIN_NS)]).toEqual([0, 7]);
+    expect(rate.used(busy, BEGIN_NS)).toBe(1);
+    // And the busy one has used up nothing of the neighbour's other cell.
+    expect(rate.take(neighbour, 20, BEGIN_NS)).toBe(7);
+    expect(rate.take(neighbour, 20, BEGIN_NS)).toBe(0);
+  });
+
+  test("are both used up: two busy sources leave nothing to one whose cells are one of each", () => {
+    const found = sourcesByCells(1000);
+    const [one, two, both] = ["1,5", "5,6", "1,6"].map((cells) => found.get(cells)![0]!);
+    const rate = limitOf(PUNCH_LIMIT, 10, 10);
+    rate.take(one!, 10, BEGIN_NS);
+    rate.take(two!, 10, BEGIN_NS);
+    expect(rate.room(both!, 10, BEGIN_NS)).toBe(0);
+  });
+});
+
 describe("many sources", () => {
   test("do not share: hardly one of a thousand meets another in both of its cells", () => {
     const rate = limitOf(RELAY_LIMIT, 4000, 4000);
