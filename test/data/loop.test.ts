@@ -110,6 +110,7 @@ import { PeerTable } from "../../src/shared/peers.ts";
 import { RouteTable } from "../../src/shared/routes.ts";
 import { endpointFromBytes, nameFromBytes } from "../support/arbitraries.ts";
 import { controlMessage, hex, int32Bytes, type ReceivedMessage, ScriptedKernel } from "../support/kernel.ts";
+import { patience } from "../support/patience.ts";
 import { Peer } from "../support/peer.ts";
 
 function sharedMemory(nodesMax = 100): SharedMemory {
@@ -328,9 +329,13 @@ describe("RelayLoop on real sockets", () => {
     for (const open of [socket, alice, bob, carol]) open.close();
   });
 
-  /** Steps until `column` has reached `count`; the runner's time limit bounds it. */
+  /** Steps until `column` has reached `count`. @throws Error if it never does */
   function stepUntil(column: number, count: number): void {
-    while (memory.counters[column]! < count) expect(loop.step()).toBe(true);
+    const check = patience(`column ${column} reaches ${count}`);
+    while (memory.counters[column]! < count) {
+      expect(loop.step()).toBe(true);
+      check();
+    }
   }
 
   test("a receive that times out is no error and counts nothing", () => {

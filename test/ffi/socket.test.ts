@@ -8,6 +8,7 @@ import { SyscallError } from "../../ffi/errno.ts";
 import { kernel, libc } from "../../ffi/libc.ts";
 import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../../ffi/mmsg.ts";
 import { hostPort, openReusePortGroup, UdpSocket } from "../../ffi/socket.ts";
+import { until } from "../e2e/support/wait.ts";
 import { openedSince, openFds } from "../support/fds.ts";
 import { PATIENCE_MS, Peer } from "../support/peer.ts";
 import { BLOCK, type Received, type ReceiveWorkerData } from "../support/receive-worker.ts";
@@ -209,7 +210,7 @@ describe("stopReceiving", () => {
     worker.postMessage(BLOCK);
     const first = received(worker);
     // The socket has no timeout: nothing but stopReceiving ends that call.
-    while (!blockedIn(socket.fd)) await Bun.sleep(1);
+    await until("the worker's receive blocks", () => blockedIn(socket.fd));
     socket.stopReceiving();
     const empty = { count: expect.any(Number), lengths: 0, senders: 0 };
     expect(await first).toEqual(empty);

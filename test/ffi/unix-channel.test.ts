@@ -2,7 +2,7 @@ import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
 import { AF_INET } from "../../ffi/abi.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { isClosed, MESSAGE_BYTES_MAX, MESSAGE_FILES_MAX, UnixChannel } from "../../ffi/unix-channel.ts";
-import { TEST_TIMEOUT_MS } from "../e2e/support/wait.ts";
+import { TEST_TIMEOUT_MS, until } from "../e2e/support/wait.ts";
 import { openedSince, openFds } from "../support/fds.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
@@ -107,12 +107,7 @@ sys.stdin.read()`;
   const child = Bun.spawn(["python3", "-c", script], { stdio: ["pipe", "ignore", "inherit", other.fd] });
   other.close();
   one.send(text("parent"));
-  let received: string | undefined;
-  while (received === undefined) {
-    await Bun.sleep(1);
-    received = receivedText(one);
-  }
-  expect(received).toBe("from parent");
+  expect(await until("the other process answers", () => receivedText(one))).toBe("from parent");
   child.kill("SIGKILL");
   await child.exited;
   expect(one.receive()).toBe("closed");

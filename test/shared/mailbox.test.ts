@@ -15,6 +15,7 @@ import {
   SharedMemory,
 } from "../../src/shared/memory.ts";
 import { ALL_PUT, bytesOf, fillLabel, fillMessage, type MailWorkerData } from "../support/mail-worker.ts";
+import { patience, repeatWhile } from "../support/patience.ts";
 
 /** Words of a message in the ring, as the head of src/shared/mailbox.ts lays it out. */
 const wordsOf = (bytes: number): number => 2 + ENDPOINT_WORDS + Math.ceil(bytes / 4);
@@ -74,6 +75,12 @@ function fillUpTo(mailbox: Mailbox, left: number): void {
   mailbox.release();
 }
 
+/** Puts messages into a mailbox until there is no room. */
+function fill(mailbox: Mailbox): void {
+  part.fill(255);
+  repeatWhile(() => put(mailbox, part), "the mailbox is full");
+}
+
 interface Message {
   readonly label: number[];
   readonly bytes: Uint8Array;
@@ -115,7 +122,7 @@ describe("Mailbox", () => {
     const mail = mailbox.take()!;
     expect(mailbox.take()).toBeUndefined();
     expectMessage(read(memory, mail), LABEL, bytes);
-    while (put(mailbox, part.fill(255)));
+    fill(mailbox);
     expectMessage(read(memory, mail), LABEL, bytes);
     mailbox.release();
     expectMessage(take(memory, mailbox), LABEL, part);
@@ -128,8 +135,7 @@ describe("Mailbox", () => {
       const putOne = () => put(mailbox, part.fill(number)) && ++number > 0;
       const expectNumber = (mail: Mail | undefined, of: number) =>
         expectMessage(mail && read(memory, mail), LABEL, part.fill(of));
-      while (putOne());
-      expect(number).toBe(PARTS);
+      expect(repeatWhile(putOne, "the mailbox is full")).toBe(PARTS);
       let taken = 0;
       for (const turn of [1, 5, PARTS - 1, PARTS]) {
         const mails = Array.from({ length: turn }, () => mailbox.take()!);
@@ -265,8 +271,7 @@ describe("Mailbox", () => {
   test("tells the main thread of each message, and of none that found no room", () => {
     const { memory, mailbox } = mailboxAt(0);
     const bytes = new Uint8Array(MAILBOX_MESSAGE_BYTES_MAX);
-    let messages = 0;
-    while (put(mailbox, bytes)) expect(memory.words[MAIL]).toBe(++messages);
+    const messages = repeatWhile(() => put(mailbox, bytes), "the mailbox is full");
     expect(messages).toBeGreaterThanOrEqual(15);
     expect(memory.words[MAIL]).toBe(messages);
   });
@@ -284,7 +289,7 @@ describe("Mailbox", () => {
         const before = memory.words.slice();
         const mailbox = mailboxes[1]![kind]!;
         fillUpTo(mailbox, left);
-        while (put(mailbox, part.fill(255)));
+        fill(mailbox);
         for (const other of mailboxes.flat()) if (other !== mailbox) expect(other.take()).toBeUndefined();
         const after = memory.words.slice();
         after[MAIL] = before[MAIL]!;
@@ -413,7 +418,7 @@ describe("Mailbox against a list", () => {
                 break;
               case "fill":
                 // With no small ones, thousands of which would only take long.
-                while (putOne(Math.max(action.bytes, 40_000)));
+                repeatWhile(() => putOne(Math.max(action.bytes, 40_000)), "the mailbox is full");
                 break;
               case "take":
                 takeOne();
@@ -422,11 +427,11 @@ describe("Mailbox against a list", () => {
                 release();
                 break;
               case "drain":
-                while (takeOne());
+                repeatWhile(takeOne, "the mailbox is empty");
                 release();
             }
           }
-          while (takeOne());
+          repeatWhile(takeOne, "the mailbox is empty");
           release();
           expect(ring).toEqual([]);
         },
@@ -499,7 +504,9 @@ describe("Mailbox across threads", () => {
       await once(thread, "online");
     }
     let taken = 0;
+    const check = patience("all messages are taken");
     while (taken < sources.length * COUNT) {
+      check();
       const mail = Atomics.load(memory.words, MAIL);
       const before = taken;
       for (const source of sources) {
@@ -532,13 +539,15 @@ describe("Mailbox across threads", () => {
       const thread = start(memory, { kind, worker, first, count: 1e9 });
       const exit = once(thread, "exit");
       // Wherever it is by the time that so many have been taken.
+      const check = patience("the worker's messages come");
       while (next <= first + death * 11) {
+        check();
         const mail = Atomics.load(memory.words, MAIL);
         if (takeSome() === 0) await Atomics.waitAsync(memory.words, MAIL, mail).value;
       }
       await thread.terminate();
       await exit;
-      while (takeSome() > 0);
+      repeatWhile(() => takeSome() > 0, "the mailbox is empty");
     }
   }, 120_000);
 });

@@ -62,6 +62,10 @@ const PACKET_ROOM = 256;
 /** Until the compilers are done with every function of the path; compiling allocates. */
 const WARM_UP_PACKETS = 150_000;
 
+/** A minute in all. No closure, which would be on the heap. */
+const WAIT_MS = 100;
+const WAITS_MAX = 600;
+
 if (!isMainThread) takeMail(workerData as SharedArrayBuffer);
 
 /** The other thread: takes what is in the mailbox, for ever. */
@@ -85,7 +89,7 @@ const packets = Number(process.argv[5]);
 
 const socket = UdpSocket.open(AF_INET);
 socket.setBuffers(4 << 20, 4 << 20);
-socket.setTimeouts(100, 1000);
+socket.setTimeouts(WAIT_MS, 1000);
 if (offload && !socket.enableOffload()) throw new Error("this kernel has no offload");
 socket.bind("127.0.0.1", 0);
 const memory = new SharedMemory(SHAPE);
@@ -160,7 +164,10 @@ function handled(): number {
 function offer(first: number, count: number, packetsInside: number): void {
   const target = handled() + packetsInside;
   if (batch.send(first, first + count, true) !== count) throw new Error("the kernel took less than all");
-  while (handled() < target) loop.step();
+  for (let steps = 0; handled() < target; steps++) {
+    if (steps > WAITS_MAX) throw new Error(`${packetsInside} packets are not handled`);
+    loop.step();
+  }
 }
 
 for (let node = 1; node < NODES; node++) {
@@ -177,10 +184,11 @@ function relay(count: number): void {
   for (let done = 0; done < count; done += RELAYS + OTHERS) {
     offer(0, MESSAGES, RELAYS + OTHERS);
     // Where the other thread gets no core, its mailbox would be full in time.
-    for (;;) {
+    for (let waits = 0; ; waits++) {
+      if (waits > WAITS_MAX) throw new Error("the other thread takes no mail");
       const tail = Atomics.load(words, mailbox + MAILBOX_TAIL);
       if (((words[mailbox + MAILBOX_HEAD]! - tail) | 0) < MAILBOX_WORDS / 2) break;
-      Atomics.wait(words, mailbox + MAILBOX_TAIL, tail, 1);
+      Atomics.wait(words, mailbox + MAILBOX_TAIL, tail, WAIT_MS);
     }
   }
 }
