@@ -96,6 +96,8 @@ const PORT_RETRY_MS = 5;
  */
 const RETIRE_MS = 1000;
 const SEND_AWAY_MS = 3000;
+/** Limit on its wait for HTTP clients that have connected and not asked yet: what a request may take. */
+const ASK_MS_MAX = 10_000;
 
 /** What HTTP is to show, beside the beacon itself. */
 interface Shown {
@@ -621,7 +623,7 @@ export class Beacon {
     const over = Promise.withResolvers<void>();
     const timer = setTimeout(over.resolve, RETIRE_MS);
     signal.addEventListener("abort", () => over.resolve());
-    const answered = untilAnswered(http, SEND_AWAY_MS, signal);
+    const answered = untilAnswered(http, ASK_MS_MAX, signal);
     const sentAway = bridge?.sendAway(SEND_AWAY_MS, signal);
     const stayed = Promise.all([over.promise, answered, sentAway]).then(() => "0");
     const endedWith = await Promise.race([stayed, handOver.ended()]);
