@@ -84,11 +84,15 @@ describe.skipIf(!installed("python3"))("standard output and error that nobody re
     };
     expect(await dropped()).toBe(0);
     // Each of these requests is logged.
-    const request = { method: "POST", headers: { authorization: `Bearer ${TOKEN}` } };
-    const disconnect = () => fetch(`${http}/api/nodes/1/disconnect`, request);
+    const request = {
+      method: "POST",
+      headers: { authorization: `Bearer ${TOKEN}` },
+      body: JSON.stringify({ on: true }),
+    };
+    const switchOn = () => fetch(`${http}/api/breakers/relay`, request);
     await until("lines are dropped", async () => {
-      const answers = await Promise.all(Array.from({ length: 100 }, disconnect));
-      expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 404)); // there is no such node
+      const answers = await Promise.all(Array.from({ length: 100 }, switchOn));
+      expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200));
       return (await dropped()) > 0;
     });
     expect((await fetch(`${http}/healthz`)).status).toBe(200);
