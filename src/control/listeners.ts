@@ -47,6 +47,15 @@ export class Listeners {
     );
   }
 
+  /**
+   * Has all stop listening, so that another process can open their ports; a server that starts on one listens again. Where the system
+   * chose the port, the other process gets another one, and this one would lose it.
+   */
+  stopListening(): void {
+    for (const { address, socket } of this.#sockets.values())
+      if (socket.isOpen && parseHostPort(address).port !== 0) socket.stopListening();
+  }
+
   /** Closes all. */
   close(): void {
     for (const { socket } of this.#sockets.values()) socket.close();

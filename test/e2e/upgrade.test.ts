@@ -289,13 +289,13 @@ describe("nodes that an operator removes during an upgrade", () => {
   test.each([
     ["takes removals", true],
     ["is of an earlier version", false],
-  ])("a new process that %s is told of them: %p", async (step, isTold) => {
+  ])("a new process that %s is told of them, and of listening sockets: %p", async (step, isTold) => {
     const log: { msg: string; level: string }[] = [];
     const logger = createLogger({
       ...{ level: "info", format: "json" },
       destination: { write: (line: string) => log.push(JSON.parse(line)) },
     });
-    const http = "127.0.0.1:0";
+    const http = `127.0.0.1:${freePort()}`;
     const options = { addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, http, adminTokenFile: tokenFile() };
     const beacon = new Beacon(options, logger);
     try {
@@ -304,7 +304,7 @@ describe("nodes that an operator removes during an upgrade", () => {
       const client = await clients.open();
       await client.discover(7);
       const path = join(folder, `successor-${isTold}`);
-      const upgrade = beacon.upgrade({ command: [process.execPath, FAKE, step, path] });
+      const upgrade = beacon.upgrade({ command: [process.execPath, FAKE, step, path, beacon.httpUrl!.port] });
       const kinds = upgrade.then(
         () => "",
         ({ message }: Error) => message.split(" "),
@@ -316,7 +316,17 @@ describe("nodes that an operator removes during an upgrade", () => {
       // What the new process would not learn of is refused.
       expect((await removed(beacon.httpUrl!, 8)).status).toBe(503);
       writeFileSync(`${path}.give-up`, "");
-      expect((await kinds).includes("removed")).toBe(isTold);
+      const said = await kinds;
+      for (const kind of ["removed", "listeners"])
+        expect([kind, said.includes(kind)]).toEqual([kind, isTold]);
+      // One that does not get the listening socket opens the port itself, and this one has it again later.
+      expect(said.includes("opens-http")).toBe(!isTold);
+      await until("HTTP", async () => {
+        const health = await fetch(new URL("healthz", beacon.httpUrl), { keepalive: false }).catch(
+          () => undefined,
+        );
+        return health?.status === 200;
+      });
       expect((await removed(beacon.httpUrl!, 8)).status).toBe(404);
       const warnings = log.filter(({ msg }) => msg.includes("removed during the upgrade may come back"));
       expect(warnings).toHaveLength(isTold ? 0 : 1);

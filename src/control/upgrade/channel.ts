@@ -4,6 +4,8 @@ import { isClosed, MESSAGE_BYTES_MAX, type UnixChannel } from "../../../ffi/unix
 /**
  * What a message is about; its number on the wire is its place here, so new ones go to the end.
  *
+ * A process sends a kind that earlier versions do not know only once the other one has reported in `prepared` that it takes it.
+ *
  * From the old process to the new one: `offer`, its sockets and what goes with them; `listeners`, the sockets of HTTP and the bridge; `nodes`,
  * `names`, `instances`, `routes`, `claims`, `cells`, `breakers`, what it knows, again and again in part; `removed`, nodes that it no longer has;
  * `prepare`, that it has told all of that once; `sync`, which is answered when all before it is taken; `go`, that it has stopped receiving;

@@ -88,6 +88,8 @@ export const preparedSchema = v.object({
   cellLimits: v.optional(count, 7),
   /** Whether the new process takes `removed`; earlier versions would give up. */
   takesRemovals: v.optional(v.boolean(), false),
+  /** Whether it takes `listeners`; earlier versions would give up, and open the ports themselves. */
+  takesListeners: v.optional(v.boolean(), false),
 });
 export const refusedSchema = v.object({ reason: text });
 

@@ -103,6 +103,7 @@ export class HandOver {
   /** Nodes that were removed, and are still to be told. */
   #removed: number[] = [];
   #takesRemovals = false;
+  #takesListeners = false;
   /** Nodes that were refreshed at this clock second or later are still to be told. */
   #sinceS = Number.NEGATIVE_INFINITY;
   #started: Started | undefined;
@@ -215,7 +216,6 @@ export class HandOver {
     };
     const fds = sockets.map(({ fd }) => fd);
     await this.#sendJson("offer", whole, untilMs, fds);
-    await this.#handOverListeners(untilMs);
     let roundMs = performance.now();
     await this.#tellNodes(untilMs);
     await this.#tellBreakers(untilMs);
@@ -223,9 +223,11 @@ export class HandOver {
     await this.#tellClaims(untilMs);
     await this.#send("prepare", undefined, [], untilMs);
     const { body } = await this.#expect("prepared", untilMs);
-    const { version, cellLimits, takesRemovals } = readJson(preparedSchema, body);
+    const { version, cellLimits, takesRemovals, takesListeners } = readJson(preparedSchema, body);
     this.#cellLimits = cellLimits;
     this.#takesRemovals = takesRemovals;
+    this.#takesListeners = takesListeners;
+    if (takesListeners) await this.#handOverListeners(untilMs);
     this.#note("prepared");
     for (let round = 0; round < ROUNDS_MAX && performance.now() - roundMs > ROUND_MS; round++) {
       roundMs = performance.now();
@@ -247,6 +249,7 @@ export class HandOver {
     await this.#sync(untilMs);
     this.#isSuspended = true;
     this.parts.suspend();
+    if (!this.#takesListeners) this.parts.listeners.stopListening(); // it opens the ports itself
     mesh.isSilent = true;
     this.#note("receiving stops");
     const parkedMs = performance.now();

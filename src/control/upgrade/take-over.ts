@@ -144,6 +144,7 @@ export class TakeOver {
         version,
         cellLimits: CELL_LIMITS.length,
         takesRemovals: true,
+        takesListeners: true,
       });
       await this.#follow(heir, "go");
     }

@@ -191,7 +191,7 @@ describe("cells", () => {
 
   test("are those that the new process knows: one of an earlier version reports none, and knows seven", () => {
     expect(readJson(preparedSchema, text({ version: "1" }))).toEqual({
-      ...{ version: "1", cellLimits: 7, takesRemovals: false },
+      ...{ version: "1", cellLimits: 7, takesRemovals: false, takesListeners: false },
     });
     expect(readJson(preparedSchema, text({ version: "1", cellLimits: 8 })).cellLimits).toBe(8);
     expect(() => readJson(preparedSchema, text({ version: "1", cellLimits: -1 }))).toThrow(FormatError);

@@ -4,14 +4,15 @@ import { UnixChannel } from "../../../ffi/unix-channel.ts";
 import { Channel, type Kind } from "../../../src/control/upgrade/channel.ts";
 
 /** The second argument of some steps: a path, beside which files appear that say how far it is, and how far it may go. */
-const [step = "", path = ""] = process.argv.slice(2);
+const [step = "", path = "", httpPort = ""] = process.argv.slice(2);
 const channel = new Channel(new UnixChannel(Number(process.env["BEACON_UPGRADE_FD"])));
 
 function fail(): void {
   process.kill(process.pid, "SIGKILL");
 }
 
-const kinds: Kind[] = [];
+/** What has been received, and done. */
+const kinds: string[] = [];
 
 async function follow(last: Kind): Promise<void> {
   for (;;) {
@@ -44,11 +45,21 @@ if (step === "takes removals" || step === "is of an earlier version") {
   writeFileSync(`${path}.has-nodes`, "");
   while (!existsSync(`${path}.go-on`)) await Bun.sleep(10);
   const takesRemovals = step === "takes removals";
-  await channel.sendJson(
-    "prepared",
-    takesRemovals ? { version: "fake", takesRemovals } : { version: "fake" },
-  );
+  const takes = takesRemovals && { takesRemovals, takesListeners: true };
+  await channel.sendJson("prepared", { version: "fake", ...takes });
   await follow("go");
+  if (!takesRemovals) {
+    // As earlier versions do. The port may take a moment to be free.
+    for (let tries = 0; tries < 100 && !kinds.includes("opens-http"); tries++) {
+      try {
+        const own = Bun.serve({ hostname: "127.0.0.1", port: Number(httpPort), fetch: () => new Response() });
+        await own.stop(true);
+        kinds.push("opens-http");
+      } catch {
+        await Bun.sleep(10);
+      }
+    }
+  }
   writeFileSync(`${path}.has-all`, "");
   while (!existsSync(`${path}.give-up`)) await Bun.sleep(10);
   await channel.sendJson("refused", { reason: kinds.join(" ") });
