@@ -84,7 +84,8 @@ export function filesNeeded(workers: number): number {
 export function filesAdvice(code: string, workers: number, filesMax: number): string | undefined {
   if (code === "ENFILE") return "ENFILE: this host can open no more files: raise fs.file-max with sysctl";
   if (code !== "EMFILE") return undefined;
-  const needed = filesNeeded(workers);
+  // Where that is not what is missing, connections have taken them.
+  const needed = filesMax < filesNeeded(workers) ? filesNeeded(workers) : 2 * filesMax;
   return (
     `EMFILE: this process has all ${filesMax} files open that it may (RLIMIT_NOFILE): ` +
     `raise LimitNOFILE or ulimit -n to ${needed} or more`
