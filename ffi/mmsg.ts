@@ -236,7 +236,9 @@ export class ReceiveBatch {
    */
   readLocalAddress(m: number, address: Int32Array): boolean {
     const controlBytes = this.#words[this.#headers + m * MMSGHDR_WORDS + MSG_CONTROLLEN_WORD]!;
-    return controlBytes !== 0 && localAddress(this.#words, this.#controlAt(m), controlBytes, address);
+    return (
+      controlBytes !== 0 && localAddress(this.family, this.#words, this.#controlAt(m), controlBytes, address)
+    );
   }
 
   nameAt(m: number): number {
@@ -270,56 +272,64 @@ export class ReceiveBatch {
  * @returns the size, or 0 if there is none or the list is broken
  */
 export function groSegmentBytes(words: Int32Array, at: number, controlBytes: number): number {
-  for (let offset = 0; offset + CMSG_HEADER_BYTES <= controlBytes; ) {
-    const cmsg = at + offset / 4;
-    const bytes = words[cmsg + CMSG_LEN_WORD]!;
-    if (bytes < CMSG_HEADER_BYTES || offset + bytes > controlBytes) return 0;
-    if (words[cmsg + CMSG_LEVEL_WORD] === SOL_UDP && words[cmsg + CMSG_TYPE_WORD] === UDP_GRO) {
-      // The kernel writes an int (udp_cmsg_recv).
-      return bytes >= CMSG_HEADER_BYTES + 4 ? words[cmsg + CMSG_DATA_WORD]! : 0;
-    }
-    offset += Math.ceil(bytes / CMSG_ALIGN_BYTES) * CMSG_ALIGN_BYTES;
-  }
-  return 0;
+  // The kernel writes an int (udp_cmsg_recv).
+  const data = controlData(words, at, controlBytes, SOL_UDP, UDP_GRO, 4);
+  return data < 0 ? 0 : words[data]!;
 }
 
 /**
  * Finds the local address of a datagram among its control messages (IP_PKTINFO, IPV6_PKTINFO).
+ * @param family of the socket
  * @param at index of the first control message's first word
  * @param controlBytes msg_controllen as the kernel left it
  * @param address as in ReceiveBatch.readLocalAddress
  * @returns false if there is none or the list is broken
  */
 export function localAddress(
+  family: Family,
   words: Int32Array,
   at: number,
   controlBytes: number,
   address: Int32Array,
 ): boolean {
+  if (family === AF_INET) {
+    const data = controlData(words, at, controlBytes, IPPROTO_IP, IP_PKTINFO, IN_PKTINFO_BYTES);
+    if (data < 0) return false;
+    address.fill(0);
+    address[3] = MAPPED_WORD;
+    address[4] = words[data + IN_PKTINFO_LOCAL_WORD]!;
+    return true;
+  }
+  const data = controlData(words, at, controlBytes, IPPROTO_IPV6, IPV6_PKTINFO, IN6_PKTINFO_BYTES);
+  if (data < 0) return false;
+  address[0] = 0;
+  for (let word = 0; word < 4; word++) address[1 + word] = words[data + word]!;
+  address[5] = isLinkLocal(address, 0) ? words[data + IN6_PKTINFO_INTERFACE_WORD]! : 0;
+  return true;
+}
+
+/**
+ * Finds the data of the first control message of one type (cmsg(3)).
+ * @param dataBytes that it has at least
+ * @returns the index of its first word, or -1 if there is none, it is shorter or the list is broken
+ */
+function controlData(
+  words: Int32Array,
+  at: number,
+  controlBytes: number,
+  level: number,
+  type: number,
+  dataBytes: number,
+): number {
   for (let offset = 0; offset + CMSG_HEADER_BYTES <= controlBytes; ) {
     const cmsg = at + offset / 4;
     const bytes = words[cmsg + CMSG_LEN_WORD]!;
-    if (bytes < CMSG_HEADER_BYTES || offset + bytes > controlBytes) return false;
-    const level = words[cmsg + CMSG_LEVEL_WORD];
-    const type = words[cmsg + CMSG_TYPE_WORD];
-    const data = cmsg + CMSG_DATA_WORD;
-    if (level === IPPROTO_IP && type === IP_PKTINFO) {
-      if (bytes < CMSG_HEADER_BYTES + IN_PKTINFO_BYTES) return false;
-      address.fill(0);
-      address[3] = MAPPED_WORD;
-      address[4] = words[data + IN_PKTINFO_LOCAL_WORD]!;
-      return true;
-    }
-    if (level === IPPROTO_IPV6 && type === IPV6_PKTINFO) {
-      if (bytes < CMSG_HEADER_BYTES + IN6_PKTINFO_BYTES) return false;
-      address[0] = 0;
-      for (let word = 0; word < 4; word++) address[1 + word] = words[data + word]!;
-      address[5] = isLinkLocal(address, 0) ? words[data + IN6_PKTINFO_INTERFACE_WORD]! : 0;
-      return true;
-    }
+    if (bytes < CMSG_HEADER_BYTES || offset + bytes > controlBytes) return -1;
+    if (words[cmsg + CMSG_LEVEL_WORD] === level && words[cmsg + CMSG_TYPE_WORD] === type)
+      return bytes >= CMSG_HEADER_BYTES + dataBytes ? cmsg + CMSG_DATA_WORD : -1;
     offset += Math.ceil(bytes / CMSG_ALIGN_BYTES) * CMSG_ALIGN_BYTES;
   }
-  return false;
+  return -1;
 }
 
 /** The local addresses that endpoints name by number (endpoint.ts). */

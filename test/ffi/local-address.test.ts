@@ -36,7 +36,9 @@ function look(list: readonly Uint8Array[], controlBytes?: number): number[] | un
   const words = new Int32Array(Math.ceil(bytes.length / 4) + 16);
   new Uint8Array(words.buffer).set(bytes);
   const address = new Int32Array(ENDPOINT_WORDS).fill(-1);
-  return localAddress(words, 0, controlBytes ?? bytes.length, address) ? [...address] : undefined;
+  const family = list.some((one) => one[8] === IPPROTO_IPV6) ? AF_INET6 : AF_INET;
+  const found = localAddress(family, words, 0, controlBytes ?? bytes.length, address);
+  return found ? [...address] : undefined;
 }
 
 describe("the local address of a received message", () => {
