@@ -199,6 +199,27 @@ describe("the binary", () => {
     expect(await program.exited()).toBe(0);
   });
 
+  test("supervises itself: hands over, and is back after a kill", async () => {
+    const flags = ["--http=off", "--log-format=json", "--workers=2", "--max-nodes=1000"];
+    port = freePort();
+    const program = spawn("supervise", `--addr=127.0.0.1:${port}`, ...flags);
+    await program.listening();
+    const client = await clients.open();
+    await client.discover(1);
+    program.signal("SIGUSR2");
+    const { successor } = await program.logged(/serves; this one ends$/);
+    await program.logged(/^beacon closed$/);
+    await client.relay(1, 1, new Uint8Array([42]));
+    expect(await client.message()).toMatchObject({ type: "deliver", senderId: 1 });
+    const lines = program.lines.length;
+    process.kill(successor as number, "SIGKILL");
+    await program.logged(/listens on/, lines);
+    expect(await client.discover(1)).toMatchObject({ type: "discoverReply" });
+    program.signal("SIGTERM");
+    expect(await program.exited()).toBe(0);
+    expect(program.stderr).toStartWith(`beacon supervise: process ${successor} died (SIGKILL); `);
+  });
+
   test("reads relative paths from its working directory", async () => {
     writeFileSync(join(folder, "relative.json"), '{"workers": 1}');
     const command = [join(folder, "beacon"), "check-config", "--json", "--config=relative.json"];
