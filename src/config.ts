@@ -45,7 +45,7 @@ const HELP_COLUMNS = 100;
 
 const HELP_ENDING = `
 Commands beside the server (see beacon help):
-  ${Object.keys(commands).join(", ")}
+${wrapped(Object.keys(commands))}
 
 One dash or two, a space or "=": -addr :9001 and --addr=:9001 are the same.
 Flags outrank the environment, which outranks the config file, which outranks the defaults.
@@ -53,6 +53,17 @@ The config file is one JSON object; its keys are the flags without dashes: {"max
 
 Example:
   beacon --addr 0.0.0.0:9001 --max-nodes 100000 --log-format json`;
+
+/** Words in indented lines that fit into the help text. */
+function wrapped(words: readonly string[]): string {
+  const lines = [""];
+  for (const [i, word] of words.entries()) {
+    const text = i + 1 < words.length ? `${word},` : word;
+    if (`  ${lines.at(-1)} ${text}`.length > HELP_COLUMNS) lines.push("");
+    lines[lines.length - 1] = `${lines.at(-1)} ${text}`.trimStart();
+  }
+  return lines.map((line) => `  ${line}`).join("\n");
+}
 
 /** The values of one source, by property, each with the place it came from. */
 type Level = ReadonlyMap<Property, { readonly value: unknown; readonly where: string }>;

@@ -106,6 +106,14 @@ const samples: Record<string, Samples> = {
     ],
     bad: ["0", "16376", "off"],
   },
+  "source-address": {
+    good: [
+      ["auto", "auto"],
+      ["on", "on"],
+      ["off", "off"],
+    ],
+    bad: ["", "true", "yes"],
+  },
   "gossip-strict": {
     good: [
       ["auto", "auto"],
