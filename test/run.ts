@@ -8,7 +8,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { Glob } from "bun";
-import { TEST_TIMEOUT_MS } from "./e2e/support/wait.ts";
+import { TEST_TIMEOUT_MS } from "./support/limits.ts";
 
 const ROOT = join(import.meta.dir, "..");
 const RIG = "test/e2e/rig.test.ts";

@@ -438,18 +438,31 @@ describe("a registry that fails", () => {
   /** Makes rounds fail, and expects that nothing else does. */
   async function expectFailing(outcome: string, advice: RegExp, fail: () => unknown): Promise<void> {
     const before = await Promise.all(beacons.map(async (beacon) => roundsOf(beacon, outcome)));
-    const linesBefore = beacons.map((beacon) => complaints(beacon).length);
     await fail();
-    for (const [i, beacon] of beacons.entries())
-      await until(
-        `two rounds end as ${outcome}`,
-        async () => (await roundsOf(beacon, outcome)) >= before[i]! + 2,
+    const roundsSince = (count: number) =>
+      Promise.all(
+        beacons.map((beacon, i) =>
+          until(
+            `${count} rounds end as ${outcome}`,
+            async () => (await roundsOf(beacon, outcome)) >= before[i]! + count,
+          ),
+        ),
       );
+    // The first round that fails may have been under way before, and fails elsewhere. The log is a little late.
+    await roundsSince(1);
+    for (const beacon of beacons)
+      await until("a line for each round that failed", async () => {
+        const { ok: _, ...failed } = await rounds(beacon);
+        return complaints(beacon).length >= Object.values(failed).reduce((all, count) => all + count, 0);
+      });
+    const linesBefore = beacons.map((beacon) => complaints(beacon).length);
+    await roundsSince(3);
     for (const beacon of beacons) expect(await peers(beacon)).toEqual([other(beacon).name]);
     await expectRelays();
     for (const [i, beacon] of beacons.entries()) {
-      const lines = complaints(beacon).slice(linesBefore[i]!);
-      expect(lines.length).toBeGreaterThanOrEqual(2);
+      const linesSince = () => complaints(beacon).slice(linesBefore[i]!);
+      await until("two lines", () => linesSince().length >= 2);
+      const lines = linesSince();
       for (const line of lines) {
         expect(line).toStartWith(`registry 127.0.0.1:${registry.port}: `);
         expect(line).toMatch(advice);

@@ -1,10 +1,7 @@
 /** Waits for events. A wait costs nothing once the event is there, so the limits are generous. */
+import { PATIENCE_MS } from "../../support/limits.ts";
 
-/** Limit for one event: a busy machine delays an event by seconds, never by a minute. */
-export const PATIENCE_MS = 60_000;
-
-/** Limit for one test, longer than the limit for one event: the failure names the event. */
-export const TEST_TIMEOUT_MS = 2 * PATIENCE_MS;
+export { PATIENCE_MS, TEST_TIMEOUT_MS } from "../../support/limits.ts";
 
 const POLL_MS = 5;
 
