@@ -140,7 +140,11 @@ const sources = (title: string, load: Load, offload: boolean): Case => ({
       place: LOOPBACK_DUAL_STACK,
       env: { BEACON_SOURCE_ADDRESS: "on" },
     }),
-    beacon(load, offload, { name: "one address", place: LOOPBACK_DUAL_STACK }),
+    beacon(load, offload, {
+      name: "one address",
+      place: LOOPBACK_DUAL_STACK,
+      env: { BEACON_SOURCE_ADDRESS: "off" },
+    }),
   ],
   ratios: [
     {
