@@ -351,8 +351,9 @@ export class SendBatch {
   readonly #controlsLow: number;
   readonly #packetsLow: number;
   readonly #sourceBytes: number;
-  /** Whether message m leaves from an address of its own, 0 or 1. */
+  /** Whether message m leaves from an address of its own, 0 or 1, and the number of the address in its control block. */
   readonly #hasSource: Uint8Array;
+  readonly #written: Uint8Array;
 
   /**
    * @param messages 1 to MESSAGES_MAX
@@ -371,6 +372,7 @@ export class SendBatch {
     const isV4 = family === AF_INET;
     this.#sourceBytes = isV4 ? SOURCE_CONTROL_BYTES : SOURCE6_CONTROL_BYTES;
     this.#hasSource = new Uint8Array(messages);
+    this.#written = new Uint8Array(messages);
     const perMessage =
       MMSGHDR_BYTES + IOVECS_PER_MESSAGE * IOVEC_BYTES + NAME_WORDS * 4 + SEND_CONTROL_WORDS * 4;
     const structs = new StructMemory(messages * perMessage);
@@ -417,6 +419,8 @@ export class SendBatch {
   #setSource(m: number, local: number): number {
     const { locals } = this;
     if (locals === undefined) return 0;
+    if (this.#written[m] === local) return 1; // a number stands for one address for good
+    this.#written[m] = local;
     const words = this.#words;
     const data = this.#controls + m * SEND_CONTROL_WORDS + SEGMENT_CONTROL_BYTES / 4 + CMSG_DATA_WORD;
     const from = locals.at(local);
