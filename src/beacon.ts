@@ -139,7 +139,7 @@ export class Beacon {
   /** Settles when the beacon is closed; rejects when it ended by itself, with the reason. */
   readonly closed: Promise<void>;
   #config: Config;
-  /** What the files hold that the configuration names; undefined before `listen`. */
+  /** Contents of the files that the configuration names; undefined before `listen`. */
   #inputs: Inputs | undefined;
   readonly #log: Logger;
   readonly #admin: Admin;

@@ -17,7 +17,7 @@ const EXIT_USAGE = 2;
 const SAME_SIGNAL_MS = 500;
 /** How long a beacon that was asked twice to stop may take for its last gossip and its state file. */
 const HURRY_MS = 1000;
-/** What a service manager is asked to allow beyond the time to drain. */
+/** Time that a service manager is asked to allow beyond the time to drain. */
 const CLOSE_MS_MAX = 30_000;
 const SERVING = "serving";
 /** How often a supervised process looks whether its supervisor is alive. */

@@ -1,4 +1,4 @@
-/** What the two speeds of the tests are, and the line on what was skipped. */
+/** The two speeds of the tests, and the line on what was skipped. */
 import { describe, expect, test } from "bun:test";
 import { isQuick, outcomesOf, quickFiles, skipLine } from "./run.ts";
 

@@ -15,7 +15,7 @@ const RIG = "test/e2e/rig.test.ts";
 /** Files at a time: more than the two cores of CI, as tests wait for most of their time. */
 const AT_ONCE = 3;
 
-/** What a test file uses that takes long, or as long as the machine likes. */
+/** Calls that make a test file take long, or as long as the machine likes. */
 const SLOW = /Bun\.spawn|node:child_process|Bun\.sleep\(|setTimeout\(|setInterval\(|new Worker\(|\.spawn\(/;
 
 /** Long all the same: 16 s of random bytes, and a compiler's process. */
@@ -24,7 +24,7 @@ const LONG = ["test/fuzz.test.ts", "test/mutation.test.ts"];
 const transpiler = new Bun.Transpiler({ loader: "ts" });
 const known = new Map<string, boolean>();
 
-/** What a file imports of this repository, from its root. */
+/** Files of this repository that a file imports, from its root. */
 export function importsOf(path: string): string[] {
   return transpiler
     .scanImports(readFileSync(join(ROOT, path), "utf8"))

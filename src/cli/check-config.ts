@@ -62,7 +62,7 @@ export async function checkConfig(
   return code;
 }
 
-/** What the server's own start makes of the files, and mistakes that it serves with: a state file that it could not read or save. */
+/** Reads the files with the code of the server's start. Returns errors, and mistakes that the server serves with. */
 async function checkFiles(config: Config): Promise<{ problems: string[]; warnings: readonly string[] }> {
   const problems: string[] = [];
   const onMistake = ({ message }: ConfigError) => void problems.push(message);

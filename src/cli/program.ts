@@ -15,7 +15,7 @@ import { top } from "./top/command.ts";
 
 const HELP_COLUMNS = 100;
 
-/** What else a command that asks a beacon exits with. */
+/** Further exit codes of a command that asks a beacon. */
 const EXITS_OF_ASKING = "2 wrong usage,\n3 no beacon answers, 4 the admin token is missing or wrong.";
 
 const NODE_ID_MAX = 2 ** 32 - 1;

@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { isMainThread, parentPort } from "node:worker_threads";
 
-/** What of a file's information is asked for. */
+/** The fields of a file's information that callers need. */
 export interface InfoNumbers {
   readonly mode: number;
   readonly uid: number;

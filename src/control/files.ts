@@ -1,7 +1,7 @@
 /** The calls to a file system that the state file needs, in the shape of node:fs/promises. */
 import { lstat, open, rename, unlink } from "node:fs/promises";
 
-/** What lstat(2) returns of a file. */
+/** The result of lstat(2) for a file. */
 export interface FileInfo {
   readonly mode: number;
   readonly uid: number;

@@ -7,7 +7,7 @@ const WINDOW_TICKS = 61;
 export interface FullTableOptions {
   /** "node table" */
   readonly name: string;
-  /** What finds no room: "registrations". */
+  /** Name of the entries that found no room: "registrations". */
   readonly entries: string;
   /** The option that bounds the table, with its value: "--max-nodes 1000". */
   readonly option: string;
@@ -39,7 +39,7 @@ export class FullTable {
     if (refused > 0) this.complaints.warn(this.options.name, this.warning!);
   }
 
-  /** What an operator should know; undefined while nothing was refused for a minute. */
+  /** A warning for the operator; undefined after a minute without a refusal. */
   get warning(): string | undefined {
     const { name, entries, option } = this.options;
     if (this.#recent === 0) return undefined;

@@ -21,7 +21,7 @@ export interface Inputs {
   readonly keys: KeySource | undefined;
   /** Undefined without a bridge. */
   readonly bridge: BridgeOptions | undefined;
-  /** What an operator should mend, though the server starts. */
+  /** Mistakes to mend, though the server starts. */
   readonly warnings: readonly string[];
 }
 

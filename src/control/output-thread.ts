@@ -3,7 +3,7 @@ import { writeSync } from "node:fs";
 import { isMainThread, workerData } from "node:worker_threads";
 import { FAILS, GONE, LineRing, WRITES } from "./line-ring.ts";
 
-/** What the main thread gives this one. */
+/** Data that the main thread gives this one. */
 export interface OutputThreadData {
   readonly buffer: SharedArrayBuffer;
   readonly fd: number;

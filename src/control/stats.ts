@@ -111,7 +111,7 @@ export interface Stats {
   readonly healthy: boolean;
   /** Why /readyz answers 503; null if it answers 200. */
   readonly notReady: string | null;
-  /** What an operator should know though the beacon is ready, a sentence each. */
+  /** Warnings though the beacon is ready, a sentence each. */
   readonly warnings: readonly string[];
   readonly nodes: number;
   readonly nodesMax: number;

@@ -1,5 +1,5 @@
 /**
- * What an operator should know of a beacon that is ready. Each warning names its remedy, or the log does.
+ * Warnings of a beacon that is ready. Each names its remedy, or the log does.
  *
  * None of them makes the beacon unready: its known nodes are served, and a balancer that takes it out would move all of them, which heals
  * neither a full table nor an unreachable server.

@@ -24,7 +24,7 @@ const WATCHDOG_MS = 30_000;
 const HEIR_MS = 40_000;
 /** Of notifications and of orphans, in one go; the rest waits for the next. */
 const BATCH_MAX = 1000;
-/** What the server ends with on purpose: it was asked to, or its configuration is bad. */
+/** Exit codes that the server ends with on purpose: it was asked to end, or its configuration is bad. */
 const EXITS_ON_PURPOSE = [0, 2];
 const EXIT_FAILED = 1;
 const STDERR_FD = 2;

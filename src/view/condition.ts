@@ -17,7 +17,7 @@ export function conditionOf(stats: Of): Condition {
   return { text: `healthy, ${length} ${length === 1 ? "warning" : "warnings"}`, tone: "warning" };
 }
 
-/** What an operator should know though the beacon is healthy, a sentence each. Older beacons send no warnings. */
+/** Warnings though the beacon is healthy, a sentence each. Older beacons send none. */
 export function warningsOf({ breakers, warnings }: Of): readonly string[] {
   const off = Object.keys(breakers).filter((name) => breakers[name] === "off");
   return [...(warnings ?? []), ...(off.length === 0 ? [] : [`switched off: ${off.join(", ")}`])];

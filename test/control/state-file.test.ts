@@ -948,7 +948,7 @@ describe("in a process of its own", () => {
     await child.exited;
     expect(filesIn(folder)).toEqual(["state", "state.tmp"]);
     expectFile(old);
-    // What it left would not pass for a whole one.
+    // The remains would not pass for a whole file.
     copyFileSync(`${path}.tmp`, join(folder, "left"));
     expect(await beacon({ at: join(folder, "left") }).load()).toMatchObject({ outcome: "damaged" });
     unlinkSync(join(folder, "left.rejected"));

@@ -634,8 +634,8 @@ describe("requests", () => {
     expect(head).not.toMatch(/^sec-websocket-extensions:/im);
   });
 
-  // Whatever is wrong, there is one answer or, to a method that is none, just the end; and what stands
-  // behind it is not taken for a request. An answer to more than the server reads can be lost (RST).
+  // Any mistake gets one answer, and an unknown method just the end. The bytes behind it are not
+  // taken for a request. An answer to more than the server reads can be lost (RST).
   test.each<[name: string, status: number | null, bytes: string | Uint8Array]>([
     ["a header of 20 KB", 431, upgrade({ "X-Large": "a".repeat(20_000) })],
     ["500 headers", 431, upgrade({}, { more: "X-Many: 1\r\n".repeat(500) })],

@@ -27,7 +27,7 @@ const FLAGS = ["--addr=127.0.0.1:0", "--http=off", "--max-nodes=1000", "--worker
 const WSS = () => ["--wss=127.0.0.1:0", `--wss-keys=${file(KEYS)}`];
 const DIRECTORY = ["--directory=rediss://127.0.0.1:1", "--beacon-id=1"];
 
-/** What check-config writes: its exit code, and the lines on standard error. */
+/** The outcome of check-config: its exit code, and the lines on standard error. */
 async function check(flags: readonly string[], before: readonly string[] = []) {
   const program = programs.spawn([...before, process.execPath, MAIN, "check-config", ...FLAGS, ...flags]);
   const code = await program.exited();
@@ -35,7 +35,7 @@ async function check(flags: readonly string[], before: readonly string[] = []) {
   return { code, problems, program };
 }
 
-/** What a start comes to: its exit code, and why. */
+/** The outcome of a start: its exit code, and why. */
 async function start(flags: readonly string[], before: readonly string[] = []) {
   const program = programs.spawn([
     ...before,

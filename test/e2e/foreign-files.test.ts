@@ -58,7 +58,7 @@ function picture(): unknown[] {
 
 const state = () => encodeState({ savedMs: Date.now(), nodes: [] });
 
-/** What may lie at a path, by what the refusal calls it. */
+/** Kinds of files at a path, by the refusal's name for them. */
 const OCCUPANTS: readonly { readonly says: string; readonly lay: (at: string) => unknown }[] = [
   { says: "is not a state file", lay: (at) => writeFileSync(at, "root:x:0:0:root:/root:/bin/bash\n") },
   { says: "is not a state file", lay: (at) => writeFileSync(at, "PBNODES") },

@@ -1,4 +1,4 @@
-/** What HTTP and the bridge do with connections: no crowd shuts others out, and none is reset on the way. */
+/** HTTP and the bridge and their connections: no crowd shuts others out, and none is reset on the way. */
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -52,7 +52,7 @@ async function start(): Promise<URL> {
 
 interface Sent {
   readonly socket: Socket;
-  /** What has come until now. */
+  /** Bytes received until now. */
   text(): string;
   /** All that came, once the connection has ended. */
   readonly ended: Promise<string>;
@@ -95,7 +95,7 @@ describe("a crowd of connections at HTTP", () => {
     expect(metrics).toContain("beacon_nodes");
     const files = () => readFileSync(`/proc/${program.pid}/status`, "utf8").match(/^FDSize:\s+(\d+)/m)?.[1];
     expect(Number(files())).toBeLessThanOrEqual(256);
-    // Who has waited longest has made room.
+    // The connection that waited longest has made room.
     await inTime("the first one ends", crowd[0]!.ended);
     expect(program.log().filter(({ level }) => level === "error")).toEqual([]);
   });

@@ -61,7 +61,7 @@ function descendantsOf(pid: number): number[] {
   return childrenOf(pid).flatMap((child) => [child, ...descendantsOf(child)]);
 }
 
-/** What keeps services running: how it starts one, in the folder of its own that it is given. */
+/** A program that keeps services running: how it starts one, in a folder of its own. */
 interface Watcher {
   readonly name: string;
   readonly needs: readonly string[];

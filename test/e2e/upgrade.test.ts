@@ -313,7 +313,7 @@ describe("nodes that an operator removes during an upgrade", () => {
       expect((await removed(beacon.httpUrl!, 7)).status).toBe(200);
       writeFileSync(`${path}.go-on`, "");
       await until("all is told", () => existsSync(`${path}.has-all`));
-      // What the new process would not learn of is refused.
+      // A disconnect is refused once the new process could not learn of it.
       expect((await removed(beacon.httpUrl!, 8)).status).toBe(503);
       writeFileSync(`${path}.give-up`, "");
       const said = await kinds;

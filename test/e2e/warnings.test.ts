@@ -1,4 +1,4 @@
-/** What a beacon that is ready warns of: in /readyz, the statistics, the log, the commands and the page. */
+/** Warnings of a beacon that is ready: in /readyz, the statistics, the log, the commands and the page. */
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

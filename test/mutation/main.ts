@@ -39,7 +39,7 @@ const sources = positionals
   .flatMap((name) => [name, ...new Glob(join(name, "**/*.ts")).scanSync(ROOT)])
   .filter((file) => file.endsWith(".ts") && !file.endsWith(".d.ts"));
 
-/** What a file imports, whether directly or not. */
+/** Files that a file imports, directly or not. */
 function allImportsOf(file: string, found = new Set<string>()): Set<string> {
   for (const name of importsOf(file)) {
     if (found.has(name)) continue;
@@ -128,7 +128,7 @@ async function limitOf(tests: readonly string[]): Promise<number | undefined> {
   return limits.get(key);
 }
 
-/** What becomes of a mutant. */
+/** Outcomes of a mutant. */
 async function judge({ file, start, end, by }: Mutant): Promise<"caught" | "hung" | "missed"> {
   const source = readFileSync(join(copy, file), "utf8");
   for (const tests of testsOf(file)) {

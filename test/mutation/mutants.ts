@@ -14,7 +14,7 @@ export interface Mutant {
   /** From the repository's root. */
   readonly file: string;
   readonly line: number;
-  /** What is replaced: `source.slice(start, end)`. */
+  /** The replaced text: `source.slice(start, end)`. */
   readonly start: number;
   readonly end: number;
   readonly by: string;

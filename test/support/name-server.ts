@@ -15,7 +15,7 @@ import ipaddr from "ipaddr.js";
 export type QuestionType = "A" | "AAAA";
 /** RFC 1035, 4.1.1. */
 const RCODES = { SERVFAIL: 2, NXDOMAIN: 3, REFUSED: 5 } as const;
-/** What is done about a question in place of a right answer. */
+/** Replies in place of a right answer. */
 export type Failure = keyof typeof RCODES | "silent";
 
 const TYPES: Readonly<Record<number, QuestionType>> = { 1: "A", 28: "AAAA" };

@@ -1,4 +1,4 @@
-/** What must hold after an attack, from what is known of it. Pure. */
+/** Verdicts on an attack, from its counts. Pure functions. */
 import type { Attack, Evidence, Verdict } from "./attack.ts";
 import { grown } from "./growth.ts";
 import type { Service } from "./honest.ts";

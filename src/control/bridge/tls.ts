@@ -26,7 +26,7 @@ export function readTlsFiles(certPath: string, keyPath: string): TlsFiles {
   );
   if (!certificate!.checkPrivateKey(privateKey))
     throw new ConfigError(`${shown(keyPath)}: is not the key of the certificate in ${shown(certPath)}`);
-  // What the server's TLS makes of them, which reads stricter than the lines above.
+  // Gives the pair to the server's TLS, which is stricter than the checks above.
   parse(certPath, "holds a certificate that TLS does not accept", () => createSecureContext({ cert, key }));
   return { cert, key };
 }

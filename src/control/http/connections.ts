@@ -24,7 +24,7 @@ export const KEEP_ALIVE_MS = 30_000;
 /** For the next part of an answer to leave. */
 export const READ_MS_MAX = 30_000;
 
-/** What the server waits for; "nothing" while it makes an answer. */
+/** The event that the server waits for; "nothing" while it makes an answer. */
 type WaitsFor = "request" | "next" | "reader" | "nothing";
 
 const PATIENCE_MS = { request: REQUEST_MS_MAX, next: KEEP_ALIVE_MS, reader: READ_MS_MAX };

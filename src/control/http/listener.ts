@@ -216,7 +216,7 @@ function requestOf(message: IncomingMessage, body: Buffer): Request | undefined 
   }
 }
 
-/** What the parts of a path that begin with a colon stand for; undefined if the path is another. */
+/** Values of the path's parts that begin with a colon; undefined if the path does not match. */
 function paramsOf(pattern: string, path: string): Record<string, string> | undefined {
   const parts = path.split("/");
   const wanted = pattern.split("/");

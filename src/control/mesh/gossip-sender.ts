@@ -60,7 +60,7 @@ export class GossipSender {
     this.clear();
   }
 
-  /** Whose messages these are, for peers that check signatures. Another one after each step of the clock. */
+  /** The sender's instance, for peers that check signatures; another one after each step back of the clock. */
   get instance(): bigint {
     return this.#instance;
   }

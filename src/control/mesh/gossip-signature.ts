@@ -107,7 +107,7 @@ export interface Heard {
   readonly steadyMs: number;
 }
 
-/** What one start of a beacon has shown. */
+/** State kept of one start of a beacon. */
 interface Start extends Heard {
   /** Its latest instance. */
   readonly instance: bigint;
@@ -115,7 +115,7 @@ interface Start extends Heard {
   readonly newestMs: number;
 }
 
-/** What signed gossip has shown of its senders: no message counts twice, or from another address. */
+/** Replay protection for signed gossip: no message counts twice, or from another address. */
 export class Instances {
   readonly #starts = new Map<bigint, Start>();
 

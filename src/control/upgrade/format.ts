@@ -55,7 +55,7 @@ export const offerSchema = v.object({
   steering: v.boolean(),
   /** Whether the state file may be replaced. */
   maySave: v.boolean(),
-  /** What the endpoints' numbers of local addresses stand for; earlier versions have none. */
+  /** Local addresses by the number that endpoints name; earlier versions send none. */
   locals: v.optional(v.pipe(v.array(v.tuple([localNumbers, words])), v.maxLength(LOCAL_NUMBERS_END))),
 });
 export type Offer = v.InferOutput<typeof offerSchema>;

@@ -4,7 +4,7 @@ import { basename } from "node:path";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** What /proc says of a process. */
+/** Facts about a process, from /proc. */
 export interface ProcessInfo {
   readonly parentPid: number;
   /** At most 15 bytes. */

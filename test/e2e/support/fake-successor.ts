@@ -11,7 +11,7 @@ function fail(): void {
   process.kill(process.pid, "SIGKILL");
 }
 
-/** What has been received, and done. */
+/** Messages received, and steps done. */
 const kinds: string[] = [];
 
 async function follow(last: Kind): Promise<void> {

@@ -1,4 +1,4 @@
-/** What must hold after an attack: first of all, that there was one. */
+/** Verdicts on an attack: first of all, that there was one. */
 import { expect, test } from "bun:test";
 import type { Attack, Evidence } from "../../../bench/rig/hostile/attack.ts";
 import { ATTACKS } from "../../../bench/rig/hostile/attacks.ts";
@@ -18,7 +18,7 @@ const evidence = (some: Partial<Evidence> = {}): Evidence => ({
   ...some,
 });
 
-/** What does not hold, and what of that no excuse helps. */
+/** Verdicts that do not hold, and those that no excuse helps. */
 function failed(attack: Attack, known: Evidence, honest = HONEST, isWelcome?: boolean) {
   const verdicts = judge(attack, known, honest, isWelcome).filter(({ holds }) => !holds);
   return { all: verdicts.length, needed: verdicts.filter(({ isNeeded }) => isNeeded).length };
