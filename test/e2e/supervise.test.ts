@@ -165,7 +165,7 @@ describe.each(WATCHERS.map((watcher) => [watcher.name, watcher] as const))("unde
     const [a, b] = [await clients.open(), await clients.open()];
     await a.discover(100);
     await b.discover(101);
-    const stop = stream(a, 100, 101);
+    const stop = stream(a, 100, 101, b);
     process.kill(supervising, "SIGUSR2");
     await program.logged(/serves; this one ends$/);
     const after = await servingUnder(program.pid, [serving]);

@@ -72,7 +72,7 @@ test("no packet is lost, none is overtaken, and all nodes stay", async () => {
     }),
   );
   const [a, b] = [nodes[0]!, nodes[1]!];
-  const stops = [stream(a, 100, 101), stream(b, 101, 100)];
+  const stops = [stream(a, 100, 101, b), stream(b, 101, 100, a)];
   await Bun.sleep(100);
   program.signal("SIGUSR2");
   const pid = await handedOver(program);
