@@ -105,11 +105,11 @@ export class UdpSocket {
 
   /**
    * Has the kernel tell with each datagram which local address it was sent to (IP_PKTINFO, IPV6_RECVPKTINFO; on an
-   * IPv6 socket IPv4 datagrams come with IPV6_PKTINFO, too). @throws SyscallError setsockopt
+   * IPv6 socket IPv4 datagrams come with IPV6_PKTINFO, too), or not to. @throws SyscallError setsockopt
    */
-  receiveLocalAddresses(): void {
-    if (this.family === AF_INET) this.#setOption(IPPROTO_IP, IP_PKTINFO, 1, "IP_PKTINFO");
-    else this.#setOption(IPPROTO_IPV6, IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO");
+  receiveLocalAddresses(on: boolean): void {
+    if (this.family === AF_INET) this.#setOption(IPPROTO_IP, IP_PKTINFO, Number(on), "IP_PKTINFO");
+    else this.#setOption(IPPROTO_IPV6, IPV6_RECVPKTINFO, Number(on), "IPV6_RECVPKTINFO");
   }
 
   /** Lets other sockets of this user, which set it too, share the port. @throws SyscallError setsockopt */

@@ -70,6 +70,9 @@ export class SourceAddresses {
   #hasFailed = false;
   #isFullSaid = false;
   #nextLookMs = 0;
+  /** The host's addresses as they were a moment ago, for a state file with many. */
+  #listed: readonly HostAddress[] = [];
+  #listedMs = Number.NEGATIVE_INFINITY;
 
   /** @param sockets those of the public port, before the first packet is read */
   constructor(
@@ -83,6 +86,16 @@ export class SourceAddresses {
     // A socket that is bound to one address sends from that one.
     this.#mode = isWildcard(sockets[0]!.localAddress().address) ? mode : "off";
     this.tick();
+    if (!this.#isOn) this.#switchOff();
+  }
+
+  /** Sockets of another process may have it on. Where the kernel has no such option, it is off. */
+  #switchOff(): void {
+    try {
+      for (const socket of this.sockets) socket.receiveLocalAddresses(false);
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+    }
   }
 
   /** Whether packets leave from the address that their destination sent to. */
@@ -122,7 +135,12 @@ export class SourceAddresses {
 
   #isHere(address: Int32Array): boolean {
     try {
-      return this.list().some(({ endpoint }) => endpoint.every((word, i) => i === 0 || word === address[i]));
+      const nowMs = performance.now();
+      if (nowMs - this.#listedMs > LOOK_MS) {
+        this.#listedMs = nowMs;
+        this.#listed = this.list();
+      }
+      return this.#listed.some(({ endpoint }) => endpoint.every((word, i) => i === 0 || word === address[i]));
     } catch {
       return false;
     }
@@ -130,7 +148,7 @@ export class SourceAddresses {
 
   #switchOn(): void {
     try {
-      for (const socket of this.sockets) socket.receiveLocalAddresses();
+      for (const socket of this.sockets) socket.receiveLocalAddresses(true);
       this.#isOn = true;
       this.log.debug({ event: "source_addresses_on" }, "packets leave from the address they answer");
     } catch (error) {

@@ -398,7 +398,7 @@ export class StateFile {
         const local = localNumber(endpoint, 0);
         endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
         if (words[at] === 0 && local !== 0) {
-          numbers[local] = options.localNumber(endpoint);
+          if (numbers[local] === 0) numbers[local] = options.localNumber(endpoint);
           counts.locals++;
           continue;
         }

@@ -524,8 +524,8 @@ export class PacketHandler {
 
   /** Hands gossip that may be believed to the main thread. */
   #sync(at: number, bytes: number, m: number): void {
-    this.#readBothEnds(m);
-    const reason = this.#takeSync(at, bytes);
+    this.#packetSource.readSource(m, this.#source);
+    const reason = this.#takeSync(at, bytes, m);
     if (reason === undefined) {
       this.#count(GOSSIP_RECEIVED);
       return;
@@ -537,7 +537,7 @@ export class PacketHandler {
   }
 
   /** @returns why not */
-  #takeSync(at: number, bytes: number): GossipRejection | undefined {
+  #takeSync(at: number, bytes: number, m: number): GossipRejection | undefined {
     if (bytes < SYNC_BYTES) return "short";
     const peer = this.#sourcePeer();
     const believesStrangers = this.#words[this.#strangersBelieved] !== 0;
@@ -552,6 +552,7 @@ export class PacketHandler {
       taken === syncBytes + SYNC_TRAILER_BYTES &&
       this.#peers.hasInstance(peer, this.#view, at + syncBytes);
     if (!this.#gossipAllowance.take(peer, namesInstance)) return peer < 0 ? "stranger_limit" : "peer_limit";
+    this.#readLocal(m);
     return this.#gossip.put(this.#source, this.#view, at, taken) ? undefined : "mailbox_full";
   }
 
@@ -658,21 +659,23 @@ export class PacketHandler {
 
   /** Reads whom message m, with a node's packet at `at`, came from. @returns false, counted, if nothing could, or may, be sent there */
   #readSource(at: number, m: number): boolean {
-    this.#readBothEnds(m);
+    this.#packetSource.readSource(m, this.#source);
     if (hasNoPort(this.#source, 0)) {
       this.#count(MALFORMED_NO_SOURCE_PORT);
       return false;
     }
     // A proven node's is not sent to.
-    if (this.#provenId !== 0 || !this.#admission.isDenied(this.#source)) return true;
+    if (this.#provenId !== 0 || !this.#admission.isDenied(this.#source)) {
+      this.#readLocal(m);
+      return true;
+    }
     this.#count(REFUSED_DENIED_ENDPOINT);
     this.#drops.note(this.#view.getInt32(at + FIRST_ID_AT), 0, DENIED_ENDPOINT);
     return false;
   }
 
-  /** Reads the source of message m, with the local address that it was sent to. */
-  #readBothEnds(m: number): void {
-    this.#packetSource.readSource(m, this.#source);
+  /** Notes in the source which local address message m was sent to. */
+  #readLocal(m: number): void {
     if (this.#packetSource.readLocalAddress(m, this.#local))
       setLocalNumber(this.#source, 0, this.#locals.numberOf(this.#local));
   }

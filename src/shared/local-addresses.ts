@@ -73,12 +73,13 @@ export class LocalAddresses implements LocalAddressList {
   }
 
   #add(address: Int32Array): number {
+    if (this.isFull) return 0;
     for (let number = 1; number < LOCAL_NUMBERS_END; number++) {
       const at = this.at(number);
       if (Atomics.compareExchange(this.words, at, VACANT, CLAIMED) !== VACANT) continue;
       for (let word = 1; word < ENDPOINT_WORDS; word++) this.words[at + word] = address[word]!;
       Atomics.store(this.words, at, VALID);
-      return number;
+      return this.#find(address); // another thread may have added it at a lower number meanwhile
     }
     return 0;
   }

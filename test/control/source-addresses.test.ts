@@ -1,7 +1,9 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import pino from "pino";
 import { AF_INET } from "../../ffi/abi.ts";
-import { endpointOf } from "../../ffi/endpoint.ts";
+import { ENDPOINT_WORDS, endpointOf } from "../../ffi/endpoint.ts";
+import { kernel } from "../../ffi/libc.ts";
+import { allocatePacketMemory, ReceiveBatch } from "../../ffi/mmsg.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import {
   type HostAddress,
@@ -10,6 +12,7 @@ import {
   SourceAddresses,
 } from "../../src/control/source-addresses.ts";
 import { SharedMemory } from "../../src/shared/memory.ts";
+import { Peer } from "../support/peer.ts";
 
 const at = (text: string, link = "eth0"): HostAddress => ({ text, endpoint: endpointOf(text, 0), link });
 const LO = [at("127.0.0.1", "lo"), at("::1", "lo")];
@@ -75,6 +78,21 @@ describe("sources follow the destination", () => {
 
   test("not from a socket that is bound to one address", () => {
     expect(sources("127.0.0.1", "on", () => TWO).isOn).toBe(false);
+  });
+
+  test("off is in force on sockets of another process that had it on", () => {
+    const peer = new Peer(AF_INET, "0.0.0.0", (socket) => socket.receiveLocalAddresses(true));
+    try {
+      const memory = new SharedMemory({ workers: 1, nodesMax: 1, routesMax: 1 });
+      new SourceAddresses(memory, [peer.socket], "off", log, () => TWO);
+      peer.send(Uint8Array.of(1), endpointOf("127.0.0.1", peer.port));
+      const packets = allocatePacketMemory(1, 0);
+      const batch = new ReceiveBatch(kernel, peer.socket.fd, AF_INET, 1, packets, true);
+      expect(batch.receive(true)).toBe(1);
+      expect(batch.readLocalAddress(0, new Int32Array(ENDPOINT_WORDS))).toBe(false);
+    } finally {
+      peer.close();
+    }
   });
 
   test("an address of another process is adopted if this host has it", () => {

@@ -82,6 +82,7 @@ import {
   SEGMENTS_SENT,
 } from "../../src/shared/counters.ts";
 import { GRANT_RATE, RateLimit } from "../../src/shared/limits.ts";
+import { LocalAddresses } from "../../src/shared/local-addresses.ts";
 import { Mailbox } from "../../src/shared/mailbox.ts";
 import {
   CLOCK_S,
@@ -1855,6 +1856,13 @@ describe("local addresses", () => {
       sourceOf(12),
       sourceOf(11),
     ]);
+  });
+
+  test("packets that are refused take no place among the addresses", () => {
+    const bench = new Bench();
+    bench.step({ bytes: sync(1, [9]), name: name(3), control: sentTo(12) });
+    bench.step({ bytes: message(RELAY, [1, 2], [1]), name: name(1), control: sentTo(13) });
+    expect(new LocalAddresses(bench.memory).address(1)).toBeUndefined();
   });
 
   test("gossip carries the one that it was sent to", () => {

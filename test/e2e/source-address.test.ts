@@ -9,10 +9,11 @@ import { join } from "node:path";
 import { Beacon, type Config, type KeyFunction } from "../../src/beacon.ts";
 import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { Client } from "./support/client.ts";
+import { freePort } from "./support/mesh.ts";
 import { isAlive, Programs } from "./support/program.ts";
 import { UNLIMITED, UNLIMITED_FLAGS } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
-import { decode, type Message, punchRequest } from "./support/wire.ts";
+import { decode, type Message, punchRequest, sync } from "./support/wire.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -114,6 +115,27 @@ test("a node that goes over to another address of the host gets its packets from
   expect((await a.next()).from.address).toBe(B);
   await b.relay(2, 1, Uint8Array.of(7));
   expect((await a.next()).from.address).toBe(B);
+});
+
+test("one message to another address does not move where a peer's relays leave from", async () => {
+  const port = freePort();
+  const peer = await open(A, port);
+  const beacon = await start({
+    addr: `:${port}`,
+    peers: [`127.0.0.1:${peer.address.port}`],
+    gossipIntervalMs: 60_000,
+    selfCheck: false,
+  });
+  const routes = () => beacon.stats().mesh.peers[0]!.routes;
+  await peer.send(sync(9, [77]));
+  await until("a route", () => routes() === 1);
+  await peer.send(sync(9, [77, 78]), { address: B, port });
+  await until("two routes", () => routes() === 2);
+  const node = await open(A, port);
+  await register(node, 1);
+  peer.take(); // gossip of before
+  await node.relay(1, 78, Uint8Array.of(1));
+  expect((await peer.next()).from.address).toBe(A);
 });
 
 test("explain says which address packets to a node leave from", async () => {

@@ -46,7 +46,7 @@ export class LearnedPeers {
       peer = { number, endpoint, heardMs: 0 };
       this.#peers.set(address, peer);
       this.log.info({ peer: address }, "peer learned");
-    }
+    } else this.table.setLocal(peer.number, endpoint, 0);
     peer.heardMs = performance.now();
     return peer.number;
   }

@@ -71,6 +71,8 @@ const MAIL_TURN_MAX = 16;
 const FLEET_MARK = UNMARKED + 1;
 /** Addresses of this host that gossip to a peer leaves from before the peer was heard. */
 const SOURCES_TRIED_MAX = 16;
+/** Rounds of gossip without a message to the present local address, until another one takes its place. */
+const LOCAL_ROUNDS = 3;
 /** Addresses of a host name that another process of this beacon is told. */
 const ADDRESSES_TOLD_MAX = 8;
 
@@ -114,6 +116,8 @@ interface Peer {
   heardSinceMs: number;
   /** Why the last gossip to it was refused by the kernel, or 0. */
   sendErrno: number;
+  /** When gossip last came to the local address that packets to it leave from; -Infinity before the first. */
+  localHeardMs: number;
 }
 
 export interface PeerStats {
@@ -218,6 +222,9 @@ export class Mesh {
     number
   >;
   #hasWarnedOfStrangers = false;
+  #sourcesWereOn: boolean;
+  /** Rounds of gossip, from which it follows which addresses are tried. */
+  #rounds = 0;
   /** Whether another process speaks for this beacon: nothing is sent to peers, not at the end either. */
   isSilent = false;
 
@@ -231,6 +238,7 @@ export class Mesh {
     this.#complaints = new Complaints(log);
     this.#table = new PeerTable(memory);
     this.#locals = new LocalAddresses(memory);
+    this.#sourcesWereOn = parts.sources.isOn;
     this.#awaitsFleet = config.directory !== "off";
     this.#announcements = new Announcements(parts.routes, parts.nowMs, (nodeId) =>
       this.otherRoutes?.claimedByGossip(nodeId),
@@ -293,6 +301,10 @@ export class Mesh {
 
   /** To be called about every second: withdraws the routes of peers that went silent. */
   tick(): void {
+    if (this.parts.sources.isOn !== this.#sourcesWereOn) {
+      this.#sourcesWereOn = this.parts.sources.isOn;
+      this.#useAdvertised();
+    }
     const nowMs = performance.now();
     for (const peer of this.#peers.values()) {
       if (this.#announcements.isReleased(peer.number)) continue; // its lease says whether it is there
@@ -578,10 +590,10 @@ export class Mesh {
     for (const [address, endpoint] of wanted) {
       if (!this.#peers.has(address)) this.#add(address, endpoint);
     }
+    this.#useAdvertised();
   }
 
   #add(address: string, endpoint: Int32Array): void {
-    setLocalNumber(endpoint, 0, this.#advertisedLocal(endpoint));
     const number = this.#table.add(endpoint, 0);
     if (number < 0) {
       this.#tooMany(PEERS_MAX + 1);
@@ -594,6 +606,7 @@ export class Mesh {
       heardMs: undefined,
       heardSinceMs: 0,
       sendErrno: 0,
+      localHeardMs: Number.NEGATIVE_INFINITY,
     });
     this.log.info({ peer: address }, "peer added");
     this.#gossip.soon();
@@ -633,14 +646,24 @@ export class Mesh {
    */
   #advertisedLocal(endpoint: Int32Array): number {
     if (!this.parts.sources.isOn) return 0;
-    const advertised = this.#sourcesTo(endpoint).find(({ text }) => this.#advertisedHost() === text);
+    const known = this.#advertisedAddresses();
+    const isSame = (one: Int32Array, other: Int32Array) =>
+      one.every((word, i) => i === 0 || i === ENDPOINT_WORDS - 1 || word === other[i]);
+    const advertised = this.#sourcesTo(endpoint).find((own) =>
+      known.some((one) => isSame(one, own.endpoint)),
+    );
     return advertised ? this.#locals.numberOf(advertised.endpoint) : 0;
   }
 
-  #advertisedHost(): string | undefined {
+  #advertisedAddresses(): readonly Int32Array[] {
     const { advertiseAddr } = this.config;
     const name = advertiseAddr === "auto" ? this.#advertised : advertiseAddr;
-    return name === "" ? undefined : parseHostNamePort(name).host;
+    try {
+      return this.#resolver.known(parseHostNamePort(name).host).map((address) => endpointOf(address, 0));
+    } catch (error) {
+      if (error instanceof ConfigError) return []; // none yet, or another process's mistake
+      throw error;
+    }
   }
 
   /** The addresses of this host that packets to an endpoint may leave from. */
@@ -653,12 +676,32 @@ export class Mesh {
     );
   }
 
-  /** Has packets to a peer leave from the local address that the peer sent to: by that one it knows this beacon. */
+  /**
+   * Has packets to a peer leave from the local address that the peer sent to: by that one it knows this beacon. While gossip comes to
+   * the present one, no other takes its place: one forged message must not move it. A peer of the directory knows the advertised one.
+   */
   #sendFrom(peer: Peer, endpoint: Int32Array): void {
     const number = localNumber(endpoint, 0);
-    if (number === 0 || number === localNumber(peer.endpoint, 0)) return;
+    if (number === 0 || this.#announcements.isReleased(peer.number)) return;
+    const nowMs = performance.now();
+    const isPresent = number === localNumber(peer.endpoint, 0);
+    if (!isPresent && nowMs - peer.localHeardMs <= LOCAL_ROUNDS * this.config.gossipIntervalMs) return;
+    peer.localHeardMs = nowMs;
+    if (!isPresent) this.#setLocal(peer, number);
+  }
+
+  #setLocal(peer: Peer, number: number): void {
     setLocalNumber(peer.endpoint, 0, number);
     this.#table.setLocal(peer.number, peer.endpoint, 0);
+  }
+
+  /** Has packets to peers that were never heard leave from the advertised address. */
+  #useAdvertised(): void {
+    for (const peer of this.#peers.values()) {
+      if (peer.localHeardMs !== Number.NEGATIVE_INFINITY) continue;
+      const number = this.#advertisedLocal(peer.endpoint);
+      if (number !== localNumber(peer.endpoint, 0)) this.#setLocal(peer, number);
+    }
   }
 
   /** What the registry is told if the operator has not said it. */
@@ -707,6 +750,7 @@ export class Mesh {
    * what leads nowhere. Ends at once if the socket's buffer stays full.
    */
   async #sendToAll(): Promise<void> {
+    this.#rounds++;
     const sent = new Set<Peer>();
     for (const addresses of this.#addresses.values()) {
       const peers = addresses.flatMap((address) => this.#peers.get(address) ?? []);
@@ -738,7 +782,9 @@ export class Mesh {
     let errno = await this.#sender.send(peer.endpoint);
     if (peer.heardMs === undefined && this.parts.sources.isOn) {
       const endpoint = peer.endpoint.slice();
-      for (const source of this.#sourcesTo(endpoint).slice(0, SOURCES_TRIED_MAX)) {
+      const sources = this.#sourcesTo(endpoint);
+      const from = (this.#rounds * SOURCES_TRIED_MAX) % Math.max(sources.length, 1);
+      for (const source of [...sources.slice(from), ...sources.slice(0, from)].slice(0, SOURCES_TRIED_MAX)) {
         setLocalNumber(endpoint, 0, this.#locals.numberOf(source.endpoint));
         if ((await this.#sender.send(endpoint)) === 0) errno = 0;
       }
