@@ -11,7 +11,7 @@ import {
   PART_BYTES_MAX,
   PART_NODES_MAX,
 } from "../../src/control/directory/snapshots.ts";
-import { connectStore, type Store } from "../../src/control/directory/store.ts";
+import { connectStore, NO_ENTRY, type Store } from "../../src/control/directory/store.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
 import { RouteTable } from "../../src/shared/routes.ts";
@@ -131,7 +131,7 @@ class Units {
   async entries(count: number, changes: number): Promise<{ written: Use; oneByOne: Use; atOnce: Use }> {
     const { id: first } = await this.store.last();
     const written = await this.#use(count, async () => {
-      for (let seq = 1; seq <= count; seq++) await this.store.append(this.#entry(seq, changes), 0);
+      for (let seq = 1; seq <= count; seq++) await this.#append(seq, changes);
     });
     const atOnce = await this.#use(count, async () => {
       for (let at = first, read = 0; read < count; ) {
@@ -148,15 +148,19 @@ class Units {
     const oneByOne = await this.#use(reads, async () => {
       let at = last;
       for (let read = 0; read < reads; read++) {
-        await this.store.append(this.#entry(read, FEW), 0);
+        await this.#append(read, FEW);
         const [entry] = await this.store.read(at);
         this.#apply(entry!.bytes!);
         at = entry!.id;
       }
     });
-    await this.store.append(this.#entry(1, FEW), this.#clock.nowMs() + 1000); // which empties the log
+    await this.store.trim((await this.store.last()).id);
     const less = (of: keyof Use) => oneByOne[of] - written[of];
     return { written, atOnce, oneByOne: { server: less("server"), beacon: less("beacon") } };
+  }
+
+  #append(seq: number, changes: number): Promise<void> {
+    return this.store.append(this.#entry(seq, changes), { trimTo: NO_ENTRY.id });
   }
 
   /** Per node. */

@@ -2,7 +2,7 @@
  * What a fleet's beacons share, in a Redis or Valkey server: a log, a hash of the beacons, and the parts of snapshots.
  * All keys hold {prefix}, so that they lie on one node of a cluster:
  *
- *   {prefix}:log           stream; each entry has one field e, base64
+ *   {prefix}:log           stream; each entry has a field e, and perhaps a field x behind it, base64
  *   {prefix}:beacons       hash; a beacon's name to its last lease, base64
  *   {prefix}:nodes:<key>   a part of a snapshot, binary, with a time to live
  *   {prefix}:probe         never written; what a write comes to is tried on it
@@ -29,15 +29,30 @@ const SCANS_FACTOR = 4;
 export interface LogEntry {
   /** "<ms>-<count>", as the server gave it. */
   readonly id: string;
-  /** undefined: not base64, or not ours */
+  /** Content of the field `e`; undefined: not base64, or not ours. */
   readonly bytes: Uint8Array | undefined;
+  /** Content of the field `x`; undefined: no such field, or not base64. */
+  readonly extra: Uint8Array | undefined;
 }
 
 /** Stands before all entries. */
-export const NO_ENTRY: LogEntry = { id: "0-0", bytes: undefined };
+export const NO_ENTRY: LogEntry = { id: "0-0", bytes: undefined, extra: undefined };
 
 export const isSameEntry = (one: LogEntry, other: LogEntry): boolean =>
-  one.id === other.id && Bun.deepEquals(one.bytes, other.bytes);
+  one.id === other.id && Bun.deepEquals(one.bytes, other.bytes) && Bun.deepEquals(one.extra, other.extra);
+
+export interface AppendOptions {
+  /** Goes into the field `x`, which beacons of earlier versions ignore. */
+  readonly extra?: Uint8Array | undefined;
+  /** Drops most of the entries with lower ids; the id of NO_ENTRY drops none. */
+  readonly trimTo: string;
+}
+
+/** Undefined: the user lacks the right to ask for it. */
+export interface LogSize {
+  readonly entries: number | undefined;
+  readonly bytes: number | undefined;
+}
 
 /** Every call rejects with a StoreError, and with nothing else. */
 export interface Store {
@@ -47,8 +62,10 @@ export interface Store {
   readonly ended: Promise<StoreError>;
   /** Round trip of the last command, ms. */
   readonly roundTripMs: number;
-  /** Adds an entry to the log, and drops those from before `dropBeforeMs` (directory time), or most of them. */
-  append(entry: Uint8Array, dropBeforeMs: number): Promise<void>;
+  append(entry: Uint8Array, options: AppendOptions): Promise<void>;
+  /** Drops all entries with lower ids, also while the server is full. */
+  trim(id: string): Promise<void>;
+  logSize(): Promise<LogSize>;
   /** The last entry; NO_ENTRY if there is none. */
   last(): Promise<LogEntry>;
   /** Up to READ_COUNT entries behind `after`, oldest first; waits up to 2 s for the first; [] if none came. */
@@ -178,9 +195,18 @@ class RedisStore implements Store {
     return this.#commands.roundTripMs;
   }
 
-  async append(entry: Uint8Array, dropBeforeMs: number): Promise<void> {
-    const drop = ["MINID", "~", `${Math.max(0, Math.floor(dropBeforeMs))}-0`];
-    await this.#ask(entryId, "XADD", [this.#key("log"), ...drop, "*", "e", base64(entry)]);
+  async append(entry: Uint8Array, { extra, trimTo }: AppendOptions): Promise<void> {
+    const fields = ["e", base64(entry), ...(extra === undefined ? [] : ["x", base64(extra)])];
+    await this.#ask(entryId, "XADD", [this.#key("log"), "MINID", "~", trimTo, "*", ...fields]);
+  }
+
+  async trim(id: string): Promise<void> {
+    await this.#ask(number, "XTRIM", [this.#key("log"), "MINID", "=", id]);
+  }
+
+  async logSize(): Promise<LogSize> {
+    const entries = await this.#askIfAllowed("XLEN", [this.#key("log")]);
+    return { entries, bytes: await this.#askIfAllowed("MEMORY", ["USAGE", this.#key("log")]) };
   }
 
   async last(): Promise<LogEntry> {
@@ -287,6 +313,18 @@ class RedisStore implements Store {
     return checked(this.#commands, command, schema, await this.#commands.ask(command, args));
   }
 
+  /** Asks for a number that is of use, and not needed: any error that the server returns is undefined, and no log is 0. */
+  async #askIfAllowed(command: string, args: string[]): Promise<number | undefined> {
+    const send = (client: Bun.RedisClient) =>
+      client.send(command, args).catch((error: { code?: string }) => {
+        if (error.code === "ERR_REDIS_SERVER_ERROR") return undefined;
+        throw error;
+      });
+    const reply = (await this.#commands.run(command, send)) as unknown;
+    if (reply === undefined) return undefined;
+    return checked(this.#commands, command, v.nullable(number), reply) ?? 0;
+  }
+
   #key(name: string): string {
     return `${this.#prefix}:${name}`;
   }
@@ -328,9 +366,10 @@ function checked<T>(
 }
 
 function entriesOf(list: v.InferOutput<typeof entries>): LogEntry[] {
-  return list.map(([id, [field, text]]) => ({
+  return list.map(([id, [first, e, second, x]]) => ({
     id,
-    bytes: field === "e" && text !== undefined ? bytesOfBase64(text) : undefined,
+    bytes: first === "e" && e !== undefined ? bytesOfBase64(e) : undefined,
+    extra: second === "x" && x !== undefined ? bytesOfBase64(x) : undefined,
   }));
 }
 

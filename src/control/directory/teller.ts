@@ -158,7 +158,8 @@ export class Teller {
 
   async #append(store: Store, entry: Entry): Promise<void> {
     const bytes = encodeEntry(entry);
-    await store.append(bytes, this.parts.beacon.clock.nowMs() - LOG_MS);
+    const trimMs = Math.max(0, Math.floor(this.parts.beacon.clock.nowMs() - LOG_MS));
+    await store.append(bytes, { trimTo: `${trimMs}-0` });
     this.#fullSinceMs = undefined;
     this.entries++;
     this.bytes += bytes.length;

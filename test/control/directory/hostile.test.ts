@@ -1,10 +1,10 @@
 /** Servers that are none, or that say anything: every call fails in time and in words, and nothing is believed. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import type { Store } from "../../../src/control/directory/store.ts";
+import { NO_ENTRY, type Store } from "../../../src/control/directory/store.ts";
 import { StoreError } from "../../../src/control/directory/store-error.ts";
 import { inTime, TEST_TIMEOUT_MS } from "../../e2e/support/wait.ts";
 import { entered, ScriptedRedis } from "../../support/scripted-redis.ts";
-import { failureOf, Stores, whyNotConnected } from "./support.ts";
+import { failureOf, Stores, UNTRIMMED, whyNotConnected } from "./support.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -107,7 +107,7 @@ describe("to who was let in", () => {
     const answer = "-MISCONF Redis is configured to save RDB snapshots\r\n";
     server = new ScriptedRedis((command, args) => (command === "XADD" ? answer : entered(command, args)));
     const store = await stores.connect(server);
-    const error = await failureOf(store.append(new Uint8Array(1), 0));
+    const error = await failureOf(store.append(new Uint8Array(1), UNTRIMMED));
     expect(error).toMatchObject({ failure: "full", endsConnection: false });
     expect(error.message).toContain("see its log: it cannot save");
   });
@@ -126,10 +126,12 @@ describe("to who was let in", () => {
 });
 
 const calls: Record<string, (store: Store) => Promise<unknown>> = {
-  append: (store) => store.append(new Uint8Array(1), 0),
+  append: (store) => store.append(new Uint8Array(1), UNTRIMMED),
   last: (store) => store.last(),
   read: (store) => store.read("0-0"),
-  has: (store) => store.has({ id: "1-1", bytes: undefined }),
+  has: (store) => store.has({ ...NO_ENTRY, id: "1-1" }),
+  trim: (store) => store.trim("1-1"),
+  logSize: (store) => store.logSize(),
   beacons: (store) => store.beacons(10),
   setBeacon: (store) => store.setBeacon("b", new Uint8Array(1)),
   removeBeacon: (store) => store.removeBeacon("b"),

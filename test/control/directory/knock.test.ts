@@ -8,7 +8,7 @@ import { installed } from "../../e2e/support/program.ts";
 import { TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
 import { describeImplementations, freeTcpPort, type RedisServer, RedisServers } from "../../support/redis.ts";
 import { type Certificate, makeCertificate } from "../../support/websocket.ts";
-import { PREFIX, Stores, whyNotConnected } from "./support.ts";
+import { PREFIX, Stores, UNTRIMMED, whyNotConnected } from "./support.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -46,7 +46,7 @@ describeImplementations((implementation) => {
   test("the password, whatever is in it, and a user with it", async () => {
     for (const options of [{ password: PASSWORD }, { user: "wide-eyed", password: PASSWORD }]) {
       const store = await stores.connect(locked, options);
-      await store.append(Uint8Array.of(1), 0);
+      await store.append(Uint8Array.of(1), UNTRIMMED);
     }
   });
 
@@ -63,7 +63,7 @@ describeImplementations((implementation) => {
     const addresses = ["127.0.0.9", "::1", "127.0.0.1"];
     const store = await stores.connect(named, { lookup: async () => ({ addresses }) });
     expect(store.server).toBe(`redis.example:${open.port}`);
-    await store.append(Uint8Array.of(1), 0);
+    await store.append(Uint8Array.of(1), UNTRIMMED);
     const nobody = await whyNotConnected(named, {
       lookup: async () => ({ addresses: ["127.0.0.9", "::1"] }),
     });
@@ -171,7 +171,7 @@ describeImplementations((implementation) => {
     expect(wrong.message).toContain("name all nodes of the cluster in --directory");
     const store = await stores.connect([nodes[1]!, nodes[0]!]);
     expect(store.server).toBe(nodes[0]!.name);
-    await store.append(Uint8Array.of(1), 0);
+    await store.append(Uint8Array.of(1), UNTRIMMED);
     expect(await store.read("0-0")).toHaveLength(1);
     expect((await whyNotConnected(nodes, { database: 1 })).message).toContain("check the database");
     await Promise.all(nodes.map((node) => node.stop()));
@@ -213,7 +213,7 @@ describeImplementations((implementation) => {
       const lookup = async () => ({ addresses: ["127.0.0.1"] });
       const options = { tls: true, ca: certificate.cert, lookup };
       const store = await stores.connect({ host: "redis.example", port: named.port }, options);
-      await store.append(Uint8Array.of(1), 0);
+      await store.append(Uint8Array.of(1), UNTRIMMED);
       for (const host of ["other.example", "127.0.0.1"]) {
         const error = await whyNotConnected({ host, port: named.port }, options);
         expect(error.message).toContain("its certificate is for other names (ERR_TLS_CERT_ALTNAME_INVALID)");

@@ -3,7 +3,7 @@ import { LogReader } from "../../../src/control/directory/log-reader.ts";
 import type { Store } from "../../../src/control/directory/store.ts";
 import { until } from "../../e2e/support/wait.ts";
 import { describeImplementations, type RedisServer } from "../../support/redis.ts";
-import { eachWithStore } from "./support.ts";
+import { eachWithStore, UNTRIMMED } from "./support.ts";
 
 describeImplementations((implementation) => {
   let server: RedisServer;
@@ -12,7 +12,7 @@ describeImplementations((implementation) => {
     [server, store] = made;
   });
 
-  const write = (byte: number) => store.append(Uint8Array.of(byte), 0);
+  const write = (byte: number) => store.append(Uint8Array.of(byte), UNTRIMMED);
 
   /** A reader whose clock stands where it is put. */
   function made() {

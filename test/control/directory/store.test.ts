@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { NO_ENTRY, READ_COUNT, type Store } from "../../../src/control/directory/store.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
 import { describeImplementations, type RedisServer } from "../../support/redis.ts";
-import { eachWithStore, failureOf, PREFIX } from "./support.ts";
+import { eachWithStore, failureOf, PREFIX, UNTRIMMED } from "./support.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -29,7 +29,7 @@ describeImplementations((implementation) => {
     test("gives back what was added, in order, behind any entry", async () => {
       expect(await store.last()).toEqual(NO_ENTRY);
       const added = [bytes(), bytes(0), randomBytes(1400), randomBytes(70_000)];
-      for (const entry of added) await store.append(entry, 0);
+      for (const entry of added) await store.append(entry, UNTRIMMED);
       const entries = await store.read("0-0");
       expect(entries.map((entry) => Buffer.from(entry.bytes!).toString("hex"))).toEqual(
         added.map((entry) => Buffer.from(entry).toString("hex")),
@@ -43,13 +43,13 @@ describeImplementations((implementation) => {
       const patient = await stores.connect(server, { readWaitMs: FOREVER_MS });
       const read = patient.read("0-0");
       await until("it waits", async () => /cmd=xread/.test(String(await server.command("CLIENT", "LIST"))));
-      await patient.append(bytes(7), 0);
+      await patient.append(bytes(7), UNTRIMMED);
       expect(await inTime("the entry", read)).toMatchObject([{ bytes: bytes(7) }]);
     });
 
     test("comes in pieces", async () => {
       await Promise.all(
-        Array.from({ length: READ_COUNT + 44 }, (_, i) => store.append(bytes(i & 255, i >> 8), 0)),
+        Array.from({ length: READ_COUNT + 44 }, (_, i) => store.append(bytes(i & 255, i >> 8), UNTRIMMED)),
       );
       const first = await store.read("0-0");
       expect(first).toHaveLength(READ_COUNT);
@@ -61,16 +61,54 @@ describeImplementations((implementation) => {
 
     test("drops what is too old, and tells that it did", async () => {
       for (let i = 0; i < 500; i++) await server.command("XADD", LOG, `${1000 + i}-0`, "e", "AA==");
-      const early = { id: "1200-0", bytes: bytes(0) };
+      const early = { ...NO_ENTRY, id: "1200-0", bytes: bytes(0) };
       expect(await store.has(early)).toBe(true);
-      await store.append(bytes(1), Date.now() - FOREVER_MS);
+      await store.append(bytes(1), { trimTo: "1499-1" });
       expect(Number(await server.command("XLEN", LOG))).toBeLessThan(200); // by whole nodes of the stream
       expect(await store.has(early)).toBe(false);
       expect(await store.has(await store.last())).toBe(true);
     });
 
+    test("keeps every entry from the id on that it is trimmed to", async () => {
+      for (let i = 0; i < 500; i++) await server.command("XADD", LOG, `1000-${i}`, "e", "AA==");
+      await store.trim("1000-499");
+      expect((await store.read("0-0")).map(({ id }) => id)).toEqual(["1000-499"]);
+      await store.trim(NO_ENTRY.id);
+      expect(await store.logSize()).toMatchObject({ entries: 1 });
+      await store.trim("1000-500");
+      expect(await store.last()).toEqual(NO_ENTRY);
+    });
+
+    test("holds a second field behind the first", async () => {
+      const extras = [bytes(7), undefined, bytes(), randomBytes(1400)];
+      for (const extra of extras) await store.append(bytes(1), { ...UNTRIMMED, extra });
+      const entries = await store.read("0-0");
+      const hex = (list: (Uint8Array | undefined)[]) =>
+        list.map((extra) => extra && Buffer.from(extra).toString("hex"));
+      expect(hex(entries.map(({ extra }) => extra))).toEqual(hex(extras));
+      expect(entries.map((entry) => entry.bytes)).toEqual(extras.map(() => bytes(1)));
+      expect(await store.has(entries[0]!)).toBe(true);
+      expect(await store.has({ ...entries[0]!, extra: undefined })).toBe(false);
+      for (const [field, value] of [
+        ["y", "AA=="],
+        ["x", "no base64"],
+      ])
+        await server.command("XADD", LOG, "*", "e", "AA==", field!, value!);
+      for (const entry of await store.read(entries.at(-1)!.id))
+        expect(entry).toMatchObject({ bytes: bytes(0), extra: undefined });
+    });
+
+    test("has a size", async () => {
+      expect(await store.logSize()).toEqual({ entries: 0, bytes: 0 });
+      for (let i = 0; i < 10; i++) await store.append(randomBytes(1000), UNTRIMMED);
+      const size = await store.logSize();
+      expect(size.entries).toBe(10);
+      expect(size.bytes).toBeGreaterThan(10_000);
+      expect(size.bytes).toBeLessThan(100_000);
+    });
+
     test("that ends before an entry that was read is another one", async () => {
-      await store.append(bytes(1), 0);
+      await store.append(bytes(1), UNTRIMMED);
       const last = await store.last();
       expect(await store.has({ ...last, id: behind(last.id) })).toBe(false);
       await server.command("FLUSHALL");
@@ -79,14 +117,14 @@ describeImplementations((implementation) => {
 
     test("with entries before and behind one that was read, but not that one, is another one, too", async () => {
       for (const id of ["1000-0", "1000-1", "1000-3"]) await server.command("XADD", LOG, id, "e", "AA==");
-      expect(await store.has({ id: "1000-1", bytes: bytes(0) })).toBe(true);
-      expect(await store.has({ id: "1000-2", bytes: bytes(0) })).toBe(false);
+      expect(await store.has({ ...NO_ENTRY, id: "1000-1", bytes: bytes(0) })).toBe(true);
+      expect(await store.has({ ...NO_ENTRY, id: "1000-2", bytes: bytes(0) })).toBe(false);
     });
 
     test("in which another entry has the id of one that was read is another one, too", async () => {
       await server.command("XADD", LOG, "1000-0", "e", "AA==");
       for (const other of [bytes(1), bytes(), bytes(0, 0), undefined])
-        expect(await store.has({ id: "1000-0", bytes: other })).toBe(false);
+        expect(await store.has({ ...NO_ENTRY, id: "1000-0", bytes: other })).toBe(false);
     });
 
     test("with entries of others: they are there, without bytes", async () => {
@@ -165,7 +203,7 @@ describeImplementations((implementation) => {
       await stores.connect(server, { database: 3 }),
       await stores.connect(server, { prefix: "other" }),
     ];
-    await store.append(bytes(1), 0);
+    await store.append(bytes(1), UNTRIMMED);
     await store.setBeacon("b", bytes(1));
     await store.putPart("p", bytes(1), FOREVER_MS);
     for (const other of others) {
@@ -190,7 +228,7 @@ describeImplementations((implementation) => {
     async function expectOver(over: Store, failure: string): Promise<void> {
       const reason = await inTime("it has ended", over.ended);
       expect(reason).toMatchObject({ failure, endsConnection: true });
-      const calls = [over.append(bytes(1), 0), over.read("0-0"), over.time(), over.beacons(1)];
+      const calls = [over.append(bytes(1), UNTRIMMED), over.read("0-0"), over.time(), over.beacons(1)];
       for (const error of await Promise.all(calls.map(failureOf))) expect(error).toBe(reason);
     }
 
@@ -203,7 +241,10 @@ describeImplementations((implementation) => {
     });
 
     test("one that stands still is slow, whichever connection notices", async () => {
-      for (const call of [(over: Store) => over.append(bytes(1), 0), (over: Store) => over.read("0-0")]) {
+      for (const call of [
+        (over: Store) => over.append(bytes(1), UNTRIMMED),
+        (over: Store) => over.read("0-0"),
+      ]) {
         const [own, over] = await victim([], { answerMs: 1000, readWaitMs: 100 });
         own.pause();
         const error = await failureOf(call(over));
@@ -247,19 +288,19 @@ describeImplementations((implementation) => {
 
       const [another, second] = await victim();
       await another.replicaOf(primary);
-      const error = await failureOf(second.append(bytes(1), 0));
+      const error = await failureOf(second.append(bytes(1), UNTRIMMED));
       expect(error.message).toContain("it is a replica: name the primary, too");
       await expectOver(second, "read_only");
     });
 
     test("one that is full is read from, also by who comes then", async () => {
       const [own, first] = await victim(["--maxmemory-policy", "noeviction"]);
-      await first.append(bytes(7), 0);
+      await first.append(bytes(7), UNTRIMMED);
       await own.command("CONFIG", "SET", "maxmemory", "1");
       const late = await stores.connect(own, { readWaitMs: 100 });
       for (const over of [first, late]) {
         const calls = [
-          over.append(bytes(1), 0),
+          over.append(bytes(1), UNTRIMMED),
           over.setBeacon("b", bytes(1)),
           over.putPart("p", bytes(1), 9),
         ];
@@ -268,8 +309,11 @@ describeImplementations((implementation) => {
         expect(await over.read("0-0")).toMatchObject([{ bytes: bytes(7) }]);
         expect((await over.beacons(1)).size).toBe(0);
       }
+      const { id } = await first.last();
+      await first.trim(behind(id));
+      expect(await late.logSize()).toMatchObject({ entries: 0 });
       await own.command("CONFIG", "SET", "maxmemory", "0");
-      await first.append(bytes(8), 0);
+      await first.append(bytes(8), UNTRIMMED);
     });
 
     test("a right that is missing is named, and ends nothing", async () => {
@@ -279,19 +323,34 @@ describeImplementations((implementation) => {
       expect(error).toMatchObject({ failure: "denied", endsConnection: false });
       expect(error.message).toMatch(/answers XREAD with "NOPERM .*xread.*": let the user do that/);
       expect(await failureOf(over.setBeacon("b", bytes(1)))).toMatchObject({ failure: "denied" });
-      await over.append(bytes(1), 0);
+      await over.append(bytes(1), UNTRIMMED);
+    });
+
+    test("a size that the user must not know, or that the server does not tell, is unknown", async () => {
+      const [own, over] = await victim();
+      await over.append(bytes(1), UNTRIMMED);
+      await own.command("ACL", "SETUSER", "default", "-memory");
+      expect(await over.logSize()).toEqual({ entries: 1, bytes: undefined });
+      await own.command("ACL", "SETUSER", "default", "-xlen");
+      expect(await over.logSize()).toEqual({ entries: undefined, bytes: undefined });
+      const [, renamed] = await victim(["--rename-command", "MEMORY", ""]);
+      expect(await renamed.logSize()).toEqual({ entries: 0, bytes: undefined });
+      await renamed.append(bytes(1), UNTRIMMED);
     });
 
     test("these rights are enough for all of it", async () => {
       const [own] = await victim();
-      const commands = "xadd xread xrange xrevrange hscan hset hdel set get strlen pexpire time select".split(
-        " ",
-      );
+      const commands = [
+        ..."xadd xread xrange xrevrange xtrim xlen memory|usage".split(" "),
+        ..."hscan hset hdel set get strlen pexpire time select".split(" "),
+      ];
       const rights = commands.map((command) => `+${command}`);
       await own.command("ACL", "SETUSER", "bob", "on", ">s3cret", `~{${PREFIX}}:*`, "-@all", ...rights);
       const options = { user: "bob", password: "s3cret", database: 1, readWaitMs: 1 };
       const over = await stores.connect(own, options);
-      await over.append(bytes(1), Date.now());
+      await over.append(bytes(1), UNTRIMMED);
+      await over.trim(NO_ENTRY.id);
+      expect(await over.logSize()).toEqual({ entries: 1, bytes: expect.any(Number) });
       await Promise.all([over.last(), over.read("0-0"), over.has(NO_ENTRY), over.time()]);
       await Promise.all([over.setBeacon("b", bytes(1)), over.beacons(1), over.removeBeacon("b")]);
       await over.putPart("p", bytes(1), FOREVER_MS);
@@ -310,7 +369,12 @@ describeImplementations((implementation) => {
       const [own, over] = await victim();
       for (const key of ["log", "beacons"]) await own.command("SET", `{${PREFIX}}:${key}`, "x");
       await own.command("LPUSH", `{${PREFIX}}:nodes:p`, "x");
-      const calls = [over.append(bytes(1), 0), over.read("0-0"), over.beacons(1), over.getPart("p", 1)];
+      const calls = [
+        over.append(bytes(1), UNTRIMMED),
+        over.read("0-0"),
+        over.beacons(1),
+        over.getPart("p", 1),
+      ];
       for (const error of await Promise.all(calls.map(failureOf)))
         expect(error).toMatchObject({ failure: "malformed", endsConnection: false });
       expect((await failureOf(over.last())).message).toContain("choose another --directory-prefix");
@@ -335,7 +399,7 @@ describeImplementations((implementation) => {
   test("closing ends it, and all that waits, once and for all", async () => {
     const waiting = [
       store.read("0-0"),
-      ...Array.from({ length: 50 }, () => store.append(bytes(1), 0)),
+      ...Array.from({ length: 50 }, () => store.append(bytes(1), UNTRIMMED)),
       store.getPart("p", 1),
       store.beacons(1),
       store.has(NO_ENTRY),

@@ -1,11 +1,20 @@
 /** What the tests of the store share. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from "bun:test";
-import { connectStore, type Store, type StoreOptions } from "../../../src/control/directory/store.ts";
+import {
+  type AppendOptions,
+  connectStore,
+  NO_ENTRY,
+  type Store,
+  type StoreOptions,
+} from "../../../src/control/directory/store.ts";
 import { StoreError } from "../../../src/control/directory/store-error.ts";
 import { inTime } from "../../e2e/support/wait.ts";
 import { type RedisImplementation, type RedisServer, RedisServers } from "../../support/redis.ts";
 
 export const PREFIX = "test";
+
+/** An entry is added, and none is dropped. */
+export const UNTRIMMED: AppendOptions = { trimTo: NO_ENTRY.id };
 
 export type Place = { readonly host: string; readonly port: number };
 

@@ -1,5 +1,5 @@
 /** A beacon's connection to the server: calls take time, take effect or not, and are answered or not. */
-import type { LogEntry, Store } from "../../../../src/control/directory/store.ts";
+import type { AppendOptions, LogEntry, LogSize, Store } from "../../../../src/control/directory/store.ts";
 import type { StoreError } from "../../../../src/control/directory/store-error.ts";
 import type { Chance } from "./chance.ts";
 import { refusal, type Server } from "./server.ts";
@@ -78,9 +78,17 @@ export class SimulatedStore implements Store {
     return this.parts.server;
   }
 
-  append(entry: Uint8Array, dropBeforeMs: number): Promise<void> {
-    const bytes = entry.slice();
-    return this.#write((server) => server.append(bytes, Math.max(0, Math.floor(dropBeforeMs))));
+  append(entry: Uint8Array, { extra, trimTo }: AppendOptions): Promise<void> {
+    const [bytes, extraBytes] = [entry.slice(), extra?.slice()];
+    return this.#write((server) => server.append(bytes, extraBytes, trimTo));
+  }
+
+  trim(id: string): Promise<void> {
+    return this.#ask((server) => server.trimTo(id));
+  }
+
+  logSize(): Promise<LogSize> {
+    return this.#ask((server) => server.logSize());
   }
 
   last(): Promise<LogEntry> {

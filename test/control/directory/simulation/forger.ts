@@ -103,7 +103,7 @@ const forgeries = new Map<string, (world: World) => void>([
 ]);
 
 function write({ server }: World, bytes: Uint8Array | undefined): void {
-  server.append(bytes, 0);
+  server.append(bytes);
 }
 
 const noise = ({ chance }: World): Uint8Array => chance.bytes(chance.below(100));

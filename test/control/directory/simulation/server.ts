@@ -1,5 +1,11 @@
 /** A directory's server as beacons see it: its log, its hash and its parts, its clock, and what it loses. */
-import { isSameEntry, type LogEntry, NO_ENTRY, READ_COUNT } from "../../../../src/control/directory/store.ts";
+import {
+  isSameEntry,
+  type LogEntry,
+  type LogSize,
+  NO_ENTRY,
+  READ_COUNT,
+} from "../../../../src/control/directory/store.ts";
 import { ofServer, type StoreError } from "../../../../src/control/directory/store-error.ts";
 import type { Timeline } from "./timeline.ts";
 
@@ -15,6 +21,7 @@ interface Id {
 
 interface Logged extends Id {
   readonly bytes: Uint8Array | undefined;
+  readonly extra: Uint8Array | undefined;
   /** Virtual, as all that follow. */
   readonly addedMs: number;
 }
@@ -86,16 +93,30 @@ export class Server {
     if (this.isFull) throw refusal("full", "takes no writes", false);
   }
 
-  append(bytes: Uint8Array | undefined, dropBeforeMs: number): void {
+  append(bytes: Uint8Array | undefined, extra?: Uint8Array, trimTo = "0-0"): void {
     const ms = Math.floor(this.nowMs);
     this.#last = ms > this.#last.ms ? { ms, count: 0 } : { ms: this.#last.ms, count: this.#last.count + 1 };
-    if (this.log.length > 0 && this.log[0]!.ms < dropBeforeMs)
-      this.log = this.log.filter((entry) => entry.ms >= dropBeforeMs);
-    this.log.push({ ...this.#last, bytes, addedMs: this.timeline.nowMs });
+    this.trimTo(trimTo);
+    this.log.push({ ...this.#last, bytes, extra, addedMs: this.timeline.nowMs });
     this.written("log", bytes);
     const readers = [...this.readers];
     this.readers.clear();
     for (const wake of readers) wake();
+  }
+
+  /** Drops entries with lower ids. */
+  trimTo(text: string): void {
+    const id = idOf(text);
+    const isLower = (entry: Id) => compare(entry, id) < 0;
+    if (this.log.length > 0 && isLower(this.log[0]!)) this.log = this.log.filter((entry) => !isLower(entry));
+  }
+
+  logSize(): LogSize {
+    const bytes = this.log.reduce(
+      (sum, { bytes, extra }) => sum + (bytes?.length ?? 0) + (extra?.length ?? 0),
+      0,
+    );
+    return { entries: this.log.length, bytes };
   }
 
   /** Everything is gone, and ids begin anew. */
@@ -162,7 +183,11 @@ function put<T>(map: Map<string, T>, key: string, value: T | undefined): void {
   else map.set(key, value);
 }
 
-const entryOf = ({ ms, count, bytes }: Logged): LogEntry => ({ id: `${ms}-${count}`, bytes });
+const entryOf = ({ ms, count, bytes, extra }: Logged): LogEntry => ({
+  id: `${ms}-${count}`,
+  bytes,
+  extra,
+});
 
 function idOf(text: string): Id {
   const [ms = 0, count = 0] = text.split("-").map(Number);
