@@ -113,9 +113,9 @@ describe.skipIf(!REDIS.program)(
       );
       const commands = new Set(Array.from(used, ([, command]) => command!));
       // To know what an entry that was read last is good for, one has to be away: the test below. And a snapshot is kept for longer only
-      // where somebody asks for one that is there already.
+      // where somebody asks for one that is there already. The log is trimmed by a command of its own while the server is full.
       const unused = granted.filter((command) => !commands.has(command));
-      expect(["xrange", "pexpire"]).toEqual(expect.arrayContaining(unused));
+      expect(["xrange", "pexpire", "xtrim"]).toEqual(expect.arrayContaining(unused));
       expect(rights.filter((right) => !/^[+>]/.test(right))).toEqual([
         ...["on", "resetkeys", "~{pilot-beacon}:*", "resetchannels", "-@all"],
       ]);

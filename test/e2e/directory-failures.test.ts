@@ -22,12 +22,15 @@ import {
   untilNotFound,
   untilReached,
 } from "./support/directory.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { PATIENCE_MS, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 
 setDefaultTimeout(2 * TEST_TIMEOUT_MS);
 
 const isMissing = REDIS.program === undefined;
 const note = isMissing ? " (needs redis-server)" : "";
+const PREFIX = "pilot-beacon";
+const LOG = `{${PREFIX}}:log`;
+const BEACONS = `{${PREFIX}}:beacons`;
 /** Routes are kept so long that no test sees their end. */
 const KEPT_MS = 600_000;
 /** A connection that is silent for this long has failed (src/control/directory/connection.ts). */
@@ -288,6 +291,43 @@ scenario(
   },
 );
 
+/** Writes into the log, and then leaves the server so little memory that it is full until most of that is dropped. */
+async function fillLog(server: RedisServer): Promise<void> {
+  for (let i = 0; i < 400; i++) await server.command("XADD", LOG, "*", "e", "x".repeat(10_000));
+  const used = /used_memory:(\d+)/.exec(String(await server.command("INFO", "memory")))![1]!;
+  await server.command("CONFIG", "SET", "maxmemory", `${Number(used) - 2_000_000}`);
+}
+
+const isFull = async (server: RedisServer): Promise<boolean> =>
+  /OOM/.test(await server.command("XADD", "probe", "NOMKSTREAM", "*", "e", "").then(() => "", String));
+
+/** The log holds a minute, and is looked at every few seconds. */
+const LOG_PATIENCE_MS = 3 * PATIENCE_MS;
+
+scenario("a log that fills the server's memory: it is trimmed a minute later", async (world) => {
+  const server = await world.server({ config: ["--maxmemory-policy", "noeviction"] });
+  await world.start(directory(server));
+  await fillLog(server);
+  await world.untilState("full", /OOM.*maxmemory/);
+  const late = await world.a.udp();
+  await until("the server takes writes again", async () => !(await isFull(server)), LOG_PATIENCE_MS);
+  await world.untilOk();
+  await untilReached(world.b, late);
+  await world.expectDelivered();
+});
+
+scenario("a log that fills the memory, and beacons that start only then: the same", async (world) => {
+  const server = await world.server({ config: ["--maxmemory-policy", "noeviction"] });
+  await world.start(directory(server));
+  await fillLog(server);
+  await world.expectDelivered();
+  for (const beacon of world.fleet.beacons.splice(0)) await beacon.close();
+  const [first, second] = [await world.fleet.start(), await world.fleet.start()];
+  await world.untilState("full", /OOM.*maxmemory/, [first, second]);
+  await world.fleet.untilWhole(LOG_PATIENCE_MS);
+  await untilReached(second, await first.udp());
+});
+
 scenario("another password, which the file tells without a restart", async (world) => {
   const server = await world.server({ password: "before" });
   const directoryAuthFile = newPath();
@@ -406,10 +446,6 @@ scenario(
     await world.expectDelivered();
   },
 );
-
-const PREFIX = "pilot-beacon";
-const LOG = `{${PREFIX}}:log`;
-const BEACONS = `{${PREFIX}}:beacons`;
 
 scenario("garbage in all keys, while it is used", async (world) => {
   const server = await world.server();

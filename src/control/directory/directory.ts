@@ -129,6 +129,7 @@ export class Directory {
       ...{ beacon: parts, announcer: this.#announcer, writer: this.#writer, fleet: this.#fleet },
       ...{ condition: this.#condition, presence: this.#presence },
       ...{ beat, gather: () => this.#gather() },
+      trimTo: () => this.#reader.trimTo,
       wrote: () => this.#reader.wrote(),
       failed: (error) => this.#failed(error),
     });

@@ -9,24 +9,24 @@ import type { SnapshotWriter } from "./snapshot-writer.ts";
 import type { Store } from "./store.ts";
 import { StoreError } from "./store-error.ts";
 
-/** The log holds what was written in so long: who was away for longer needs snapshots. */
-const LOG_MS = 60_000;
 /** Leases are renewed after this share of them, less up to a tenth. */
 const RENEWALS = 3;
 /** What the server does not take (full, not allowed) is tried again after so long. */
 const REFUSED_MS = 1000;
 
 export interface TellerParts {
-  readonly beacon: DirectoryParts;
+  readonly beacon: Omit<DirectoryParts, "connect" | "table" | "drainArrivals" | "peers">;
   readonly announcer: Announcer;
-  readonly writer: SnapshotWriter;
-  readonly fleet: Fleet;
+  readonly writer: Pick<SnapshotWriter, "isAsked" | "answer" | "last">;
+  readonly fleet: Pick<Fleet, "toAsk">;
   readonly condition: Condition;
   readonly presence: Presence;
   /** To be waited for between two looks for changes to tell. */
   readonly beat: () => Promise<void>;
   /** Lets the announcer know of the nodes that came. */
   readonly gather: () => void;
+  /** The id that the log is to be trimmed to. */
+  readonly trimTo: () => string;
   /** An entry was written. */
   readonly wrote: () => void;
   /** A call was refused, and the connection goes on. */
@@ -122,6 +122,8 @@ export class Teller {
           await this.#renew(store);
       } catch (error) {
         refused(error);
+        this.#renewAtMs = 0; // the lease may be what was refused
+        if (this.#fullSinceMs !== undefined) await this.#makeRoom(store);
         await sleep(REFUSED_MS, signal);
       }
     }
@@ -144,6 +146,18 @@ export class Teller {
     return monotonicMs() - this.#fullSinceMs < leaseMs;
   }
 
+  /** A full server refuses XADD, and the trimming that is part of it; it accepts XTRIM. */
+  async #makeRoom(store: Store): Promise<void> {
+    try {
+      await store.trim(this.parts.trimTo());
+    } catch (error) {
+      const { failure, message } = error as StoreError;
+      // Other failures show in the next append.
+      if (failure === "denied")
+        this.parts.beacon.complain("directory_trim", `${message}; the log stays full without it`);
+    }
+  }
+
   /** Asks for the snapshots that this beacon needs. */
   async #ask(store: Store): Promise<void> {
     const { fleet, announcer, beacon } = this.parts;
@@ -158,8 +172,7 @@ export class Teller {
 
   async #append(store: Store, entry: Entry): Promise<void> {
     const bytes = encodeEntry(entry);
-    const trimMs = Math.max(0, Math.floor(this.parts.beacon.clock.nowMs() - LOG_MS));
-    await store.append(bytes, { trimTo: `${trimMs}-0` });
+    await store.append(bytes, { trimTo: this.parts.trimTo() });
     this.#fullSinceMs = undefined;
     this.entries++;
     this.bytes += bytes.length;
