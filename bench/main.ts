@@ -8,6 +8,8 @@ import { addReportCommands } from "./report/commands.ts";
 import { benchAllocation } from "./suite/allocation.ts";
 import { benchCoturn } from "./suite/coturn.ts";
 import { BEACONS_DEFAULT, benchDirectory, NODES_DEFAULT } from "./suite/directory.ts";
+import { benchDirectoryClock } from "./suite/directory-clock.ts";
+import { benchDirectoryMemory, MEMORY_MINUTES_DEFAULT } from "./suite/directory-memory.ts";
 import { benchDiscover } from "./suite/discover.ts";
 import { benchIdle } from "./suite/idle.ts";
 import { benchLatency } from "./suite/latency.ts";
@@ -32,6 +34,8 @@ const BENCHES: readonly [name: string, description: string, run: Bench][] = [
   ["memory", "resident memory, empty and with up to a million nodes", benchMemory],
   ["mesh", "relays through two beacons, what gossip costs, and a full mesh", benchMesh],
   ["directory", "a fleet of ten beacons with a million nodes, and its route directory", benchDirectory],
+  ["directory-clock", "lookups after the clock of a directory's server has stepped", benchDirectoryClock],
+  ["directory-memory", "memory of a directory's server over minutes of moves", benchDirectoryMemory],
   ["operator", "what relays notice of operators who look at 500,000 nodes", benchOperator],
   ["start", "time from exec to the first relayed packet, with and without a state file", benchStart],
   ["soak", "minutes of everything: whether memory, rate, files and threads stay what they are", benchSoak],
@@ -106,6 +110,8 @@ for (const [name, description, run] of BENCHES) {
     .option("--limit <minutes>", "give up after so long", positive, LIMIT_MINUTES_DEFAULT)
     .action((flags: Flags) => runBench(name, run, flags));
   if (run === benchSoak) command.option("--minutes <n>", "how long it takes", positive, MINUTES_DEFAULT);
+  if (run === benchDirectoryMemory)
+    command.option("--minutes <n>", "length of each case", positive, MEMORY_MINUTES_DEFAULT);
   if (run === benchDirectory)
     command
       .option("--beacons <n>", "beacons of the fleet", positive, BEACONS_DEFAULT)

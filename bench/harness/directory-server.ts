@@ -2,11 +2,21 @@
 import { LOOPBACK } from "./place.ts";
 import { ALL_CPUS, startTarget, type Target, temporaryFolder } from "./targets.ts";
 
-const PROGRAMS = ["redis-server", "valkey-server"];
+export const DIRECTORY_PROGRAMS = ["redis-server", "valkey-server"] as const;
 
 /** Undefined where neither is installed. */
-export const directoryProgram = (): string | undefined => PROGRAMS.find((name) => Bun.which(name) !== null);
-export const NO_DIRECTORY_PROGRAM = `none of ${PROGRAMS.join(", ")} is installed (Debian package redis-server)`;
+export const directoryProgram = (): string | undefined =>
+  DIRECTORY_PROGRAMS.find((name) => Bun.which(name) !== null);
+export const NO_DIRECTORY_PROGRAM = `none of ${DIRECTORY_PROGRAMS.join(", ")} is installed (Debian package redis-server)`;
+
+export interface ServerOptions {
+  /** CPU list for taskset; all CPUs by default. */
+  readonly cpus?: string;
+  /** One of DIRECTORY_PROGRAMS; the first that is installed by default. */
+  readonly program?: string | undefined;
+  /** Variables added to the server's environment. */
+  readonly env?: Readonly<Record<string, string>>;
+}
 
 export interface ServerUse {
   /** Bytes that it ever got, and sent. */
@@ -22,12 +32,12 @@ export class DirectoryServer {
 
   private constructor(
     readonly port: number,
-    private readonly cpus: string,
+    private readonly options: ServerOptions,
   ) {}
 
-  /** One that does not run yet. @param cpus it is to be kept to, a list for taskset */
-  static async prepare(cpus = ALL_CPUS): Promise<DirectoryServer> {
-    return new DirectoryServer(await freeTcpPort(), cpus);
+  /** Chooses a port; the server does not run yet. */
+  static async prepare(options: ServerOptions = {}): Promise<DirectoryServer> {
+    return new DirectoryServer(await freeTcpPort(), options);
   }
 
   get url(): string {
@@ -40,21 +50,20 @@ export class DirectoryServer {
 
   /** Starts it, empty. @throws Error where no server is installed */
   async start(): Promise<void> {
-    const program = directoryProgram();
+    const { cpus = ALL_CPUS, program = directoryProgram(), env = {} } = this.options;
     if (program === undefined) throw new Error(NO_DIRECTORY_PROGRAM);
     const flags = ["--port", String(this.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
     const command = [program, ...flags, "--dir", temporaryFolder()];
-    this.#target = await startTarget(command, LOOPBACK, this.cpus, (line) => ({
+    const read = (line: string) => ({
       port: line.includes("Ready to accept connections") ? this.port : 0,
       http: "",
       wss: "",
-    }));
+    });
+    this.#target = await startTarget(command, LOOPBACK, cpus, read, env);
   }
 
   async use(): Promise<ServerUse> {
-    const client = new Bun.RedisClient(this.url);
-    const info = String(await client.send("INFO", []));
-    client.close();
+    const info = String(await this.command("INFO"));
     const number = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, "m").exec(info)?.[1]);
     return {
       bytesIn: number("total_net_input_bytes"),
@@ -66,9 +75,17 @@ export class DirectoryServer {
 
   /** As somebody does who takes it for another one. */
   async empty(): Promise<void> {
+    await this.command("FLUSHALL");
+  }
+
+  /** Sends a command on a connection of its own. @throws Error for an error reply */
+  async command(command: string, ...args: readonly string[]): Promise<unknown> {
     const client = new Bun.RedisClient(this.url);
-    await client.send("FLUSHALL", []);
-    client.close();
+    try {
+      return await client.send(command, [...args]);
+    } finally {
+      client.close();
+    }
   }
 
   /** As a power cut would. */

@@ -42,6 +42,11 @@ export class Moves {
     }
   }
 
+  /** Beacon at which a node is. @param node from 0 on */
+  ownerOf(node: number): number {
+    return this.#owners[node]!;
+  }
+
   /**
    * So many Discovers a second for so long, each of a node at random.
    * @param moving whether each goes to another beacon than the node was at

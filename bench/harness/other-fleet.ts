@@ -22,7 +22,7 @@ export class OtherFleet {
     movesPerS: number,
     { batch, smoke }: Pick<BenchOptions, "batch" | "smoke">,
   ): Promise<OtherFleet> {
-    const server = await DirectoryServer.prepare(GENERATOR_CPU);
+    const server = await DirectoryServer.prepare({ cpus: GENERATOR_CPU });
     await server.start();
     const nodesEach = smoke ? NODES_EACH_SMOKE : NODES_EACH;
     const options = { directory: server.url, batch, cpus: GENERATOR_CPU };

@@ -129,6 +129,20 @@ describe("a bench runs:", () => {
     expect(run.notes.join()).not.toContain("were not found");
   });
 
+  const needsClock = without("cc", "taskset", "redis-server");
+  test.skipIf(needsClock !== "")(`directory-clock${needsClock}`, async () => {
+    const run = await smoke("directory-clock");
+    const wrong = named(run, /^nodes with a wrong lookup/).map(({ params }) => params?.["offsetS"]);
+    expect(new Set(wrong)).toEqual(new Set([0, 3600]));
+  });
+
+  test.skipIf(needsClock !== "")(`directory-memory${needsClock}`, async () => {
+    const run = await smoke("directory-memory");
+    const groups = new Set(run.figures.map(({ params }) => params?.["group"]));
+    expect(groups).toEqual(new Set(["directory memory", "directory full"]));
+    for (const { values } of named(run, / of each sample$/)) expect(values.length).toBeGreaterThan(5);
+  });
+
   test.skipIf(needsTaskset !== "")(`memory${needsTaskset}`, async () => {
     const run = await smoke("memory");
     expect(named(run, "lost")[0]?.values).toEqual([0]);

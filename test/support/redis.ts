@@ -11,7 +11,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hostPort } from "../../ffi/socket.ts";
-import { Program } from "../e2e/support/program.ts";
+import { CLEAN_ENV, Program } from "../e2e/support/program.ts";
 import { until } from "../e2e/support/wait.ts";
 import type { Certificate } from "./websocket.ts";
 
@@ -51,6 +51,8 @@ export interface RedisServerOptions {
   readonly sentinel?: boolean;
   /** More of what a configuration file holds, as arguments: ["--maxmemory", "1mb"]. */
   readonly config?: readonly string[];
+  /** Variables added to the server's environment. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** Somebody else may take a port that was free. */
@@ -89,14 +91,16 @@ export class RedisServer {
     const folder = mkdtempSync(join(tmpdir(), "beacon-redis-"));
     const ownConfig = join(folder, "server.conf"); // a Sentinel writes into it
     writeFileSync(ownConfig, "");
-    const program = Program.spawn([
-      ...[implementation.program, ownConfig, "--bind", host, "--dir", folder],
+    const flags = [
+      ...["--bind", host, "--dir", folder],
       ...(options.tls ? ["--port", "0", "--tls-port", `${port}`] : ["--port", `${port}`]),
       ...(options.tls ? tlsConfig(options.tls) : []),
       ...(sentinel ? ["--sentinel"] : ["--save", "", "--repl-diskless-sync-delay", "0"]),
       ...(options.password === undefined ? [] : ["--requirepass", options.password]),
       ...(options.config ?? []),
-    ]);
+    ];
+    const env = { ...CLEAN_ENV, ...options.env };
+    const program = Program.spawn([implementation.program, ownConfig, ...flags], { env });
     try {
       await program.line("it is ready", (line) => /Ready to accept|Sentinel ID/.exec(line) ?? undefined);
       return new RedisServer(host, port, options, program, folder);
