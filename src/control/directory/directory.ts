@@ -106,6 +106,7 @@ export class Directory {
     });
     this.#fleet = new Fleet({
       ...{ name, beaconId, routes: this.#routes, random, complain },
+      ...(parts.keptNodesMax !== undefined && { keptNodesMax: parts.keptNodesMax }),
       heardOfSelf: (entry) => this.#heardOfSelf(entry),
       asked: () => this.#writer.ask(),
       missed: () => this.#teller.missed(),

@@ -99,15 +99,19 @@ export class Followed {
     return this.kept!.at(-1)?.seq ?? this.needed;
   }
 
-  /** @param changes behind the last. @returns whether it was too much to keep */
-  keep(changes: Changes): boolean {
+  /**
+   * @param changes behind the last
+   * @param max nodes to keep
+   * @returns whether it was too much to keep
+   */
+  keep(changes: Changes, max: number): boolean {
     if (this.last !== changes.seq - 1) this.#begin(changes.seq - 1);
     this.kept!.push(changes);
     const { seq, claims, gone } = changes;
     for (const nodeId of claims.nodeIds) this.#lastOf.set(nodeId, seq);
     for (const nodeId of gone) this.#lastOf.set(nodeId, seq);
     this.#keptNodes += claims.nodeIds.length + gone.length + 1;
-    if (this.#keptNodes <= KEPT_MAX) return false;
+    if (this.#keptNodes <= max) return false;
     this.#begin(changes.seq);
     return true;
   }
@@ -140,6 +144,8 @@ export interface FleetParts {
   readonly name: string;
   readonly beaconId: number;
   readonly routes: FleetRoutes;
+  /** Changed nodes to keep of a beacon that is behind. Default: 65,536. */
+  readonly keptNodesMax?: number;
   readonly random: () => number;
   /** What the log says of this beacon itself, or by its name. */
   readonly heardOfSelf: (entry: Entry) => void;
@@ -313,7 +319,7 @@ export class Fleet {
     }
     if (changes.seq <= (beacon.last ?? -1)) return;
     this.#apply(beacon, changes);
-    if (beacon.keep(changes)) this.resyncs.too_far_behind++;
+    if (beacon.keep(changes, this.parts.keptNodesMax ?? KEPT_MAX)) this.resyncs.too_far_behind++;
     this.#want(beacon, beacon.wanted);
   }
 

@@ -23,6 +23,8 @@ export interface DirectoryParts {
   readonly beaconId: number;
   readonly leaseMs: number;
   readonly graceMs: number;
+  /** As in FleetParts. */
+  readonly keptNodesMax?: number;
   /** @param first which server to try first. The signal ends it. */
   readonly connect: (first: number, signal: AbortSignal) => Promise<Store>;
   readonly table: RouteTable;

@@ -5,22 +5,11 @@ import type { Store } from "../../../../src/control/directory/store.ts";
 import { RouteTable } from "../../../../src/shared/routes.ts";
 import { routeMemory } from "../../../support/route-memory.ts";
 import type { Chance } from "./chance.ts";
+import type { Host } from "./host.ts";
 import { SimulatedNodes } from "./nodes.ts";
 import { SimulatedPeers } from "./peers.ts";
 import { BEGAN_MS } from "./server.ts";
 import type { Owner, Timeline } from "./timeline.ts";
-
-export interface Host {
-  readonly name: string;
-  readonly beaconId: number;
-  /** Its monotonic clock when the simulation begins, and how much faster than time it goes. */
-  readonly bootedMs: number;
-  readonly drift: number;
-  /** How wrong its wall clock is. */
-  readonly wallMs: number;
-  /** Where clocks are bad: how much of the way to the server and back is the way there. */
-  readonly thereShare: number;
-}
 
 export interface BeaconParts {
   readonly host: Host;
@@ -28,6 +17,7 @@ export interface BeaconParts {
   readonly chance: Chance;
   readonly leaseMs: number;
   readonly graceMs: number;
+  readonly keptNodesMax: number | undefined;
   readonly resolveMs: number;
   /** How much longer than asked for it sleeps, at most. */
   readonly sleepsLonger: () => number;
@@ -63,11 +53,11 @@ export class Beacon implements Owner {
   /** Its name is another process's, too, or was. */
   isDouble = false;
   #workedMs = 0;
-  #workedAtMs = -1;
+  #workedAtMs = 0;
   readonly #sleepers = new WeakMap<AbortSignal, Set<() => void>>();
 
   constructor(readonly parts: BeaconParts) {
-    const { host, timeline, chance, leaseMs, graceMs } = parts;
+    const { host, timeline, chance, leaseMs, graceMs, keptNodesMax } = parts;
     this.table = new RouteTable(routeMemory());
     this.table.keepClaims();
     this.clock = new DirectoryClock(this.monotonicMs, BEGAN_MS + timeline.nowMs + host.wallMs);
@@ -84,6 +74,7 @@ export class Beacon implements Owner {
     });
     this.directory = new Directory({
       ...{ name: host.name, beaconId: host.beaconId, leaseMs, graceMs },
+      ...(keptNodesMax !== undefined && { keptNodesMax }),
       connect: (first, signal) => this.#counted(parts.connect(this, first, signal)),
       table: this.table,
       own: this.nodes,
@@ -115,17 +106,17 @@ export class Beacon implements Owner {
 
   readonly monotonicMs = (): number => {
     const { timeline, chance, host, isBusy } = this.parts;
+    const hostMs = host.monotonicMs(timeline.nowMs);
     if (isBusy) {
-      if (this.#workedAtMs !== timeline.nowMs)
-        this.#workedMs = Math.max(0, this.#workedMs - (timeline.nowMs - this.#workedAtMs));
-      this.#workedAtMs = timeline.nowMs;
+      this.#workedMs = Math.max(0, this.#workedMs - (hostMs - this.#workedAtMs));
+      this.#workedAtMs = hostMs;
       this.#workedMs += chance.unit() * 0.2;
     }
-    return host.bootedMs + timeline.nowMs * (1 + host.drift) + this.#workedMs;
+    return hostMs + this.#workedMs;
   };
 
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    const { timeline, chance, sleepsLonger } = this.parts;
+    const { timeline, chance, sleepsLonger, host } = this.parts;
     if (signal?.aborted) return Promise.resolve();
     this.open++;
     return new Promise((resolve) => {
@@ -138,7 +129,16 @@ export class Beacon implements Owner {
         resolve();
       };
       const longer = ms < 100 ? 1 + chance.unit() * (sleepsLonger() - 1) : 1;
-      const happening = timeline.after(ms * longer, this, wake);
+      // Timers go by CLOCK_MONOTONIC, which stands still while the host is suspended.
+      const beganMs = timeline.nowMs;
+      const { suspendedMs } = host;
+      const wakeUnlessSuspended = () => {
+        const lostMs = host.suspendedMs - suspendedMs;
+        const leftMs = ms * longer - (timeline.nowMs - beganMs - lostMs);
+        if (lostMs > 0 && leftMs > 0) timeline.after(leftMs, this, wake);
+        else wake();
+      };
+      const happening = timeline.after(ms * longer, this, wakeUnlessSuspended);
       sleepers?.add(wake);
     });
   }
@@ -164,6 +164,7 @@ export class Beacon implements Owner {
   }
 
   resume(): void {
+    if (!this.isPaused || this.parts.host.isSuspended) return;
     this.isPaused = false;
     for (const run of this.waiting.splice(0)) this.parts.timeline.happen(this, run);
   }

@@ -29,6 +29,8 @@ export interface ConnectionParts {
   readonly monotonicMs: () => number;
   /** How much of the way there and back is the way there when the time is asked for; undefined: now this, now that. */
   readonly thereShare: number | undefined;
+  /** Added to the server's time. */
+  readonly timeAheadMs: number;
   /** A call is open, or no longer. */
   readonly opened: (calls: number) => void;
 }
@@ -146,11 +148,11 @@ export class SimulatedStore implements Store {
   }
 
   async time(): Promise<{ serverMs: number; roundTripMs: number }> {
-    const { monotonicMs, server, delays } = this.parts;
+    const { monotonicMs, server, delays, timeAheadMs } = this.parts;
     const beganMs = monotonicMs();
     const serverMs = await this.#call<number>(
       new Line(),
-      (answer) => answer(Math.floor(server.nowMs * 1000) / 1000),
+      (answer) => answer(Math.floor((server.nowMs + timeAheadMs) * 1000) / 1000),
       ANSWER_MS,
       delays.timeMs,
     );

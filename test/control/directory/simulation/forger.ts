@@ -102,6 +102,13 @@ const forgeries = new Map<string, (world: World) => void>([
   ],
 ]);
 
+/** A lease of a later start than the log holds, in a beacon's name. */
+export function forgeRival(world: World, name: string): void {
+  const epoch = impostorsEpoch(world, name, [1]);
+  world.trace(() => `forged: a later start ${epoch} of ${name}`);
+  write(world, encodeEntry({ ...leaseOf(world, name, epoch), isLeaving: false } as Entry));
+}
+
 function write({ server }: World, bytes: Uint8Array | undefined): void {
   server.append(bytes);
 }
@@ -132,14 +139,14 @@ const stranger = ({ chance }: World): string => `x${chance.below(STRANGERS)}.exa
 const epochNow = ({ server, chance }: World): number => Math.floor(server.nowMs) * 1024 + chance.below(1024);
 
 /** None that the beacon ever had. */
-function impostorsEpoch(world: World, name: string): number {
+function impostorsEpoch(world: World, name: string, directions = [-1, 1]): number {
   const { chance, server } = world;
   const said = server.log
     .map(({ bytes }) => bytes && decodeEntry(bytes))
     .findLast((entry) => entry?.name === name);
   const epoch = said?.epoch ?? epochNow(world);
   return Math.min(
-    Math.max(0, epoch + chance.pick([-1, 1]) * (1 + chance.below(chance.pick([1e5, 2 ** 31])))),
+    Math.max(0, epoch + chance.pick(directions) * (1 + chance.below(chance.pick([1e5, 2 ** 31])))),
     chance.is(0.1) ? Number.MAX_SAFE_INTEGER : 2 ** 52,
   );
 }

@@ -31,9 +31,31 @@ export interface Plan {
   readonly isServersOnly: boolean;
   /** Whether the calm is watched to its end, though all is well long before. */
   readonly isPatient: boolean;
+  /** Moves that go on after the trouble, and for how long; then it is quiet. */
+  readonly calmMoves: { readonly everyMs: number; readonly forMs: number } | undefined;
+  /** Nodes named by the changes that a beacon keeps of a peer that is behind; undefined: the default. */
+  readonly keptNodesMax: number | undefined;
+  /** As in Server. */
+  readonly nodeEntries: number;
 }
 
+export interface PlanOptions {
+  /** Includes the troubles that the directory does not survive yet. */
+  readonly hasAll?: boolean;
+}
+
+/** Troubles that fail: left out unless asked for, until the directory survives them. */
+export const NOT_YET: readonly TroubleName[] = [
+  "suspend",
+  "server clock steps",
+  "server is full by bytes",
+  "rival ahead",
+];
+
 const SERVERS: readonly TroubleName[] = [
+  "server clock steps",
+  "server is full by bytes",
+  "log replaced twice",
   "server down",
   "fail-over",
   "trim",
@@ -42,16 +64,18 @@ const SERVERS: readonly TroubleName[] = [
   "parts dropped",
 ];
 
-export function planOf(chance: Chance): Plan {
+export function planOf(chance: Chance, { hasAll = false }: PlanOptions = {}): Plan {
   const hasBadClocks = chance.is(0.12);
   const isServersOnly = chance.is(0.1);
   const weights = new Map<TroubleName, number>();
   for (const { name } of TROUBLES) {
     const isLeftOut = chance.is(0.5) || (isServersOnly && !SERVERS.includes(name));
-    weights.set(name, isLeftOut ? 0 : chance.scale(0.1, 4));
+    const isTooEarly = !hasAll && NOT_YET.includes(name);
+    const weight = isLeftOut ? 0 : chance.scale(0.1, 4);
+    weights.set(name, isTooEarly ? 0 : weight);
   }
   return {
-    beacons: 2 + chance.below(5),
+    beacons: chance.is(0.01) ? 20 : 2 + chance.below(5),
     nodes: Math.round(chance.scale(5, 60)),
     troubleMs: chance.scale(5_000, 40_000),
     leaseMs: Math.round(chance.between(3_000, 10_000)),
@@ -71,5 +95,10 @@ export function planOf(chance: Chance): Plan {
     idsAheadMs: chance.is(0.3) ? chance.scale(100, 3_600_000) : 0,
     clockMs: hasBadClocks ? 300 : 30,
     isPatient: chance.is(0.05),
+    calmMoves: chance.is(0.3)
+      ? { everyMs: chance.scale(50, 1_000), forMs: chance.scale(2_000, 30_000) }
+      : undefined,
+    nodeEntries: chance.pick([1, 20, 100]),
+    keptNodesMax: chance.is(0.3) ? Math.round(chance.scale(4, 200)) : undefined,
   };
 }

@@ -2,13 +2,20 @@
 import { nodeHash, slotOfHash } from "../../../../src/shared/hash.ts";
 import { routeMemory, SECRET } from "../../../support/route-memory.ts";
 import { Chance } from "./chance.ts";
-import { planOf } from "./plan.ts";
-import { STOP_MS, TROUBLES } from "./troubles.ts";
+import { type PlanOptions, planOf } from "./plan.ts";
+import { STOP_MS, storm, TROUBLES } from "./troubles.ts";
 import { wrongs } from "./truth.ts";
 import { World } from "./world.ts";
 
 /** Long enough for leases, for tries to connect, and for questions that are asked again. */
 const CALM_MS = 90_000;
+/** A full server's log is trimmed by what was read a minute before. */
+const TRIM_MS = 75_000;
+/** Nodes that were seen while clocks differed are seen again after so long, at the latest. */
+const SEEN_AGAIN_MS = 60_000;
+/** Clocks that differ by less are as equal as they get. */
+const CLOCKS_APART_MS = 100;
+const BAD_CLOCKS_APART_MS = 700;
 const LOOK_MS = 3_000;
 /** What was well for so long stays so: more than a lease. */
 const SURE_MS = 15_000;
@@ -42,9 +49,10 @@ const NODE_IDS: readonly number[] = (() => {
 export function runSchedule(
   seed: number,
   trace: (nowMs: number, text: () => string) => void = () => {},
+  options: PlanOptions = {},
 ): Outcome {
   const chance = new Chance(seed);
-  const plan = planOf(chance);
+  const plan = planOf(chance, options);
   const world: World = new World(plan, chance, NODE_IDS, (text) => trace(world.nowMs, text));
   trace(0, () => JSON.stringify({ ...plan, weights: Object.fromEntries(plan.weights) }));
   let settledMs = Number.NaN;
@@ -65,14 +73,22 @@ function goThrough(world: World): number {
   again(world, plan.troubleEveryMs, makeTrouble);
   timeline.run(plan.troubleMs);
   calm(world);
+  moveOn(world);
   const calmMs = timeline.nowMs;
-  let wrong: string[];
+  const limitMs = CALM_MS + (world.hasMemoryLimit ? TRIM_MS : 0);
+  let wrong: string[] = [];
   let settledMs = 0;
-  do {
+  let hasSeenAgain = !world.hasStepped;
+  for (let passedMs = 0; passedMs < (plan.isPatient ? limitMs : Math.min(limitMs, settledMs + SURE_MS)); ) {
     timeline.run(timeline.nowMs + LOOK_MS);
+    passedMs = timeline.nowMs - calmMs;
     wrong = wrongs(world);
-    if (wrong.length > 0) settledMs = timeline.nowMs - calmMs;
-  } while (timeline.nowMs - calmMs < (plan.isPatient ? CALM_MS : Math.min(CALM_MS, settledMs + SURE_MS)));
+    if (!hasSeenAgain && (wrong.length === 0 || passedMs > SEEN_AGAIN_MS)) {
+      hasSeenAgain = areClocksEqual(world);
+      if (hasSeenAgain) seeAgain(world);
+    }
+    if (wrong.length > 0 || !hasSeenAgain) settledMs = passedMs;
+  }
   for (const one of wrong) world.problem(`after the calm: ${one}`);
   if (problems.length === 0) probe(world);
   for (const beacon of world.live()) world.tally(beacon);
@@ -125,9 +141,47 @@ function makeTrouble(world: World): void {
   }
 }
 
+/** Moves that go on in the calm; then it is quiet. */
+function moveOn(world: World): void {
+  const { plan, chance, timeline } = world;
+  if (plan.calmMoves === undefined) return;
+  const { everyMs, forMs } = plan.calmMoves;
+  if (chance.is(0.3)) storm(world);
+  const untilMs = timeline.nowMs + forMs;
+  const move = () => {
+    const awake = world.awake();
+    if (awake.length > 0) world.discover(chance.pick(world.nodes), chance.pick(awake));
+    if (timeline.nowMs < untilMs) timeline.after(2 * chance.unit() * everyMs, undefined, move);
+  };
+  timeline.after(everyMs, undefined, move);
+  timeline.run(untilMs);
+  world.trace(() => "quiet");
+}
+
+function areClocksEqual(world: World): boolean {
+  const times = world.live().map(({ clock }) => clock.nowMs());
+  return (
+    Math.max(...times) - Math.min(...times) <
+    (world.plan.hasBadClocks ? BAD_CLOCKS_APART_MS : CLOCKS_APART_MS)
+  );
+}
+
+/** Nodes repeat their Discover, at the beacon that saw them last. */
+function seeAgain(world: World): void {
+  world.trace(() => "all nodes are seen again");
+  for (const node of world.nodes) {
+    const { last } = node;
+    if (last === undefined || last.isRemoved || !last.beacon.isAwake) continue;
+    if (world.discover(node, last.beacon)) node.isUndated = false;
+  }
+}
+
 function calm(world: World): void {
   world.trace(() => "calm");
   world.isCalm = true;
+  for (const host of world.hosts) world.wakeUp(host);
+  for (const beacon of world.beacons) world.wakeUp(beacon.parts.host);
+  if (world.hasStepped) for (const node of world.nodes) node.isUndated = true;
   world.isServerUp = true;
   world.server.isFull = false;
   for (const store of [...world.stores]) if (store.of !== world.server) world.cut(store);

@@ -14,6 +14,10 @@ export const BEGAN_MS = 1_900_000_000_000;
 /** How far back a replica can be. */
 export const LAG_MS_MAX = 1_000;
 
+/** Memory that an entry or a key takes beside its content. */
+const ENTRY_OVERHEAD_BYTES = 30;
+const KEY_OVERHEAD_BYTES = 120;
+
 interface Id {
   readonly ms: number;
   readonly count: number;
@@ -28,6 +32,7 @@ interface Logged extends Id {
 
 interface Part {
   readonly bytes: Uint8Array;
+  /** By the server's clock. */
   readonly endsMs: number;
 }
 
@@ -47,6 +52,12 @@ export class Server {
   log: Logged[] = [];
   readonly hash = new Map<string, Uint8Array>();
   readonly parts = new Map<string, Part>();
+  /** Sum of the steps of its clock. */
+  steppedMs = 0;
+  /** Memory that its log, hash and parts may take; more, and it refuses what needs memory. */
+  maxBytes = Number.POSITIVE_INFINITY;
+  /** Entries of a node of the stream: `XADD … ~` drops whole nodes. */
+  nodeEntries = 1;
   /** Readers that wait for an entry. */
   readonly readers = new Set<() => void>();
   #last: Id = { ms: 0, count: 0 };
@@ -58,13 +69,15 @@ export class Server {
    */
   constructor(
     private readonly timeline: Timeline,
-    private readonly clockMs: number,
+    private clockMs: number,
     private readonly written: (where: string, bytes: Uint8Array | undefined) => void = () => {},
   ) {}
 
   /** A replica that lacks what was written in the last so many ms. */
   replica(lagMs: number, clockMs: number): Server {
     const replica = new Server(this.timeline, clockMs, this.written);
+    replica.maxBytes = this.maxBytes;
+    replica.nodeEntries = this.nodeEntries;
     const untilMs = this.timeline.nowMs - lagMs;
     replica.log = this.log.filter(({ addedMs }) => addedMs <= untilMs);
     replica.#last = replica.log.at(-1) ?? this.#last;
@@ -82,6 +95,12 @@ export class Server {
     return BEGAN_MS + this.timeline.nowMs + this.clockMs;
   }
 
+  /** Ids do not go back with the clock. Parts expire by it. */
+  stepClock(ms: number): void {
+    this.clockMs += ms;
+    this.steppedMs += ms;
+  }
+
   /** The ids of entries are later by so much than its clock says, as after it was set back. */
   idsAhead(ms: number): void {
     this.#last = { ms: Math.max(this.#last.ms + 1, Math.floor(this.nowMs + ms)), count: 0 };
@@ -90,13 +109,28 @@ export class Server {
   /** @throws StoreError */
   mustTakeWrites(): void {
     if (this.isReplica) throw refusal("read_only", "is a replica");
-    if (this.isFull) throw refusal("full", "takes no writes", false);
+    if (this.isFull || this.isOutOfMemory) throw refusal("full", "takes no writes", false);
+  }
+
+  get isOutOfMemory(): boolean {
+    return this.maxBytes < Number.POSITIVE_INFINITY && this.bytes >= this.maxBytes;
+  }
+
+  /** Memory in use. */
+  get bytes(): number {
+    let bytes = 0;
+    for (const entry of this.log)
+      bytes += ENTRY_OVERHEAD_BYTES + (4 / 3) * ((entry.bytes?.length ?? 0) + (entry.extra?.length ?? 0));
+    for (const lease of this.hash.values()) bytes += KEY_OVERHEAD_BYTES + (4 / 3) * lease.length;
+    for (const part of this.parts.values())
+      if (part.endsMs > this.nowMs) bytes += KEY_OVERHEAD_BYTES + part.bytes.length;
+    return bytes;
   }
 
   append(bytes: Uint8Array | undefined, extra?: Uint8Array, trimTo = "0-0"): void {
     const ms = Math.floor(this.nowMs);
     this.#last = ms > this.#last.ms ? { ms, count: 0 } : { ms: this.#last.ms, count: this.#last.count + 1 };
-    this.trimTo(trimTo);
+    this.trimTo(trimTo, this.nodeEntries);
     this.log.push({ ...this.#last, bytes, extra, addedMs: this.timeline.nowMs });
     this.written("log", bytes);
     const readers = [...this.readers];
@@ -104,11 +138,14 @@ export class Server {
     for (const wake of readers) wake();
   }
 
-  /** Drops entries with lower ids. */
-  trimTo(text: string): void {
+  /** Drops entries with lower ids, in multiples of so many. */
+  trimTo(text: string, multiple = 1): void {
+    const { log } = this;
     const id = idOf(text);
-    const isLower = (entry: Id) => compare(entry, id) < 0;
-    if (this.log.length > 0 && isLower(this.log[0]!)) this.log = this.log.filter((entry) => !isLower(entry));
+    let end = 0;
+    while (end < log.length && compare(log[end]!, id) < 0) end++;
+    const dropped = end - (end % multiple);
+    if (dropped > 0) this.log = log.slice(dropped);
   }
 
   logSize(): LogSize {
@@ -158,12 +195,12 @@ export class Server {
   setPart(key: string, bytes: Uint8Array | undefined, ttlMs = 0): void {
     this.#remember({ key, field: undefined, part: this.parts.get(key), isField: false });
     this.written(key, bytes);
-    put(this.parts, key, bytes && { bytes: bytes.slice(), endsMs: this.timeline.nowMs + ttlMs });
+    put(this.parts, key, bytes && { bytes: bytes.slice(), endsMs: this.nowMs + ttlMs });
   }
 
   part(key: string): Part | undefined {
     const part = this.parts.get(key);
-    return part !== undefined && part.endsMs > this.timeline.nowMs ? part : undefined;
+    return part !== undefined && part.endsMs > this.nowMs ? part : undefined;
   }
 
   #remember(before: Omit<Before, "atMs">): void {

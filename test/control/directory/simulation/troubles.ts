@@ -1,6 +1,7 @@
 /** What goes wrong. */
 import type { Beacon } from "./beacon.ts";
-import { forge } from "./forger.ts";
+import { forge, forgeRival } from "./forger.ts";
+import type { Host } from "./host.ts";
 import type { World } from "./world.ts";
 
 /** What is to stop has ended after so long, whatever the server does. */
@@ -20,11 +21,71 @@ const anyBeacon = (world: World): Beacon | undefined => {
 
 const anyStore = ({ stores, chance }: World) => (stores.size === 0 ? undefined : chance.pick([...stores]));
 
-/** Some of a process's nodes, as its next start finds them in the state file. */
-function restored(world: World, beacon: Beacon): Map<number, number> {
-  const { chance, plan } = world;
+/** Content of a process's state file: ages of some of its nodes, and the wall clock when it was saved. */
+interface Saved {
+  readonly agesMs: ReadonlyMap<number, number>;
+  readonly wallMs: number;
+}
+
+const wallMsOf = ({ nowMs }: World, { wallMs }: Host): number => nowMs + wallMs;
+
+function saved(world: World, { nodes, parts: { host } }: Beacon): Saved {
+  const { chance, plan, nowMs } = world;
   const share = plan.hasBadClocks ? 0 : chance.pick([0, 0.5, 1]);
-  return new Map([...beacon.nodes.heard].filter(() => chance.unit() < share));
+  const monotonicMs = host.monotonicMs(nowMs);
+  const kept = [...nodes.heard].filter(() => chance.unit() < share);
+  return {
+    agesMs: new Map(kept.map(([nodeId, heardMs]) => [nodeId, monotonicMs - heardMs])),
+    wallMs: wallMsOf(world, host),
+  };
+}
+
+/** The nodes of a state file, as a process on that host dates them: by the time that passed on the wall clock. */
+function restored(world: World, host: Host, { agesMs, wallMs }: Saved): Map<number, number> {
+  const passedMs = Math.max(0, wallMsOf(world, host) - wallMs);
+  const monotonicMs = host.monotonicMs(world.nowMs);
+  return new Map(
+    [...agesMs].map(([nodeId, ageMs]) => [
+      nodeId,
+      Math.max(0, monotonicMs - passedMs - ageMs), // as the node table notes it
+    ]),
+  );
+}
+
+/** Most that clocks are ahead or behind in all: far less than a start may be ahead. */
+const STEPPED_MS_MAX = 3 * 86_400_000;
+
+/** @returns the size of a clock's step, from 1.5 s to one day, either way */
+function stepMs({ chance }: World, soFarMs: number): number {
+  const ms = chance.pick([-1, 1]) * chance.scale(1_500, 86_400_000);
+  return Math.abs(soFarMs + ms) > STEPPED_MS_MAX ? -ms : ms;
+}
+
+/** Steps a clock, and in most cases back again after a while. */
+function stepClock(world: World, what: string, soFarMs: number, step: (ms: number) => void): void {
+  const { chance } = world;
+  const ms = stepMs(world, soFarMs);
+  world.hasStepped = true;
+  world.trace(() => `the clock of ${what} steps by ${ms.toFixed(0)} ms`);
+  step(ms);
+  if (chance.is(0.3)) return;
+  world.timeline.after(chance.scale(200, 30_000), undefined, () => {
+    world.trace(() => `the clock of ${what} steps back by ${ms.toFixed(0)} ms`);
+    step(-ms);
+  });
+}
+
+/** Replaces the log: by a replica that lacks the end, or by none. */
+function replaceLog(world: World): void {
+  if (!world.isServerUp || world.chance.is(0.4)) {
+    world.trace(() => "the server is emptied");
+    world.server.flush();
+    return;
+  }
+  const before = world.server;
+  world.replaceServer(world.fallenBack(), world.chance.pick([0, 200, 3_000]));
+  before.isReplica = world.chance.is(0.5);
+  world.trace(() => "the server fails over");
 }
 
 /** Unless it is calm by then. */
@@ -34,10 +95,25 @@ function later(world: World, maxMs: number, run: () => void): void {
   });
 }
 
-/** Starts it again, unless somebody did. */
-function restart(world: World, beacon: Beacon, nodes: ReadonlyMap<number, number>): void {
+/** Starts it again, unless another process has its name. */
+function restart(world: World, beacon: Beacon, state: Saved): void {
   if (world.live().some((other) => other.name === beacon.name)) return;
-  world.start(beacon.parts.host, nodes, beacon);
+  const { host } = beacon.parts;
+  world.start(host, restored(world, host, state), beacon);
+}
+
+/** A second process of a beacon's name; in most cases one of the two ends after a while. */
+function double(world: World, beacon: Beacon, timeAheadMs = 0): void {
+  const { host } = beacon.parts;
+  beacon.isDouble = true;
+  const rival = world.start(world.newHost(beacon.name, host.beaconId, timeAheadMs));
+  if (world.chance.is(0.3)) return;
+  later(world, 30_000, () => {
+    const one = world.chance.pick([beacon, rival]);
+    if (!one.isAwake) return;
+    if (world.chance.is(0.5)) world.crash(one);
+    else stop(world, one, false);
+  });
 }
 
 export const TROUBLES = [
@@ -55,9 +131,9 @@ export const TROUBLES = [
     happen(world) {
       const beacon = anyBeacon(world);
       if (beacon === undefined) return false;
-      const nodes = restored(world, beacon);
+      const state = saved(world, beacon);
       world.crash(beacon);
-      later(world, world.chance.pick([0, 1_000, 20_000]), () => restart(world, beacon, nodes));
+      later(world, world.chance.pick([0, 1_000, 20_000]), () => restart(world, beacon, state));
       return true;
     },
   },
@@ -66,10 +142,10 @@ export const TROUBLES = [
     happen(world) {
       const beacon = anyBeacon(world);
       if (beacon === undefined) return false;
-      const nodes = restored(world, beacon);
+      const state = saved(world, beacon);
       world.tally(beacon);
       stop(world, beacon, false);
-      later(world, 20_000, () => world.chance.is(0.6) && restart(world, beacon, nodes));
+      later(world, 20_000, () => world.chance.is(0.6) && restart(world, beacon, state));
       return true;
     },
   },
@@ -97,15 +173,86 @@ export const TROUBLES = [
     happen(world) {
       const beacon = anyBeacon(world);
       if (beacon === undefined) return false;
-      beacon.isDouble = true;
-      const double = world.start(world.newHost(beacon.name, beacon.parts.host.beaconId));
-      if (world.chance.is(0.7))
-        later(world, 30_000, () => {
-          const one = world.chance.pick([beacon, double]);
-          if (!one.isAwake) return;
-          if (world.chance.is(0.5)) world.crash(one);
-          else stop(world, one, false);
-        });
+      double(world, beacon);
+      return true;
+    },
+  },
+  {
+    name: "rival ahead",
+    happen(world) {
+      const beacon = anyBeacon(world);
+      if (beacon === undefined) return false;
+      world.hasStepped = true;
+      double(world, beacon, world.chance.scale(2_000, 3_600_000));
+      return true;
+    },
+  },
+  {
+    name: "outbid twice",
+    happen(world) {
+      const beacon = anyBeacon(world);
+      if (beacon === undefined) return false;
+      forgeRival(world, beacon.name);
+      later(world, 2 * world.plan.leaseMs, () => forgeRival(world, beacon.name));
+      return true;
+    },
+  },
+  {
+    name: "outlived twice",
+    happen: outlivedTwice,
+  },
+  {
+    name: "storm",
+    happen(world) {
+      storm(world);
+      return true;
+    },
+  },
+  {
+    name: "server clock steps",
+    happen(world) {
+      const { server } = world;
+      stepClock(world, "the server", server.steppedMs, (ms) => server.stepClock(ms));
+      return true;
+    },
+  },
+  {
+    name: "host clock steps",
+    happen(world) {
+      const host = world.chance.pick(world.hosts);
+      stepClock(world, host.name, host.wallMs, (ms) => {
+        host.wallMs += ms;
+      });
+      return true;
+    },
+  },
+  {
+    name: "suspend",
+    happen(world) {
+      const beacon = anyBeacon(world);
+      if (beacon === undefined) return false;
+      const { host } = beacon.parts;
+      if (host.isSuspended) return false;
+      world.hasStepped = true; // its clock is behind until the host reads later times
+      world.trace(() => `${host.name} is suspended`);
+      host.suspend(world.nowMs);
+      for (const one of world.beacons) if (one.parts.host === host) one.pause();
+      world.timeline.after(world.chance.scale(100, 100_000), undefined, () => world.wakeUp(host));
+      return true;
+    },
+  },
+  {
+    name: "server is full by bytes",
+    happen(world) {
+      world.fill();
+      return true;
+    },
+  },
+  {
+    name: "log replaced twice",
+    happen(world) {
+      replaceLog(world);
+      later(world, world.chance.pick([0, 100, 1_000, 4_000]), () => replaceLog(world));
       return true;
     },
   },
@@ -275,12 +422,59 @@ export const TROUBLES = [
   },
 ] as const satisfies readonly Trouble[];
 
+/** Many moves at once. */
+export function storm(world: World): void {
+  const { chance, timeline, nodes } = world;
+  const withinMs = chance.pick([0, 100, 2_000]);
+  world.trace(() => `a storm of moves within ${withinMs} ms`);
+  for (const node of nodes)
+    timeline.after(chance.unit() * withinMs, undefined, () => {
+      const awake = world.awake();
+      if (awake.length > 0) world.discover(node, chance.pick(awake));
+    });
+}
+
+/** A beacon restarts with nodes that two others have claimed later meanwhile, both of which then crash. */
+function outlivedTwice(world: World): boolean {
+  const { chance, timeline, nodes } = world;
+  const awake = world.awake();
+  const first = awake.length < 3 ? undefined : chance.pick(awake);
+  const others = awake.filter((other) => other !== first && other.name !== first?.name);
+  if (first === undefined || others.length < 2) return false;
+  const second = chance.pick(others);
+  const third = chance.pick(others.filter((other) => other !== second));
+  if (third === undefined) return false;
+  const some = nodes.filter(() => chance.is(0.3));
+  for (const node of some) world.discover(node, first);
+  const state = saved(world, first);
+  const steps = [
+    () => world.crash(first),
+    () => some.forEach((node) => void world.discover(node, second)),
+    () => some.forEach((node) => void world.discover(node, third)),
+    () => restart(world, first, state),
+    ...chance
+      .pick([
+        [second, third],
+        [third, second],
+      ])
+      .map((one) => () => one.isOver || world.crash(one)),
+  ];
+  let atMs = 0;
+  for (const step of steps) {
+    atMs += chance.pick([200, 1_000, 5_000]);
+    timeline.after(atMs, undefined, () => world.isCalm || step());
+  }
+  return true;
+}
+
 export type TroubleName = (typeof TROUBLES)[number]["name"];
 
 function stop(world: World, beacon: Beacon, isReplaced: boolean, stopped = () => {}): void {
   world.trace(() => `${beacon} is to stop${isReplaced ? ", replaced" : ""}`);
+  const { host } = beacon.parts;
+  const { suspendedMs } = host;
   world.timeline.after(STOP_MS, beacon, () => {
-    if (!beacon.hasStopped) world.problem(`${beacon} does not stop`);
+    if (!beacon.hasStopped && host.suspendedMs === suspendedMs) world.problem(`${beacon} does not stop`);
   });
   world.timeline.happen(beacon, () =>
     beacon.stop(isReplaced, (error) => {

@@ -14,7 +14,14 @@ export function wrongs(world: World): string[] {
     if (node.isPoisoned) continue;
     if (holding.length > 1) wrong.push(`node ${node.id} is at ${holding.join(" and ")}`);
     const { last } = node;
-    if (last === undefined || last.isRemoved || node.isForged || !told.includes(last.beacon)) continue;
+    if (
+      last === undefined ||
+      last.isRemoved ||
+      node.isForged ||
+      node.isUndated ||
+      !told.includes(last.beacon)
+    )
+      continue;
     if (holding[0] !== last.beacon)
       wrong.push(`node ${node.id} was last heard by ${last.beacon}, and is at ${holding[0] ?? "none"}`);
   }

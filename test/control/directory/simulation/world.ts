@@ -1,8 +1,9 @@
 /** All that a schedule consists of, and how it goes on: beacons, their nodes, the server and the connections to it. */
 import { ASK, decodeEntry, LEASE } from "../../../../src/control/directory/entries.ts";
-import { Beacon, type Host } from "./beacon.ts";
+import { Beacon } from "./beacon.ts";
 import type { Chance } from "./chance.ts";
 import { SimulatedStore } from "./connection.ts";
+import { Host } from "./host.ts";
 import type { Plan } from "./plan.ts";
 import { BEGAN_MS, LAG_MS_MAX, refusal, Server } from "./server.ts";
 import { Timeline } from "./timeline.ts";
@@ -12,6 +13,10 @@ const APART_MS = 150;
 /** Connecting fails after so long where nobody answers. */
 const CONNECT_MS = 5_000;
 const DAY_MS = 86_400_000;
+/** Memory of a server that has a limit: several times what a minute of the log takes in the calm. */
+const BYTES_MAX = 150_000;
+const BYTES_MAX_PER_BEACON = 40_000;
+const JUNK_BYTES_MAX = 8_192;
 
 /** A node, and where it was last heard. */
 export interface Node {
@@ -20,6 +25,8 @@ export interface Node {
   /** Somebody who is no beacon claimed it; from so far ahead that beacons cannot agree when that was. */
   isForged: boolean;
   isPoisoned: boolean;
+  /** Last seen by a beacon whose clock another's may contradict: only agreement on its place is checked. */
+  isUndated: boolean;
 }
 
 export class World {
@@ -37,6 +44,9 @@ export class World {
   /** Whether a server that is down says so, or nothing. */
   isServerSilent = false;
   isCalm = false;
+  hasMemoryLimit = false;
+  /** A clock of the directory stepped: beacons may have dated claims by clocks that differ. */
+  hasStepped = false;
   /** More names were written than beacons take. */
   isFlooded = false;
   /** Ids of nobody, for gossip that is wrong. */
@@ -49,7 +59,7 @@ export class World {
     readonly trace: (text: () => string) => void,
   ) {
     this.nodes = nodeIds.slice(0, plan.nodes).map((id) => {
-      const node = { id, last: undefined, isForged: false, isPoisoned: false };
+      const node = { id, last: undefined, isForged: false, isPoisoned: false, isUndated: false };
       this.byId.set(id, node);
       return node;
     });
@@ -82,15 +92,15 @@ export class World {
     return this.beacons.filter((beacon) => beacon.isAwake);
   }
 
-  newHost(name: string, beaconId: number): Host {
+  newHost(name: string, beaconId: number, timeAheadMs = 0): Host {
     const { chance } = this;
-    return {
-      ...{ name, beaconId },
+    return new Host({
+      ...{ name, beaconId, timeAheadMs },
       bootedMs: chance.scale(1, 1e10),
       drift: chance.between(-5e-5, 5e-5),
       wallMs: chance.between(-3, 3) * DAY_MS,
       thereShare: chance.pick([0, 0.5, 1]),
-    };
+    });
   }
 
   clockError(): number {
@@ -104,6 +114,7 @@ export class World {
       ...{ host, timeline, chance },
       leaseMs: plan.leaseMs,
       graceMs: plan.graceMs,
+      keptNodesMax: plan.keptNodesMax,
       resolveMs: plan.resolveMs,
       sleepsLonger: () => (this.isCalm ? 12 : plan.sleepsLonger),
       isBusy: plan.isBusy,
@@ -122,8 +133,26 @@ export class World {
       if (node?.last?.beacon === from && node?.last && from) node.last = { ...node.last, beacon };
     }
     trace(() => `${beacon} starts with ${restored.size} nodes`);
+    if (host.isSuspended) beacon.pause();
     timeline.happen(beacon, () => beacon.directory.start());
     return beacon;
+  }
+
+  wakeUp(host: Host): void {
+    if (!host.isSuspended) return;
+    this.trace(() => `${host.name} is no longer suspended`);
+    host.resume(this.nowMs);
+    for (const beacon of this.beacons) if (beacon.parts.host === host) beacon.resume();
+  }
+
+  /** From now on the server has a limit of memory, and other entries in its log have taken all of it. */
+  fill(): void {
+    const { server, chance } = this;
+    const limit = BYTES_MAX + BYTES_MAX_PER_BEACON * this.plan.beacons;
+    this.trace(() => `the server is filled up to ${limit} bytes`);
+    this.hasMemoryLimit = true;
+    server.maxBytes = limit;
+    while (!server.isOutOfMemory) server.append(new Uint8Array(1 + chance.below(JUNK_BYTES_MAX)));
   }
 
   crash(beacon: Beacon): void {
@@ -178,9 +207,12 @@ export class World {
 
   /** The server that comes after this one holds nothing. */
   emptied(): Server {
-    return new Server(this.timeline, this.clockError(), (where, bytes) =>
+    const server = new Server(this.timeline, this.clockError(), (where, bytes) =>
       this.trace(() => `${where}: ${written(where, bytes)}`),
     );
+    server.nodeEntries = this.plan.nodeEntries;
+    if (this.hasMemoryLimit) server.maxBytes = this.server.maxBytes;
+    return server;
   }
 
   /** What a beacon saw counts for the schedule. */
@@ -258,6 +290,7 @@ export class World {
       const store = new SimulatedStore({
         ...{ timeline, chance, owner: beacon, server, delays: plan.delays, monotonicMs: beacon.monotonicMs },
         thereShare: plan.hasBadClocks ? beacon.parts.host.thereShare : undefined,
+        timeAheadMs: beacon.parts.host.timeAheadMs,
         opened: (calls) => {
           beacon.open += calls;
         },
