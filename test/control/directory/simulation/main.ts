@@ -1,6 +1,7 @@
 /** `bun run simulate`: schedules of everything that can go wrong around the route directory, and what it comes to. */
 import { Command, InvalidArgumentError } from "commander";
 import { type Outcome, runSchedule } from "./schedule.ts";
+import { type Extremes, noExtremes, raise } from "./watch.ts";
 
 /** Failures that are told of. */
 const FAILURES_MAX = 20;
@@ -47,6 +48,7 @@ interface Sums {
   /** Schedules in which it happened. */
   within: Record<string, number>;
   settledMs: number[];
+  extremes: Extremes;
   failures: { seed: number; problems: readonly string[] }[];
   failed: number;
 }
@@ -59,6 +61,7 @@ const noSums = (): Sums => ({
     counts: {},
     within: {},
     settledMs: [],
+    extremes: noExtremes(),
     failures: [],
     failed: 0,
   },
@@ -79,6 +82,7 @@ function add(sums: Sums, outcome: Outcome): void {
     if (count > 0) sums.within[what] = (sums.within[what] ?? 0) + 1;
   }
   sums.settledMs.push(outcome.settledMs);
+  raise(sums.extremes, outcome.extremes);
   const problems = [...outcome.problems, ...rejected.splice(0).map((text) => `nobody handled: ${text}`)];
   if (problems.length === 0) return;
   sums.failed++;
@@ -93,6 +97,7 @@ function merge(sums: Sums, other: Sums): void {
   sums.failed += other.failed;
   for (const key of ["counts", "within"] as const)
     for (const [what, count] of Object.entries(other[key])) sums[key][what] = (sums[key][what] ?? 0) + count;
+  raise(sums.extremes, other.extremes);
   for (const ms of other.settledMs) sums.settledMs.push(ms);
   sums.failures.push(...other.failures);
 }
@@ -137,6 +142,10 @@ function report(sums: Sums): void {
   const at = (share: number) => (settled[Math.floor(share * (settled.length - 1))] ?? 0) / 1000;
   console.log(
     `\nall was well ${at(0.5)} s after the trouble (median), ${at(0.99)} s (99 %), ${at(1)} s (latest)`,
+  );
+  const { entriesPerS, claimsOfNode, wrongMs } = sums.extremes;
+  console.log(
+    `in the calm at most: ${entriesPerS.toFixed(1)} entries a second of a beacon, ${claimsOfNode} claims of a node, a lookup wrong for ${wrongMs / 1000} s`,
   );
   for (const { seed, problems } of sums.failures) {
     console.log(`\nFAILED: bun run simulate --schedule ${seed} --trace`);

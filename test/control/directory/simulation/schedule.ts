@@ -5,18 +5,16 @@ import { Chance } from "./chance.ts";
 import { type PlanOptions, planOf } from "./plan.ts";
 import { STOP_MS, storm, TROUBLES } from "./troubles.ts";
 import { wrongs } from "./truth.ts";
+import { type Extremes, LOOK_MS, TRIM_MS } from "./watch.ts";
 import { World } from "./world.ts";
 
 /** Long enough for leases, for tries to connect, and for questions that are asked again. */
 const CALM_MS = 90_000;
-/** A full server's log is trimmed by what was read a minute before. */
-const TRIM_MS = 75_000;
 /** Nodes that were seen while clocks differed are seen again after so long, at the latest. */
 const SEEN_AGAIN_MS = 60_000;
 /** Clocks that differ by less are as equal as they get. */
 const CLOCKS_APART_MS = 100;
 const BAD_CLOCKS_APART_MS = 700;
-const LOOK_MS = 3_000;
 /** What was well for so long stays so: more than a lease. */
 const SURE_MS = 15_000;
 /** A node that comes is known everywhere after so long, calm as it is. */
@@ -32,6 +30,7 @@ export interface Outcome {
   readonly counts: ReadonlyMap<string, number>;
   /** How long after the trouble all was well. */
   readonly settledMs: number;
+  readonly extremes: Extremes;
   readonly virtualMs: number;
   readonly happened: number;
 }
@@ -61,19 +60,22 @@ export function runSchedule(
   } catch (error) {
     world.problem(`thrown: ${(error as Error).stack ?? String(error)}`);
   }
-  const { problems, counts, timeline } = world;
-  return { seed, problems, counts, settledMs, virtualMs: timeline.nowMs, happened: timeline.happened };
+  const { problems, counts } = world;
+  const { extremes } = world.watch;
+  const { nowMs: virtualMs, happened } = world.timeline;
+  return { seed, problems, counts, settledMs, extremes, virtualMs, happened };
 }
 
 /** @returns how long after the trouble all was well */
 function goThrough(world: World): number {
-  const { plan, timeline, problems } = world;
+  const { plan, timeline, problems, watch } = world;
   for (const host of world.hosts) if (world.chance.is(0.9)) world.start(host);
   again(world, plan.nodeEveryMs, nodesDo);
   again(world, plan.troubleEveryMs, makeTrouble);
   timeline.run(plan.troubleMs);
   calm(world);
   moveOn(world);
+  watch.quiet();
   const calmMs = timeline.nowMs;
   const limitMs = CALM_MS + (world.hasMemoryLimit ? TRIM_MS : 0);
   let wrong: string[] = [];
@@ -81,6 +83,7 @@ function goThrough(world: World): number {
   let hasSeenAgain = !world.hasStepped;
   for (let passedMs = 0; passedMs < (plan.isPatient ? limitMs : Math.min(limitMs, settledMs + SURE_MS)); ) {
     timeline.run(timeline.nowMs + LOOK_MS);
+    watch.look();
     passedMs = timeline.nowMs - calmMs;
     wrong = wrongs(world);
     if (!hasSeenAgain && (wrong.length === 0 || passedMs > SEEN_AGAIN_MS)) {
@@ -90,6 +93,8 @@ function goThrough(world: World): number {
     if (wrong.length > 0 || !hasSeenAgain) settledMs = passedMs;
   }
   for (const one of wrong) world.problem(`after the calm: ${one}`);
+  for (const one of watch.exceeded()) world.problem(one);
+  watch.end();
   if (problems.length === 0) probe(world);
   for (const beacon of world.live()) world.tally(beacon);
   stopAll(world);
@@ -143,7 +148,7 @@ function makeTrouble(world: World): void {
 
 /** Moves that go on in the calm; then it is quiet. */
 function moveOn(world: World): void {
-  const { plan, chance, timeline } = world;
+  const { plan, chance, timeline, watch } = world;
   if (plan.calmMoves === undefined) return;
   const { everyMs, forMs } = plan.calmMoves;
   if (chance.is(0.3)) storm(world);
@@ -154,7 +159,10 @@ function moveOn(world: World): void {
     if (timeline.nowMs < untilMs) timeline.after(2 * chance.unit() * everyMs, undefined, move);
   };
   timeline.after(everyMs, undefined, move);
-  timeline.run(untilMs);
+  while (timeline.nowMs < untilMs) {
+    timeline.run(Math.min(untilMs, timeline.nowMs + LOOK_MS));
+    watch.look();
+  }
   world.trace(() => "quiet");
 }
 

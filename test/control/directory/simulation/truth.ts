@@ -1,6 +1,29 @@
 /** What has to be right once it is calm: every beacon knows where every node is. */
 import type { Beacon } from "./beacon.ts";
-import type { World } from "./world.ts";
+import type { Node, World } from "./world.ts";
+
+/** What a beacon finds when it looks a node up that another beacon has. */
+interface Lookup {
+  readonly beacon: Beacon;
+  readonly node: Node;
+  readonly holder: Beacon;
+  readonly isRight: boolean;
+}
+
+/** Looks up every node that one beacon has at all others. */
+export function* lookups(world: World): Generator<Lookup> {
+  const told = world.live().filter((beacon) => beacon.directory.stats().state !== "duplicate");
+  for (const node of world.nodes) {
+    const [holder, other] = told.filter((beacon) => beacon.nodes.heard.has(node.id));
+    if (holder === undefined || node.isPoisoned) continue;
+    for (const beacon of told) {
+      if (beacon === holder || beacon === other) continue;
+      const peer = beacon.table.find(node.id);
+      const isRight = other === undefined && peer === beacon.peers.numberOf(holder.name);
+      yield { beacon, node, holder, isRight };
+    }
+  }
+}
 
 /** @returns what is wrong, in words */
 export function wrongs(world: World): string[] {

@@ -7,6 +7,7 @@ import { Host } from "./host.ts";
 import type { Plan } from "./plan.ts";
 import { BEGAN_MS, LAG_MS_MAX, refusal, Server } from "./server.ts";
 import { Timeline } from "./timeline.ts";
+import { Watch } from "./watch.ts";
 
 /** Two Discovers of a node at two beacons are so far apart that their clocks tell which one was later. */
 const APART_MS = 150;
@@ -45,6 +46,7 @@ export class World {
   isServerSilent = false;
   isCalm = false;
   hasMemoryLimit = false;
+  readonly watch = new Watch(this);
   /** A clock of the directory stepped: beacons may have dated claims by clocks that differ. */
   hasStepped = false;
   /** More names were written than beacons take. */
@@ -207,9 +209,10 @@ export class World {
 
   /** The server that comes after this one holds nothing. */
   emptied(): Server {
-    const server = new Server(this.timeline, this.clockError(), (where, bytes) =>
-      this.trace(() => `${where}: ${written(where, bytes)}`),
-    );
+    const server = new Server(this.timeline, this.clockError(), (where, bytes) => {
+      if (where === "log") this.watch.wrote(bytes);
+      this.trace(() => `${where}: ${written(where, bytes)}`);
+    });
     server.nodeEntries = this.plan.nodeEntries;
     if (this.hasMemoryLimit) server.maxBytes = this.server.maxBytes;
     return server;
