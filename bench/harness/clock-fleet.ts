@@ -77,11 +77,11 @@ export class ClockFleet {
     }
   }
 
-  /** Steps the server's clock, waits, and steps it back. */
-  async step(offsetS: number, seconds: number): Promise<void> {
+  /** Steps the server's clock, waits, and steps it back unless it stays. */
+  async step(offsetS: number, seconds: number, stays = false): Promise<void> {
     this.clock.move(offsetS);
     await Bun.sleep(seconds * 1000);
-    this.clock.move(0);
+    if (!stays) this.clock.move(0);
   }
 
   lookUp(): Promise<Lookups> {

@@ -18,6 +18,8 @@ interface Step {
   readonly title: string;
   readonly offsetS: number;
   readonly seconds: number;
+  /** The clock does not step back. */
+  readonly stays?: boolean;
 }
 
 const STEPS: readonly Step[] = [
@@ -28,6 +30,8 @@ const STEPS: readonly Step[] = [
   { title: "+300 s for 10 s", offsetS: 300, seconds: 10 },
   { title: "-300 s for 10 s", offsetS: -300, seconds: 10 },
   { title: "+1 day for 2 s", offsetS: 86_400, seconds: 2 },
+  { title: "+300 s and stays", offsetS: 300, seconds: 10, stays: true },
+  { title: "-300 s and stays", offsetS: -300, seconds: 10, stays: true },
 ];
 const STEPS_SMOKE = STEPS.slice(0, 2);
 
@@ -72,7 +76,7 @@ const titleOf = (program: string, { title }: Step): string =>
   `${program}'s clock ${title}, ${MOVES_PER_S} moves a second`;
 
 async function measure(
-  { offsetS, seconds }: Step,
+  { offsetS, seconds, stays = false }: Step,
   program: string,
   { batch, smoke }: BenchOptions,
 ): Promise<Measured> {
@@ -83,7 +87,7 @@ async function measure(
     const forS = Math.min(seconds, stepS);
     const moving = fleet.moves.run(beforeS + forS + afterS, MOVES_PER_S, true);
     await Bun.sleep(beforeS * 1000);
-    await fleet.step(offsetS, forS);
+    await fleet.step(offsetS, forS, stays);
     await moving;
     await fleet.calm(calmS - measuredS);
     const [began, before] = [await fleet.log.sample(), await fleet.count((one) => one.nodesClaimedAgain)];
@@ -110,7 +114,13 @@ function report(
   recorder: Recorder,
 ): void {
   recorder.title(title);
-  const params = { group: "directory clock", program, offsetS: step.offsetS, ...SHAPE };
+  const params = {
+    group: "directory clock",
+    program,
+    offsetS: step.offsetS,
+    stays: step.stays ?? false,
+    ...SHAPE,
+  };
   const figure = (name: string, unit: string, of: (one: Measured) => number, atMost?: number) =>
     recorder.figure({
       ...{ case: title, name, unit, better: "less", values: rounds.map(of), params },
