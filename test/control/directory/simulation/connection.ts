@@ -59,6 +59,9 @@ export class SimulatedStore implements Store {
   #isDeaf = false;
   #isMute = false;
   readonly #calls = new Set<Call>();
+  /** Ids of entries that readings of this connection lack; how many are to follow. */
+  readonly #dropped = new Set<string>();
+  #toDrop = 0;
   readonly #commands = new Line();
   readonly #reader = new Line();
 
@@ -163,6 +166,11 @@ export class SimulatedStore implements Store {
     this.#close(refusal("unreachable", "closed by this beacon"));
   }
 
+  /** This reader, and no other, does not get the next entries. */
+  drop(entries: number): void {
+    this.#toDrop += entries;
+  }
+
   /** Calls no longer arrive, or no longer their answers, and nobody is told. */
   lose(calls: boolean, answers: boolean): void {
     this.#isMute ||= calls;
@@ -216,7 +224,7 @@ export class SimulatedStore implements Store {
     fail: (error: StoreError) => void,
   ): void {
     const { server, timeline } = this.parts;
-    const entries = server.entriesBehind(after);
+    const entries = this.#entriesBehind(after);
     if (entries.length > 0) {
       answer(entries);
       return;
@@ -225,10 +233,21 @@ export class SimulatedStore implements Store {
       timer.run = undefined;
       server.readers.delete(wake);
       if (server.isReplica) fail(refusal("read_only", "is a replica now"));
-      else answer(server.entriesBehind(after));
+      else answer(this.#entriesBehind(after));
     };
     const timer = timeline.after(READ_WAIT_MS, undefined, wake);
     server.readers.add(wake);
+  }
+
+  #entriesBehind(after: string): readonly LogEntry[] {
+    const entries = this.parts.server.entriesBehind(after);
+    for (const { id } of entries) {
+      if (this.#toDrop === 0) break;
+      if (this.#dropped.has(id)) continue;
+      this.#dropped.add(id);
+      this.#toDrop--;
+    }
+    return this.#dropped.size === 0 ? entries : entries.filter(({ id }) => !this.#dropped.has(id));
   }
 
   /** @param bothWaysMs at most; undefined: as long as it takes */

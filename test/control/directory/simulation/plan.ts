@@ -47,6 +47,7 @@ export interface PlanOptions {
 /** Troubles that fail: left out unless asked for, until the directory survives them. */
 export const NOT_YET: readonly TroubleName[] = [
   "suspend",
+  "planted",
   "server clock steps",
   "server is full by bytes",
   "rival ahead",

@@ -3,6 +3,7 @@ import { nodeHash, slotOfHash } from "../../../../src/shared/hash.ts";
 import { routeMemory, SECRET } from "../../../support/route-memory.ts";
 import { Chance } from "./chance.ts";
 import { type PlanOptions, planOf } from "./plan.ts";
+import { plant } from "./plant.ts";
 import { STOP_MS, storm, TROUBLES } from "./troubles.ts";
 import { wrongs } from "./truth.ts";
 import { type Extremes, LOOK_MS, TRIM_MS } from "./watch.ts";
@@ -20,6 +21,8 @@ const SURE_MS = 15_000;
 /** A node that comes is known everywhere after so long, calm as it is. */
 const PROBE_MS = 4_000;
 const PROBES = 2;
+/** Asking for, writing and loading what differs. */
+const RELOAD_MS = 2_000;
 /** What a process that has stopped had called has come to nothing after so long. */
 const CALLED_MS = 12_000;
 
@@ -94,6 +97,7 @@ function goThrough(world: World): number {
   }
   for (const one of wrong) world.problem(`after the calm: ${one}`);
   for (const one of watch.exceeded()) world.problem(one);
+  if (problems.length === 0 && plan.weights.get("planted")! > 0) heal(world);
   watch.end();
   if (problems.length === 0) probe(world);
   for (const beacon of world.live()) world.tally(beacon);
@@ -198,6 +202,13 @@ function calm(world: World): void {
     if (beacon.isPaused) beacon.resume();
   }
   if (world.live().length === 0) world.start(world.chance.pick(world.hosts));
+}
+
+/** A divergence is gone within three renewals of a lease. */
+function heal(world: World): void {
+  if (world.isFlooded || !plant(world)) return;
+  world.timeline.run(world.nowMs + world.plan.leaseMs + RELOAD_MS);
+  for (const one of wrongs(world)) world.problem(`after a planted divergence: ${one}`);
 }
 
 /** Nothing only looks well: what changes now is known everywhere soon, or soon after if a beacon begins anew just then. */

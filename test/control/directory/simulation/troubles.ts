@@ -2,6 +2,7 @@
 import type { Beacon } from "./beacon.ts";
 import { forge, forgeRival } from "./forger.ts";
 import type { Host } from "./host.ts";
+import { plant } from "./plant.ts";
 import type { World } from "./world.ts";
 
 /** What is to stop has ended after so long, whatever the server does. */
@@ -404,6 +405,10 @@ export const TROUBLES = [
   {
     name: "forged",
     happen: (world) => forge(world),
+  },
+  {
+    name: "planted",
+    happen: plant,
   },
   {
     name: "renumbered",
