@@ -76,7 +76,7 @@ export function planOf(chance: Chance, { hasAll = false }: PlanOptions = {}): Pl
     weights.set(name, isTooEarly ? 0 : weight);
   }
   return {
-    beacons: chance.is(0.01) ? 20 : 2 + chance.below(5),
+    beacons: chance.is(0.003) ? 20 : 2 + chance.below(5),
     nodes: Math.round(chance.scale(5, 60)),
     troubleMs: chance.scale(5_000, 40_000),
     leaseMs: Math.round(chance.between(3_000, 10_000)),
@@ -96,8 +96,8 @@ export function planOf(chance: Chance, { hasAll = false }: PlanOptions = {}): Pl
     idsAheadMs: chance.is(0.3) ? chance.scale(100, 3_600_000) : 0,
     clockMs: hasBadClocks ? 300 : 30,
     isPatient: chance.is(0.05),
-    calmMoves: chance.is(0.3)
-      ? { everyMs: chance.scale(50, 1_000), forMs: chance.scale(2_000, 30_000) }
+    calmMoves: chance.is(0.2)
+      ? { everyMs: chance.scale(50, 1_000), forMs: chance.scale(2_000, 20_000) }
       : undefined,
     nodeEntries: chance.pick([1, 20, 100]),
     keptNodesMax: chance.is(0.3) ? Math.round(chance.scale(4, 200)) : undefined,

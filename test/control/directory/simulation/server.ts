@@ -23,9 +23,7 @@ interface Id {
   readonly count: number;
 }
 
-interface Logged extends Id {
-  readonly bytes: Uint8Array | undefined;
-  readonly extra: Uint8Array | undefined;
+interface Logged extends Id, LogEntry {
   /** Virtual, as all that follow. */
   readonly addedMs: number;
 }
@@ -131,7 +129,9 @@ export class Server {
     const ms = Math.floor(this.nowMs);
     this.#last = ms > this.#last.ms ? { ms, count: 0 } : { ms: this.#last.ms, count: this.#last.count + 1 };
     this.trimTo(trimTo, this.nodeEntries);
-    this.log.push({ ...this.#last, bytes, extra, addedMs: this.timeline.nowMs });
+    const { count } = this.#last;
+    const id = `${this.#last.ms}-${count}`;
+    this.log.push({ ms: this.#last.ms, count, id, bytes, extra, addedMs: this.timeline.nowMs });
     this.written("log", bytes);
     const readers = [...this.readers];
     this.readers.clear();
@@ -171,7 +171,7 @@ export class Server {
   }
 
   last(): LogEntry {
-    return this.log.length === 0 ? NO_ENTRY : entryOf(this.log.at(-1)!);
+    return this.log.at(-1) ?? NO_ENTRY;
   }
 
   entriesBehind(after: string): LogEntry[] {
@@ -179,12 +179,12 @@ export class Server {
     const { log } = this;
     let from = log.length;
     while (from > 0 && compare(log[from - 1]!, id) > 0) from--;
-    return log.slice(from, from + READ_COUNT).map(entryOf);
+    return log.slice(from, from + READ_COUNT);
   }
 
   /** Whether the very entry is there: another log, with earlier and later ones and one of that id, may lack what was read. */
   has(entry: LogEntry): boolean {
-    return this.log.some((one) => isSameEntry(entryOf(one), entry));
+    return this.log.some((one) => isSameEntry(one, entry));
   }
 
   setField(name: string, value: Uint8Array | undefined): void {
@@ -219,12 +219,6 @@ function put<T>(map: Map<string, T>, key: string, value: T | undefined): void {
   if (value === undefined) map.delete(key);
   else map.set(key, value);
 }
-
-const entryOf = ({ ms, count, bytes, extra }: Logged): LogEntry => ({
-  id: `${ms}-${count}`,
-  bytes,
-  extra,
-});
 
 function idOf(text: string): Id {
   const [ms = 0, count = 0] = text.split("-").map(Number);
