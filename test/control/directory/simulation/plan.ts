@@ -36,7 +36,7 @@ export interface Plan {
   /** Nodes named by the changes that a beacon keeps of a peer that is behind; undefined: the default. */
   readonly keptNodesMax: number | undefined;
   /** As in Server. */
-  readonly nodeEntries: number;
+  readonly streamNodeBytes: number;
 }
 
 export interface PlanOptions {
@@ -99,7 +99,7 @@ export function planOf(chance: Chance, { hasAll = false }: PlanOptions = {}): Pl
     calmMoves: chance.is(0.2)
       ? { everyMs: chance.scale(50, 1_000), forMs: chance.scale(2_000, 20_000) }
       : undefined,
-    nodeEntries: chance.pick([1, 20, 100]),
+    streamNodeBytes: chance.pick([0, 4096]),
     keptNodesMax: chance.is(0.3) ? Math.round(chance.scale(4, 200)) : undefined,
   };
 }

@@ -24,6 +24,8 @@ interface Id {
 }
 
 interface Logged extends Id, LogEntry {
+  /** Number of the stream's node that holds it. */
+  readonly node: number;
   /** Virtual, as all that follow. */
   readonly addedMs: number;
 }
@@ -54,8 +56,10 @@ export class Server {
   steppedMs = 0;
   /** Memory that its log, hash and parts may take; more, and it refuses what needs memory. */
   maxBytes = Number.POSITIVE_INFINITY;
-  /** Entries of a node of the stream: `XADD … ~` drops whole nodes. */
-  nodeEntries = 1;
+  /** Size of a node of the stream: `XADD … ~` drops whole nodes. 0: each entry is a node. */
+  nodeBytes = 0;
+  #node = 0;
+  #bytesOfNode = 0;
   /** Readers that wait for an entry. */
   readonly readers = new Set<() => void>();
   #last: Id = { ms: 0, count: 0 };
@@ -75,7 +79,8 @@ export class Server {
   replica(lagMs: number, clockMs: number): Server {
     const replica = new Server(this.timeline, clockMs, this.written);
     replica.maxBytes = this.maxBytes;
-    replica.nodeEntries = this.nodeEntries;
+    replica.nodeBytes = this.nodeBytes;
+    replica.#node = this.#node + 1;
     const untilMs = this.timeline.nowMs - lagMs;
     replica.log = this.log.filter(({ addedMs }) => addedMs <= untilMs);
     replica.#last = replica.log.at(-1) ?? this.#last;
@@ -128,24 +133,34 @@ export class Server {
   append(bytes: Uint8Array | undefined, extra?: Uint8Array, trimTo = "0-0"): void {
     const ms = Math.floor(this.nowMs);
     this.#last = ms > this.#last.ms ? { ms, count: 0 } : { ms: this.#last.ms, count: this.#last.count + 1 };
-    this.trimTo(trimTo, this.nodeEntries);
+    this.trimTo(trimTo, true);
     const { count } = this.#last;
+    const node = this.#nodeFor((bytes?.length ?? 0) + (extra?.length ?? 0));
     const id = `${this.#last.ms}-${count}`;
-    this.log.push({ ms: this.#last.ms, count, id, bytes, extra, addedMs: this.timeline.nowMs });
+    this.log.push({ ...{ ms: this.#last.ms, count, id, bytes, extra }, node, addedMs: this.timeline.nowMs });
     this.written("log", bytes);
     const readers = [...this.readers];
     this.readers.clear();
     for (const wake of readers) wake();
   }
 
-  /** Drops entries with lower ids, in multiples of so many. */
-  trimTo(text: string, multiple = 1): void {
+  /** Drops entries with lower ids; of a node that holds others, too, none if it may. */
+  trimTo(text: string, mayKeepSome = false): void {
     const { log } = this;
     const id = idOf(text);
     let end = 0;
     while (end < log.length && compare(log[end]!, id) < 0) end++;
-    const dropped = end - (end % multiple);
-    if (dropped > 0) this.log = log.slice(dropped);
+    if (mayKeepSome) while (end > 0 && log[end]?.node === log[end - 1]!.node) end--;
+    if (end > 0) this.log = log.slice(end);
+  }
+
+  #nodeFor(bytes: number): number {
+    this.#bytesOfNode += bytes;
+    if (this.#bytesOfNode > this.nodeBytes) {
+      this.#bytesOfNode = bytes;
+      this.#node++;
+    }
+    return this.#node;
   }
 
   logSize(): LogSize {

@@ -213,7 +213,7 @@ export class World {
       if (where === "log") this.watch.wrote(bytes);
       this.trace(() => `${where}: ${written(where, bytes)}`);
     });
-    server.nodeEntries = this.plan.nodeEntries;
+    server.nodeBytes = this.plan.streamNodeBytes;
     if (this.hasMemoryLimit) server.maxBytes = this.server.maxBytes;
     return server;
   }
