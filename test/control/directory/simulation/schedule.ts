@@ -13,9 +13,6 @@ import { World } from "./world.ts";
 const CALM_MS = 90_000;
 /** Nodes that were seen while clocks differed are seen again after so long, at the latest. */
 const SEEN_AGAIN_MS = 60_000;
-/** Clocks that differ by less are as equal as they get. */
-const CLOCKS_APART_MS = 100;
-const BAD_CLOCKS_APART_MS = 700;
 /** What was well for so long stays so: more than a lease. */
 const SURE_MS = 15_000;
 /** A node that comes is known everywhere after so long, calm as it is. */
@@ -90,7 +87,7 @@ function goThrough(world: World): number {
     passedMs = timeline.nowMs - calmMs;
     wrong = wrongs(world);
     if (!hasSeenAgain && (wrong.length === 0 || passedMs > SEEN_AGAIN_MS)) {
-      hasSeenAgain = areClocksEqual(world);
+      hasSeenAgain = world.areClocksEqual;
       if (hasSeenAgain) seeAgain(world);
     }
     if (wrong.length > 0 || !hasSeenAgain) settledMs = passedMs;
@@ -170,21 +167,13 @@ function moveOn(world: World): void {
   world.trace(() => "quiet");
 }
 
-function areClocksEqual(world: World): boolean {
-  const times = world.live().map(({ clock }) => clock.nowMs());
-  return (
-    Math.max(...times) - Math.min(...times) <
-    (world.plan.hasBadClocks ? BAD_CLOCKS_APART_MS : CLOCKS_APART_MS)
-  );
-}
-
 /** Nodes repeat their Discover, at the beacon that saw them last. */
 function seeAgain(world: World): void {
   world.trace(() => "all nodes are seen again");
   for (const node of world.nodes) {
     const { last } = node;
     if (last === undefined || last.isRemoved || !last.beacon.isAwake) continue;
-    if (world.discover(node, last.beacon)) node.isUndated = false;
+    world.discover(node, last.beacon);
   }
 }
 
@@ -193,7 +182,6 @@ function calm(world: World): void {
   world.isCalm = true;
   for (const host of world.hosts) world.wakeUp(host);
   for (const beacon of world.beacons) world.wakeUp(beacon.parts.host);
-  if (world.hasStepped) for (const node of world.nodes) node.isUndated = true;
   world.isServerUp = true;
   world.server.isFull = false;
   for (const store of [...world.stores]) if (store.of !== world.server) world.cut(store);

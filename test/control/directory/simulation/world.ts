@@ -13,6 +13,9 @@ import { Watch } from "./watch.ts";
 const APART_MS = 150;
 /** Connecting fails after so long where nobody answers. */
 const CONNECT_MS = 5_000;
+/** Clocks that differ by less are as equal as they get. */
+const CLOCKS_APART_MS = 100;
+const BAD_CLOCKS_APART_MS = 700;
 const DAY_MS = 86_400_000;
 /** Memory of a server that has a limit: several times what a minute of the log takes in the calm. */
 const BYTES_MAX = 150_000;
@@ -74,6 +77,13 @@ export class World {
 
   get nowMs(): number {
     return this.timeline.nowMs;
+  }
+
+  /** Whether all beacons would date a claim alike, as far as that is possible. */
+  get areClocksEqual(): boolean {
+    const times = this.live().map(({ clock }) => clock.nowMs());
+    const apartMs = this.plan.hasBadClocks ? BAD_CLOCKS_APART_MS : CLOCKS_APART_MS;
+    return Math.max(...times) - Math.min(...times) < apartMs;
   }
 
   count(what: string, by = 1): void {
@@ -171,6 +181,7 @@ export class World {
     this.trace(() => `node ${node.id} is heard by ${beacon}`);
     this.count(isMove ? "moves" : beacon.nodes.heard.has(node.id) ? "refreshes" : "arrivals");
     node.last = { beacon, atMs: this.nowMs, isRemoved: false };
+    node.isUndated = this.hasStepped && !this.areClocksEqual;
     beacon.nodes.hear(node.id, beacon.monotonicMs());
     return true;
   }
