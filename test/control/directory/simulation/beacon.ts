@@ -6,8 +6,9 @@ import { RouteTable } from "../../../../src/shared/routes.ts";
 import { routeMemory } from "../../../support/route-memory.ts";
 import type { Chance } from "./chance.ts";
 import type { Host } from "./host.ts";
-import { SimulatedNodes } from "./nodes.ts";
+import { type HostNodes, SimulatedNodes } from "./nodes.ts";
 import { SimulatedPeers } from "./peers.ts";
+import { RealNodes, type RealTable } from "./real-nodes.ts";
 import { BEGAN_MS } from "./server.ts";
 import type { Owner, Timeline } from "./timeline.ts";
 
@@ -19,6 +20,9 @@ export interface BeaconParts {
   readonly graceMs: number;
   readonly keptNodesMax: number | undefined;
   readonly resolveMs: number;
+  /** For its nodes; undefined: they are simulated. */
+  readonly realTable: RealTable | undefined;
+  readonly contended: () => void;
   /** How much longer than asked for it sleeps, at most. */
   readonly sleepsLonger: () => number;
   /** Whether work takes time. */
@@ -39,7 +43,7 @@ export class Beacon implements Owner {
   readonly waiting: (() => void)[] = [];
   readonly directory: Directory;
   readonly table: RouteTable;
-  readonly nodes: SimulatedNodes;
+  readonly nodes: HostNodes;
   readonly peers: SimulatedPeers;
   readonly clock: DirectoryClock;
   /** What was begun around it and has not ended. */
@@ -61,12 +65,17 @@ export class Beacon implements Owner {
     this.table = new RouteTable(routeMemory());
     this.table.keepClaims();
     this.clock = new DirectoryClock(this.monotonicMs, BEGAN_MS + timeline.nowMs + host.wallMs);
-    this.nodes = new SimulatedNodes({
+    const nodesParts = {
       chance,
-      sleep: (ms) => this.sleep(ms),
-      removed: (nodeId) => this.directory.nodeWent(nodeId),
-      speaksUp: (nodeId) => parts.speaksUp(this, nodeId),
-    });
+      sleep: (ms: number) => this.sleep(ms),
+      removed: (nodeId: number) => this.directory.nodeWent(nodeId),
+      speaksUp: (nodeId: number) => parts.speaksUp(this, nodeId),
+    };
+    const { realTable, monotonicMs } = { ...parts, monotonicMs: this.monotonicMs };
+    this.nodes =
+      realTable === undefined
+        ? new SimulatedNodes(nodesParts)
+        : new RealNodes({ ...nodesParts, table: realTable, monotonicMs, contended: parts.contended });
     this.peers = new SimulatedPeers({
       ...{ timeline, chance, owner: this, resolveMs: parts.resolveMs },
       forget: (number) => this.directory.forget(number),
@@ -107,6 +116,7 @@ export class Beacon implements Owner {
   readonly monotonicMs = (): number => {
     const { timeline, chance, host, isBusy } = this.parts;
     const hostMs = host.monotonicMs(timeline.nowMs);
+    this.parts.realTable?.showMs(hostMs);
     if (isBusy) {
       this.#workedMs = Math.max(0, this.#workedMs - (hostMs - this.#workedAtMs));
       this.#workedAtMs = hostMs;
@@ -170,14 +180,13 @@ export class Beacon implements Owner {
   }
 
   #drain(came: (nodeId: number) => void): boolean {
-    const { arrived } = this.nodes;
-    if (arrived.length === 0) return false;
-    this.nodes.arrived = [];
-    const isLost = this.lostArrivals;
+    const { nodeIds, isLost } = this.nodes.takeArrivals();
+    if (nodeIds.length === 0) return isLost;
+    const hasLost = this.lostArrivals;
     this.lostArrivals = false;
-    if (isLost) this.parts.lost(arrived.length);
-    else for (const nodeId of arrived) came(nodeId);
-    return isLost;
+    if (hasLost) this.parts.lost(nodeIds.length);
+    else for (const nodeId of nodeIds) came(nodeId);
+    return hasLost || isLost;
   }
 
   #sleepersOf(signal: AbortSignal): Set<() => void> {

@@ -19,10 +19,26 @@ export interface SimulatedNodesParts {
   readonly speaksUp: (nodeId: number) => boolean;
 }
 
-export class SimulatedNodes implements OwnNodes {
+/** Own nodes, and what brings and removes them. */
+export interface HostNodes extends OwnNodes {
+  /** When each was last heard. */
+  readonly heard: Pick<ReadonlyMap<number, number>, "has" | typeof Symbol.iterator>;
+  /** Ids of nodes that another thread adds. */
+  readonly residents: readonly number[];
+  /** Nodes that came since this was last called. */
+  takeArrivals(): { readonly nodeIds: readonly number[]; readonly isLost: boolean };
+  /** A Discover. */
+  hear(nodeId: number, nowMs: number): void;
+  /** From before the process began. */
+  restore(nodeId: number, heardMs: number): void;
+  /** @returns whether it was there, and could be removed */
+  remove(nodeId: number): boolean;
+}
+
+export class SimulatedNodes implements HostNodes {
   readonly heard = new Map<number, number>();
-  /** Came since they were last drained. */
-  arrived: number[] = [];
+  readonly residents = [];
+  #arrived: number[] = [];
 
   constructor(private readonly parts: SimulatedNodesParts) {}
 
@@ -65,13 +81,15 @@ export class SimulatedNodes implements OwnNodes {
     return true;
   }
 
-  /** A Discover. */
+  takeArrivals(): { readonly nodeIds: readonly number[]; readonly isLost: boolean } {
+    return { nodeIds: this.#arrived.splice(0), isLost: false };
+  }
+
   hear(nodeId: number, nowMs: number): void {
-    if (!this.heard.has(nodeId)) this.arrived.push(nodeId);
+    if (!this.heard.has(nodeId)) this.#arrived.push(nodeId);
     this.heard.set(nodeId, nowMs);
   }
 
-  /** From before the process began. */
   restore(nodeId: number, heardMs: number): void {
     this.heard.set(nodeId, heardMs);
   }

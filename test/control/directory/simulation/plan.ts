@@ -35,6 +35,8 @@ export interface Plan {
   readonly calmMoves: { readonly everyMs: number; readonly forMs: number } | undefined;
   /** Nodes named by the changes that a beacon keeps of a peer that is behind; undefined: the default. */
   readonly keptNodesMax: number | undefined;
+  /** Own nodes are in real node tables; a schedule with a thread beside it is not reproducible. undefined: they are simulated. */
+  readonly realNodes: "alone" | "with a thread" | undefined;
   /** As in Server. */
   readonly streamNodeBytes: number;
 }
@@ -99,6 +101,7 @@ export function planOf(chance: Chance, { hasAll = false }: PlanOptions = {}): Pl
     calmMoves: chance.is(0.2)
       ? { everyMs: chance.scale(50, 1_000), forMs: chance.scale(2_000, 20_000) }
       : undefined,
+    realNodes: chance.is(0.97) ? undefined : chance.pick(["alone", "with a thread"] as const),
     streamNodeBytes: chance.pick([0, 4096]),
     keptNodesMax: chance.is(0.3) ? Math.round(chance.scale(4, 200)) : undefined,
   };

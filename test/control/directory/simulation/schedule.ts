@@ -58,8 +58,11 @@ export function runSchedule(
   try {
     settledMs = goThrough(world);
   } catch (error) {
+    world.realTables?.stopThread();
     world.problem(`thrown: ${(error as Error).stack ?? String(error)}`);
   }
+  if (plan.realNodes === "with a thread" && world.problems.length > 0)
+    world.problem("another thread took part: the schedule is not reproducible");
   const { problems, counts } = world;
   const { extremes } = world.watch;
   const { nowMs: virtualMs, happened } = world.timeline;
@@ -75,6 +78,7 @@ function goThrough(world: World): number {
   timeline.run(plan.troubleMs);
   calm(world);
   moveOn(world);
+  world.realTables?.stopThread();
   watch.quiet();
   const calmMs = timeline.nowMs;
   const limitMs = CALM_MS + (world.hasMemoryLimit ? TRIM_MS : 0);
@@ -129,6 +133,9 @@ function nodesDo(world: World): void {
   } else if (what < 18) {
     const holder = awake.find(({ nodes: own }) => own.heard.has(node.id));
     if (holder !== undefined && world.remove(node, holder)) world.count("removed where it is");
+  } else if (world.realTables !== undefined && chance.is(0.3)) {
+    for (const id of beacon.nodes.residents)
+      if (chance.is(0.3) && beacon.nodes.remove(id)) world.count("residents removed");
   } else if (world.remove(node, beacon)) {
     world.count("removed");
     if (chance.is(0.3)) world.discover(node, beacon);

@@ -48,6 +48,8 @@ export function wrongs(world: World): string[] {
     if (holding[0] !== last.beacon)
       wrong.push(`node ${node.id} was last heard by ${last.beacon}, and is at ${holding[0] ?? "none"}`);
   }
+  for (const beacon of told)
+    for (const id of beacon.nodes.residents) if (beacon.nodes.heard.has(id)) holders.set(id, beacon);
   for (const beacon of told) wrong.push(...wrongAt(world, beacon, told, holders));
   return wrong;
 }
@@ -68,7 +70,7 @@ function* wrongNames(live: readonly Beacon[], told: readonly Beacon[]): Generato
 }
 
 function* wrongAt(
-  { nodes }: World,
+  { nodes, residents }: World,
   beacon: Beacon,
   told: readonly Beacon[],
   holders: ReadonlyMap<number, Beacon>,
@@ -91,6 +93,12 @@ function* wrongAt(
       const isThere = holders.get(id) === other;
       if (!isPoisoned && isThere !== routed.has(id))
         yield `${beacon} routes node ${id} to ${other}: ${routed.has(id)}, must be ${isThere}`;
+      routed.delete(id);
+    }
+    for (const id of residents) {
+      const isThere = holders.get(id) === other;
+      if (isThere !== routed.has(id))
+        yield `${beacon} routes resident ${id} to ${other}: ${routed.has(id)}, must be ${isThere}`;
       routed.delete(id);
     }
     if (routed.size > 0) yield `${beacon} routes to ${other} what nobody has: ${[...routed]}`;

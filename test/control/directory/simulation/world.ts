@@ -5,6 +5,7 @@ import type { Chance } from "./chance.ts";
 import { SimulatedStore } from "./connection.ts";
 import { Host } from "./host.ts";
 import type { Plan } from "./plan.ts";
+import { RealTables } from "./real-nodes.ts";
 import { BEGAN_MS, LAG_MS_MAX, refusal, Server } from "./server.ts";
 import { Timeline } from "./timeline.ts";
 import { Watch } from "./watch.ts";
@@ -50,6 +51,9 @@ export class World {
   isCalm = false;
   hasMemoryLimit = false;
   readonly watch = new Watch(this);
+  readonly realTables: RealTables | undefined;
+  /** Nodes of all processes' that the thread of the real tables records. */
+  readonly residents: number[] = [];
   /** A clock of the directory stepped: beacons may have dated claims by clocks that differ. */
   hasStepped = false;
   /** More names were written than beacons take. */
@@ -71,6 +75,8 @@ export class World {
     this.hosts = Array.from({ length: plan.beacons }, (_, i) =>
       this.newHost(`b${i + 1}.example:9001`, i + 1),
     );
+    this.realTables = plan.realNodes === undefined ? undefined : new RealTables();
+    if (plan.realNodes === "with a thread") this.realTables?.startThread(chance.below(2 ** 31));
     this.server = this.emptied();
     this.server.idsAhead(plan.idsAheadMs);
   }
@@ -122,7 +128,10 @@ export class World {
   /** @param restored nodes that the process begins with, and when they were heard, on the same host */
   start(host: Host, restored: ReadonlyMap<number, number> = new Map(), from?: Beacon): Beacon {
     const { plan, chance, timeline, trace } = this;
+    const realTable = this.realTables?.take();
     const beacon = new Beacon({
+      realTable,
+      contended: () => this.count("node shard locked"),
       ...{ host, timeline, chance },
       leaseMs: plan.leaseMs,
       graceMs: plan.graceMs,
@@ -138,6 +147,7 @@ export class World {
       complained: (one, about, message) => this.#complained(one, about, message),
     });
     beacon.serial = this.beacons.push(beacon);
+    this.residents.push(...beacon.nodes.residents);
     beacon.isDouble = this.live().some((other) => other !== beacon && other.name === beacon.name);
     for (const [id, heardMs] of restored) {
       beacon.nodes.restore(id, heardMs);
@@ -147,6 +157,7 @@ export class World {
     trace(() => `${beacon} starts with ${restored.size} nodes`);
     if (host.isSuspended) beacon.pause();
     timeline.happen(beacon, () => beacon.directory.start());
+    this.realTables?.began();
     return beacon;
   }
 
@@ -190,8 +201,9 @@ export class World {
   remove(node: Node, beacon: Beacon): boolean {
     if (!beacon.isAwake || !beacon.nodes.heard.has(node.id)) return false;
     this.trace(() => `node ${node.id} is removed from ${beacon}`);
+    if (!beacon.nodes.remove(node.id)) return false;
     if (node.last?.beacon === beacon) node.last.isRemoved = true;
-    return beacon.nodes.remove(node.id);
+    return true;
   }
 
   cut(store: SimulatedStore): void {
