@@ -184,7 +184,9 @@ function changesOf(world: World, name: string, epoch: number, seq: number): Entr
   const { chance, server, nodes } = world;
   const picked = nodes.filter(() => chance.is(0.2));
   const gone = nodes.filter(() => chance.is(0.1));
-  const timeMs = stepped(server.nowMs + chance.pick([0, 0, AHEAD_MS, 3_600_000]));
+  const aheadMs = chance.pick([0, 0, AHEAD_MS, 3_600_000]);
+  if (aheadMs > 0) world.stepped(); // whoever reads it may set its clock by it
+  const timeMs = stepped(server.nowMs + aheadMs);
   const entry: Entry = {
     ...{ kind: CHANGES, name, epoch, seq, timeMs },
     claims: {

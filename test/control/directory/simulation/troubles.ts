@@ -66,7 +66,7 @@ function stepMs({ chance }: World, soFarMs: number): number {
 function stepClock(world: World, what: string, soFarMs: number, step: (ms: number) => void): void {
   const { chance } = world;
   const ms = stepMs(world, soFarMs);
-  world.hasStepped = true;
+  world.stepped();
   world.trace(() => `the clock of ${what} steps by ${ms.toFixed(0)} ms`);
   step(ms);
   if (chance.is(0.3)) return;
@@ -183,7 +183,7 @@ export const TROUBLES = [
     happen(world) {
       const beacon = anyBeacon(world);
       if (beacon === undefined) return false;
-      world.hasStepped = true;
+      world.stepped();
       double(world, beacon, world.chance.scale(2_000, 3_600_000));
       return true;
     },
@@ -234,7 +234,7 @@ export const TROUBLES = [
       if (beacon === undefined) return false;
       const { host } = beacon.parts;
       if (host.isSuspended) return false;
-      world.hasStepped = true; // its clock is behind until the host reads later times
+      world.stepped(); // its clock is behind until the host reads later times
       world.trace(() => `${host.name} is suspended`);
       host.suspend(world.nowMs);
       for (const one of world.beacons) if (one.parts.host === host) one.pause();

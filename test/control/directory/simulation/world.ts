@@ -17,6 +17,9 @@ const CONNECT_MS = 5_000;
 /** Clocks that differ by less are as equal as they get. */
 const CLOCKS_APART_MS = 100;
 const BAD_CLOCKS_APART_MS = 700;
+const NOTE_CLOCKS_MS = 500;
+/** A beacon publishes a node that it saw, and reads what others published meanwhile, after so long at the latest. */
+const DATED_MS = 40_000;
 const DAY_MS = 86_400_000;
 /** Memory of a server that has a limit: several times what a minute of the log takes in the calm. */
 const BYTES_MAX = 150_000;
@@ -83,6 +86,20 @@ export class World {
 
   get nowMs(): number {
     return this.timeline.nowMs;
+  }
+
+  /** A clock stepped, or an entry says so: from now on it is noted which nodes were seen while clocks differed. */
+  stepped(): void {
+    if (this.hasStepped) return;
+    this.hasStepped = true;
+    this.#noteClocks();
+  }
+
+  #noteClocks(): void {
+    const sinceMs = this.nowMs - DATED_MS;
+    if (!this.areClocksEqual)
+      for (const node of this.nodes) node.isUndated ||= node.last !== undefined && node.last.atMs > sinceMs;
+    this.timeline.after(NOTE_CLOCKS_MS, undefined, () => this.#noteClocks());
   }
 
   /** Whether all beacons would date a claim alike, as far as that is possible. */
