@@ -201,7 +201,8 @@ function calm(world: World): void {
 
 /** A divergence is gone within three renewals of a lease. */
 function heal(world: World): void {
-  if (world.isFlooded || !plant(world)) return;
+  // A server with a limit may be full once more until what filled it is a minute old.
+  if (world.isFlooded || world.hasMemoryLimit || !plant(world)) return;
   world.timeline.run(world.nowMs + world.plan.leaseMs + RELOAD_MS);
   for (const one of wrongs(world)) world.problem(`after a planted divergence: ${one}`);
 }
