@@ -73,11 +73,6 @@ export class DirectoryServer {
     };
   }
 
-  /** As somebody does who takes it for another one. */
-  async empty(): Promise<void> {
-    await this.command("FLUSHALL");
-  }
-
   /** Sends a command on a connection of its own. @throws Error for an error reply */
   async command(command: string, ...args: readonly string[]): Promise<unknown> {
     const client = new Bun.RedisClient(this.url);

@@ -1,10 +1,11 @@
 /**
- * From nothing: all beacons have their nodes, the directory comes, and each learns the nodes of all others. And once more from a directory that
- * is emptied: then all have all routes, and the code that does it is compiled.
+ * From nothing: all beacons have their nodes, the directory comes, and each learns the nodes of all
+ * others. And once more, after the directory was away until all routes were withdrawn: the code is
+ * compiled then.
  */
 import type { Stats } from "../../src/beacon.ts";
 import { DirectoryServer } from "../harness/directory-server.ts";
-import { Fleet, type FleetShape, isSettled, nodesOf, routesOf, untilSettled } from "../harness/fleet.ts";
+import { Fleet, type FleetShape, nodesOf, routesOf, untilSettled } from "../harness/fleet.ts";
 import { FleetNodes } from "../harness/fleet-nodes.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import { PauseProbe, type Pauses } from "../harness/pauses.ts";
@@ -12,6 +13,8 @@ import type { Recorder } from "../harness/results.ts";
 import { ALL_CPUS, startBeacon, statsOf, type Target } from "../harness/targets.ts";
 import { cpuNs, residentBytes } from "../harness/usage.ts";
 
+const LEASE_S = 10;
+const LEASE_S_SMOKE = 3;
 const CONVERGED_MS_MAX = 120_000;
 const CONVERGED_S_BAR = 10;
 const PAUSE_MS_BAR = 2;
@@ -35,7 +38,7 @@ interface Measured {
   readonly grownBytes: readonly number[];
   readonly serverPeakMb: number;
   readonly serverOutMb: number;
-  /** From the emptying until all have loaded all again. */
+  /** From the new start of the server until all have all routes again. */
   readonly againS: number;
   /** Of the first beacon, and of one that has no directory and nothing to do. */
   readonly pauses: Readonly<Record<"beacon" | "idle", Readonly<Record<Phase, Pauses>>>>;
@@ -75,7 +78,7 @@ export async function measureConvergence(
     bar: { atMost: CONVERGED_S_BAR },
   });
   figure("of this, until the last beacon was connected", "s", ({ connectedS }) => connectedS);
-  figure("once more, from an emptied directory", "s", ({ againS }) => againS);
+  figure("once more, after all routes were withdrawn", "s", ({ againS }) => againS);
   figure("CPU of a beacon", "s", ({ beaconS }) => sum(beaconS) / beaconS.length);
   figure(
     "CPU of a beacon, a route",
@@ -152,7 +155,8 @@ export async function measureConvergence(
 
 async function measure(shape: FleetShape, { batch, smoke }: BenchOptions): Promise<Measured> {
   const server = await DirectoryServer.prepare();
-  const fleet = await Fleet.start(shape, { directory: server.url, batch });
+  const flags = [`--directory-lease=${smoke ? LEASE_S_SMOKE : LEASE_S}s`, "--directory-grace=0s"];
+  const fleet = await Fleet.start(shape, { directory: server.url, batch, flags });
   const idleProbe = new PauseProbe();
   let idle: Target | undefined;
   const nodes = new FleetNodes(fleet);
@@ -184,24 +188,18 @@ async function measure(shape: FleetShape, { batch, smoke }: BenchOptions): Promi
     const connectedS = sinceS - Math.min(...last.map(({ directory }) => directory!.stateS));
     if (sum(stats.map(routesOf)) !== (shape.beacons - 1) * nodesOf(shape))
       throw new Error("routes are missing");
+    const serverS = cpuNs(server.pid) / 1e9;
+    await server.kill();
+    await untilSettled(fleet, turn, CONVERGED_MS_MAX, (now) => routesOf(now) === 0);
     await Bun.sleep(quietMs);
     for (const probe of probes) await probe.start();
-    const loaded: number[] = [];
-    for (const [i, beacon] of turn.entries()) loaded[beacon] = last[i]!.directory!.snapshotsLoaded;
-    const emptied = performance.now();
-    await server.empty();
-    await untilSettled(
-      fleet,
-      turn,
-      CONVERGED_MS_MAX,
-      (now, beacon) =>
-        isSettled(now, shape) && now.directory!.snapshotsLoaded - loaded[beacon]! >= shape.beacons - 1,
-    );
-    const againS = (performance.now() - emptied) / 1000;
+    const restarted = performance.now();
+    await server.start();
+    await untilSettled(fleet, turn, CONVERGED_MS_MAX);
+    const againS = (performance.now() - restarted) / 1000;
     const again = [await fleet.probe.read(), await idleProbe.read()] as const;
     return {
-      ...{ totalS, connectedS, againS, stats: last, beaconS },
-      serverS: cpuNs(server.pid) / 1e9,
+      ...{ totalS, connectedS, againS, stats: last, beaconS, serverS },
       grownBytes: fleet.targets.map(({ pid }, i) => residentBytes(pid) - bytesBefore[i]!),
       serverPeakMb: memoryPeakBytes / 1e6,
       serverOutMb: bytesOut / 1e6,
