@@ -56,6 +56,11 @@ export function addressHash(endpoint: Int32Array, at: number, secret: number): n
   return finished(mixed(mixed(~secret, endpoint[at + 1]!), endpoint[at + 2]!));
 }
 
+/** @returns a signed 32-bit hash of two words; numbers beyond 32 bits count modulo 2^32 */
+export function pairHash(one: number, other: number, key: number): number {
+  return finished(mixed(mixed(key, one), other));
+}
+
 function mixed(hash: number, word: number): number {
   const product = Math.imul(hash ^ word, HASH_MULTIPLIER_1);
   return product ^ (product >>> HASH_SHIFT_1);

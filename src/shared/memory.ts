@@ -222,6 +222,9 @@ const MAILBOXES_WORDS = GRANTS * (MAILBOX_RING + MAILBOX_WORDS) + MAILBOX_RING +
 export const MAIN_THREAD_LOCK = 1;
 export const workerLock = (worker: number): number => 2 + worker;
 
+/** Slots of a table of so many routes. */
+export const routeSlotsFor = (routesMax: number): number => Math.max(SLOTS_MIN, routesMax * SLOTS_PER_ENTRY);
+
 export class SharedMemory {
   readonly buffer: SharedArrayBuffer;
   readonly keysBuffer: SharedArrayBuffer;
@@ -281,7 +284,7 @@ export class SharedMemory {
     const { workers, nodesMax, routesMax } = shape;
     this.shards = workers;
     this.slotsPerShard = Math.max(SLOTS_MIN, Math.ceil((nodesMax * SLOTS_PER_ENTRY) / workers));
-    this.routeSlots = Math.max(SLOTS_MIN, routesMax * SLOTS_PER_ENTRY);
+    this.routeSlots = routeSlotsFor(routesMax);
     let words = LINE_WORDS;
     const reserve = (count: number): number => {
       const at = words;

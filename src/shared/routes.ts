@@ -5,21 +5,25 @@
  * Open addressing (open-addressing.ts), a slot of two words: node id, and the peer's number. Where the later claim is to win, whatever
  * the order in which claims come (src/control/directory), the main thread keeps when each was made beside the table.
  */
+import { ClaimSums } from "./claim-digest.ts";
 import { nodeHash, slotOfHash } from "./hash.ts";
 import { OrderedWord } from "./loads.ts";
-import { HASH_SECRET, PEER_PLACES, ROUTE_REMOVALS, ROUTE_WORDS, type SharedMemory } from "./memory.ts";
+import {
+  HASH_SECRET,
+  type MemoryShape,
+  PEER_PLACES,
+  ROUTE_REMOVALS,
+  ROUTE_WORDS,
+  routeSlotsFor,
+  type SharedMemory,
+} from "./memory.ts";
 import { type Area, FINDS_MAX, PROBES_MAX, removeSlot, searchSlots } from "./open-addressing.ts";
 
 const PEER = 1;
 
-/**
- * In place of a peer's number: nobody has the node; there is no room for another route; another one's claim is later; the peer itself had
- * claimed it later than it does now.
- */
+/** In place of a peer's number: no peer has the node; there is no room for another route. */
 export const NO_PEER = -1;
 export const TABLE_FULL = -2;
-export const CLAIMED_LATER = -3;
-export const CLAIMED_LATER_BEFORE = -4;
 
 /** Marks are bytes: this is that of a claim whose claimer gave none, and in place of one, for `sweep`, that of no route. */
 export const UNMARKED = 0;
@@ -31,6 +35,22 @@ interface Claims {
   readonly timesMs: Float64Array;
   /** What its claimer marked it with, a byte. */
   readonly marks: Uint8Array;
+  /** Of all claims, a row a peer. */
+  readonly sums: ClaimSums;
+}
+
+/** What a table lies in. */
+export type RouteMemory = Pick<SharedMemory, "words" | "routesAt" | "routeSlots" | "routeSlotsAt"> & {
+  readonly shape: Pick<MemoryShape, "routesMax">;
+};
+
+/** Memory of a table that one thread alone uses. */
+export function privateRouteMemory(routesMax: number, secret: number): RouteMemory {
+  const routeSlots = routeSlotsFor(routesMax);
+  const [routesAt, routeSlotsAt] = [16, 32];
+  const words = new Int32Array(new SharedArrayBuffer(4 * (routeSlotsAt + routeSlots * ROUTE_WORDS)));
+  words[HASH_SECRET] = secret;
+  return { words, routesAt, routeSlots, routeSlotsAt, shape: { routesMax } };
 }
 
 export class RouteTable {
@@ -44,7 +64,7 @@ export class RouteTable {
   #routes = 0;
   #claims: Claims | undefined;
 
-  constructor(memory: SharedMemory) {
+  constructor(memory: RouteMemory) {
     const { words, routeSlots, routeSlotsAt: first } = memory;
     const secret = memory.words[HASH_SECRET]!;
     this.#words = words;
@@ -101,7 +121,11 @@ export class RouteTable {
 
   /** From now on it is kept when claims are made; those until now count as made at 0. Main thread only, as all that follows. */
   keepClaims(): void {
-    this.#claims ??= { timesMs: new Float64Array(this.#slots), marks: new Uint8Array(this.#slots) };
+    this.#claims ??= {
+      timesMs: new Float64Array(this.#slots),
+      marks: new Uint8Array(this.#slots),
+      sums: new ClaimSums(PEER_PLACES),
+    };
   }
 
   /**
@@ -112,42 +136,18 @@ export class RouteTable {
    * @returns the number of the peer that had it, NO_PEER, or TABLE_FULL if there is no room for another route
    */
   claim(nodeId: number, peer: number, timeMs = 0, mark = UNMARKED): number {
-    return this.#claimAt(this.#search(nodeId | 0, 0), nodeId | 0, peer, timeMs, mark);
-  }
-
-  /**
-   * The same, unless another peer's claim is later.
-   * @param winsTie whether the claim comes before one that another peer made at the same time
-   * @returns as `claim`, CLAIMED_LATER, or CLAIMED_LATER_BEFORE, which does not keep it from being claimed
-   */
-  claimIfLater(
-    nodeId: number,
-    peer: number,
-    timeMs: number,
-    mark: number,
-    winsTie: (other: number) => boolean,
-  ): number {
+    const id = nodeId | 0;
     const words = this.#words;
-    const slot = this.#search(nodeId | 0, 0);
-    let isEarlier = false;
-    if (slot >= 0 && words[slot] !== 0) {
-      const other = words[slot + PEER]!;
-      const otherMs = this.#claims!.timesMs[this.#indexOf(slot)]!;
-      isEarlier = otherMs > timeMs;
-      if (other !== peer && (isEarlier || (otherMs === timeMs && !winsTie(other)))) return CLAIMED_LATER;
-    }
-    const before = this.#claimAt(slot, nodeId | 0, peer, timeMs, mark);
-    return isEarlier ? CLAIMED_LATER_BEFORE : before;
-  }
-
-  #claimAt(slot: number, id: number, peer: number, timeMs: number, mark: number): number {
-    const words = this.#words;
+    const slot = this.#search(id, 0);
     const isNew = slot >= 0 && words[slot] === 0;
     if (slot < 0 || (isNew && this.#routes >= this.#routesMax)) return TABLE_FULL;
     if (this.#claims) {
+      const { timesMs, marks, sums } = this.#claims;
       const index = this.#indexOf(slot);
-      this.#claims.timesMs[index] = timeMs;
-      this.#claims.marks[index] = mark;
+      if (!isNew) sums.remove(id, timesMs[index]!, words[slot + PEER]!);
+      sums.add(id, timeMs, peer);
+      timesMs[index] = timeMs;
+      marks[index] = mark;
     }
     this.#routesOf[peer]!++;
     if (!isNew) {
@@ -182,6 +182,10 @@ export class RouteTable {
   }
 
   #removeAt(slot: number, peer: number): void {
+    if (this.#claims) {
+      const { timesMs, sums } = this.#claims;
+      sums.remove(this.#words[slot]!, timesMs[this.#indexOf(slot)]!, peer);
+    }
     removeSlot(this.#area, slot);
     this.#routes--;
     this.#routesOf[peer]!--;
@@ -199,20 +203,28 @@ export class RouteTable {
    * @param mark NO_MARK to withdraw all
    * @param from step, from 0 on
    * @param end step behind the last
-   * @returns how many
+   * @param isToGo the others stay
+   * @param withdrawn is called for each node, once its route is gone; it may claim it
    */
-  sweep(peer: number, mark: number, from: number, end: number): number {
+  sweep(
+    peer: number,
+    mark: number,
+    from: number,
+    end: number,
+    isToGo: (nodeId: number) => boolean = () => true,
+    withdrawn: (nodeId: number) => void = () => {},
+  ): void {
     const words = this.#words;
-    let withdrawn = 0;
     for (let step = from; step < end; step++) {
       const index = this.#indexAt(step);
       const slot = this.#slotAt(index);
       if (words[slot] === 0 || words[slot + PEER] !== peer) continue;
       if (mark !== NO_MARK && this.#claims?.marks[index] === mark) continue;
+      const nodeId = words[slot]!;
+      if (!isToGo(nodeId)) continue;
       this.#removeAt(slot, peer);
-      withdrawn++;
+      withdrawn(nodeId);
     }
-    return withdrawn;
   }
 
   /** A part of going through the table, likewise: calls `visit` for each route, for some of them twice. */
@@ -234,6 +246,16 @@ export class RouteTable {
   /** Routes that lead to a peer. */
   routesOf(peer: number): number {
     return this.#routesOf[peer]!;
+  }
+
+  /** Whether there is no room for another route. */
+  get isFull(): boolean {
+    return this.#routes >= this.#routesMax;
+  }
+
+  /** The sums of a peer's claims (claim-digest.ts), which change with them; claims are kept. */
+  sumsOf(peer: number): Int32Array {
+    return this.#claims!.sums.row(peer);
   }
 
   /** Bytes that a route takes when the table is full, with what is kept of its claim. */

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { ClaimSums } from "../../src/shared/claim-digest.ts";
 import { nodeHash, slotOfHash } from "../../src/shared/hash.ts";
 import {
   HASH_SECRET,
@@ -10,10 +11,10 @@ import {
 } from "../../src/shared/memory.ts";
 import { PROBES_MAX } from "../../src/shared/open-addressing.ts";
 import {
-  CLAIMED_LATER,
-  CLAIMED_LATER_BEFORE,
   NO_MARK,
   NO_PEER,
+  privateRouteMemory,
+  type RouteMemory,
   RouteTable,
   TABLE_FULL,
 } from "../../src/shared/routes.ts";
@@ -27,7 +28,7 @@ function table(routesMax: number): { memory: SharedMemory; routes: RouteTable } 
 }
 
 /** Ids whose search begins at one of `starts` slots, from slot `first` on. */
-function idsStartingAt(memory: SharedMemory, first: number, starts: number, count: number): number[] {
+function idsStartingAt(memory: RouteMemory, first: number, starts: number, count: number): number[] {
   const ids: number[] = [];
   for (let id = 1; ids.length < count; id++) {
     const slot = slotOfHash(nodeHash(id, SECRET), memory.routeSlots);
@@ -210,18 +211,22 @@ describe("RouteTable against a map", () => {
 });
 
 /** A table that keeps when claims were made. */
-function keeping(routesMax: number): { memory: SharedMemory; routes: RouteTable } {
+function keeping(routesMax: number): { memory: RouteMemory; routes: RouteTable } {
   const memory = routeMemory(routesMax);
   const routes = new RouteTable(memory);
   routes.keepClaims();
   return { memory, routes };
 }
 
-const always = () => true;
-const never = () => false;
-/** A whole sweep. */
-const sweep = (routes: RouteTable, peer: number, mark: number): number =>
-  routes.sweep(peer, mark, 0, routes.sweepSteps);
+/** A whole sweep. @returns the nodes whose routes were withdrawn */
+function sweep(routes: RouteTable, peer: number, mark: number, isToGo?: (id: number) => boolean): number[] {
+  const withdrawn: number[] = [];
+  routes.sweep(peer, mark, 0, routes.sweepSteps, isToGo, (id) => {
+    expect(routes.find(id)).toBe(NO_PEER);
+    withdrawn.push(id);
+  });
+  return withdrawn.sort((one, other) => one - other);
+}
 /** What a whole visit comes to. */
 function visited(routes: RouteTable): Map<number, readonly [number, number]> {
   const found = new Map<number, readonly [number, number]>();
@@ -230,29 +235,17 @@ function visited(routes: RouteTable): Map<number, readonly [number, number]> {
 }
 
 describe("claims that are kept", () => {
-  test("the later one stays; of two at the same time the one that wins the tie", () => {
+  test("are those of the last to claim, with their date and mark", () => {
     const { routes } = keeping(10);
-    expect(routes.claimIfLater(7, 1, 1000, 1, never)).toBe(NO_PEER);
-    expect(routes.claimIfLater(7, 2, 999.9375, 1, always)).toBe(CLAIMED_LATER);
-    expect(routes.claimIfLater(7, 2, 1000, 1, (other) => other !== 1)).toBe(CLAIMED_LATER);
-    expect([routes.find(7), routes.claimedMs(7)]).toEqual([1, 1000]);
-    expect(routes.claimIfLater(7, 2, 1000, 2, (other) => other === 1)).toBe(1);
-    expect(routes.claimIfLater(7, 1, 1000.0625, 3, never)).toBe(2);
-    expect([routes.find(7), routes.claimedMs(7), routes.markOf(7)]).toEqual([1, 1000.0625, 3]);
-  });
-
-  test("a peer's own claim takes the place of its earlier one, and of its later one", () => {
-    const { routes } = keeping(10);
-    for (const ms of [1000, 2000, 500]) {
-      routes.claimIfLater(7, 1, ms, 4, never);
-      expect([routes.find(7), routes.claimedMs(7), routes.markOf(7), routes.size]).toEqual([1, ms, 4, 1]);
+    for (const [peer, ms, before] of [
+      [1, 1000, NO_PEER],
+      [1, 500, 1],
+      [2, 400, 1],
+    ] as const) {
+      expect(routes.claim(7, peer, ms, 4)).toBe(before);
+      expect([routes.find(7), routes.claimedMs(7), routes.markOf(7), routes.size]).toEqual([peer, ms, 4, 1]);
     }
-  });
-
-  test("any claim takes it, if nobody asks which is later", () => {
-    const { routes } = keeping(10);
-    routes.claimIfLater(7, 1, 5000, 9, always);
-    expect(routes.claim(7, 2, 1000)).toBe(1);
+    routes.claim(7, 2, 1000);
     expect([routes.claimedMs(7), routes.markOf(7)]).toEqual([1000, 0]);
   });
 
@@ -264,7 +257,7 @@ describe("claims that are kept", () => {
     ]);
     routes.keepClaims();
     routes.keepClaims();
-    expect(routes.claimIfLater(7, 2, 0.0625, 1, never)).toBe(1);
+    expect(routes.claim(7, 2, 0.0625, 1)).toBe(1);
     expect([routes.claimedMs(0), routes.markOf(0), routes.claimedMs(8), routes.markOf(8)]).toEqual([
       -1, 0, -1, 0,
     ]);
@@ -272,13 +265,23 @@ describe("claims that are kept", () => {
     expect([routes.claimedMs(7), routes.markOf(7)]).toEqual([-1, 0]);
   });
 
-  test("a full table refuses new nodes, and compares the claims of those that it has", () => {
+  test("of new nodes find no room in a full table; those of nodes that it has do", () => {
     const { routes } = keeping(3);
-    for (let id = 1; id <= 3; id++) routes.claimIfLater(id, 1, 1000, 1, never);
-    expect(routes.claimIfLater(4, 1, 1000, 1, always)).toBe(TABLE_FULL);
-    expect(routes.claimIfLater(3, 2, 1, 1, always)).toBe(CLAIMED_LATER);
-    expect(routes.claimIfLater(3, 2, 2000, 1, never)).toBe(1);
+    for (let id = 1; id <= 3; id++) {
+      expect(routes.isFull).toBe(false);
+      routes.claim(id, 1, 1000, 1);
+    }
+    expect(routes.isFull).toBe(true);
+    expect(routes.claim(4, 1, 1000, 1)).toBe(TABLE_FULL);
+    expect(routes.claim(3, 2, 2000, 1)).toBe(1);
     expect([1, 2].map((peer) => routes.routesOf(peer))).toEqual([2, 1]);
+  });
+
+  test("can lie in memory of one thread's own", () => {
+    const routes = new RouteTable(privateRouteMemory(5, 7));
+    routes.keepClaims();
+    for (let id = 1; id <= 6; id++) expect(routes.claim(id, 0, id)).toBe(id === 6 ? TABLE_FULL : NO_PEER);
+    for (let id = 1; id <= 5; id++) expect([routes.find(id), routes.claimedMs(id)]).toEqual([0, id]);
   });
 
   test("take room: so many bytes a route in all", () => {
@@ -291,30 +294,43 @@ describe("claims that are kept", () => {
 });
 
 describe("a sweep", () => {
-  test("withdraws those of a peer's routes that lack the mark, or all, and says how many", () => {
+  test("withdraws those of a peer's routes that lack the mark and are to go, or all", () => {
     const { routes } = keeping(100);
-    for (let id = 1; id <= 30; id++) routes.claimIfLater(id, 1 + (id % 2), 1000, 1 + (id % 3), never);
-    expect(sweep(routes, 1, 2)).toBe(10);
+    for (let id = 1; id <= 30; id++) routes.claim(id, 1 + (id % 2), 1000, 1 + (id % 3));
+    expect(sweep(routes, 1, 2, (id) => id > 25)).toEqual([26, 30]);
+    expect(sweep(routes, 1, 2)).toEqual([2, 6, 8, 12, 14, 18, 20, 24]);
     expect([routes.size, routes.routesOf(1), routes.routesOf(2)]).toEqual([20, 5, 15]);
-    expect(sweep(routes, 1, 2)).toBe(0);
-    expect(sweep(routes, 2, NO_MARK)).toBe(15);
+    expect(sweep(routes, 1, 2)).toEqual([]);
+    expect(sweep(routes, 2, NO_MARK)).toHaveLength(15);
     expect([routes.size, routes.routesOf(1), routes.routesOf(2)]).toEqual([5, 5, 0]);
   });
 
   test("withdraws all of them where no claims are kept, as none has a mark", () => {
     const { routes } = table(10);
     for (let id = 1; id <= 5; id++) routes.claim(id, 1, 1000, 7);
-    expect(sweep(routes, 1, 7)).toBe(5);
+    expect(sweep(routes, 1, 7)).toHaveLength(5);
+  });
+
+  test("leaves a node alone that another peer claims while it is withdrawn", () => {
+    const { routes } = keeping(100);
+    for (let id = 1; id <= 60; id++) routes.claim(id, 1, 1000, 1);
+    routes.sweep(
+      1,
+      NO_MARK,
+      0,
+      routes.sweepSteps,
+      () => true,
+      (id) => routes.claim(id, 2, 500, 1),
+    );
+    expect([routes.routesOf(1), routes.routesOf(2)]).toEqual([0, 60]);
   });
 
   test("of a full chain of slots, which every removal moves, leaves nothing out", () => {
     const { memory, routes } = keeping(1000);
-    for (const id of idsStartingAt(memory, memory.routeSlots - 100, 2, PROBES_MAX))
-      routes.claimIfLater(id, 1, 1, 1, never);
-    for (const [i, id] of [...visited(routes).keys()].entries())
-      if (i % 3 === 0) routes.claimIfLater(id, 2, 2, 1, never);
+    for (const id of idsStartingAt(memory, memory.routeSlots - 100, 2, PROBES_MAX)) routes.claim(id, 1, 1, 1);
+    for (const [i, id] of [...visited(routes).keys()].entries()) if (i % 3 === 0) routes.claim(id, 2, 2, 1);
     const kept = routes.routesOf(2);
-    expect(sweep(routes, 1, 2)).toBe(PROBES_MAX - kept);
+    expect(sweep(routes, 1, 2)).toHaveLength(PROBES_MAX - kept);
     expect([routes.size, routes.routesOf(2), visited(routes).size]).toEqual([kept, kept, kept]);
   });
 });
@@ -328,13 +344,12 @@ describe("kept claims against a map", () => {
     what: fc.constantFrom("claim", "claim", "claim", "withdraw", "remove" as const),
     id: fc.constantFrom(...ids),
     peer,
-    ms: fc.integer({ min: 1, max: 6 }),
+    ms: fc.integer({ min: 1, max: 6 }).map((seconds) => 1000 * seconds),
     mark: fc.integer({ min: 1, max: 3 }),
   });
   type Step = typeof step extends fc.Arbitrary<infer T> ? T : never;
   type Claim = { readonly peer: number; readonly ms: number; readonly mark: number };
 
-  /** The higher number wins a tie. */
   function apply(
     routes: RouteTable,
     model: Map<number, Claim>,
@@ -342,14 +357,9 @@ describe("kept claims against a map", () => {
   ): void {
     const there = model.get(id);
     if (what === "claim") {
-      const isLater =
-        there === undefined || there.peer === of || ms > there.ms || (ms === there.ms && of > there.peer);
       const isFull = there === undefined && model.size >= ROUTES_MAX;
-      const hadLater = there?.peer === of && there.ms > ms;
-      const claimed = hadLater ? CLAIMED_LATER_BEFORE : (there?.peer ?? NO_PEER);
-      const expected = isFull ? TABLE_FULL : isLater ? claimed : CLAIMED_LATER;
-      expect(routes.claimIfLater(id, of, ms, mark, (other) => of > other)).toBe(expected);
-      if (!isFull && isLater) model.set(id, { peer: of, ms, mark });
+      expect(routes.claim(id, of, ms, mark)).toBe(isFull ? TABLE_FULL : (there?.peer ?? NO_PEER));
+      if (!isFull) model.set(id, { peer: of, ms, mark });
     } else {
       const from = what === "remove" ? (there?.peer ?? of) : of;
       expect(routes.withdraw(id, from)).toBe(there?.peer === from);
@@ -367,6 +377,9 @@ describe("kept claims against a map", () => {
     for (const one of [0, 1, 2])
       expect(routes.routesOf(one)).toBe([...model.values()].filter((there) => there.peer === one).length);
     expect(routes.size).toBe(model.size);
+    const sums = new ClaimSums(3);
+    for (const [id, there] of model) sums.add(id, there.ms, there.peer);
+    for (const one of [0, 1, 2]) expect(routes.sumsOf(one)).toEqual(sums.row(one));
   }
 
   test("any sequence of claims and withdrawals, with whole sweeps in between", () => {
@@ -377,7 +390,7 @@ describe("kept claims against a map", () => {
         for (const [one, isSweep] of steps) {
           if (isSweep && one.id % 5 === 0) {
             const gone = [...model].filter(([, { peer: of, mark }]) => of === one.peer && mark !== one.mark);
-            expect(sweep(routes, one.peer, one.mark)).toBe(gone.length);
+            expect(sweep(routes, one.peer, one.mark)).toHaveLength(gone.length);
             for (const [id] of gone) model.delete(id);
           } else {
             apply(routes, model, one);
@@ -413,8 +426,7 @@ describe("kept claims against a map", () => {
             unmoved.delete(one.id);
             others.delete(one.id);
             // What comes meanwhile has the new mark, as with a snapshot.
-            if (one.what === "claim")
-              routes.claimIfLater(one.id, one.peer, one.ms, MARK, (other) => one.peer > other);
+            if (one.what === "claim") routes.claim(one.id, one.peer, one.ms, MARK);
             else routes.withdraw(one.id, one.peer);
           }
         }
