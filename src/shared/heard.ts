@@ -58,11 +58,6 @@ export class HeardTimes {
     else this.#raise(slot, heardMs);
   }
 
-  /** Notes that the slot's node was not heard before `ms`. */
-  raise(slot: number, ms: number): void {
-    if (this.isNoted) this.#raise(slot, ms);
-  }
-
   #raise(slot: number, ms: number): void {
     const at = this.memory.heard(slot);
     if (this.#floats[at]! < ms) this.#floats[at] = ms;

@@ -407,8 +407,8 @@ export class NodeTable {
   }
 
   /**
-   * When a node was last heard, by Discover or by coming to the bridge: CLOCK_MONOTONIC in milliseconds, a float. What `heardAtLeast`
-   * said counts, too. Main thread only, where nodes are removed: for any other, the node may move meanwhile.
+   * When a node was last heard, by Discover or by coming to the bridge: CLOCK_MONOTONIC in milliseconds, a float. Main thread only,
+   * where nodes are removed: for any other, the node may move meanwhile.
    * @returns 0 if that was not noted, as before ARRIVALS_NOTED was set, or if it was before the host started; -1 if the node is not there
    */
   heardMs(nodeId: number): number {
@@ -416,21 +416,6 @@ export class NodeTable {
     // The id once more, by a load that those behind it wait for: a new node's time is written before its id.
     if (slot < 0 || Atomics.load(this.#words, slot + SLOT_ID) !== (nodeId | 0)) return -1;
     return this.#heard.at(slot);
-  }
-
-  /**
-   * Has a node count as not heard before `ms`, as `heardMs` tells it, if it is there and times are noted.
-   * @returns false if the lock could not be had, and nothing changed
-   */
-  heardAtLeast(nodeId: number, ms: number): boolean {
-    const id = nodeId | 0;
-    const hash = nodeHash(id, this.#secret);
-    const shard = shardOfHash(hash, this.#shards);
-    if (!this.#lock(shard)) return false;
-    const slot = this.#search(id, hash, shard, 0);
-    if (slot >= 0 && id !== 0 && this.#words[slot + SLOT_ID] === id) this.#heard.raise(slot, ms);
-    this.#unlock(shard);
-    return true;
   }
 
   /** Nodes in the table. */

@@ -76,7 +76,6 @@ describe("while nothing is noted", () => {
       expect(one.bridge(8, NOW_S)).toBe(ADDED);
       expect(one.record(second, AWAY, 0, 0, NOW_S)).toBe(MOVED);
       one.touchToRecord(first);
-      expect(nodes.heardAtLeast(second, 7)).toBe(true);
       expect(nodes.heardMs(second)).toBe(0);
       const slot = nodes.find(second);
       expect(nodes.remove(first)).toBe(1);
@@ -169,11 +168,6 @@ describe("a node was heard", () => {
     const heardMs = nowMs;
     nodes.record(7, HOME, 0, 0, NOW_S - 20);
     expect(nodes.heardMs(7)).toBe(heardMs);
-    expect(nodes.heardAtLeast(7, heardMs + 500.125)).toBe(true);
-    expect(nodes.heardAtLeast(7, heardMs - 500)).toBe(true);
-    nowMs += 500;
-    worker.record(7, HOME, 0, 0, NOW_S);
-    expect(nodes.heardMs(7)).toBe(heardMs + 500.125);
     nowMs += 500;
     worker.record(7, HOME, 0, 0, NOW_S);
     expect(nodes.heardMs(7)).toBe(nowMs);
@@ -182,7 +176,6 @@ describe("a node was heard", () => {
   test("by itself: one that comes into its slot has nothing of it, and one that moves up takes its time along", () => {
     const [first, second] = idsOfOneSlot();
     worker.record(first, HOME, 0, 0, NOW_S);
-    nodes.heardAtLeast(first, 9e6);
     const slot = nodes.find(first);
     nowMs += 1;
     worker.record(second, HOME, 0, 0, NOW_S);
@@ -191,7 +184,6 @@ describe("a node was heard", () => {
     nodes.remove(first);
     expect(nodes.find(second)).toBe(slot);
     expect(nodes.heardMs(second)).toBe(heardMs);
-    nodes.heardAtLeast(second, 9e6);
     nodes.remove(second);
     nodes.bridge(first, NOW_S);
     expect(nodes.find(first)).toBe(slot);
@@ -206,16 +198,6 @@ describe("a node was heard", () => {
     expect(table.heardMs(7) * 1000).toBeLessThanOrEqual(monotonicUs() + 1);
   });
 });
-
-test("heardAtLeast says nothing of a node that is not there, or whose lock cannot be had", () => {
-  const before = memory.words.slice();
-  for (const id of [7, 0]) expect(nodes.heardAtLeast(id, 1)).toBe(true);
-  expect(memory.words).toEqual(before);
-  nodes.record(7, HOME, 0, 0, NOW_S);
-  lock(workerLock(3));
-  expect(nodes.heardAtLeast(7, nowMs + 1)).toBe(false);
-  expect(nodes.heardMs(7)).toBe(nowMs);
-}, 120_000);
 
 test("removeUnlessHeardSince removes who was not heard after that, bridged or not, and nobody else", () => {
   const told: number[] = [];

@@ -751,7 +751,7 @@ describe("NodeTable against a map", () => {
     {
       weight: 2,
       arbitrary: fc.record({
-        kind: fc.constantFrom("removeUnlessHeardSince" as const, "heardAtLeast" as const),
+        kind: fc.constant("removeUnlessHeardSince" as const),
         id: fc.constantFrom(...ids),
         agoMs: fc.integer({ min: -5000, max: 20_000 }),
       }),
@@ -867,13 +867,6 @@ describe("NodeTable against a map", () => {
                 const expected = known === undefined ? 0 : known.heardMs <= ms ? 1 : HEARD_SINCE;
                 expect(nodes.removeUnlessHeardSince(action.id, ms)).toBe(expected);
                 if (expected === 1) model.delete(action.id);
-                break;
-              }
-              case "heardAtLeast": {
-                const known = model.get(action.id);
-                const ms = nowMs() - action.agoMs;
-                expect(nodes.heardAtLeast(action.id, ms)).toBe(true);
-                if (known && isNoted) known.heardMs = Math.max(known.heardMs, ms);
                 break;
               }
             }
@@ -1000,7 +993,6 @@ describe("locks", () => {
       expect(nodes.bridge(7, 1)).toBe(CONTENDED);
       expect(nodes.unbridge(7)).toBe(false);
       expect(nodes.remove(7)).toBe(-1);
-      expect(nodes.heardAtLeast(7, 1)).toBe(false);
       expect(nodes.expire(0, 0, nodes.slotsPerShard, 1)).toBe(-1);
       expect(sleep).not.toHaveBeenCalled();
       const worker = new NodeTable(memory, workerLock(0));

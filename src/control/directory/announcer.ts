@@ -1,27 +1,37 @@
 /**
- * What this beacon tells the directory of its nodes: numbered changes, so that what it said, claims less those gone, in order, is what its
- * node table holds. Changes of a node that were not yet told are one, the last.
+ * What this beacon publishes of its nodes: numbered changes, so that what it published, claims less those gone, in order, is what its
+ * node table holds. Changes of a node that were not yet published are one, the last.
  */
 import { type RouteTable, UNMARKED } from "../../shared/routes.ts";
-import type { DirectoryClock } from "./clock.ts";
+import type { FleetClock } from "./clock.ts";
 import { CHANGES, CHANGES_MAX, type Changes, EPOCHS_PER_MS, TIME_STEP_MS } from "./entries.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
+import type { Pause } from "./slices.ts";
 
-/** Nodes whose change is not told yet: two seconds of the fastest. Beyond that a snapshot is less work for everybody. */
-const UNTOLD_MAX = 131_072;
+/** Nodes whose change is not published yet: two seconds of the fastest. Beyond that a snapshot is less work for everybody. */
+export const UNTOLD_MAX = 131_072;
 /** Starts that are remembered: the log, in which they may be found, is a minute long. */
 const EPOCHS_MAX = 1024;
+/** In the table of published claims all nodes lead to one peer: this beacon. */
+export const SELF = 0;
+const MARKS = 255;
+/** Steps of a sweep between two looks at the clock. */
+const SLICE_STEPS = 512;
 
 export interface AnnouncerParts {
   readonly name: string;
+  /** Other beacons' claims. */
   readonly table: RouteTable;
+  /** What this beacon published: a table that keeps claims, with room for all its nodes and UNTOLD_MAX that went. */
+  readonly published: RouteTable;
   readonly own: OwnNodes;
-  readonly clock: DirectoryClock;
+  readonly clock: FleetClock;
   readonly random: () => number;
+  readonly pause: Pause;
 }
 
 export class Announcer {
-  /** Which start this is; 0 before the first. All that was told before does not count any more. */
+  /** Which start this is; 0 before the first. All that was published before does not count any more. */
   epoch = 0;
   /** The last changes that the directory has. */
   seq = 0;
@@ -30,18 +40,22 @@ export class Announcer {
   readonly #epochs = new Set<number>();
   /** The latest start by this beacon's name that is not this process's. */
   #othersEpoch = 0;
-  /** Nodes that came or went; which of the two shows when it is told. */
-  readonly #untold = new Set<number>();
+  /** Nodes that came or went, which of the two shows when it is published; and the earliest date of their claim. */
+  readonly #untold = new Map<number, number>();
   #underWay: Changes | undefined;
+  /** What is published in this epoch is marked with. */
+  #mark = UNMARKED;
+  /** The epoch of which all nodes are in the table of published claims, and nothing else. */
+  #wholeEpoch = 0;
 
   constructor(private readonly parts: AnnouncerParts) {}
 
-  /** To be called once the directory's time is known, which says which start is the later one. */
+  /** To be called once the fleet's time is known, which says which start is the later one. */
   start(): void {
     if (this.epoch === 0) this.#begin();
   }
 
-  /** Begins anew: whoever follows needs a snapshot. */
+  /** Begins another epoch: the followers need a snapshot. */
   restart(): void {
     if (this.epoch !== 0) this.#begin();
   }
@@ -55,11 +69,12 @@ export class Announcer {
     this.#epochs.add(this.epoch);
     if (this.#epochs.size > EPOCHS_MAX) this.#epochs.delete(this.#epochs.values().next().value!);
     this.seq = 0;
+    this.#mark = (this.#mark % MARKS) + 1;
     this.#untold.clear();
     this.#underWay = undefined;
   }
 
-  /** Somebody else has this beacon's name, or had it: whatever the clock says, the next start is the later one. */
+  /** Another process has this beacon's name, or had it: whatever the clock says, the next start is the later one. */
   outbid(epoch: number): void {
     this.#othersEpoch = Math.max(this.#othersEpoch, epoch);
   }
@@ -69,16 +84,18 @@ export class Announcer {
     return this.#epochs.has(epoch);
   }
 
-  /** The node came: it is dated now, as what others claim is known now. */
+  /** The node came: its claim is later than any other that is known now. */
   came(nodeId: number): void {
-    if (this.epoch !== 0) this.claimedMs(nodeId);
-    this.changed(nodeId);
+    const { table } = this.parts;
+    // Claims without a mark are gossip's: as old as they came, and not compared with this beacon's own, they may well be later.
+    this.changed(nodeId, table.markOf(nodeId) === UNMARKED ? 0 : table.claimedMs(nodeId));
   }
 
-  /** The node went, or is to be claimed again. */
-  changed(nodeId: number): void {
-    if (this.epoch === 0) return; // nobody was told anything yet
-    this.#untold.add(nodeId);
+  /** The node went, or is to be published again. @param afterMs its claim is later than this */
+  changed(nodeId: number, afterMs = 0): void {
+    if (this.epoch === 0) return; // nothing was published yet
+    const earliestMs = afterMs > 0 ? afterMs + TIME_STEP_MS : 0;
+    this.#untold.set(nodeId, Math.max(earliestMs, this.#untold.get(nodeId) ?? 0));
     if (this.#untold.size > UNTOLD_MAX) this.restart();
   }
 
@@ -86,7 +103,7 @@ export class Announcer {
     return this.#untold.size;
   }
 
-  /** What is to be told next; the same until it is `told`. undefined: nothing. */
+  /** What is to be published next; the same until it is `told`. undefined: nothing. */
   next(): Changes | undefined {
     this.#underWay ??= this.#collect();
     return this.#underWay;
@@ -101,44 +118,73 @@ export class Announcer {
     this.#underWay = undefined;
   }
 
-  /** When this beacon last heard a node, as it claims it: later than every claim of another that it knew. -1 if it is not here. */
-  claimedMs(nodeId: number): number {
-    const { own, clock, table } = this.parts;
+  /** The date by which this beacon has a node: when it was last heard, and no earlier than was published. -1 if it is not here. */
+  ownMs(nodeId: number): number {
+    const { own, clock } = this.parts;
     const heardMs = own.heardMs(nodeId);
     if (heardMs < 0) return -1;
-    const ownMs = clock.timeOf(heardMs);
-    const otherMs = table.claimedMs(nodeId);
-    // Claims without a mark are gossip's: as old as they came, and not compared with this beacon's own, they may well be later.
-    if (otherMs < ownMs || table.markOf(nodeId) === UNMARKED) return ownMs;
-    // The node came here after the other beacon's claim was known, whatever the two clocks say.
-    const laterMs = clock.momentOf(otherMs + TIME_STEP_MS);
-    // If the shard is locked, the time is not kept; the next call then computes it again from the same claim.
-    return clock.timeOf(own.heardAtLeast(nodeId, laterMs) ? own.heardMs(nodeId) : laterMs);
+    return Math.max(clock.timeOf(heardMs), this.publishedMs(nodeId), this.#untold.get(nodeId) ?? 0);
+  }
+
+  /** The date that was published for a node; -1 for none. */
+  publishedMs(nodeId: number): number {
+    return this.parts.published.claimedMs(nodeId);
+  }
+
+  /** Whether the table of published claims is whole, and so its sums and snapshots of it are right as of `seq`. */
+  get isWhole(): boolean {
+    return this.epoch !== 0 && this.#wholeEpoch === this.epoch;
+  }
+
+  /** The sums of all that is published, as of `seq` (claim-digest.ts); undefined while that is not whole. */
+  get sums(): Int32Array | undefined {
+    return this.isWhole && this.#underWay === undefined ? this.parts.published.sumsOf(SELF) : undefined;
+  }
+
+  /** After a start: publishes all nodes that are here, for snapshots to tell. Changes go on meanwhile. */
+  async complete(signal: AbortSignal): Promise<void> {
+    const { own, published, pause } = this.parts;
+    const { epoch } = this;
+    const publish = (nodeId: number) => {
+      if (this.epoch !== epoch || published.markOf(nodeId) === this.#mark) return;
+      const ownMs = this.ownMs(nodeId);
+      if (ownMs >= 0) published.claim(nodeId, SELF, ownMs, this.#mark);
+    };
+    if (!(await own.scan(publish, pause, signal))) return;
+    for (let from = 0; from < published.sweepSteps; from += SLICE_STEPS) {
+      await pause();
+      if (this.epoch !== epoch) return;
+      published.sweep(SELF, this.#mark, from, Math.min(from + SLICE_STEPS, published.sweepSteps));
+    }
+    this.#wholeEpoch = epoch;
   }
 
   #collect(): Changes | undefined {
+    const { published, clock, name } = this.parts;
     const nodeIds: number[] = [];
     const timesMs: number[] = [];
     const gone: number[] = [];
-    for (const nodeId of this.#untold) {
+    for (const nodeId of this.#untold.keys()) {
       if (nodeIds.length + gone.length === CHANGES_MAX) break;
+      const ownMs = this.ownMs(nodeId);
       this.#untold.delete(nodeId);
-      const claimedMs = this.claimedMs(nodeId);
-      if (claimedMs < 0) {
+      if (ownMs < 0) {
+        published.withdraw(nodeId, SELF);
         gone.push(nodeId);
         continue;
       }
+      published.claim(nodeId, SELF, ownMs, this.#mark);
       nodeIds.push(nodeId);
-      timesMs.push(claimedMs);
+      timesMs.push(ownMs);
     }
     if (nodeIds.length + gone.length === 0) return undefined;
     return {
       kind: CHANGES,
-      name: this.parts.name,
+      name,
       epoch: this.epoch,
       seq: this.seq + 1,
       // A claim can be ahead of the clock; in an entry none is later than its time.
-      timeMs: timesMs.reduce((latest, ms) => Math.max(latest, ms), this.parts.clock.nowMs()),
+      timeMs: timesMs.reduce((latest, ms) => Math.max(latest, ms), clock.nowMs()),
       claims: { nodeIds: Int32Array.from(nodeIds), timesMs: Float64Array.from(timesMs) },
       gone: Int32Array.from(gone),
     };

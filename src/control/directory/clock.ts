@@ -1,40 +1,33 @@
 /**
- * The directory's time: milliseconds since 1970 by the clock of its server, as far as this host can tell. All beacons of a fleet stamp
- * their claims with it, so that the later of two is known whatever their hosts' clocks say.
+ * The fleet's clock: milliseconds since 1970, by which beacons date claims. No wall clock moves it once the fleet runs.
  *
- * It is this host's monotonic clock and an offset. A moment's time never changes once it was told: another offset holds from the moment
- * on in which it is found. Otherwise two beacons that compare the same two claims might each hold its own for the later one.
+ * Every beacon counts on by its CLOCK_MONOTONIC. Each entry carries its writer's time, and a reader whose clock is behind that
+ * raises it. So no clock goes back, none is behind what it has read, and all go with the fastest (50 ppm of drift are 4 s a day).
+ * A small raise counts from its moment on, so that dates that were published stay as they are. A jump counts for all moments: it
+ * raises all clocks, by whatever error, and two moments at two beacons then compare as they were.
  */
-import { stepped, TIME_STEP_MS } from "./entries.ts";
-import type { Store } from "./store.ts";
+import { stepped } from "./entries.ts";
 
-/** Differences below this are not worth another offset: they are the network's moods. */
-const ADJUST_MS = 0.25;
-/** Answers of the server that are compared: the quickest tells the offset best. */
-const SAMPLES_MAX = 8;
-/** Offsets that are remembered; one is found every lease at most, and what is older than that many leases has long been told. */
+/** A raise by less is not worth another offset: it is how much the network's delay varies. */
+const RAISE_MS = 0.25;
+/** Offsets that are kept: several minutes of drift. */
 const OFFSETS_MAX = 64;
+/** A raise by more is logged and counted: no clock drifts so far between two entries, unless its host was suspended. */
+const JUMP_MS = 1000;
 
+/** Time less CLOCK_MONOTONIC, from a moment on. */
 interface Offset {
-  /** From this moment on, monotonic. */
-  readonly fromMs: number;
-  readonly ms: number;
+  fromMs: number;
+  ms: number;
 }
 
-interface Sample {
-  readonly offsetMs: number;
-  readonly roundTripMs: number;
-}
-
-export class DirectoryClock {
+export class FleetClock {
   #offsets: Offset[];
-  /** Whether the server was ever asked; before, nothing is told. */
-  #isKnown = false;
-  #samples: Sample[] = [];
+  #hasBegun = false;
 
   /**
    * @param monotonicMs CLOCK_MONOTONIC
-   * @param wallMs this host's own time, to begin with
+   * @param wallMs this host's own time, a guess until `begin`
    */
   constructor(
     private readonly monotonicMs: () => number,
@@ -43,11 +36,36 @@ export class DirectoryClock {
     this.#offsets = [{ fromMs: Number.NEGATIVE_INFINITY, ms: wallMs - monotonicMs() }];
   }
 
+  /** Whether the fleet's time is known. */
+  get hasBegun(): boolean {
+    return this.#hasBegun;
+  }
+
+  /** Sets the time, once. */
+  begin(timeMs: number): void {
+    this.#hasBegun = true;
+    this.#offsets = [{ fromMs: Number.NEGATIVE_INFINITY, ms: timeMs - this.monotonicMs() }];
+  }
+
+  /** Another beacon's clock showed this time, just now or a while ago. @returns by how much this one was behind, if by a jump; else 0 */
+  raise(timeMs: number): number {
+    const fromMs = this.monotonicMs();
+    const behindMs = timeMs - fromMs - this.#offsets.at(-1)!.ms;
+    if (behindMs > JUMP_MS) {
+      for (const offset of this.#offsets) offset.ms += behindMs;
+      return behindMs;
+    }
+    if (behindMs < RAISE_MS) return 0;
+    this.#offsets.push({ fromMs, ms: timeMs - fromMs });
+    if (this.#offsets.length > OFFSETS_MAX) this.#offsets.shift();
+    return 0;
+  }
+
   nowMs(): number {
     return this.timeOf(this.monotonicMs());
   }
 
-  /** The directory's time at a moment. */
+  /** The time at a moment, by what is known now. */
   timeOf(monotonicMs: number): number {
     const offsets = this.#offsets;
     let i = offsets.length - 1;
@@ -55,39 +73,8 @@ export class DirectoryClock {
     return stepped(monotonicMs + offsets[i]!.ms);
   }
 
-  /** A moment, one of late, that has this time or a later one. */
+  /** The moment that has this time. */
   momentOf(timeMs: number): number {
-    const { fromMs, ms } = this.#offsets.at(-1)!;
-    // In the middle of the step: what is rounded down has to come out as the same. Before `fromMs` another offset holds.
-    return Math.max(timeMs - ms + TIME_STEP_MS / 2, fromMs);
-  }
-
-  /** The server may be another one. */
-  forgetSamples(): void {
-    this.#samples = [];
-  }
-
-  /** Asks the server once. @throws StoreError */
-  async ask(store: Pick<Store, "time">): Promise<void> {
-    const { serverMs, roundTripMs } = await store.time();
-    this.sample(serverMs, roundTripMs);
-  }
-
-  /** The server answered with its time, just now; it counts from `adjust` on. */
-  sample(serverMs: number, roundTripMs: number): void {
-    this.#samples.push({ offsetMs: serverMs + roundTripMs / 2 - this.monotonicMs(), roundTripMs });
-    if (this.#samples.length > SAMPLES_MAX) this.#samples.shift();
-  }
-
-  /** Goes by the best sample from now on. The first time, also for all that was: until then this host's own time was but a guess. */
-  adjust(): void {
-    const best = this.#samples.reduce((one, other) => (other.roundTripMs < one.roundTripMs ? other : one));
-    if (!this.#isKnown) {
-      this.#isKnown = true;
-      this.#offsets = [{ fromMs: Number.NEGATIVE_INFINITY, ms: best.offsetMs }];
-    } else if (Math.abs(best.offsetMs - this.#offsets.at(-1)!.ms) >= ADJUST_MS) {
-      this.#offsets.push({ fromMs: this.monotonicMs(), ms: best.offsetMs });
-      if (this.#offsets.length > OFFSETS_MAX) this.#offsets.shift();
-    }
+    return timeMs - this.#offsets.at(-1)!.ms;
   }
 }

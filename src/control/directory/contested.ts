@@ -3,7 +3,7 @@
  * is heard here again, they are to be told. Of what is heard again nobody says anything otherwise, as it is only more of the same.
  */
 import type { RouteTable } from "../../shared/routes.ts";
-import type { DirectoryClock } from "./clock.ts";
+import type { FleetClock } from "./clock.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
 
 /** As many as one gossip message names. Those beyond are told when they leave and come back. */
@@ -13,7 +13,7 @@ export interface ContestedParts {
   /** Where gossip's claims are, too. */
   readonly table: RouteTable;
   readonly own: OwnNodes;
-  readonly clock: DirectoryClock;
+  readonly clock: FleetClock;
   readonly claimAgain: (nodeId: number) => void;
 }
 

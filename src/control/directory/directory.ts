@@ -11,7 +11,16 @@ import { Announcer } from "./announcer.ts";
 import { Beat } from "./beat.ts";
 import { Condition } from "./condition.ts";
 import { Contested } from "./contested.ts";
-import { ASK, type Changes, decodeEntry, type Entry, EPOCHS_PER_MS, LEASE } from "./entries.ts";
+import {
+  ASK,
+  CHANGES,
+  type Changes,
+  decodeEntry,
+  type Entry,
+  EPOCHS_PER_MS,
+  LEASE,
+  type Lease,
+} from "./entries.ts";
 import { Fleet, type Followed } from "./fleet.ts";
 import { FleetRoutes } from "./fleet-routes.ts";
 import { Histogram } from "./histogram.ts";
@@ -26,7 +35,7 @@ import type { LogEntry, Store } from "./store.ts";
 import { StoreError } from "./store-error.ts";
 import { Teller } from "./teller.ts";
 
-/** The server's time is asked so often at first, for a good answer. */
+/** The server's time is asked so often for each connection: the quickest answer is the best. */
 const CLOCK_SAMPLES = 3;
 /** Between two tries to connect, at random up to: doubled each time. */
 const RETRY_MS_MIN = 200;
@@ -39,8 +48,8 @@ const LEAVE_MS_MAX = 1000;
 const DEAD_LEASES = 3;
 /** Fields of the hash that are looked at. */
 const LEASES_MAX = 4 * PEERS_MAX;
-/** How far the clocks of servers that take each other's place may be apart, and much more. */
-const EPOCH_AHEAD_MS = 30 * 86_400_000;
+/** What is dated so far ahead is malformed: no clock is as wrong, and all clocks would follow it. */
+const AHEAD_MS_MAX = 30 * 86_400_000;
 /**
  * Between two looks for changes to tell, and between two readings of the log: a move is known everywhere within some 50 ms, and a beacon
  * reads fifty times a second, however many write. Without a pause, forty beacons that write twenty times a second each cost the server 4.6
@@ -82,6 +91,8 @@ export class Directory {
   #claimsHeard = 0;
   #goneHeard = 0;
   #malformed = 0;
+  /** Claims that were ahead of this beacon's clock, which followed. */
+  #claimsFromFuture = 0;
 
   constructor(private readonly parts: DirectoryParts) {
     const { name, beaconId, table, own, clock, random, monotonicMs, complain } = parts;
@@ -93,23 +104,27 @@ export class Directory {
     this.#pause = slices.pause();
     const beats = new Beat(BEAT_MS, parts.sleep);
     const beat = () => beats.next();
-    this.#announcer = new Announcer({ name, table, own, clock, random });
+    const { published } = parts;
+    this.#announcer = new Announcer({
+      ...{ name, table, published, own, clock, random, pause: slices.pause() },
+    });
     this.#routes = new FleetRoutes({
-      ...{ table, own, clock, name, pause: slices.pause() },
-      claimedMs: (nodeId) => this.#announcer.claimedMs(nodeId),
-      beaconAt: (number) => this.#beaconAt(number),
-      claimAgain: (nodeId) => this.#announcer.changed(nodeId),
-      outlived: (number) => this.#fleet.outlived(number, monotonicMs()),
+      ...{ table, own, name, pause: slices.pause() },
+      ownMs: (nodeId) => this.#announcer.ownMs(nodeId),
+      publishedMs: (nodeId) => this.#announcer.publishedMs(nodeId),
+      waiters: () => this.#fleet.waiters(),
+      claimerAt: (number) => this.#fleet.claimerAt(number),
+      claimAgain: (nodeId, afterMs) => this.#announcer.changed(nodeId, afterMs),
+      tooManyWait: (claimer) => this.#fleet.tooManyWait(claimer, monotonicMs()),
     });
     this.#writer = new SnapshotWriter({
-      ...{ name, own, announcer: this.#announcer, clock, pause: slices.pause(), monotonicMs },
+      ...{ name, published, announcer: this.#announcer, clock, pause: slices.pause(), monotonicMs },
     });
     this.#fleet = new Fleet({
       ...{ name, beaconId, routes: this.#routes, random, complain },
       ...(parts.keptNodesMax !== undefined && { keptNodesMax: parts.keptNodesMax }),
       heardOfSelf: (entry) => this.#heardOfSelf(entry),
-      asked: () => this.#writer.ask(),
-      missed: () => this.#teller.missed(),
+      asked: (ranges) => this.#writer.ask(ranges),
       applied: (changes) => this.#applied(changes),
       changed: () => {
         this.#hasNewsOfPeers = true;
@@ -137,10 +152,6 @@ export class Directory {
     this.#reader = new LogReader({
       ...{ monotonicMs, beat, pause: this.#pause },
       hear: (entry) => this.#hear(entry),
-      lost: () => {
-        this.#fleet.logLost(monotonicMs());
-        this.#teller.missed();
-      },
     });
   }
 
@@ -160,9 +171,20 @@ export class Directory {
     this.#announcer.changed(nodeId);
   }
 
-  /** Gossip of a peer without the directory names a node that it did not name before. */
-  claimedByGossip(nodeId: number): void {
-    this.#contested.claimed(nodeId);
+  /** A node of this beacon's was heard in the moment in which it was to be given up. */
+  nodeHeard(nodeId: number): void {
+    this.#announcer.came(nodeId);
+  }
+
+  /** A peer without the directory is about to have a node's route. @param isNew whether its gossip did not name the node before */
+  claimedByGossip(nodeId: number, isNew: boolean): void {
+    this.#routes.displace(nodeId);
+    if (isNew) this.#contested.claimed(nodeId);
+  }
+
+  /** A route to such a peer was withdrawn. */
+  withdrawnByGossip(nodeId: number): void {
+    this.#routes.settle(nodeId);
   }
 
   /** Withdraws all routes to a peer, whose number may be another's after that. */
@@ -248,7 +270,8 @@ export class Directory {
       nodesLost: routes.lost,
       nodesClaimedAgain: routes.claimedAgain,
       claimsRefused: routes.refused,
-      claimsFromFuture: routes.fromFuture,
+      claimsFromFuture: this.#claimsFromFuture,
+      diverged: fleet.diverged,
       bytesPerRoute: table.bytesPerRoute,
       failures: { ...this.#condition.failures },
     };
@@ -354,13 +377,33 @@ export class Directory {
 
   /** Finds out where in the log to begin, what time it is, and who is there. */
   async #join(store: Store): Promise<void> {
-    const { clock } = this.parts;
-    clock.forgetSamples();
-    for (let i = 0; i < CLOCK_SAMPLES; i++) await clock.ask(store);
-    clock.adjust();
-    if (!(await this.#reader.join(store))) await this.#findBeacons(store);
+    const last = await store.last();
+    await this.#setClock(store, last);
+    if (!this.#reader.join(last)) await this.#findBeacons(store);
     if (!this.#hasToldPeers) this.#tellPeers();
     this.#teller.join();
+  }
+
+  /**
+   * The fleet's time is that of the log's last entry, and what has passed since on the server's clock; or else the server's. Before
+   * what was written meanwhile is read: nodes of this beacon's own are compared with its claims.
+   */
+  async #setClock(store: Store, { id, bytes }: LogEntry): Promise<void> {
+    const { clock, monotonicMs } = this.parts;
+    let [offsetMs, leastMs] = [0, Number.POSITIVE_INFINITY];
+    for (let i = 0; i < CLOCK_SAMPLES; i++) {
+      const sentMs = monotonicMs();
+      const answerMs = await store.time();
+      const tripMs = monotonicMs() - sentMs;
+      if (tripMs < leastMs) [offsetMs, leastMs] = [answerMs - sentMs - tripMs / 2, tripMs];
+    }
+    const serverMs = monotonicMs() + offsetMs;
+    const entry = bytes && decodeEntry(bytes);
+    const passedMs = Math.max(0, serverMs - Number.parseInt(id, 10));
+    const isDated = entry !== undefined && entry.kind !== ASK && entry.timeMs < serverMs + AHEAD_MS_MAX;
+    const fleetMs = isDated ? entry.timeMs + passedMs : 0;
+    if (clock.hasBegun) clock.raise(fleetMs);
+    else clock.begin(Math.max(serverMs, fleetMs));
   }
 
   /** Who is there. Not where the log goes on: it tells in its order, and of earlier starts, too. */
@@ -374,7 +417,7 @@ export class Directory {
         continue;
       }
       if (name === this.parts.name) this.#announcer.outbid(lease.epoch);
-      const ageMs = Math.abs(clock.nowMs() - lease.timeMs); // what is ahead is of a clock gone wrong
+      const ageMs = clock.nowMs() - lease.timeMs; // below 0 if this clock is behind
       if (ageMs < lease.leaseMs * DEAD_LEASES) this.#fleet.find(lease, monotonicMs());
       else if (ageMs > 2 * lease.leaseMs * DEAD_LEASES) await store.removeBeacon(name);
     }
@@ -395,10 +438,10 @@ export class Directory {
 
   // What others say.
 
-  #hear({ bytes }: LogEntry): void {
+  #hear({ bytes, extra }: LogEntry): void {
     this.#entriesHeard++;
-    this.#bytesHeard += bytes?.length ?? 0;
-    const entry = bytes && this.#decode(bytes);
+    this.#bytesHeard += (bytes?.length ?? 0) + (extra?.length ?? 0);
+    const entry = bytes && this.#decode(bytes, extra);
     if (entry === undefined) {
       this.#malformed++;
       this.parts.complain(
@@ -408,17 +451,34 @@ export class Directory {
       return;
     }
     const nowMs = this.parts.monotonicMs();
-    if (entry.kind !== ASK) this.#presence.goesOn(entry.timeMs);
+    if (entry.kind !== ASK) {
+      this.#followClock(entry);
+      // A silent beacon's clock raises no other, and may stay ahead of all.
+      this.#presence.goesOn(this.#teller.rivalry === undefined ? entry.timeMs : this.parts.clock.nowMs());
+    }
     this.#fleet.hear(entry, nowMs);
     const number = this.#fleet.beacons.get(entry.name)?.number;
     if (number !== undefined) this.parts.peers.heard(number);
   }
 
-  /** What is of no start that can have been: no start of the beacon's own could be later. */
-  #decode(bytes: Uint8Array): Entry | undefined {
-    const entry = decodeEntry(bytes);
-    const latest = (this.parts.clock.nowMs() + EPOCH_AHEAD_MS) * EPOCHS_PER_MS;
-    return entry === undefined || entry.epoch > latest ? undefined : entry;
+  #followClock(entry: Changes | Lease): void {
+    const behindMs = this.parts.clock.raise(entry.timeMs);
+    if (behindMs === 0) return;
+    if (entry.kind === CHANGES) this.#claimsFromFuture += entry.claims.nodeIds.length;
+    this.parts.complain(
+      "clock",
+      `the clock of ${entry.name} is ${(behindMs / 1000).toFixed(1)} s ahead of this beacon's, which follows it: routes stay right; was a host suspended, or the directory's server set to another time?`,
+    );
+  }
+
+  /** What is of no time that can be malformed: no start of the beacon's own could be later, and no clock goes back. */
+  #decode(bytes: Uint8Array, extra?: Uint8Array): Entry | undefined {
+    const entry = decodeEntry(bytes, extra);
+    const latestMs = this.parts.clock.nowMs() + AHEAD_MS_MAX;
+    const isAhead =
+      entry !== undefined &&
+      (entry.epoch > latestMs * EPOCHS_PER_MS || (entry.kind !== ASK && entry.timeMs > latestMs));
+    return isAhead ? undefined : entry;
   }
 
   #applied(changes: Changes): void {
@@ -484,8 +544,11 @@ export class Directory {
     for (const [beacon, number] of this.#numbers()) {
       if (number === beacon.number) continue;
       const had = beacon.number;
+      if (had === undefined) {
+        beacon.numbered(number!);
+        continue;
+      }
       beacon.number = number;
-      if (had === undefined) continue;
       this.#withdraw(had);
       this.#fleet.fallBehind(beacon, "moved", monotonicMs());
     }
@@ -519,11 +582,6 @@ export class Directory {
   #sweep(number: number): Promise<void> {
     this.#gather(); // what came is dated by claims that are still known
     return this.#routes.sweep(number, NO_MARK);
-  }
-
-  #beaconAt(number: number): Followed | undefined {
-    for (const beacon of this.#fleet.beacons.values()) if (beacon.number === number) return beacon;
-    return undefined;
   }
 
   #failed(error: StoreError, isToBeLogged = true): void {

@@ -6,14 +6,22 @@
  *   epoch     8 bytes   float64, a whole number: which start of the beacon says this
  *   name      2 bytes, and so many of UTF-8: where its peers reach it, "host:port"
  *
- * Everything is big endian. Times are milliseconds of the directory's clock (clock.ts), a multiple of TIME_STEP_MS. Behind that:
+ * Everything is big endian. Times are milliseconds of the fleet's clock (clock.ts), a multiple of TIME_STEP_MS. Behind that:
  *
  *   CHANGES   seq 8 (float64, 1 more than the one before), time 8 (float64), claims 2, gone 2,
- *             then for each claim: node id 4, age 4 (how long before `time`, in TIME_STEP_MS); then the ids, 4 each, that are gone
+ *             then for each claim: node id 4, age 4 (how long before `time`, see ageOf); then the ids, 4 each, that are gone
  *   LEASE     seq 8 (float64, of its last CHANGES), time 8 (float64), beacon id 4, nodes 4, lease 4 (ms), 1 if it leaves, else 0,
  *             snapshot: parts 2 (0 for none), seq 8 (float64)
  *   ASK       epoch 8 and name of the beacon whose snapshot is asked for
+ *
+ * An entry may have an extension, in a field of its own that earlier versions do not read:
+ *
+ *   version   1 byte    1; a reader ignores any other
+ *   LEASE     snapshot of some ranges: ranges 4 (bit i for range i), parts 2 (0 for none), seq 8 (float64); then, unless they are
+ *             not known yet, the sums of what the beacon claims, as of seq (claim-digest.ts), 4 bytes each
+ *   ASK       ranges 4, in which the snapshot is needed
  */
+import { ALL_RANGES, CLAIM_RANGES, SUM_WORDS } from "../../shared/claim-digest.ts";
 
 export const CHANGES = 1;
 export const LEASE = 2;
@@ -30,7 +38,9 @@ export const NAME_BYTES_MAX = 255 + 6;
 export const PARTS_MAX = 1024;
 /** Times are exact in a float64, and two beacons compare the same ones. */
 export const TIME_STEP_MS = 1 / 16;
-const AGE_MAX = 0xffff_ffff;
+/** Ages from here on are of whole seconds, which their other bits count: 1.5 days and 68 years have room. */
+const AGE_SECONDS = 0x8000_0000;
+const SUMS = CLAIM_RANGES * SUM_WORDS;
 
 interface Said {
   readonly epoch: number;
@@ -57,6 +67,8 @@ export interface SnapshotName {
   /** The changes until this one are in it; some later ones may be. */
   readonly seq: number;
   readonly parts: number;
+  /** Of node ids, that it has. */
+  readonly ranges: number;
 }
 
 export interface Lease extends Said {
@@ -67,12 +79,18 @@ export interface Lease extends Said {
   readonly nodes: number;
   readonly leaseMs: number;
   readonly isLeaving: boolean;
+  /** The last one of all ranges, and the last one of some. */
   readonly snapshot: SnapshotName | undefined;
+  readonly ranged: SnapshotName | undefined;
+  /** Of what the beacon claims; undefined: an earlier version, or not known yet. */
+  readonly sums: Int32Array | undefined;
 }
 
 export interface Ask extends Said {
   readonly kind: typeof ASK;
   readonly of: Said;
+  /** In which the snapshot is needed. */
+  readonly ranges: number;
 }
 
 export type Entry = Changes | Lease | Ask;
@@ -80,12 +98,27 @@ export type Entry = Changes | Lease | Ask;
 /** A time as entries hold it. */
 export const stepped = (timeMs: number): number => Math.floor(timeMs / TIME_STEP_MS) * TIME_STEP_MS;
 
-/** How long before `timeMs` a claim was made, in steps; ages that find no room count as the largest. */
-export const ageOf = (claimedMs: number, timeMs: number): number =>
-  Math.min(Math.max(0, Math.round((timeMs - claimedMs) / TIME_STEP_MS)), AGE_MAX);
+/**
+ * How long before `timeMs` a claim was made: in TIME_STEP_MS, or for old ones in whole seconds, after which `claimedMs` still has the
+ * same second.
+ */
+export function ageOf(claimedMs: number, timeMs: number): number {
+  const steps = Math.max(0, Math.round((timeMs - claimedMs) / TIME_STEP_MS));
+  if (steps < AGE_SECONDS) return steps;
+  return AGE_SECONDS + Math.min(Math.floor(timeMs / 1000) - Math.floor(claimedMs / 1000), AGE_SECONDS - 1);
+}
+
+/** When a claim of this age was made. */
+export function claimedAt(timeMs: number, age: number): number {
+  if (age < AGE_SECONDS) return timeMs - age * TIME_STEP_MS;
+  return Math.max(0, Math.floor(timeMs / 1000) - (age - AGE_SECONDS)) * 1000;
+}
 
 export function encodeEntry(entry: Entry): Uint8Array<ArrayBuffer> {
-  const out = new Writer(entry.kind, entry);
+  const out = new Writer();
+  out.word8(VERSION);
+  out.word8(entry.kind);
+  out.said(entry);
   if (entry.kind === CHANGES) {
     const { nodeIds, timesMs } = entry.claims;
     out.float(entry.seq);
@@ -112,8 +145,24 @@ export function encodeEntry(entry: Entry): Uint8Array<ArrayBuffer> {
   return out.bytes;
 }
 
+/** @returns undefined for an entry without an extension */
+export function encodeExtra(entry: Entry): Uint8Array<ArrayBuffer> | undefined {
+  if (entry.kind === CHANGES || (entry.kind === ASK && entry.ranges === ALL_RANGES)) return undefined;
+  const out = new Writer();
+  out.word8(VERSION);
+  if (entry.kind === ASK) {
+    out.word32(entry.ranges);
+    return out.bytes;
+  }
+  out.word32(entry.ranged?.ranges ?? 0);
+  out.word16(entry.ranged?.parts ?? 0);
+  out.float(entry.ranged?.seq ?? 0);
+  for (const word of entry.sums ?? []) out.word32(word);
+  return out.bytes;
+}
+
 /** @returns undefined for what no beacon of this version writes */
-export function decodeEntry(bytes: Uint8Array): Entry | undefined {
+export function decodeEntry(bytes: Uint8Array, extra?: Uint8Array): Entry | undefined {
   const from = new Reader(bytes);
   if (from.word8() !== VERSION) return undefined;
   const kind = from.word8();
@@ -121,9 +170,26 @@ export function decodeEntry(bytes: Uint8Array): Entry | undefined {
   let entry: Entry;
   if (kind === CHANGES) entry = readChanges(from, said);
   else if (kind === LEASE) entry = readLease(from, said);
-  else if (kind === ASK) entry = { kind, ...said, of: from.said() };
+  else if (kind === ASK) entry = { kind, ...said, of: from.said(), ranges: ALL_RANGES };
   else return undefined;
-  return from.isWhole ? entry : undefined;
+  if (!from.isWhole) return undefined;
+  return extra === undefined || extra[0] !== VERSION ? entry : extended(entry, new Reader(extra));
+}
+
+/** @returns undefined if the extension is malformed */
+function extended(entry: Entry, from: Reader): Entry | undefined {
+  from.word8();
+  if (entry.kind === ASK) {
+    const ask = { ...entry, ranges: from.word32() | 0 };
+    from.expect(ask.ranges !== 0);
+    return from.isWhole ? ask : undefined;
+  }
+  if (entry.kind !== LEASE) return undefined;
+  const [ranges, parts, seq] = [from.word32() | 0, from.word16(), from.whole()];
+  from.expect(parts <= PARTS_MAX && (parts === 0) === (ranges === 0));
+  const sums = from.isWhole ? undefined : Int32Array.from({ length: SUMS }, () => from.word32());
+  const ranged = parts === 0 ? undefined : { parts, seq, ranges };
+  return from.isWhole ? { ...entry, ranged, sums } : undefined;
 }
 
 function readChanges(from: Reader, said: Said): Changes {
@@ -134,7 +200,7 @@ function readChanges(from: Reader, said: Said): Changes {
   const timesMs = new Float64Array(claims);
   for (let i = 0; i < claims && from.isGood; i++) {
     nodeIds[i] = from.nodeId();
-    timesMs[i] = timeMs - from.word32() * TIME_STEP_MS;
+    timesMs[i] = claimedAt(timeMs, from.word32());
   }
   const goneIds = new Int32Array(gone);
   for (let i = 0; i < gone && from.isGood; i++) goneIds[i] = from.nodeId();
@@ -147,8 +213,11 @@ function readLease(from: Reader, said: Said): Lease {
   const isLeaving = from.word8() === 1;
   const [parts, snapshotSeq] = [from.word16(), from.whole()];
   from.expect(parts <= PARTS_MAX);
-  const snapshot = parts === 0 ? undefined : { parts, seq: snapshotSeq };
-  return { kind: LEASE, ...said, seq, timeMs, beaconId, nodes, leaseMs, isLeaving, snapshot };
+  const snapshot = parts === 0 ? undefined : { parts, seq: snapshotSeq, ranges: ALL_RANGES };
+  return {
+    ...{ kind: LEASE, ...said, seq, timeMs, beaconId, nodes, leaseMs, isLeaving, snapshot },
+    ...{ ranged: undefined, sums: undefined },
+  };
 }
 
 /** Puts values behind each other. */
@@ -156,12 +225,6 @@ class Writer {
   #buffer = new Uint8Array(1024);
   #view = new DataView(this.#buffer.buffer);
   #at = 0;
-
-  constructor(kind: number, said: Said) {
-    this.word8(VERSION);
-    this.word8(kind);
-    this.said(said);
-  }
 
   get bytes(): Uint8Array<ArrayBuffer> {
     return this.#buffer.subarray(0, this.#at);

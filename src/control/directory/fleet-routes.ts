@@ -1,20 +1,15 @@
 /**
- * What other beacons claim becomes routes, in place, while the workers read them; and a node of this beacon's own that was later heard
- * elsewhere is given up. The later claim wins, whatever the order in which they come; of two at the same time, that of the beacon whose name
- * sorts last.
+ * Other beacons' claims to nodes, which become routes in place, while the workers read them.
+ *
+ * A claim stands until its beacon withdraws it, or claims the node anew. Of all claims to a node that stand, the latest has the
+ * route; of two with the same date, that of the beacon whose name sorts last. The others wait. So the routes depend on what
+ * stands, and not on the order in which it was read. A node of this beacon's own that another one claims as of later is given up.
  */
-import { PEER_PLACES } from "../../shared/memory.ts";
-import { CLAIMED_LATER, CLAIMED_LATER_BEFORE, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
-import type { DirectoryClock } from "./clock.ts";
-import { EPOCHS_PER_MS } from "./entries.ts";
+import { differingRanges } from "../../shared/claim-digest.ts";
+import { NO_PEER, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
 import type { Pause } from "./slices.ts";
+import type { WaitingClaims } from "./waiting-claims.ts";
 
-/** A claim so far ahead of the directory's time is of a clock gone wrong: it counts as made now, or it would win for as long. */
-const FUTURE_MS = 1000;
-/** Beacons may differ by so much in what time it is. */
-const CLOCKS_APART_MS = 1000;
-/** Before all that was ever said in the log. */
-export const IN_SNAPSHOT = 0;
 /** Steps of a sweep between two looks at the clock: some 0.1 ms where many routes are withdrawn. */
 const SLICE_STEPS = 512;
 
@@ -23,8 +18,6 @@ export interface OwnNodes {
   size(): number;
   /** When the node was last heard; -1 if it is not here. */
   heardMs(nodeId: number): number;
-  /** It counts as heard no earlier than this. @returns false if the shard is locked, and nothing changed */
-  heardAtLeast(nodeId: number, ms: number): boolean;
   /** Gives it up, unless it was heard after that moment. @returns whether it was, and stays */
   giveUp(nodeId: number, heardMs: number): boolean;
   /** Goes through all. @returns false if the signal ended it */
@@ -38,118 +31,95 @@ export interface Claimer {
   readonly number: number;
   /** What its claims are marked with, so that those that a snapshot no longer names are found. */
   readonly mark: number;
-  /** Whether this beacon may have missed some of its claims. */
-  readonly isBehind: boolean;
+  readonly waiting: WaitingClaims;
 }
 
 export interface FleetRoutesParts {
   readonly table: RouteTable;
   readonly own: OwnNodes;
-  readonly clock: DirectoryClock;
   /** This beacon's name. */
   readonly name: string;
-  /** When this beacon claims to have heard a node of its own: later than every other claim that it knew when the node came. */
-  readonly claimedMs: (nodeId: number) => number;
-  /** The beacon that has a peer number; undefined if the directory does not tell of it. */
-  readonly beaconAt: (number: number) => { readonly name: string; readonly epoch: number } | undefined;
-  /** A node has to be claimed again: somebody has not heard that this beacon heard it later. */
-  readonly claimAgain: (nodeId: number) => void;
-  /** The beacon with this peer number has to be loaded: claims of it lost to those of another one, whose routes were withdrawn. */
-  readonly outlived: (number: number) => void;
+  /** The date by which this beacon has a node of its own, and the one that it published, if any; -1 for none. */
+  readonly ownMs: (nodeId: number) => number;
+  readonly publishedMs: (nodeId: number) => number;
+  /** The beacon that has a peer number; undefined if the directory does not know it. */
+  readonly claimerAt: (number: number) => Claimer | undefined;
+  /** The beacons with claims that wait. */
+  readonly waiters: () => readonly Claimer[];
+  /** A node has to be published again: with the date by which this beacon has it, or a later one than `afterMs`. */
+  readonly claimAgain: (nodeId: number, afterMs: number) => void;
+  /** More of this beacon's claims would wait than there is room for. */
+  readonly tooManyWait: (claimer: Claimer) => void;
   readonly pause: Pause;
 }
 
 export class FleetRoutes {
-  /** Nodes given up, as another beacon heard them later; claimed again, as this one did. */
+  /** Nodes given up, as another beacon heard them later; published again, as this one did. */
   lost = 0;
   claimedAgain = 0;
-  /** Claims that found no room in the table; that came from the future. */
+  /** Claims that found no room in the table. */
   refused = 0;
-  fromFuture = 0;
-  /** Claims until then are not of the future; looked at again when one is later. */
-  #latestMs = 0;
   /** The last sweep that was asked for: settles when all are done. */
   #swept: Promise<void> = Promise.resolve();
-  /**
-   * By the peer's number whose claim was later and that of the other: whether there was such a claim that the other may not know of, and
-   * so still have the node. What was said in the log since it began it has heard, and given up what it lost.
-   */
-  readonly #outbid = new Uint8Array(PEER_PLACES * PEER_PLACES);
-  /** By peer's number: whether it claims a node as of earlier than it did, so that others' claims may be later now. */
-  readonly #hasLowered = new Uint8Array(PEER_PLACES);
 
   constructor(private readonly parts: FleetRoutesParts) {}
 
-  /**
-   * @param timeMs when it was made, of the directory's time
-   * @param saidMs when it was said in the log, likewise; IN_SNAPSHOT if it was not
-   */
-  claim(nodeId: number, claimer: Claimer, timeMs: number, saidMs: number): void {
-    const { table, beaconAt } = this.parts;
-    const { number, mark } = claimer;
-    const claimedMs = this.contest(nodeId, claimer.name, timeMs);
-    const winsTie = (other: number) => claimer.name > (beaconAt(other)?.name ?? "");
-    const other = table.claimIfLater(nodeId, number, claimedMs, mark, winsTie);
-    if (other === TABLE_FULL) this.refused++;
-    else if (other === CLAIMED_LATER_BEFORE) this.#hasLowered[number] = 1;
-    else if (other === CLAIMED_LATER) this.#outbid[table.find(nodeId) * PEER_PLACES + number] = 1;
-    else if (other >= 0 && other !== number && this.#mayNotKnow(other, saidMs))
-      this.#outbid[number * PEER_PLACES + other] = 1;
+  /** @param timeMs when it was made, on the fleet's clock */
+  claim(nodeId: number, claimer: Claimer, timeMs: number): void {
+    this.contest(nodeId, claimer.name, timeMs);
+    this.#stand(nodeId, claimer, timeMs, claimer.mark);
   }
 
-  /** Whether a beacon may not have heard what was said then: it began later, or not much earlier. */
-  #mayNotKnow(number: number, saidMs: number): boolean {
-    const beacon = this.parts.beaconAt(number);
-    return beacon !== undefined && saidMs < beacon.epoch / EPOCHS_PER_MS + CLOCKS_APART_MS;
+  /** Compares a claim with this beacon's own, which may be given up. Nothing is routed by that. */
+  contest(nodeId: number, claimer: string, timeMs: number): void {
+    const { own, name, ownMs, publishedMs } = this.parts;
+    const heardMs = own.heardMs(nodeId); // before it is dated: it may be heard meanwhile
+    if (heardMs < 0) return;
+    const wins = (ms: number) => ms > timeMs || (ms === timeMs && name > claimer);
+    if (wins(ownMs(nodeId))) {
+      // The others keep this beacon's claim if what it published was later.
+      if (!wins(publishedMs(nodeId))) this.#claimAgain(nodeId, 0);
+    } else if (own.giveUp(nodeId, heardMs)) {
+      this.#claimAgain(nodeId, timeMs);
+    } else {
+      this.lost++;
+    }
   }
 
-  /**
-   * Compares a claim with this beacon's own, which may be given up. Nothing is routed by that.
-   * @returns when the claim counts as made
-   */
-  contest(nodeId: number, claimer: string, timeMs: number): number {
-    const claimedMs = timeMs > this.#latestMs ? this.#notFromFuture(timeMs) : timeMs;
-    this.#compareWithOwn(nodeId, claimer, claimedMs);
-    return claimedMs;
+  withdraw(nodeId: number, claimer: Claimer): void {
+    if (this.parts.table.withdraw(nodeId, claimer.number)) this.settle(nodeId);
+    else claimer.waiting.take(nodeId);
   }
 
-  #notFromFuture(timeMs: number): number {
-    const nowMs = this.parts.clock.nowMs();
-    this.#latestMs = nowMs + FUTURE_MS;
-    if (timeMs <= this.#latestMs) return timeMs;
-    this.fromFuture++;
-    return nowMs;
+  /** A node's route was withdrawn: the latest of the claims that wait has it now. */
+  settle(nodeId: number): void {
+    for (const claimer of this.parts.waiters()) {
+      const claim = claimer.waiting.take(nodeId);
+      if (claim !== undefined) this.#stand(nodeId, claimer, claim.timeMs, claim.mark);
+    }
   }
 
-  gone(nodeId: number, claimer: Claimer): void {
-    this.contestGone(nodeId, claimer);
-    this.withdraw(nodeId, claimer);
+  /** A peer that is not in the directory is about to have a node's route: the claim that had it waits. */
+  displace(nodeId: number): void {
+    const { table, claimerAt } = this.parts;
+    const number = table.find(nodeId);
+    const holder = number === NO_PEER ? undefined : claimerAt(number);
+    if (holder !== undefined) this.#wait(nodeId, holder, table.claimedMs(nodeId), table.markOf(nodeId));
   }
 
-  withdraw(nodeId: number, { number }: Claimer): void {
-    this.parts.table.withdraw(nodeId, number);
+  /** Whether the table is full: then claims were refused, and may be missing. */
+  get isFull(): boolean {
+    return this.parts.table.isFull;
   }
 
-  /**
-   * Another beacon no longer has a node. If this one has it, and may not have heard the other's last claim to it: others had, and may have
-   * dropped this one's claim for it.
-   */
-  contestGone(
-    nodeId: number,
-    { number, isBehind }: { readonly number: number | undefined; readonly isBehind: boolean },
-  ): void {
-    const { table, own } = this.parts;
-    if (own.heardMs(nodeId) >= 0 && (isBehind || table.find(nodeId) !== number)) this.#claimAgain(nodeId);
+  /** Ranges of node ids in which other claims of a beacon stand than it says. @param sums what it says */
+  differing({ number, waiting }: Claimer, sums: Int32Array): number {
+    return differingRanges(sums, this.parts.table.sumsOf(number), waiting.sums);
   }
 
-  /** Routes that lead to a beacon. */
-  countOf(number: number): number {
-    return this.parts.table.routesOf(number);
-  }
-
-  /** Withdraws those of a beacon's routes that lack this mark. One sweep at a time: many beacons may go at once. */
-  sweep(number: number, mark: number): Promise<void> {
-    this.#swept = this.#swept.then(() => this.#sweep(number, mark));
+  /** Withdraws those of a beacon's claims that lack this mark and are to go. One sweep at a time: many beacons may go at once. */
+  sweep(number: number, mark: number, isToGo: (nodeId: number) => boolean = () => true): Promise<void> {
+    this.#swept = this.#swept.then(() => this.#sweep(number, mark, isToGo));
     return this.#swept;
   }
 
@@ -161,35 +131,45 @@ export class FleetRoutes {
     }
   }
 
-  async #sweep(number: number, mark: number): Promise<void> {
-    const { table, pause, outlived } = this.parts;
+  async #sweep(number: number, mark: number, isToGo: (nodeId: number) => boolean): Promise<void> {
+    const { table, pause, claimerAt } = this.parts;
+    claimerAt(number)?.waiting.sweep(mark, isToGo);
+    const settle = (nodeId: number) => this.settle(nodeId);
     const end = table.sweepSteps;
-    let withdrawn = 0;
     for (let from = 0; from < end && table.routesOf(number) > 0; from += SLICE_STEPS) {
       const over = pause();
       if (over !== undefined) await over;
-      withdrawn += table.sweep(number, mark, from, Math.min(from + SLICE_STEPS, end));
+      table.sweep(number, mark, from, Math.min(from + SLICE_STEPS, end), isToGo, settle);
     }
-    if (withdrawn === 0 && !this.#hasLowered[number]) return;
-    this.#hasLowered[number] = 0;
-    const outbid = this.#outbid.subarray(number * PEER_PLACES, (number + 1) * PEER_PLACES);
-    for (const [other, isOutbid] of outbid.entries()) if (isOutbid) outlived(other);
-    outbid.fill(0);
+    // Again: a later claim of another beacon may have displaced some of these routes during the sweep.
+    claimerAt(number)?.waiting.sweep(mark, isToGo);
   }
 
-  /** Who heard it later, this beacon or the other one? */
-  #compareWithOwn(nodeId: number, claimer: string, claimedMs: number): void {
-    const { own, name } = this.parts;
-    if (own.heardMs(nodeId) < 0) return;
-    const ownMs = this.parts.claimedMs(nodeId);
-    const heardMs = own.heardMs(nodeId); // which may be a later moment now
-    const isOwn = ownMs > claimedMs || (ownMs === claimedMs && name > claimer);
-    if (isOwn || own.giveUp(nodeId, heardMs)) this.#claimAgain(nodeId);
-    else this.lost++;
+  /** The later of this claim and the one that has the route has it from now on, and the other one waits. */
+  #stand(nodeId: number, claimer: Claimer, timeMs: number, mark: number): void {
+    const { table, claimerAt } = this.parts;
+    const holder = table.find(nodeId);
+    const heldMs = holder === NO_PEER ? -1 : table.claimedMs(nodeId);
+    if (holder !== NO_PEER && holder !== claimer.number) {
+      const other = claimerAt(holder);
+      const isLater = timeMs > heldMs || (timeMs === heldMs && claimer.name > (other?.name ?? ""));
+      if (!isLater) {
+        this.#wait(nodeId, claimer, timeMs, mark);
+        return;
+      }
+      if (other !== undefined) this.#wait(nodeId, other, heldMs, table.markOf(nodeId));
+    }
+    claimer.waiting.take(nodeId);
+    if (table.claim(nodeId, claimer.number, timeMs, mark) === TABLE_FULL) this.refused++;
+    else if (timeMs < heldMs) this.settle(nodeId); // earlier than its own claim before: one that waits may be later
   }
 
-  #claimAgain(nodeId: number): void {
-    this.claimedAgain++;
-    this.parts.claimAgain(nodeId);
+  #wait(nodeId: number, claimer: Claimer, timeMs: number, mark: number): void {
+    if (!claimer.waiting.add(nodeId, { timeMs, mark })) this.parts.tooManyWait(claimer);
+  }
+
+  #claimAgain(nodeId: number, afterMs: number): void {
+    if (this.parts.publishedMs(nodeId) >= 0) this.claimedAgain++;
+    this.parts.claimAgain(nodeId, afterMs);
   }
 }

@@ -1,30 +1,41 @@
 /**
  * The other beacons of the fleet as the directory's log tells of them, and what is to be done about each.
  *
- * What a beacon says holds at once, so that all beacons' changes hold in the order of the log. A beacon is *followed*: its changes are each
- * one more than the last. Or it is *behind*: something was missed, it began anew, or nobody heard of it before. Then its changes are also
- * kept, until a snapshot that they continue is loaded: what they say holds before what is in that.
+ * What a beacon publishes is applied at once. A beacon is *followed*: its changes are each one more than the last, and what stands of its
+ * claims is compared with the sums in its leases. Or it is *behind*, at least in some ranges of node ids: something was missed, it
+ * restarted, or it is new. Then a snapshot that its changes continue is loaded; what they name holds before what is in that.
  *
  * Nothing here waits or speaks to anybody: entries and the time come in, what is to be asked and loaded can be read.
  */
+import { ALL_RANGES, CLAIM_RANGES, countRanges } from "../../shared/claim-digest.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
 import { UNMARKED } from "../../shared/routes.ts";
-import { ASK, CHANGES, type Changes, type Entry, LEASE, type Lease, type SnapshotName } from "./entries.ts";
+import {
+  ASK,
+  type Ask,
+  CHANGES,
+  type Changes,
+  type Entry,
+  LEASE,
+  type Lease,
+  type SnapshotName,
+} from "./entries.ts";
 import type { Claimer, FleetRoutes } from "./fleet-routes.ts";
+import { WAITING_MAX, WaitingClaims } from "./waiting-claims.ts";
 
 /** Why a snapshot is needed. */
 export const RESYNC_REASONS = [
   "new",
   "restarted",
   "gap",
-  "log_lost",
+  "diverged",
   "too_far_behind",
+  "too_many_wait",
   "moved",
-  "outbid",
 ] as const;
 export type ResyncReason = (typeof RESYNC_REASONS)[number];
 
-/** Changed nodes that are kept of a beacon that is behind, some 60 bytes each; more, and it needs a later snapshot. */
+/** Nodes changed behind the snapshot that a beacon needs, some 60 bytes each; more, and it needs a later one. */
 const KEPT_MAX = 65_536;
 /** Those who miss the same ask within so long of each other, so that most hear another one's question first. */
 const ASK_SPREAD_MS = 250;
@@ -40,102 +51,112 @@ const LEASE_MS_DEFAULT = 10_000;
 const FIRST_MARK = UNMARKED + 1;
 const MARKS = 255;
 
+/** A beacon that diverges again and again is reloaded after so long, doubled each time: what it says of itself may be wrong. */
+const DIVERGED_MS = 1000;
+const DIVERGED_MS_MAX = 300_000;
+
 export class Followed {
   number: number | undefined;
   mark = FIRST_MARK;
+  readonly waiting: WaitingClaims;
+  /** Of node ids, in which it is behind. */
+  ranges = ALL_RANGES;
+  /** It is not compared before that; how long after the next divergence. */
+  compareAtMs = 0;
+  compareAgainMs = DIVERGED_MS;
   seq = 0;
-  /** Kept changes while it is behind; undefined while it is followed. */
-  kept: Changes[] | undefined = [];
-  #keptNodes = 0;
-  /** The number of the last kept change that names a node. */
-  readonly #lastOf = new Map<number, number>();
-  /** The first change that a snapshot need not have, less 1; undefined while nothing told. */
-  needed: number | undefined;
+  isBehind = true;
+  /** While it is behind: the last change that there was; undefined while nothing told. */
+  #last: number | undefined;
+  /** A snapshot has to have all changes until this one. */
+  #needed: number | undefined;
+  /** By node, the last change behind `needed` that names it: it holds before a snapshot of before it. */
+  readonly #changed = new Map<number, number>();
   /** What is to be loaded; whether it is being loaded. */
   wanted: SnapshotName | undefined;
   isLoading = false;
+  /** Times that it fell behind: a snapshot that was asked for before is not enough. */
+  loads = 0;
   askAtMs = 0;
   askAgainMs = ASK_AGAIN_MS;
   lease: Lease | undefined;
-  /** When it said what was heard last, the directory's time. */
+  /** When it said what was heard last, on the fleet's clock. */
   saidMs = 0;
-  /** Changes of an earlier start were ignored, which others may have applied: they may not know of the later one. */
-  isContradicted = false;
 
   constructor(
     readonly name: string,
     public epoch: number,
     public heardMs: number,
-  ) {}
-
-  get isBehind(): boolean {
-    return this.kept !== undefined;
+    waitingMax = WAITING_MAX,
+  ) {
+    this.waiting = new WaitingClaims(waitingMax);
   }
 
   get leaseMs(): number {
     return Math.min(Math.max(this.lease?.leaseMs ?? LEASE_MS_DEFAULT, LEASE_MS_MIN), LEASE_MS_MAX);
   }
 
-  /** It is behind from now on. */
-  fallBehind(nowMs: number, random: number): void {
-    this.kept = [];
-    this.#forgetKept();
-    this.needed = undefined;
+  /** It is behind from now on. @param ranges of node ids, in which it is */
+  fallBehind(nowMs: number, random: number, ranges: number): void {
+    this.ranges = this.isBehind ? this.ranges | ranges : ranges;
+    this.isBehind = true;
+    this.loads++;
+    this.#begin(undefined);
     this.wanted = undefined;
     this.askAtMs = nowMs + random * ASK_SPREAD_MS;
     this.askAgainMs = ASK_AGAIN_MS;
   }
 
-  /** It is followed from the changes behind this number on. */
-  follow(seq: number): void {
-    this.seq = seq;
-    this.kept = undefined;
-    this.#forgetKept();
+  /** A snapshot was loaded: it is followed from the last change on. */
+  follow({ seq }: SnapshotName): void {
+    this.seq = Math.max(seq, this.#last!);
+    this.isBehind = false;
+    this.#changed.clear();
     this.wanted = undefined;
   }
 
-  /** While it is behind: the number of the last change that there was; undefined while nothing told. */
-  get last(): number | undefined {
-    return this.kept!.at(-1)?.seq ?? this.needed;
+  /** Whether a change was heard before, while it is behind. */
+  has(seq: number): boolean {
+    return this.#last !== undefined && seq <= this.#last;
   }
 
-  /**
-   * @param changes behind the last
-   * @param max nodes to keep
-   * @returns whether it was too much to keep
-   */
-  keep(changes: Changes, max: number): boolean {
-    if (this.last !== changes.seq - 1) this.#begin(changes.seq - 1);
-    this.kept!.push(changes);
-    const { seq, claims, gone } = changes;
-    for (const nodeId of claims.nodeIds) this.#lastOf.set(nodeId, seq);
-    for (const nodeId of gone) this.#lastOf.set(nodeId, seq);
-    this.#keptNodes += claims.nodeIds.length + gone.length + 1;
-    if (this.#keptNodes <= max) return false;
-    this.#begin(changes.seq);
+  /** A change was applied. @param max nodes to keep. @returns whether it was too much to keep */
+  keep({ seq, claims, gone }: Changes, max: number): boolean {
+    if (this.#last !== seq - 1) this.#begin(seq - 1);
+    this.#last = seq;
+    for (const nodeId of claims.nodeIds) this.#changed.set(nodeId, seq);
+    for (const nodeId of gone) this.#changed.set(nodeId, seq);
+    if (this.#changed.size <= max) return false;
+    this.#begin(seq);
     return true;
   }
 
-  /** Its last change is of this number. */
+  /** Its last change is of this number: more was missed, or came from a forger. */
   reached(seq: number): void {
-    if (this.last === undefined || seq > this.last) this.#begin(seq);
+    if (seq !== this.#last) this.#begin(seq);
   }
 
-  /** The number of the last kept change that names a node; -1 if none does. */
-  lastOf(nodeId: number): number {
-    return this.#lastOf.get(nodeId) ?? -1;
+  /** Its changes so far were not applied to the routes: it had no number. */
+  numbered(number: number): void {
+    this.number = number;
+    this.#begin(this.#last);
+    this.wanted = undefined;
   }
 
-  /** A snapshot has to have all changes until this one. */
-  #begin(needed: number): void {
-    this.kept!.length = 0;
-    this.#forgetKept();
-    this.needed = needed;
+  /** Whether a snapshot is continued by the changes that were applied. */
+  continues({ seq }: SnapshotName): boolean {
+    return this.#needed !== undefined && seq >= this.#needed;
   }
 
-  #forgetKept(): void {
-    this.#keptNodes = 0;
-    this.#lastOf.clear();
+  /** Whether a change that names the node was applied that a snapshot does not have. */
+  hasChanged(nodeId: number, { seq }: SnapshotName): boolean {
+    return (this.#changed.get(nodeId) ?? -1) > seq;
+  }
+
+  #begin(needed: number | undefined): void {
+    this.#needed = needed;
+    this.#last = needed;
+    this.#changed.clear();
   }
 }
 
@@ -149,10 +170,8 @@ export interface FleetParts {
   readonly random: () => number;
   /** What the log says of this beacon itself, or by its name. */
   readonly heardOfSelf: (entry: Entry) => void;
-  /** Somebody asks for this beacon's snapshot. */
-  readonly asked: () => void;
-  /** The log lost entries that this beacon did not read: claims to its nodes may have been among them. */
-  readonly missed: () => void;
+  /** Another beacon asks for this one's snapshot of some ranges of node ids. */
+  readonly asked: (ranges: number) => void;
   /** Changes of another beacon were applied. */
   readonly applied: (changes: Changes) => void;
   /** Beacons came or went. */
@@ -171,6 +190,8 @@ export class Fleet {
   /** Beacons beyond what there is room for; entries of a beacon's earlier starts. */
   ignored = 0;
   stale = 0;
+  /** Ranges of beacons' node ids in which other claims stood here than they said. */
+  diverged = 0;
 
   constructor(private readonly parts: FleetParts) {}
 
@@ -178,8 +199,8 @@ export class Fleet {
   hear(entry: Entry, nowMs: number): void {
     const { name, heardOfSelf, asked } = this.parts;
     if (entry.kind === ASK) {
-      if (entry.of.name === name) asked();
-      else this.#otherAsks(entry.of.name, nowMs);
+      if (entry.of.name === name) asked(entry.ranges);
+      else this.#otherAsks(entry, nowMs);
     }
     if (entry.name === name) {
       heardOfSelf(entry);
@@ -203,23 +224,36 @@ export class Fleet {
   /** A beacon was there a moment ago; whatever it says is new. */
   adopt(name: string, nowMs: number): void {
     if (name === this.parts.name || this.beacons.has(name) || this.beacons.size >= PEERS_MAX) return;
-    this.beacons.set(name, new Followed(name, 0, nowMs));
+    this.beacons.set(name, new Followed(name, 0, nowMs, this.parts.keptNodesMax));
   }
 
-  /** Entries may be missing from here on: everybody is behind. */
-  logLost(nowMs: number): void {
-    for (const beacon of this.beacons.values()) this.fallBehind(beacon, "log_lost", nowMs);
-  }
-
-  fallBehind(beacon: Followed, reason: ResyncReason, nowMs: number): void {
+  fallBehind(beacon: Followed, reason: ResyncReason, nowMs: number, ranges = ALL_RANGES): void {
     this.resyncs[reason]++;
-    beacon.fallBehind(nowMs, this.parts.random());
+    beacon.fallBehind(nowMs, this.parts.random(), ranges);
   }
 
-  /** Claims of a beacon lost to those of another one that is gone. */
-  outlived(number: number, nowMs: number): void {
+  /** The beacon whose claims lead to a peer number. */
+  claimerAt(number: number): Claimer | undefined {
     for (const beacon of this.beacons.values())
-      if (beacon.number === number) this.fallBehind(beacon, "outbid", nowMs);
+      if (beacon.number === number) return beacon as Followed & Claimer;
+    return undefined;
+  }
+
+  /** The beacons with claims that wait. */
+  waiters(): Claimer[] {
+    const waiters: Claimer[] = [];
+    for (const beacon of this.beacons.values())
+      if (beacon.waiting.size > 0 && beacon.number !== undefined) waiters.push(beacon as Followed & Claimer);
+    return waiters;
+  }
+
+  /** What waits of a beacon's claims is dropped: a snapshot is needed. */
+  tooManyWait({ name, waiting }: Claimer, nowMs: number): void {
+    waiting.clear();
+    const beacon = this.beacons.get(name);
+    if (beacon === undefined) return;
+    this.fallBehind(beacon, "too_many_wait", nowMs);
+    beacon.askAtMs = nowMs + ASK_AGAIN_MS_MAX; // so that it has time to withdraw them
   }
 
   /** Drops those whose lease is over. @param deadlineMs when that is */
@@ -254,25 +288,17 @@ export class Fleet {
     beacon.mark = (beacon.mark % MARKS) + FIRST_MARK;
   }
 
-  /** A kept change holds once more, now that a snapshot of before it was loaded: as far as none behind it names the same nodes. */
-  applyAgain(beacon: Followed & Claimer, { seq, timeMs, claims, gone }: Changes): void {
-    const { routes } = this.parts;
-    for (const nodeId of gone) if (beacon.lastOf(nodeId) === seq) routes.withdraw(nodeId, beacon);
-    for (const [i, nodeId] of claims.nodeIds.entries())
-      if (beacon.lastOf(nodeId) === seq) routes.claim(nodeId, beacon, claims.timesMs[i]!, timeMs);
-  }
-
   #apply(beacon: Followed, changes: Changes): void {
     const { routes, applied } = this.parts;
     const { nodeIds, timesMs } = changes.claims;
     applied(changes);
     if (beacon.number === undefined) {
-      this.#contest(beacon, changes);
+      this.#contest(changes);
       return;
     }
     const claimer = beacon as Claimer;
-    for (const nodeId of changes.gone) routes.gone(nodeId, claimer);
-    for (let i = 0; i < nodeIds.length; i++) routes.claim(nodeIds[i]!, claimer, timesMs[i]!, changes.timeMs);
+    for (const nodeId of changes.gone) routes.withdraw(nodeId, claimer);
+    for (let i = 0; i < nodeIds.length; i++) routes.claim(nodeIds[i]!, claimer, timesMs[i]!);
   }
 
   #beaconOf(entry: Entry, nowMs: number): Followed | undefined {
@@ -282,22 +308,20 @@ export class Fleet {
       if (this.beacons.size >= PEERS_MAX) {
         this.ignored++;
         // Others may have room for it, and believe its claims.
-        if (entry.kind === CHANGES)
-          this.#contest({ name: entry.name, number: undefined, isBehind: true }, entry);
+        if (entry.kind === CHANGES) this.#contest(entry);
         this.parts.complain(
           "beacons",
           `the directory names more than ${PEERS_MAX} beacons: ${entry.name} and others are left out`,
         );
         return undefined;
       }
-      beacon = new Followed(entry.name, entry.epoch, nowMs);
+      beacon = new Followed(entry.name, entry.epoch, nowMs, this.parts.keptNodesMax);
       this.beacons.set(entry.name, beacon);
       this.fallBehind(beacon, "new", nowMs);
       this.parts.changed();
     } else if (entry.epoch < beacon.epoch) {
       this.stale++;
       if (entry.kind === LEASE) this.parts.complain("double_name", doubleName(entry.name));
-      if (entry.kind === CHANGES) beacon.isContradicted = true;
       return undefined;
     } else if (entry.epoch > beacon.epoch) {
       beacon.epoch = entry.epoch;
@@ -315,12 +339,12 @@ export class Fleet {
         this.#apply(beacon, changes);
         return;
       }
-      this.#skipped(beacon, nowMs);
+      this.fallBehind(beacon, "gap", nowMs);
     }
-    if (changes.seq <= (beacon.last ?? -1)) return;
+    if (beacon.has(changes.seq)) return;
     this.#apply(beacon, changes);
     if (beacon.keep(changes, this.parts.keptNodesMax ?? KEPT_MAX)) this.resyncs.too_far_behind++;
-    this.#want(beacon, beacon.wanted);
+    if (beacon.wanted !== undefined && !beacon.continues(beacon.wanted)) beacon.wanted = undefined;
   }
 
   #hearLease(beacon: Followed, lease: Lease, nowMs: number): void {
@@ -331,36 +355,45 @@ export class Fleet {
     beacon.lease = lease;
     this.#findDoubles(beacon, lease);
     if (!beacon.isBehind) {
-      if (lease.seq <= beacon.seq) return;
-      this.#skipped(beacon, nowMs);
+      if (lease.seq > beacon.seq) this.fallBehind(beacon, "gap", nowMs);
+      else this.#compare(beacon as Followed & Claimer, lease, nowMs);
+      if (!beacon.isBehind) return;
     }
     beacon.reached(lease.seq);
-    this.#want(beacon, lease.snapshot);
+    beacon.wanted = [lease.ranged, lease.snapshot].find(
+      (one) => one && (one.ranges & beacon.ranges) === beacon.ranges && beacon.continues(one),
+    );
+  }
+
+  /** Does all stand that the beacon claims, and nothing else? What does not is reloaded, range by range. */
+  #compare(beacon: Followed & Claimer, { sums, seq }: Lease, nowMs: number): void {
+    const { routes, complain } = this.parts;
+    if (sums === undefined || routes.isFull || nowMs < beacon.compareAtMs) return;
+    // Who had changes of its own that it does not know of had them from a forger.
+    const ranges = seq < beacon.seq ? ALL_RANGES : routes.differing(beacon, sums);
+    if (ranges === 0) {
+      beacon.compareAgainMs = DIVERGED_MS;
+      return;
+    }
+    const count = countRanges(ranges);
+    this.diverged += count;
+    beacon.compareAtMs = nowMs + beacon.compareAgainMs;
+    beacon.compareAgainMs = Math.min(2 * beacon.compareAgainMs, DIVERGED_MS_MAX);
+    complain(
+      "diverged",
+      `the routes to ${beacon.name} differ from what it claims, in ${count} of ${CLAIM_RANGES} ranges of node ids: these are reloaded`,
+    );
+    this.fallBehind(beacon, "diverged", nowMs, ranges);
   }
 
   /** Nothing can be routed to that beacon as yet; others may route to it what this one has: that is settled now. */
-  #contest(
-    beacon: Pick<Followed, "name" | "number" | "isBehind">,
-    { claims: { nodeIds, timesMs }, gone }: Changes,
-  ): void {
-    const { routes } = this.parts;
-    for (const nodeId of gone) routes.contestGone(nodeId, beacon);
-    for (let i = 0; i < nodeIds.length; i++) routes.contest(nodeIds[i]!, beacon.name, timesMs[i]!);
+  #contest({ name, claims: { nodeIds, timesMs } }: Changes): void {
+    for (let i = 0; i < nodeIds.length; i++) this.parts.routes.contest(nodeIds[i]!, name, timesMs[i]!);
   }
 
-  #skipped(beacon: Followed, nowMs: number): void {
-    this.fallBehind(beacon, "gap", nowMs);
-    this.parts.missed();
-  }
-
-  /** A snapshot is loaded if what is kept continues it. */
-  #want(beacon: Followed, snapshot: SnapshotName | undefined): void {
-    beacon.wanted = snapshot !== undefined && snapshot.seq >= beacon.needed! ? snapshot : undefined;
-  }
-
-  #otherAsks(name: string, nowMs: number): void {
-    const beacon = this.beacons.get(name);
-    if (beacon === undefined || !beacon.isBehind) return;
+  #otherAsks({ of, ranges }: Ask, nowMs: number): void {
+    const beacon = this.beacons.get(of.name);
+    if (beacon === undefined || !beacon.isBehind || (ranges & beacon.ranges) !== beacon.ranges) return;
     beacon.askAtMs = Math.max(beacon.askAtMs, nowMs + ASK_AGAIN_MS * (1 + this.parts.random() / 2));
   }
 
@@ -378,7 +411,6 @@ export class Fleet {
 
   #drop(beacon: Followed, why: string): void {
     this.beacons.delete(beacon.name);
-    if (beacon.isContradicted) this.parts.missed();
     this.parts.left(beacon, why);
     this.parts.changed();
   }

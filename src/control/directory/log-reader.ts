@@ -1,12 +1,14 @@
-/** Reads the directory's log, entry by entry, and notices when some are missing that this beacon has not read. */
-
+/**
+ * Reads the directory's log, entry by entry. Entries that are missing show in what their beacons publish next: a number is left
+ * out, or the sums of their claims differ (fleet.ts).
+ */
 import type { Pause } from "./slices.ts";
 import { type LogEntry, NO_ENTRY, READ_COUNT, type Store } from "./store.ts";
 
-/** Between two looks whether what was read is still there: soon enough to find it there, as entries stay for a minute. */
-const CHECK_MS = 3000;
 /** The log holds what was written in so long: a beacon that was away for longer needs snapshots. */
 const LOG_MS = 60_000;
+/** Between two notes of what was read. */
+const MARK_MS = 3000;
 
 export interface LogReaderParts {
   readonly monotonicMs: () => number;
@@ -15,17 +17,12 @@ export interface LogReaderParts {
   /** To be waited for between two entries. */
   readonly pause: Pause;
   readonly hear: (entry: LogEntry) => void;
-  /** Entries may be missing. */
-  readonly lost: () => void;
 }
 
 export class LogReader {
-  /** The last entry that was read. */
-  #until: LogEntry | undefined;
-  /** One that was read, or skipped, at the last check. While it is there, none behind it was dropped. */
-  #checked = NO_ENTRY;
-  #checkAtMs = 0;
-  /** Ids that had been read at past checks, oldest first. */
+  /** The id of the last entry that was read; undefined before the first connection. */
+  #until: string | undefined;
+  /** Ids that had been read at past moments, oldest first. */
   #marks: { readonly atMs: number; readonly id: string }[] = [];
   /** Entries that this beacon wrote since it began to read there, and those of them that it has read. */
   #ownWritten = 0;
@@ -33,16 +30,12 @@ export class LogReader {
 
   constructor(private readonly parts: LogReaderParts) {}
 
-  /** Finds where to begin. @returns whether that is where it was before: nothing is missing */
-  async join(store: Store): Promise<boolean> {
+  /** Begins where the log ends, or goes on where this beacon was before. @param last the log's last entry. @returns whether it goes on */
+  join({ id }: LogEntry): boolean {
     this.#ownWritten = 0;
     this.#ownHeard = 0;
-    const last = await store.last();
-    if (this.#until !== undefined) {
-      if (await store.has(this.#until)) return true;
-      this.#lost();
-    }
-    this.#begin(last);
+    if (this.#until !== undefined && compareIds(this.#until, id) <= 0) return true;
+    this.#begin(id);
     return false;
   }
 
@@ -73,50 +66,39 @@ export class LogReader {
     const { beat, pause, hear } = this.parts;
     while (!signal.aborted) {
       const lacksOwn = this.#ownHeard < this.#ownWritten;
-      const entries = await store.read(this.#until!.id);
+      const entries = await store.read(this.#until!);
       if (entries.length === 0 && lacksOwn) await this.#findAnother(store);
-      await this.#check(store);
       for (const entry of entries) {
         hear(entry);
-        this.#until = entry;
-        if (this.#checked === NO_ENTRY) this.#checked = entry;
+        this.#until = entry.id;
         await pause();
         if (signal.aborted) return;
       }
+      this.#mark();
       if (entries.length > 0 && entries.length < READ_COUNT) await beat();
     }
   }
 
-  #begin(entry: LogEntry): void {
-    this.#until = entry;
-    this.#checked = entry;
+  /** The ids of the log as it was are of no use in another one. */
+  #begin(id: string): void {
+    this.#until = id;
+    this.#marks = [{ atMs: this.parts.monotonicMs(), id }];
+  }
+
+  #mark(): void {
+    const last = this.#marks.at(-1)!;
     const nowMs = this.parts.monotonicMs();
-    this.#checkAtMs = nowMs + CHECK_MS;
-    if (this.#marks.at(-1)?.id !== entry.id) this.#marks.push({ atMs: nowMs, id: entry.id });
-  }
-
-  /** Ids of the log as it was say nothing of another one. */
-  #lost(): void {
-    this.#marks = [];
-    this.parts.lost();
-  }
-
-  /** The log may have been emptied; or this process stood still, and what was dropped meanwhile because of its age it never reads. */
-  async #check(store: Store): Promise<void> {
-    if (this.parts.monotonicMs() < this.#checkAtMs) return;
-    const isThere = this.#checked === NO_ENTRY || (await store.has(this.#checked));
-    if (!isThere) this.#lost();
-    this.#begin(this.#until!);
+    if (last.id !== this.#until && nowMs - last.atMs >= MARK_MS)
+      this.#marks.push({ atMs: nowMs, id: this.#until! });
   }
 
   /** Nothing is behind the last entry that was read, although this beacon wrote there: another log may be there, with lower ids. */
   async #findAnother(store: Store): Promise<void> {
     this.#ownHeard = 0;
     this.#ownWritten = 0;
-    const last = await store.last();
-    if (compareIds(this.#until!.id, last.id) <= 0) return; // what it wrote was dropped, or was read before it was known to be written
-    this.#lost();
-    this.#begin(last);
+    const { id } = await store.last();
+    // Otherwise what it wrote was dropped, or was read before it was known to be written.
+    if (compareIds(this.#until!, id) > 0) this.#begin(id);
   }
 }
 

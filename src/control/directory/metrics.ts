@@ -91,8 +91,13 @@ export const DIRECTORY_COUNTERS: readonly Shown<DirectoryStats>[] = [
   },
   {
     name: "beacon_directory_claims_from_future_total",
-    help: "Claims that were dated over a second ahead of the directory's time, and counted as made when they came.",
+    help: "Claims dated over a second ahead of this beacon's clock, which followed.",
     values: ({ claimsFromFuture }) => claimsFromFuture,
+  },
+  {
+    name: "beacon_directory_diverged_total",
+    help: "Ranges of node ids in which routes differed from a beacon's claims, and were reloaded.",
+    values: ({ diverged }) => diverged,
   },
   {
     name: "beacon_directory_failures_total",

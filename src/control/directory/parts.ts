@@ -1,6 +1,6 @@
 /** What the directory asks of the rest of the beacon, and of the world. */
 import type { RouteTable } from "../../shared/routes.ts";
-import type { DirectoryClock } from "./clock.ts";
+import type { FleetClock } from "./clock.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
 import type { Store } from "./store.ts";
 
@@ -28,13 +28,15 @@ export interface DirectoryParts {
   /** @param first which server to try first. The signal ends it. */
   readonly connect: (first: number, signal: AbortSignal) => Promise<Store>;
   readonly table: RouteTable;
+  /** For what this beacon publishes (announcer.ts). */
+  readonly published: RouteTable;
   readonly own: OwnNodes;
   /** Calls `came` for the nodes that came since the last time. @returns whether some are missing */
   readonly drainArrivals: (came: (nodeId: number) => void) => boolean;
   readonly peers: FleetPeers;
   /** Whether another process speaks for this beacon. */
   readonly isSilent?: () => boolean;
-  readonly clock: DirectoryClock;
+  readonly clock: FleetClock;
   readonly monotonicMs: () => number;
   readonly random: () => number;
   /** Resolves after so long, or when the signal is given. */

@@ -2,7 +2,7 @@
  * Until when a beacon counts as there that is not heard. That its lease is over shows in what others, or this beacon, wrote into the log
  * since: while nothing is heard of anybody, it is the directory that is away.
  */
-import type { DirectoryClock } from "./clock.ts";
+import type { FleetClock } from "./clock.ts";
 import type { Followed } from "./fleet.ts";
 
 /** A log without a lease for this share of one is one that was away. */
@@ -13,7 +13,7 @@ const BACK_MS = 10_000;
 export interface PresenceParts {
   readonly leaseMs: number;
   readonly graceMs: number;
-  readonly clock: DirectoryClock;
+  readonly clock: FleetClock;
   readonly monotonicMs: () => number;
 }
 

@@ -7,13 +7,14 @@ import { hostPort } from "../../../ffi/socket.ts";
 import { ConfigError } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
 import { Arrivals } from "../../shared/arrivals.ts";
-import { ARRIVALS_NOTED, type SharedMemory } from "../../shared/memory.ts";
+import { ARRIVALS_NOTED, HASH_SECRET, type SharedMemory } from "../../shared/memory.ts";
 import { HEARD_SINCE, LOCK_RETRY_MS, type NodeTable } from "../../shared/nodes.ts";
-import type { RouteTable } from "../../shared/routes.ts";
+import { privateRouteMemory, RouteTable } from "../../shared/routes.ts";
 import { Complaints } from "../complaints.ts";
 import type { Mesh } from "../mesh/mesh.ts";
 import { scanNodes } from "../node-scan.ts";
-import { DirectoryClock } from "./clock.ts";
+import { UNTOLD_MAX } from "./announcer.ts";
+import { FleetClock } from "./clock.ts";
 import { Directory } from "./directory.ts";
 import { type DirectoryStoreOptions, storeOptions } from "./options.ts";
 import { connectStore, type Store } from "./store.ts";
@@ -28,8 +29,9 @@ const monotonicMs = () => monotonic.nowNs() / 1e6;
 
 /** What has to be known from the beacon's very beginning, before the first node is. */
 export class DirectorySetup {
-  readonly clock = new DirectoryClock(monotonicMs, Date.now());
+  readonly clock = new FleetClock(monotonicMs, Date.now());
   readonly #arrivals: Arrivals;
+  readonly #published: RouteTable;
 
   constructor(
     memory: SharedMemory,
@@ -39,6 +41,9 @@ export class DirectorySetup {
     memory.words[memory.rulesAt + ARRIVALS_NOTED] = 1;
     routes.keepClaims();
     this.#arrivals = new Arrivals(memory);
+    const claimsMax = memory.shape.nodesMax + UNTOLD_MAX;
+    this.#published = new RouteTable(privateRouteMemory(claimsMax, memory.words[HASH_SECRET]!));
+    this.#published.keepClaims();
   }
 
   /**
@@ -56,7 +61,7 @@ export class DirectorySetup {
     // The node's shard is locked: retry later, and claim the node again if it was received meanwhile.
     const retryToGiveUp = async (nodeId: number, heardMs: number): Promise<void> => {
       await sleep(LOCK_RETRY_MS);
-      if (giveUp(nodeId, heardMs)) directory.nodeWent(nodeId);
+      if (giveUp(nodeId, heardMs)) directory.nodeHeard(nodeId);
     };
     const giveUp = (nodeId: number, heardMs: number): boolean => {
       const result = nodes.removeUnlessHeardSince(nodeId, heardMs);
@@ -71,10 +76,10 @@ export class DirectorySetup {
       graceMs: config.directoryGraceMs,
       connect: (first, signal) => this.#connect(config, first, signal),
       table: this.routes,
+      published: this.#published,
       own: {
         size: () => nodes.size(),
         heardMs: (nodeId) => nodes.heardMs(nodeId),
-        heardAtLeast: (nodeId, ms) => nodes.heardAtLeast(nodeId, ms),
         giveUp,
         scan: (visit, pause, signal) => scanNodes(nodes, visit, { pause, signal }),
       },

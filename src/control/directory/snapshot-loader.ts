@@ -1,6 +1,8 @@
 /** Loads other beacons' snapshots: a part at a time, a slice at a time, while the workers read the routes. */
+import { isIn } from "../../shared/claim-digest.ts";
+import type { SnapshotName } from "./entries.ts";
 import type { Fleet, Followed } from "./fleet.ts";
-import { type Claimer, type FleetRoutes, IN_SNAPSHOT } from "./fleet-routes.ts";
+import type { Claimer, FleetRoutes } from "./fleet-routes.ts";
 import type { Pause } from "./slices.ts";
 import { decodePart, PART_BYTES_MAX, type Part, partKey } from "./snapshots.ts";
 import type { Store } from "./store.ts";
@@ -38,24 +40,22 @@ export class SnapshotLoader {
   async #load(beacon: Followed & Claimer, store: Store): Promise<void> {
     const { fleet, routes, follow, monotonicMs } = this.parts;
     const beganMs = monotonicMs();
-    const { number, epoch } = beacon;
+    const { number, epoch, loads } = beacon;
     const snapshot = beacon.wanted!;
     beacon.wanted = undefined;
-    const { kept } = beacon;
     const isStill = () =>
-      fleet.beacons.get(beacon.name) === beacon && beacon.number === number && beacon.kept === kept;
+      fleet.beacons.get(beacon.name) === beacon &&
+      beacon.number === number &&
+      beacon.loads === loads &&
+      beacon.continues(snapshot);
     await routes.swept();
     await follow(number);
     fleet.nextMark(beacon);
-    const hadRoutes = routes.countOf(number) > 0; // with other marks
     let bytes = 0;
     let timeMs = 0;
     for (let part = 0; part < snapshot.parts; part++) {
       if (!isStill()) return;
-      const encoded = await store.getPart(
-        partKey(beacon.name, { epoch, seq: snapshot.seq, part }),
-        PART_BYTES_MAX,
-      );
+      const encoded = await store.getPart(partKey(beacon.name, epoch, snapshot, part), PART_BYTES_MAX);
       if (encoded === undefined) {
         this.missing++;
         return;
@@ -68,18 +68,25 @@ export class SnapshotLoader {
       }
       timeMs = decoded.timeMs;
       bytes += encoded.length;
-      if (!(await this.#claim(decoded, snapshot.seq, beacon, isStill))) return;
+      if (!(await this.#claim(decoded, snapshot, beacon, isStill))) return;
     }
-    if (!(await this.#catchUp(beacon, snapshot.seq, isStill))) return;
+    if (!isStill()) return;
+    // Before the beacon is followed: from then on all that stands is compared with what it says.
+    await routes.sweep(
+      number,
+      beacon.mark,
+      (nodeId) => isIn(snapshot.ranges, nodeId) && !beacon.hasChanged(nodeId, snapshot) && isStill(),
+    );
+    if (!isStill()) return;
+    beacon.follow(snapshot);
     this.loaded++;
     this.bytesLoaded += bytes;
     this.lastMs = monotonicMs() - beganMs;
-    if (hadRoutes) await routes.sweep(number, beacon.mark);
   }
 
   async #claim(
     part: Part,
-    seq: number,
+    snapshot: SnapshotName,
     beacon: Followed & Claimer,
     isStill: () => boolean,
   ): Promise<boolean> {
@@ -92,28 +99,9 @@ export class SnapshotLoader {
         if (!isStill()) return false;
       }
       const nodeId = part.nodeId(i);
-      // What the beacon said behind the snapshot holds by now.
-      if (nodeId !== 0 && beacon.lastOf(nodeId) <= seq)
-        routes.claim(nodeId, beacon, part.claimedMs(i), IN_SNAPSHOT);
+      if (nodeId !== 0 && !beacon.hasChanged(nodeId, snapshot))
+        routes.claim(nodeId, beacon, part.claimedMs(i));
     }
-    return true;
-  }
-
-  /** What was kept holds again. @returns whether the beacon is followed from now on */
-  async #catchUp(beacon: Followed & Claimer, seq: number, isStill: () => boolean): Promise<boolean> {
-    const { fleet, pause } = this.parts;
-    let reached = seq;
-    for (let i = 0; ; i++) {
-      // What is kept may have begun anew, behind a gap; otherwise it only grows.
-      if (!isStill() || beacon.needed! > reached) return false;
-      const next = beacon.kept![i];
-      if (next === undefined) break;
-      if (next.seq <= reached) continue;
-      reached = next.seq;
-      fleet.applyAgain(beacon, next);
-      await pause();
-    }
-    beacon.follow(reached);
     return true;
   }
 }

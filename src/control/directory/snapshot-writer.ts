@@ -1,8 +1,9 @@
 /** Writes this beacon's snapshots into the directory, when somebody asks for one and the last does not do. */
+import { ALL_RANGES, CLAIM_RANGES, countRanges, isIn } from "../../shared/claim-digest.ts";
+import type { RouteTable } from "../../shared/routes.ts";
 import type { Announcer } from "./announcer.ts";
-import type { DirectoryClock } from "./clock.ts";
+import type { FleetClock } from "./clock.ts";
 import type { Claims, SnapshotName } from "./entries.ts";
-import type { OwnNodes } from "./fleet-routes.ts";
 import type { Pause } from "./slices.ts";
 import { beginPart, encodeNodes, PART_NODES_MAX, type PartHead, partKey } from "./snapshots.ts";
 import type { Store } from "./store.ts";
@@ -16,14 +17,20 @@ const REST = 2;
 const REST_MS_MIN = 250;
 /** Nodes between two pauses while a part is encoded: some 0.2 ms the first time, as who writes one snapshot a day has no compiled code. */
 const SLICE_NODES = 1024;
-/** Nodes that come while the table is gone through. */
+/** Steps through the table between two looks at the clock. */
+const SLICE_STEPS = 512;
+/** Nodes that come while the table is gone through, and those that removals move to where they are seen again. */
 const ROOM_TO_GROW = 1.1;
+/** Of so many ranges a snapshot of all is hardly more work, and serves everybody. */
+const RANGES_MAX = CLAIM_RANGES / 4;
+
+type Written = SnapshotName & { readonly epoch: number; readonly writtenMs: number };
 
 export interface SnapshotWriterParts {
   readonly name: string;
-  readonly own: OwnNodes;
+  readonly published: RouteTable;
   readonly announcer: Announcer;
-  readonly clock: DirectoryClock;
+  readonly clock: FleetClock;
   readonly pause: Pause;
   readonly monotonicMs: () => number;
 }
@@ -32,27 +39,39 @@ export class SnapshotWriter {
   written = 0;
   bytesWritten = 0;
   lastMs = 0;
-  #isAsked = false;
+  /** Ranges of node ids that are asked for. */
+  #asked = 0;
   #notBeforeMs = 0;
-  #last: (SnapshotName & { readonly epoch: number; readonly writtenMs: number }) | undefined;
+  #last: Written | undefined;
+  #lastRanged: Written | undefined;
 
   constructor(private readonly parts: SnapshotWriterParts) {}
 
-  /** Somebody needs a snapshot with all that was told until now. */
-  ask(): void {
-    this.#isAsked = true;
+  /** Another beacon needs a snapshot of some ranges of node ids with all that was published until now. */
+  ask(ranges: number): void {
+    this.#asked |= ranges;
+    if (countRanges(this.#asked) > RANGES_MAX) this.#asked = ALL_RANGES;
   }
 
-  /** What there is to be read. */
+  /** What there is to be read, of all ranges. */
   get last(): SnapshotName | undefined {
-    const { announcer, monotonicMs } = this.parts;
-    const isGood = this.#last?.epoch === announcer.epoch && monotonicMs() - this.#last.writtenMs < NAMED_MS;
-    return isGood ? this.#last : undefined;
+    return this.#named(this.#last);
   }
 
-  /** Whether somebody asked, and is to be answered now. */
+  /** The same of some ranges. */
+  get lastRanged(): SnapshotName | undefined {
+    return this.#named(this.#lastRanged);
+  }
+
+  /** Whether a snapshot is asked for, and can be written now. */
   get isAsked(): boolean {
-    return this.#isAsked && this.parts.monotonicMs() >= this.#notBeforeMs;
+    return this.#asked !== 0 && this.parts.announcer.isWhole && this.parts.monotonicMs() >= this.#notBeforeMs;
+  }
+
+  #named(written: Written | undefined): SnapshotName | undefined {
+    const { announcer, monotonicMs } = this.parts;
+    const isGood = written?.epoch === announcer.epoch && monotonicMs() - written.writtenMs < NAMED_MS;
+    return isGood ? written : undefined;
   }
 
   /**
@@ -60,27 +79,34 @@ export class SnapshotWriter {
    * way: what they tell is in it, or behind its number. @throws StoreError
    */
   async answer(store: Store, signal: AbortSignal): Promise<void> {
-    this.#isAsked = false;
+    const ranges = this.#asked;
+    this.#asked = 0;
     const { name, announcer, monotonicMs } = this.parts;
     const { epoch, seq } = announcer;
     const beganMs = monotonicMs();
-    if (this.last?.seq === seq && (await this.#isThere(this.last, epoch, store))) {
+    const last = [this.last, this.lastRanged].find(
+      (one) => one?.seq === seq && (one.ranges & ranges) === ranges,
+    );
+    if (last !== undefined && (await this.#isThere(last, epoch, store))) {
       this.#notBeforeMs = monotonicMs() + REST_MS_MIN;
       return;
     }
-    const claims = await this.#collect(signal);
-    if (claims === undefined) return;
+    const claims = await this.#collect(ranges, signal);
+    if (claims === undefined || announcer.epoch !== epoch) return;
     const { nodeIds, timesMs, timeMs } = claims;
     const parts = Math.max(1, Math.ceil(nodeIds.length / PART_NODES_MAX));
+    const snapshot = { seq, parts, ranges };
     let bytes = 0;
     for (let part = 0; part < parts; part++) {
       const [from, end] = [part * PART_NODES_MAX, (part + 1) * PART_NODES_MAX];
       const ofPart = { nodeIds: nodeIds.subarray(from, end), timesMs: timesMs.subarray(from, end) };
       const encoded = await this.#encode({ epoch, seq, parts, part, timeMs }, ofPart);
-      await store.putPart(partKey(name, { epoch, seq, part }), encoded, READABLE_MS);
+      await store.putPart(partKey(name, epoch, snapshot, part), encoded, READABLE_MS);
       bytes += encoded.length;
     }
-    this.#last = { epoch, seq, parts, writtenMs: monotonicMs() };
+    const written = { ...snapshot, epoch, writtenMs: monotonicMs() };
+    if (ranges === ALL_RANGES) this.#last = written;
+    else this.#lastRanged = written;
     this.written++;
     this.bytesWritten += bytes;
     this.lastMs = monotonicMs() - beganMs;
@@ -98,34 +124,35 @@ export class SnapshotWriter {
   }
 
   /** @returns whether a snapshot is still there: the server may have lost it. One that was damaged is not named for long, either. */
-  async #isThere({ seq, parts }: SnapshotName, epoch: number, store: Store): Promise<boolean> {
-    for (let part = 0; part < parts; part++)
-      if (!(await store.keepPart(partKey(this.parts.name, { epoch, seq, part }), READABLE_MS))) return false;
+  async #isThere(snapshot: SnapshotName, epoch: number, store: Store): Promise<boolean> {
+    for (let part = 0; part < snapshot.parts; part++)
+      if (!(await store.keepPart(partKey(this.parts.name, epoch, snapshot, part), READABLE_MS))) return false;
     return true;
   }
 
-  /** @returns the claims, and a time that none of them is after: a claim can be ahead of the clock */
-  async #collect(signal: AbortSignal): Promise<(Claims & { readonly timeMs: number }) | undefined> {
-    const { own, announcer, clock, pause } = this.parts;
-    const room = Math.ceil(own.size() * ROOM_TO_GROW) + PART_NODES_MAX;
+  /** @returns what is published in these ranges, and a time that none of it is after: a claim can be ahead of the clock */
+  async #collect(
+    ranges: number,
+    signal: AbortSignal,
+  ): Promise<(Claims & { readonly timeMs: number }) | undefined> {
+    const { published, clock, pause } = this.parts;
+    const room = Math.ceil(published.size * ROOM_TO_GROW) + PART_NODES_MAX;
     const nodeIds = new Int32Array(room);
     const timesMs = new Float64Array(room);
     let nodes = 0;
     let latestMs = 0;
-    let isFull = false;
-    const isWhole = await own.scan(
-      (nodeId) => {
-        const claimedMs = announcer.claimedMs(nodeId);
-        isFull ||= nodes === room;
-        if (claimedMs < 0 || isFull) return;
-        latestMs = Math.max(latestMs, claimedMs);
-        nodeIds[nodes] = nodeId;
-        timesMs[nodes++] = claimedMs;
-      },
-      pause,
-      signal,
-    );
-    if (!isWhole || isFull) return undefined; // who still needs it asks again
+    const visit = (nodeId: number, _peer: number, claimedMs: number) => {
+      if (nodes >= room || !isIn(ranges, nodeId)) return;
+      latestMs = Math.max(latestMs, claimedMs);
+      nodeIds[nodes] = nodeId;
+      timesMs[nodes++] = claimedMs;
+    };
+    for (let from = 0; from < published.sweepSteps; from += SLICE_STEPS) {
+      await pause();
+      if (signal.aborted) return undefined;
+      published.visit(from, Math.min(from + SLICE_STEPS, published.sweepSteps), visit);
+    }
+    if (nodes >= room) return undefined; // too many came: who still needs it asks again
     return {
       nodeIds: nodeIds.subarray(0, nodes),
       timesMs: timesMs.subarray(0, nodes),

@@ -5,11 +5,12 @@
  *   parts     2 bytes   of the snapshot; part 2 bytes, from 0 on
  *   epoch     8 bytes   float64, as in entries.ts; seq 8 bytes, time 8 bytes, likewise
  *   nodes     4 bytes
- *   ids       4 bytes each, and then ages 4 bytes each, before `time`, in TIME_STEP_MS
+ *   ids       4 bytes each, and then ages 4 bytes each, before `time`, as in entries.ts
  *
  * Everything is big endian.
  */
-import { ageOf, type Claims, PARTS_MAX, TIME_STEP_MS } from "./entries.ts";
+import { ALL_RANGES } from "../../shared/claim-digest.ts";
+import { ageOf, type Claims, claimedAt, PARTS_MAX, type SnapshotName, TIME_STEP_MS } from "./entries.ts";
 
 const VERSION = 1;
 const HEAD_BYTES = 1 + 2 + 2 + 8 + 8 + 8 + 4;
@@ -31,9 +32,9 @@ export interface PartHead {
   readonly timeMs: number;
 }
 
-/** The part's key, behind the prefix. */
-export const partKey = (name: string, { epoch, seq, part }: Pick<PartHead, "epoch" | "seq" | "part">) =>
-  `${name}:${epoch}:${seq}:${part}`;
+/** A part's key, behind the prefix. */
+export const partKey = (name: string, epoch: number, { seq, ranges }: SnapshotName, part: number): string =>
+  `${name}:${epoch}:${seq}${ranges === ALL_RANGES ? "" : `.${(ranges >>> 0).toString(16)}`}:${part}`;
 
 export function encodePart(head: PartHead, claims: Claims): Uint8Array<ArrayBuffer> {
   const nodes = claims.nodeIds.length;
@@ -102,6 +103,6 @@ export function decodePart(bytes: Uint8Array, expected: Omit<PartHead, "timeMs">
     timeMs,
     nodes,
     nodeId: (i) => view.getInt32(HEAD_BYTES + 4 * i),
-    claimedMs: (i) => timeMs - view.getUint32(HEAD_BYTES + 4 * (nodes + i)) * TIME_STEP_MS,
+    claimedMs: (i) => claimedAt(timeMs, view.getUint32(HEAD_BYTES + 4 * (nodes + i))),
   };
 }

@@ -59,6 +59,8 @@ export interface DirectoryStats {
   readonly nodesClaimedAgain: number;
   readonly claimsRefused: number;
   readonly claimsFromFuture: number;
+  /** Ranges of beacons' node ids that were found to differ from what these claim, and reloaded. */
+  readonly diverged: number;
   readonly bytesPerRoute: number;
   /** Connections that ended, and calls that were refused, by reason. */
   readonly failures: Readonly<Partial<Record<StoreFailure, number>>>;

@@ -38,9 +38,6 @@ export interface LogEntry {
 /** Stands before all entries. */
 export const NO_ENTRY: LogEntry = { id: "0-0", bytes: undefined, extra: undefined };
 
-export const isSameEntry = (one: LogEntry, other: LogEntry): boolean =>
-  one.id === other.id && Bun.deepEquals(one.bytes, other.bytes) && Bun.deepEquals(one.extra, other.extra);
-
 export interface AppendOptions {
   /** Goes into the field `x`, which beacons of earlier versions ignore. */
   readonly extra?: Uint8Array | undefined;
@@ -70,11 +67,6 @@ export interface Store {
   last(): Promise<LogEntry>;
   /** Up to READ_COUNT entries behind `after`, oldest first; waits up to 2 s for the first; [] if none came. */
   read(after: string): Promise<readonly LogEntry[]>;
-  /**
-   * Whether the log still has that very entry, and so all behind it. Entries before and behind it do not tell, nor does its id: after a
-   * fail-over to a replica that lacked it, others may have those.
-   */
-  has(entry: LogEntry): Promise<boolean>;
   /** Every beacon's lease by its name, without those that are not base64. At most `max`; if there are more, `onTooMany` is told. */
   beacons(max: number, onTooMany?: () => void): Promise<ReadonlyMap<string, Uint8Array>>;
   setBeacon(name: string, lease: Uint8Array): Promise<void>;
@@ -85,8 +77,8 @@ export interface Store {
   keepPart(key: string, ttlMs: number): Promise<boolean>;
   /** undefined: gone. @throws StoreError malformed if it is larger than maxBytes */
   getPart(key: string, maxBytes: number): Promise<Uint8Array | undefined>;
-  /** Directory ms, and how long it took to ask. */
-  time(): Promise<{ readonly serverMs: number; readonly roundTripMs: number }>;
+  /** The server's time, in ms since 1970, when it answered. */
+  time(): Promise<number>;
   /** Open calls reject. Safe more than once. */
   close(): void;
 }
@@ -210,7 +202,8 @@ class RedisStore implements Store {
   }
 
   async last(): Promise<LogEntry> {
-    return (await this.#entries("XREVRANGE", "+", "-")).at(0) ?? NO_ENTRY;
+    const args = [this.#key("log"), "+", "-", "COUNT", "1"];
+    return entriesOf(await this.#ask(entries, "XREVRANGE", args)).at(0) ?? NO_ENTRY;
   }
 
   async read(after: string): Promise<readonly LogEntry[]> {
@@ -220,11 +213,6 @@ class RedisStore implements Store {
     if (reply === null) return [];
     const logs = checked(this.#reader, "XREAD", v.object({ [key]: entries }), reply);
     return entriesOf(logs[key]!);
-  }
-
-  async has(entry: LogEntry): Promise<boolean> {
-    const [found] = await this.#entries("XRANGE", entry.id, entry.id);
-    return found !== undefined && isSameEntry(found, entry);
   }
 
   async beacons(max: number, onTooMany = () => {}): Promise<ReadonlyMap<string, Uint8Array>> {
@@ -280,11 +268,9 @@ class RedisStore implements Store {
     return bytes ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length) : undefined; // in place of a Buffer
   }
 
-  async time(): Promise<{ serverMs: number; roundTripMs: number }> {
-    const began = performance.now();
+  async time(): Promise<number> {
     const [seconds, micros] = await this.#ask(clock, "TIME", []);
-    const roundTripMs = performance.now() - began; // of this command, whatever else was answered meanwhile
-    return { serverMs: 1000 * Number(seconds) + Number(micros) / 1000, roundTripMs };
+    return 1000 * Number(seconds) + Number(micros) / 1000;
   }
 
   close(): void {
@@ -302,11 +288,6 @@ class RedisStore implements Store {
     } catch (error) {
       if ((error as StoreError).failure !== "full") throw error;
     }
-  }
-
-  async #entries(command: "XRANGE" | "XREVRANGE", from: string, to: string): Promise<readonly LogEntry[]> {
-    const args = [this.#key("log"), from, to, "COUNT", "1"];
-    return entriesOf(await this.#ask(entries, command, args));
   }
 
   async #ask<T>(schema: v.GenericSchema<unknown, T>, command: string, args: readonly string[]): Promise<T> {

@@ -1,7 +1,7 @@
 /** What this beacon says in the directory's log: its changes, its lease, and what it asks. And when it must not, and when it begins anew. */
 import type { Announcer } from "./announcer.ts";
 import type { Condition } from "./condition.ts";
-import { ASK, type Entry, encodeEntry, LEASE, type Lease } from "./entries.ts";
+import { ASK, type Entry, encodeEntry, encodeExtra, LEASE, type Lease } from "./entries.ts";
 import { doubleName, type Fleet } from "./fleet.ts";
 import type { DirectoryParts } from "./parts.ts";
 import type { Presence } from "./presence.ts";
@@ -17,7 +17,7 @@ const REFUSED_MS = 1000;
 export interface TellerParts {
   readonly beacon: Omit<DirectoryParts, "connect" | "table" | "drainArrivals" | "peers">;
   readonly announcer: Announcer;
-  readonly writer: Pick<SnapshotWriter, "isAsked" | "answer" | "last">;
+  readonly writer: Pick<SnapshotWriter, "isAsked" | "answer" | "last" | "lastRanged">;
   readonly fleet: Pick<Fleet, "toAsk">;
   readonly condition: Condition;
   readonly presence: Presence;
@@ -36,9 +36,6 @@ export interface TellerParts {
 export class Teller {
   entries = 0;
   bytes = 0;
-  /** When this beacon is to begin anew; undefined: it is not. */
-  #anewAtMs: number | undefined;
-  #begunMs = Number.NEGATIVE_INFINITY;
   #renewAtMs = 0;
   #renewedMs = Number.NEGATIVE_INFINITY;
   #renewedEpoch = 0;
@@ -62,15 +59,6 @@ export class Teller {
     this.#fullSinceMs = undefined;
   }
 
-  /**
-   * Another beacon may have claimed a node of this one's, and given it up again, and this one not know that the others dropped its claim:
-   * it begins anew, with all that it has. Once, though many miss that something was missed.
-   */
-  missed(): void {
-    const { monotonicMs, leaseMs } = this.parts.beacon;
-    this.#anewAtMs ??= Math.max(monotonicMs(), this.#begunMs + leaseMs);
-  }
-
   /** This beacon is to have said something behind that moment: then the log shows whether it goes on there. */
   speakBehind(momentMs: number): void {
     const hasPassed = this.parts.beacon.monotonicMs() > momentMs;
@@ -92,6 +80,7 @@ export class Teller {
     const { announcer, writer, beat, gather } = this.parts;
     const { sleep, monotonicMs } = this.parts.beacon;
     let writing: Promise<void> | undefined;
+    let completing: Promise<void> | undefined;
     let failed: unknown;
     const refused = (error: unknown) => {
       if (error instanceof StoreError && this.#maySucceedHere(error)) this.parts.failed(error);
@@ -101,7 +90,13 @@ export class Teller {
       try {
         await this.#ask(store);
         if (!this.#maySpeak()) continue;
-        if (this.#anewAtMs !== undefined && monotonicMs() >= this.#anewAtMs) this.#beginAnew();
+        if (!announcer.isWhole)
+          completing ??= announcer
+            .complete(signal)
+            .catch(refused)
+            .finally(() => {
+              completing = undefined;
+            });
         gather();
         for (;;) {
           const changes = announcer.next();
@@ -127,7 +122,7 @@ export class Teller {
         await sleep(REFUSED_MS, signal);
       }
     }
-    await writing;
+    await Promise.all([writing, completing]);
     if (failed !== undefined) throw failed;
   }
 
@@ -161,31 +156,31 @@ export class Teller {
   /** Asks for the snapshots that this beacon needs. */
   async #ask(store: Store): Promise<void> {
     const { fleet, announcer, beacon } = this.parts;
-    for (const { name, epoch } of fleet.toAsk(beacon.monotonicMs()))
+    for (const { name, epoch, ranges } of fleet.toAsk(beacon.monotonicMs()))
       await this.#append(store, {
         kind: ASK,
         name: beacon.name,
         epoch: announcer.epoch,
         of: { name, epoch },
+        ranges,
       });
   }
 
   async #append(store: Store, entry: Entry): Promise<void> {
     const bytes = encodeEntry(entry);
-    await store.append(bytes, { trimTo: this.parts.trimTo() });
+    const extra = encodeExtra(entry);
+    await store.append(bytes, { extra, trimTo: this.parts.trimTo() });
     this.#fullSinceMs = undefined;
     this.entries++;
-    this.bytes += bytes.length;
+    this.bytes += bytes.length + (extra?.length ?? 0);
     this.parts.wrote();
     this.parts.condition.went(this.rivalry);
   }
 
   async #renew(store: Store): Promise<void> {
-    const { leaseMs, monotonicMs, random, name, clock } = this.parts.beacon;
+    const { leaseMs, monotonicMs, random, name } = this.parts.beacon;
     this.#renewedMs = monotonicMs();
     this.#renewAtMs = this.#renewedMs + (leaseMs / RENEWALS) * (1 - random() / 10);
-    await clock.ask(store);
-    clock.adjust();
     this.#renewedEpoch = this.parts.announcer.epoch;
     const lease = this.#lease(false);
     await this.#append(store, lease);
@@ -194,10 +189,11 @@ export class Teller {
 
   #lease(isLeaving: boolean): Lease {
     const { name, beaconId, leaseMs, own, clock } = this.parts.beacon;
-    const { epoch, seq } = this.parts.announcer;
+    const { epoch, seq, sums } = this.parts.announcer;
+    const { last, lastRanged } = this.parts.writer;
     return {
       ...{ kind: LEASE, name, epoch, seq, timeMs: clock.nowMs(), beaconId, nodes: own.size() },
-      ...{ leaseMs, isLeaving, snapshot: this.parts.writer.last },
+      ...{ leaseMs, isLeaving, snapshot: last, ranged: lastRanged, sums },
     };
   }
 
@@ -221,8 +217,6 @@ export class Teller {
   /** Whoever follows this beacon loads a snapshot of it. */
   #beginAnew(): void {
     this.parts.announcer.restart();
-    this.#anewAtMs = undefined;
-    this.#begunMs = this.parts.beacon.monotonicMs();
     this.#renewAtMs = 0;
     this.#rivalHeardMs = undefined;
     this.#wasSilent = false;

@@ -26,6 +26,13 @@ interface Pending {
   readonly done: (() => void)[];
 }
 
+export interface AnnouncementWatcher {
+  /** A peer is about to have a node's route. @param isNew whether it did not announce the node before */
+  readonly claims: (nodeId: number, isNew: boolean) => void;
+  /** A peer had a node's route, and it was withdrawn. */
+  readonly withdrew: (nodeId: number) => void;
+}
+
 export class Announcements {
   /** Nodes that found no room in the route table, over all lists. */
   refused = 0;
@@ -38,12 +45,12 @@ export class Announcements {
 
   /**
    * @param nowMs what claims are stamped with, where others are, too
-   * @param claimed is told of nodes that a peer did not announce before
+   * @param watcher is told of what changes
    */
   constructor(
     private readonly table: RouteTable,
     private readonly nowMs: () => number = () => 0,
-    private readonly claimed: (nodeId: number) => void = () => {},
+    private readonly watcher: AnnouncementWatcher = { claims: () => {}, withdrew: () => {} },
   ) {}
 
   /** Routes that lead to a peer. */
@@ -115,7 +122,7 @@ export class Announcements {
       for (let b = 0, a = 0; b < before.length || a < after.length; ) {
         const order = compare(before, b, after, a);
         const changes = going ? order < 0 : order > 0 || (order === 0 && takeBack);
-        if (changes && going) this.table.withdraw(before[b]!, peer);
+        if (changes && going) this.#withdraw(before[b]!, peer);
         else if (changes) this.#claim(after[a]!, peer, order > 0);
         if (order <= 0) b++;
         if (order >= 0) a++;
@@ -131,18 +138,22 @@ export class Announcements {
       const holder = this.table.find(nodeId);
       if (learned ? holder !== NO_PEER && !isLearned(holder) : this.#released.has(holder)) return;
     }
+    this.watcher.claims(nodeId, isNew);
     const nowMs = this.nowMs();
     let other = this.table.claim(nodeId, peer, nowMs);
     if (other === TABLE_FULL && !learned && this.#makeRoom()) other = this.table.claim(nodeId, peer, nowMs);
     if (other === TABLE_FULL) this.refused++;
-    if (isNew) this.claimed(nodeId);
+  }
+
+  #withdraw(nodeId: number, peer: number): void {
+    if (this.table.withdraw(nodeId, peer)) this.watcher.withdrew(nodeId);
   }
 
   /** Withdraws the routes of one learned peer, at most some milliseconds' worth. @returns false if none has any */
   #makeRoom(): boolean {
     for (let peer = PEERS_MAX; peer < PEER_PLACES; peer++) {
       if (this.table.routesOf(peer) === 0) continue;
-      for (const nodeId of this.#lists[peer]!) this.table.withdraw(nodeId, peer);
+      for (const nodeId of this.#lists[peer]!) this.#withdraw(nodeId, peer);
       return true;
     }
     return false;

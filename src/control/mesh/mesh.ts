@@ -176,8 +176,10 @@ export interface MeshParts {
 export interface OtherRoutes {
   /** A peer number is about to be another's: its routes are to be withdrawn. */
   forget(number: number): Promise<void>;
-  /** Gossip of a peer names a node that it did not name before. */
-  claimedByGossip(nodeId: number): void;
+  /** A peer's gossip is about to have a node's route. @param isNew whether it did not name the node before */
+  claimedByGossip(nodeId: number, isNew: boolean): void;
+  /** A route of gossip's was withdrawn. */
+  withdrawnByGossip(nodeId: number): void;
 }
 
 export class Mesh {
@@ -240,9 +242,10 @@ export class Mesh {
     this.#locals = new LocalAddresses(memory);
     this.#sourcesWereOn = parts.sources.isOn;
     this.#awaitsFleet = config.directory !== "off";
-    this.#announcements = new Announcements(parts.routes, parts.nowMs, (nodeId) =>
-      this.otherRoutes?.claimedByGossip(nodeId),
-    );
+    this.#announcements = new Announcements(parts.routes, parts.nowMs, {
+      claims: (nodeId, isNew) => this.otherRoutes?.claimedByGossip(nodeId, isNew),
+      withdrew: (nodeId) => this.otherRoutes?.withdrawnByGossip(nodeId),
+    });
     this.#learned = new LearnedPeers(this.#table, this.#announcements, log);
     this.#sender = new GossipSender(socket, config.beaconId, this.#locals);
     this.#instances = new Instances(this.#sender.instance, (address) => this.#peers.has(address));

@@ -1,0 +1,54 @@
+/** Claims of one beacon to nodes that another beacon claims as of later: they stand until withdrawn, and have no route meanwhile. */
+import { ClaimSums } from "../../shared/claim-digest.ts";
+
+/** Some 100 bytes each. The owner withdraws a claim once it has read the later one, so usually a handful wait. */
+export const WAITING_MAX = 16_384;
+
+export interface WaitingClaim {
+  readonly timeMs: number;
+  readonly mark: number;
+}
+
+export class WaitingClaims {
+  readonly #claims = new Map<number, WaitingClaim>();
+  readonly #sums = new ClaimSums();
+
+  constructor(private readonly max = WAITING_MAX) {}
+
+  get size(): number {
+    return this.#claims.size;
+  }
+
+  /** The sums of all that wait (claim-digest.ts), which change with them. */
+  get sums(): Int32Array {
+    return this.#sums.row();
+  }
+
+  /** In place of the node's claim before. @returns false if there is no room */
+  add(nodeId: number, claim: WaitingClaim): boolean {
+    this.take(nodeId);
+    if (this.#claims.size >= this.max) return false;
+    this.#claims.set(nodeId, claim);
+    this.#sums.add(nodeId, claim.timeMs);
+    return true;
+  }
+
+  /** Removes a node's claim. */
+  take(nodeId: number): WaitingClaim | undefined {
+    const claim = this.#claims.get(nodeId);
+    if (claim === undefined) return undefined;
+    this.#claims.delete(nodeId);
+    this.#sums.remove(nodeId, claim.timeMs);
+    return claim;
+  }
+
+  clear(): void {
+    this.#claims.clear();
+    this.#sums.clear();
+  }
+
+  /** Removes those that lack this mark and are to go. */
+  sweep(mark: number, isToGo: (nodeId: number) => boolean): void {
+    for (const [nodeId, claim] of this.#claims) if (claim.mark !== mark && isToGo(nodeId)) this.take(nodeId);
+  }
+}
