@@ -155,7 +155,6 @@ async function measure(shape: FleetShape, leaseS: number, { batch, smoke }: Benc
     await calm();
 
     await begin("the directory killed");
-    const resyncs = await Promise.all(all.map(async (beacon) => lostLogsOf(await fleet.statsOf(beacon))));
     await server.kill();
     await Bun.sleep(smoke ? CALM_MS_SMOKE : AWAY_MS);
 
@@ -166,7 +165,7 @@ async function measure(shape: FleetShape, leaseS: number, { batch, smoke }: Benc
       fleet,
       all,
       SETTLED_MS_MAX,
-      (stats, beacon) => lostLogsOf(stats) >= resyncs[beacon]! + shape.beacons - 1 && isSettled(stats, shape),
+      (stats) => hasHeardAll(stats, since(restarted)) && isSettled(stats, shape),
     );
     const emptyS = since(restarted);
     await calm();
@@ -189,8 +188,9 @@ async function measure(shape: FleetShape, leaseS: number, { batch, smoke }: Benc
 
 const since = (ms: number): number => (performance.now() - ms) / 1000;
 
-/** How often a beacon was told that it may have missed something of another. */
-const lostLogsOf = ({ directory }: Stats): number => directory!.resyncs.log_lost;
+/** Whether a beacon has read an entry of each other one within so many seconds. */
+const hasHeardAll = ({ directory }: Stats, seconds: number): boolean =>
+  directory!.beacons.every(({ ageS }) => ageS < seconds);
 
 /** @returns when each beacon was found not to route to the nodes of the broken one any more */
 async function untilWithdrawn(fleet: Fleet, beacons: readonly number[], broken: number): Promise<number[]> {

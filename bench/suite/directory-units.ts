@@ -2,9 +2,9 @@
  * What each step of the route directory costs its server and a beacon's main thread, one by one: what a fleet of any size comes to is computed
  * from that (bench/report/directory-model.ts). The real store, entries, snapshots and routes; the beacon's side is this process.
  */
-import { DirectoryClock } from "../../src/control/directory/clock.ts";
+import { FleetClock } from "../../src/control/directory/clock.ts";
 import { CHANGES, decodeEntry, encodeEntry } from "../../src/control/directory/entries.ts";
-import { FleetRoutes, IN_SNAPSHOT } from "../../src/control/directory/fleet-routes.ts";
+import { FleetRoutes } from "../../src/control/directory/fleet-routes.ts";
 import {
   decodePart,
   encodePart,
@@ -12,6 +12,7 @@ import {
   PART_NODES_MAX,
 } from "../../src/control/directory/snapshots.ts";
 import { connectStore, NO_ENTRY, type Store } from "../../src/control/directory/store.ts";
+import { WaitingClaims } from "../../src/control/directory/waiting-claims.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
 import { RouteTable } from "../../src/shared/routes.ts";
@@ -94,8 +95,8 @@ const connect = (server: DirectoryServer, prefix: string) =>
 
 class Units {
   readonly #routes: FleetRoutes;
-  readonly #clock = new DirectoryClock(() => performance.now(), Date.now());
-  readonly #claimer = { name: NAME, number: 1, mark: 1, isBehind: false };
+  readonly #clock = new FleetClock(() => performance.now(), Date.now());
+  readonly #claimer = { name: NAME, number: 1, mark: 1, waiting: new WaitingClaims() };
   #time = 0;
 
   constructor(
@@ -108,17 +109,19 @@ class Units {
     const table = new RouteTable(memory);
     table.keepClaims();
     this.#routes = new FleetRoutes({
-      ...{ table, clock: this.#clock, name: "b0.example:9001", beaconAt: () => ({ name: NAME, epoch: 1 }) },
+      ...{ table, name: "b0.example:9001" },
       own: {
         size: () => 0,
         heardMs: (nodeId) => nodes.heardMs(nodeId),
-        heardAtLeast: () => true,
         giveUp: () => false,
         scan: async () => true,
       },
-      claimedMs: (nodeId) => nodes.heardMs(nodeId),
+      ownMs: (nodeId) => nodes.heardMs(nodeId),
+      publishedMs: () => -1,
+      claimerAt: (number) => (number === this.#claimer.number ? this.#claimer : undefined),
+      waiters: () => [],
       claimAgain: () => {},
-      outlived: () => {},
+      tooManyWait: () => {},
       pause: async () => {},
     });
   }
@@ -183,7 +186,7 @@ class Units {
         const bytes = await this.store.getPart(`${NAME}:${part}`, PART_BYTES_MAX);
         const decoded = decodePart(bytes!, { ...head, part })!;
         for (let i = 0; i < decoded.nodes; i++)
-          this.#routes.claim(decoded.nodeId(i), this.#claimer, decoded.claimedMs(i), IN_SNAPSHOT);
+          this.#routes.claim(decoded.nodeId(i), this.#claimer, decoded.claimedMs(i));
       }
     });
     return { written, loaded };
@@ -214,9 +217,8 @@ class Units {
     const entry = decodeEntry(bytes);
     if (entry?.kind !== CHANGES) throw new Error("not what was written");
     const { nodeIds, timesMs } = entry.claims;
-    for (const nodeId of entry.gone) this.#routes.gone(nodeId, this.#claimer);
-    for (let i = 0; i < nodeIds.length; i++)
-      this.#routes.claim(nodeIds[i]!, this.#claimer, timesMs[i]!, entry.timeMs);
+    for (const nodeId of entry.gone) this.#routes.withdraw(nodeId, this.#claimer);
+    for (let i = 0; i < nodeIds.length; i++) this.#routes.claim(nodeIds[i]!, this.#claimer, timesMs[i]!);
   }
 }
 

@@ -442,7 +442,7 @@ scenario(
     await world.untilOk();
     for (const node of nodes) await untilReached(world.b, node);
     for (const [i, count] of lines().entries()) expect(count - before[i]!).toBeLessThanOrEqual(2);
-    expect(world.b.directory.resyncs).toMatchObject({ gap: 0, log_lost: 0 });
+    expect(world.b.directory.resyncs).toMatchObject({ gap: 0, diverged: 0 });
     await world.expectDelivered();
   },
 );

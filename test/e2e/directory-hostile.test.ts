@@ -1,8 +1,10 @@
 /** Somebody writes into the directory who is no beacon: what comes of it, and that it ends when he ends. */
+
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import type { Config } from "../../src/beacon.ts";
 import { CHANGES, type Entry, encodeEntry, LEASE, stepped } from "../../src/control/directory/entries.ts";
 import { encodePart, partKey } from "../../src/control/directory/snapshots.ts";
+import { ALL_RANGES } from "../../src/shared/claim-digest.ts";
 import { REDIS, type RedisServer, RedisServers } from "../support/redis.ts";
 import { Client } from "./support/client.ts";
 import {
@@ -89,8 +91,8 @@ class World {
     const epoch = epochNow();
     const claims = { nodeIds: Int32Array.from(nodeIds), timesMs: Float64Array.from(nodeIds, () => timeMs) };
     const head = { epoch, seq: 0, parts: 1, part: 0, timeMs };
-    await redis.set(this.key(`nodes:${partKey(name, head)}`), encodePart(head, claims));
-    await this.write(lease(name, { epoch, snapshot: { seq: 0, parts: 1 } }));
+    await redis.set(this.key(`nodes:${partKey(name, epoch, SNAPSHOT, 0)}`), encodePart(head, claims));
+    await this.write(lease(name, { epoch, snapshot: SNAPSHOT }));
     for (const beacon of this.both)
       await until("it is followed", () => beacon.told({ name })?.state === "following");
     await this.write({ kind: CHANGES, name, epoch, seq: 1, timeMs, claims, gone: new Int32Array() });
@@ -98,12 +100,14 @@ class World {
   }
 }
 
+const SNAPSHOT = { seq: 0, parts: 1, ranges: ALL_RANGES };
+
 const base64 = (entry: Entry) => Buffer.from(encodeEntry(entry)).toString("base64");
 
 function lease(name: string, more: Partial<Extract<Entry, { kind: typeof LEASE }>> = {}): Entry {
   return {
     ...{ kind: LEASE, name, epoch: epochNow(), seq: 0, timeMs: stepped(Date.now()), beaconId: 0, nodes: 1 },
-    ...{ leaseMs: 1000, isLeaving: false, snapshot: undefined, ...more },
+    ...{ leaseMs: 1000, isLeaving: false, snapshot: undefined, ranged: undefined, sums: undefined, ...more },
   };
 }
 
@@ -179,7 +183,7 @@ attack("beacons where nobody may be are not routed to", async (world) => {
   const { a, nodeB, both } = world;
   const names = ["127.66.0.1:9", "0.0.0.0:9", "255.255.255.255:9", "224.0.0.1:9", "nobody.invalid:9", a.name];
   for (const name of names.slice(0, -1)) {
-    await world.write(lease(name, { leaseMs: 60_000, seq: 0, snapshot: { seq: 0, parts: 1 } }));
+    await world.write(lease(name, { leaseMs: 60_000, seq: 0, snapshot: SNAPSHOT }));
     const changes = {
       kind: CHANGES,
       name,

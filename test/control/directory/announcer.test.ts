@@ -1,21 +1,24 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { Announcer } from "../../../src/control/directory/announcer.ts";
+import { Announcer, SELF } from "../../../src/control/directory/announcer.ts";
 import {
   CHANGES_MAX,
   type Changes,
   decodeEntry,
+  EPOCHS_PER_MS,
   encodeEntry,
   TIME_STEP_MS,
 } from "../../../src/control/directory/entries.ts";
+import type { Pause } from "../../../src/control/directory/slices.ts";
+import type { RouteTable } from "../../../src/shared/routes.ts";
 import { BOOT_MS, host } from "./fleet-parts.ts";
 
 const OTHER = 3;
 /** As what the directory tells of a beacon is marked. */
 const MARK = 1;
 
-function announcer() {
-  const parts = host();
+function announcer(pause: Pause = () => undefined) {
+  const parts = { ...host(), pause };
   const made = new Announcer({ ...parts, name: "m:1", random: () => 0 });
   made.start();
   /** Tells the next. */
@@ -112,14 +115,6 @@ describe("Announcer", () => {
     );
   });
 
-  test("claims a node later than a known claim of another beacon, even while its shard is locked", () => {
-    const { own, table, heard, tell } = announcer();
-    table.claimIfLater(5, OTHER, BOOT_MS + 100_000, MARK, () => true);
-    own.isLocked = true;
-    heard(5, 99_000);
-    expect(tell()).toEqual({ claims: { 5: 100_000 + TIME_STEP_MS }, gone: [] });
-  });
-
   test("one entry holds so many, and the others come next", () => {
     const { announcer: made, heard, went } = announcer();
     for (let id = 1; id <= CHANGES_MAX + 10; id++) heard(id);
@@ -131,24 +126,33 @@ describe("Announcer", () => {
     expect(made.next()!.claims.nodeIds.length).toBe(10);
   });
 
-  test("a start is later than every one before, also when the clock went back, and knows which were this process's", () => {
-    const { announcer: made, at, clock } = announcer();
+  test("each start has a later epoch than the ones before, and the announcer knows its own", () => {
+    const { announcer: made } = announcer();
     const epochs = [made.epoch];
-    for (const backMs of [0, 5000, 3_600_000]) {
-      clock.forgetSamples();
-      clock.sample(BOOT_MS + at.ms - backMs, 0);
-      clock.adjust();
+    for (let i = 0; i < 3; i++) {
       made.restart();
       epochs.push(made.epoch);
     }
     expect(epochs.toSorted((a, b) => a - b)).toEqual(epochs);
     expect(new Set(epochs).size).toBe(4);
     expect(epochs.every((epoch) => made.wasMine(epoch))).toBe(true);
-    expect([made.wasMine(epochs[0]! - 1), made.wasMine(epochs[3]! + 1), made.wasMine(0)]).toEqual([
-      false,
-      false,
-      false,
-    ]);
+    const others = [epochs[0]! - 1, epochs[3]! + 1, 0];
+    expect(others.map((epoch) => made.wasMine(epoch))).toEqual([false, false, false]);
+  });
+
+  test("a start after a rival was read has a later epoch than the rival's, however far that is ahead", () => {
+    const { announcer: made } = announcer();
+    const rivals = made.epoch + 3_600_000 * EPOCHS_PER_MS;
+    made.outbid(rivals);
+    made.outbid(rivals - 5); // an earlier one does not count
+    made.restart();
+    expect(made.epoch).toBeGreaterThan(rivals);
+    expect(made.wasMine(rivals)).toBe(false);
+    const parts = host();
+    const other = new Announcer({ ...parts, name: "m:1", random: () => 0 });
+    other.outbid(rivals); // as its lease in the directory says, before the start
+    other.start();
+    expect(other.epoch).toBeGreaterThan(rivals);
   });
 
   test("begins anew: from number 1, with nothing to tell; what was under way belongs to the start before", () => {
@@ -192,17 +196,16 @@ describe("Announcer", () => {
   });
 
   test("a node that came here after another beacon's claim was known is claimed later than that, and stays so", () => {
-    const { announcer: made, table, heard, own, clock, at } = announcer();
+    const { announcer: made, table, heard, at } = announcer();
     const theirMs = BOOT_MS + at.ms + 40; // their clock is ahead, or this one behind
     table.claim(5, OTHER, theirMs, MARK);
     heard(5);
     const changes = made.next()!;
     expect(changes.claims.timesMs[0]).toBe(theirMs + TIME_STEP_MS);
     expect(decodeEntry(encodeEntry(changes))).toEqual(changes); // though it is ahead of the clock
-    expect(made.claimedMs(5)).toBe(theirMs + TIME_STEP_MS);
-    expect(clock.timeOf(own.heardMs(5))).toBe(theirMs + TIME_STEP_MS);
+    expect([made.ownMs(5), made.publishedMs(5)]).toEqual([theirMs + TIME_STEP_MS, theirMs + TIME_STEP_MS]);
     table.withdraw(5, OTHER);
-    expect(made.claimedMs(5)).toBe(theirMs + TIME_STEP_MS);
+    expect(made.ownMs(5)).toBe(theirMs + TIME_STEP_MS);
   });
 
   test("so it is, too, if that claim is withdrawn before the node's is told", () => {
@@ -214,20 +217,14 @@ describe("Announcer", () => {
     expect(made.next()!.claims.timesMs[0]).toBe(theirMs + TIME_STEP_MS);
   });
 
-  test("so it is, too, if the clock was adjusted in between", () => {
-    const { announcer: made, table, heard, clock, at } = announcer();
-    const theirMs = BOOT_MS + at.ms;
-    table.claim(5, OTHER, theirMs, MARK);
-    at.ms += 10;
-    clock.forgetSamples();
-    clock.sample(BOOT_MS + at.ms - 60, 0);
-    clock.adjust();
-    at.ms += 5;
+  test("a node that is published again has a date beyond the one that it must come after", () => {
+    const { announcer: made, heard, tell, at } = announcer();
     heard(5);
-    const claimedMs = made.claimedMs(5);
-    expect(claimedMs).toBeGreaterThan(theirMs);
-    expect(claimedMs).toBeLessThan(theirMs + 1);
-    expect(made.claimedMs(5)).toBe(claimedMs);
+    tell();
+    made.changed(5, BOOT_MS + at.ms + 7);
+    expect(tell()).toEqual({ claims: { 5: at.ms + 7 + TIME_STEP_MS }, gone: [] });
+    made.changed(5);
+    expect(tell()).toEqual({ claims: { 5: at.ms + 7 + TIME_STEP_MS }, gone: [] });
   });
 
   test("what was heard later anyway, or what only gossip claims, is claimed as it was heard", () => {
@@ -237,6 +234,99 @@ describe("Announcer", () => {
     heard(5);
     heard(6);
     expect(claimsOf(made.next()!)).toEqual({ 5: at.ms, 6: at.ms });
-    expect(made.claimedMs(7)).toBe(-1);
+    expect([made.ownMs(7), made.publishedMs(7)]).toEqual([-1, -1]);
+  });
+
+  describe("the table of published claims", () => {
+    const claims = ({ published }: { published: RouteTable }): Record<number, number> => {
+      const found: Record<number, number> = {};
+      published.visit(0, published.sweepSteps, (id, _peer, ms) => {
+        found[id] = ms - BOOT_MS;
+      });
+      return found;
+    };
+    const signal = new AbortController().signal;
+
+    test("has what was published, and no more", () => {
+      const made = announcer();
+      made.heard(5);
+      made.heard(6, 99_000);
+      expect(claims(made)).toEqual({});
+      made.tell();
+      made.own.heard.set(5, 200_000); // heard again: not published again
+      made.went(6);
+      expect(claims(made)).toEqual({ 5: 100_000, 6: 99_000 });
+      made.tell();
+      expect(claims(made)).toEqual({ 5: 100_000 });
+    });
+
+    test("is whole once all nodes were gone through, and has sums then, but not while changes are under way", async () => {
+      const made = announcer();
+      for (let id = 1; id <= 20; id++) made.own.heard.set(id, 90_000 + id);
+      expect([made.announcer.isWhole, made.announcer.sums]).toEqual([false, undefined]);
+      const completing = made.announcer.complete(signal);
+      made.heard(30);
+      made.tell();
+      await completing;
+      expect(made.announcer.isWhole).toBe(true);
+      expect(Object.keys(claims(made))).toHaveLength(21);
+      expect(made.announcer.sums).toEqual(made.published.sumsOf(SELF));
+      made.heard(31);
+      expect(made.announcer.sums).toBeDefined();
+      const changes = made.announcer.next()!;
+      expect(made.announcer.sums).toBeUndefined();
+      made.announcer.told(changes);
+      expect(made.announcer.sums).toBeDefined();
+    });
+
+    test("lacks after another start what went meanwhile, and keeps dates that were published", async () => {
+      const made = announcer();
+      made.heard(5);
+      made.heard(6);
+      made.announcer.changed(5, BOOT_MS + 150_000);
+      made.tell();
+      made.own.heard.delete(6); // nobody said so
+      made.announcer.restart();
+      expect(made.announcer.isWhole).toBe(false);
+      await made.announcer.complete(signal);
+      expect(claims(made)).toEqual({ 5: 150_000 + TIME_STEP_MS });
+      expect(made.announcer.isWhole).toBe(true);
+    });
+
+    test("keeps the date that was published in this epoch when all nodes are gone through", async () => {
+      const made = announcer();
+      made.heard(5);
+      made.tell();
+      made.own.heard.set(5, 200_000); // heard again: the followers have the date of before
+      await made.announcer.complete(signal);
+      expect(claims(made)).toEqual({ 5: 100_000 });
+    });
+
+    test("keeps published dates if another start comes while it is swept", async () => {
+      let meanwhile = () => {};
+      const made = announcer(async () => meanwhile());
+      made.heard(5);
+      made.announcer.changed(5, BOOT_MS + 150_000);
+      made.tell();
+      meanwhile = () => {
+        meanwhile = () => {};
+        made.announcer.restart();
+      };
+      await made.announcer.complete(signal);
+      expect([made.announcer.isWhole, claims(made)]).toEqual([false, { 5: 150_000 + TIME_STEP_MS }]);
+      await made.announcer.complete(signal);
+      expect([made.announcer.isWhole, claims(made)]).toEqual([true, { 5: 150_000 + TIME_STEP_MS }]);
+    });
+
+    test("is not whole if another start came while the nodes were gone through", async () => {
+      const made = announcer();
+      made.own.heard.set(5, 1);
+      const completing = made.announcer.complete(signal);
+      made.announcer.restart();
+      await completing;
+      expect(made.announcer.isWhole).toBe(false);
+      await made.announcer.complete(signal);
+      expect([made.announcer.isWhole, made.published.size]).toEqual([true, 1]);
+    });
   });
 });

@@ -1,4 +1,5 @@
 /** What beacons may say, for properties. */
+
 import fc from "fast-check";
 import {
   ASK,
@@ -9,9 +10,8 @@ import {
   PARTS_MAX,
   TIME_STEP_MS,
 } from "../../../src/control/directory/entries.ts";
+import { ALL_RANGES, CLAIM_RANGES, SUM_WORDS } from "../../../src/shared/claim-digest.ts";
 import { nodeId } from "../../support/arbitraries.ts";
-
-const AGE_STEPS_MAX = 0xffff_ffff;
 
 export const whole = fc.oneof(
   fc.nat(1000),
@@ -35,7 +35,7 @@ export const changes: fc.Arbitrary<Changes> = fc
     name,
     seq: whole,
     timeMs: time,
-    claimed: fc.array(fc.tuple(nodeId, fc.oneof(fc.nat(100_000), fc.nat({ max: AGE_STEPS_MAX }))), {
+    claimed: fc.array(fc.tuple(nodeId, fc.oneof(fc.nat(100_000), fc.nat({ max: 0x7fff_ffff }))), {
       maxLength: 40,
     }),
     gone: fc.array(nodeId, { maxLength: 40 }),
@@ -49,6 +49,12 @@ export const changes: fc.Arbitrary<Changes> = fc
     gone: Int32Array.from(gone),
   }));
 
+const ranges = word.map((one) => one | 0).filter((one) => one !== 0);
+const snapshotOf = (of: fc.Arbitrary<number>) =>
+  fc.option(fc.record({ seq: whole, parts: fc.integer({ min: 1, max: PARTS_MAX }), ranges: of }), {
+    nil: undefined,
+  });
+
 export const lease = fc
   .record({
     epoch: whole,
@@ -59,14 +65,17 @@ export const lease = fc
     nodes: word,
     leaseMs: word,
     isLeaving: fc.boolean(),
-    snapshot: fc.option(fc.record({ seq: whole, parts: fc.integer({ min: 1, max: PARTS_MAX }) }), {
-      nil: undefined,
-    }),
+    snapshot: snapshotOf(fc.constant(ALL_RANGES)),
+    ranged: snapshotOf(ranges),
+    sums: fc.option(
+      fc.int32Array({ minLength: CLAIM_RANGES * SUM_WORDS, maxLength: CLAIM_RANGES * SUM_WORDS }),
+      { nil: undefined },
+    ),
   })
   .map((fields): Entry => ({ kind: LEASE, ...fields }));
 
 export const ask = fc
-  .record({ epoch: whole, name, of: fc.record({ epoch: whole, name }) })
+  .record({ epoch: whole, name, of: fc.record({ epoch: whole, name }), ranges })
   .map((fields): Entry => ({ kind: ASK, ...fields }));
 
 export const entry: fc.Arbitrary<Entry> = fc.oneof(changes, lease, ask);

@@ -1,124 +1,86 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { DirectoryClock } from "../../../src/control/directory/clock.ts";
+import { FleetClock } from "../../../src/control/directory/clock.ts";
 import { TIME_STEP_MS } from "../../../src/control/directory/entries.ts";
 
-const SERVER_MS = 1_900_000_000_000;
-const DAY_MS = 86_400_000;
+const WALL_MS = 1_900_000_000_000;
 
-/** A host that booted a while ago, and whose own time is days off. */
-function host(wallMs = SERVER_MS - 3 * DAY_MS) {
-  const at = { ms: 5000 };
-  return { at, clock: new DirectoryClock(() => at.ms, wallMs) };
+function clockAt(startMs = 5000) {
+  const at = { ms: startMs };
+  return { at, clock: new FleetClock(() => at.ms, WALL_MS) };
 }
 
-describe("DirectoryClock", () => {
-  test("goes by this host's own time until the server was asked, and then by the server's, for what was before, too", () => {
-    const { at, clock } = host();
-    expect(clock.nowMs()).toBe(SERVER_MS - 3 * DAY_MS);
-    at.ms = 6000;
-    clock.sample(SERVER_MS + 1000, 0);
-    expect(clock.nowMs()).toBe(SERVER_MS - 3 * DAY_MS + 1000); // not yet
-    clock.adjust();
-    expect([clock.nowMs(), clock.timeOf(5000), clock.timeOf(0)]).toEqual([
-      SERVER_MS + 1000,
-      SERVER_MS,
-      SERVER_MS - 5000,
-    ]);
+describe("FleetClock", () => {
+  test("shows this host's time before it begins, and the fleet's from then on, of every moment", () => {
+    const { at, clock } = clockAt();
+    expect([clock.hasBegun, clock.nowMs()]).toEqual([false, WALL_MS]);
+    at.ms += 1000;
+    clock.begin(WALL_MS - 3_600_000);
+    expect([clock.hasBegun, clock.nowMs()]).toEqual([true, WALL_MS - 3_600_000]);
+    expect(clock.timeOf(5000)).toBe(WALL_MS - 3_601_000);
+    at.ms += 10;
+    expect(clock.nowMs()).toBe(WALL_MS - 3_600_000 + 10);
   });
 
-  test("takes the answer that came quickest, halfway between question and answer", () => {
-    const { clock } = host();
-    clock.sample(SERVER_MS + 800, 2000);
-    clock.sample(SERVER_MS - 5, 10);
-    clock.sample(SERVER_MS + 300, 400);
-    clock.adjust();
-    expect(clock.nowMs()).toBe(SERVER_MS);
+  test("is raised to what another clock shows, and never goes back", () => {
+    const { at, clock } = clockAt();
+    clock.begin(WALL_MS);
+    clock.raise(WALL_MS - 5000);
+    expect(clock.nowMs()).toBe(WALL_MS);
+    clock.raise(WALL_MS + 40);
+    expect(clock.nowMs()).toBe(WALL_MS + 40);
+    at.ms += 7;
+    clock.raise(WALL_MS + 41); // written a while ago
+    expect(clock.nowMs()).toBe(WALL_MS + 47);
   });
 
-  test("a moment's time stays what it was when another offset is found", () => {
-    const { at, clock } = host();
-    clock.sample(SERVER_MS, 20);
-    clock.adjust();
-    const before = clock.timeOf(5000);
-    at.ms = 8000;
-    clock.sample(SERVER_MS + 3000 - 12, 2); // the first was 21 ms ahead
-    clock.adjust();
-    expect(clock.timeOf(5000)).toBe(before);
-    expect(clock.timeOf(7999)).toBe(before + 2999);
-    expect(clock.timeOf(8000)).toBe(SERVER_MS + 3000 - 11);
+  test("returns by how much it was behind if that is more than a second, and 0 otherwise", () => {
+    const { clock } = clockAt();
+    clock.begin(WALL_MS);
+    expect(clock.raise(WALL_MS)).toBe(0);
+    expect(clock.raise(WALL_MS - 1)).toBe(0);
+    expect(clock.raise(WALL_MS + 1000)).toBe(0);
+    expect(clock.raise(WALL_MS + 1000 + 1001)).toBe(1001);
   });
 
-  test("the network's moods do not change it; a quick answer is not outdone by slow ones, but forgotten after some", () => {
-    const { at, clock } = host();
-    clock.sample(SERVER_MS, 1);
-    clock.adjust();
-    const first = clock.nowMs();
-    clock.sample(SERVER_MS + 0.2, 1);
-    clock.adjust();
-    expect(clock.nowMs()).toBe(first);
-    for (let i = 1; i <= 8; i++) {
-      at.ms += 1000;
-      clock.sample(SERVER_MS + 1000 * i + 40, 20 + i);
-      clock.adjust();
-      if (i < 7) expect(clock.nowMs()).toBe(first + 1000 * i);
-    }
-    expect(clock.nowMs()).toBeGreaterThan(first + 8000 + 40);
+  test("shows multiples of its step, and momentOf is the moment that has a time", () => {
+    const { at, clock } = clockAt();
+    clock.begin(WALL_MS);
+    at.ms += 0.1;
+    expect(clock.nowMs()).toBe(WALL_MS + TIME_STEP_MS);
+    expect(clock.momentOf(WALL_MS + 1000)).toBe(6000);
   });
 
-  test("of another server the samples of the one before count for nothing", () => {
-    const { clock } = host();
-    clock.sample(SERVER_MS, 1);
-    clock.adjust();
-    clock.forgetSamples();
-    clock.sample(SERVER_MS - 30, 40);
-    clock.adjust();
-    expect(clock.nowMs()).toBe(SERVER_MS - 10);
-  });
-
-  test("a moment can be found for a time, and has that one or a later one, however the clock was adjusted", () => {
-    const adjustments = fc.array(
-      fc.tuple(fc.integer({ min: 1, max: 5000 }), fc.integer({ min: -60_000, max: 60_000 })),
-      {
-        maxLength: 80,
-      },
+  test("two clocks that read each other's entries show the same, but for how long an entry takes", () => {
+    const steps = fc.array(
+      fc.record({
+        ms: fc.integer({ min: 0, max: 500 }),
+        from: fc.boolean(),
+        delayMs: fc.integer({ min: 0, max: 50 }),
+      }),
+      { minLength: 1, maxLength: 40 },
     );
     fc.assert(
-      fc.property(adjustments, fc.integer({ min: -100, max: 100_000 }), (list, aheadSteps) => {
-        const { at, clock } = host();
-        clock.sample(SERVER_MS, 0);
-        clock.adjust();
-        for (const [afterMs, byMs] of list) {
-          at.ms += afterMs;
-          clock.forgetSamples();
-          clock.sample(SERVER_MS + at.ms + byMs / 100, 0);
-          clock.adjust();
+      fc.property(steps, fc.integer({ min: -9999, max: 9999 }), (all, apartMs) => {
+        const [one, other] = [clockAt(0), clockAt(77)];
+        one.clock.begin(WALL_MS);
+        other.clock.begin(WALL_MS + apartMs);
+        const pass = (ms: number) => {
+          one.at.ms += ms;
+          other.at.ms += ms;
+        };
+        for (const { ms, from, delayMs } of all) {
+          pass(ms);
+          const [writer, reader] = from ? [one, other] : [other, one];
+          const writtenMs = writer.clock.nowMs();
+          pass(delayMs);
+          reader.clock.raise(writtenMs);
+          expect(reader.clock.nowMs()).toBeGreaterThanOrEqual(writtenMs);
         }
-        const timeMs = clock.nowMs() + aheadSteps * TIME_STEP_MS;
-        const found = clock.timeOf(clock.momentOf(timeMs));
-        expect(found).toBeGreaterThanOrEqual(timeMs);
-        if (aheadSteps >= 0) expect(found).toBe(timeMs);
+        one.clock.raise(other.clock.nowMs());
+        other.clock.raise(one.clock.nowMs());
+        expect(one.clock.nowMs()).toBe(other.clock.nowMs());
       }),
     );
-  });
-
-  test("times are multiples of the step, also of moments that are none", () => {
-    const { clock } = host();
-    clock.sample(SERVER_MS + 0.3, 0.1);
-    clock.adjust();
-    for (const ms of [0, 0.01, 1234.567, 5000.0624]) expect((clock.timeOf(ms) / TIME_STEP_MS) % 1).toBe(0);
-  });
-
-  test("remembers so many offsets; what is older than the first goes by it", () => {
-    const { at, clock } = host();
-    for (let i = 0; i < 100; i++) {
-      clock.forgetSamples();
-      clock.sample(SERVER_MS + at.ms + i, 0);
-      clock.adjust();
-      at.ms += 1000;
-    }
-    expect(clock.timeOf(at.ms)).toBe(SERVER_MS + at.ms + 99);
-    expect(clock.timeOf(at.ms - 50_500)).toBe(SERVER_MS + at.ms - 50_500 + 49);
-    expect(clock.timeOf(0)).toBe(SERVER_MS + 36);
   });
 });

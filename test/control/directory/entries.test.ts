@@ -2,20 +2,27 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import {
   ASK,
+  type Ask,
   ageOf,
   CHANGES,
   CHANGES_MAX,
   type Changes,
+  claimedAt,
   decodeEntry,
   encodeEntry,
+  encodeExtra,
   LEASE,
   type Lease,
   NAME_BYTES_MAX,
   PARTS_MAX,
+  type SnapshotName,
   stepped,
   TIME_STEP_MS,
 } from "../../../src/control/directory/entries.ts";
+import { ALL_RANGES, CLAIM_RANGES, SUM_WORDS } from "../../../src/shared/claim-digest.ts";
 import { entry } from "./arbitraries.ts";
+
+const SUMS = CLAIM_RANGES * SUM_WORDS;
 
 const NAME = "b1.example:9001";
 const NOW_MS = 1_900_000_000_000;
@@ -26,9 +33,10 @@ const changesOf = (fields: Partial<Changes> = {}): Changes => ({
   gone: Int32Array.of(2),
   ...fields,
 });
+const named = (seq: number, parts: number, ranges = ALL_RANGES): SnapshotName => ({ seq, parts, ranges });
 const leaseOf = (fields: Partial<Lease> = {}): Lease => ({
   ...{ kind: LEASE, epoch: 7, name: NAME, seq: 3, timeMs: NOW_MS, beaconId: 4, nodes: 5, leaseMs: 10_000 },
-  ...{ isLeaving: false, snapshot: { seq: 2, parts: 1 } },
+  ...{ isLeaving: false, snapshot: named(2, 1), ranged: undefined, sums: undefined },
   ...fields,
 });
 /** Where what stands behind the name begins. */
@@ -45,9 +53,16 @@ describe("an entry of the log", () => {
   test("is read as it was written, whatever it says", () => {
     fc.assert(
       fc.property(entry, (one) => {
-        expect(decodeEntry(encodeEntry(one))).toEqual(one);
+        expect(decodeEntry(encodeEntry(one), encodeExtra(one))).toEqual(one);
       }),
     );
+  });
+
+  test("is read by an earlier version, which does not know extensions, as that wrote it", () => {
+    const sums = new Int32Array(SUMS).fill(7);
+    const bytes = encodeEntry(leaseOf({ ranged: named(2, 1, 5), sums }));
+    expect(Buffer.from(bytes).toString("hex")).toBe(Buffer.from(encodeEntry(leaseOf())).toString("hex"));
+    expect(decodeEntry(bytes)).toEqual(leaseOf());
   });
 
   test("is the bytes that the format names", () => {
@@ -60,9 +75,9 @@ describe("an entry of the log", () => {
       ].join(""),
     );
     expect(
-      Buffer.from(encodeEntry({ kind: ASK, epoch: 1, name: "b", of: { epoch: 2, name: "c" } })).toString(
-        "hex",
-      ),
+      Buffer.from(
+        encodeEntry({ kind: ASK, epoch: 1, name: "b", of: { epoch: 2, name: "c" }, ranges: ALL_RANGES }),
+      ).toString("hex"),
     ).toBe("01033ff00000000000000001624000000000000000000163");
   });
 
@@ -70,7 +85,7 @@ describe("an entry of the log", () => {
     for (const one of [
       changesOf(),
       leaseOf(),
-      { kind: ASK, epoch: 1, name: "b", of: { epoch: 2, name: "c" } } as const,
+      { kind: ASK, epoch: 1, name: "b", of: { epoch: 2, name: "c" }, ranges: ALL_RANGES } as const,
     ]) {
       const bytes = encodeEntry(one);
       for (let length = 0; length < bytes.length; length++)
@@ -134,17 +149,32 @@ describe("an entry of the log", () => {
   });
 
   test("names no snapshot of more parts than there may be", () => {
-    const most = leaseOf({ snapshot: { seq: 1, parts: PARTS_MAX } });
+    const most = leaseOf({ snapshot: named(1, PARTS_MAX) });
     expect(decodeEntry(encodeEntry(most))).toEqual(most);
-    expect(decodeEntry(encodeEntry(leaseOf({ snapshot: { seq: 1, parts: PARTS_MAX + 1 } })))).toBeUndefined();
+    expect(decodeEntry(encodeEntry(leaseOf({ snapshot: named(1, PARTS_MAX + 1) })))).toBeUndefined();
   });
 
-  test("claims what is too old to be said as made as long ago as can be said, and what is ahead as made now", () => {
-    const timesMs = Float64Array.of(NOW_MS + 5000, NOW_MS - 4e9);
-    const claims = { nodeIds: Int32Array.of(1, 2), timesMs };
+  test("claims what is ahead of its time as made then, and old nodes with the second in which they were heard", () => {
+    const days = (count: number) => NOW_MS - count * 86_400_000;
+    const timesMs = Float64Array.of(NOW_MS + 5000, days(1) - 0.0625, days(2) + 999.9375, days(20_000));
+    const claims = { nodeIds: Int32Array.of(1, 2, 3, 4), timesMs };
     const read = decodeEntry(encodeEntry(changesOf({ claims }))) as Changes;
-    expect([...read.claims.timesMs]).toEqual([NOW_MS, NOW_MS - 0xffff_ffff * TIME_STEP_MS]);
+    expect([...read.claims.timesMs]).toEqual([NOW_MS, days(1) - 0.0625, days(2), days(20_000)]);
     expect(ageOf(NOW_MS - 0.04, NOW_MS)).toBe(1); // to the next step
+    expect(claimedAt(1000, 0xffff_ffff)).toBe(0); // before 1970
+  });
+
+  test("keeps the second of every claim, however old that is", () => {
+    const steps = fc.integer({ min: 0, max: 60 * 365 * 86_400 * 16_000 });
+    fc.assert(
+      fc.property(steps, fc.integer({ min: 0, max: 16_000 }), (age, more) => {
+        const timeMs = NOW_MS + more * TIME_STEP_MS;
+        const claimedMs = timeMs - age * TIME_STEP_MS;
+        const read = claimedAt(timeMs, ageOf(claimedMs, timeMs));
+        expect(Math.floor(read / 1000)).toBe(Math.floor(claimedMs / 1000));
+        expect(read).toBeLessThanOrEqual(claimedMs);
+      }),
+    );
   });
 
   test("what strangers write is read or not, and never more than that", () => {
@@ -161,6 +191,52 @@ describe("an entry of the log", () => {
       }),
       { numRuns: 1000 },
     );
+  });
+});
+
+describe("an extension", () => {
+  const lease = leaseOf({
+    ranged: named(2, 3, 0b101),
+    sums: Int32Array.from({ length: SUMS }, (_, i) => -i),
+  });
+  const ask: Ask = { kind: ASK, epoch: 1, name: "b", ranges: 6, of: { epoch: 2, name: "c" } };
+
+  test("is the bytes that the format names", () => {
+    const hexOf = (one: Parameters<typeof encodeExtra>[0]) => Buffer.from(encodeExtra(one)!).toString("hex");
+    expect(hexOf(ask)).toBe("0100000006");
+    expect(hexOf(leaseOf())).toBe(`01${"00".repeat(14)}`);
+    expect(hexOf(lease).slice(0, 46)).toBe("01000000050003400000000000000000000000ffffffff");
+    expect(encodeExtra(lease)).toHaveLength(1 + 4 + 2 + 8 + 4 * SUMS);
+    expect(encodeExtra(changesOf())).toBeUndefined();
+    expect(encodeExtra({ ...ask, ranges: ALL_RANGES })).toBeUndefined();
+  });
+
+  test("of another version is ignored", () => {
+    for (const version of [0, 2, 255])
+      for (const one of [lease, ask]) {
+        const extra = changed(encodeExtra(one)!, (view) => view.setUint8(0, version));
+        expect(decodeEntry(encodeEntry(one), extra)).toEqual(decodeEntry(encodeEntry(one)));
+      }
+  });
+
+  test("that is cut short or prolonged, or that names no range, makes the entry malformed", () => {
+    for (const one of [lease, ask]) {
+      const [bytes, extra] = [encodeEntry(one), encodeExtra(one)!];
+      for (let length = 1; length < extra.length; length++)
+        if (one === ask || length !== 1 + 4 + 2 + 8)
+          // a lease without sums
+          expect(decodeEntry(bytes, extra.subarray(0, length))).toBeUndefined();
+      expect(decodeEntry(bytes, Buffer.concat([extra, Buffer.of(0)]))).toBeUndefined();
+      expect(
+        decodeEntry(
+          bytes,
+          changed(extra, (view) => view.setUint32(1, 0)),
+        ),
+      ).toBeUndefined();
+    }
+    expect(decodeEntry(encodeEntry(changesOf()), Buffer.of(1))).toBeUndefined();
+    const parts = changed(encodeExtra(lease)!, (view) => view.setUint16(5, PARTS_MAX + 1));
+    expect(decodeEntry(encodeEntry(lease), parts)).toBeUndefined();
   });
 });
 

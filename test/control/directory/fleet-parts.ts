@@ -1,11 +1,13 @@
 /** What the directory's parts are tested with: a beacon's nodes, its clock, its route table. */
-import { DirectoryClock } from "../../../src/control/directory/clock.ts";
+import { FleetClock } from "../../../src/control/directory/clock.ts";
 import { CHANGES, type Changes, LEASE, type Lease } from "../../../src/control/directory/entries.ts";
 import {
+  type Claimer,
   FleetRoutes,
   type FleetRoutesParts,
   type OwnNodes,
 } from "../../../src/control/directory/fleet-routes.ts";
+import { WaitingClaims } from "../../../src/control/directory/waiting-claims.ts";
 import { RouteTable } from "../../../src/shared/routes.ts";
 import { routeMemory } from "../../support/route-memory.ts";
 
@@ -18,18 +20,12 @@ export class MapNodes implements OwnNodes {
   readonly givenUp: number[] = [];
   /** Heard in the moment in which they are to be given up. */
   readonly speakingUp = new Set<number>();
-  /** Whether the shards are locked by a worker. */
-  isLocked = false;
 
   size(): number {
     return this.heard.size;
   }
   heardMs(nodeId: number): number {
     return this.heard.get(nodeId) ?? -1;
-  }
-  heardAtLeast(nodeId: number, ms: number): boolean {
-    if (!this.isLocked) this.heard.set(nodeId, Math.max(ms, this.heard.get(nodeId)!));
-    return !this.isLocked;
   }
   giveUp(nodeId: number, heardMs: number): boolean {
     if (this.speakingUp.has(nodeId) || this.heard.get(nodeId)! > heardMs) return true;
@@ -38,42 +34,48 @@ export class MapNodes implements OwnNodes {
     return false;
   }
   async scan(visit: (nodeId: number) => void): Promise<boolean> {
-    for (const nodeId of this.heard.keys()) visit(nodeId);
+    for (const nodeId of [...this.heard.keys()]) {
+      await undefined;
+      visit(nodeId);
+    }
     return true;
   }
 }
 
-/** A host whose monotonic clock stands where it is put, and that knows the directory's time exactly. */
+/** A host whose monotonic clock stands where it is put, and that knows the fleet's time exactly. */
 export function host() {
   const at = { ms: 100_000 };
-  const clock = new DirectoryClock(() => at.ms, 0);
-  clock.sample(BOOT_MS + at.ms, 0);
-  clock.adjust();
-  const table = new RouteTable(routeMemory());
+  const clock = new FleetClock(() => at.ms, 0);
+  clock.begin(BOOT_MS + at.ms);
+  const [table, published] = [new RouteTable(routeMemory()), new RouteTable(routeMemory())];
   table.keepClaims();
-  return { at, clock, table, own: new MapNodes() };
+  published.keepClaims();
+  return { at, clock, table, published, own: new MapNodes(), pause: async () => {} };
 }
 
 export type Host = ReturnType<typeof host>;
 
-/** A host's routes to the others, as beacon "m:1" has them. */
-export function routesOf({ clock, table, own }: Host, parts: Partial<FleetRoutesParts> = {}) {
-  const names = new Map<number, string>();
-  const epochs = new Map<number, number>();
-  const claimedAgain: number[] = [];
-  const outlived: number[] = [];
+/** Another beacon, as FleetRoutes knows it. */
+export const claimerOf = (name: string, number: number, mark = 1) => ({
+  ...{ name, number, mark },
+  waiting: new WaitingClaims(),
+});
+
+/** A host's routes to the others, as beacon "m:1" has them; it has published all its nodes as it has them. */
+export function routesOf({ clock, table, own, pause }: Host, parts: Partial<FleetRoutesParts> = {}) {
+  const claimers = new Map<number, Claimer>();
+  const claimedAgain: [nodeId: number, afterMs: number][] = [];
+  const full: Claimer[] = [];
+  const ownMs = (nodeId: number) => (own.heardMs(nodeId) < 0 ? -1 : clock.timeOf(own.heardMs(nodeId)));
   const routes = new FleetRoutes({
-    ...{ table, own, clock, name: "m:1", pause: async () => {} },
-    claimedMs: (nodeId) => clock.timeOf(own.heardMs(nodeId)),
-    beaconAt: (number) => {
-      const beacon = names.get(number);
-      return beacon === undefined ? undefined : { name: beacon, epoch: epochs.get(number) ?? 1 };
-    },
-    claimAgain: (nodeId) => claimedAgain.push(nodeId),
-    outlived: (number) => outlived.push(number),
+    ...{ table, own, name: "m:1", pause, ownMs, publishedMs: ownMs },
+    claimerAt: (number) => claimers.get(number),
+    waiters: () => [...claimers.values()],
+    claimAgain: (nodeId, afterMs) => claimedAgain.push([nodeId, afterMs]),
+    tooManyWait: (claimer) => full.push(claimer),
     ...parts,
   });
-  return { routes, names, epochs, claimedAgain, outlived };
+  return { routes, claimers, claimedAgain, full };
 }
 
 /** @param claims ids and times, monotonic */
@@ -107,7 +109,7 @@ export function leaseOf(name: string, seq: number, fields: Partial<Lease> = {}):
       nodes: 1,
       leaseMs: 10_000,
     },
-    ...{ isLeaving: false, snapshot: undefined },
+    ...{ isLeaving: false, snapshot: undefined, ranged: undefined, sums: undefined },
     ...fields,
   };
 }

@@ -1,166 +1,259 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { EPOCHS_PER_MS } from "../../../src/control/directory/entries.ts";
-import { IN_SNAPSHOT } from "../../../src/control/directory/fleet-routes.ts";
+import type { Claimer } from "../../../src/control/directory/fleet-routes.ts";
+import { WAITING_MAX } from "../../../src/control/directory/waiting-claims.ts";
+import { ClaimSums } from "../../../src/shared/claim-digest.ts";
 import { NO_MARK, NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
 import { routeMemory } from "../../support/route-memory.ts";
-import { BOOT_MS, type Host, host, routesOf } from "./fleet-parts.ts";
+import { BOOT_MS, claimerOf, type Host, host, routesOf } from "./fleet-parts.ts";
 
-const A = { name: "a:1", number: 1, mark: 1, isBehind: false };
-const Z = { name: "z:1", number: 2, mark: 1, isBehind: false };
+const GOSSIP = 9;
 
-function fleet(one: Host = host()) {
-  const made = routesOf(one);
-  for (const { name, number } of [A, Z]) made.names.set(number, name);
+function fleet(one: Host = host(), parts: Parameters<typeof routesOf>[1] = {}) {
+  const made = routesOf(one, parts);
+  const [a, z] = [claimerOf("a:1", 1), claimerOf("z:1", 2)];
+  for (const claimer of [a, z]) made.claimers.set(claimer.number, claimer);
   /** At a moment, monotonic. */
-  const claim = (nodeId: number, claimer: typeof A, ms: number, saidMs = BOOT_MS + ms) =>
-    made.routes.claim(nodeId, claimer, BOOT_MS + ms, saidMs);
-  return { ...one, ...made, claim };
+  const claim = (nodeId: number, claimer: Claimer, ms: number) =>
+    made.routes.claim(nodeId, claimer, BOOT_MS + ms);
+  return { ...one, ...made, claim, a, z };
 }
 
-describe("claims", () => {
-  test("the later one has the node, whatever the order; of two at the same time that of the name that sorts later", () => {
-    for (const order of [
-      [A, Z],
-      [Z, A],
-    ]) {
-      const { claim, table } = fleet();
-      for (const claimer of order) claim(5, claimer, claimer === A ? 2000 : 1000);
+describe("claims that stand", () => {
+  test("the latest has the route; of two with one date that of the name that sorts last", () => {
+    for (const isReversed of [false, true]) {
+      const { claim, table, a, z } = fleet();
+      const order = isReversed ? [z, a] : [a, z];
+      for (const claimer of order) claim(5, claimer, claimer === a ? 2000 : 1000);
       for (const claimer of order) claim(6, claimer, 1000);
-      expect([table.find(5), table.find(6)]).toEqual([A.number, Z.number]);
+      expect([table.find(5), table.find(6)]).toEqual([a.number, z.number]);
+      expect([a.waiting.size, z.waiting.size]).toEqual([1, 1]);
     }
   });
 
-  test("a beacon's own later claim takes the place of its earlier one, and the other way round", () => {
-    const { claim, table } = fleet();
+  test("a withdrawn one leaves the route to the latest of those that wait", () => {
+    const { claim, table, routes, claimers, a, z } = fleet();
+    const b = claimerOf("b:1", 3);
+    claimers.set(3, b);
+    claim(5, a, 1000);
+    claim(5, z, 3000);
+    claim(5, b, 2000);
+    routes.withdraw(5, z);
+    expect([table.find(5), table.claimedMs(5)]).toEqual([b.number, BOOT_MS + 2000]);
+    routes.withdraw(5, a); // which waits
+    routes.withdraw(5, b);
+    expect(table.find(5)).toBe(NO_PEER);
+    expect([a, b, z].map(({ waiting }) => waiting.size)).toEqual([0, 0, 0]);
+  });
+
+  test("a beacon's claim replaces its claim before, whichever is later", () => {
+    const { claim, table, a, z } = fleet();
     for (const ms of [1000, 3000, 2000]) {
-      claim(5, A, ms);
+      claim(5, a, ms);
       expect(table.claimedMs(5)).toBe(BOOT_MS + ms);
     }
+    claim(5, z, 1500); // waits
+    claim(5, a, 1000); // earlier than that by now
+    expect([table.find(5), a.waiting.size, z.waiting.size]).toEqual([z.number, 1, 0]);
+    claim(5, a, 1800);
+    expect([table.find(5), a.waiting.size, z.waiting.size]).toEqual([a.number, 0, 1]);
   });
 
-  test("all beacons come to the same, in whatever order they read", () => {
-    const B = { name: "b:1", number: 3, mark: 1, isBehind: false };
-    const claimers = fc.shuffledSubarray([A, B, Z], { minLength: 3 });
-    const times = fc.array(fc.integer({ min: 1, max: 3 }), { minLength: 3, maxLength: 3 });
+  test("routes depend on what stands, and not on the order in which it was read; and so do the sums", () => {
+    const step = fc.record({
+      of: fc.integer({ min: 1, max: 4 }),
+      node: fc.integer({ min: 1, max: 3 }),
+      ms: fc.option(fc.integer({ min: 1, max: 4 }), { nil: undefined, freq: 3 }),
+    });
     fc.assert(
-      fc.property(claimers, claimers, times, (order, other, ms) => {
-        const found = [order, other].map((one) => {
-          const { claim, table, names } = fleet();
-          names.set(B.number, B.name);
-          for (const claimer of one) claim(5, claimer, ms[claimer.number - 1]!);
-          return [table.find(5), table.claimedMs(5)];
-        });
-        expect(found[0]).toEqual(found[1]!);
+      fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+        const { claim, routes, table, claimers } = fleet();
+        for (const number of [1, 2, 3, 4]) claimers.set(number, claimerOf(`${number}:1`, number));
+        const standing = new Map<string, number>();
+        for (const { of, node, ms } of steps) {
+          if (ms === undefined) {
+            routes.withdraw(node, claimers.get(of)!);
+            standing.delete(`${of} ${node}`);
+          } else {
+            claim(node, claimers.get(of)!, 1000 * ms);
+            standing.set(`${of} ${node}`, 1000 * ms);
+          }
+        }
+        for (const node of [1, 2, 3]) {
+          const best = [1, 2, 3, 4].reduce((one, of) => {
+            const ms = standing.get(`${of} ${node}`) ?? -1;
+            return ms >= 0 && ms >= (standing.get(`${one} ${node}`) ?? -1) ? of : one;
+          }, NO_PEER);
+          expect(table.find(node)).toBe(best);
+        }
+        for (const [number, claimer] of claimers) {
+          const sums = new ClaimSums();
+          for (const [key, ms] of standing) {
+            const [of, node] = key.split(" ").map(Number);
+            if (of === number) sums.add(node!, BOOT_MS + ms);
+          }
+          expect(routes.differing(claimer, sums.row())).toBe(0);
+        }
       }),
+      { numRuns: 500 },
     );
   });
 
-  test("from more than a second ahead count as made now, and are counted", () => {
-    const { claim, table, routes, at } = fleet();
-    claim(5, A, at.ms + 900);
-    expect([table.claimedMs(5), routes.fromFuture]).toEqual([BOOT_MS + at.ms + 900, 0]);
-    claim(6, A, at.ms + 3_600_000);
-    expect([table.claimedMs(6), routes.fromFuture]).toEqual([BOOT_MS + at.ms, 1]);
-    at.ms += 2000;
-    claim(6, A, at.ms + 3_600_000);
-    expect([table.claimedMs(6), routes.fromFuture]).toEqual([BOOT_MS + at.ms, 2]);
+  test("sums differ in the ranges of nodes whose claims are missing, too many, or of another date", () => {
+    const { claim, routes, a, z } = fleet();
+    const sums = new ClaimSums();
+    for (let id = 1; id <= 50; id++) {
+      sums.add(id, BOOT_MS + 1000);
+      claim(id, a, 1000);
+    }
+    claim(7, z, 2000); // so that one of them waits
+    expect(routes.differing(a, sums.row())).toBe(0);
+    sums.add(77, BOOT_MS + 1000);
+    const missing = routes.differing(a, sums.row());
+    expect(missing & (missing - 1)).toBe(0); // one bit
+    expect(missing).not.toBe(0);
+    claim(77, a, 1000);
+    expect(routes.differing(a, sums.row())).toBe(0);
+    claim(77, a, 5000);
+    expect(routes.differing(a, sums.row())).toBe(missing);
   });
 
-  test("that find no room are counted", () => {
+  test("those that find no room in the table are counted", () => {
     const table = new RouteTable(routeMemory(4));
     table.keepClaims();
-    const { claim, routes } = fleet({ ...host(), table });
-    for (let id = 1; id <= 6; id++) claim(id, A, 1000);
-    expect([table.size, routes.refused]).toEqual([4, 2]);
+    const { claim, routes, a } = fleet({ ...host(), table });
+    expect(routes.isFull).toBe(false);
+    for (let id = 1; id <= 6; id++) claim(id, a, 1000);
+    expect([table.size, routes.refused, routes.isFull]).toEqual([4, 2, true]);
   });
 
-  test("gone nodes have no route, unless another beacon has them by then", () => {
-    const { claim, table, routes } = fleet();
-    claim(5, A, 1000);
-    routes.gone(5, A);
-    expect(table.find(5)).toBe(NO_PEER);
-    claim(5, A, 1000);
-    claim(5, Z, 2000);
-    routes.gone(5, A);
-    expect(table.find(5)).toBe(Z.number);
+  test("more of a beacon's than may wait are reported, and not kept", () => {
+    const table = new RouteTable(routeMemory(WAITING_MAX + 10));
+    table.keepClaims();
+    const { claim, a, z, full } = fleet({ ...host(), table });
+    for (let id = 1; id <= WAITING_MAX + 1; id++) {
+      claim(id, z, 2000);
+      claim(id, a, 1000);
+    }
+    expect([full, a.waiting.size]).toEqual([[a], WAITING_MAX]);
   });
 });
 
 describe("this beacon's own nodes", () => {
-  test("are given up if another beacon heard them later, and claimed again if this one did", () => {
-    const { claim, own, claimedAgain, routes, table } = fleet();
+  test("are given up if another beacon heard them later", () => {
+    const { claim, own, claimedAgain, routes, table, a } = fleet();
     own.heard.set(5, 1000).set(6, 3000);
-    claim(5, A, 2000);
-    claim(6, A, 2000);
-    expect([own.givenUp, [...own.heard.keys()], claimedAgain]).toEqual([[5], [6], [6]]);
-    expect([routes.lost, routes.claimedAgain]).toEqual([1, 1]);
-    expect(table.find(5)).toBe(A.number);
+    claim(5, a, 2000);
+    claim(6, a, 2000);
+    expect([own.givenUp, [...own.heard.keys()], claimedAgain]).toEqual([[5], [6], []]);
+    expect([routes.lost, routes.claimedAgain, table.find(5)]).toEqual([1, 0, a.number]);
+  });
+
+  test("are claimed again only if the date that was published loses to the other's", () => {
+    const published = new Map([
+      [5, 1000],
+      [6, 2500],
+      [7, -1 - BOOT_MS],
+    ]);
+    const { claim, own, claimedAgain, routes, a } = fleet(host(), {
+      publishedMs: (id) => BOOT_MS + published.get(id)!,
+    });
+    for (const id of published.keys()) own.heard.set(id, 3000); // heard since
+    for (const id of published.keys()) claim(id, a, 2000);
+    expect(claimedAgain).toEqual([
+      [5, 0],
+      [7, 0],
+    ]);
+    expect([routes.claimedAgain, own.givenUp]).toEqual([1, []]); // 7 was never published
   });
 
   test("go by the name where both heard them at the same time", () => {
-    const { claim, own, claimedAgain } = fleet(); // this one is m:1
+    const { claim, own, a, z } = fleet(); // this one is m:1
     own.heard.set(5, 1000).set(6, 1000);
-    claim(5, A, 1000);
-    claim(6, Z, 1000);
-    expect([own.givenUp, claimedAgain]).toEqual([[6], [5]]);
+    claim(5, a, 1000);
+    claim(6, z, 1000);
+    expect(own.givenUp).toEqual([6]);
   });
 
-  test("that speak up in that very moment stay, and are claimed again", () => {
-    const { claim, own, claimedAgain } = fleet();
+  test("that are heard in that very moment stay, and are claimed again as of later", () => {
+    const { claim, own, claimedAgain, a } = fleet();
     own.heard.set(5, 1000);
     own.speakingUp.add(5);
-    claim(5, A, 2000);
-    expect([own.givenUp, claimedAgain]).toEqual([[], [5]]);
-  });
-
-  test("are compared by what is claimed of them, not by what was heard", () => {
-    const one = host();
-    one.own.heard.set(5, 1000);
-    const { routes, claimedAgain } = routesOf(one, { claimedMs: () => BOOT_MS + 2500 });
-    routes.claim(5, A, BOOT_MS + 2000, BOOT_MS + 2000);
-    expect([one.own.givenUp, claimedAgain]).toEqual([[], [5]]);
+    claim(5, a, 2000);
+    expect([own.givenUp, claimedAgain]).toEqual([[], [[5, BOOT_MS + 2000]]]);
   });
 
   test("can be contested without a route being made", () => {
-    const { routes, own, table } = fleet();
+    const { routes, own, table, a } = fleet();
     own.heard.set(5, 1000);
-    routes.contest(5, A.name, BOOT_MS + 2000);
-    expect([own.givenUp, table.size]).toEqual([[5], 0]);
+    routes.contest(5, a.name, BOOT_MS + 2000);
+    expect([own.givenUp, table.size, a.waiting.size]).toEqual([[5], 0, 0]);
+  });
+});
+
+describe("gossip of peers that are not in the directory", () => {
+  test("is compared by the date that its claims came", () => {
+    const { claim, table, a } = fleet();
+    table.claim(5, GOSSIP, BOOT_MS + 1500);
+    claim(5, a, 1000);
+    expect([table.find(5), a.waiting.size]).toEqual([GOSSIP, 1]);
+    claim(5, a, 2000);
+    expect([table.find(5), a.waiting.size]).toEqual([a.number, 0]);
   });
 
-  test("are claimed again when another beacon no longer has them that was not known to have them, or to have them still", () => {
-    const { routes, own, claim, claimedAgain } = fleet();
-    own.heard.set(5, 1000).set(6, 1000);
-    claim(6, A, 500); // claimed again right then
-    expect(claimedAgain).toEqual([6]);
-    routes.gone(5, A);
-    routes.gone(6, A);
-    routes.gone(7, A);
-    expect(claimedAgain).toEqual([6, 5]);
-    routes.contestGone(5, { number: undefined, isBehind: true });
-    expect(claimedAgain).toEqual([6, 5, 5]);
-    claim(6, A, 500);
-    expect(claimedAgain).toEqual([6, 5, 5, 6]);
-    routes.gone(6, { ...A, isBehind: true }); // it may have claimed it later than that
-    expect(claimedAgain).toEqual([6, 5, 5, 6, 6]);
+  test("has a node's route while its claim stands; then the directory's claim has it again", () => {
+    const { claim, routes, table, a } = fleet();
+    claim(5, a, 1000);
+    routes.displace(5);
+    table.claim(5, GOSSIP, BOOT_MS + 1500);
+    expect([table.find(5), a.waiting.size]).toEqual([GOSSIP, 1]);
+    table.withdraw(5, GOSSIP);
+    routes.settle(5);
+    expect([table.find(5), table.claimedMs(5), a.waiting.size]).toEqual([a.number, BOOT_MS + 1000, 0]);
+    routes.displace(6); // which nobody has
+    expect(a.waiting.size).toBe(0);
   });
 });
 
 describe("sweeps", () => {
-  test("withdraw what lacks the mark, or everything", async () => {
-    const { routes, claim, table } = fleet();
-    for (let id = 1; id <= 20; id++) claim(id, { ...A, mark: 1 + (id & 1) }, 1000);
-    claim(50, Z, 1000);
-    await routes.sweep(A.number, 2);
-    expect([table.routesOf(A.number), table.find(1), table.find(2), table.find(50)]).toEqual([
+  test("withdraw what lacks the mark, or everything; what waits for a node has its route then", async () => {
+    const { routes, claim, table, a, z } = fleet();
+    for (let id = 1; id <= 20; id++) claim(id, { ...a, mark: 1 + (id & 1) }, 1000);
+    claim(50, z, 1000);
+    claim(2, z, 500);
+    await routes.sweep(a.number, 2);
+    expect([table.routesOf(a.number), table.find(1), table.find(2), table.find(4), table.find(50)]).toEqual([
       10,
-      A.number,
+      a.number,
+      z.number,
       NO_PEER,
-      Z.number,
+      z.number,
     ]);
-    await routes.sweep(A.number, NO_MARK);
-    expect([table.routesOf(A.number), table.routesOf(Z.number)]).toEqual([0, 1]);
+    await routes.sweep(a.number, NO_MARK);
+    expect([table.routesOf(a.number), table.routesOf(z.number)]).toEqual([0, 2]);
+  });
+
+  test("withdraw what is to go alone, among the claims that wait, too", async () => {
+    const { routes, claim, table, a, z } = fleet();
+    for (let id = 1; id <= 20; id++) claim(id, a, 1000);
+    for (let id = 1; id <= 10; id++) claim(id, z, 2000); // ten of a's wait
+    await routes.sweep(a.number, 2, (id) => id % 2 === 0);
+    expect([table.routesOf(a.number), a.waiting.size]).toEqual([5, 5]);
+    await routes.sweep(a.number, 2);
+    expect([table.routesOf(a.number), a.waiting.size, table.routesOf(z.number)]).toEqual([0, 0, 10]);
+  });
+
+  test("withdraw a claim that a later one displaces while they are under way", async () => {
+    let meanwhile = () => {};
+    const pause = async () => meanwhile();
+    const { routes, claim, table, a, z } = fleet(host(), { pause });
+    claim(5, a, 1000);
+    claim(6, a, 1000);
+    meanwhile = () => {
+      if (table.find(5) === a.number) claim(5, z, 2000);
+    };
+    await routes.sweep(a.number, 2, (id) => id === 5);
+    expect([table.find(5), table.find(6), a.waiting.size]).toEqual([z.number, a.number, 0]);
   });
 
   test("come one behind the other, and all can be waited for", async () => {
@@ -173,83 +266,22 @@ describe("sweeps", () => {
       pauses++;
       await Bun.sleep(0);
     };
-    const { routes } = routesOf({ ...one, table }, { pause });
-    const claim = (id: number, mark: number) => routes.claim(id, { ...A, mark }, BOOT_MS + 1000, IN_SNAPSHOT);
+    const { routes, a } = fleet({ ...one, table }, { pause });
+    const claim = (id: number, mark: number) => routes.claim(id, { ...a, mark }, BOOT_MS + 1000);
     for (let id = 1; id <= 10_000; id++) claim(id, 1);
-    const first = routes.sweep(A.number, 2);
+    const first = routes.sweep(a.number, 2);
     for (let id = 1; id <= 5000; id++) claim(id, 2);
     await first;
-    expect(table.routesOf(A.number)).toBe(5000);
+    expect(table.routesOf(a.number)).toBe(5000);
     const ofOne = pauses;
     expect(ofOne).toBeGreaterThan(3);
     const order: string[] = [];
-    const second = routes.sweep(A.number, 2).then(() => order.push("second", `${table.routesOf(A.number)}`));
-    void routes.sweep(A.number, NO_MARK).then(() => order.push("third"));
+    const second = routes.sweep(a.number, 2).then(() => order.push("second", `${table.routesOf(a.number)}`));
+    void routes.sweep(a.number, NO_MARK).then(() => order.push("third"));
     await routes.swept();
-    expect(table.routesOf(A.number)).toBe(0);
+    expect(table.routesOf(a.number)).toBe(0);
     expect(pauses).toBeGreaterThan(2 * ofOne);
     expect([order[0], order.at(-1)]).toEqual(["second", "third"]);
     await Promise.all([second, routes.swept()]);
   });
-
-  test("tell whose claims had lost to the routes that are withdrawn, if those may not know: once", async () => {
-    const { routes, claim, outlived } = fleet();
-    claim(5, A, 2000);
-    claim(5, Z, 1000, IN_SNAPSHOT); // Z's snapshot names it, and A's claim is later
-    await routes.sweep(A.number, 1);
-    expect(outlived).toEqual([]); // nothing was withdrawn
-    await routes.sweep(A.number, NO_MARK);
-    expect(outlived).toEqual([Z.number]);
-    await routes.sweep(A.number, NO_MARK);
-    claim(5, A, 2000);
-    await routes.sweep(A.number, NO_MARK);
-    expect(outlived).toEqual([Z.number]);
-  });
-
-  test("that also if a snapshot's claim took the node; what was said in the log, who was there has heard", async () => {
-    const { routes, claim, outlived } = fleet();
-    claim(5, Z, 1000);
-    claim(5, A, 2000);
-    await routes.sweep(A.number, NO_MARK);
-    expect(outlived).toEqual([]);
-    claim(5, Z, 1000);
-    claim(5, A, 2000, IN_SNAPSHOT);
-    await routes.sweep(A.number, NO_MARK);
-    expect(outlived).toEqual([Z.number]);
-  });
-
-  test("that also if a beacon that began anew claims a node as of earlier than before", async () => {
-    const { routes, claim, outlived } = fleet();
-    claim(5, A, 3000);
-    claim(5, Z, 2000);
-    claim(5, A, 1000, IN_SNAPSHOT); // another process of its name
-    await routes.sweep(A.number, A.mark);
-    expect(outlived).toEqual([Z.number]);
-    await routes.sweep(A.number, A.mark);
-    expect(outlived).toEqual([Z.number]);
-  });
-
-  test("and who began later, or hardly earlier by whatever clock, has not", async () => {
-    const { routes, claim, outlived, epochs } = fleet();
-    for (const [beganMs, isTold] of [
-      [3000, true],
-      [1500, true],
-      [500, false],
-    ] as const) {
-      epochs.set(Z.number, (BOOT_MS + beganMs) * EPOCHS_PER_MS);
-      claim(5, Z, 1000);
-      claim(5, A, 2000);
-      await routes.sweep(A.number, NO_MARK);
-      expect(outlived.splice(0)).toEqual(isTold ? [Z.number] : []);
-    }
-  });
-});
-
-test("a table that gossip fills, too, is compared by the claims that it has", () => {
-  const { claim, table } = fleet();
-  table.claim(5, 9, BOOT_MS + 1500);
-  claim(5, A, 1000);
-  expect(table.find(5)).toBe(9);
-  claim(5, A, 2000);
-  expect(table.find(5)).toBe(A.number);
 });

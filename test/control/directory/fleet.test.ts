@@ -1,25 +1,32 @@
 import { beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { ASK, CHANGES_MAX, type Changes, type Entry } from "../../../src/control/directory/entries.ts";
+import {
+  ASK,
+  CHANGES_MAX,
+  type Changes,
+  type Entry,
+  type SnapshotName,
+} from "../../../src/control/directory/entries.ts";
 import { Fleet, type Followed } from "../../../src/control/directory/fleet.ts";
+import type { Claimer } from "../../../src/control/directory/fleet-routes.ts";
+import { ALL_RANGES, ClaimSums, rangeOf } from "../../../src/shared/claim-digest.ts";
 import { PEERS_MAX } from "../../../src/shared/memory.ts";
 import { NO_PEER } from "../../../src/shared/routes.ts";
-import { changesOf, host, leaseOf, routesOf } from "./fleet-parts.ts";
+import { BOOT_MS, changesOf, host, leaseOf, routesOf } from "./fleet-parts.ts";
 
 const B = "b:1";
 const NUMBER = 4;
 
 function fleet() {
   const parts = host();
-  const { routes, names, claimedAgain } = routesOf(parts);
-  const seen = { ofSelf: [] as Entry[], asked: 0, missed: 0, applied: [] as Changes[], changed: 0 };
+  const { routes, claimers, claimedAgain } = routesOf(parts);
+  const seen = { ofSelf: [] as Entry[], asked: [] as number[], applied: [] as Changes[], changed: 0 };
   const left: string[] = [];
   const complaints: string[] = [];
   const made = new Fleet({
     ...{ name: "m:1", beaconId: 99, routes, random: () => 0.5 },
     heardOfSelf: (entry) => seen.ofSelf.push(entry),
-    asked: () => seen.asked++,
-    missed: () => seen.missed++,
+    asked: (ranges) => seen.asked.push(ranges),
     applied: (changes) => seen.applied.push(changes),
     changed: () => seen.changed++,
     left: (beacon, why) => left.push(`${beacon.name} ${why}`),
@@ -30,22 +37,23 @@ function fleet() {
   const follow = (name = B, seq = 0, number = NUMBER): Followed => {
     hear(leaseOf(name, seq));
     const beacon = made.beacons.get(name)!;
-    names.set(number, name);
-    beacon.number = number;
-    beacon.follow(seq);
+    beacon.numbered(number);
+    claimers.set(number, beacon as Followed & Claimer);
+    beacon.follow(named(seq));
     made.resyncs.new = 0;
     return beacon;
   };
   return { ...parts, fleet: made, hear, follow, seen, left, complaints, claimedAgain };
 }
 
-const askOf = (name: string, of: string): Entry => ({
-  kind: ASK,
-  name,
-  epoch: 1,
+const named = (seq: number, ranges = ALL_RANGES): SnapshotName => ({ seq, parts: 1, ranges });
+const askOf = (name: string, of: string, ranges = ALL_RANGES): Entry => ({
+  ...{ kind: ASK, name, epoch: 1, ranges },
   of: { name: of, epoch: 1 },
 });
-const keptOf = (beacon: Followed) => beacon.kept?.map(({ seq }) => seq);
+/** The first of these snapshots that a beacon's changes continue. */
+const neededOf = (beacon: Followed): number | undefined =>
+  Array.from({ length: 100 }, (_, seq) => seq).find((seq) => beacon.continues(named(seq)));
 
 let at: ReturnType<typeof fleet>;
 beforeEach(() => {
@@ -58,37 +66,42 @@ describe("a beacon that is followed", () => {
     at.hear(changesOf(B, 1, { 5: 1000, 6: 1000 }));
     at.hear(changesOf(B, 2, { 7: 1000 }, [5]));
     expect([5, 6, 7].map((id) => at.table.find(id))).toEqual([NO_PEER, NUMBER, NUMBER]);
-    expect([beacon.seq, at.seen.applied.length, at.seen.missed]).toEqual([2, 2, 0]);
+    expect([beacon.seq, at.seen.applied.length, beacon.isBehind]).toEqual([2, 2, false]);
   });
 
   test("says nothing new with a number that was there", () => {
     const beacon = at.follow(B, 5);
     for (const seq of [5, 4, 1]) at.hear(changesOf(B, seq, { 5: 1000 }));
     at.hear(leaseOf(B, 5));
-    at.hear(leaseOf(B, 4));
-    expect([beacon.seq, beacon.kept, at.table.size, at.seen.applied]).toEqual([5, undefined, 0, []]);
+    expect([beacon.seq, beacon.isBehind, at.table.size, at.seen.applied]).toEqual([5, false, 0, []]);
   });
 
-  test("is behind once a number is missing, in its changes or in what a lease says; and something was missed", () => {
+  test("is behind once a number is missing, in its changes or in what a lease says", () => {
     const beacon = at.follow();
     at.hear(changesOf(B, 1));
     at.hear(changesOf(B, 3, { 5: 1000 }));
-    expect([keptOf(beacon), beacon.needed, at.fleet.resyncs.gap, at.seen.missed]).toEqual([[3], 2, 1, 1]);
+    expect([beacon.isBehind, neededOf(beacon), at.fleet.resyncs.gap]).toEqual([true, 2, 1]);
     expect(at.table.find(5)).toBe(NUMBER); // which is so, whatever was missed
-    beacon.follow(3);
+    beacon.follow(named(2));
+    expect(beacon.seq).toBe(3);
     at.hear(leaseOf(B, 4));
-    expect([keptOf(beacon), beacon.needed, at.fleet.resyncs.gap, at.seen.missed]).toEqual([[], 4, 2, 2]);
+    expect([beacon.isBehind, neededOf(beacon), at.fleet.resyncs.gap]).toEqual([true, 4, 2]);
   });
 
   test("is behind when it begins anew, and what it said before does not count", () => {
     const beacon = at.follow(B, 7);
     at.hear(changesOf(B, 1, { 5: 1000 }, [], 2));
-    expect([beacon.epoch, keptOf(beacon), beacon.needed, at.fleet.resyncs.restarted]).toEqual([2, [1], 0, 1]);
+    expect([beacon.epoch, beacon.isBehind, neededOf(beacon), at.fleet.resyncs.restarted]).toEqual([
+      2,
+      true,
+      0,
+      1,
+    ]);
     at.hear(changesOf(B, 8, { 6: 1000 }));
     at.hear(leaseOf(B, 8));
-    expect([beacon.epoch, keptOf(beacon), at.fleet.stale, at.complaints]).toEqual([
+    expect([beacon.epoch, neededOf(beacon), at.fleet.stale, at.complaints]).toEqual([
       2,
-      [1],
+      0,
       2,
       ["double_name"],
     ]);
@@ -99,65 +112,78 @@ describe("a beacon that is behind", () => {
   test("is one that nobody heard of before", () => {
     at.hear(changesOf(B, 9, { 5: 1000 }));
     const beacon = at.fleet.beacons.get(B)!;
-    expect([keptOf(beacon), beacon.needed, at.seen.changed, at.fleet.resyncs.new]).toEqual([[9], 8, 1, 1]);
+    expect([neededOf(beacon), at.seen.changed, at.fleet.resyncs.new]).toEqual([8, 1, 1]);
     at.hear(leaseOf("c:1", 9));
-    expect([keptOf(at.fleet.beacons.get("c:1")!), at.fleet.beacons.get("c:1")!.needed]).toEqual([[], 9]);
+    expect(neededOf(at.fleet.beacons.get("c:1")!)).toBe(9);
   });
 
-  test("has what continues a snapshot kept, from behind the last gap on", () => {
+  test("needs a snapshot that its changes continue, from behind the last gap on", () => {
     at.hear(changesOf(B, 3));
     const beacon = at.fleet.beacons.get(B)!;
     for (const seq of [4, 4, 2, 5]) at.hear(changesOf(B, seq));
-    expect([keptOf(beacon), beacon.needed]).toEqual([[3, 4, 5], 2]);
+    expect(neededOf(beacon)).toBe(2);
     at.hear(changesOf(B, 7));
-    expect([keptOf(beacon), beacon.needed]).toEqual([[7], 6]);
+    expect(neededOf(beacon)).toBe(6);
     at.hear(leaseOf(B, 8));
     at.hear(changesOf(B, 9));
-    expect([keptOf(beacon), beacon.needed]).toEqual([[9], 8]);
+    expect(neededOf(beacon)).toBe(8);
     at.hear(leaseOf(B, 9));
-    expect([keptOf(beacon), beacon.needed]).toEqual([[9], 8]);
+    expect(neededOf(beacon)).toBe(8);
+  });
+
+  test("needs a snapshot of what its lease says if changes beyond that came: these were forged", () => {
+    at.hear(changesOf(B, 5, { 5: 1000 }));
+    const beacon = at.fleet.beacons.get(B)!;
+    at.hear(leaseOf(B, 4));
+    expect([neededOf(beacon), beacon.hasChanged(5, named(4))]).toEqual([4, false]);
   });
 
   test("is loaded from a snapshot that what is kept continues, and from no other", () => {
     at.hear(changesOf(B, 4));
     const beacon = at.fleet.beacons.get(B)!;
     beacon.number = NUMBER;
-    const named = (seq: number | undefined) => {
-      at.hear(leaseOf(B, 4, { snapshot: seq === undefined ? undefined : { seq, parts: 1 } }));
+    let lastSeq = 4;
+    const toLoad = (seq: number | undefined) => {
+      at.hear(leaseOf(B, lastSeq, { snapshot: seq === undefined ? undefined : named(seq) }));
       return at.fleet.toLoad()?.wanted?.seq;
     };
-    expect([named(undefined), named(2), named(3), named(4), named(undefined)]).toEqual([
+    expect([toLoad(undefined), toLoad(2), toLoad(3), toLoad(4), toLoad(undefined)]).toEqual([
       undefined,
       undefined,
       3,
       4,
       undefined,
     ]);
-    expect(named(3)).toBe(3);
+    expect(toLoad(3)).toBe(3);
     at.hear(changesOf(B, 5));
     expect(at.fleet.toLoad()?.wanted?.seq).toBe(3);
-    at.hear(changesOf(B, 7)); // what is kept begins anew, and the snapshot is too early for it
+    at.hear(changesOf(B, 7)); // a gap: the snapshot is too early
+    lastSeq = 7;
     expect(at.fleet.toLoad()).toBeUndefined();
-    expect(named(6)).toBe(6);
+    expect(toLoad(6)).toBe(6);
     beacon.number = undefined;
     expect(at.fleet.toLoad()).toBeUndefined();
   });
 
-  test("has at most so many nodes kept; beyond that a later snapshot is needed", () => {
-    const nodes = Object.fromEntries(Array.from({ length: CHANGES_MAX }, (_, i) => [i + 1, 1000]));
+  test("has at most so many changed nodes kept; beyond that a later snapshot is needed", () => {
     let seq = 1;
-    const hearMore = () => at.hear(changesOf(B, seq++, nodes));
-    for (let i = 0; i < 63; i++) hearMore();
+    const hearMore = () =>
+      at.hear(
+        changesOf(
+          B,
+          seq,
+          Object.fromEntries(Array.from({ length: CHANGES_MAX }, (_, i) => [seq * CHANGES_MAX + i, 1000])),
+        ),
+      );
+    for (; seq <= 64; seq++) hearMore();
     const beacon = at.fleet.beacons.get(B)!;
-    expect([beacon.kept!.length, beacon.needed, at.fleet.resyncs.too_far_behind]).toEqual([63, 0, 0]);
+    expect([neededOf(beacon), at.fleet.resyncs.too_far_behind]).toEqual([0, 0]);
     hearMore();
-    expect([beacon.kept!.length, beacon.needed, at.fleet.resyncs.too_far_behind]).toEqual([0, 64, 1]);
+    expect([neededOf(beacon), at.fleet.resyncs.too_far_behind]).toEqual([65, 1]);
+    expect(beacon.hasChanged(65 * CHANGES_MAX, named(0))).toBe(false);
+    seq++;
     hearMore();
-    expect([keptOf(beacon), beacon.needed]).toEqual([[65], 64]);
-    // Empty ones count, too.
-    for (let i = 0; i < 65_536; i++) at.hear(changesOf(B, seq++));
-    expect(beacon.kept!.length).toBeLessThan(65_536);
-    expect(at.fleet.resyncs.too_far_behind).toBe(2);
+    expect([neededOf(beacon), beacon.hasChanged(66 * CHANGES_MAX, named(65))]).toEqual([65, true]);
   });
 
   test("has what it says applied in the order of the log, among what others say", () => {
@@ -168,40 +194,46 @@ describe("a beacon that is behind", () => {
     expect([at.table.find(5), at.table.find(6)]).toEqual([NUMBER, NUMBER]);
     at.hear(changesOf(B, 8, {}, [5]));
     at.hear(changesOf(B, 8, { 5: 3000 })); // a number that was there
+    expect(at.table.find(5)).toBe(NUMBER + 1); // whose claim waited
+    at.hear(changesOf("c:1", 2, {}, [5]));
     expect(at.table.find(5)).toBe(NO_PEER);
-    at.hear(changesOf("c:1", 2, { 5: 1000 })); // which still has it
-    expect(at.table.find(5)).toBe(NUMBER + 1);
     expect(at.seen.applied).toHaveLength(4);
   });
 
-  test("of kept changes the last that names a node holds again", () => {
-    const beacon = at.follow() as Followed & { number: number };
-    at.hear(changesOf(B, 7, { 5: 2000, 6: 2000, 7: 2000 }));
+  test("has what changed behind a snapshot left as it is", () => {
+    const beacon = at.follow();
+    at.hear(changesOf(B, 7, { 5: 2000, 6: 2000 }));
     at.hear(changesOf(B, 8, { 8: 2000 }, [5]));
-    expect([4, 5, 6, 7, 8].map((id) => beacon.lastOf(id))).toEqual([-1, 8, 7, 7, 8]);
-    for (const id of [6, 7, 8]) at.table.withdraw(id, NUMBER);
-    at.table.claim(5, NUMBER + 1);
-    for (const changes of beacon.kept!) at.fleet.applyAgain(beacon, changes);
-    expect([5, 6, 7, 8].map((id) => at.table.find(id))).toEqual([NUMBER + 1, NUMBER, NUMBER, NUMBER]);
-    expect(at.seen.applied).toHaveLength(2);
-    beacon.follow(8);
-    expect(beacon.lastOf(5)).toBe(-1);
+    const changed = (seq: number) => [4, 5, 6, 8].map((id) => beacon.hasChanged(id, named(seq)));
+    expect(changed(6)).toEqual([false, true, true, true]);
+    expect(changed(7)).toEqual([false, true, false, true]);
+    expect(changed(8)).toEqual([false, false, false, false]);
+    beacon.follow(named(7));
+    expect([beacon.seq, changed(6)]).toEqual([8, [false, false, false, false]]);
+  });
+
+  test("needs a snapshot of all that it said before it had a number: nothing of that could be routed", () => {
+    at.hear(changesOf(B, 7, { 5: 2000 }));
+    const beacon = at.fleet.beacons.get(B)!;
+    expect([neededOf(beacon), at.table.size]).toEqual([6, 0]);
+    beacon.numbered(NUMBER);
+    expect([beacon.number, neededOf(beacon), beacon.hasChanged(5, named(6))]).toEqual([NUMBER, 7, false]);
   });
 
   test("has its claims to this beacon's own nodes settled at once", () => {
     at.own.heard.set(5, 1000).set(6, 3000).set(7, 1000);
     at.hear(changesOf(B, 4, { 5: 2000, 6: 2000 }, [7]));
-    expect([at.own.givenUp, at.claimedAgain, at.table.size]).toEqual([[5], [7, 6], 0]);
+    expect([at.own.givenUp, at.claimedAgain, at.table.size]).toEqual([[5], [], 0]);
   });
 
   test("is not to be loaded any more once it is followed, whatever was named meanwhile", () => {
     at.hear(changesOf(B, 4));
     const beacon = at.fleet.beacons.get(B)!;
     beacon.number = NUMBER;
-    at.hear(leaseOf(B, 4, { snapshot: { seq: 4, parts: 1 } }));
-    beacon.follow(4);
+    at.hear(leaseOf(B, 4, { snapshot: named(4) }));
+    beacon.follow(named(4));
     expect(at.fleet.toLoad()).toBeUndefined();
-    at.hear(leaseOf(B, 4, { snapshot: { seq: 4, parts: 1 } }));
+    at.hear(leaseOf(B, 4, { snapshot: named(4) }));
     expect(at.fleet.toLoad()).toBeUndefined();
   });
 });
@@ -226,9 +258,9 @@ describe("questions", () => {
     beacon.isLoading = true;
     expect(asked(60_000)).toEqual(["c:1"]);
     beacon.isLoading = false;
-    beacon.wanted = { seq: 4, parts: 1 };
+    beacon.wanted = named(4);
     expect(asked(120_000)).toEqual(["c:1"]);
-    beacon.follow(4);
+    beacon.follow(named(4));
     expect(asked(180_000)).toEqual(["c:1"]);
   });
 
@@ -236,7 +268,22 @@ describe("questions", () => {
     at.hear(askOf("c:1", "m:1"));
     at.hear(askOf("m:1", "m:1"));
     at.hear(leaseOf("m:1", 3));
-    expect([at.seen.asked, at.seen.ofSelf.length, [...at.fleet.beacons.keys()]]).toEqual([2, 2, ["c:1"]]);
+    expect([at.seen.asked, at.seen.ofSelf.length, [...at.fleet.beacons.keys()]]).toEqual([
+      [ALL_RANGES, ALL_RANGES],
+      2,
+      ["c:1"],
+    ]);
+  });
+
+  test("of others hold this beacon's back only if they cover its ranges", () => {
+    const beacon = at.follow();
+    at.fleet.fallBehind(beacon, "diverged", 1000, 0b110);
+    at.hear(askOf("c:1", B, 0b010), 1100);
+    const askedOfB = (ms: number) => at.fleet.toAsk(ms).filter(({ name }) => name === B);
+    expect(askedOfB(1125).map(({ ranges }) => ranges)).toEqual([0b110]);
+    at.hear(askOf("c:1", B, 0b111), 2300);
+    expect(askedOfB(3000)).toEqual([]);
+    expect(askedOfB(3550)).toHaveLength(1);
   });
 });
 
@@ -273,13 +320,13 @@ describe("who is there", () => {
   });
 
   test("is found in the directory, too: how far it is shows in the log alone", () => {
-    at.fleet.find(leaseOf(B, 7, { snapshot: { seq: 7, parts: 1 }, leaseMs: 3000 }), 1000);
+    at.fleet.find(leaseOf(B, 7, { snapshot: named(7), leaseMs: 3000 }), 1000);
     at.fleet.find(leaseOf("m:1", 7), 1000);
     at.fleet.find(leaseOf("c:1", 7, { isLeaving: true }), 1000);
     expect([...at.fleet.beacons.keys()]).toEqual([B]);
     const beacon = at.fleet.beacons.get(B)!;
     beacon.number = NUMBER;
-    expect([beacon.needed, beacon.wanted, beacon.leaseMs, at.fleet.toLoad()]).toEqual([
+    expect([neededOf(beacon), beacon.wanted, beacon.leaseMs, at.fleet.toLoad()]).toEqual([
       undefined,
       undefined,
       3000,
@@ -303,7 +350,7 @@ describe("who is there", () => {
     for (let i = 0; i < PEERS_MAX; i++) at.hear(leaseOf(`b${i}:1`, 0));
     at.own.heard.set(5, 1000).set(6, 3000);
     at.hear(changesOf("b200:1", 1, { 5: 2000, 6: 2000 }));
-    expect([at.own.givenUp, at.claimedAgain, at.table.size, at.fleet.ignored]).toEqual([[5], [6], 0, 1]);
+    expect([at.own.givenUp, at.claimedAgain, at.table.size, at.fleet.ignored]).toEqual([[5], [], 0, 1]);
   });
 
   test("two with one id are complained of", () => {
@@ -315,33 +362,105 @@ describe("who is there", () => {
     expect(at.complaints).toEqual(["double_id", "double_id"]);
   });
 
-  test("whose changes were ignored as of an earlier start, and who is dropped, may have claimed something", () => {
-    const beacon = at.follow();
-    beacon.epoch = 5;
-    at.hear(leaseOf(B, 3));
-    at.fleet.expire(1, () => 0);
-    expect(at.seen.missed).toBe(0);
-    const again = at.follow();
-    again.epoch = 5;
-    at.hear(changesOf(B, 3));
-    at.fleet.expire(1, () => 0);
-    expect(at.seen.missed).toBe(1);
-  });
-
-  test("a log that lost entries leaves everybody behind", () => {
-    const [b, c] = [at.follow(), at.follow("c:1", 3, 5)];
-    at.fleet.logLost(1000);
-    expect([b.kept, c.kept, at.fleet.resyncs.log_lost]).toEqual([[], [], 2]);
-  });
-
-  test("whose claims had lost to those of one that is gone is behind", () => {
-    const [b, c] = [at.follow(), at.follow("c:1", 3, 5)];
-    at.fleet.outlived(5, 1000);
-    expect([b.kept, c.kept, at.fleet.resyncs.outbid]).toEqual([undefined, [], 1]);
+  test("one with more claims that wait than there is room for is behind", () => {
+    const beacon = at.follow() as Followed & Claimer;
+    at.hear(changesOf(B, 1, { 5: 1000 }));
+    at.fleet.tooManyWait(beacon, 1000);
+    expect([beacon.isBehind, beacon.waiting.size, at.fleet.resyncs.too_many_wait]).toEqual([true, 0, 1]);
   });
 });
 
-test("whatever is heard in whatever order: what is applied is numbered without a gap, and what is kept, too", () => {
+describe("the sums of a lease", () => {
+  const sumsOf = (claims: Record<number, number>): Int32Array => {
+    const sums = new ClaimSums();
+    for (const [id, ms] of Object.entries(claims)) sums.add(Number(id), BOOT_MS + ms);
+    return sums.row();
+  };
+  const rangesOf = (...nodeIds: number[]) => nodeIds.reduce((ranges, id) => ranges | (1 << rangeOf(id)), 0);
+
+  test("that match what stands leave the beacon followed, whether its claims have a route or wait", () => {
+    const beacon = at.follow();
+    at.follow("c:1", 0, NUMBER + 1);
+    at.hear(changesOf(B, 1, { 5: 1000, 6: 1000, 7: 1000 }));
+    at.hear(changesOf("c:1", 1, { 6: 2000 }));
+    at.hear(changesOf(B, 2, {}, [7]));
+    at.hear(leaseOf(B, 2, { sums: sumsOf({ 5: 1000, 6: 1000 }) }));
+    at.hear(leaseOf("c:1", 1, { sums: sumsOf({ 6: 2000 }) }));
+    expect([beacon.isBehind, at.fleet.diverged]).toEqual([false, 0]);
+  });
+
+  test("that differ leave it behind in those ranges, are counted, and named in the log", () => {
+    const beacon = at.follow();
+    at.hear(changesOf(B, 1, { 5: 1000, 6: 1000, 7: 1000 }));
+    at.table.withdraw(5, NUMBER); // nobody knows how
+    at.table.claim(6, NUMBER, BOOT_MS + 9000, 1);
+    at.table.claim(1000, NUMBER, BOOT_MS + 1000, 1);
+    const lease = leaseOf(B, 1, { sums: sumsOf({ 5: 1000, 6: 1000, 7: 1000 }) });
+    at.hear(lease, 1000);
+    expect([beacon.isBehind, beacon.ranges]).toEqual([true, rangesOf(5, 6, 1000)]);
+    expect([at.fleet.diverged, at.fleet.resyncs.diverged, at.complaints]).toEqual([3, 1, ["diverged"]]);
+    expect(at.fleet.toAsk(2000).map(({ name, ranges }) => [name, ranges])).toEqual([
+      [B, rangesOf(5, 6, 1000)],
+    ]);
+    // A snapshot of these ranges will do, and one of others will not.
+    at.hear(leaseOf(B, 1, { ranged: named(1, rangesOf(5)) }), 2000);
+    expect(at.fleet.toLoad()).toBeUndefined();
+    at.hear(leaseOf(B, 1, { ranged: named(1, rangesOf(5, 6, 7, 1000)) }), 2000);
+    expect(at.fleet.toLoad()?.wanted?.ranges).toBe(rangesOf(5, 6, 7, 1000));
+    at.fleet.fallBehind(beacon, "gap", 3000);
+    expect(beacon.ranges).toBe(ALL_RANGES);
+  });
+
+  test("leave a beacon that falls behind again behind in the union of the ranges", () => {
+    const beacon = at.follow();
+    at.fleet.fallBehind(beacon, "diverged", 1000, rangesOf(5));
+    at.fleet.fallBehind(beacon, "diverged", 2000, rangesOf(6));
+    expect(beacon.ranges).toBe(rangesOf(5, 6));
+    beacon.isBehind = false;
+    at.fleet.fallBehind(beacon, "diverged", 3000, rangesOf(7));
+    expect(beacon.ranges).toBe(rangesOf(7));
+  });
+
+  test("are compared after 1, 2, 4 seconds, … while they go on to differ, and at once after they matched", () => {
+    const beacon = at.follow();
+    const lease = (ms: number, claims: Record<number, number>) => {
+      at.hear(leaseOf(B, 0, { sums: sumsOf(claims) }), ms);
+      const isBehind = beacon.isBehind;
+      if (isBehind) beacon.follow(named(0));
+      return isBehind;
+    };
+    const times = Array.from({ length: 200 }, (_, i) => 100 * i).filter((ms) => lease(ms, { 5: 1000 }));
+    expect(times).toEqual([0, 1000, 3000, 7000, 15_000]);
+    expect([lease(40_000, {}), lease(40_001, { 5: 1000 }), lease(40_002, { 5: 1000 })]).toEqual([
+      false,
+      true,
+      false,
+    ]);
+    expect(lease(41_001, { 5: 1000 })).toBe(true);
+  });
+
+  test("say nothing while the table is full, or of a beacon of an earlier version", () => {
+    const beacon = at.follow();
+    at.hear(leaseOf(B, 0));
+    for (let id = 1; !at.table.isFull; id++) at.table.claim(id, 9);
+    at.hear(leaseOf(B, 0, { sums: sumsOf({ 5: 1000 }) }));
+    expect(beacon.isBehind).toBe(false);
+  });
+
+  test("with a lower number than was followed, changes were forged: all of it is reloaded", () => {
+    const beacon = at.follow();
+    at.hear(changesOf(B, 1, { 5: 1000 }));
+    at.hear(leaseOf(B, 0, { sums: sumsOf({ 5: 1000 }) }));
+    expect([beacon.isBehind, beacon.ranges, at.fleet.diverged, neededOf(beacon)]).toEqual([
+      true,
+      ALL_RANGES,
+      32,
+      0,
+    ]);
+  });
+});
+
+test("whatever is heard in whatever order: what is followed is numbered without a gap", () => {
   const entry = fc.record({
     kind: fc.constantFrom("changes", "changes", "changes", "lease", "load" as const),
     seq: fc.integer({ min: 0, max: 12 }),
@@ -354,36 +473,25 @@ test("whatever is heard in whatever order: what is applied is numbered without a
       for (const { kind, seq, epoch, snapshot } of entries) {
         if (kind === "changes") hear(changesOf(B, seq, {}, [], epoch));
         else if (kind === "lease")
-          hear(
-            leaseOf(B, seq, {
-              epoch,
-              snapshot: snapshot === undefined ? undefined : { seq: snapshot, parts: 1 },
-            }),
-          );
+          hear(leaseOf(B, seq, { epoch, snapshot: snapshot === undefined ? undefined : named(snapshot) }));
         const beacon = made.beacons.get(B);
         if (beacon === undefined) continue;
         beacon.number = NUMBER;
         const toLoad = made.toLoad();
         if (kind === "load" && toLoad !== undefined) {
-          // As the loader does it.
-          let reached = toLoad.wanted!.seq;
-          expect(reached).toBeGreaterThanOrEqual(toLoad.needed!);
-          for (const next of toLoad.kept!) {
-            if (next.seq <= reached) continue;
-            expect(next.seq).toBe(reached + 1);
-            reached = next.seq;
-          }
-          toLoad.follow(reached);
+          const loaded = toLoad.wanted!;
+          expect(toLoad.continues(loaded)).toBe(true);
+          toLoad.follow(loaded);
+          expect(toLoad.seq).toBeGreaterThanOrEqual(loaded.seq);
           seen.applied.length = 0;
         }
-        if (beacon.kept === undefined) {
+        if (beacon.isBehind) {
+          if (beacon.wanted !== undefined) expect(beacon.continues(beacon.wanted)).toBe(true);
+          seen.applied.length = 0;
+        } else {
           const numbers = seen.applied.map((changes) => changes.seq);
           expect(numbers).toEqual(numbers.map((_, i) => beacon.seq - numbers.length + 1 + i));
           expect(beacon.wanted).toBeUndefined();
-        } else {
-          expect(keptOf(beacon)).toEqual(beacon.kept.map((_, i) => beacon.needed! + 1 + i));
-          if (beacon.wanted !== undefined) expect(beacon.wanted.seq).toBeGreaterThanOrEqual(beacon.needed!);
-          seen.applied.length = 0;
         }
       }
     }),

@@ -1,6 +1,5 @@
 /** The route directory in simulated fleets. `bun run simulate` runs far more schedules. */
 import { describe, expect, test } from "bun:test";
-import { NOT_YET } from "./simulation/plan.ts";
 import { type Outcome, runSchedule } from "./simulation/schedule.ts";
 import { TROUBLES } from "./simulation/troubles.ts";
 
@@ -27,9 +26,9 @@ describe("the directory's protocol, whatever goes wrong", () => {
     process.off("unhandledRejection", onRejected);
     expect(failed).toEqual([]);
     // Everything that can go wrong did.
-    for (const { name } of TROUBLES.filter(({ name }) => !NOT_YET.includes(name)))
+    for (const { name } of TROUBLES)
       expect([name, counts.get(`trouble: ${name}`)! > 0]).toEqual([name, true]);
-    for (const reason of ["new", "restarted", "gap", "log_lost", "too_far_behind", "moved", "outbid"])
+    for (const reason of ["new", "restarted", "gap", "diverged", "too_far_behind", "moved"])
       expect([reason, counts.get(`resync: ${reason}`)! > 0]).toEqual([reason, true]);
     for (const what of ["moves", "snapshots missing", "arrivals lost", "entries malformed", "nodes lost"])
       expect([what, counts.get(what)! > 0]).toEqual([what, true]);

@@ -9,6 +9,7 @@ import {
   type PartHead,
   partKey,
 } from "../../../src/control/directory/snapshots.ts";
+import { ALL_RANGES } from "../../../src/shared/claim-digest.ts";
 import { nodeId } from "../../support/arbitraries.ts";
 import { time, whole } from "./arbitraries.ts";
 
@@ -24,7 +25,7 @@ function changed(bytes: Uint8Array, change: (view: DataView) => void): Uint8Arra
 
 describe("a part of a snapshot", () => {
   test("is read as it was written", () => {
-    const claims = fc.array(fc.tuple(nodeId, fc.nat({ max: 0xffff_ffff })), { maxLength: 60 });
+    const claims = fc.array(fc.tuple(nodeId, fc.nat({ max: 0x7fff_ffff })), { maxLength: 60 });
     fc.assert(
       fc.property(whole, whole, time, claims, (epoch, seq, timeMs, claimed) => {
         const head = { epoch, seq, parts: 3, part: 2, timeMs };
@@ -71,7 +72,7 @@ describe("a part of a snapshot", () => {
         HEAD,
       ),
     ).toBeUndefined();
-    for (const nodes of [0, 1, 3, 0xffff_ffff])
+    for (const nodes of [0, 1, 3, 0x7fff_ffff])
       expect(
         decodePart(
           changed(bytes, (view) => view.setUint32(29, nodes)),
@@ -110,10 +111,15 @@ describe("a part of a snapshot", () => {
   });
 
   test("has a key of its own", () => {
-    const keys = [HEAD, { ...HEAD, epoch: 8 }, { ...HEAD, seq: 4 }, { ...HEAD, part: 0 }].map((head) =>
-      partKey("b:1", head),
-    );
-    expect(keys[0]).toBe("b:1:7:3:1");
-    expect(new Set(keys).size).toBe(4);
+    const named = (seq: number, ranges = ALL_RANGES) => ({ seq, parts: 2, ranges });
+    const keys = [
+      partKey("b:1", 7, named(3), 1),
+      partKey("b:1", 8, named(3), 1),
+      partKey("b:1", 7, named(4), 1),
+      partKey("b:1", 7, named(3), 0),
+      partKey("b:1", 7, named(3, -2), 1),
+    ];
+    expect([keys[0], keys[4]]).toEqual(["b:1:7:3:1", "b:1:7:3.fffffffe:1"]);
+    expect(new Set(keys).size).toBe(5);
   });
 });

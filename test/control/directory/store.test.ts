@@ -59,14 +59,13 @@ describeImplementations((implementation) => {
       );
     });
 
-    test("drops what is too old, and tells that it did", async () => {
+    test("drops what is too old", async () => {
       for (let i = 0; i < 500; i++) await server.command("XADD", LOG, `${1000 + i}-0`, "e", "AA==");
-      const early = { ...NO_ENTRY, id: "1200-0", bytes: bytes(0) };
-      expect(await store.has(early)).toBe(true);
       await store.append(bytes(1), { trimTo: "1499-1" });
       expect(Number(await server.command("XLEN", LOG))).toBeLessThan(200); // by whole nodes of the stream
-      expect(await store.has(early)).toBe(false);
-      expect(await store.has(await store.last())).toBe(true);
+      const kept = await store.read("0-0");
+      expect(kept[0]!.id > "1200-0").toBe(true);
+      expect(kept.at(-1)).toEqual(await store.last());
     });
 
     test("keeps every entry from the id on that it is trimmed to", async () => {
@@ -87,8 +86,6 @@ describeImplementations((implementation) => {
         list.map((extra) => extra && Buffer.from(extra).toString("hex"));
       expect(hex(entries.map(({ extra }) => extra))).toEqual(hex(extras));
       expect(entries.map((entry) => entry.bytes)).toEqual(extras.map(() => bytes(1)));
-      expect(await store.has(entries[0]!)).toBe(true);
-      expect(await store.has({ ...entries[0]!, extra: undefined })).toBe(false);
       for (const [field, value] of [
         ["y", "AA=="],
         ["x", "no base64"],
@@ -105,26 +102,6 @@ describeImplementations((implementation) => {
       expect(size.entries).toBe(10);
       expect(size.bytes).toBeGreaterThan(10_000);
       expect(size.bytes).toBeLessThan(100_000);
-    });
-
-    test("that ends before an entry that was read is another one", async () => {
-      await store.append(bytes(1), UNTRIMMED);
-      const last = await store.last();
-      expect(await store.has({ ...last, id: behind(last.id) })).toBe(false);
-      await server.command("FLUSHALL");
-      expect(await store.has(last)).toBe(false);
-    });
-
-    test("with entries before and behind one that was read, but not that one, is another one, too", async () => {
-      for (const id of ["1000-0", "1000-1", "1000-3"]) await server.command("XADD", LOG, id, "e", "AA==");
-      expect(await store.has({ ...NO_ENTRY, id: "1000-1", bytes: bytes(0) })).toBe(true);
-      expect(await store.has({ ...NO_ENTRY, id: "1000-2", bytes: bytes(0) })).toBe(false);
-    });
-
-    test("in which another entry has the id of one that was read is another one, too", async () => {
-      await server.command("XADD", LOG, "1000-0", "e", "AA==");
-      for (const other of [bytes(1), bytes(), bytes(0, 0), undefined])
-        expect(await store.has({ ...NO_ENTRY, id: "1000-0", bytes: other })).toBe(false);
     });
 
     test("with entries of others: they are there, without bytes", async () => {
@@ -190,11 +167,9 @@ describeImplementations((implementation) => {
     expect(await store.keepPart("short", 1)).toBe(false);
   });
 
-  test("the time is the server's, and what it took is measured", async () => {
-    const { serverMs, roundTripMs } = await store.time();
-    expect(Math.abs(serverMs - Date.now())).toBeLessThan(5000);
-    expect(roundTripMs).toBeGreaterThan(0);
-    expect(store.roundTripMs).toBeWithin(0, roundTripMs);
+  test("the time is the server's, and what a command takes is measured", async () => {
+    expect(Math.abs((await store.time()) - Date.now())).toBeLessThan(5000);
+    expect(store.roundTripMs).toBeGreaterThan(0);
     expect(store.server).toBe(server.name);
   });
 
@@ -351,7 +326,7 @@ describeImplementations((implementation) => {
       await over.append(bytes(1), UNTRIMMED);
       await over.trim(NO_ENTRY.id);
       expect(await over.logSize()).toEqual({ entries: 1, bytes: expect.any(Number) });
-      await Promise.all([over.last(), over.read("0-0"), over.has(NO_ENTRY), over.time()]);
+      await Promise.all([over.last(), over.read("0-0"), over.time()]);
       await Promise.all([over.setBeacon("b", bytes(1)), over.beacons(1), over.removeBeacon("b")]);
       await over.putPart("p", bytes(1), FOREVER_MS);
       expect(await Promise.all([over.keepPart("p", 1000), over.getPart("p", 1)])).toEqual([true, bytes(1)]);
@@ -402,7 +377,6 @@ describeImplementations((implementation) => {
       ...Array.from({ length: 50 }, () => store.append(bytes(1), UNTRIMMED)),
       store.getPart("p", 1),
       store.beacons(1),
-      store.has(NO_ENTRY),
     ].map((call) => failureOf(call));
     store.close();
     store.close();

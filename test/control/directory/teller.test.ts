@@ -1,6 +1,6 @@
 /** The teller with a scripted store: when it renews its lease, what a refusal comes to, and when it is silent. */
 import { describe, expect, test } from "bun:test";
-import { Announcer } from "../../../src/control/directory/announcer.ts";
+import { Announcer, SELF } from "../../../src/control/directory/announcer.ts";
 import { Condition } from "../../../src/control/directory/condition.ts";
 import {
   CHANGES,
@@ -13,7 +13,7 @@ import { Presence } from "../../../src/control/directory/presence.ts";
 import type { AppendOptions, Store } from "../../../src/control/directory/store.ts";
 import { StoreError, type StoreFailure } from "../../../src/control/directory/store-error.ts";
 import { Teller } from "../../../src/control/directory/teller.ts";
-import { BOOT_MS, host } from "./fleet-parts.ts";
+import { host } from "./fleet-parts.ts";
 
 const LEASE_MS = 10_000;
 /** Leases are renewed after a third of one; the random part is 0 here. */
@@ -47,7 +47,16 @@ function teller() {
   let over = new AbortController();
   const made = new Teller({
     beacon: {
-      ...{ name: NAME, beaconId: 1, leaseMs: LEASE_MS, graceMs: 60_000, own, clock, monotonicMs },
+      ...{
+        name: NAME,
+        beaconId: 1,
+        leaseMs: LEASE_MS,
+        graceMs: 60_000,
+        own,
+        clock,
+        monotonicMs,
+        published: parts.published,
+      },
       ...{ random: () => 0, info: () => {}, isSilent: () => seen.silent },
       sleep: async (ms) => {
         seen.slept.push(ms);
@@ -56,7 +65,7 @@ function teller() {
       complain: (about) => seen.warned.push(about),
     },
     announcer,
-    writer: { isAsked: false, last: undefined, answer: async () => {} },
+    writer: { isAsked: false, last: undefined, lastRanged: undefined, answer: async () => {} },
     fleet: { toAsk: () => [] },
     ...{ condition, presence },
     beat: async () => {
@@ -76,7 +85,7 @@ function teller() {
   const store = {
     append: async (bytes, options) => {
       refuse(seen.refuses);
-      seen.written.push(decodeEntry(bytes)!);
+      seen.written.push(decodeEntry(bytes, options.extra)!);
       seen.options.push(options);
     },
     trim: async (id) => {
@@ -86,7 +95,6 @@ function teller() {
     setBeacon: async () => {
       seen.fields++;
     },
-    time: async () => ({ serverMs: BOOT_MS + at.ms, roundTripMs: 0 }),
   } as Partial<Store> as Store;
   made.join();
   return {
@@ -233,6 +241,13 @@ describe("Teller", () => {
     expect(seen.failed).toEqual([]);
   });
 
+  test("ends with the error of a scan of its nodes that fails", async () => {
+    const { run, own } = teller();
+    const error = new Error("the scan failed");
+    own.scan = () => Promise.reject(error);
+    await expect(run(100)).rejects.toBe(error);
+  });
+
   test("is silent while another process that began later has its name", async () => {
     const { run, at, seen, teller: made, announcer, condition } = teller();
     await run();
@@ -283,24 +298,12 @@ describe("Teller", () => {
     expect(lease!.epoch).toBeGreaterThan(epoch);
   });
 
-  test("begins anew once when many entries may be missed", async () => {
-    const { run, at, teller: made } = teller();
-    await run();
-    const epochs = new Set<number>();
-    for (let i = 0; i < 5; i++) {
-      made.missed();
-      for (const { epoch } of await run(2)) epochs.add(epoch);
-    }
-    expect(epochs.size).toBe(1);
-    // What is missed within a lease of that waits for the end of it.
-    at.ms += LEASE_MS - 1;
-    for (const { epoch } of await run(2)) epochs.add(epoch);
-    expect(epochs.size).toBe(1);
-    at.ms += 1;
-    for (const { epoch } of await run(2)) epochs.add(epoch);
-    expect(epochs.size).toBe(2);
-    at.ms += LEASE_MS;
-    for (const { epoch } of await run(2)) epochs.add(epoch);
-    expect(epochs.size).toBe(2);
+  test("has the sums of what it claims in its lease, once all its nodes were gone through", async () => {
+    const { run, at, own, announcer, published } = teller();
+    own.heard.set(5, at.ms);
+    expect(await run()).toMatchObject([{ kind: LEASE, sums: undefined }]);
+    expect(announcer.isWhole).toBe(true);
+    at.ms += RENEW_MS;
+    expect(await run()).toMatchObject([{ kind: LEASE, sums: published.sumsOf(SELF) }]);
   });
 });

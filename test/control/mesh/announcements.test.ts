@@ -301,23 +301,32 @@ describe("peers whose nodes the directory tells", () => {
     expect([routes.find(1), routes.size]).toEqual([NO_PEER, 1]);
   });
 
-  test("claims of gossip are dated, and what a peer names anew is told", async () => {
+  test("claims of gossip are dated, and what a peer claims and withdraws is told", async () => {
     const memory = new SharedMemory({ workers: 1, nodesMax: 1, routesMax: 100 });
     memory.words[HASH_SECRET] = 0x5ec2_e701;
     const routes = new RouteTable(memory);
     routes.keepClaims();
     const claimed: number[] = [];
     let nowMs = 1000;
-    const announcements = new Announcements(
-      routes,
-      () => nowMs,
-      (nodeId) => claimed.push(nodeId),
-    );
+    const withdrawn: number[] = [];
+    const announcements = new Announcements(routes, () => nowMs, {
+      claims: (nodeId, isNew) => {
+        expect(routes.find(nodeId)).not.toBe(TOLD); // it is told before
+        if (isNew) claimed.push(nodeId);
+      },
+      withdrew: (nodeId) => withdrawn.push(nodeId),
+    });
     await announcements.announce(TOLD, list(1, 2));
     nowMs = 2000;
     await announcements.announce(TOLD, list(1, 2, 3));
     expect([1, 2, 3].map((id) => routes.claimedMs(id))).toEqual([1000, 1000, 2000]);
-    expect(claimed).toEqual([1, 2, 3]);
+    expect([claimed, withdrawn]).toEqual([[1, 2, 3], []]);
+    routes.claim(2, TOLD + 1);
+    await announcements.announce(TOLD, list(2));
+    expect([claimed, withdrawn]).toEqual([
+      [1, 2, 3],
+      [1, 3],
+    ]);
   });
 });
 

@@ -1,5 +1,5 @@
 /** What the route directory reads: entries of its log and parts of snapshots, damaged and made up, and what they do to the fleet's routes. */
-import { DirectoryClock } from "../../../src/control/directory/clock.ts";
+import { FleetClock } from "../../../src/control/directory/clock.ts";
 import {
   ASK,
   CHANGES,
@@ -7,6 +7,7 @@ import {
   decodeEntry,
   type Entry,
   encodeEntry,
+  encodeExtra,
   LEASE,
   NAME_BYTES_MAX,
   PARTS_MAX,
@@ -15,6 +16,7 @@ import {
 import { Fleet } from "../../../src/control/directory/fleet.ts";
 import { FleetRoutes } from "../../../src/control/directory/fleet-routes.ts";
 import { decodePart, encodePart, PART_NODES_MAX } from "../../../src/control/directory/snapshots.ts";
+import { ALL_RANGES, CLAIM_RANGES, SUM_WORDS } from "../../../src/shared/claim-digest.ts";
 import { PEERS_MAX } from "../../../src/shared/memory.ts";
 import { NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
 import { routeMemory } from "../../support/route-memory.ts";
@@ -37,11 +39,30 @@ function madeUp(choices: Choices): Entry {
   const seq = choices.below(6);
   switch (choices.below(3)) {
     case 0:
-      return { kind: ASK, ...said(), of: said() };
+      return {
+        kind: ASK,
+        ...said(),
+        of: said(),
+        ranges: choices.oneIn(2) ? ALL_RANGES : choices.number() | 0 || 1,
+      };
     case 1: {
-      const snapshot = choices.oneIn(2) ? { seq: choices.below(6), parts: 1 + choices.below(3) } : undefined;
+      const named = (ranges: number) =>
+        choices.oneIn(2) ? { seq: choices.below(6), parts: 1 + choices.below(3), ranges } : undefined;
+      const snapshots = { snapshot: named(ALL_RANGES), ranged: named(choices.number() | 0 || 1) };
+      const sums = choices.oneIn(2)
+        ? undefined
+        : new Int32Array(CLAIM_RANGES * SUM_WORDS).fill(choices.below(3));
       const numbers = { beaconId: choices.number(), nodes: choices.number(), leaseMs: choices.number() };
-      return { kind: LEASE, ...said(), seq, timeMs, ...numbers, isLeaving: choices.oneIn(4), snapshot };
+      return {
+        kind: LEASE,
+        ...said(),
+        seq,
+        timeMs,
+        ...numbers,
+        isLeaving: choices.oneIn(4),
+        ...snapshots,
+        sums,
+      };
     }
     default: {
       const ids = choices.some(6, () => choices.number() | 0 || 1);
@@ -64,35 +85,38 @@ function checkLog(choices: Choices, seen: Seen): void {
   const table = new RouteTable(routeMemory());
   table.keepClaims();
   const heard = new Map(OWN.map((id) => [id, 1000]));
-  const clock = new DirectoryClock(() => 1000, NOW_MS);
+  const clock = new FleetClock(() => 1000, NOW_MS);
   const own = {
     size: () => heard.size,
     heardMs: (id: number) => heard.get(id) ?? -1,
-    heardAtLeast: () => true,
     giveUp: (id: number) => !heard.delete(id),
     scan: async () => true,
   };
-  const routes = new FleetRoutes({
-    ...{ table, own, clock, name: SELF },
-    beaconAt: (number) => ({ name: NAMES[number] ?? "", epoch: 1 }),
-    claimedMs: (id) => clock.timeOf(own.heardMs(id)),
+  const ownMs = (id: number) => (own.heardMs(id) < 0 ? -1 : clock.timeOf(own.heardMs(id)));
+  const routes: FleetRoutes = new FleetRoutes({
+    ...{ table, own, name: SELF, ownMs, publishedMs: ownMs },
+    claimerAt: (number) => fleet.claimerAt(number),
+    waiters: () => fleet.waiters(),
     claimAgain: (id) => heard.has(id) || fail(`node ${id} is claimed again, and is not here`),
-    outlived: () => {},
+    tooManyWait: (claimer) => fleet.tooManyWait(claimer, 1000),
     pause: async () => {},
   });
   const fleet: Fleet = new Fleet({
     ...{ name: SELF, beaconId: 7, routes, random: () => 0 },
-    ...{ heardOfSelf: () => {}, asked: () => {}, missed: () => {}, applied: () => {}, changed: () => {} },
+    ...{ heardOfSelf: () => {}, asked: () => {}, applied: () => {}, changed: () => {} },
     left: (beacon) => table.sweep(beacon.number ?? NO_PEER, -1, 0, table.sweepSteps),
     complain: (_, message) => /[\p{C}\p{Zl}\p{Zp}]/u.test(message) && fail("a message that moves the cursor"),
   });
   for (let left = 1 + choices.below(8); left > 0; left--) {
-    const whole = encodeEntry(madeUp(choices));
+    const made = madeUp(choices);
+    const whole = encodeEntry(made);
+    const extra = encodeExtra(made);
+    const mutated = extra && mutateBytes(choices, extra.slice(), 2);
     const bytes = choices.oneIn(8)
       ? choices.bytes(choices.below(64))
       : mutateBytes(choices, whole.slice(), 2);
-    seen.note(() => Buffer.from(bytes).toString("hex"));
-    const entry = decodeEntry(bytes);
+    seen.note(() => `${Buffer.from(bytes).toString("hex")} ${Buffer.from(mutated ?? []).toString("hex")}`);
+    const entry = decodeEntry(bytes, mutated);
     if (entry === undefined) {
       seen.outcome("none");
       continue;
@@ -101,14 +125,14 @@ function checkLog(choices: Choices, seen: Seen): void {
     fleet.hear(entry, 1000);
     const beacon = fleet.beacons.get(entry.name);
     seen.outcome(
-      `${entry.kind} ${beacon === undefined ? "of nobody" : beacon.kept === undefined ? "followed" : "behind"}`,
+      `${entry.kind} ${beacon === undefined ? "of nobody" : beacon.isBehind ? "behind" : "followed"}`,
     );
     if (beacon === undefined) continue;
-    if (beacon.kept !== undefined && choices.oneIn(2)) {
-      // As if its snapshot had been loaded.
+    if (beacon.isBehind && choices.oneIn(2)) {
       const number = NAMES.indexOf(beacon.name);
-      if (number >= 0) beacon.number = number;
-      if (number >= 0) beacon.follow(beacon.kept.at(-1)?.seq ?? beacon.needed ?? 0);
+      if (number >= 0 && beacon.number === undefined) beacon.numbered(number);
+      // As if its snapshot had been loaded.
+      if (number >= 0 && beacon.wanted !== undefined) beacon.follow(beacon.wanted);
     }
   }
   fleet.toAsk(1e9);
@@ -122,9 +146,10 @@ function checkLog(choices: Choices, seen: Seen): void {
 
 function checkEntry(entry: Entry): void {
   if (!/^[!-~]+$/.test(entry.name) || entry.name.length > NAME_BYTES_MAX) fail(`a name: ${entry.name}`);
-  const again = decodeEntry(encodeEntry(entry));
+  const again = decodeEntry(encodeEntry(entry), encodeExtra(entry));
   if (again === undefined || !Bun.deepEquals(again, entry)) fail("written and read again it is another one");
-  if (entry.kind === LEASE && (entry.snapshot?.parts ?? 0) > PARTS_MAX) fail("a snapshot of too many parts");
+  if (entry.kind === LEASE && Math.max(entry.snapshot?.parts ?? 0, entry.ranged?.parts ?? 0) > PARTS_MAX)
+    fail("a snapshot of too many parts");
   if (entry.kind !== CHANGES) return;
   const { claims, gone, timeMs } = entry;
   if (claims.nodeIds.length + gone.length > CHANGES_MAX) fail("too many nodes");

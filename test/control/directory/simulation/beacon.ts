@@ -1,5 +1,5 @@
 /** A beacon's process: the directory's own code, on a host with its own clock, with everything around it simulated. */
-import { DirectoryClock } from "../../../../src/control/directory/clock.ts";
+import { FleetClock } from "../../../../src/control/directory/clock.ts";
 import { Directory } from "../../../../src/control/directory/directory.ts";
 import type { Store } from "../../../../src/control/directory/store.ts";
 import { RouteTable } from "../../../../src/shared/routes.ts";
@@ -43,9 +43,10 @@ export class Beacon implements Owner {
   readonly waiting: (() => void)[] = [];
   readonly directory: Directory;
   readonly table: RouteTable;
+  readonly published: RouteTable;
   readonly nodes: HostNodes;
   readonly peers: SimulatedPeers;
-  readonly clock: DirectoryClock;
+  readonly clock: FleetClock;
   /** What was begun around it and has not ended. */
   open = 0;
   /** The next that arrive are written over before they are read. */
@@ -64,7 +65,9 @@ export class Beacon implements Owner {
     const { host, timeline, chance, leaseMs, graceMs, keptNodesMax } = parts;
     this.table = new RouteTable(routeMemory());
     this.table.keepClaims();
-    this.clock = new DirectoryClock(this.monotonicMs, BEGAN_MS + timeline.nowMs + host.wallMs);
+    this.published = new RouteTable(routeMemory());
+    this.published.keepClaims();
+    this.clock = new FleetClock(this.monotonicMs, BEGAN_MS + timeline.nowMs + host.wallMs);
     const nodesParts = {
       chance,
       sleep: (ms: number) => this.sleep(ms),
@@ -86,6 +89,7 @@ export class Beacon implements Owner {
       ...(keptNodesMax !== undefined && { keptNodesMax }),
       connect: (first, signal) => this.#counted(parts.connect(this, first, signal)),
       table: this.table,
+      published: this.published,
       own: this.nodes,
       drainArrivals: (came) => this.#drain(came),
       peers: this.peers,

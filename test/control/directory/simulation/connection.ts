@@ -108,10 +108,6 @@ export class SimulatedStore implements Store {
     );
   }
 
-  has(entry: LogEntry): Promise<boolean> {
-    return this.#ask((server) => server.has(entry));
-  }
-
   beacons(max: number, onTooMany = () => {}): Promise<ReadonlyMap<string, Uint8Array>> {
     return this.#ask((server) => {
       if (server.hash.size > max) onTooMany();
@@ -150,16 +146,14 @@ export class SimulatedStore implements Store {
     });
   }
 
-  async time(): Promise<{ serverMs: number; roundTripMs: number }> {
-    const { monotonicMs, server, delays, timeAheadMs } = this.parts;
-    const beganMs = monotonicMs();
-    const serverMs = await this.#call<number>(
+  time(): Promise<number> {
+    const { server, delays, timeAheadMs } = this.parts;
+    return this.#call<number>(
       new Line(),
       (answer) => answer(Math.floor((server.nowMs + timeAheadMs) * 1000) / 1000),
       ANSWER_MS,
       delays.timeMs,
     );
-    return { serverMs, roundTripMs: monotonicMs() - beganMs };
   }
 
   close(): void {

@@ -1,4 +1,5 @@
 /** What somebody writes into the directory who is no beacon. */
+
 import {
   ASK,
   CHANGES,
@@ -9,6 +10,7 @@ import {
   stepped,
 } from "../../../../src/control/directory/entries.ts";
 import { encodePart, partKey } from "../../../../src/control/directory/snapshots.ts";
+import { ALL_RANGES } from "../../../../src/shared/claim-digest.ts";
 import { PEERS_MAX } from "../../../../src/shared/memory.ts";
 import type { Node, World } from "./world.ts";
 
@@ -74,6 +76,7 @@ const forgeries = new Map<string, (world: World) => void>([
             name: stranger(world),
             epoch: epochNow(world),
             of: { name: world.chance.pick(world.hosts).name, epoch: 1 },
+            ranges: ALL_RANGES,
           }),
         );
     },
@@ -164,7 +167,10 @@ function leaseOf({ chance, server }: World, name: string, epoch: number): Entry 
     timeMs: stepped(server.nowMs - chance.pick([0, 0, 100_000])),
     leaseMs: chance.pick([0, 1000, chance.below(LEASE_MS_MAX)]),
     isLeaving: chance.is(0.2),
-    snapshot: chance.is(0.5) ? undefined : { seq: chance.below(20), parts: 1 + chance.below(3) },
+    snapshot: chance.is(0.5)
+      ? undefined
+      : { seq: chance.below(20), parts: 1 + chance.below(3), ranges: ALL_RANGES },
+    ...{ ranged: undefined, sums: undefined },
   };
 }
 
@@ -172,7 +178,13 @@ function entryOf(world: World, name: string, epoch: number): Entry {
   const { chance } = world;
   switch (chance.below(4)) {
     case 0:
-      return { kind: ASK, name, epoch, of: { name: chance.pick(world.hosts).name, epoch } };
+      return {
+        kind: ASK,
+        name,
+        epoch,
+        of: { name: chance.pick(world.hosts).name, epoch },
+        ranges: ALL_RANGES,
+      };
     case 1:
       return changesOf(world, name, epoch, 1 + chance.below(10));
     default:
@@ -220,13 +232,14 @@ function strangerWithSnapshot(world: World): void {
   const inSnapshot = changesOf(world, name, epoch, seq);
   if (changes.kind !== CHANGES || inSnapshot.kind !== CHANGES) return;
   const head = { epoch, seq, parts: 1, part: 0, timeMs: inSnapshot.timeMs };
-  server.setPart(partKey(name, head), encodePart(head, inSnapshot.claims), 60_000);
+  const snapshot = { seq, parts: 1, ranges: ALL_RANGES };
+  server.setPart(partKey(name, epoch, snapshot, 0), encodePart(head, inSnapshot.claims), 60_000);
   const lease = {
     ...leaseOf(world, name, epoch),
     seq,
     isLeaving: false,
     leaseMs: 5_000,
-    snapshot: { seq, parts: 1 },
+    snapshot,
   };
   write(world, encodeEntry(lease as Entry));
   write(world, encodeEntry(changes));

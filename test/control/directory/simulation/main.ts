@@ -20,7 +20,6 @@ interface Options {
   readonly schedule?: number;
   readonly trace?: boolean;
   readonly json?: boolean;
-  readonly all?: boolean;
 }
 
 const options = new Command("simulate")
@@ -32,12 +31,9 @@ const options = new Command("simulate")
   .option("--processes <n>", "that share the schedules", whole, 1)
   .option("--schedule <seed>", "runs this one alone", whole)
   .option("--trace", "with all that happens in it")
-  .option("--all", "with the troubles that are known to fail")
   .option("--json", "prints sums as JSON, a line each")
   .parse()
   .opts<Options>();
-
-const planOptions = { hasAll: options.all === true };
 
 /** What many schedules came to. */
 interface Sums {
@@ -106,7 +102,7 @@ async function runHere(first: number, count: number, told: (sums: Sums) => void)
   let sums = noSums();
   let toldMs = performance.now();
   for (let seed = first; seed < first + count; seed++) {
-    const outcome = runSchedule(seed, undefined, planOptions);
+    const outcome = runSchedule(seed, undefined);
     await turn();
     add(sums, outcome);
     if (performance.now() - toldMs < PROGRESS_MS) continue;
@@ -118,7 +114,7 @@ async function runHere(first: number, count: number, told: (sums: Sums) => void)
 }
 
 async function runThere(first: number, count: number, told: (sums: Sums) => void): Promise<void> {
-  const args = ["--schedules", `${count}`, "--seed", `${first}`, "--json", ...(options.all ? ["--all"] : [])];
+  const args = ["--schedules", `${count}`, "--seed", `${first}`, "--json"];
   const child = Bun.spawn([process.execPath, import.meta.path, ...args], {
     stdout: "pipe",
     stderr: "inherit",
@@ -157,7 +153,7 @@ function report(sums: Sums): void {
 if (options.schedule !== undefined) {
   const print = (nowMs: number, text: () => string) =>
     console.log(`${nowMs.toFixed(2).padStart(10)}  ${text()}`);
-  const outcome = runSchedule(options.schedule, options.trace ? print : undefined, planOptions);
+  const outcome = runSchedule(options.schedule, options.trace ? print : undefined);
   await turn();
   const sums = noSums();
   add(sums, outcome);

@@ -50,12 +50,6 @@ export class SimulatedNodes implements HostNodes {
     return this.heard.get(nodeId) ?? -1;
   }
 
-  heardAtLeast(nodeId: number, ms: number): boolean {
-    const heardMs = this.heard.get(nodeId);
-    if (heardMs !== undefined) this.heard.set(nodeId, Math.max(heardMs, ms));
-    return true;
-  }
-
   giveUp(nodeId: number, heardMs: number): boolean {
     const latestMs = this.heard.get(nodeId);
     if (latestMs === undefined) return false;

@@ -41,20 +41,6 @@ export interface Plan {
   readonly streamNodeBytes: number;
 }
 
-export interface PlanOptions {
-  /** Includes the troubles that the directory does not survive yet. */
-  readonly hasAll?: boolean;
-}
-
-/** Troubles that fail: left out unless asked for, until the directory survives them. */
-export const NOT_YET: readonly TroubleName[] = [
-  "suspend",
-  "planted",
-  "server clock steps",
-  "server is full by bytes",
-  "rival ahead",
-];
-
 const SERVERS: readonly TroubleName[] = [
   "server clock steps",
   "server is full by bytes",
@@ -67,15 +53,13 @@ const SERVERS: readonly TroubleName[] = [
   "parts dropped",
 ];
 
-export function planOf(chance: Chance, { hasAll = false }: PlanOptions = {}): Plan {
+export function planOf(chance: Chance): Plan {
   const hasBadClocks = chance.is(0.12);
   const isServersOnly = chance.is(0.1);
   const weights = new Map<TroubleName, number>();
   for (const { name } of TROUBLES) {
     const isLeftOut = chance.is(0.5) || (isServersOnly && !SERVERS.includes(name));
-    const isTooEarly = !hasAll && NOT_YET.includes(name);
-    const weight = isLeftOut ? 0 : chance.scale(0.1, 4);
-    weights.set(name, isTooEarly ? 0 : weight);
+    weights.set(name, isLeftOut ? 0 : chance.scale(0.1, 4));
   }
   return {
     beacons: chance.is(0.003) ? 20 : 2 + chance.below(5),

@@ -161,10 +161,6 @@ export class RealNodes implements HostNodes {
     return this.#main.heardMs(nodeId);
   }
 
-  heardAtLeast(nodeId: number, ms: number): boolean {
-    return this.#main.heardAtLeast(nodeId, ms);
-  }
-
   /** As setup.ts does. */
   giveUp(nodeId: number, heardMs: number): boolean {
     const { sleep, removed, contended } = this.parts;

@@ -2,7 +2,7 @@
 import { nodeHash, slotOfHash } from "../../../../src/shared/hash.ts";
 import { routeMemory, SECRET } from "../../../support/route-memory.ts";
 import { Chance } from "./chance.ts";
-import { type PlanOptions, planOf } from "./plan.ts";
+import { planOf } from "./plan.ts";
 import { plant } from "./plant.ts";
 import { STOP_MS, storm, TROUBLES } from "./troubles.ts";
 import { wrongs } from "./truth.ts";
@@ -48,10 +48,9 @@ const NODE_IDS: readonly number[] = (() => {
 export function runSchedule(
   seed: number,
   trace: (nowMs: number, text: () => string) => void = () => {},
-  options: PlanOptions = {},
 ): Outcome {
   const chance = new Chance(seed);
-  const plan = planOf(chance, options);
+  const plan = planOf(chance);
   const world: World = new World(plan, chance, NODE_IDS, (text) => trace(world.nowMs, text));
   trace(0, () => JSON.stringify({ ...plan, weights: Object.fromEntries(plan.weights) }));
   let settledMs = Number.NaN;

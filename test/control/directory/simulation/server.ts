@@ -1,6 +1,5 @@
 /** A directory's server as beacons see it: its log, its hash and its parts, its clock, and what it loses. */
 import {
-  isSameEntry,
   type LogEntry,
   type LogSize,
   NO_ENTRY,
@@ -195,11 +194,6 @@ export class Server {
     let from = log.length;
     while (from > 0 && compare(log[from - 1]!, id) > 0) from--;
     return log.slice(from, from + READ_COUNT);
-  }
-
-  /** Whether the very entry is there: another log, with earlier and later ones and one of that id, may lack what was read. */
-  has(entry: LogEntry): boolean {
-    return this.log.some((one) => isSameEntry(one, entry));
   }
 
   setField(name: string, value: Uint8Array | undefined): void {
