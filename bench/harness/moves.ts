@@ -9,6 +9,14 @@ const RELAY_EVERY_NS = 2e6;
 const RELAY_ON_NS = 50e6;
 const FOUND_NS_MAX = 2e9;
 
+/**
+ * A node that moved stays for so long, as nodes do: beacons on a busy host may receive the Discovers
+ * of two moves in either order, and then no beacon can tell where the node is.
+ */
+const STAY_NS = 250e6;
+/** Nodes tried for one move; the last is taken in any case, as all may have moved a moment ago. */
+const TRIES = 100;
+
 export interface MoveSample {
   /** false: it stayed where it was, and shows how long a relay takes by itself. */
   readonly moved: boolean;
@@ -29,6 +37,8 @@ export class Moves {
   moved = 0;
   /** By node, from 0 on: the beacon where it is. */
   readonly #owners: Uint8Array;
+  /** By node: when it moved last. */
+  readonly #movedNs: Float64Array;
   #open: MoveSample[] = [];
 
   constructor(
@@ -36,6 +46,7 @@ export class Moves {
     private readonly shape: FleetShape,
   ) {
     this.#owners = new Uint8Array(nodesOf(shape));
+    this.#movedNs = new Float64Array(nodesOf(shape)).fill(Number.NEGATIVE_INFINITY);
     for (let beacon = 0; beacon < shape.beacons; beacon++) {
       const first = firstNodeOf(shape, beacon) - 1;
       this.#owners.fill(beacon, first, first + shape.nodesEach);
@@ -71,18 +82,26 @@ export class Moves {
   /** @param isSample whether it is looked at */
   #discover(moved: boolean, isSample: boolean): void {
     const { beacons } = this.shape;
+    const now = Bun.nanoseconds();
     let node: number;
+    let tries = 0;
     do node = Math.floor(Math.random() * this.#owners.length);
-    while (this.#open.some((one) => one.node === node));
+    while (
+      this.#open.some((one) => one.node === node) ||
+      (moved && now - this.#movedNs[node]! < STAY_NS && ++tries < TRIES)
+    );
     const from = this.#owners[node]!;
     const to = moved ? another(beacons, from) : from;
     this.#owners[node] = to;
-    if (moved) this.moved++;
+    if (moved) {
+      this.moved++;
+      this.#movedNs[node] = now;
+    }
     this.nodes.discover(to, 1 + node);
     if (!isSample) return;
     this.nodes.flush();
     const via = another(beacons, to, moved ? from : to);
-    const now = Bun.nanoseconds();
+    const movedNs = Bun.nanoseconds();
     const number = this.samples.length;
     const one = {
       number,
@@ -90,11 +109,11 @@ export class Moves {
       node,
       to,
       via,
-      movedNs: now,
+      movedNs,
       foundNs: undefined,
       sent: 0,
       arrived: 0,
-      nextNs: now,
+      nextNs: movedNs,
     };
     this.samples.push(one);
     this.#open.push(one);
