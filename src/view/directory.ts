@@ -4,15 +4,16 @@ import type { DirectoryStats } from "../control/directory/stats.ts";
 /** What is said of the lag holds for this share of the changes. */
 const SHARE = 0.99;
 
-/** "ok at 192.0.2.10:6379, round trip 0.4 ms; 3 other beacons, 1 not in step; 99% of changes within 0.05 s" */
-export function directoryText({
-  state,
-  stateS,
-  server,
-  roundTripS,
-  beacons,
-  lag,
-}: Pick<DirectoryStats, "state" | "stateS" | "server" | "roundTripS" | "beacons" | "lag">): string {
+type Shown =
+  | ("state" | "stateS" | "server" | "roundTripS" | "beacons" | "lag")
+  | ("logEntries" | "logBytes" | "logOldestS");
+
+/**
+ * "ok at 192.0.2.10:6379, round trip 0.4 ms; 3 other beacons, 1 not in step; 2400 routes to their 2410
+ * nodes; 99% of changes within 0.05 s; log of 1500 entries, 0.4 MB, 61 s"
+ */
+export function directoryText(directory: Pick<DirectoryStats, Shown>): string {
+  const { state, stateS, server, roundTripS, beacons, lag } = directory;
   const since = state === "ok" ? "" : ` for ${Math.floor(stateS)} s`;
   const where = server === null ? "" : ` at ${server}`;
   const trip = roundTripS === null ? "" : `, round trip ${(1000 * roundTripS).toFixed(1)} ms`;
@@ -21,8 +22,27 @@ export function directoryText({
   return [
     `${state.replaceAll("_", " ")}${since}${where}${trip}`,
     `${others}${late === 0 ? "" : `, ${late} not in step`}`,
+    ...nodesText(beacons),
     ...lagText(lag),
+    ...logText(directory),
   ].join("; ");
+}
+
+// Beacons of earlier versions report neither nodes nor the log's size.
+
+function nodesText(beacons: DirectoryStats["beacons"]): string[] {
+  const counted = beacons.filter(({ nodes }) => nodes != null);
+  if (counted.length === 0) return [];
+  const sum = (read: (beacon: (typeof counted)[number]) => number) =>
+    counted.reduce((all, beacon) => all + read(beacon), 0);
+  return [`${sum(({ routes }) => routes)} routes to their ${sum(({ nodes }) => nodes ?? 0)} nodes`];
+}
+
+function logText({ logEntries, logBytes, logOldestS }: Pick<DirectoryStats, Shown>): string[] {
+  if (logEntries == null) return [];
+  const bytes = logBytes == null ? [] : [`${(logBytes / 1e6).toFixed(1)} MB`];
+  const age = logOldestS == null ? [] : [`${Math.floor(logOldestS)} s`];
+  return [[`log of ${logEntries} entries`, ...bytes, ...age].join(", ")];
 }
 
 function lagText({ bounds, counts }: DirectoryStats["lag"]): string[] {

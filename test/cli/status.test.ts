@@ -78,7 +78,8 @@ test("the directory, and who is in it", () => {
   const stats = { ...later, mesh: { ...later.mesh, peers }, directory: directoryStats() };
   const lines = statusLines(stats, undefined, WELL);
   expect(lines).toContain(
-    "directory ok at 192.0.2.10:6379, round trip 0.4 ms; 2 other beacons, 1 not in step; 99% of changes within 0.05 s",
+    "directory ok at 192.0.2.10:6379, round trip 0.4 ms; 2 other beacons, 1 not in step; " +
+      "1234 routes to their 1240 nodes; 99% of changes within 0.05 s; log of 1500 entries, 0.4 MB, 61 s",
   );
   expect(lines).toContain(
     "  192.0.2.2:9001: 1,234 nodes, heard 3s ago in the directory, round trip 1.5 ms, 5 of 50 checks lost",

@@ -46,6 +46,7 @@ test("each number of the directory is in a metric", async () => {
     "beacon_directory_claims_refused_total 14",
     "beacon_directory_claims_from_future_total 15",
     "beacon_directory_diverged_total 17",
+    "beacon_directory_clock_steps_total 18",
     'beacon_directory_failures_total{reason="unreachable"} 16',
     'beacon_directory_failures_total{reason="slow"} 0',
     'beacon_directory_failures_total{reason="denied"} 0',
@@ -72,6 +73,10 @@ test("each number of the directory is in a metric", async () => {
     'beacon_directory_beacon_age_seconds{beacon="c:9001"} 7',
     'beacon_directory_routes{beacon="b:9001"} 1234',
     'beacon_directory_routes{beacon="c:9001"} 0',
+    'beacon_directory_beacon_nodes{beacon="b:9001"} 1240',
+    "beacon_directory_log_entries 1500",
+    "beacon_directory_log_bytes 400000",
+    "beacon_directory_log_oldest_seconds 61",
     "beacon_directory_untold 3",
     'beacon_directory_snapshot_seconds{outcome="written"} 0.25',
     'beacon_directory_snapshot_seconds{outcome="loaded"} 0.5',
@@ -92,10 +97,15 @@ test("there is no round trip while there is no server", async () => {
   expect(await samples(without, "beacon_directory_round_trip_seconds")).toEqual([]);
 });
 
+test("a log whose size is not known has no sample", async () => {
+  const unknown = directoryStats({ logEntries: null, logBytes: null, logOldestS: null });
+  expect(await samples(unknown, "beacon_directory_log_")).toEqual([]);
+});
+
 test("what a beacon is named cannot break a scrape", async () => {
   const beacons = [
-    { name: '"}\\', beaconId: 1, routes: 1, state: "following", ageS: 0 } as const,
-    { name: "__proto__", beaconId: 2, routes: 2, state: "following", ageS: 0 } as const,
+    { name: '"}\\', beaconId: 1, nodes: 1, routes: 1, state: "following", ageS: 0 } as const,
+    { name: "__proto__", beaconId: 2, nodes: 2, routes: 2, state: "following", ageS: 0 } as const,
   ];
   expect(await samples(directoryStats({ beacons }), "beacon_directory_routes")).toEqual([
     'beacon_directory_routes{beacon="\\"}\\\\"} 1',

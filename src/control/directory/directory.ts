@@ -24,6 +24,7 @@ import {
 import { Fleet, type Followed } from "./fleet.ts";
 import { FleetRoutes } from "./fleet-routes.ts";
 import { Histogram } from "./histogram.ts";
+import { LogHealth } from "./log-health.ts";
 import { LogReader } from "./log-reader.ts";
 import type { DirectoryParts } from "./parts.ts";
 import { Presence } from "./presence.ts";
@@ -70,6 +71,7 @@ export class Directory {
   readonly #loader: SnapshotLoader;
   readonly #teller: Teller;
   readonly #reader: LogReader;
+  readonly #health: LogHealth;
   readonly #lag = new Histogram();
   readonly #pause: Pause;
   readonly #stopping = new AbortController();
@@ -98,6 +100,7 @@ export class Directory {
     const { name, beaconId, table, own, clock, random, monotonicMs, complain } = parts;
     this.#condition = new Condition(monotonicMs, parts.leaseMs);
     this.#presence = new Presence(parts);
+    this.#health = new LogHealth(parts);
     const { signal } = this.#stopping;
     this.#stopAsked = new Promise((resolve) => signal.addEventListener("abort", resolve));
     const slices = new Slices(monotonicMs, parts.sleep);
@@ -232,7 +235,7 @@ export class Directory {
     const { table, monotonicMs } = this.parts;
     const nowMs = monotonicMs();
     const [announcer, routes, fleet] = [this.#announcer, this.#routes, this.#fleet];
-    const [teller, writer, loader] = [this.#teller, this.#writer, this.#loader];
+    const [teller, writer, loader, health] = [this.#teller, this.#writer, this.#loader, this.#health];
     return {
       state: this.#condition.state,
       server: this.#store?.server ?? null,
@@ -240,11 +243,16 @@ export class Directory {
       beacons: Array.from(fleet.beacons.values(), ({ name, number, lease, isBehind, heardMs }) => ({
         name,
         beaconId: lease?.beaconId ?? null,
+        nodes: lease?.nodes ?? null,
         routes: number === undefined ? 0 : table.routesOf(number),
         state: number === undefined ? "no_address" : isBehind ? "behind" : "following",
         ageS: (nowMs - heardMs) / 1000,
       })),
       roundTripS: this.#store ? this.#store.roundTripMs / 1000 : null,
+      logEntries: health.size.entries ?? null,
+      logBytes: health.size.bytes ?? null,
+      logOldestS: health.oldestMs === undefined ? null : health.oldestMs / 1000,
+      clockSteps: health.steps,
       entriesTold: teller.entries,
       bytesTold: teller.bytes,
       claimsTold: announcer.claimsTold,
@@ -379,6 +387,7 @@ export class Directory {
   async #join(store: Store): Promise<void> {
     const last = await store.last();
     await this.#setClock(store, last);
+    this.#health.forget(); // it may be another server
     if (!this.#reader.join(last)) await this.#findBeacons(store);
     if (!this.#hasToldPeers) this.#tellPeers();
     this.#teller.join();
@@ -438,7 +447,7 @@ export class Directory {
 
   // What others say.
 
-  #hear({ bytes, extra }: LogEntry): void {
+  #hear({ id, bytes, extra }: LogEntry): void {
     this.#entriesHeard++;
     this.#bytesHeard += (bytes?.length ?? 0) + (extra?.length ?? 0);
     const entry = bytes && this.#decode(bytes, extra);
@@ -456,6 +465,7 @@ export class Directory {
       // A silent beacon's clock raises no other, and may stay ahead of all.
       this.#presence.goesOn(this.#teller.rivalry === undefined ? entry.timeMs : this.parts.clock.nowMs());
     }
+    this.#health.heard(id, entry);
     this.#fleet.hear(entry, nowMs);
     const number = this.#fleet.beacons.get(entry.name)?.number;
     if (number !== undefined) this.parts.peers.heard(number);
@@ -496,16 +506,16 @@ export class Directory {
 
   async #load(store: Store, signal: AbortSignal): Promise<void> {
     for (; !signal.aborted; await this.parts.sleep(LOOK_MS, signal)) {
-      for (;;) {
-        const beacon = this.#fleet.toLoad();
-        if (beacon === undefined || signal.aborted) break;
-        try {
+      try {
+        await this.#health.measure(store);
+        for (;;) {
+          const beacon = this.#fleet.toLoad();
+          if (beacon === undefined || signal.aborted) break;
           await this.#loader.load(beacon as Followed & { number: number }, store);
-        } catch (error) {
-          if (!(error instanceof StoreError) || error.endsConnection) throw error;
-          this.#failed(error);
-          break;
         }
+      } catch (error) {
+        if (!(error instanceof StoreError) || error.endsConnection) throw error;
+        this.#failed(error);
       }
     }
   }

@@ -4,11 +4,13 @@ import type { Counts } from "../stats.ts";
 import { BEACON_STATES, DIRECTORY_STATES, type DirectoryBeaconStats, type DirectoryStats } from "./stats.ts";
 import { STORE_FAILURES } from "./store-error.ts";
 
-/** A number of each other beacon. */
-const byBeacon = (read: (beacon: DirectoryBeaconStats) => number) => ({
+/** A number of each other beacon, where there is one. */
+const byBeacon = (read: (beacon: DirectoryBeaconStats) => number | null) => ({
   label: "beacon",
-  values: ({ beacons }: DirectoryStats): Counts =>
-    Object.fromEntries(beacons.map((beacon) => [beacon.name, read(beacon)])),
+  values: ({ beacons }: DirectoryStats): Counts => {
+    const rows = beacons.map((beacon) => [beacon.name, read(beacon)] as const);
+    return Object.fromEntries(rows.flatMap(([name, value]) => (value === null ? [] : [[name, value]])));
+  },
 });
 
 export const DIRECTORY_COUNTERS: readonly Shown<DirectoryStats>[] = [
@@ -100,6 +102,11 @@ export const DIRECTORY_COUNTERS: readonly Shown<DirectoryStats>[] = [
     values: ({ diverged }) => diverged,
   },
   {
+    name: "beacon_directory_clock_steps_total",
+    help: "Steps of the clock of the directory's server by over 1.5 s.",
+    values: ({ clockSteps }) => clockSteps,
+  },
+  {
     name: "beacon_directory_failures_total",
     help: "Connections to the directory's server that failed or ended, and what it refused, by reason.",
     label: "reason",
@@ -138,6 +145,26 @@ export const DIRECTORY_GAUGES: readonly Shown<DirectoryStats>[] = [
     name: "beacon_directory_routes",
     help: "Nodes that are reached through a beacon of the directory.",
     ...byBeacon(({ routes }) => routes),
+  },
+  {
+    name: "beacon_directory_beacon_nodes",
+    help: "Nodes of a beacon by its own count, as of its last lease.",
+    ...byBeacon(({ nodes }) => nodes),
+  },
+  {
+    name: "beacon_directory_log_entries",
+    help: "Entries in the directory's log, measured once a minute.",
+    values: ({ logEntries }) => logEntries,
+  },
+  {
+    name: "beacon_directory_log_bytes",
+    help: "Memory of the directory's log on the server, measured once a minute.",
+    values: ({ logBytes }) => logBytes,
+  },
+  {
+    name: "beacon_directory_log_oldest_seconds",
+    help: "Age of the oldest entry in the directory's log, measured once a minute.",
+    values: ({ logOldestS }) => logOldestS,
   },
   {
     name: "beacon_directory_untold",

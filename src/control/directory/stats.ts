@@ -13,6 +13,9 @@ export const BEACON_STATES = ["following", "behind", "no_address"] as const;
 export interface DirectoryBeaconStats {
   readonly name: string;
   readonly beaconId: number | null;
+  /** Nodes that it has, by its last lease; null before the first. */
+  readonly nodes: number | null;
+  /** Routes through it. */
   readonly routes: number;
   readonly state: (typeof BEACON_STATES)[number];
   /** Seconds since it was last heard. */
@@ -27,6 +30,13 @@ export interface DirectoryStats {
   readonly stateS: number;
   readonly beacons: readonly DirectoryBeaconStats[];
   readonly roundTripS: number | null;
+  /** The log, as measured within the last minute; null: not measured, or the server's user lacks the right. */
+  readonly logEntries: number | null;
+  readonly logBytes: number | null;
+  /** Seconds since its oldest entry was written. */
+  readonly logOldestS: number | null;
+  /** Steps of the clock of the directory's server, which no route depends on. */
+  readonly clockSteps: number;
   /** Log entries, and the claims and gone nodes in them, that this beacon wrote. */
   readonly entriesTold: number;
   readonly bytesTold: number;

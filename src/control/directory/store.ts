@@ -63,7 +63,8 @@ export interface Store {
   /** Drops all entries with lower ids, also while the server is full. */
   trim(id: string): Promise<void>;
   logSize(): Promise<LogSize>;
-  /** The last entry; NO_ENTRY if there is none. */
+  /** The first entry, and the last one; NO_ENTRY if there is none. */
+  first(): Promise<LogEntry>;
   last(): Promise<LogEntry>;
   /** Up to READ_COUNT entries behind `after`, oldest first; waits up to 2 s for the first; [] if none came. */
   read(after: string): Promise<readonly LogEntry[]>;
@@ -201,9 +202,12 @@ class RedisStore implements Store {
     return { entries, bytes: await this.#askIfAllowed("MEMORY", ["USAGE", this.#key("log")]) };
   }
 
-  async last(): Promise<LogEntry> {
-    const args = [this.#key("log"), "+", "-", "COUNT", "1"];
-    return entriesOf(await this.#ask(entries, "XREVRANGE", args)).at(0) ?? NO_ENTRY;
+  first(): Promise<LogEntry> {
+    return this.#entry("XRANGE", "-", "+");
+  }
+
+  last(): Promise<LogEntry> {
+    return this.#entry("XREVRANGE", "+", "-");
   }
 
   async read(after: string): Promise<readonly LogEntry[]> {
@@ -288,6 +292,11 @@ class RedisStore implements Store {
     } catch (error) {
       if ((error as StoreError).failure !== "full") throw error;
     }
+  }
+
+  async #entry(command: "XRANGE" | "XREVRANGE", from: string, to: string): Promise<LogEntry> {
+    const found = await this.#ask(entries, command, [this.#key("log"), from, to, "COUNT", "1"]);
+    return entriesOf(found).at(0) ?? NO_ENTRY;
   }
 
   async #ask<T>(schema: v.GenericSchema<unknown, T>, command: string, args: readonly string[]): Promise<T> {

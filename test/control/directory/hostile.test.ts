@@ -127,6 +127,7 @@ describe("to who was let in", () => {
 
 const calls: Record<string, (store: Store) => Promise<unknown>> = {
   append: (store) => store.append(new Uint8Array(1), UNTRIMMED),
+  first: (store) => store.first(),
   last: (store) => store.last(),
   read: (store) => store.read("0-0"),
   trim: (store) => store.trim("1-1"),
@@ -168,6 +169,7 @@ describe("whatever is asked", () => {
 
   /** Those that would be right. */
   const right: Record<string, string[]> = {
+    first: ["more than it says"],
     last: ["more than it says"],
     has: ["more than it says"],
     time: ["a text in place of a list"],

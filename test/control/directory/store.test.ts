@@ -27,7 +27,7 @@ describeImplementations((implementation) => {
 
   describe("the log", () => {
     test("gives back what was added, in order, behind any entry", async () => {
-      expect(await store.last()).toEqual(NO_ENTRY);
+      expect([await store.first(), await store.last()]).toEqual([NO_ENTRY, NO_ENTRY]);
       const added = [bytes(), bytes(0), randomBytes(1400), randomBytes(70_000)];
       for (const entry of added) await store.append(entry, UNTRIMMED);
       const entries = await store.read("0-0");
@@ -35,6 +35,7 @@ describeImplementations((implementation) => {
         added.map((entry) => Buffer.from(entry).toString("hex")),
       );
       expect(await store.last()).toEqual(entries.at(-1)!);
+      expect(await store.first()).toEqual(entries[0]!);
       expect(await store.read(entries[1]!.id)).toEqual(entries.slice(2));
     });
 

@@ -1,5 +1,11 @@
 /** A beacon's connection to the server: calls take time, take effect or not, and are answered or not. */
-import type { AppendOptions, LogEntry, LogSize, Store } from "../../../../src/control/directory/store.ts";
+import {
+  type AppendOptions,
+  type LogEntry,
+  type LogSize,
+  NO_ENTRY,
+  type Store,
+} from "../../../../src/control/directory/store.ts";
 import type { StoreError } from "../../../../src/control/directory/store-error.ts";
 import type { Chance } from "./chance.ts";
 import { refusal, type Server } from "./server.ts";
@@ -94,6 +100,10 @@ export class SimulatedStore implements Store {
 
   logSize(): Promise<LogSize> {
     return this.#ask((server) => server.logSize());
+  }
+
+  first(): Promise<LogEntry> {
+    return this.#ask((server) => server.entriesBehind(NO_ENTRY.id)[0] ?? NO_ENTRY);
   }
 
   last(): Promise<LogEntry> {
