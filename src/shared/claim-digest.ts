@@ -2,10 +2,9 @@
  * Sums of claims that do not depend on their order: two beacons that hold the same claims of a third have the same sums. Node ids
  * fall into ranges, each with a sum of its own, so that a difference names the part of the ids that it lies in.
  *
- * A sum has 64 bits: two words, each the sum, modulo 2^32, of a hash of every claim's node id and date in whole seconds. A finer
- * date would make no difference to a route, and old dates are exchanged in seconds (src/control/directory/entries.ts).
+ * A sum has 64 bits: two words, each the sum, modulo 2^32, of a hash of every claim's node id and date.
  */
-import { pairHash } from "./hash.ts";
+import { claimHash } from "./hash.ts";
 
 /** A range of 100,000 nodes then has some 3,000, and all sums of a beacon take 256 bytes. */
 export const CLAIM_RANGES = 32;
@@ -35,17 +34,15 @@ export class ClaimSums {
   }
 
   add(nodeId: number, claimedMs: number, row = 0): void {
-    const seconds = Math.floor(claimedMs / 1000);
     const at = (row * CLAIM_RANGES + rangeOf(nodeId)) * SUM_WORDS;
-    this.#words[at]! += pairHash(nodeId, seconds, KEYS[0]);
-    this.#words[at + 1]! += pairHash(nodeId, seconds, KEYS[1]);
+    this.#words[at]! += claimHash(nodeId, claimedMs, KEYS[0]);
+    this.#words[at + 1]! += claimHash(nodeId, claimedMs, KEYS[1]);
   }
 
   remove(nodeId: number, claimedMs: number, row = 0): void {
-    const seconds = Math.floor(claimedMs / 1000);
     const at = (row * CLAIM_RANGES + rangeOf(nodeId)) * SUM_WORDS;
-    this.#words[at]! -= pairHash(nodeId, seconds, KEYS[0]);
-    this.#words[at + 1]! -= pairHash(nodeId, seconds, KEYS[1]);
+    this.#words[at]! -= claimHash(nodeId, claimedMs, KEYS[0]);
+    this.#words[at + 1]! -= claimHash(nodeId, claimedMs, KEYS[1]);
   }
 
   clear(): void {

@@ -56,9 +56,10 @@ export function addressHash(endpoint: Int32Array, at: number, secret: number): n
   return finished(mixed(mixed(~secret, endpoint[at + 1]!), endpoint[at + 2]!));
 }
 
-/** @returns a signed 32-bit hash of two words; numbers beyond 32 bits count modulo 2^32 */
-export function pairHash(one: number, other: number, key: number): number {
-  return finished(mixed(mixed(key, one), other));
+/** @returns a signed 32-bit hash of a node id and a time in milliseconds, of which steps of 1/16 count */
+export function claimHash(nodeId: number, timeMs: number, key: number): number {
+  const steps = timeMs * 16;
+  return finished(mixed(mixed(mixed(key, nodeId), steps | 0), (steps * 2 ** -32) | 0));
 }
 
 function mixed(hash: number, word: number): number {

@@ -15,6 +15,10 @@ const EPOCHS_MAX = 1024;
 /** In the table of published claims all nodes lead to one peer: this beacon. */
 export const SELF = 0;
 const MARKS = 255;
+/** Dates older than this are published in whole seconds, as a snapshot says no more of those of 1.5 days (ageOf in entries.ts). */
+const OLD_MS = 86_400_000;
+/** Calls of `roundOld`, one a second, in which it goes through all that is published. */
+const ROUND_CALLS = 3600;
 /** Steps of a sweep between two looks at the clock. */
 const SLICE_STEPS = 512;
 
@@ -47,6 +51,8 @@ export class Announcer {
   #mark = UNMARKED;
   /** The epoch of which all nodes are in the table of published claims, and nothing else. */
   #wholeEpoch = 0;
+  /** Where `roundOld` goes on. */
+  #roundAt = 0;
 
   constructor(private readonly parts: AnnouncerParts) {}
 
@@ -147,8 +153,8 @@ export class Announcer {
     const { epoch } = this;
     const publish = (nodeId: number) => {
       if (this.epoch !== epoch || published.markOf(nodeId) === this.#mark) return;
-      const ownMs = this.ownMs(nodeId);
-      if (ownMs >= 0) published.claim(nodeId, SELF, ownMs, this.#mark);
+      const dateMs = this.#dateMs(nodeId);
+      if (dateMs >= 0) published.claim(nodeId, SELF, dateMs, this.#mark);
     };
     if (!(await own.scan(publish, pause, signal))) return;
     for (let from = 0; from < published.sweepSteps; from += SLICE_STEPS) {
@@ -159,6 +165,23 @@ export class Announcer {
     this.#wholeEpoch = epoch;
   }
 
+  /** Publishes nodes again whose dates have become old, in whole seconds. To be called once a second. */
+  roundOld(): void {
+    const { published, clock } = this.parts;
+    const oldMs = clock.nowMs() - OLD_MS;
+    const end = Math.min(this.#roundAt + Math.ceil(published.sweepSteps / ROUND_CALLS), published.sweepSteps);
+    published.visit(this.#roundAt, end, (nodeId, _peer, claimedMs) => {
+      if (claimedMs < oldMs && claimedMs % 1000 !== 0) this.changed(nodeId);
+    });
+    this.#roundAt = end % published.sweepSteps;
+  }
+
+  /** The date to be published. */
+  #dateMs(nodeId: number): number {
+    const ownMs = this.ownMs(nodeId);
+    return ownMs < this.parts.clock.nowMs() - OLD_MS ? Math.floor(ownMs / 1000) * 1000 : ownMs;
+  }
+
   #collect(): Changes | undefined {
     const { published, clock, name } = this.parts;
     const nodeIds: number[] = [];
@@ -166,16 +189,16 @@ export class Announcer {
     const gone: number[] = [];
     for (const nodeId of this.#untold.keys()) {
       if (nodeIds.length + gone.length === CHANGES_MAX) break;
-      const ownMs = this.ownMs(nodeId);
+      const dateMs = this.#dateMs(nodeId);
       this.#untold.delete(nodeId);
-      if (ownMs < 0) {
+      if (dateMs < 0) {
         published.withdraw(nodeId, SELF);
         gone.push(nodeId);
         continue;
       }
-      published.claim(nodeId, SELF, ownMs, this.#mark);
+      published.claim(nodeId, SELF, dateMs, this.#mark);
       nodeIds.push(nodeId);
-      timesMs.push(ownMs);
+      timesMs.push(dateMs);
     }
     if (nodeIds.length + gone.length === 0) return undefined;
     return {

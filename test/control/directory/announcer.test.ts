@@ -328,5 +328,25 @@ describe("Announcer", () => {
       await made.announcer.complete(signal);
       expect([made.announcer.isWhole, made.published.size]).toEqual([true, 1]);
     });
+
+    test("has dates of a day and more in whole seconds, which are published once more", async () => {
+      const made = announcer();
+      const DAY_MS = 86_400_000;
+      made.at.ms += 10 * DAY_MS; // the clock goes on with it
+      made.own.heard.set(5, made.at.ms - DAY_MS - 1500.5).set(6, made.at.ms - DAY_MS + 1000.5);
+      await made.announcer.complete(signal);
+      const [old, young] = [made.at.ms - DAY_MS - 2000, made.at.ms - DAY_MS + 1000.5];
+      expect(claims(made)).toEqual({ 5: old, 6: young });
+      const roundAll = () => {
+        for (let i = 0; i < 3600; i++) made.announcer.roundOld();
+        return made.tell();
+      };
+      expect(roundAll()).toBeUndefined();
+      made.at.ms += 2000;
+      expect(roundAll()).toEqual({ claims: { 6: young - 0.5 }, gone: [] });
+      expect(claims(made)).toEqual({ 5: old, 6: young - 0.5 });
+      expect(roundAll()).toBeUndefined();
+      expect(made.announcer.ownMs(6)).toBe(BOOT_MS + young);
+    });
   });
 });
