@@ -64,6 +64,7 @@ test("each number of the directory is in a metric", async () => {
     'beacon_directory_state{state="full"} 0',
     'beacon_directory_state{state="refused"} 0',
     'beacon_directory_state{state="malformed"} 0',
+    "beacon_directory_alone 0",
     'beacon_directory_beacons{state="following"} 1',
     'beacon_directory_beacons{state="behind"} 1',
     'beacon_directory_beacons{state="no_address"} 0',

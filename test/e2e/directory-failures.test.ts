@@ -415,7 +415,7 @@ scenario("a way to the server that takes everything and says nothing", async (wo
   const proxy = world.with(await TcpProxy.start(server));
   await world.start(directory(proxy));
   proxy.silence();
-  await world.untilState("slow", /no answer to \w+ in \d+ ms|takes the connection, and then does not answer/);
+  await world.untilState("slow", /no answer to \w+ in \d+ ms|accepts the connection and does not answer/);
   const late = await world.a.udp();
   await proxy.mend();
   await world.untilOk();

@@ -62,6 +62,9 @@ const LOOK_MS = 100;
 /** Between two looks at nodes that gossip claims. */
 const CONTESTED_MS = 1000;
 
+const ALONE =
+  "directory: no other beacon is in it, though --peers or the registry name some: compare the database number in --directory and --directory-prefix with theirs; do they have --directory?";
+
 export class Directory {
   readonly #announcer: Announcer;
   readonly #routes: FleetRoutes;
@@ -207,7 +210,15 @@ export class Directory {
 
   /** What an operator should know; undefined while all is well. */
   get remark(): string | undefined {
-    return this.#condition.remark;
+    return this.#condition.remark ?? (this.#isAlone ? ALONE : undefined);
+  }
+
+  /** Whether there are other beacons, and none of them in this directory, a lease's time after it was entered. */
+  get #isAlone(): boolean {
+    const { leaseMs, peers } = this.parts;
+    const { state, seconds } = this.#condition;
+    const isAlone = state === "ok" && 1000 * seconds > leaseMs && this.#fleet.beacons.size === 0;
+    return isAlone && peers.notFollowed() > 0;
   }
 
   /** Routes for which there was no room, since the start. */
@@ -280,6 +291,7 @@ export class Directory {
       claimsRefused: routes.refused,
       claimsFromFuture: this.#claimsFromFuture,
       diverged: fleet.diverged,
+      isAlone: this.#isAlone,
       bytesPerRoute: table.bytesPerRoute,
       failures: { ...this.#condition.failures },
     };
@@ -530,6 +542,8 @@ export class Directory {
         if (monotonicMs() >= lookMs) {
           lookMs = monotonicMs() + CONTESTED_MS;
           this.#contested.look();
+          this.#announcer.roundOld();
+          if (this.#isAlone) this.parts.complain("alone", ALONE);
         }
         // Not each time: a fleet of a hundred comes all at once.
         if (this.#hasNewsOfPeers) this.#tellPeers();

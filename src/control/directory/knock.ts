@@ -37,7 +37,7 @@ export async function whyNot(
   let isOpen = false;
   const timer = setTimeout(() => {
     if (!isOpen) unreachable("no connection in time: is a firewall in between? check --directory");
-    else resolve(ofServer(name, "slow", `takes the connection, and then does not answer: ${ifOther(login)}`));
+    else resolve(ofServer(name, "slow", `accepts the connection and does not answer: ${ifSilent(login)}`));
   }, ms);
   signal?.addEventListener("abort", giveUp);
   if (signal?.aborted) giveUp();
@@ -107,6 +107,11 @@ function reasonOf({ code = "failed" }: NodeJS.ErrnoException, login: Login, isOp
 function closed(login: Login, code?: string): string {
   const why = code === undefined ? "" : ` (${code})`;
   return `closed the connection${why} in place of an answer: see the server's log, and ${ifOther(login)}`;
+}
+
+/** The kernel accepts connections of a server that is stopped, or busy with a long command. */
+function ifSilent(login: Login): string {
+  return `is it stopped, or busy? see its log and its load; or ${ifOther(login)}`;
 }
 
 /** TLS on one side alone shows in as many ways as there are servers, silence among them. */

@@ -123,6 +123,11 @@ export const DIRECTORY_GAUGES: readonly Shown<DirectoryStats>[] = [
     values: ({ state }) => Object.fromEntries(DIRECTORY_STATES.map((one) => [one, Number(one === state)])),
   },
   {
+    name: "beacon_directory_alone",
+    help: "1 if no other beacon is in the directory, though peers are known; else 0.",
+    values: ({ isAlone }) => Number(isAlone),
+  },
+  {
     name: "beacon_directory_beacons",
     help: "Other beacons in the directory, by whether their routes are in step.",
     label: "state",

@@ -13,6 +13,8 @@ export interface FleetPeers {
   /** What nodes this peer has is told by the directory, and no longer by gossip. */
   follow(number: number): Promise<void>;
   unfollow(number: number): void;
+  /** How many peers are not followed: `--peers` or the registry name them. */
+  notFollowed(): number;
   /** A peer gave a sign of life through the directory. */
   heard(number: number): void;
 }

@@ -71,6 +71,8 @@ export interface DirectoryStats {
   readonly claimsFromFuture: number;
   /** Ranges of beacons' node ids that were found to differ from what these claim, and reloaded. */
   readonly diverged: number;
+  /** Whether no other beacon is in the directory, though --peers or the registry name some. */
+  readonly isAlone: boolean;
   readonly bytesPerRoute: number;
   /** Connections that ended, and calls that were refused, by reason. */
   readonly failures: Readonly<Partial<Record<StoreFailure, number>>>;

@@ -457,6 +457,12 @@ export class Mesh {
     for (const peer of this.#peers.values()) if (this.#announcements.isReleased(peer.number)) yield peer;
   }
 
+  notFollowed(): number {
+    let count = 0;
+    for (const { number } of this.#peers.values()) if (!this.#announcements.isReleased(number)) count++;
+    return count;
+  }
+
   /** Takes over what the directory had told of a peer's nodes, unless it is none here. */
   adoptClaims({ endpoint, nodeIds, timesMs }: PeerClaims): void {
     const peer = this.#peers.get(addressText(endpoint));

@@ -111,6 +111,7 @@ export function directoryStats(some: Partial<DirectoryStats> = {}): DirectorySta
     claimsRefused: 14,
     claimsFromFuture: 15,
     diverged: 17,
+    isAlone: false,
     bytesPerRoute: 34,
     failures: { unreachable: 16 },
     ...some,

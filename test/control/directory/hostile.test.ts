@@ -37,7 +37,7 @@ describe("in place of a welcome", () => {
     ["an array in place of a map", "*0\r\n", "unreachable", "closed the connection in place of an answer"],
     ["a TLS alert", "\x15\x03\x01\0\x02\x02\x28", "refused", "does it want TLS? that is rediss://"],
     ["the end", "close", "unreachable", "closed the connection in place of an answer"],
-    ["nothing", "", "slow", "takes the connection, and then does not answer"],
+    ["nothing", "", "slow", "accepts the connection and does not answer"],
     ["loading", "-LOADING Redis is loading the dataset in memory\r\n", "slow", "it is tried again"],
     [
       "an old Redis",

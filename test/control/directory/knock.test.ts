@@ -113,7 +113,7 @@ describeImplementations((implementation) => {
     own.pause();
     const error = await whyNotConnected(own, { connectMs: 300 });
     expect(error).toMatchObject({ failure: "slow" });
-    expect(error.message).toContain("takes the connection, and then does not answer");
+    expect(error.message).toContain("accepts the connection and does not answer");
     await own.stop();
   });
 

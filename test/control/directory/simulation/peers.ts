@@ -46,6 +46,10 @@ export class SimulatedPeers implements FleetPeers {
 
   unfollow(_number: number): void {}
 
+  notFollowed(): number {
+    return 0;
+  }
+
   heard(_number: number): void {}
 
   get names(): readonly string[] {
