@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { ClaimSums } from "../../src/shared/claim-digest.ts";
+import { ClaimSums, isIn } from "../../src/shared/claim-digest.ts";
 import { nodeHash, slotOfHash } from "../../src/shared/hash.ts";
 import {
   HASH_SECRET,
@@ -377,6 +377,10 @@ describe("kept claims against a map", () => {
     for (const one of [0, 1, 2])
       expect(routes.routesOf(one)).toBe([...model.values()].filter((there) => there.peer === one).length);
     expect(routes.size).toBe(model.size);
+    expectSums(routes, model);
+  }
+
+  function expectSums(routes: RouteTable, model: ReadonlyMap<number, Claim>): void {
     const sums = new ClaimSums(3);
     for (const [id, there] of model) sums.add(id, there.ms, there.peer);
     for (const one of [0, 1, 2]) expect(routes.sumsOf(one)).toEqual(sums.row(one));
@@ -400,6 +404,34 @@ describe("kept claims against a map", () => {
         expect(new Map([...visited(routes)].sort())).toEqual(
           new Map([...model].map(([id, { peer: of, ms }]) => [id, [of, ms]] as const).sort()),
         );
+      }),
+    );
+  });
+
+  test("a sweep of some ranges of node ids withdraws a peer's claims in these alone, and sums what is left", () => {
+    const spread = fc.record({
+      id: fc.integer({ min: 1, max: 40 }),
+      peer,
+      ms: fc.integer({ min: 0, max: 9_999 }),
+      mark: fc.integer({ min: 1, max: 3 }),
+    });
+    fc.assert(
+      fc.property(fc.array(spread, { maxLength: 80 }), fc.integer(), spread, (claims, ranges, swept) => {
+        const { routes } = keeping(40);
+        const model = new Map<number, Claim>();
+        for (const { id, peer: of, ms, mark } of claims) {
+          routes.claim(id, of, ms, mark);
+          model.set(id, { peer: of, ms, mark });
+        }
+        const isToGo = (id: number) => isIn(ranges, id);
+        const gone = [...model].filter(
+          ([id, { peer: of, mark }]) => of === swept.peer && mark !== swept.mark && isToGo(id),
+        );
+        const goneIds = gone.map(([id]) => id).sort((one, other) => one - other);
+        expect(sweep(routes, swept.peer, swept.mark, isToGo)).toEqual(goneIds);
+        for (const id of goneIds) model.delete(id);
+        expectSums(routes, model);
+        expect(new Set(visited(routes).keys())).toEqual(new Set(model.keys()));
       }),
     );
   });
@@ -433,9 +465,12 @@ describe("kept claims against a map", () => {
         for (const id of unmoved.keys()) expect([id, routes.find(id)]).not.toEqual([id, PEER]);
         for (const [id, { peer: of }] of others)
           expect([id, routes.find(id), seen.has(id)]).toEqual([id, of, true]);
-        routes.visit(0, end, (id, of) => {
+        const stands = new Map<number, Claim>();
+        routes.visit(0, end, (id, of, ms) => {
           if (of === PEER) expect([id, routes.markOf(id)]).toEqual([id, MARK]);
+          stands.set(id, { peer: of, ms, mark: routes.markOf(id) });
         });
+        expectSame(routes, stands);
       }),
       { numRuns: 300 },
     );

@@ -57,8 +57,8 @@ function writerOf() {
 }
 
 /** Beacon "m:1", which is behind of "w:1" and has number 4 for it. */
-function loaderOf(epoch = 1) {
-  const parts = { ...host(), table: new RouteTable(routeMemory(50_000)) };
+function loaderOf(epoch = 1, pause = async () => {}) {
+  const parts = { ...host(), table: new RouteTable(routeMemory(50_000)), pause };
   parts.table.keepClaims();
   const { routes, claimers } = routesOf(parts);
   const fleet = new Fleet({
@@ -216,6 +216,37 @@ describe("a snapshot", () => {
     expect([to.loader.loaded, to.beacon.isBehind, to.table.find(6)]).toEqual([0, true, NUMBER]);
     const continues = (seq: number) => to.beacon.continues({ seq, parts: 1, ranges: ALL_RANGES });
     expect([continues(7), continues(8)]).toEqual([false, true]);
+  });
+
+  test("is not followed until the sweep of claims that it lacks is over", async () => {
+    const { store } = partsOnly();
+    const from = writerOf();
+    from.own.heard.set(5, 1000);
+    await from.write(store);
+    const { epoch, sums } = from.announcer;
+    const sweep = { isHeld: false, go: () => {} };
+    const pause = (): Promise<void> => {
+      if (!sweep.isHeld) return Promise.resolve();
+      return new Promise((resolve) => {
+        sweep.go = resolve;
+      });
+    };
+    const to = loaderOf(epoch, pause);
+    to.table.claim(8, NUMBER, BOOT_MS + 1000, 1); // the snapshot does not name it
+    sweep.isHeld = true;
+    const loading = to.load(store, 0);
+    for (let i = 0; i < 1000 && to.table.find(5) === NO_PEER; i++) await undefined;
+    for (let i = 0; i < 100; i++) await undefined;
+    expect([to.table.find(5), to.table.find(8), to.beacon.isBehind]).toEqual([NUMBER, NUMBER, true]);
+    // A lease that comes now is not compared with claims that are about to go.
+    to.fleet.hear(leaseOf(W, 1, { epoch, sums }), 0);
+    expect([to.fleet.diverged, to.fleet.resyncs.diverged]).toEqual([0, 0]);
+    sweep.isHeld = false;
+    sweep.go();
+    await loading;
+    expect([to.table.find(8), to.beacon.isBehind]).toEqual([NO_PEER, false]);
+    to.fleet.hear(leaseOf(W, 1, { epoch, sums }), 0);
+    expect([to.beacon.isBehind, to.fleet.diverged]).toEqual([false, 0]);
   });
 
   test("that cannot be read as the server fails leaves its beacon behind, to be asked for again", async () => {
