@@ -447,6 +447,34 @@ scenario(
   },
 );
 
+scenario(
+  "a beacon with another database number or prefix than its peers says that it is alone",
+  async (world) => {
+    const server = await world.server();
+    await world.start(directory(server));
+    expect(world.a.directory.isAlone).toBe(false);
+    for (const options of [
+      { directory: `redis://${server.name}/3` },
+      { ...directory(server), directoryPrefix: "other" },
+    ]) {
+      const one = await world.fleet.start({ ...options, peers: [world.a.name] });
+      await until("it says so", async () => (await one.readyz()).includes("no other beacon is in it"));
+      expect(one.directory).toMatchObject({ state: "ok", isAlone: true });
+      await until("it warns", () => one.warnings(/no other beacon is in it/).length === 1);
+    }
+    for (const beacon of world.beacons) expect(await beacon.readyz()).toBe("ready");
+  },
+);
+
+scenario("a server that is stopped is not taken for one that expects TLS", async (world) => {
+  const server = await world.server();
+  await world.start(directory(server));
+  server.pause();
+  await world.untilState("slow", /accepts the connection and does not answer: is it stopped, or busy\?/);
+  server.resume();
+  await world.untilOk();
+});
+
 scenario("garbage in all keys, while it is used", async (world) => {
   const server = await world.server();
   await world.start(directory(server));
