@@ -13,7 +13,7 @@ const FOUND_NS_MAX = 2e9;
  * A node that moved stays for so long, as nodes do: beacons on a busy host may receive the Discovers
  * of two moves in either order, and then no beacon can tell where the node is.
  */
-const STAY_NS = 250e6;
+const STAY_NS = 1e9;
 /** Nodes tried for one move; the last is taken in any case, as all may have moved a moment ago. */
 const TRIES = 100;
 

@@ -15,10 +15,10 @@ import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 
 setDefaultTimeout(2 * TEST_TIMEOUT_MS);
 
-const SHAPE = { beacons: 3, nodesEach: 50 };
+const SHAPE = { beacons: 3, nodesEach: 100 };
 const MOVES_PER_S = 150;
 /** Moves before the step, between the steps, and after the step back. */
-const [BEFORE_S, STEP_S, AFTER_S] = [1, 4, 2];
+const [BEFORE_S, STEP_S, AFTER_S] = [2, 10, 3];
 /** Beacons that disagree claim again within a second, again and again. */
 const STILL_MS = 3000;
 
