@@ -18,6 +18,8 @@ const SURE_MS = 15_000;
 /** A node that comes is known everywhere after so long, calm as it is. */
 const PROBE_MS = 4_000;
 const PROBES = 2;
+/** The same where the move may fill the server once more, until what is in the log is a minute old. */
+const PROBES_FILLED = 25;
 /** Asking for, writing and loading what differs. */
 const RELOAD_MS = 2_000;
 /** What a process that has stopped had called has come to nothing after so long. */
@@ -211,7 +213,7 @@ function probe(world: World): void {
   const told = world.live().filter((beacon) => beacon.directory.stats().state === "ok");
   for (const beacon of told) world.discover(world.chance.pick(world.nodes), beacon);
   let wrong: string[] = [];
-  for (let left = PROBES; left > 0; left--) {
+  for (let left = world.hasMemoryLimit ? PROBES_FILLED : PROBES; left > 0; left--) {
     world.timeline.run(world.nowMs + PROBE_MS);
     wrong = wrongs(world);
     if (wrong.length === 0) return;
