@@ -21,6 +21,7 @@ import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
+const DAY_MS = 86_400_000;
 const YEAR_MS = 365 * 86_400_000;
 const EPOCHS_PER_MS = 1024;
 /** As many beacons as there is room for, and more. */
@@ -85,7 +86,7 @@ class World {
   }
 
   /** Somebody who says that he is a beacon, at a port of his own, with these nodes. */
-  async impostor(nodeIds: readonly number[], timeMs: number): Promise<Client> {
+  async impostor(nodeIds: readonly number[], timeMs: number, isFollowed = true): Promise<Client> {
     const client = this.fleet.with(await Client.open("127.0.0.1", this.a.at));
     const name = nameOf(client);
     const epoch = epochNow();
@@ -93,7 +94,7 @@ class World {
     const head = { epoch, seq: 0, parts: 1, part: 0, timeMs };
     await redis.set(this.key(`nodes:${partKey(name, epoch, SNAPSHOT, 0)}`), encodePart(head, claims));
     await this.write(lease(name, { epoch, snapshot: SNAPSHOT }));
-    for (const beacon of this.both)
+    for (const beacon of isFollowed ? this.both : [])
       await until("it is followed", () => beacon.told({ name })?.state === "following");
     await this.write({ kind: CHANGES, name, epoch, seq: 1, timeMs, claims, gone: new Int32Array() });
     return client;
@@ -123,13 +124,24 @@ function attack(name: string, run: (world: World) => Promise<void>): void {
   });
 }
 
-attack("nodes that are claimed from a year ahead are back as soon as they are heard again", async (world) => {
+attack("claims from a year ahead are malformed, in the log and in snapshots", async (world) => {
+  await world.start();
+  const { a, b, nodeA, nodeB, both } = world;
+  const client = await world.impostor([nodeA.id, nodeB.id], stepped(Date.now() + YEAR_MS), false);
+  await untilEqual("malformed entries", () => both.map((one) => one.directory.entriesMalformed), [1, 1]);
+  await until("the snapshot is", () => both.every((one) => one.directory.snapshotsMalformed > 0));
+  await expectReached(a, nodeB);
+  await expectReached(b, nodeA);
+  expect(both.map((one) => one.routes({ name: nameOf(client) }))).toEqual([0, 0]);
+});
+
+attack("nodes that are claimed from a day ahead are back as soon as they are heard again", async (world) => {
   await world.start();
   const { a, nodeA, nodeB, both } = world;
   const other = await a.udp();
-  const client = await world.impostor([nodeA.id, nodeB.id, other.id], stepped(Date.now() + YEAR_MS));
-  // In his snapshot, and once more.
-  await untilEqual("claims from ahead", () => both.map((one) => one.directory.claimsFromFuture), [6, 6]);
+  const client = await world.impostor([nodeA.id, nodeB.id, other.id], stepped(Date.now() + DAY_MS));
+  // In the log: the clocks of the beacons follow.
+  await untilEqual("claims from ahead", () => both.map((one) => one.directory.claimsFromFuture), [3, 3]);
   expect(both.map((one) => one.directory.nodesLost)).toEqual([2, 1]);
   expect(a.routes({ name: nameOf(client) })).toBe(3);
   await nodeA.discover();

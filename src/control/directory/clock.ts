@@ -8,6 +8,8 @@
  */
 import { stepped } from "./entries.ts";
 
+/** What is dated so far ahead is malformed: no clock is as wrong, and all clocks would follow it. */
+const AHEAD_MS_MAX = 30 * 86_400_000;
 /** A raise by less is not worth another offset: it is how much the network's delay varies. */
 const RAISE_MS = 0.25;
 /** Offsets that are kept: several minutes of drift. */
@@ -59,6 +61,11 @@ export class FleetClock {
     this.#offsets.push({ fromMs, ms: timeMs - fromMs });
     if (this.#offsets.length > OFFSETS_MAX) this.#offsets.shift();
     return 0;
+  }
+
+  /** Whether no clock can have shown this time yet. */
+  isTooFarAhead(timeMs: number): boolean {
+    return timeMs > this.nowMs() + AHEAD_MS_MAX;
   }
 
   nowMs(): number {

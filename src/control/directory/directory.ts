@@ -49,8 +49,6 @@ const LEAVE_MS_MAX = 1000;
 const DEAD_LEASES = 3;
 /** Fields of the hash that are looked at. */
 const LEASES_MAX = 4 * PEERS_MAX;
-/** What is dated so far ahead is malformed: no clock is as wrong, and all clocks would follow it. */
-const AHEAD_MS_MAX = 30 * 86_400_000;
 /**
  * Between two looks for changes to tell, and between two readings of the log: a move is known everywhere within some 50 ms, and a beacon
  * reads fifty times a second, however many write. Without a pause, forty beacons that write twenty times a second each cost the server 4.6
@@ -144,7 +142,7 @@ export class Directory {
       claimAgain: (nodeId) => this.#announcer.changed(nodeId),
     });
     this.#loader = new SnapshotLoader({
-      ...{ fleet: this.#fleet, routes: this.#routes, pause: slices.pause(), monotonicMs },
+      ...{ fleet: this.#fleet, routes: this.#routes, clock, pause: slices.pause(), monotonicMs },
       follow: (number) => parts.peers.follow(number),
     });
     this.#teller = new Teller({
@@ -421,9 +419,11 @@ export class Directory {
     const serverMs = monotonicMs() + offsetMs;
     const entry = bytes && decodeEntry(bytes);
     const passedMs = Math.max(0, serverMs - Number.parseInt(id, 10));
-    const isDated = entry !== undefined && entry.kind !== ASK && entry.timeMs < serverMs + AHEAD_MS_MAX;
-    const fleetMs = isDated ? entry.timeMs + passedMs : 0;
-    if (clock.hasBegun) clock.raise(fleetMs);
+    const { hasBegun } = clock;
+    if (!hasBegun) clock.begin(serverMs);
+    if (entry === undefined || entry.kind === ASK || clock.isTooFarAhead(entry.timeMs)) return;
+    const fleetMs = entry.timeMs + passedMs;
+    if (hasBegun) clock.raise(fleetMs);
     else clock.begin(Math.max(serverMs, fleetMs));
   }
 
@@ -495,11 +495,12 @@ export class Directory {
 
   /** What is of no time that can be malformed: no start of the beacon's own could be later, and no clock goes back. */
   #decode(bytes: Uint8Array, extra?: Uint8Array): Entry | undefined {
+    const { clock } = this.parts;
     const entry = decodeEntry(bytes, extra);
-    const latestMs = this.parts.clock.nowMs() + AHEAD_MS_MAX;
     const isAhead =
       entry !== undefined &&
-      (entry.epoch > latestMs * EPOCHS_PER_MS || (entry.kind !== ASK && entry.timeMs > latestMs));
+      (clock.isTooFarAhead(entry.epoch / EPOCHS_PER_MS) ||
+        (entry.kind !== ASK && clock.isTooFarAhead(entry.timeMs)));
     return isAhead ? undefined : entry;
   }
 

@@ -139,8 +139,8 @@ export class Followed {
   /** Its changes so far were not applied to the routes: it had no number. */
   numbered(number: number): void {
     this.number = number;
-    this.#begin(this.#last);
-    this.wanted = undefined;
+    if (this.#changed.size > 0) this.#begin(this.#last);
+    if (this.wanted !== undefined && !this.continues(this.wanted)) this.wanted = undefined;
   }
 
   /** Whether a snapshot is continued by the changes that were applied. */

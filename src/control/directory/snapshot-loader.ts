@@ -1,5 +1,6 @@
 /** Loads other beacons' snapshots: a part at a time, a slice at a time, while the workers read the routes. */
 import { isIn } from "../../shared/claim-digest.ts";
+import type { FleetClock } from "./clock.ts";
 import type { SnapshotName } from "./entries.ts";
 import type { Fleet, Followed } from "./fleet.ts";
 import type { Claimer, FleetRoutes } from "./fleet-routes.ts";
@@ -13,6 +14,7 @@ const SLICE_CLAIMS = 8;
 export interface SnapshotLoaderParts {
   readonly fleet: Fleet;
   readonly routes: FleetRoutes;
+  readonly clock: FleetClock;
   /** Ends what else is told of this peer's nodes. */
   readonly follow: (number: number) => Promise<void>;
   readonly pause: Pause;
@@ -38,7 +40,7 @@ export class SnapshotLoader {
   }
 
   async #load(beacon: Followed & Claimer, store: Store): Promise<void> {
-    const { fleet, routes, follow, monotonicMs } = this.parts;
+    const { fleet, routes, clock, follow, monotonicMs } = this.parts;
     const beganMs = monotonicMs();
     const { number, epoch, loads } = beacon;
     const snapshot = beacon.wanted!;
@@ -62,7 +64,8 @@ export class SnapshotLoader {
       }
       const decoded = decodePart(encoded, { epoch, seq: snapshot.seq, parts: snapshot.parts, part });
       // Another time: it was written again meanwhile, and who is in no part of the one may be in one of the other.
-      if (decoded === undefined || (part > 0 && decoded.timeMs !== timeMs)) {
+      const isOfOther = part > 0 && decoded?.timeMs !== timeMs;
+      if (decoded === undefined || isOfOther || clock.isTooFarAhead(decoded.timeMs)) {
         this.malformed++;
         return;
       }

@@ -43,6 +43,13 @@ describe("FleetClock", () => {
     expect(clock.raise(WALL_MS + 1000 + 1001)).toBe(1001);
   });
 
+  test("tells what is more than thirty days ahead", () => {
+    const { clock } = clockAt();
+    clock.begin(WALL_MS);
+    const DAYS_MS = 30 * 86_400_000;
+    expect([DAYS_MS, DAYS_MS + 1].map((ms) => clock.isTooFarAhead(WALL_MS + ms))).toEqual([false, true]);
+  });
+
   test("shows multiples of its step, and momentOf is the moment that has a time", () => {
     const { at, clock } = clockAt();
     clock.begin(WALL_MS);

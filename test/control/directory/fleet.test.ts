@@ -220,6 +220,18 @@ describe("a beacon that is behind", () => {
     expect([beacon.number, neededOf(beacon), beacon.hasChanged(5, named(6))]).toEqual([NUMBER, 7, false]);
   });
 
+  test("is loaded from the snapshot that was named before it had a number, if nothing changed since", () => {
+    at.hear(leaseOf(B, 4, { snapshot: named(4) }));
+    const beacon = at.fleet.beacons.get(B)!;
+    expect(at.fleet.toLoad()).toBeUndefined();
+    beacon.numbered(NUMBER);
+    expect(at.fleet.toLoad()?.wanted).toEqual(named(4));
+    at.hear(leaseOf("c:1", 4, { snapshot: named(4) }));
+    at.hear(changesOf("c:1", 5, { 5: 2000 }));
+    at.fleet.beacons.get("c:1")!.numbered(NUMBER + 1);
+    expect(at.fleet.beacons.get("c:1")!.wanted).toBeUndefined();
+  });
+
   test("has its claims to this beacon's own nodes settled at once", () => {
     at.own.heard.set(5, 1000).set(6, 3000).set(7, 1000);
     at.hear(changesOf(B, 4, { 5: 2000, 6: 2000 }, [7]));

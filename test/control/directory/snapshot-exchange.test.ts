@@ -74,6 +74,7 @@ function loaderOf(epoch = 1, pause = async () => {}) {
   const loader = new SnapshotLoader({
     fleet,
     routes,
+    clock: parts.clock,
     follow: async () => {},
     pause: async () => {},
     monotonicMs: () => 0,
@@ -156,7 +157,7 @@ describe("a snapshot", () => {
     expect(to.table.claimedMs(6)).toBe(BOOT_MS + 3000);
   });
 
-  test("that lacks a part, or has one that is damaged or of another writing, leaves its beacon behind", async () => {
+  test("that lacks a part, or has one that is damaged, of another writing or of another year, leaves its beacon behind", async () => {
     const { store, parts } = partsOnly();
     const from = writerOf();
     for (let id = 1; id <= NODES; id++) from.own.heard.set(id, 1000);
@@ -177,8 +178,14 @@ describe("a snapshot", () => {
     const head = { epoch, seq: 0, parts: 2, part: 1, timeMs: BOOT_MS + 123_456 };
     const other = encodePart(head, { nodeIds: Int32Array.of(77_777), timesMs: Float64Array.of(BOOT_MS) });
     expect(await loaded(() => parts.set(keys[1]!, other))).toEqual([0, 1, 2, true]);
+    const yearAhead = encodePart(
+      { ...head, part: 0, timeMs: BOOT_MS + 365 * 86_400_000 },
+      { nodeIds: Int32Array.of(77_778), timesMs: Float64Array.of(BOOT_MS) },
+    );
+    expect(await loaded(() => parts.set(keys[0]!, yearAhead))).toEqual([0, 1, 3, true]);
+    expect(to.table.find(77_778)).toBe(NO_PEER);
     expect(to.table.find(77_777)).toBe(NO_PEER);
-    expect(await loaded(() => {})).toEqual([1, 1, 2, false]);
+    expect(await loaded(() => {})).toEqual([1, 1, 3, false]);
     expect(to.table.routesOf(NUMBER)).toBe(NODES);
   });
 
