@@ -128,7 +128,7 @@ export class Directory {
       ...{ name, beaconId, routes: this.#routes, random, complain },
       ...(parts.keptNodesMax !== undefined && { keptNodesMax: parts.keptNodesMax }),
       heardOfSelf: (entry) => this.#heardOfSelf(entry),
-      asked: (ranges) => this.#writer.ask(ranges),
+      asked: (ranges, asker) => this.#writer.ask(ranges, asker),
       applied: (changes) => this.#applied(changes),
       changed: () => {
         this.#hasNewsOfPeers = true;

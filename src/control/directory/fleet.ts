@@ -171,7 +171,7 @@ export interface FleetParts {
   /** What the log says of this beacon itself, or by its name. */
   readonly heardOfSelf: (entry: Entry) => void;
   /** Another beacon asks for this one's snapshot of some ranges of node ids. */
-  readonly asked: (ranges: number) => void;
+  readonly asked: (ranges: number, asker: string) => void;
   /** Changes of another beacon were applied. */
   readonly applied: (changes: Changes) => void;
   /** Beacons came or went. */
@@ -199,7 +199,7 @@ export class Fleet {
   hear(entry: Entry, nowMs: number): void {
     const { name, heardOfSelf, asked } = this.parts;
     if (entry.kind === ASK) {
-      if (entry.of.name === name) asked(entry.ranges);
+      if (entry.of.name === name) asked(entry.ranges, entry.name);
       else this.#otherAsks(entry, nowMs);
     }
     if (entry.name === name) {

@@ -1,5 +1,6 @@
 /** Writes this beacon's snapshots into the directory, when somebody asks for one and the last does not do. */
 import { ALL_RANGES, CLAIM_RANGES, countRanges, isIn } from "../../shared/claim-digest.ts";
+import { PEERS_MAX } from "../../shared/memory.ts";
 import type { RouteTable } from "../../shared/routes.ts";
 import type { Announcer } from "./announcer.ts";
 import type { FleetClock } from "./clock.ts";
@@ -42,13 +43,19 @@ export class SnapshotWriter {
   /** Ranges of node ids that are asked for. */
   #asked = 0;
   #notBeforeMs = 0;
+  /** Beacons that asked since the last answer, and those that it answered. */
+  #askers = new Set<string>();
+  #answered = new Set<string>();
   #last: Written | undefined;
   #lastRanged: Written | undefined;
 
   constructor(private readonly parts: SnapshotWriterParts) {}
 
   /** Another beacon needs a snapshot of some ranges of node ids with all that was published until now. */
-  ask(ranges: number): void {
+  ask(ranges: number, asker: string): void {
+    // It could not load the last ones: they may be damaged.
+    if (this.#answered.has(asker)) [this.#last, this.#lastRanged] = [undefined, undefined];
+    if (this.#askers.size < PEERS_MAX) this.#askers.add(asker);
     this.#asked |= ranges;
     if (countRanges(this.#asked) > RANGES_MAX) this.#asked = ALL_RANGES;
   }
@@ -81,6 +88,8 @@ export class SnapshotWriter {
   async answer(store: Store, signal: AbortSignal): Promise<void> {
     const ranges = this.#asked;
     this.#asked = 0;
+    this.#answered = this.#askers;
+    this.#askers = new Set();
     const { name, announcer, monotonicMs } = this.parts;
     const { epoch, seq } = announcer;
     const beganMs = monotonicMs();

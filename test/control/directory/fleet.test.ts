@@ -20,13 +20,18 @@ const NUMBER = 4;
 function fleet() {
   const parts = host();
   const { routes, claimers, claimedAgain } = routesOf(parts);
-  const seen = { ofSelf: [] as Entry[], asked: [] as number[], applied: [] as Changes[], changed: 0 };
+  const seen = {
+    ofSelf: [] as Entry[],
+    asked: [] as [ranges: number, asker: string][],
+    applied: [] as Changes[],
+    changed: 0,
+  };
   const left: string[] = [];
   const complaints: string[] = [];
   const made = new Fleet({
     ...{ name: "m:1", beaconId: 99, routes, random: () => 0.5 },
     heardOfSelf: (entry) => seen.ofSelf.push(entry),
-    asked: (ranges) => seen.asked.push(ranges),
+    asked: (ranges, asker) => seen.asked.push([ranges, asker]),
     applied: (changes) => seen.applied.push(changes),
     changed: () => seen.changed++,
     left: (beacon, why) => left.push(`${beacon.name} ${why}`),
@@ -281,7 +286,10 @@ describe("questions", () => {
     at.hear(askOf("m:1", "m:1"));
     at.hear(leaseOf("m:1", 3));
     expect([at.seen.asked, at.seen.ofSelf.length, [...at.fleet.beacons.keys()]]).toEqual([
-      [ALL_RANGES, ALL_RANGES],
+      [
+        [ALL_RANGES, "c:1"],
+        [ALL_RANGES, "m:1"],
+      ],
       2,
       ["c:1"],
     ]);

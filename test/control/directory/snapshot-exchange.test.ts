@@ -16,6 +16,8 @@ const W = "w:1";
 const NUMBER = 4;
 const NODES = PART_NODES_MAX + 2000;
 
+let asks = 0;
+
 /** The parts of a store, in a map. */
 function partsOnly() {
   const parts = new Map<string, Uint8Array>();
@@ -49,7 +51,7 @@ function writerOf() {
     return answer(store, ranges, ending);
   };
   const answer = async (store: Store, ranges = ALL_RANGES, ending = signal) => {
-    writer.ask(ranges);
+    writer.ask(ranges, `asker ${asks++}`);
     await writer.answer(store, ending);
     return ranges === ALL_RANGES ? writer.last : writer.lastRanged;
   };
@@ -311,6 +313,22 @@ describe("who is asked for one", () => {
     expect([(await write(store))?.seq, writer.written]).toEqual([0, 4]);
   });
 
+  test("writes another one for a beacon that asks again: it could not load the last", async () => {
+    const { store } = partsOnly();
+    const { write, writer, own } = writerOf();
+    own.heard.set(5, 1000);
+    await write(store);
+    const askAs = async (...names: string[]) => {
+      for (const name of names) writer.ask(ALL_RANGES, name);
+      await writer.answer(store, new AbortController().signal);
+      return writer.written;
+    };
+    expect(await askAs("a", "b", "a")).toBe(1);
+    expect(await askAs("c")).toBe(1);
+    expect(await askAs("c")).toBe(2);
+    expect([await askAs("c"), await askAs("d")]).toEqual([3, 3]);
+  });
+
   test("names none that may be gone before it is read", async () => {
     const { store } = partsOnly();
     const { write, answer, writer, at } = writerOf();
@@ -331,13 +349,13 @@ describe("who is asked for one", () => {
       at.ms += 400;
     };
     const slow = { ...store, putPart } as Store;
-    writer.ask(ALL_RANGES);
+    writer.ask(ALL_RANGES, `asker ${asks++}`);
     expect(writer.isAsked).toBe(false); // not before all nodes were gone through
     await announcer.complete(new AbortController().signal);
     expect(writer.isAsked).toBe(true);
     await writer.answer(slow, new AbortController().signal);
     expect(writer.isAsked).toBe(false);
-    writer.ask(ALL_RANGES);
+    writer.ask(ALL_RANGES, `asker ${asks++}`);
     at.ms += 799;
     expect(writer.isAsked).toBe(false);
     at.ms += 1;
@@ -368,7 +386,7 @@ describe("who is asked for one", () => {
     await write(store);
     expect([(await answer(store, 0b001))?.ranges, writer.written]).toEqual([undefined, 1]); // one of all will do
     announcer.seq = 1;
-    writer.ask(0b001);
+    writer.ask(0b001, `asker ${asks++}`);
     const ranged = await answer(store, 0b100);
     expect(ranged).toMatchObject({ seq: 1, parts: 1, ranges: 0b101 });
     expect([...parts.keys()]).toEqual([`${W}:${announcer.epoch}:0:0`, `${W}:${announcer.epoch}:1.5:0`]);

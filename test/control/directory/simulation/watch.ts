@@ -60,11 +60,11 @@ export class Watch {
     const entry = bytes && decodeEntry(bytes);
     if (entry === undefined || this.#quietLooks < QUIET_LOOKS) return;
     if (entry.kind === ASK && !this.world.hosts.some(({ name }) => name === entry.of.name)) return;
-    const { name } = entry;
+    const { name, epoch } = entry;
     this.#entries.set(name, (this.#entries.get(name) ?? 0) + 1);
     if (entry.kind !== CHANGES) return;
     for (const nodeId of entry.claims.nodeIds) {
-      const key = `${name} ${nodeId}`;
+      const key = `${name} ${epoch} ${nodeId}`; // rivals have one name
       this.#claims.set(key, (this.#claims.get(key) ?? 0) + 1);
     }
   }
