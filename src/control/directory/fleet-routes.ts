@@ -5,7 +5,7 @@
  * route; of two with the same date, that of the beacon whose name sorts last. The others wait. So the routes depend on what
  * stands, and not on the order in which it was read. A node of this beacon's own that another one claims as of later is given up.
  */
-import { differingRanges } from "../../shared/claim-digest.ts";
+import { differingRanges, rangeOf } from "../../shared/claim-digest.ts";
 import { NO_PEER, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
 import type { Pause } from "./slices.ts";
 import type { WaitingClaims } from "./waiting-claims.ts";
@@ -112,9 +112,16 @@ export class FleetRoutes {
     return this.parts.table.isFull;
   }
 
-  /** Ranges of node ids in which other claims of a beacon stand than it says. @param sums what it says */
+  /**
+   * Ranges of node ids in which other claims of a beacon stand than it says, or one waits for a node that has no route.
+   * @param sums what it says
+   */
   differing({ number, waiting }: Claimer, sums: Int32Array): number {
-    return differingRanges(sums, this.parts.table.sumsOf(number), waiting.sums);
+    const { table } = this.parts;
+    let ranges = differingRanges(sums, table.sumsOf(number), waiting.sums);
+    for (const nodeId of waiting.nodeIds())
+      if (table.find(nodeId) === NO_PEER) ranges |= 1 << rangeOf(nodeId);
+    return ranges;
   }
 
   /** Withdraws those of a beacon's claims that lack this mark and are to go. One sweep at a time: many beacons may go at once. */

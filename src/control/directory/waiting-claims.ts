@@ -42,6 +42,10 @@ export class WaitingClaims {
     return claim;
   }
 
+  nodeIds(): Iterable<number> {
+    return this.#claims.keys();
+  }
+
   clear(): void {
     this.#claims.clear();
     this.#sums.clear();

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import type { Claimer } from "../../../src/control/directory/fleet-routes.ts";
 import { WAITING_MAX } from "../../../src/control/directory/waiting-claims.ts";
-import { ClaimSums } from "../../../src/shared/claim-digest.ts";
+import { ClaimSums, rangeOf } from "../../../src/shared/claim-digest.ts";
 import { NO_MARK, NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
 import { routeMemory } from "../../support/route-memory.ts";
 import { BOOT_MS, claimerOf, type Host, host, routesOf } from "./fleet-parts.ts";
@@ -116,6 +116,19 @@ describe("claims that stand", () => {
     expect(routes.differing(a, sums.row())).toBe(0);
     claim(77, a, 5000);
     expect(routes.differing(a, sums.row())).toBe(missing);
+  });
+
+  test("sums differ in the range of a claim that waits for a node without a route", () => {
+    const { claim, routes, table, a, z } = fleet();
+    claim(5, a, 1000);
+    claim(5, z, 2000);
+    const sums = new ClaimSums();
+    sums.add(5, BOOT_MS + 1000);
+    expect(routes.differing(a, sums.row())).toBe(0);
+    table.withdraw(5, z.number); // nobody knows how
+    expect(routes.differing(a, sums.row())).toBe(1 << rangeOf(5));
+    claim(5, a, 1000); // as a snapshot says
+    expect([table.find(5), a.waiting.size, routes.differing(a, sums.row())]).toEqual([a.number, 0, 0]);
   });
 
   test("those that find no room in the table are counted", () => {
