@@ -169,7 +169,9 @@ export class World {
     for (const [id, heardMs] of restored) {
       beacon.nodes.restore(id, heardMs);
       const node = this.byId.get(id);
-      if (node?.last?.beacon === from && node?.last && from) node.last = { ...node.last, beacon };
+      // What was written before the node was last seen does not tell of that.
+      const isLast = from !== undefined && node?.last?.beacon === from && from.nodes.heardMs(id) <= heardMs;
+      if (isLast) node.last = { ...node.last!, beacon };
     }
     trace(() => `${beacon} starts with ${restored.size} nodes`);
     if (host.isSuspended) beacon.pause();
