@@ -8,7 +8,7 @@ import { SnapshotWriter } from "../../../src/control/directory/snapshot-writer.t
 import { encodePart, PART_NODES_MAX } from "../../../src/control/directory/snapshots.ts";
 import type { Store } from "../../../src/control/directory/store.ts";
 import { ALL_RANGES, isIn } from "../../../src/shared/claim-digest.ts";
-import { NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
+import { NO_MARK, NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
 import { routeMemory } from "../../support/route-memory.ts";
 import { BOOT_MS, changesOf, host, leaseOf, routesOf } from "./fleet-parts.ts";
 
@@ -56,6 +56,23 @@ function writerOf() {
     return ranges === ALL_RANGES ? writer.last : writer.lastRanged;
   };
   return { ...parts, announcer, writer, write, answer };
+}
+
+/** Sweeps that stand still while they are held. */
+function heldSweeps() {
+  const sweep = { isHeld: false, go: () => {} };
+  const pause = (): Promise<void> => {
+    if (!sweep.isHeld) return Promise.resolve();
+    return new Promise((resolve) => {
+      sweep.go = resolve;
+    });
+  };
+  return { sweep, pause };
+}
+
+/** Lets everything run that waits for nothing but its turn. */
+async function settled(): Promise<void> {
+  for (let i = 0; i < 1000; i++) await undefined;
 }
 
 /** Beacon "m:1", which is behind of "w:1" and has number 4 for it. */
@@ -233,19 +250,12 @@ describe("a snapshot", () => {
     from.own.heard.set(5, 1000);
     await from.write(store);
     const { epoch, sums } = from.announcer;
-    const sweep = { isHeld: false, go: () => {} };
-    const pause = (): Promise<void> => {
-      if (!sweep.isHeld) return Promise.resolve();
-      return new Promise((resolve) => {
-        sweep.go = resolve;
-      });
-    };
+    const { sweep, pause } = heldSweeps();
     const to = loaderOf(epoch, pause);
     to.table.claim(8, NUMBER, BOOT_MS + 1000, 1); // the snapshot does not name it
     sweep.isHeld = true;
     const loading = to.load(store, 0);
-    for (let i = 0; i < 1000 && to.table.find(5) === NO_PEER; i++) await undefined;
-    for (let i = 0; i < 100; i++) await undefined;
+    await settled();
     expect([to.table.find(5), to.table.find(8), to.beacon.isBehind]).toEqual([NUMBER, NUMBER, true]);
     // A lease that comes now is not compared with claims that are about to go.
     to.fleet.hear(leaseOf(W, 1, { epoch, sums }), 0);
@@ -256,6 +266,43 @@ describe("a snapshot", () => {
     expect([to.table.find(8), to.beacon.isBehind]).toEqual([NO_PEER, false]);
     to.fleet.hear(leaseOf(W, 1, { epoch, sums }), 0);
     expect([to.beacon.isBehind, to.fleet.diverged]).toEqual([false, 0]);
+  });
+
+  test("is not followed if a gap shows while claims that it lacks are swept", async () => {
+    const { store } = partsOnly();
+    const from = writerOf();
+    from.own.heard.set(5, 1000);
+    await from.write(store);
+    const { epoch } = from.announcer;
+    const { sweep, pause } = heldSweeps();
+    const to = loaderOf(epoch, pause);
+    sweep.isHeld = true;
+    const loading = to.load(store, 0);
+    await settled();
+    to.fleet.hear(changesOf(W, 9, { 6: 1000 }, [], epoch), 0);
+    sweep.isHeld = false;
+    sweep.go();
+    await loading;
+    expect([to.loader.loaded, to.beacon.isBehind, to.table.find(5)]).toEqual([0, true, NUMBER]);
+  });
+
+  test("brings no claims before an earlier sweep of its beacon's routes is over", async () => {
+    const { store } = partsOnly();
+    const from = writerOf();
+    from.own.heard.set(5, 1000);
+    await from.write(store);
+    const { sweep, pause } = heldSweeps();
+    const to = loaderOf(from.announcer.epoch, pause);
+    to.table.claim(8, NUMBER, BOOT_MS, 1);
+    sweep.isHeld = true;
+    const swept = to.routes.sweep(NUMBER, NO_MARK);
+    const loading = to.load(store, 0);
+    await settled();
+    expect([to.table.find(5), to.table.find(8)]).toEqual([NO_PEER, NUMBER]);
+    sweep.isHeld = false;
+    sweep.go();
+    await Promise.all([swept, loading]);
+    expect([to.table.find(5), to.table.find(8), to.beacon.isBehind]).toEqual([NUMBER, NO_PEER, false]);
   });
 
   test("that cannot be read as the server fails leaves its beacon behind, to be asked for again", async () => {
