@@ -3,7 +3,14 @@
  * from that (bench/report/directory-model.ts). The real store, entries, snapshots and routes; the beacon's side is this process.
  */
 import { FleetClock } from "../../src/control/directory/clock.ts";
-import { CHANGES, decodeEntry, encodeEntry } from "../../src/control/directory/entries.ts";
+import {
+  CHANGES,
+  decodeEntry,
+  encodeEntry,
+  encodeExtra,
+  LEASE,
+  type Lease,
+} from "../../src/control/directory/entries.ts";
 import { FleetRoutes } from "../../src/control/directory/fleet-routes.ts";
 import {
   decodePart,
@@ -13,7 +20,8 @@ import {
 } from "../../src/control/directory/snapshots.ts";
 import { connectStore, NO_ENTRY, type Store } from "../../src/control/directory/store.ts";
 import { WaitingClaims } from "../../src/control/directory/waiting-claims.ts";
-import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
+import { ClaimSums, differingRanges } from "../../src/shared/claim-digest.ts";
+import { HASH_SECRET, MAIN_THREAD_LOCK, PEER_PLACES, SharedMemory } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
 import { RouteTable } from "../../src/shared/routes.ts";
 import { DirectoryServer } from "../harness/directory-server.ts";
@@ -43,13 +51,27 @@ export const UNITS = {
 export const SIDES = { server: "server", beacon: "beacon's main thread" } as const;
 export const UNITS_GROUP = "directory units";
 
+/** The cost of comparing sums is stated for this fleet: each beacon applies these moves and reads all leases. */
+const SUMS_NODES = 100_000;
+const SUMS_MOVES_PER_S = 200;
+/** Most sums that one move changes in one beacon: claim, waiting claim and withdrawal, each added or removed once. */
+const UPDATES_PER_MOVE = 4;
+/** `--directory-lease` is 10 s, and a beacon renews three times in it. */
+const RENEWALS_PER_S = 3 / 10;
+const SUMS_BAR_PERCENT = 0.3;
+
 interface Use {
   readonly server: number;
   readonly beacon: number;
 }
 
-export async function measureUnits(_: FleetShape, options: BenchOptions, recorder: Recorder): Promise<void> {
+export async function measureUnits(
+  { beacons }: FleetShape,
+  options: BenchOptions,
+  recorder: Recorder,
+): Promise<void> {
   const { smoke, rounds } = options;
+  measureSums(beacons, options, recorder);
   const [entries, parts] = smoke ? [ENTRIES_SMOKE, PARTS_SMOKE] : [ENTRIES, PARTS];
   const server = await DirectoryServer.prepare();
   await server.start();
@@ -85,6 +107,67 @@ export async function measureUnits(_: FleetShape, options: BenchOptions, recorde
   } finally {
     await server.stop();
   }
+}
+
+/** What keeping and comparing sums of claims costs a beacon, by itself: no server takes part. */
+function measureSums(beacons: number, { smoke, rounds }: BenchOptions, recorder: Recorder): void {
+  const nodes = smoke ? SUMS_NODES / 100 : SUMS_NODES;
+  const [updates, leases, shares]: [number[], number[], number[]] = [[], [], []];
+  updateNs(nodes); // compiled code
+  leaseNs(nodes / 10);
+  for (let round = 0; round < rounds; round++) {
+    const [update, lease] = [updateNs(nodes), leaseNs(nodes / 10)];
+    updates.push(update);
+    leases.push(lease);
+    const perS = SUMS_MOVES_PER_S * UPDATES_PER_MOVE * update + beacons * RENEWALS_PER_S * lease;
+    shares.push((100 * perS) / 1e9);
+  }
+  const params = { group: "directory sums", beacons, nodes: SUMS_NODES, movesPerS: SUMS_MOVES_PER_S };
+  const figure = { case: "sums of claims, beacon's main thread", better: "less", params } as const;
+  recorder.figure({ ...figure, name: "a claim added or removed", unit: "ns", values: updates });
+  recorder.figure({
+    ...figure,
+    name: "a lease's sums written, read and compared",
+    unit: "ns",
+    values: leases,
+  });
+  recorder.figure({
+    ...{ ...figure, name: `${SUMS_NODES} nodes, ${SUMS_MOVES_PER_S} moves a second`, unit: "% of a core" },
+    ...{ values: shares, bar: { atMost: SUMS_BAR_PERCENT } },
+  });
+}
+
+/** CPU time of one update of a sum: each claim of these nodes moves to the next peer. */
+function updateNs(nodes: number): number {
+  const sums = new ClaimSums(PEER_PLACES);
+  const began = cpuNs(process.pid);
+  for (let i = 0; i < nodes; i++) {
+    const [peer, next] = [i % PEER_PLACES, (i + 1) % PEER_PLACES];
+    sums.remove(idOf(i), 1000 * i, peer);
+    sums.add(idOf(i), 1000 * (i + 1), next);
+  }
+  return (cpuNs(process.pid) - began) / (2 * nodes);
+}
+
+/** CPU time that a lease takes with sums, less that of one without. */
+function leaseNs(count: number): number {
+  const [some, others] = [new ClaimSums(), new ClaimSums()];
+  for (let i = 0; i < SUMS_NODES / 10; i++) some.add(idOf(i), 1000 * i);
+  const through = (sums: Int32Array | undefined): number => {
+    const began = cpuNs(process.pid);
+    for (let seq = 1; seq <= count; seq++) {
+      const lease: Lease = {
+        ...{ kind: LEASE, name: NAME, epoch: 1, seq, timeMs: 0, beaconId: 1, nodes: 1, leaseMs: 10_000 },
+        ...{ isLeaving: false, snapshot: undefined, ranged: undefined, sums },
+      };
+      const read = decodeEntry(encodeEntry(lease), encodeExtra(lease));
+      if (read?.kind !== LEASE) throw new Error("not what was written");
+      if (read.sums !== undefined && differingRanges(read.sums, some.row(), others.row()) !== 0)
+        throw new Error("equal claims have other sums");
+    }
+    return (cpuNs(process.pid) - began) / count;
+  };
+  return through(some.row()) - through(undefined);
 }
 
 const connect = (server: DirectoryServer, prefix: string) =>
