@@ -56,11 +56,9 @@ export function addressHash(endpoint: Int32Array, at: number, secret: number): n
   return finished(mixed(mixed(~secret, endpoint[at + 1]!), endpoint[at + 2]!));
 }
 
-/** @returns a signed 32-bit hash of a node id and a time in milliseconds, of which steps of 1/16 count */
-export function claimHash(nodeId: number, timeMs: number, key: number): number {
-  const steps = timeMs * 16;
-  return finished(mixed(mixed(mixed(key, nodeId), steps | 0), (steps * 2 ** -32) | 0));
-}
+/** @returns a signed 32-bit hash of three words */
+export const wordsHash = (one: number, two: number, three: number, key: number): number =>
+  finished(mixed(mixed(mixed(key, one), two), three));
 
 function mixed(hash: number, word: number): number {
   const product = Math.imul(hash ^ word, HASH_MULTIPLIER_1);

@@ -161,6 +161,12 @@ export class RouteTable {
     return NO_PEER;
   }
 
+  /** As `find`, without what a reader beside the main thread needs. */
+  holder(nodeId: number): number {
+    const slot = this.#slotOf(nodeId);
+    return slot < 0 ? NO_PEER : this.#words[slot + PEER]!;
+  }
+
   /** When the claim of a node's route was made, -1 if it has none. */
   claimedMs(nodeId: number): number {
     const slot = this.#slotOf(nodeId);

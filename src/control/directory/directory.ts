@@ -110,7 +110,7 @@ export class Directory {
     const beat = () => beats.next();
     const { published } = parts;
     this.#announcer = new Announcer({
-      ...{ name, table, published, own, clock, random, pause: slices.pause() },
+      ...{ name, table, published, own, clock, random, monotonicMs, pause: slices.pause() },
     });
     this.#routes = new FleetRoutes({
       ...{ table, own, name, pause: slices.pause() },

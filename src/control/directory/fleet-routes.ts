@@ -102,9 +102,13 @@ export class FleetRoutes {
   /** A peer that is not in the directory is about to have a node's route: the claim that had it waits. */
   displace(nodeId: number): void {
     const { table, claimerAt } = this.parts;
-    const number = table.find(nodeId);
+    const number = table.holder(nodeId);
     const holder = number === NO_PEER ? undefined : claimerAt(number);
     if (holder !== undefined) this.#wait(nodeId, holder, table.claimedMs(nodeId), table.markOf(nodeId));
+  }
+
+  hasClaims({ number, waiting }: Claimer): boolean {
+    return waiting.size > 0 || this.parts.table.routesOf(number) > 0;
   }
 
   /** Whether the table is full: then claims were refused, and may be missing. */
@@ -120,7 +124,7 @@ export class FleetRoutes {
     const { table } = this.parts;
     let ranges = differingRanges(sums, table.sumsOf(number), waiting.sums);
     for (const nodeId of waiting.nodeIds())
-      if (table.find(nodeId) === NO_PEER) ranges |= 1 << rangeOf(nodeId);
+      if (table.holder(nodeId) === NO_PEER) ranges |= 1 << rangeOf(nodeId);
     return ranges;
   }
 
@@ -155,7 +159,7 @@ export class FleetRoutes {
   /** The later of this claim and the one that has the route has it from now on, and the other one waits. */
   #stand(nodeId: number, claimer: Claimer, timeMs: number, mark: number): void {
     const { table, claimerAt } = this.parts;
-    const holder = table.find(nodeId);
+    const holder = table.holder(nodeId);
     const heldMs = holder === NO_PEER ? -1 : table.claimedMs(nodeId);
     if (holder !== NO_PEER && holder !== claimer.number) {
       const other = claimerAt(holder);
@@ -166,7 +170,7 @@ export class FleetRoutes {
       }
       if (other !== undefined) this.#wait(nodeId, other, heldMs, table.markOf(nodeId));
     }
-    claimer.waiting.take(nodeId);
+    if (claimer.waiting.size > 0) claimer.waiting.take(nodeId);
     if (table.claim(nodeId, claimer.number, timeMs, mark) === TABLE_FULL) this.refused++;
     else if (timeMs < heldMs) this.settle(nodeId); // earlier than its own claim before: one that waits may be later
   }

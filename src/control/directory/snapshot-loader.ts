@@ -53,6 +53,7 @@ export class SnapshotLoader {
     await routes.swept();
     await follow(number);
     fleet.nextMark(beacon);
+    const hadClaims = routes.hasClaims(beacon); // with other marks
     let bytes = 0;
     let timeMs = 0;
     for (let part = 0; part < snapshot.parts; part++) {
@@ -75,11 +76,12 @@ export class SnapshotLoader {
     }
     if (!isStill()) return;
     // Before the beacon is followed: from then on all that stands is compared with what it says.
-    await routes.sweep(
-      number,
-      beacon.mark,
-      (nodeId) => isIn(snapshot.ranges, nodeId) && !beacon.hasChanged(nodeId, snapshot) && isStill(),
-    );
+    if (hadClaims)
+      await routes.sweep(
+        number,
+        beacon.mark,
+        (nodeId) => isIn(snapshot.ranges, nodeId) && !beacon.hasChanged(nodeId, snapshot) && isStill(),
+      );
     if (!isStill()) return;
     beacon.follow(snapshot);
     this.loaded++;

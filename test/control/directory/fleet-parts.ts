@@ -50,7 +50,15 @@ export function host() {
   const [table, published] = [new RouteTable(routeMemory()), new RouteTable(routeMemory())];
   table.keepClaims();
   published.keepClaims();
-  return { at, clock, table, published, own: new MapNodes(), pause: async () => {} };
+  return {
+    at,
+    clock,
+    table,
+    published,
+    own: new MapNodes(),
+    monotonicMs: () => at.ms,
+    pause: async () => {},
+  };
 }
 
 export type Host = ReturnType<typeof host>;

@@ -276,6 +276,7 @@ describe("a snapshot", () => {
     const { epoch } = from.announcer;
     const { sweep, pause } = heldSweeps();
     const to = loaderOf(epoch, pause);
+    to.table.claim(8, NUMBER, BOOT_MS + 1000, 1); // of before
     sweep.isHeld = true;
     const loading = to.load(store, 0);
     await settled();
