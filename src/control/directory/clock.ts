@@ -3,8 +3,8 @@
  *
  * Every beacon counts on by its CLOCK_MONOTONIC. Each entry carries its writer's time, and a reader whose clock is behind that
  * raises it. So no clock goes back, none is behind what it has read, and all go with the fastest (50 ppm of drift are 4 s a day).
- * A small raise counts from its moment on, so that dates that were published stay as they are. A jump counts for all moments: it
- * raises all clocks, by whatever error, and two moments at two beacons then compare as they were.
+ * A small raise counts from its moment on, so that dates that were published stay as they are. A jump, and the first raise of a
+ * process, count for all moments: a jump raises all clocks, by whatever error, and two moments at two beacons compare as they were.
  */
 import { stepped } from "./entries.ts";
 
@@ -26,6 +26,8 @@ interface Offset {
 export class FleetClock {
   #offsets: Offset[];
   #hasBegun = false;
+  /** Whether another beacon's time was compared since `begin`. */
+  #isCompared = false;
 
   /**
    * @param monotonicMs CLOCK_MONOTONIC
@@ -53,9 +55,11 @@ export class FleetClock {
   raise(timeMs: number): number {
     const fromMs = this.monotonicMs();
     const behindMs = timeMs - fromMs - this.#offsets.at(-1)!.ms;
-    if (behindMs > JUMP_MS) {
+    const isFirst = this.#hasBegun && !this.#isCompared; // `begin` knew no better
+    this.#isCompared ||= isFirst;
+    if (behindMs > JUMP_MS || (isFirst && behindMs > 0)) {
       for (const offset of this.#offsets) offset.ms += behindMs;
-      return behindMs;
+      return behindMs > JUMP_MS ? behindMs : 0;
     }
     if (behindMs < RAISE_MS) return 0;
     this.#offsets.push({ fromMs, ms: timeMs - fromMs });

@@ -484,6 +484,7 @@ export class Directory {
   }
 
   #followClock(entry: Changes | Lease): void {
+    if (entry.name === this.parts.name && this.#announcer.wasMine(entry.epoch)) return;
     const behindMs = this.parts.clock.raise(entry.timeMs);
     if (behindMs === 0) return;
     if (entry.kind === CHANGES) this.#claimsFromFuture += entry.claims.nodeIds.length;

@@ -34,6 +34,23 @@ describe("FleetClock", () => {
     expect(clock.nowMs()).toBe(WALL_MS + 47);
   });
 
+  test("counts its first raise for all moments, and further small ones from then on", () => {
+    const { at, clock } = clockAt();
+    clock.begin(WALL_MS);
+    at.ms += 100;
+    clock.raise(WALL_MS + 100 + 500);
+    expect(clock.timeOf(5000)).toBe(WALL_MS + 500);
+    at.ms += 100;
+    clock.raise(WALL_MS + 200 + 800);
+    expect([clock.timeOf(5000), clock.timeOf(5150), clock.timeOf(5200)]).toEqual([
+      WALL_MS + 500,
+      WALL_MS + 650,
+      WALL_MS + 1000,
+    ]);
+    clock.raise(WALL_MS + 1000 + 5000); // a jump
+    expect([clock.timeOf(5000), clock.timeOf(5200)]).toEqual([WALL_MS + 5500, WALL_MS + 6000]);
+  });
+
   test("returns by how much it was behind if that is more than a second, and 0 otherwise", () => {
     const { clock } = clockAt();
     clock.begin(WALL_MS);

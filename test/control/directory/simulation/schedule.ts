@@ -192,6 +192,7 @@ function calm(world: World): void {
   for (const beacon of world.beacons) world.wakeUp(beacon.parts.host);
   world.isServerUp = true;
   world.server.isFull = false;
+  world.fitLimit();
   for (const store of [...world.stores]) if (store.of !== world.server) world.cut(store);
   for (const beacon of world.beacons) {
     beacon.cutOffUntilMs = 0;

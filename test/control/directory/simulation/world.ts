@@ -37,6 +37,8 @@ export interface Node {
   isUndated: boolean;
 }
 
+const bytesMaxOf = (beacons: number): number => BYTES_MAX + BYTES_MAX_PER_BEACON * beacons;
+
 export class World {
   readonly timeline = new Timeline();
   readonly nodes: readonly Node[];
@@ -190,11 +192,17 @@ export class World {
   /** From now on the server has a limit of memory, and other entries in its log have taken all of it. */
   fill(): void {
     const { server, chance } = this;
-    const limit = BYTES_MAX + BYTES_MAX_PER_BEACON * this.plan.beacons;
+    const limit = bytesMaxOf(this.plan.beacons);
     this.trace(() => `the server is filled up to ${limit} bytes`);
     this.hasMemoryLimit = true;
     server.maxBytes = limit;
     while (!server.isOutOfMemory) server.append(new Uint8Array(1 + chance.below(JUNK_BYTES_MAX)));
+  }
+
+  /** A limit leaves room for the processes that there are. */
+  fitLimit(): void {
+    if (this.hasMemoryLimit)
+      this.server.maxBytes = Math.max(this.server.maxBytes, bytesMaxOf(this.live().length));
   }
 
   crash(beacon: Beacon): void {
