@@ -123,7 +123,7 @@ describe("a bench runs:", () => {
     const run = await smoke("directory");
     const groups = new Set(run.figures.map(({ params }) => params?.["group"]));
     expect(groups).toEqual(
-      new Set(["convergence", "churn", "trouble", "units"].map((part) => `directory ${part}`)),
+      new Set(["convergence", "churn", "trouble", "units", "sums"].map((part) => `directory ${part}`)),
     );
     expect(named(run, /^delivered between healthy beacons/)).toHaveLength(5);
     expect(run.notes.join()).not.toContain("were not found");

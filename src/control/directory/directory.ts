@@ -83,6 +83,8 @@ export class Directory {
   /** Whether another process goes on in this one's place. */
   #isReplaced = false;
   #hasToldPeers = false;
+  /** When another beacon was in the directory last, or that could not be known. */
+  #inCompanyMs: number;
   /** Beacons came or went since. */
   #hasNewsOfPeers = false;
   #saidJoinedMs = Number.NEGATIVE_INFINITY;
@@ -100,6 +102,7 @@ export class Directory {
   constructor(private readonly parts: DirectoryParts) {
     const { name, beaconId, table, own, clock, random, monotonicMs, complain } = parts;
     this.#condition = new Condition(monotonicMs, parts.leaseMs);
+    this.#inCompanyMs = monotonicMs();
     this.#presence = new Presence(parts);
     this.#health = new LogHealth(parts);
     const { signal } = this.#stopping;
@@ -211,12 +214,10 @@ export class Directory {
     return this.#condition.remark ?? (this.#isAlone ? ALONE : undefined);
   }
 
-  /** Whether there are other beacons, and none of them in this directory, a lease's time after it was entered. */
+  /** Whether there are other beacons, and none of them has been in this directory for a lease's time. */
   get #isAlone(): boolean {
-    const { leaseMs, peers } = this.parts;
-    const { state, seconds } = this.#condition;
-    const isAlone = state === "ok" && 1000 * seconds > leaseMs && this.#fleet.beacons.size === 0;
-    return isAlone && peers.notFollowed() > 0;
+    const { leaseMs, peers, monotonicMs } = this.parts;
+    return monotonicMs() - this.#inCompanyMs > leaseMs && peers.notFollowed() > 0;
   }
 
   /** Routes for which there was no room, since the start. */
@@ -541,6 +542,7 @@ export class Directory {
     for (let lookMs = 0; !signal.aborted; await sleep(LOOK_MS, signal)) {
       try {
         this.#gather();
+        if (this.#fleet.beacons.size > 0 || this.#condition.state !== "ok") this.#inCompanyMs = monotonicMs();
         if (monotonicMs() >= lookMs) {
           lookMs = monotonicMs() + CONTESTED_MS;
           this.#contested.look();
