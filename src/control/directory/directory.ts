@@ -61,7 +61,7 @@ const LOOK_MS = 100;
 const CONTESTED_MS = 1000;
 
 const ALONE =
-  "directory: no other beacon is in it, though --peers or the registry name some: compare the database number in --directory and --directory-prefix with theirs; do they have --directory?";
+  "directory: no other beacon is in it, though --peers or the registry name some: compare the database number in --directory and --directory-prefix with theirs; are they up, and do they have --directory?";
 
 export class Directory {
   readonly #announcer: Announcer;
