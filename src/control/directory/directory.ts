@@ -159,6 +159,7 @@ export class Directory {
     this.#reader = new LogReader({
       ...{ monotonicMs, beat, pause: this.#pause },
       hear: (entry) => this.#hear(entry),
+      skipped: () => this.#presence.missed(),
     });
   }
 

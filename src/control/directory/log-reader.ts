@@ -17,6 +17,8 @@ export interface LogReaderParts {
   /** To be waited for between two entries. */
   readonly pause: Pause;
   readonly hear: (entry: LogEntry) => void;
+  /** Entries of another log were passed over, which beacons may have written that are well. */
+  readonly skipped: () => void;
 }
 
 export class LogReader {
@@ -98,7 +100,9 @@ export class LogReader {
     this.#ownWritten = 0;
     const { id } = await store.last();
     // Otherwise what it wrote was dropped, or was read before it was known to be written.
-    if (compareIds(this.#until!, id) > 0) this.#begin(id);
+    if (compareIds(this.#until!, id) <= 0) return;
+    this.#begin(id);
+    this.parts.skipped();
   }
 }
 

@@ -50,6 +50,11 @@ export class Presence {
     this.#beginPatience();
   }
 
+  /** Entries were not read: others may have been well. */
+  missed(): void {
+    this.#beginPatience();
+  }
+
   /** The log goes on, at least until then. @param timeMs the directory's, of an entry */
   goesOn(timeMs: number): void {
     const { clock, leaseMs, monotonicMs } = this.parts;

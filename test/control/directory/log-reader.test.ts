@@ -16,7 +16,7 @@ describeImplementations((implementation) => {
 
   /** A reader whose clock stands where it is put. */
   function made() {
-    const seen = { nowMs: 1000, heard: [] as (number | undefined)[], waits: 0 };
+    const seen = { nowMs: 1000, heard: [] as (number | undefined)[], skipped: 0, waits: 0 };
     const reader = new LogReader({
       monotonicMs: () => seen.nowMs,
       beat: () => Bun.sleep(1),
@@ -24,6 +24,7 @@ describeImplementations((implementation) => {
         seen.waits++;
       },
       hear: ({ bytes }) => seen.heard.push(bytes?.[0]),
+      skipped: () => seen.skipped++,
     });
     const ending = new AbortController();
     let reading: Promise<void> | undefined;
@@ -125,6 +126,6 @@ describeImplementations((implementation) => {
       await until("there is something to trim", () => reader.trimTo !== NO_ENTRY.id);
     }
     await end();
-    expect(seen.heard).toEqual([11, 21, 31]);
+    expect([seen.heard, seen.skipped]).toEqual([[11, 21, 31], 3]);
   });
 });

@@ -65,7 +65,8 @@ export function planOf(chance: Chance): Plan {
     beacons: chance.is(0.003) ? 20 : 2 + chance.below(5),
     nodes: Math.round(chance.scale(5, 60)),
     troubleMs: chance.scale(5_000, 40_000),
-    leaseMs: Math.round(chance.between(3_000, 10_000)),
+    // Two servers that both live are two fleets for up to 6 s when the log is replaced twice: a lease outlives that.
+    leaseMs: Math.round(chance.between(isServersOnly ? 8_000 : 3_000, 10_000)),
     graceMs: isServersOnly ? 300_000 : chance.pick([0, 5_000, 300_000]),
     delays: {
       usualMs: chance.pick([1, 5, 20]),
