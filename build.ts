@@ -9,8 +9,8 @@ export type Target = (typeof TARGETS)[number];
 export const ENTRY_POINTS = [
   "src/main.ts",
   "src/data/worker.ts",
-  "src/control/output-thread.ts",
-  "src/control/files-thread.ts",
+  "src/control/log/output-thread.ts",
+  "src/control/nodes/files-thread.ts",
 ];
 
 const ROOT = import.meta.dir;

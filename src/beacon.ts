@@ -24,40 +24,45 @@ import {
   reloadedConfig,
   validateConfig,
 } from "./config.ts";
-import { Breakers } from "./control/breakers.ts";
+import { Explainer } from "./control/admin/explain.ts";
+import { type HttpServer, serveHttp } from "./control/admin/http.ts";
+import type { Disconnection } from "./control/admin/node-answers.ts";
+import { StatisticsLog } from "./control/admin/statistics-log.ts";
+import { packetStats, type Stats } from "./control/admin/stats.ts";
+import { Admin } from "./control/admin/token.ts";
+import { Warnings } from "./control/admin/warnings.ts";
 import { Bridge, type BridgeOptions, type BridgeParts } from "./control/bridge/bridge.ts";
-import type { KeyFunction } from "./control/bridge/keys.ts";
 import type { Directory } from "./control/directory/directory.ts";
 import { DirectorySetup } from "./control/directory/setup.ts";
-import { Explainer } from "./control/explain.ts";
-import { FilesLeft, filesAdvice, filesNeeded, openFilesMax } from "./control/files-left.ts";
-import { Guard, type Step } from "./control/guard.ts";
-import { Admin } from "./control/http/admin.ts";
-import type { Disconnection } from "./control/http/nodes.ts";
-import { type HttpServer, serveHttp } from "./control/http/server.ts";
 import { type Inputs, readInputs, readStartInputs } from "./control/inputs.ts";
-import { Limits } from "./control/limits.ts";
-import { type ListenerName, Listeners } from "./control/listeners.ts";
-import { createLogger, droppedLogLines } from "./control/log.ts";
-import { MailReader } from "./control/mail-reader.ts";
+import type { KeyFunction } from "./control/keys/keys.ts";
+import { FilesLeft, filesAdvice, filesNeeded, openFilesMax } from "./control/kit/files-left.ts";
+import { Guard, type Step } from "./control/kit/guard.ts";
+import { type ListenerName, Listeners } from "./control/kit/listeners.ts";
+import { Readings } from "./control/kit/readings.ts";
+import { Breakers } from "./control/limits/breakers.ts";
+import { Limits } from "./control/limits/limits.ts";
+import { createLogger, droppedLogLines } from "./control/log/log.ts";
 import { Mesh } from "./control/mesh/mesh.ts";
-import { NodeList } from "./control/node-list.ts";
-import { PunchGrants } from "./control/punch-grants.ts";
-import { PunchOutcomes } from "./control/punch-outcomes.ts";
-import { Readings } from "./control/readings.ts";
-import { Reaper, TICK_MS } from "./control/reaper.ts";
-import { adoptSockets, type BeaconSockets, openSockets, setReceiveTimeouts } from "./control/sockets.ts";
-import { SourceAddresses } from "./control/source-addresses.ts";
-import { StateKeeper } from "./control/state-keeper.ts";
-import { StatisticsLog } from "./control/statistics-log.ts";
-import { packetStats, type Stats } from "./control/stats.ts";
-import { steeringProgram } from "./control/steering.ts";
-import { Supervisor } from "./control/supervisor.ts";
-import { ThreadFiles } from "./control/thread-files.ts";
+import { Reaper, TICK_MS } from "./control/nodes/expiry.ts";
+import { NodeList } from "./control/nodes/list.ts";
+import { StateKeeper } from "./control/nodes/state-keeper.ts";
+import { ThreadFiles } from "./control/nodes/thread-files.ts";
+import { PunchGrants } from "./control/punch/grants.ts";
+import { PunchOutcomes } from "./control/punch/outcomes.ts";
 import { HandOver, type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
 import type { Successor } from "./control/upgrade/successor.ts";
 import type { Heir, Inherited, TakeOver } from "./control/upgrade/take-over.ts";
-import { Warnings } from "./control/warnings.ts";
+import { MailReader } from "./control/workers/mail-reader.ts";
+import {
+  adoptSockets,
+  type BeaconSockets,
+  openSockets,
+  setReceiveTimeouts,
+} from "./control/workers/sockets.ts";
+import { SourceAddresses } from "./control/workers/source-addresses.ts";
+import { steeringProgram } from "./control/workers/steering.ts";
+import { Supervisor } from "./control/workers/supervisor.ts";
 import { Introductions } from "./data/introductions.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";
 import { LOCK_RETRY_MS, NodeTable } from "./shared/nodes.ts";
@@ -65,12 +70,12 @@ import { RouteTable } from "./shared/routes.ts";
 import { WORKER_ENTRY } from "./thread-entries.ts";
 
 export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
+export type { PacketStats, Stats, WorkerStats } from "./control/admin/stats.ts";
 export type { BridgeStats } from "./control/bridge/bridge.ts";
-export type { KeyFunction } from "./control/bridge/keys.ts";
 export type { DirectoryStats } from "./control/directory/stats.ts";
+export type { KeyFunction } from "./control/keys/keys.ts";
 export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
-export type { PunchedPairs } from "./control/punch-outcomes.ts";
-export type { PacketStats, Stats, WorkerStats } from "./control/stats.ts";
+export type { PunchedPairs } from "./control/punch/outcomes.ts";
 export { type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
 export type { Successor } from "./control/upgrade/successor.ts";
 export { TakeOver } from "./control/upgrade/take-over.ts";

@@ -3,5 +3,5 @@
  * entry file, src/main.ts, and a path relative to that stays true.
  */
 export const WORKER_ENTRY = new URL("./data/worker.ts", import.meta.url);
-export const FILES_ENTRY = new URL("./control/files-thread.ts", import.meta.url);
-export const OUTPUT_ENTRY = new URL("./control/output-thread.ts", import.meta.url);
+export const FILES_ENTRY = new URL("./control/nodes/files-thread.ts", import.meta.url);
+export const OUTPUT_ENTRY = new URL("./control/log/output-thread.ts", import.meta.url);

@@ -4,14 +4,14 @@
  */
 import { ConfigError, shown } from "../config/units.ts";
 import type { Config } from "../config.ts";
+import { AdminToken } from "./admin/token.ts";
 import type { BridgeOptions } from "./bridge/bridge.ts";
-import type { KeyFunction, KeySource } from "./bridge/keys.ts";
 import { bridgeOptions, keySource } from "./bridge/setup.ts";
-import { expiryOf } from "./bridge/tls.ts";
 import { storeOptions } from "./directory/options.ts";
-import { AdminToken } from "./http/admin.ts";
+import type { KeyFunction, KeySource } from "./keys/keys.ts";
+import { expiryOf } from "./kit/certificates.ts";
 import { type GossipKeys, NO_GOSSIP_KEYS, readGossipKeys } from "./mesh/gossip-keys.ts";
-import { checkStatePath } from "./state-path.ts";
+import { checkStatePath } from "./nodes/state-path.ts";
 
 export interface Inputs {
   /** Undefined for none. */

@@ -1,5 +1,5 @@
 /** The box that explains one node. */
-import type { DropReport, NodeReport } from "../control/explain.ts";
+import type { DropReport, NodeReport } from "../control/admin/explain.ts";
 import { byId, create } from "./dom.ts";
 import { count, duration, share, words } from "./format.ts";
 import { authorization } from "./token.ts";

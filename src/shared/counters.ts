@@ -70,7 +70,7 @@ export const BREAKERS = ["discover", "punch", "relay"] as const;
 
 /**
  * What became of punch requests while grants were required. missing: without one. expired, too_long: by its time, see
- * src/control/punch-grants.ts. forged: not signed by the target's key, or for another pair. unknown_key: the target's is not known;
+ * src/control/punch/grants.ts. forged: not signed by the target's key, or for another pair. unknown_key: the target's is not known;
  * bad_key: it is none. key_source: at the moment it could not be had. overload: more than are verified.
  */
 export const GRANT_OUTCOMES = [

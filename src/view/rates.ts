@@ -1,5 +1,5 @@
 /** What happens now: the difference of two readings of a beacon's numbers, as people want to see it. For the page and the command line. */
-import type { Counts, PacketStats, Stats, WorkerStats } from "../control/stats.ts";
+import type { Counts, PacketStats, Stats, WorkerStats } from "../control/admin/stats.ts";
 import { rows, sumOf } from "./totals.ts";
 
 /** Numbers a second, unless they say otherwise. */

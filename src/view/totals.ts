@@ -1,5 +1,5 @@
 /** Counts of all workers, the bridge and the grants together. */
-import type { Counts, PacketStats, Stats } from "../control/stats.ts";
+import type { Counts, PacketStats, Stats } from "../control/admin/stats.ts";
 
 /** All rows of counts: the workers', the bridge's, that of grants. */
 export function rows({ workers, bridge, grants }: Stats): readonly PacketStats[] {

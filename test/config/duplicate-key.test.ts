@@ -5,7 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { type DuplicateKey, duplicateKey } from "../../src/config/duplicate-key.ts";
 import { parseCommandLine } from "../../src/config.ts";
-import { FileKeys } from "../../src/control/bridge/file-keys.ts";
+import { FileKeys } from "../../src/control/keys/file-keys.ts";
 import { refusal } from "./support.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "beacon-duplicate-"));

@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Beacon } from "../../src/beacon.ts";
-import type { NodeReport } from "../../src/control/explain.ts";
+import type { NodeReport } from "../../src/control/admin/explain.ts";
 import { Client } from "../e2e/support/client.ts";
 import { ROOT } from "../e2e/support/program.ts";
 import { UNLIMITED } from "../e2e/support/unlimited.ts";

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { dashboard, dashboardText } from "../../deploy/grafana/dashboard.ts";
 import { Beacon } from "../../src/beacon.ts";
-import { createMetrics } from "../../src/control/metrics.ts";
+import { createMetrics } from "../../src/control/admin/metrics.ts";
 import { directoryStats } from "../cli/support/stats.ts";
 import { Client } from "../e2e/support/client.ts";
 import { nameOf } from "../e2e/support/mesh.ts";

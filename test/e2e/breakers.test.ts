@@ -4,7 +4,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Config, ConfigError, type Stats } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log.ts";
+import { createLogger } from "../../src/control/log/log.ts";
 import { UpgradeRefused } from "../support/websocket.ts";
 import { BridgeBeacon, textOf } from "./support/bridged.ts";
 import type { LogLine } from "./support/program.ts";

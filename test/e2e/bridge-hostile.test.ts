@@ -21,7 +21,7 @@ import { AF_INET } from "../../ffi/abi.ts";
 import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { Bridge } from "../../src/control/bridge/bridge.ts";
-import { createLogger } from "../../src/control/log.ts";
+import { createLogger } from "../../src/control/log/log.ts";
 import { CLOCK_S, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
 import { openFds } from "../support/fds.ts";

@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Config, ConfigError, type KeyFunction } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log.ts";
+import { createLogger } from "../../src/control/log/log.ts";
 import { base64, NodeIdentity } from "../support/pilot-node.ts";
 import { close, on, refuse, reset, ScriptedRegistry, say, silent } from "../support/scripted-registry.ts";
 import { type Closing, WebSocketClient } from "../support/websocket.ts";

@@ -1,7 +1,7 @@
 /** What an operator sees of the WebSocket bridge: in the metrics, the numbers and the log. */
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Beacon, type Stats } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log.ts";
+import { createLogger } from "../../src/control/log/log.ts";
 import { UpgradeRefused } from "../support/websocket.ts";
 import { BridgeBeacon, type BridgedNode, textOf } from "./support/bridged.ts";
 import { installed, type LogLine } from "./support/program.ts";

@@ -13,7 +13,7 @@ import {
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Beacon } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log.ts";
+import { createLogger } from "../../src/control/log/log.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { Client, Clients } from "./support/client.ts";
 import { installed } from "./support/program.ts";

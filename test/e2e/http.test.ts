@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Beacon, type Stats, version } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log.ts";
+import { createLogger } from "../../src/control/log/log.ts";
 import { ScriptedRegistry } from "../support/scripted-registry.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { Client, Clients } from "./support/client.ts";

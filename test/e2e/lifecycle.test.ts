@@ -4,9 +4,9 @@ import { afterEach, describe, expect, mock, setDefaultTimeout, spyOn, test } fro
 import { readdirSync, readFileSync } from "node:fs";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { Beacon, SyscallError } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log.ts";
+import { createLogger } from "../../src/control/log/log.ts";
 import { Mesh } from "../../src/control/mesh/mesh.ts";
-import { Reaper } from "../../src/control/reaper.ts";
+import { Reaper } from "../../src/control/nodes/expiry.ts";
 import { Clients } from "./support/client.ts";
 import { expectFree } from "./support/ports.ts";
 import { UNLIMITED } from "./support/unlimited.ts";

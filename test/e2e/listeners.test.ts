@@ -9,7 +9,7 @@ import { connect as connectTls } from "node:tls";
 import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import { Beacon } from "../../src/beacon.ts";
 import { BridgeServer } from "../../src/control/bridge/server.ts";
-import { createLogger } from "../../src/control/log.ts";
+import { createLogger } from "../../src/control/log/log.ts";
 import { makeCertificate } from "../support/websocket.ts";
 import { BridgeBeacon, KnownNodes } from "./support/bridged.ts";
 import { CLEAN_ENV, installed, isAlive, MAIN, type Program, Programs } from "./support/program.ts";

@@ -5,7 +5,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Beacon, type Config } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log.ts";
+import { createLogger } from "../../src/control/log/log.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { BeaconProcess, freePort } from "./support/mesh.ts";
 import { installed, type LogLine, MAIN, type Program, Programs } from "./support/program.ts";

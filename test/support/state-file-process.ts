@@ -8,7 +8,7 @@
 import { readdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { endpointOf } from "../../ffi/endpoint.ts";
-import { type LoadResult, StateFile } from "../../src/control/state-file.ts";
+import { type LoadResult, StateFile } from "../../src/control/nodes/state-file.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
 

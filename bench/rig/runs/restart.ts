@@ -59,7 +59,7 @@ async function restart(internet: Internet, way: (typeof WAYS)[number], nodes: nu
   return { ...result, title: way.title, endedMs, startedMs, registeredAgain };
 }
 
-/** Whether a state file holds so many nodes; src/control/state-file.ts has its format. */
+/** Whether a state file holds so many nodes; src/control/nodes/state-file.ts has its format. */
 function holds(path: string, nodes: number): boolean {
   return existsSync(path) && statSync(path).size >= HEADER_BYTES + nodes * ENTRY_BYTES;
 }

@@ -14,13 +14,13 @@ import { dropOffset, RELAY_DROPPED_AT } from "../../shared/counters.ts";
 import type { Mail } from "../../shared/mailbox.ts";
 import { CLOCK_S, FRAMES, type SharedMemory } from "../../shared/memory.ts";
 import { CONTENDED, LOCK_RETRY_MS, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
-import { Complaints } from "../complaints.ts";
-import type { MailTaker } from "../mail-reader.ts";
-import type { Counts } from "../stats.ts";
+import type { Counts } from "../admin/stats.ts";
+import type { KeySource } from "../keys/keys.ts";
+import { ThrottledLog } from "../kit/throttled-log.ts";
+import type { MailTaker } from "../workers/mail-reader.ts";
 import type { BridgeSocket, Connection } from "./connection.ts";
 import { Door, type DoorOptions } from "./door.ts";
 import { AUTH_OK, Challenge, HANDSHAKE_REFUSALS, NONCE_MS, REPLY_BYTES_MAX, REPLY_MS } from "./handshake.ts";
-import type { KeySource } from "./keys.ts";
 import { Outbox } from "./outbox.ts";
 import { BridgeServer, type Refusal, type ServerOptions } from "./server.ts";
 
@@ -113,14 +113,14 @@ export class Bridge {
   /** Frames for nodes that had just left, and frames of nodes that are text. */
   #dropped = { gone: 0, text: 0 };
   #idleDisconnects = 0;
-  readonly #complaints: Complaints;
+  readonly #complaints: ThrottledLog;
 
   constructor(
     private readonly parts: BridgeParts,
     options: BridgeOptions,
   ) {
     const { memory, nodes } = parts;
-    this.#complaints = new Complaints(parts.log);
+    this.#complaints = new ThrottledLog(parts.log);
     this.#options = options;
     this.#door = new Door(options);
     this.#outbox = new Outbox(memory);

@@ -11,7 +11,7 @@
  */
 import { randomBytes } from "node:crypto";
 import * as v from "valibot";
-import { importKey } from "./ed25519.ts";
+import { importKey } from "../keys/ed25519.ts";
 
 /** The server's last word. */
 export const AUTH_OK = '{"type":"auth_ok"}';

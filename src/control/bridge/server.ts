@@ -4,12 +4,12 @@ import { acceptFrom } from "../../../ffi/event-loop.ts";
 import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
 import { hostPort } from "../../../ffi/socket.ts";
 import { FRAME_BYTES_MAX } from "../../data/frames.ts";
-import { refusal, text } from "../http/answers.ts";
-import type { Counts } from "../stats.ts";
+import { refusal, text } from "../admin/answers.ts";
+import type { Counts } from "../admin/stats.ts";
+import type { TlsFiles } from "../kit/certificates.ts";
 import { TrustedProxies } from "./client-address.ts";
 import { Connection } from "./connection.ts";
 import { NODE_BUFFERED_BYTES_MAX } from "./outbox.ts";
-import type { TlsFiles } from "./tls.ts";
 
 const PATH = "/v1/compat";
 const HEALTH_PATH = "/health";

@@ -2,11 +2,11 @@
 import { isDeepStrictEqual } from "node:util";
 import { parseHostNamePort } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
+import { FileKeys } from "../keys/file-keys.ts";
+import { FunctionKeys, type KeyFunction, type KeySource } from "../keys/keys.ts";
+import { RegistryKeys } from "../keys/registry-keys.ts";
+import { readTlsFiles } from "../kit/certificates.ts";
 import type { BridgeOptions } from "./bridge.ts";
-import { FileKeys } from "./file-keys.ts";
-import { FunctionKeys, type KeyFunction, type KeySource } from "./keys.ts";
-import { RegistryKeys } from "./registry-keys.ts";
-import { readTlsFiles } from "./tls.ts";
 
 /**
 /**

@@ -4,7 +4,7 @@
  * it: a connection, HELLO as Bun sends it, and the first line of what comes.
  */
 import type { Socket } from "node:net";
-import { connectTo } from "../names.ts";
+import { connectTo } from "../kit/names.ts";
 import type { Login } from "./login.ts";
 import {
   CLOSED_BY_US,

@@ -1,4 +1,4 @@
-import type { Lookup } from "../names.ts";
+import type { Lookup } from "../kit/names.ts";
 
 /** How one enters a server. */
 export interface Login {

@@ -1,6 +1,6 @@
 /** The directory's numbers in Prometheus' words; none of them is shown by a beacon without one. */
-import type { Distribution, Shown } from "../metrics.ts";
-import type { Counts } from "../stats.ts";
+import type { Distribution, Shown } from "../admin/metrics.ts";
+import type { Counts } from "../admin/stats.ts";
 import { BEACON_STATES, DIRECTORY_STATES, type DirectoryBeaconStats, type DirectoryStats } from "./stats.ts";
 import { STORE_FAILURES } from "./store-error.ts";
 

@@ -2,7 +2,7 @@
 import { isExposed, readBounded } from "../../config/file.ts";
 import type { Config } from "../../config/settings.ts";
 import { ConfigError, parseDirectory, shown } from "../../config/units.ts";
-import { certificatesIn } from "../bridge/tls.ts";
+import { certificatesIn } from "../kit/certificates.ts";
 import type { StoreOptions } from "./store.ts";
 
 /** Many lists of certificates; the system's whole one has 200 to 300 KiB. The bound keeps a wrong path from being read whole. */

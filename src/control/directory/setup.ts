@@ -10,9 +10,9 @@ import { Arrivals } from "../../shared/arrivals.ts";
 import { ARRIVALS_NOTED, HASH_SECRET, type SharedMemory } from "../../shared/memory.ts";
 import { HEARD_SINCE, LOCK_RETRY_MS, type NodeTable } from "../../shared/nodes.ts";
 import { privateRouteMemory, RouteTable } from "../../shared/routes.ts";
-import { Complaints } from "../complaints.ts";
+import { ThrottledLog } from "../kit/throttled-log.ts";
 import type { Mesh } from "../mesh/mesh.ts";
-import { scanNodes } from "../node-scan.ts";
+import { scanNodes } from "../nodes/scan.ts";
 import { UNTOLD_MAX } from "./announcer.ts";
 import { FleetClock } from "./clock.ts";
 import { Directory } from "./directory.ts";
@@ -57,7 +57,7 @@ export class DirectorySetup {
     log: Logger,
   ): Directory {
     const { nodes } = this;
-    const complaints = new Complaints(log);
+    const complaints = new ThrottledLog(log);
     // The node's shard is locked: retry later, and claim the node again if it was received meanwhile.
     const retryToGiveUp = async (nodeId: number, heardMs: number): Promise<void> => {
       await sleep(LOCK_RETRY_MS);

@@ -10,7 +10,7 @@
 import * as v from "valibot";
 import { hostPort } from "../../../ffi/socket.ts";
 import type { HostPort } from "../../config/units.ts";
-import { bytesOfBase64 } from "../bridge/keys.ts";
+import { bytesOfBase64 } from "../keys/keys.ts";
 import { Connection } from "./connection.ts";
 import type { Login } from "./login.ts";
 import { CLOSED_BY_US, ofServer, type ServerName, StoreError } from "./store-error.ts";

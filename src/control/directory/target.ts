@@ -4,7 +4,7 @@
  */
 import { isIP } from "node:net";
 import type { HostPort } from "../../config/units.ts";
-import { connectTo, type Found, lookupName, NameError } from "../names.ts";
+import { connectTo, type Found, lookupName, NameError } from "../kit/names.ts";
 import type { Login } from "./login.ts";
 import { CLOSED_BY_US, ofServer, type ServerName } from "./store-error.ts";
 

@@ -7,7 +7,7 @@ import { allocatePacketMemory, type LocalAddressList, SendBatch } from "../../..
 import type { UdpSocket } from "../../../ffi/socket.ts";
 import { FIRST_ID_AT, SYNC, SYNC_BYTES, SYNC_COUNT_AT, SYNC_TRAILER_BYTES } from "../../protocol.ts";
 import { IS_BRIDGED } from "../../shared/slots.ts";
-import { ENTRY_SEEN_S, type NodeVisitor } from "../node-scan.ts";
+import { ENTRY_SEEN_S, type NodeVisitor } from "../nodes/scan.ts";
 import { newInstance, nextInstance, sign } from "./gossip-signature.ts";
 
 /** What fits into one datagram: 16,375, and 16,363 if it is signed. */

@@ -37,15 +37,15 @@ import {
 import type { NodeTable } from "../../shared/nodes.ts";
 import { isLearned, PeerTable } from "../../shared/peers.ts";
 import { type RouteTable, UNMARKED } from "../../shared/routes.ts";
-import { Complaints } from "../complaints.ts";
-import { Guard } from "../guard.ts";
-import { believesStrangers, type Limits } from "../limits.ts";
-import type { MailTaker } from "../mail-reader.ts";
-import { scanNodes } from "../node-scan.ts";
-import { PeriodicTask } from "../periodic-task.ts";
-import { type HostAddress, hostAddresses, type SourceAddresses } from "../source-addresses.ts";
+import { addressText, withoutZone } from "../kit/addresses.ts";
+import { Guard } from "../kit/guard.ts";
+import { PeriodicTask } from "../kit/periodic-task.ts";
+import { ThrottledLog } from "../kit/throttled-log.ts";
+import { believesStrangers, type Limits } from "../limits/limits.ts";
+import { scanNodes } from "../nodes/scan.ts";
 import type { HeardInstances, MeshNames, PeerClaims, PeerNodes } from "../upgrade/format.ts";
-import { addressText, withoutZone } from "./addresses.ts";
+import type { MailTaker } from "../workers/mail-reader.ts";
+import { type HostAddress, hostAddresses, type SourceAddresses } from "../workers/source-addresses.ts";
 import { Announcements } from "./announcements.ts";
 import type { GossipKeys } from "./gossip-keys.ts";
 import { GossipSender } from "./gossip-sender.ts";
@@ -214,7 +214,7 @@ export class Mesh {
   readonly #resolving: PeriodicTask;
   readonly #selfCheck: SelfCheck;
   readonly #checking: PeriodicTask;
-  readonly #complaints: Complaints;
+  readonly #complaints: ThrottledLog;
   #gossipSent = 0;
   #gossipSendErrors = 0;
   #gossipTruncated = 0;
@@ -237,7 +237,7 @@ export class Mesh {
     private readonly log: Logger,
   ) {
     const { memory, socket } = parts;
-    this.#complaints = new Complaints(log);
+    this.#complaints = new ThrottledLog(log);
     this.#table = new PeerTable(memory);
     this.#locals = new LocalAddresses(memory);
     this.#sourcesWereOn = parts.sources.isOn;

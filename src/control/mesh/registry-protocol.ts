@@ -7,7 +7,7 @@
 import * as v from "valibot";
 import { hostPort } from "../../../ffi/socket.ts";
 import type { HostPort } from "../../config/units.ts";
-import { NameError } from "../names.ts";
+import { NameError } from "../kit/names.ts";
 
 /** Long enough for a registry on another continent and a SYN that is sent three times (after 1 s and 3 s). */
 export const CONNECT_MS = 5_000;

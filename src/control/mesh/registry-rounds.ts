@@ -2,9 +2,9 @@
 import type { Logger } from "pino";
 import { parseHostNamePort } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
-import { Complaints } from "../complaints.ts";
-import { Guard } from "../guard.ts";
-import { PeriodicTask } from "../periodic-task.ts";
+import { Guard } from "../kit/guard.ts";
+import { PeriodicTask } from "../kit/periodic-task.ts";
+import { ThrottledLog } from "../kit/throttled-log.ts";
 import { type ListedBeacon, registryRound, skippedText } from "./registry.ts";
 import { ofRegistry, RegistryError } from "./registry-protocol.ts";
 
@@ -19,7 +19,7 @@ export class RegistryRounds {
   /** Unix seconds; undefined before the first. */
   lastSuccessS: number | undefined;
   readonly #task: PeriodicTask;
-  readonly #complaints: Complaints;
+  readonly #complaints: ThrottledLog;
 
   /**
    * @param config as it is now
@@ -32,7 +32,7 @@ export class RegistryRounds {
     private readonly listed: (beacons: readonly ListedBeacon[], advertised: string) => void,
     private readonly log: Logger,
   ) {
-    this.#complaints = new Complaints(log);
+    this.#complaints = new ThrottledLog(log);
     const guard = new Guard(log);
     this.#task = new PeriodicTask(
       (signal) => this.#round(signal),

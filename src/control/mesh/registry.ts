@@ -6,7 +6,7 @@ import { once } from "node:events";
 import type { Socket } from "node:net";
 import * as v from "valibot";
 import { type HostPort, quoted } from "../../config/units.ts";
-import { connectTo } from "../names.ts";
+import { connectTo } from "../kit/names.ts";
 import {
   CONNECT_MS,
   connectionClosed,

@@ -4,7 +4,7 @@
  */
 import { isIP } from "node:net";
 import type { Logger } from "pino";
-import { type Lookup, lookupName, NameError } from "../names.ts";
+import { type Lookup, lookupName, NameError } from "../kit/names.ts";
 
 /**
  * Names that are looked up at the same time: a silent name server costs timers and packets, few of

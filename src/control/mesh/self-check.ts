@@ -25,7 +25,7 @@ import {
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import { ADDED, CONTENDED, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
 import { IS_SELF } from "../../shared/slots.ts";
-import { addressText, withoutZone } from "./addresses.ts";
+import { addressText, withoutZone } from "../kit/addresses.ts";
 
 /** Too many to guess. */
 const NONCE_BYTES = 16;

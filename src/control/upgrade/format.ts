@@ -28,7 +28,7 @@ import {
 
 import { NODE_KEY_WORDS, PEERS_MAX } from "../../shared/memory.ts";
 import { HAS_KEY, WANTS_DEST } from "../../shared/slots.ts";
-import { ENTRY_SEEN_S, SLOTS_PER_SLICE } from "../node-scan.ts";
+import { ENTRY_SEEN_S, SLOTS_PER_SLICE } from "../nodes/scan.ts";
 import { BODY_BYTES_MAX, FormatError } from "./channel.ts";
 
 /** Of all of it. Another number is another language: such a process is refused. */

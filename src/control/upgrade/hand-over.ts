@@ -21,14 +21,15 @@ import { CLOCK_S, HASH_SECRET, type SharedMemory } from "../../shared/memory.ts"
 import type { NodeTable } from "../../shared/nodes.ts";
 import type { RouteTable } from "../../shared/routes.ts";
 import { HAS_KEY, IS_SELF } from "../../shared/slots.ts";
-import type { Breakers } from "../breakers.ts";
-import type { Listeners } from "../listeners.ts";
+import type { Listeners } from "../kit/listeners.ts";
+import type { Breakers } from "../limits/breakers.ts";
+import { cellBodies } from "../limits/cells.ts";
 import type { Mesh } from "../mesh/mesh.ts";
-import { restingPause, scanNodes } from "../node-scan.ts";
-import type { Reaper } from "../reaper.ts";
-import { RECEIVE_TIMEOUT_MS, setReceiveTimeouts } from "../sockets.ts";
-import type { StateKeeper } from "../state-keeper.ts";
-import type { Supervisor } from "../supervisor.ts";
+import type { Reaper } from "../nodes/expiry.ts";
+import { restingPause, scanNodes } from "../nodes/scan.ts";
+import type { StateKeeper } from "../nodes/state-keeper.ts";
+import { RECEIVE_TIMEOUT_MS, setReceiveTimeouts } from "../workers/sockets.ts";
+import type { Supervisor } from "../workers/supervisor.ts";
 import { BODY_BYTES_MAX, type Kind, LateError, type Message } from "./channel.ts";
 import {
   CellEntries,
@@ -42,7 +43,6 @@ import {
   writeRemoved,
   writeRoutes,
 } from "./format.ts";
-import { cellBodies } from "./limit-cells.ts";
 import { type Started, type Successor, start } from "./successor.ts";
 
 const PREPARE_MS = 30_000;

@@ -11,8 +11,9 @@ import { LOCAL_NUMBERS_END, localNumber, setLocalNumber } from "../../../ffi/end
 import { UnixChannel } from "../../../ffi/unix-channel.ts";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import { NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
-import type { BreakerStates } from "../breakers.ts";
-import type { InheritedListener } from "../listeners.ts";
+import type { InheritedListener } from "../kit/listeners.ts";
+import type { BreakerStates } from "../limits/breakers.ts";
+import { adoptCell } from "../limits/cells.ts";
 import type { Mesh } from "../mesh/mesh.ts";
 import { Channel, type Message } from "./channel.ts";
 import {
@@ -32,7 +33,6 @@ import {
   readRemoved,
   readRoutes,
 } from "./format.ts";
-import { adoptCell } from "./limit-cells.ts";
 import { CHANNEL_VARIABLE } from "./successor.ts";
 
 /** The longest text of what went wrong. */

@@ -16,7 +16,7 @@ import {
   readSignature,
   type Signature,
 } from "../../../src/control/mesh/gossip-signature.ts";
-import { ENTRY_SEEN_S, scanNodes } from "../../../src/control/node-scan.ts";
+import { ENTRY_SEEN_S, scanNodes } from "../../../src/control/nodes/scan.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../../src/shared/memory.ts";
 import { NodeTable } from "../../../src/shared/nodes.ts";
 import { IS_BRIDGED, WANTS_DEST } from "../../../src/shared/slots.ts";

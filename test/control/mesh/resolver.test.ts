@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { createLogger } from "../../../src/control/log.ts";
+import { type Found, type Lookup, NameError } from "../../../src/control/kit/names.ts";
+import { createLogger } from "../../../src/control/log/log.ts";
 import { LOOKUPS_MAX, Resolver } from "../../../src/control/mesh/resolver.ts";
-import { type Found, type Lookup, NameError } from "../../../src/control/names.ts";
 
 /** A name server that answers when the test says so. */
 class NameServer {

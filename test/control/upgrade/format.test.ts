@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { ENDPOINT_WORDS, endpointOf } from "../../../ffi/endpoint.ts";
-import { SLOTS_PER_SLICE } from "../../../src/control/node-scan.ts";
+import { SLOTS_PER_SLICE } from "../../../src/control/nodes/scan.ts";
 import { BODY_BYTES_MAX, FormatError } from "../../../src/control/upgrade/channel.ts";
 import {
   breakersSchema,

@@ -1,7 +1,7 @@
 /** Beacons of this process that share a directory, their nodes, and who sends to them. */
 import { Beacon, type Config } from "../../../src/beacon.ts";
 import type { DirectoryBeaconStats, DirectoryStats } from "../../../src/control/directory/stats.ts";
-import { createLogger } from "../../../src/control/log.ts";
+import { createLogger } from "../../../src/control/log/log.ts";
 import { BridgedNode, KnownNodes } from "./bridged.ts";
 import { Client } from "./client.ts";
 import type { LogLine } from "./program.ts";

@@ -1,4 +1,4 @@
-/** State files as a test reads and writes them, from the format's description and not from src/control/state-file.ts. */
+/** State files as a test reads and writes them, from the format's description and not from src/control/nodes/state-file.ts. */
 import { crc32 } from "node:zlib";
 
 /** A node with an IPv4 address. */

@@ -12,7 +12,7 @@ import {
   parseHostPort,
 } from "../../../src/config/units.ts";
 import { type Config, parseCommandLine, validateConfig } from "../../../src/config.ts";
-import { FileKeys } from "../../../src/control/bridge/file-keys.ts";
+import { FileKeys } from "../../../src/control/keys/file-keys.ts";
 import { readGossipKeys } from "../../../src/control/mesh/gossip-keys.ts";
 import type { Choices } from "../choices.ts";
 import { fuzzFolder } from "../folder.ts";

@@ -3,7 +3,7 @@ import { AF_INET, SOL_UDP, UDP_GRO } from "../../../ffi/abi.ts";
 import { ENDPOINT_WORDS, endpointFromName } from "../../../ffi/endpoint.ts";
 import { EAGAIN } from "../../../ffi/errno.ts";
 import { validateConfig } from "../../../src/config.ts";
-import { Limits } from "../../../src/control/limits.ts";
+import { Limits } from "../../../src/control/limits/limits.ts";
 import { RelayLoop } from "../../../src/data/loop.ts";
 import {
   DISCOVER,

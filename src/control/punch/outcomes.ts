@@ -1,0 +1,50 @@
+/** What became of punches: counts the pairs of nodes that were watched, direct and relayed, by address family. */
+import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
+import { PUNCH_FAMILIES, PunchWatch } from "../../shared/punch-watch.ts";
+
+/** Pairs by the address family of their two endpoints: "ipv4", "ipv6" or "mixed". */
+type PairCounts = Readonly<Record<string, number>>;
+
+export interface PunchedPairs {
+  /** Pairs that did not relay through this beacon from the fifth second after their punch to the end of a minute. */
+  readonly direct: PairCounts;
+  /** Pairs that did. */
+  readonly relayed: PairCounts;
+  /** Pairs for which there was no room. */
+  readonly unwatched: number;
+  /** Pairs whose minute is not over. */
+  readonly watching: number;
+}
+
+const noPairs = () => Object.fromEntries(PUNCH_FAMILIES.map((family) => [family, 0]));
+
+export class PunchOutcomes {
+  readonly #watch: PunchWatch;
+  readonly #direct = noPairs();
+  readonly #relayed = noPairs();
+  #unwatched = 0;
+  #watching = 0;
+
+  constructor(private readonly memory: SharedMemory) {
+    this.#watch = new PunchWatch(memory);
+  }
+
+  /** To be called about every second, once the clock is set. */
+  tick(): void {
+    this.#unwatched += this.#watch.takeUnwatched();
+    this.#watching = this.#watch.sweep(this.memory.words[CLOCK_S]!, (family, hasRelayed) => {
+      const counts = hasRelayed ? this.#relayed : this.#direct;
+      counts[PUNCH_FAMILIES[family]!]!++;
+    });
+  }
+
+  /** As of the last tick. */
+  stats(): PunchedPairs {
+    return {
+      direct: { ...this.#direct },
+      relayed: { ...this.#relayed },
+      unwatched: this.#unwatched,
+      watching: this.#watching,
+    };
+  }
+}

@@ -1,0 +1,69 @@
+/** Empties the workers' mailboxes, on the main thread: wakes as soon as something is put in, and hands it out. */
+import { type Mail, Mailbox } from "../../shared/mailbox.ts";
+import { MAIL, type SharedMemory } from "../../shared/memory.ts";
+
+/** What is done with the messages of one kind. */
+export interface MailTaker {
+  /** GOSSIP or FRAMES. */
+  readonly kind: number;
+  /** Messages taken from one mailbox before others have their turn. */
+  readonly turnMax: number;
+  /** @param mail stays where it is until the turn is done */
+  receive(mail: Mail): void;
+  /** The room of all messages of the turn is about to be freed. */
+  turnDone?(): void;
+}
+
+export class MailReader {
+  readonly #words: Int32Array;
+  readonly #boxes: readonly { readonly taker: MailTaker; readonly mailbox: Mailbox }[];
+  #reading: Promise<void> | undefined;
+  #stopped = false;
+
+  constructor(memory: SharedMemory, takers: readonly MailTaker[]) {
+    this.#words = memory.words;
+    this.#boxes = takers.flatMap((taker) =>
+      Array.from({ length: memory.shape.workers }, (_, worker) => ({
+        taker,
+        mailbox: new Mailbox(memory, taker.kind, worker),
+      })),
+    );
+  }
+
+  start(): void {
+    this.#reading ??= this.#read();
+  }
+
+  /** Ends it; what is in the mailboxes stays there. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    Atomics.notify(this.#words, MAIL);
+    await this.#reading;
+  }
+
+  async #read(): Promise<void> {
+    while (!this.#stopped) {
+      const mail = Atomics.load(this.#words, MAIL);
+      let taken = 0;
+      for (const { taker, mailbox } of this.#boxes) taken += turn(taker, mailbox);
+      if (taken > 0) await new Promise(setImmediate);
+      else await Atomics.waitAsync(this.#words, MAIL, mail).value;
+    }
+  }
+}
+
+/** @returns how many messages were taken */
+function turn(taker: MailTaker, mailbox: Mailbox): number {
+  let taken = 0;
+  while (taken < taker.turnMax) {
+    const mail = mailbox.take();
+    if (mail === undefined) break;
+    taker.receive(mail);
+    taken++;
+  }
+  if (taken > 0) {
+    taker.turnDone?.();
+    mailbox.release();
+  }
+  return taken;
+}
