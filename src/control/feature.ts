@@ -1,0 +1,197 @@
+/**
+ * The contract between the beacon and its features.
+ *
+ * A feature is one capability of the control plane: limits, the mesh, the bridge, HTTP. It declares
+ * its options, metrics and statistics, and makes one service for each beacon. `src/features.ts` is
+ * the list of all features. The beacon loops over that list and knows no member of it: services are
+ * created and started in the list's order and stopped in reverse. A service may use those before it
+ * in the list, so the order of the list states every dependency.
+ */
+import type { Logger } from "pino";
+import type * as v from "valibot";
+import type { OptionTable } from "../config/option.ts";
+import type { SharedMemory } from "../shared/memory.ts";
+import type { NodeTable } from "../shared/nodes.ts";
+import type { RouteTable } from "../shared/routes.ts";
+import type { MetricGroup } from "./kit/metrics.ts";
+
+/**
+ * @template Config the options that the feature reads: its own, and those of features before it
+ * @template Files what `read` returns
+ * @template S the service that `create` returns, for features behind this one
+ */
+export interface Feature<Config = never, Files = unknown, S extends Service = Service> {
+  /** Unique; the feature's name in log lines and errors. */
+  readonly name: string;
+  readonly options?: OptionTable;
+  /**
+   * Checks options that are correct alone, against each other.
+   * @param nameOf returns an option's name where the configuration comes from: its flag, or itself
+   * @throws ConfigError
+   */
+  check?(config: Config, nameOf: (property: keyof Config & string) => string, given: Given): void;
+  /**
+   * Reads the files that options name: at the start, at a reload, and for `check-config`. Opens
+   * nothing else, and changes nothing: another feature's files may still be refused.
+   * @throws ConfigError that names the file, and never what is in it
+   */
+  read?(config: Config, reading: Reading<Files>): Files;
+  /**
+   * Checks what only a start checks, before anything is opened. May wait for a file system.
+   * @returns a warning, if any
+   * @throws ConfigError
+   */
+  checkStart?(config: Config): Promise<string | undefined>;
+  /** Statistics by their place in `/api/stats`. */
+  readonly stats?: v.ObjectEntries;
+  /** Metrics, which are made from those statistics. */
+  // biome-ignore lint/suspicious/noExplicitAny: a feature's metrics know its own statistics alone
+  readonly metrics?: readonly MetricGroup<any, any>[];
+  /** Makes the service. What it opens, `stop` must close; nothing arrives before `start`. */
+  create(host: Host<Config, Files>): S | Promise<S>;
+}
+
+/** Things that code can hand to a beacon beside its options. */
+export interface Given {
+  /** Returns the nodes' public keys, in place of a registry or a file. */
+  readonly keyOf?: KeyFunction | undefined;
+}
+
+/** @returns the node's public key, 32 bytes; null for a node that has none */
+export type KeyFunction = (nodeId: number) => Promise<Uint8Array | null>;
+
+export interface Reading<Files> {
+  readonly given: Given;
+  /** Files as they were read last; undefined the first time. */
+  readonly before: Files | undefined;
+  /** Files of a feature earlier in the list. */
+  of<Theirs>(feature: Feature<never, Theirs>): Theirs;
+  /** Reports a mistake that does not keep the beacon from starting. */
+  warn(message: string): void;
+}
+
+/** What a service is made with. */
+export interface Host<Config = never, Files = unknown> {
+  /** The options in force. */
+  readonly config: Config;
+  readonly files: Files;
+  readonly given: Given;
+  readonly version: string;
+  readonly log: Logger;
+  readonly memory: SharedMemory;
+  readonly nodes: NodeTable;
+  readonly routes: RouteTable;
+  /** The old process whose place this beacon takes; undefined at a plain start. */
+  readonly predecessor: Predecessor | undefined;
+  /** Aborted when the beacon is closed before it has started: nothing may wait on. */
+  readonly signal: AbortSignal;
+  readonly beacon: BeaconControl;
+  /** Returns the service of a feature earlier in the list. */
+  use<S extends Service>(feature: Feature<never, never, S>): S;
+  /** Ends the beacon, which reports the reason. */
+  fail(reason: Error): void;
+}
+
+/** What the old process handed over before anything was opened. */
+export interface Predecessor {
+  /** The UDP sockets, in the order of their group. */
+  readonly fds: readonly number[];
+  /** What those sockets have on. */
+  readonly offload: boolean;
+  readonly steering: boolean;
+  /** Whether its state file may be replaced. */
+  readonly maySave: boolean;
+  /** Local addresses, each under the number that its endpoints carry. */
+  readonly locals: readonly (readonly [number, readonly number[]])[];
+  /**
+   * Reports that the workers are ready, and waits until the old process has stopped receiving or is
+   * dead. Its last sections have been read then.
+   */
+  waitForTurn(): Promise<void>;
+}
+
+/** The beacon as a whole, for services that show or end it. */
+export interface BeaconControl {
+  readonly isHealthy: boolean;
+  /** Why the beacon is not ready for traffic; undefined while it is. */
+  readonly notReady: string | undefined;
+  readonly warnings: readonly string[];
+  /** All statistics, by their place in `/api/stats`. */
+  stats(): object;
+  /** The options in force, without their secrets. */
+  maskedConfig(): Readonly<Record<string, unknown>>;
+  /** How long the beacon goes on relaying, in ms; undefined while nothing ends it. */
+  readonly drainLeftMs: number | undefined;
+  drain(): Promise<void>;
+  /** Whether a successor has received everything, so that it misses what changes here. */
+  readonly hasHandedOver: boolean;
+  /** Hands over to a new process; undefined for a beacon that cannot start one. */
+  readonly upgrade: (() => Promise<{ readonly pid: number; readonly version: string }>) | undefined;
+}
+
+/**
+ * A feature at work in one beacon. All methods run on the main thread. Those without a promise
+ * return within a millisecond. An error in one is logged and keeps no other from running, except in
+ * `start`, where it ends the start.
+ */
+export interface Service {
+  /** Fills tables before the first packet is read. @param isWhole whether the predecessor's are complete */
+  restore?(isWhole: boolean): Promise<void>;
+  start?(): void | Promise<void>;
+  /** Runs about once a second. */
+  tick?(): void;
+  /** Goes on with other options and files. Called only if all of them are good. */
+  reconfigure?(config: never, files: never): void;
+  /** The beacon ends after a while: admit nothing new. */
+  drain?(): void;
+  /** An upgrade begins: change nothing that its successor would not learn of. */
+  hold?(): void | Promise<void>;
+  /** The successor accepts connections and sends from here on; this process keeps what it has. */
+  suspend?(): void;
+  /** The upgrade failed: undoes `hold` and `suspend`. */
+  resume?(): void;
+  /** The successor serves: ends what nodes and clients still have here. @param signal ends the wait */
+  retire?(signal: AbortSignal): Promise<unknown>;
+  /** Releases everything. Called once, also if `start` never was. @param isReplaced whether a successor serves */
+  stop?(isReplaced: boolean): unknown;
+  /** The values of the feature's `stats`. */
+  stats?(): object;
+  /** Why the beacon is not ready for traffic; undefined while it is. */
+  notReady?(): string | undefined;
+  /** Warnings of a beacon that is ready, a sentence each, with a remedy. */
+  warnings?(): readonly string[];
+  readonly handOver?: HandOverSections;
+}
+
+/**
+ * What a service hands over in an upgrade: named messages, each with a version. A successor skips
+ * those whose name or version it does not know, and starts cold where none came.
+ */
+export interface HandOverSections {
+  readonly sections: Readonly<Record<string, Section>>;
+  write(phase: HandOverPhase, send: SendSection): void | Promise<void>;
+}
+
+/**
+ * all: everything, while packets arrive. changed: what changed since the last call. closing: what is
+ * large and needs no repetition, just before receiving stops. stopped: workers are parked and nobody
+ * receives, so only what changed in the last seconds. sealed: what changed during `stopped`.
+ */
+export type HandOverPhase = "all" | "changed" | "closing" | "stopped" | "sealed";
+
+export interface Section {
+  readonly version: number;
+  /** @param body good until it returns @param fds files that came with it, which it owns. @throws FormatError */
+  read(body: Uint8Array, fds: readonly number[]): void | Promise<void>;
+}
+
+/**
+ * Sends one message of a section.
+ * @param body at most BODY_BYTES_MAX of src/control/upgrade/channel.ts
+ * @param fds files to send along
+ */
+export type SendSection = (
+  section: string,
+  body: Uint8Array | object,
+  fds?: readonly number[],
+) => Promise<void>;
