@@ -59,9 +59,9 @@ import {
   type BeaconSockets,
   openSockets,
   setReceiveTimeouts,
-} from "./control/workers/sockets.ts";
-import { SourceAddresses } from "./control/workers/source-addresses.ts";
-import { steeringProgram } from "./control/workers/steering.ts";
+} from "./control/sockets/sockets.ts";
+import { SourceAddresses } from "./control/sockets/source-addresses.ts";
+import { steeringProgram } from "./control/sockets/steering.ts";
 import { Supervisor } from "./control/workers/supervisor.ts";
 import { Introductions } from "./data/introductions.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";

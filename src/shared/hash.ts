@@ -4,7 +4,7 @@
  * A node's says which shard, and so which worker, and which slot in it.
  *
  * It is keyed with a secret of the process, so that nobody can choose node ids that all meet in one shard or one
- * chain of slots. The first step runs inside the kernel too (src/control/workers/steering.ts), which is why it uses only
+ * chain of slots. The first step runs inside the kernel too (src/control/sockets/steering.ts), which is why it uses only
  * what classic BPF has: 32-bit multiply, xor and shift. Multipliers: odd, from MurmurHash3's finalizer.
  */
 import { ENDPOINT_PORT_MASK, isIPv4 } from "../../ffi/endpoint.ts";

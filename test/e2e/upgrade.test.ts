@@ -9,7 +9,7 @@ import { Beacon, type Stats, UpgradeError } from "../../src/beacon.ts";
 import { createLogger } from "../../src/control/log/log.ts";
 import { Channel, type Kind } from "../../src/control/upgrade/channel.ts";
 import { FORMAT, NodeEntries, writeRemoved } from "../../src/control/upgrade/format.ts";
-import { openSockets } from "../../src/control/workers/sockets.ts";
+import { openSockets } from "../../src/control/sockets/sockets.ts";
 import { NodeIdentity } from "../support/pilot-node.ts";
 import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { type Client, Clients } from "./support/client.ts";

@@ -45,7 +45,7 @@ import { believesStrangers, type Limits } from "../limits/limits.ts";
 import { scanNodes } from "../nodes/scan.ts";
 import type { HeardInstances, MeshNames, PeerClaims, PeerNodes } from "../upgrade/format.ts";
 import type { MailTaker } from "../workers/mail-reader.ts";
-import { type HostAddress, hostAddresses, type SourceAddresses } from "../workers/source-addresses.ts";
+import { type HostAddress, hostAddresses, type SourceAddresses } from "../sockets/source-addresses.ts";
 import { Announcements } from "./announcements.ts";
 import type { GossipKeys } from "./gossip-keys.ts";
 import { GossipSender } from "./gossip-sender.ts";

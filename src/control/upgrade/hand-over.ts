@@ -28,7 +28,7 @@ import type { Mesh } from "../mesh/mesh.ts";
 import type { Reaper } from "../nodes/expiry.ts";
 import { restingPause, scanNodes } from "../nodes/scan.ts";
 import type { StateKeeper } from "../nodes/state-keeper.ts";
-import { RECEIVE_TIMEOUT_MS, setReceiveTimeouts } from "../workers/sockets.ts";
+import { RECEIVE_TIMEOUT_MS, setReceiveTimeouts } from "../sockets/sockets.ts";
 import type { Supervisor } from "../workers/supervisor.ts";
 import { BODY_BYTES_MAX, type Kind, LateError, type Message } from "./channel.ts";
 import {

@@ -10,7 +10,7 @@ import {
   hasSeveral,
   hostAddresses,
   SourceAddresses,
-} from "../../../src/control/workers/source-addresses.ts";
+} from "../../../src/control/sockets/source-addresses.ts";
 import { SharedMemory } from "../../../src/shared/memory.ts";
 import { Peer } from "../../support/peer.ts";
 

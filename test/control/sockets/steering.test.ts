@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { SOCKET_BY_FLOW } from "../../../ffi/bpf.ts";
-import { steeringProgram } from "../../../src/control/workers/steering.ts";
+import { steeringProgram } from "../../../src/control/sockets/steering.ts";
 import { DISCOVER, DISCOVER_EX, PUNCH_REQUEST, RELAY } from "../../../src/protocol.ts";
 import { nodeHash, shardOfHash } from "../../../src/shared/hash.ts";
 import { interpret } from "../../support/bpf.ts";
