@@ -50,10 +50,6 @@ import { StateKeeper } from "./control/nodes/state-keeper.ts";
 import { ThreadFiles } from "./control/nodes/thread-files.ts";
 import { PunchGrants } from "./control/punch/grants.ts";
 import { PunchOutcomes } from "./control/punch/outcomes.ts";
-import { HandOver, type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
-import type { Successor } from "./control/upgrade/successor.ts";
-import type { Heir, Inherited, TakeOver } from "./control/upgrade/take-over.ts";
-import { MailReader } from "./control/workers/mail-reader.ts";
 import {
   adoptSockets,
   type BeaconSockets,
@@ -62,6 +58,10 @@ import {
 } from "./control/sockets/sockets.ts";
 import { SourceAddresses } from "./control/sockets/source-addresses.ts";
 import { steeringProgram } from "./control/sockets/steering.ts";
+import { HandOver, type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
+import type { Successor } from "./control/upgrade/successor.ts";
+import type { Heir, Inherited, TakeOver } from "./control/upgrade/take-over.ts";
+import { MailReader } from "./control/workers/mail-reader.ts";
 import { Supervisor } from "./control/workers/supervisor.ts";
 import { Introductions } from "./data/introductions.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";
