@@ -4,7 +4,9 @@ import { Command, InvalidArgumentError } from "commander";
 import { BATCH_MAX_DEFAULT } from "../src/config.ts";
 import type { BenchOptions } from "./harness/options.ts";
 import { Recorder, type Run, saveRun } from "./harness/results.ts";
-import { addReportCommands } from "./report/commands.ts";
+import { asProcess, runAll } from "./report/all.ts";
+import { compareFiles } from "./report/compare.ts";
+import { pathsIn, report } from "./report/report.ts";
 import { benchAllocation } from "./suite/allocation.ts";
 import { benchCoturn } from "./suite/coturn.ts";
 import { BEACONS_DEFAULT, benchDirectory, NODES_DEFAULT } from "./suite/directory.ts";
@@ -117,12 +119,40 @@ for (const [name, description, run] of BENCHES) {
       .option("--beacons <n>", "beacons of the fleet", positive, BEACONS_DEFAULT)
       .option("--nodes <n>", "nodes of each beacon", positive, NODES_DEFAULT);
 }
-addReportCommands(program, {
-  benches: BENCHES.map(([name]) => name),
-  folder: import.meta.dir,
-  limitMinutes: LIMIT_MINUTES_DEFAULT,
-  parseNumber: positive,
-});
+program
+  .command("compare")
+  .description("what got better or worse from one run to another, beyond the noise")
+  .argument("<a.json>", "the run before")
+  .argument("<b.json>", "the run after")
+  .option("--fail-on-worse", "exit with 1 if a ratio got worse, or no ratio could be judged", false)
+  .action((a: string, b: string, { failOnWorse }: { failOnWorse: boolean }) => {
+    process.exitCode = compareFiles(a, b, failOnWorse);
+  });
+const NAMES = BENCHES.map(([name]) => name);
+program
+  .command("report")
+  .description("writes bench/RESULTS.md and its charts, from the runs in bench/results/")
+  .option("--check", "write nothing; exit with 1 if they are not what the runs give", false)
+  .action(({ check }: { check: boolean }) => {
+    process.exitCode = report(import.meta.dir, NAMES, check);
+  });
+program
+  .command("all")
+  .description("runs every bench, keeps the runs in bench/results/ and writes the report")
+  .option("--rounds <n>", "measurements of each contender, in turn", positive)
+  .option("--smoke", "runs of seconds, to see that all work; keeps and reports nothing", false)
+  .option("--limit <minutes>", "give each bench up after so long", positive, LIMIT_MINUTES_DEFAULT)
+  .action(async ({ rounds, smoke, limit }: { rounds?: number; smoke: boolean; limit: number }) => {
+    const root = join(import.meta.dir, "..");
+    // From the root, so that no path of this machine is in the command that a run keeps.
+    process.chdir(root);
+    const flags = rounds === undefined ? [] : ["--rounds", String(rounds)];
+    const options = { smoke, limitMinutes: limit, flags };
+    const run = asProcess(join(import.meta.dir, "main.ts"), root);
+    const failed = await runAll(NAMES, options, "bench/runs/all", pathsIn(import.meta.dir).results, run);
+    if (!smoke) report(import.meta.dir, NAMES, false);
+    process.exitCode = failed.length === 0 ? 0 : 1;
+  });
 try {
   await program.parseAsync();
 } catch (error) {

@@ -12,9 +12,8 @@ import { CHANGES, encodeEntry } from "../../src/control/directory/entries.ts";
 import { loadRun, type Run } from "../harness/results.ts";
 import { showNumber, spreadOf } from "../harness/statistics.ts";
 import { UNITS, UNITS_GROUP } from "../suite/directory-units.ts";
-import { lineChart } from "./line-chart.ts";
-import { groupOf } from "./points.ts";
-import type { Picture } from "./svg.ts";
+import { lineChart, type Picture } from "./draw.ts";
+import { groupOf } from "./verdicts.ts";
 
 /** Of src/control/directory/directory.ts: how often a beacon tells, and reads. */
 const TELLS_PER_S = 50;
@@ -153,36 +152,22 @@ export function directoryModel(run: Run): Picture | undefined {
       return { x: beacons, median: percent, min: percent, max: percent };
     });
   const most = lastWith(costs, ({ server }) => server);
-  return lineChart({
-    title: "A directory's fleet on paper, by its beacons",
-    sentence:
-      `With ${NODES_EACH.toLocaleString("en-US")} nodes a beacon, of which ${MOVING_SHARE * 100} % move each second, one server's core is ` +
-      `used up at ${most} beacons, its line of 10 Gbit/s at ${lastWith(costs, line)}; a beacon's main thread then spends ` +
-      `${showNumber(100 * estimate(costs, fleetOf(most)).beacon)} % of a core.`,
-    x: { name: "beacons", log: true, ticks: sizes },
-    y: { name: "% of a core, or of the line", log: true },
-    level: { at: 100, name: "used up" },
-    lines: [
-      {
-        name: "server's core",
-        colour: "blue",
-        dash: "solid",
-        symbol: "circle",
-        points: points(({ server }) => server),
-      },
-      {
-        name: "server's line, 10 Gbit/s",
-        colour: "vermilion",
-        dash: "dashed",
-        symbol: "diamond",
-        points: points(line),
-      },
-      {
-        ...{ name: "main thread of a beacon", colour: "green", dash: "solid", symbol: "triangle" },
-        points: points(({ beacon }) => beacon),
-      },
-    ],
-  });
+  const sentence =
+    `With ${NODES_EACH.toLocaleString("en-US")} nodes a beacon, of which ${MOVING_SHARE * 100} % move each second, ` +
+    `one server's core is used up at ${most} beacons, its line of 10 Gbit/s at ${lastWith(costs, line)}; a beacon's ` +
+    `main thread then spends ${showNumber(100 * estimate(costs, fleetOf(most)).beacon)} % of a core.`;
+  return lineChart(
+    { title: "A directory's fleet on paper, by its beacons", sentence },
+    {
+      x: { name: "beacons", log: 10 },
+      y: { name: "% of a core, or of the line", log: 10 },
+      lines: [
+        { name: "server's core", colour: "blue", points: points(({ server }) => server) },
+        { name: "server's line, 10 Gbit/s", colour: "vermilion", dash: "dashed", points: points(line) },
+        { name: "main thread of a beacon", colour: "green", points: points(({ beacon }) => beacon) },
+      ],
+    },
+  );
 }
 
 /** Markdown. */

@@ -1,7 +1,7 @@
 /** The part of RESULTS.md that is computed from runs: bars, charts, and a table a bench. */
 import { type Figure, type Run, showMachine } from "../harness/results.ts";
 import { showValue, spreadOf } from "../harness/statistics.ts";
-import type { Picture } from "./svg.ts";
+import type { Picture } from "./draw.ts";
 import { isSeries, meetsBar, RATIO, showLimits } from "./verdicts.ts";
 
 export interface NamedPicture extends Picture {
@@ -9,7 +9,7 @@ export interface NamedPicture extends Picture {
   readonly path: string;
 }
 
-const CHARTS_HEAD = "Marks are medians over rounds; whiskers reach from the least to the most of the rounds.";
+const CHARTS_HEAD = "Marks are medians over rounds; bars reach from the least to the most of the rounds.";
 
 /** Longer tables are folded. */
 const OPEN_ROWS_MAX = 12;

@@ -4,7 +4,6 @@ import { basename, join, relative } from "node:path";
 import { loadRun, type Run } from "../harness/results.ts";
 import { CHARTS } from "./charts.ts";
 import { type NamedPicture, resultsMarkdown } from "./markdown.ts";
-import { drawSvg } from "./svg.ts";
 
 /** What stands between these in RESULTS.md is written by the report; all else by hand. */
 export const BEGIN = '<!-- Written by "bun run bench report", from here -->';
@@ -76,10 +75,10 @@ export function composeReport(bench: string, order: readonly string[]): Report {
     }
     const file = `${plan.name}.svg`;
     pictures.push({ ...picture, path: `${CHARTS_FOLDER}/${file}` });
-    files.set(join(paths.charts, file), drawSvg(picture));
+    files.set(join(paths.charts, file), picture.svg);
   }
   const computed = resultsMarkdown(runs, pictures);
-  files.set(paths.markdown, insert(readMarkdown(paths.markdown), computed, paths.markdown));
+  files.set(paths.markdown, insert(readFileSync(paths.markdown, "utf8"), computed, paths.markdown));
   const there = existsSync(paths.charts) ? readdirSync(paths.charts) : [];
   const stale = there.map((file) => join(paths.charts, file)).filter((path) => !files.has(path));
   return { files, stale, leftOut };
@@ -99,20 +98,10 @@ export function readRuns(folder: string, order: readonly string[]): Run[] {
   return runs.sort((a, b) => place(a) - place(b));
 }
 
-function readMarkdown(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    throw new Error(`${path}: ${error instanceof Error ? error.message : error}`);
-  }
-}
-
 /** Puts the computed part between the markers. */
 function insert(markdown: string, computed: string, path: string): string {
-  const [before, rest, ...moreBegins] = markdown.split(BEGIN);
-  const [, after, ...moreEnds] = rest?.split(END) ?? [];
-  if (after === undefined || before!.includes(END) || moreBegins.length + moreEnds.length > 0) {
-    throw new Error(`${path} must have these two lines, once each and in this order: ${BEGIN} and ${END}`);
-  }
-  return `${before}${BEGIN}\n\n${computed}\n\n${END}${after}`;
+  const [from, to] = [markdown.indexOf(BEGIN), markdown.indexOf(END)];
+  if (from < 0 || to < from)
+    throw new Error(`${path} must have these two lines, in this order: ${BEGIN} and ${END}`);
+  return `${markdown.slice(0, from)}${BEGIN}\n\n${computed}\n\n${markdown.slice(to)}`;
 }

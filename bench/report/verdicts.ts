@@ -39,6 +39,9 @@ export const titleOf = (figure: Figure) => `${figure.case}: ${figure.name}`;
 /** Whether its values are samples over time, as in a soak, and not rounds. */
 export const isSeries = (figure: Figure) => figure.params?.["series"] === true;
 
+export const groupOf = (run: Run, group: string): Figure[] =>
+  run.figures.filter((figure) => figure.params?.["group"] === group);
+
 /** Pairs the figures of two runs, in the order of the second. */
 export function match(a: Run, b: Run): Matched {
   const keyOf = (figure: Figure) => JSON.stringify([figure.case, figure.name, figure.unit]);

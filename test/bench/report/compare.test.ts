@@ -30,7 +30,7 @@ describe("what compare says", () => {
         .trim()
         .split(/ {2,}| (?=200)/),
     ).toEqual(["1.025", "1.125", "+9.8 %", "0.002", "WORSE", "200 B: beacon over C"]);
-    expect(lines.join("\n")).toContain("Of 1 judged: 1 worse and 0 better beyond the noise.");
+    expect(lines.join("\n")).toContain("Of 1 judged: 1 worse, 0 better and 0 moved beyond the noise.");
     expect(worse).toBe(true);
   });
 
@@ -53,7 +53,7 @@ describe("what compare says", () => {
       "a.json",
       "b.json",
     );
-    expect(lines.findIndex((line) => line.includes("mood"))).toBeLessThan(
+    expect(lines.findIndex((line) => line.includes("Absolute figures"))).toBeLessThan(
       lines.findIndex((line) => line.includes("CPU a packet, beacon (ns)")),
     );
     expect(lineWith(lines, "CPU a packet, beacon (ns)")).toContain("WORSE");
@@ -101,10 +101,10 @@ describe("what compare says", () => {
     const figures = (first: readonly number[]) =>
       Array.from({ length: 40 }, (_, i) => ratio(`case ${i}`, i === 0 ? first : LOW));
     const { lines, worse } = compareRuns(madeUpRun(figures(LOW)), madeUpRun(figures(HIGH)), "a", "b");
-    const text = lines.map((line) => line.trim()).join(" ");
+    const text = lines.join("\n");
     expect(lineWith(lines, "case 0:")).toContain("worse?");
     expect(text).toContain("of 40 figures up to 2 look so by chance");
-    expect(text).toContain("With 6 rounds, a figure that alone changed among 40 cannot pass; with 7 it can.");
+    expect(text).toContain("With 6 rounds, one changed figure of 40 cannot pass; with 7 it can.");
     expect(worse).toBe(false);
   });
 
@@ -119,26 +119,6 @@ describe("what compare says", () => {
     expect(text).toContain(
       "Bars: B misses 1 of 1.\n  newly MISSED: 200 B: beacon over C: 1.025 → 1.125, bar: at most 1.03 (worse)",
     );
-  });
-
-  test("smoke runs are called so", () => {
-    expect(linesOf(madeUpRun([cpu([1])]), madeUpRun([cpu([1])], { smoke: true })).join("\n")).toContain(
-      "A SMOKE RUN",
-    );
-  });
-
-  test("no line has more than 100 columns", () => {
-    const long = "bursts of 48 × 1200 B to a peer's nodes, offload on, and more of the same until it is long";
-    const run = (values: readonly number[]) =>
-      madeUpRun(
-        [ratio(long, values, { bar: { atMost: 1 } }), ...LOW.map((_, i) => ratio(`${long} ${i}`, values))],
-        {
-          command: `bun run bench relay ${"--only something ".repeat(12)}`,
-        },
-      );
-    const lines = linesOf(run(LOW), madeUpRun([...run(HIGH).figures, ratio(`${long} new`, LOW)]));
-    expect(lines.flatMap((line) => line.split("\n")).filter((line) => line.length > 100)).toEqual([]);
-    expect(lines.length).toBeGreaterThan(20);
   });
 });
 
@@ -155,7 +135,7 @@ describe("bench compare", () => {
       ]);
       expect(codes.map(({ code }) => code)).toEqual([0, 1, 0]);
       expect(codes.map(({ err }) => err)).toEqual(["", "", ""]);
-      expect(codes[0]!.out).toContain("1 worse and 0 better");
+      expect(codes[0]!.out).toContain("1 worse, 0 better");
     });
   });
 
