@@ -122,6 +122,17 @@ export class Recorder {
     );
   }
 
+  /** Returns a function that records figures of one case; less is better unless given. */
+  of(title: string, params: NonNullable<Figure["params"]>) {
+    return (
+      name: string,
+      unit: string,
+      values: readonly number[],
+      more: Partial<Pick<Figure, "bar" | "better">> = {},
+    ) =>
+      this.figure({ ...{ case: title, name, unit, better: "less" }, values: [...values], params, ...more });
+  }
+
   /** The run as it stands. */
   run(): Run {
     return {

@@ -60,6 +60,7 @@ export async function compareSideBySide(
     }
     recorder.progress(`round ${round + 1}  ${shown.join(";  ")}`);
   });
+  const figure = recorder.of(title, params);
   for (const { name, subject, against, bar, ofWorkers = false, inverse = false } of ratios) {
     const cpuOf = (name: string) =>
       (ofWorkers ? workers : cpu)[contenders.findIndex((contender) => contender.name === name)]!;
@@ -67,24 +68,12 @@ export async function compareSideBySide(
       const ratio = ns / cpuOf(against)[round]!;
       return inverse ? 1 / ratio : ratio;
     });
-    recorder.figure({
-      ...{ case: title, name, unit: "×", better: inverse ? "more" : "less", values, params },
-      ...(bar && { bar }),
-    });
+    figure(name, "×", values, { better: inverse ? "more" : "less", ...(bar && { bar }) });
   }
   for (const [i, { name }] of contenders.entries()) {
-    const figure = { case: title, params };
-    recorder.figure({
-      ...{ ...figure, name: `CPU a ${unit}, ${name}`, unit: "ns", better: "less", values: cpu[i]! },
-    });
-    if (workers[i]!.length > 0)
-      recorder.figure({
-        ...{ ...figure, name: `CPU a ${unit} of workers alone, ${name}`, unit: "ns" },
-        ...{ better: "less", values: workers[i]! },
-      });
-    recorder.figure({
-      ...{ ...figure, name: `${unit}s a second, ${name}`, unit: "/s", better: "more", values: rate[i]! },
-    });
+    figure(`CPU a ${unit}, ${name}`, "ns", cpu[i]!);
+    if (workers[i]!.length > 0) figure(`CPU a ${unit} of workers alone, ${name}`, "ns", workers[i]!);
+    figure(`${unit}s a second, ${name}`, "/s", rate[i]!, { better: "more" });
     if (lost[i]! > 0) recorder.note(`${title}: ${lost[i]} ${unit}s were lost, ${name}`);
   }
   return lost;

@@ -71,10 +71,8 @@ export async function benchAllocation(
     const relayed = relay(generator, loop, packets);
     const growth = heapBytes() - before;
     recorder.progress(`${relayed} packets relayed, heap of ${before} bytes before`);
-    recorder.figure({
-      ...{ case: title, name: "heap growth", unit: "bytes", better: "less", values: [growth] },
-      ...{ bar: { atMost: GROWTH_BYTES_MAX }, params: { group: "allocation", packets: relayed } },
-    });
+    const figure = recorder.of(title, { group: "allocation", packets: relayed });
+    figure("heap growth", "bytes", [growth], { bar: { atMost: GROWTH_BYTES_MAX } });
     generator.close();
     socket!.close();
     await Bun.sleep(0); // signals and the time limit get their turn

@@ -108,16 +108,15 @@ interface Measured {
   readonly moves: Moves;
 }
 
+/** A figure's name, its unit, and how it is read. */
+type Shown<T> = readonly [name: string, unit: string, value: (one: T) => number];
+
 function report(measured: Measured, recorder: Recorder): void {
   const { shape, movesPerS, used, pauses, lag, before, after, moves } = measured;
   const { beacons, nodesEach } = shape;
   const title = `${movesPerS} moves a second among ${beacons} beacons with ${nodesEach} nodes each`;
   const params = { group: "directory churn", movesPerS, ...shape };
-  const figure = (name: string, unit: string, values: readonly number[], atMost?: number) =>
-    recorder.figure({
-      ...{ case: title, name, unit, better: "less", values: [...values], params },
-      ...(atMost !== undefined && { bar: { atMost } }),
-    });
+  const figure = recorder.of(title, params);
   const bounds = after[0]!.directory!.lag.bounds;
   const samples = moves.samples.filter(({ moved }) => moved);
   /** Milliseconds from a Discover to the first relay that found its node. */
@@ -134,12 +133,8 @@ function report(measured: Measured, recorder: Recorder): void {
   if (inTime.length < found.length)
     recorder.note(`${found.length - inTime.length} of ${found.length} moves were not found within 2 s`);
   for (const q of [0.5, 0.9, 0.99]) {
-    figure(
-      `p${q * 100} from a node's Discover until a relay from a third beacon finds it`,
-      "ms",
-      [quantile(inTime, q)],
-      q === 0.99 ? FOUND_MS_BAR : undefined,
-    );
+    const name = `p${q * 100} from a node's Discover until a relay from a third beacon finds it`;
+    figure(name, "ms", [quantile(inTime, q)], q === 0.99 ? { bar: { atMost: FOUND_MS_BAR } } : {});
   }
   figure("longest of these", "ms", [Math.max(...inTime)]);
   for (const q of [0.5, 0.99])
@@ -158,73 +153,36 @@ function report(measured: Measured, recorder: Recorder): void {
   const control = ({ control }: FleetUse) => control;
   const whole = ({ control, workers }: FleetUse) => control.map((percent, i) => percent + workers[i]!);
   const core = "% of a core";
-  figure(
-    "main thread of a beacon, moving over staying",
-    core,
-    less("moving", "staying", control),
-    CPU_PERCENT_BAR,
-  );
-  figure(
-    "main thread of a beacon, moving over no directory",
-    core,
-    less("moving", "off", control),
-    CPU_PERCENT_BAR,
-  );
-  figure("main thread of a beacon, staying over no directory", core, less("staying", "off", control));
+  const mainThread = "main thread of a beacon";
+  const bar = { atMost: CPU_PERCENT_BAR };
+  figure(`${mainThread}, moving over staying`, core, less("moving", "staying", control), { bar });
+  figure(`${mainThread}, moving over no directory`, core, less("moving", "off", control), { bar });
+  figure(`${mainThread}, staying over no directory`, core, less("staying", "off", control));
   figure("whole beacon, moving over staying", core, less("moving", "staying", whole));
   figure("whole beacon, moving over no directory", core, less("moving", "off", whole));
-  for (const kind of KINDS) {
-    figure(
-      `main thread of a beacon, ${kind}`,
-      core,
-      used[kind].map((use) => mean(use.control)),
-    );
-    figure(
-      `whole beacon, ${kind}`,
-      core,
-      used[kind].map((use) => mean(whole(use))),
-    );
-  }
-  for (const kind of ["moving", "staying"] as const) {
-    figure(
-      `server, ${kind}`,
-      core,
-      used[kind].map(({ server }) => server),
-    );
-    const kb = (bytes: number) => bytes / 1000;
-    figure(
-      `to the server, of a beacon, ${kind}`,
-      "kB/s",
-      used[kind].map(({ serverIn }) => kb(serverIn) / beacons),
-    );
-    figure(
-      `from the server, of a beacon, ${kind}`,
-      "kB/s",
-      used[kind].map(({ serverOut }) => kb(serverOut) / beacons),
-    );
-    figure(
-      `both ways, of all, ${kind}`,
-      "kB/s",
-      used[kind].map((use) => kb(use.serverIn + use.serverOut)),
-    );
-  }
-  for (const kind of KINDS) {
-    figure(
-      `longest turn of the main thread, CPU time, ${kind}`,
-      "ms",
-      pauses[kind].map(({ used }) => used.max),
-    );
-    figure(
-      `p99.9 turn of the main thread, CPU time, ${kind}`,
-      "ms",
-      pauses[kind].map(({ used }) => used.p999),
-    );
-    figure(
-      `latest timer, ${kind}`,
-      "ms",
-      pauses[kind].map(({ late }) => late.max),
-    );
-  }
+  const each = <T>(of: Record<Kind, T[]>, kinds: readonly Kind[], figures: readonly Shown<T>[]) => {
+    for (const [name, unit, value] of figures)
+      for (const kind of kinds) figure(`${name}, ${kind}`, unit, of[kind].map(value));
+  };
+  each(used, KINDS, [
+    [mainThread, core, (use) => mean(use.control)],
+    ["whole beacon", core, (use) => mean(whole(use))],
+  ]);
+  each(
+    used,
+    ["moving", "staying"],
+    [
+      ["server", core, ({ server }) => server],
+      ["to the server, of a beacon", "kB/s", ({ serverIn }) => serverIn / 1000 / beacons],
+      ["from the server, of a beacon", "kB/s", ({ serverOut }) => serverOut / 1000 / beacons],
+      ["both ways, of all", "kB/s", ({ serverIn, serverOut }) => (serverIn + serverOut) / 1000],
+    ],
+  );
+  each(pauses, KINDS, [
+    ["longest turn of the main thread, CPU time", "ms", ({ used }) => used.max],
+    ["p99.9 turn of the main thread, CPU time", "ms", ({ used }) => used.p999],
+    ["latest timer", "ms", ({ late }) => late.max],
+  ]);
   const gossipKb = (nodesEach * GOSSIP_NODE_BYTES * (beacons - 1)) / GOSSIP_S / 1000;
   figure("gossip would send, of a beacon (computed)", "kB/s", [gossipKb]);
   recorder.note(

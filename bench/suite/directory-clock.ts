@@ -121,11 +121,9 @@ function report(
     stays: step.stays ?? false,
     ...SHAPE,
   };
+  const record = recorder.of(title, params);
   const figure = (name: string, unit: string, of: (one: Measured) => number, atMost?: number) =>
-    recorder.figure({
-      ...{ case: title, name, unit, better: "less", values: rounds.map(of), params },
-      ...(atMost !== undefined && { bar: { atMost } }),
-    });
+    record(name, unit, rounds.map(of), atMost === undefined ? {} : { bar: { atMost } });
   const nodes = `nodes with a wrong lookup, of ${nodesOf(SHAPE)}`;
   figure(nodes, "nodes", ({ lookups }) => lookups.nodesWrong, 0);
   figure("wrong lookups", "%", ({ lookups }) => (lookups.wrong / lookups.asked) * 100, 0);

@@ -63,64 +63,33 @@ export async function measureConvergence(
   }
   const title = `convergence of ${shape.beacons} beacons with ${shape.nodesEach} nodes each`;
   const params = { group: "directory convergence", ...shape };
-  const figure = (
-    name: string,
-    unit: string,
-    of: (one: Measured) => number,
-    bar: { bar?: { atMost: number } } = {},
-  ) => {
-    const values = rounds.map(of);
-    recorder.figure({ case: title, name, unit, better: "less", values, params, ...bar });
-  };
+  const record = recorder.of(title, params);
+  const figure = (name: string, unit: string, of: (one: Measured) => number, atMost?: number) =>
+    record(name, unit, rounds.map(of), atMost === undefined ? {} : { bar: { atMost } });
   const each = (of: (stats: Stats) => number) => (one: Measured) => sum(one.stats.map(of)) / one.stats.length;
-  const directoryOf = (stats: Stats) => stats.directory!;
-  figure("until every beacon has all routes", "s", ({ totalS }) => totalS, {
-    bar: { atMost: CONVERGED_S_BAR },
-  });
+  const directory = (of: (directory: NonNullable<Stats["directory"]>) => number) =>
+    each((stats) => of(stats.directory!));
+  const aRoute = (of: readonly number[], { stats }: Measured) => sum(of) / sum(stats.map(routesOf));
+  figure("until every beacon has all routes", "s", ({ totalS }) => totalS, CONVERGED_S_BAR);
   figure("of this, until the last beacon was connected", "s", ({ connectedS }) => connectedS);
   figure("once more, after all routes were withdrawn", "s", ({ againS }) => againS);
   figure("CPU of a beacon", "s", ({ beaconS }) => sum(beaconS) / beaconS.length);
-  figure(
-    "CPU of a beacon, a route",
-    "µs",
-    ({ beaconS, stats }) => (sum(beaconS) / sum(stats.map(routesOf))) * 1e6,
-  );
+  figure("CPU of a beacon, a route", "µs", (one) => aRoute(one.beaconS, one) * 1e6);
   figure("CPU of the server", "s", ({ serverS }) => serverS);
   figure(
     "memory of a route, of the table",
     "bytes",
-    each((stats) => directoryOf(stats).bytesPerRoute),
+    directory(({ bytesPerRoute }) => bytesPerRoute),
   );
-  figure(
-    "memory that a beacon grew by, a route",
-    "bytes",
-    ({ grownBytes, stats }) => sum(grownBytes) / sum(stats.map(routesOf)),
-  );
-  figure(
-    "a beacon's last snapshot",
-    "ms",
-    each((stats) => directoryOf(stats).lastSnapshotWrittenS * 1000),
-  );
-  figure(
-    "last load of a snapshot",
-    "ms",
-    each((stats) => directoryOf(stats).lastSnapshotLoadedS * 1000),
-  );
-  figure(
-    "snapshots written, of a beacon",
-    "",
-    each((stats) => directoryOf(stats).snapshotsWritten),
-  );
-  figure(
-    "written into snapshots, of a beacon",
-    "MB",
-    each((stats) => directoryOf(stats).snapshotBytesWritten / 1e6),
-  );
-  figure(
-    "loaded from snapshots, of a beacon",
-    "MB",
-    each((stats) => directoryOf(stats).snapshotBytesLoaded / 1e6),
-  );
+  figure("memory that a beacon grew by, a route", "bytes", (one) => aRoute(one.grownBytes, one));
+  const ofSnapshots: readonly [name: string, unit: string, of: Parameters<typeof directory>[0]][] = [
+    ["a beacon's last snapshot", "ms", ({ lastSnapshotWrittenS }) => lastSnapshotWrittenS * 1000],
+    ["last load of a snapshot", "ms", ({ lastSnapshotLoadedS }) => lastSnapshotLoadedS * 1000],
+    ["snapshots written, of a beacon", "", ({ snapshotsWritten }) => snapshotsWritten],
+    ["written into snapshots, of a beacon", "MB", ({ snapshotBytesWritten }) => snapshotBytesWritten / 1e6],
+    ["loaded from snapshots, of a beacon", "MB", ({ snapshotBytesLoaded }) => snapshotBytesLoaded / 1e6],
+  ];
+  for (const [name, unit, of] of ofSnapshots) figure(name, unit, directory(of));
   figure("peak memory of the server", "MB", ({ serverPeakMb }) => serverPeakMb);
   figure("sent by the server", "MB", ({ serverOutMb }) => serverOutMb);
   for (const [who, name] of [
@@ -132,21 +101,11 @@ export async function measureConvergence(
       ["again", "once more"],
       ["before", "before"],
     ] as const) {
-      const isJudged = who === "beacon" && when !== "before";
+      const bar = who === "beacon" && when !== "before" ? PAUSE_MS_BAR : undefined;
+      const turn = `turn of the main thread, CPU time, ${name}, ${during}`;
       const pauses = (one: Measured) => one.pauses[who][when];
-      figure(
-        `longest turn of the main thread, CPU time, ${name}, ${during}`,
-        "ms",
-        (one) => pauses(one).used.max,
-        {
-          ...(isJudged && { bar: { atMost: PAUSE_MS_BAR } }),
-        },
-      );
-      figure(
-        `p99.9 turn of the main thread, CPU time, ${name}, ${during}`,
-        "ms",
-        (one) => pauses(one).used.p999,
-      );
+      figure(`longest ${turn}`, "ms", (one) => pauses(one).used.max, bar);
+      figure(`p99.9 ${turn}`, "ms", (one) => pauses(one).used.p999);
       figure(`latest timer, ${name}, ${during}`, "ms", (one) => pauses(one).late.max);
       figure(`p99.9 of timers' lateness, ${name}, ${during}`, "ms", (one) => pauses(one).late.p999);
     }

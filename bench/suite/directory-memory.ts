@@ -105,19 +105,19 @@ function reportMemory(
 ): void {
   recorder.title(title);
   const params = { group: "directory memory", program, movesPerS: MOVES_PER_S, ...SHAPE };
-  const figure = (name: string, unit: string, values: readonly number[], atMost?: number) =>
-    recorder.figure({
-      ...{ case: title, name, unit, better: "less", values: [...values], params },
-      ...(atMost !== undefined && { bar: { atMost } }),
-    });
+  const figure = recorder.of(title, params);
   const half = samples.slice(Math.floor(samples.length / 2));
   const mb = ({ memoryBytes }: LogSample) => memoryBytes / 1e6;
   const length = ({ length }: LogSample) => length;
-  figure("memory used, growth over the second half", "%", [growthOf(half, mb)], GROWTH_PERCENT_BAR);
+  figure("memory used, growth over the second half", "%", [growthOf(half, mb)], {
+    bar: { atMost: GROWTH_PERCENT_BAR },
+  });
   // Entries a second depend on the machine's load: a beacon that is late puts more nodes into one entry.
   figure("length of the log, growth over the second half", "%", [growthOf(half, length)]);
   const oldest = Math.max(...half.map(({ oldestS }) => oldestS));
-  figure("greatest age of the log's oldest entry, second half", "s", [oldest], OLDEST_S_BAR);
+  figure("greatest age of the log's oldest entry, second half", "s", [oldest], {
+    bar: { atMost: OLDEST_S_BAR },
+  });
   figure("memory used of each sample", "MB", samples.map(mb));
   figure("length of the log of each sample", "entries", samples.map(length));
 }
@@ -163,21 +163,11 @@ async function measureFull(
     if (!recovered) recorder.note(`${title}: ${(await fleet.stats()).map(showUnsettled).join("; ")}`);
     const lookups = await fleet.lookUp();
     const params = { group: "directory full", program, movesPerS: MOVES_PER_S, ...SHAPE };
-    const figure = { case: title, params };
-    const bar = { atMost: 0 };
-    recorder.figure({ ...figure, name: "until full", unit: "s", better: "more", values: [fullS] });
-    recorder.figure({
-      ...{ ...figure, name: "recovered by itself", unit: "fleets", better: "more" },
-      ...{ values: [Number(recovered)], bar: { atLeast: 1 } },
-    });
-    recorder.figure({
-      ...{ ...figure, name: "from the last move until recovered, or given up", unit: "s", better: "less" },
-      values: [tookS],
-    });
-    recorder.figure({
-      ...{ ...figure, name: "nodes with a wrong lookup then", unit: "nodes", better: "less" },
-      ...{ values: [lookups.nodesWrong], bar },
-    });
+    const figure = recorder.of(title, params);
+    figure("until full", "s", [fullS], { better: "more" });
+    figure("recovered by itself", "fleets", [Number(recovered)], { better: "more", bar: { atLeast: 1 } });
+    figure("from the last move until recovered, or given up", "s", [tookS]);
+    figure("nodes with a wrong lookup then", "nodes", [lookups.nodesWrong], { bar: { atMost: 0 } });
   } finally {
     await fleet.stop();
   }

@@ -57,60 +57,41 @@ export async function measureTrouble(
   }
   const title = `trouble of ${shape.beacons} beacons with ${shape.nodesEach} nodes each`;
   const params = { group: "directory trouble", ...shape };
-  const time = (name: string, of: (times: Times) => number, atMost?: number) =>
-    recorder.figure({
-      ...{
-        case: title,
-        name,
-        unit: "s",
-        better: "less",
-        values: rounds.map(({ times }) => of(times)),
-        params,
-      },
-      ...(atMost !== undefined && { bar: { atMost } }),
-    });
-  const bar = leaseS + WITHDRAWN_S_MORE;
-  time(
-    "from the kill of a beacon until the last one has withdrawn its routes",
-    (times) => times.withdrawnS,
-    bar,
-  );
+  const figure = recorder.of(title, params);
+  const time = (name: string, of: (times: Times) => number, more: Parameters<typeof figure>[3] = {}) =>
+    figure(
+      name,
+      "s",
+      rounds.map(({ times }) => of(times)),
+      more,
+    );
+  const bar = { atMost: leaseS + WITHDRAWN_S_MORE };
+  const withdrawn = "from the kill of a beacon until the last one has withdrawn its routes";
+  time(withdrawn, ({ withdrawnS }) => withdrawnS, { bar });
   time("until the first one has", (times) => times.withdrawnFirstS);
   time("from its new start until all know its nodes, and it all others", (times) => times.backS);
   time("from its new start until no relay to its nodes or from them is lost", (times) => times.foundS);
   time("from the new start of an empty directory until all is as before", (times) => times.emptyS);
   for (const [phase, { name }] of rounds[0]!.relays.phases.entries()) {
-    const phaseOf = ({ relays }: Measured) => relays.phases[phase]!;
-    const figure = { case: title, params };
-    recorder.figure({
-      ...{ ...figure, name: `delivered between healthy beacons, ${name}`, unit: "%", better: "more" },
-      values: rounds.map((one) => (phaseOf(one).healthy.arrived / phaseOf(one).healthy.sent) * 100),
-      bar: { atLeast: DELIVERED_PERCENT_BAR },
-    });
-    recorder.figure({
-      ...{ ...figure, name: `longest time without any, ${name}`, unit: "ms", better: "less" },
-      values: rounds.map(({ relays }) => relays.longestGapMs(phase)),
-    });
-    recorder.figure({
-      ...{ ...figure, name: `delivered to and from the killed one, ${name}`, unit: "%", better: "more" },
-      values: rounds.map(
-        (one) => (phaseOf(one).others.arrived / Math.max(1, phaseOf(one).others.sent)) * 100,
-      ),
-    });
-    recorder.figure({
-      ...{ ...figure, name: `longest turn of a healthy one's main thread, CPU time, ${name}`, unit: "ms" },
-      ...{ better: "less", values: rounds.map(({ pauses }) => pauses[phase]!.used.max) },
-    });
+    const delivered = (of: "healthy" | "others") =>
+      rounds.map(({ relays }) => {
+        const { sent, arrived } = relays.phases[phase]![of];
+        return (100 * arrived) / Math.max(1, sent);
+      });
+    const healthy = { better: "more", bar: { atLeast: DELIVERED_PERCENT_BAR } } as const;
+    figure(`delivered between healthy beacons, ${name}`, "%", delivered("healthy"), healthy);
+    const gaps = rounds.map(({ relays }) => relays.longestGapMs(phase));
+    figure(`longest time without any, ${name}`, "ms", gaps);
+    const others = `delivered to and from the killed one, ${name}`;
+    figure(others, "%", delivered("others"), { better: "more" });
+    const turns = rounds.map(({ pauses }) => pauses[phase]!.used.max);
+    figure(`longest turn of a healthy one's main thread, CPU time, ${name}`, "ms", turns);
   }
-  const duplicates = rounds.map(({ relays }) => relays.duplicates);
-  recorder.figure({
-    case: title,
-    name: "came twice",
-    unit: "packets",
-    better: "less",
-    values: duplicates,
-    params,
-  });
+  figure(
+    "came twice",
+    "packets",
+    rounds.map(({ relays }) => relays.duplicates),
+  );
 }
 
 async function measure(shape: FleetShape, leaseS: number, { batch, smoke }: BenchOptions): Promise<Measured> {

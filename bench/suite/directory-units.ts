@@ -97,11 +97,11 @@ export async function measureUnits(
     }
     for (const [unit, name] of Object.entries(UNITS) as [keyof typeof UNITS, string][]) {
       for (const side of ["server", "beacon"] as const)
-        recorder.figure({
-          ...{ case: `CPU time, ${SIDES[side]}`, name, unit: "ns", better: "less" },
-          values: measured[unit].map((use) => use[side]),
-          params: { group: UNITS_GROUP, unit, side },
-        });
+        recorder.of(`CPU time, ${SIDES[side]}`, { group: UNITS_GROUP, unit, side })(
+          name,
+          "ns",
+          measured[unit].map((use) => use[side]),
+        );
     }
     bench.close();
   } finally {
@@ -123,18 +123,11 @@ function measureSums(beacons: number, { smoke, rounds }: BenchOptions, recorder:
     shares.push((100 * perS) / 1e9);
   }
   const params = { group: "directory sums", beacons, nodes: SUMS_NODES, movesPerS: SUMS_MOVES_PER_S };
-  const figure = { case: "sums of claims, beacon's main thread", better: "less", params } as const;
-  recorder.figure({ ...figure, name: "a claim added or removed", unit: "ns", values: updates });
-  recorder.figure({
-    ...figure,
-    name: "a lease's sums written, read and compared",
-    unit: "ns",
-    values: leases,
-  });
-  recorder.figure({
-    ...{ ...figure, name: `${SUMS_NODES} nodes, ${SUMS_MOVES_PER_S} moves a second`, unit: "% of a core" },
-    ...{ values: shares, bar: { atMost: SUMS_BAR_PERCENT } },
-  });
+  const figure = recorder.of("sums of claims, beacon's main thread", params);
+  figure("a claim added or removed", "ns", updates);
+  figure("a lease's sums written, read and compared", "ns", leases);
+  const share = `${SUMS_NODES} nodes, ${SUMS_MOVES_PER_S} moves a second`;
+  figure(share, "% of a core", shares, { bar: { atMost: SUMS_BAR_PERCENT } });
 }
 
 /** CPU time of one update of a sum: each claim of these nodes moves to the next peer. */

@@ -21,10 +21,8 @@ export async function benchIdle(options: BenchOptions, recorder: Recorder): Prom
       await Bun.sleep(seconds * 1000);
       percent.push(((cpuNs(target.pid) - before) / (Bun.nanoseconds() - start)) * 100);
     }
-    recorder.figure({
-      ...{ case: "idle", name: "CPU time", unit: "% of a core", better: "less", values: percent },
-      ...{ bar: { atMost: 1 }, params: { group: "idle", workers: WORKERS } },
-    });
+    const figure = recorder.of("idle", { group: "idle", workers: WORKERS });
+    figure("CPU time", "% of a core", percent, { bar: { atMost: 1 } });
   } finally {
     await target.stop();
   }

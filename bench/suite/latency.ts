@@ -96,14 +96,8 @@ async function loaded(
       `round ${round + 1}  ${showNumber(rate / 1000)} k/s:  ${latencies.add(relays.map((relay) => us.get(relay)!)).join(";  ")}`,
     );
   });
-  recorder.figure({
-    case: titleOf(share),
-    name: "packets a second",
-    unit: "/s",
-    better: "neither",
-    values: rates,
-    params: { group: "latency", load: share },
-  });
+  const figure = recorder.of(titleOf(share), { group: "latency", load: share });
+  figure("packets a second", "/s", rates, { better: "neither" });
   latencies.report(titleOf(share), share, recorder);
 }
 
@@ -141,26 +135,13 @@ class Latencies {
 
   /** @param bar on the ratio of the medians */
   report(title: string, load: number, recorder: Recorder, bar?: Bar): void {
-    const params = { group: "latency", load };
+    const figure = recorder.of(title, { group: "latency", load });
     for (const [i, q] of QUANTILES.entries()) {
       const [beacon = [], c = []] = this.#us.map((quantiles) => quantiles[i]!);
       const ratio = beacon.map((us, round) => us / c[round]!);
-      const name = `${nameOf(q)}, beacon over C`;
-      recorder.figure({
-        ...{ case: title, name, unit: "×", better: "less", values: ratio, params },
-        ...(bar && q === 0.5 && { bar }),
-      });
-      for (const [contender, { name: who }] of CONTENDERS.entries()) {
-        const values = this.#us[contender]![i]!;
-        recorder.figure({
-          case: title,
-          name: `${nameOf(q)}, ${who}`,
-          unit: "µs",
-          better: "less",
-          values,
-          params,
-        });
-      }
+      figure(`${nameOf(q)}, beacon over C`, "×", ratio, bar && q === 0.5 ? { bar } : {});
+      for (const [contender, { name }] of CONTENDERS.entries())
+        figure(`${nameOf(q)}, ${name}`, "µs", this.#us[contender]![i]!);
     }
     if (this.#lost > 0) recorder.note(`${title}: ${this.#lost} packets were lost in ${this.rounds} rounds`);
   }

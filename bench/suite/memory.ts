@@ -37,17 +37,13 @@ export async function benchMemory(options: BenchOptions, recorder: Recorder): Pr
           `${bytesANode.toFixed(0)} bytes a node`,
       );
     }
-    const params = { group: "memory", nodes };
-    const bar = nodes === 500_000 ? { bar: { atMost: RESIDENT_MB_MAX } } : {};
-    for (const [name, unit, of, barOf] of [
-      ["resident, empty", "MB", "emptyMb", {}],
-      ["resident, full", "MB", "fullMb", bar],
-      ["a node", "bytes", "bytesANode", {}],
-      ["lost", "nodes", "lost", { bar: { atMost: 0 } }],
-    ] as const) {
-      const values = rounds.map((one) => one[of]);
-      recorder.figure({ case: title, name, unit, better: "less", values, params, ...barOf });
-    }
+    const figure = recorder.of(title, { group: "memory", nodes });
+    const values = (of: keyof Measured) => rounds.map((one) => one[of]);
+    const bar = { bar: { atMost: RESIDENT_MB_MAX } };
+    figure("resident, empty", "MB", values("emptyMb"));
+    figure("resident, full", "MB", values("fullMb"), nodes === 500_000 ? bar : {});
+    figure("a node", "bytes", values("bytesANode"));
+    figure("lost", "nodes", values("lost"), { bar: { atMost: 0 } });
   }
 }
 

@@ -6,7 +6,7 @@ import { GOSSIP_NODES_MAX, gossipMessage, PEER_NODES_FROM } from "../harness/gos
 import { LoadGenerator, sendOnce } from "../harness/load.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import { registerFromMany } from "../harness/register.ts";
-import type { Figure, Recorder } from "../harness/results.ts";
+import type { Recorder } from "../harness/results.ts";
 import { quantile } from "../harness/statistics.ts";
 import {
   compileReference,
@@ -71,13 +71,10 @@ export async function measureFullMesh(
       `${runS} s with ${nodes} local nodes and ${routes} routes through ${mesh.peers.length} addresses of peers, ` +
         `gossip every ${GOSSIP_MS / 1000} s, the state saved every ${STATE_SAVES_EVERY_S} s`,
     );
-    const title = "a full mesh";
-    const params = { group: "full mesh", nodes, routes, seconds: runS };
-    recorder.figure({
-      ...{ case: title, name: "gossip, reaping, saving: all threads but the workers'", unit: "% of a core" },
-      ...{ better: "less", values: [cpuPercent], bar: { atMost: CPU_PERCENT_MAX }, params },
-    });
-    for (const pinger of pingers) pinger.report(title, params, recorder);
+    const figure = recorder.of("a full mesh", { group: "full mesh", nodes, routes, seconds: runS });
+    const cpu = "gossip, reaping, saving: all threads but the workers'";
+    figure(cpu, "% of a core", [cpuPercent], { bar: { atMost: CPU_PERCENT_MAX } });
+    for (const pinger of pingers) pinger.report(figure, recorder);
   } finally {
     for (const pinger of pingers) pinger.close();
     for (const peer of peers) peer.close();
@@ -110,17 +107,14 @@ class Pinger {
     }
   }
 
-  report(title: string, params: NonNullable<Figure["params"]>, recorder: Recorder): void {
-    const figure = { case: title, unit: "ms", better: "less" as const, params };
+  report(figure: ReturnType<Recorder["of"]>, recorder: Recorder): void {
     for (const q of [0.5, 0.99, 0.999, 0.9999]) {
       const name = `p${Number((q * 100).toFixed(2))} of relays meanwhile, ${this.name}`;
-      recorder.figure({ ...figure, name, values: [quantile(this.#ms, q)] });
+      figure(name, "ms", [quantile(this.#ms, q)]);
     }
     const longest = this.#ms.reduce((most, ms) => Math.max(most, ms), 0);
-    recorder.figure({
-      ...{ ...figure, name: `longest way of a relay, ${this.name}`, values: [longest] },
-      ...(this.name === "beacon" && { bar: { atMost: PAUSE_MS_MAX } }),
-    });
+    const bar = this.name === "beacon" ? { bar: { atMost: PAUSE_MS_MAX } } : {};
+    figure(`longest way of a relay, ${this.name}`, "ms", [longest], bar);
     recorder.progress(`${this.name}: ${this.#ms.length} relays, ${this.#lost} lost`);
     if (this.#lost > 0) recorder.note(`${this.#lost} relays through ${this.name} were lost`);
   }

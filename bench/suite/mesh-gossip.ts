@@ -68,10 +68,8 @@ export async function measureGossip(
     peer.close();
   }
   for (const { title, nodes, changed, us } of kinds) {
-    recorder.figure({
-      ...{ case: title, name: `CPU of ${nodes} nodes, ${changed * 100} % changed`, unit: "µs" },
-      ...{ better: "less", values: us, params: { group: "gossip", nodes, changed } },
-    });
+    const figure = recorder.of(title, { group: "gossip", nodes, changed });
+    figure(`CPU of ${nodes} nodes, ${changed * 100} % changed`, "µs", us);
   }
 }
 

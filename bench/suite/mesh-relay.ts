@@ -39,10 +39,8 @@ export async function measureTwoBeacons(options: BenchOptions, recorder: Recorde
     };
     recorder.title(comparison.title);
     const [lost = 0] = await compareSideBySide(comparison, options, recorder);
-    recorder.figure({
-      ...{ case: comparison.title, name: "lost on the way through two", unit: "packets", better: "less" },
-      ...{ values: [lost], bar: { atMost: 0 }, params },
-    });
+    const figure = recorder.of(comparison.title, params);
+    figure("lost on the way through two", "packets", [lost], { bar: { atMost: 0 } });
   }
   await latency(options, recorder);
 }
@@ -76,11 +74,11 @@ async function latency(
   });
   for (const [q, [two, one]] of us.entries()) {
     const name = `p${QUANTILES[q]! * 100}`;
-    const figure = { case: title, better: "less", params: { group: "two beacons", latency: name } } as const;
+    const figure = recorder.of(title, { group: "two beacons", latency: name });
     const ratios = two.map((value, round) => value / one[round]!);
-    recorder.figure({ ...figure, name: `${name}, two beacons over one`, unit: "×", values: ratios });
-    recorder.figure({ ...figure, name: `${name}, two beacons`, unit: "µs", values: two });
-    recorder.figure({ ...figure, name: `${name}, one beacon`, unit: "µs", values: one });
+    figure(`${name}, two beacons over one`, "×", ratios);
+    figure(`${name}, two beacons`, "µs", two);
+    figure(`${name}, one beacon`, "µs", one);
   }
   if (lost > 0) recorder.note(`${title}: ${lost} packets were lost`);
 }

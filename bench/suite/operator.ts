@@ -35,23 +35,32 @@ export async function benchOperator(options: BenchOptions, recorder: Recorder): 
         `memory ${grownMb.toFixed(1)} MB more${lost === 0 ? "" : `, LOST ${lost}`}`,
     );
   }
-  const figures = [
-    ["p99, watched over alone", "×", rounds.map(({ p99Us, p99WatchedUs }) => p99WatchedUs / p99Us)],
-    ["p99, alone", "µs", rounds.map(({ p99Us }) => p99Us)],
-    ["p99, watched", "µs", rounds.map(({ p99WatchedUs }) => p99WatchedUs)],
-    ["memory that watching took", "MB", rounds.map(({ grownMb }) => grownMb)],
-    ["lost", "packets", rounds.map(({ lost }) => lost)],
-  ] as const;
-  for (const [name, unit, values] of figures) {
-    recorder.figure({
-      case: title,
-      name,
-      unit,
-      better: "less",
-      values,
-      params: { group: "operator", nodes },
-    });
-  }
+  const figure = recorder.of(title, { group: "operator", nodes });
+  figure(
+    "p99, watched over alone",
+    "×",
+    rounds.map(({ p99Us, p99WatchedUs }) => p99WatchedUs / p99Us),
+  );
+  figure(
+    "p99, alone",
+    "µs",
+    rounds.map(({ p99Us }) => p99Us),
+  );
+  figure(
+    "p99, watched",
+    "µs",
+    rounds.map(({ p99WatchedUs }) => p99WatchedUs),
+  );
+  figure(
+    "memory that watching took",
+    "MB",
+    rounds.map(({ grownMb }) => grownMb),
+  );
+  figure(
+    "lost",
+    "packets",
+    rounds.map(({ lost }) => lost),
+  );
 }
 
 async function measure(nodes: number, { batch, seconds, smoke }: BenchOptions) {

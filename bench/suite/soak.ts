@@ -124,7 +124,7 @@ function report(
   params: NonNullable<Figure["params"]>,
   recorder: Recorder,
 ): void {
-  const figure = { case: "soak", params };
+  const figure = recorder.of("soak", params);
   const spread = (tenth: number, of: keyof Sample) => inTenth(samples, tenth, of);
   const memoryGrowth = spread(9, "residentMb").min - spread(5, "residentMb").min;
   const rate = spread(9, "packetsPerSOverC").median / spread(1, "packetsPerSOverC").median;
@@ -133,32 +133,20 @@ function report(
   recorder.progress(
     `${packets} packets relayed, ${load.discovers} Discovers, ${load.garbageSent} datagrams of garbage`,
   );
-  recorder.figure({
-    ...{ ...figure, name: "growth of resident memory in the second half", unit: "MB", better: "less" },
-    ...{ values: [memoryGrowth], bar: { atMost: GROWTH_MB_MAX } },
-  });
-  recorder.figure({
-    ...{ ...figure, name: "relays and Discovers lost", unit: "packets", better: "less" },
-    ...{ values: [lost + load.discoversLost], bar: { atMost: 0 } },
-  });
-  recorder.figure({
-    ...{ ...figure, name: "rate in the last tenth over the second, beside C's", unit: "×", better: "more" },
-    ...{ values: [rate], bar: { atLeast: RATE_MIN } },
-  });
+  const growth = "growth of resident memory in the second half";
+  figure(growth, "MB", [memoryGrowth], { bar: { atMost: GROWTH_MB_MAX } });
+  figure("relays and Discovers lost", "packets", [lost + load.discoversLost], { bar: { atMost: 0 } });
+  const rateName = "rate in the last tenth over the second, beside C's";
+  figure(rateName, "×", [rate], { better: "more", bar: { atLeast: RATE_MIN } });
   for (const [name, of] of [
     ["growth of open files", "files"],
     ["growth of threads", "threads"],
-  ] as const) {
-    const growth = spread(9, of).median - spread(1, of).median;
-    recorder.figure({
-      ...{ ...figure, name, unit: of, better: "less", values: [growth], bar: { atMost: 0 } },
-    });
-  }
+  ] as const)
+    figure(name, of, [spread(9, of).median - spread(1, of).median], { bar: { atMost: 0 } });
+  const series = recorder.of("soak", { ...params, series: true });
   for (const [name, of, unit] of SERIES) {
-    recorder.figure({
-      ...{ ...figure, name: `${name} of each sample`, unit, better: "neither" },
-      ...{ values: samples.map((sample) => sample[of]), params: { ...params, series: true } },
-    });
+    const values = samples.map((sample) => sample[of]);
+    series(`${name} of each sample`, unit, values, { better: "neither" });
   }
 }
 
@@ -188,9 +176,7 @@ async function reportGarbage(
     0,
   );
   const drops = workers.reduce((all, worker) => all + (worker.socketReceiveDrops ?? 0), 0);
-  recorder.figure({
-    ...{ case: "soak", name: "garbage that no counter shows", unit: "packets", better: "less", params },
-    ...{ values: [load.garbageSent - counted], bar: { atMost: 0 } },
-  });
+  const uncounted = [load.garbageSent - counted];
+  recorder.of("soak", params)("garbage that no counter shows", "packets", uncounted, { bar: { atMost: 0 } });
   if (drops > 0) recorder.note(`the kernel dropped ${drops} datagrams at the beacon's socket`);
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { buildBinary } from "../../build.ts";
 import { LoadGenerator } from "../harness/load.ts";
 import type { BenchOptions } from "../harness/options.ts";
-import type { Figure, Recorder } from "../harness/results.ts";
+import type { Recorder } from "../harness/results.ts";
 import { eachRound } from "../harness/rounds.ts";
 import {
   beaconSources,
@@ -116,18 +116,13 @@ async function measure(
     recorder.progress(`round ${round + 1}  ${shown.join(";  ")}`);
   });
   for (const [i, { name }] of contenders.entries()) {
-    const params: NonNullable<Figure["params"]> = { group: "start", program: name, nodes };
-    recorder.figure({
-      ...{ case: title, name: `first packet, ${name}`, unit: "ms", better: "less", values: ms[i]!, params },
-      ...(nodes === 0 && name !== "C" && { bar: { atMost: EMPTY_MS_MAX } }),
-    });
+    const figure = recorder.of(title, { group: "start", program: name, nodes });
+    const bar = { bar: { atMost: EMPTY_MS_MAX } };
+    figure(`first packet, ${name}`, "ms", ms[i]!, nodes === 0 && name !== "C" ? bar : {});
   }
   const [fromSources = [], fromBinary = []] = ms;
-  recorder.figure({
-    ...{ case: title, name: "binary over sources", unit: "×", better: "less" },
-    values: fromBinary.map((value, round) => value / fromSources[round]!),
-    params: { group: "start", nodes },
-  });
+  const ratios = fromBinary.map((value, round) => value / fromSources[round]!);
+  recorder.of(title, { group: "start", nodes })("binary over sources", "×", ratios);
 }
 
 /** @throws Error if the target restored fewer nodes: then it was fast for a bad reason */

@@ -77,14 +77,12 @@ class Bench {
       this.recorder.progress(`round ${round + 1}  bytes each: beacon ${beacon}, bare server ${bare}`);
     });
     const [beacon = [], bare = []] = bytes;
-    const params = { group: "wss memory", nodes };
-    const figure = { case: `${nodes} idle connections`, unit: "bytes", better: "less" as const, params };
-    this.recorder.figure({ ...figure, name: "memory each, beacon", values: beacon });
-    this.recorder.figure({ ...figure, name: "memory each, bare server", values: bare });
-    this.recorder.figure({
-      ...{ ...figure, name: "memory each, beyond the bare server's" },
-      ...{ values: beacon.map((value, i) => value - bare[i]!), bar: { atMost: BYTES_A_CONNECTION_MAX } },
-    });
+    const figure = this.recorder.of(`${nodes} idle connections`, { group: "wss memory", nodes });
+    figure("memory each, beacon", "bytes", beacon);
+    figure("memory each, bare server", "bytes", bare);
+    const beyond = beacon.map((value, i) => value - bare[i]!);
+    const bar = { atMost: BYTES_A_CONNECTION_MAX };
+    figure("memory each, beyond the bare server's", "bytes", beyond, { bar });
   }
 
   /** Frames a CPU second, over those of a server that sends back what it gets. */
@@ -115,21 +113,12 @@ class Bench {
     });
     const [beacon = [], echo = []] = cpu;
     const params = { group: "wss", way, payloadBytes: PAYLOAD_BYTES, nodes: BUSY_NODES };
-    this.recorder.figure({
-      ...{ case: title, name: "frames a CPU second, over a bare echo", unit: "×", better: "more", params },
-      values: beacon.map((ns, i) => echo[i]! / ns),
-      bar: { atLeast: RATE_MIN },
-    });
-    for (const [name, values] of Object.entries({ beacon, "bare echo": echo })) {
-      this.recorder.figure({
-        case: title,
-        name: `CPU a frame, ${name}`,
-        unit: "ns",
-        better: "less",
-        values,
-        params,
-      });
-    }
+    const figure = this.recorder.of(title, params);
+    const ratios = beacon.map((ns, i) => echo[i]! / ns);
+    const bar = { atLeast: RATE_MIN };
+    figure("frames a CPU second, over a bare echo", "×", ratios, { better: "more", bar });
+    figure("CPU a frame, beacon", "ns", beacon);
+    figure("CPU a frame, bare echo", "ns", echo);
   }
 
   /** The worker's CPU time a UDP packet, with WebSocket nodes at full rate beside it over without them. */
@@ -162,10 +151,9 @@ class Bench {
           `${(frames / seconds / 1000).toFixed(0)} k frames/s, ${aloneNs!.toFixed(0)} ns alone`,
       );
     });
-    this.recorder.figure({
-      ...{ case: "UDP beside WebSocket", name: "CPU of UDP's worker a packet, over alone", unit: "×" },
-      ...{ better: "less", values: ratios, params: { group: "wss beside UDP", nodes: BUSY_NODES } },
-    });
+    const params = { group: "wss beside UDP", nodes: BUSY_NODES };
+    const name = "CPU of UDP's worker a packet, over alone";
+    this.recorder.of("UDP beside WebSocket", params)(name, "×", ratios);
   }
 }
 
