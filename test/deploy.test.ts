@@ -8,15 +8,14 @@ import {
   readdirSync,
   readFileSync,
   rmdirSync,
-  rmSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { Clients } from "./e2e/support/client.ts";
 import { freePort } from "./e2e/support/mesh.ts";
 import { installed, MAIN, Programs, ROOT } from "./e2e/support/program.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./e2e/support/wait.ts";
+import { temporaryFolder } from "./support/folder.ts";
 import { makeCertificate } from "./support/websocket.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
@@ -33,8 +32,7 @@ const unit = readFileSync(UNIT, "utf8");
 const settings = (name: string): string[] =>
   [...unit.matchAll(new RegExp(`^${name}=(.*)$`, "gm"))].map(([, value]) => value!);
 
-const folder = mkdtempSync(join(tmpdir(), "deploy-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 
 function analyze(...args: string[]): { code: number; complaints: string } {
   const { exitCode, stderr } = Bun.spawnSync(["systemd-analyze", "--no-pager", ...args], { stderr: "pipe" });

@@ -1,16 +1,15 @@
 /** The admin API from outside: where it is, and what goes wrong in words. */
-import { afterAll, afterEach, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Api, ApiError, apiUrl } from "../../src/cli/api.ts";
 import { ConfigError } from "../../src/config.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { FakeApi } from "./support/fake.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-api-"));
+const folder = temporaryFolder();
 const tokenFile = join(folder, "token");
 writeFileSync(tokenFile, "a-token-of-16-characters\n");
-afterAll(() => rmSync(folder, { recursive: true }));
 
 let fake: FakeApi | undefined;
 afterEach(async () => {

@@ -1,16 +1,15 @@
 /** What changes a beacon. */
-import { afterAll, afterEach, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { run } from "../../src/cli/main.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { TestConsole } from "./support/console.ts";
 import { FakeApi } from "./support/fake.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-changes-"));
+const folder = temporaryFolder();
 const tokenFile = join(folder, "token");
 writeFileSync(tokenFile, "a-token-of-16-characters\n");
-afterAll(() => rmSync(folder, { recursive: true }));
 
 let fake: FakeApi;
 afterEach(() => fake?.stop());

@@ -1,19 +1,18 @@
 /** What the server would make of its configuration. */
-import { afterAll, afterEach, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, expect, test } from "bun:test";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { run } from "../../src/cli/main.ts";
 import { defaultConfig, maskedConfig } from "../../src/config.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { TestConsole } from "./support/console.ts";
 import { FakeApi } from "./support/fake.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-check-"));
+const folder = temporaryFolder();
 const file = (name: string, text: string) => {
   writeFileSync(join(folder, name), text);
   return join(folder, name);
 };
-afterAll(() => rmSync(folder, { recursive: true }));
 
 let fake: FakeApi | undefined;
 afterEach(async () => {

@@ -1,15 +1,14 @@
-import { afterAll, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { type DuplicateKey, duplicateKey } from "../../src/config/duplicate-key.ts";
 import { parseCommandLine } from "../../src/config.ts";
 import { FileKeys } from "../../src/control/keys/file-keys.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { refusal } from "./support.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-duplicate-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 const path = join(folder, "file.json");
 
 test.each<[string, DuplicateKey | undefined]>([

@@ -1,7 +1,6 @@
 /** The alert rules and the dashboard: sound by promtool's judgement, and about numbers that a beacon really has. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { dashboard, dashboardText } from "../../deploy/grafana/dashboard.ts";
 import { Beacon } from "../../src/beacon.ts";
@@ -12,6 +11,7 @@ import { nameOf } from "../e2e/support/mesh.ts";
 import { installed, ROOT } from "../e2e/support/program.ts";
 import { TEST_TIMEOUT_MS, until } from "../e2e/support/wait.ts";
 import { sync } from "../e2e/support/wire.ts";
+import { temporaryFolder } from "../support/folder.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -84,8 +84,7 @@ function groupings(query: string): string[] {
   return [...lists].flatMap(([, list]) => list!.split(",").map((label) => label.trim())).filter(Boolean);
 }
 
-const folder = mkdtempSync(join(tmpdir(), "prometheus-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 
 function promtool(...args: string[]): { code: number; output: string } {
   const { exitCode, stdout, stderr } = Bun.spawnSync(["promtool", ...args], { stderr: "pipe" });

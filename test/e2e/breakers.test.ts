@@ -1,10 +1,10 @@
 /** What an operator switches off and on while the beacon runs, and who else cannot. */
-import { afterAll, afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Config, ConfigError, type Stats } from "../../src/beacon.ts";
 import { createLogger } from "../../src/control/log/log.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { UpgradeRefused } from "../support/websocket.ts";
 import { BridgeBeacon, textOf } from "./support/bridged.ts";
 import type { LogLine } from "./support/program.ts";
@@ -17,8 +17,7 @@ const TOKEN = "correct-horse-battery-staple";
 const ALL_ON = { discover: "on", punch: "on", relay: "on", bridge: "on" } as const;
 const [ALICE, BOB, CAROL] = [1, 2, 3];
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-breakers-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 let files = 0;
 
 /** A file that holds the token, of its owner alone. */

@@ -1,10 +1,9 @@
 /** Where the keys come from that nodes behind the WebSocket bridge prove themselves with. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { type Config, ConfigError, type KeyFunction } from "../../src/beacon.ts";
 import { createLogger } from "../../src/control/log/log.ts";
+import { temporaryFolder, temporaryPaths } from "../support/folder.ts";
 import { base64, NodeIdentity } from "../support/pilot-node.ts";
 import { close, on, refuse, reset, ScriptedRegistry, say, silent } from "../support/scripted-registry.ts";
 import { type Closing, WebSocketClient } from "../support/websocket.ts";
@@ -18,11 +17,8 @@ setDefaultTimeout(TEST_TIMEOUT_MS);
 const AUTH_FAILED = { code: 1008, reason: "auth failed" };
 const TRY_AGAIN = { code: 1013, reason: "try again later" };
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-bridge-keys-"));
-let files = 0;
-/** A path that no other test has. */
-const newPath = () => join(folder, `keys-${files++}.json`);
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
+const newPath = temporaryPaths(folder);
 
 let ids = 1000;
 const newId = () => ++ids;

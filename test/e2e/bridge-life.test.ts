@@ -1,16 +1,8 @@
 /** The WebSocket bridge in a beacon's life: while it drains, when it ends, and what of it is in the state file. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import {
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { temporaryPaths } from "../support/folder.ts";
 import { UpgradeRefused, WebSocketClient } from "../support/websocket.ts";
 import { BridgeBeacon, type BridgedNode, KnownNodes, textOf } from "./support/bridged.ts";
 import { Client } from "./support/client.ts";
@@ -26,11 +18,7 @@ const GOING_AWAY = { code: 1001, reason: "going away" };
 /** Two signals that are less apart are one that arrived twice. */
 const SAME_SIGNAL_MS = 500;
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-bridge-life-"));
-let files = 0;
-/** A path that no other test has. */
-const newPath = () => join(folder, `file-${files++}`);
-afterAll(() => rmSync(folder, { recursive: true }));
+const newPath = temporaryPaths();
 
 let ids = 1000;
 const newId = () => ++ids;

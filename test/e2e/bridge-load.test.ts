@@ -1,11 +1,11 @@
 /** Many nodes behind the WebSocket bridge: all of them at once, and many that do not read. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type BridgeSocket, Connection } from "../../src/control/bridge/connection.ts";
 import { BUFFERED_BYTES_MAX, Outbox } from "../../src/control/bridge/outbox.ts";
 import { SharedMemory } from "../../src/shared/memory.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { type BeaconProcess, freePort, Mesh } from "./support/mesh.ts";
 import { PATIENCE_MS, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
@@ -13,8 +13,7 @@ import { deliver, discover, relay } from "./support/wire.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-bridge-load-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 const keys = join(folder, "keys.json");
 
 let mesh = new Mesh();

@@ -2,9 +2,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import type { Config } from "../../src/beacon.ts";
@@ -12,6 +11,7 @@ import { BridgeServer } from "../../src/control/bridge/server.ts";
 import { readTlsFiles } from "../../src/control/kit/certificates.ts";
 import { createLogger } from "../../src/control/log/log.ts";
 import { openFds } from "../support/fds.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { type Certificate, makeCertificate, openssl, WebSocketClient } from "../support/websocket.ts";
 import { BridgeBeacon, BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { installed, type LogLine, type Program, Programs } from "./support/program.ts";
@@ -24,7 +24,7 @@ const nodes = new KnownNodes();
 const hasOpenssl = installed("openssl");
 
 describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () => {
-  const folder = mkdtempSync(join(tmpdir(), "beacon-bridge-tls-"));
+  const folder = temporaryFolder();
   let first: Certificate;
   let second: Certificate;
   beforeAll(() => {
@@ -32,7 +32,6 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
     second = makeCertificate(folder, "second", ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
     writeFileSync(join(folder, "keys.json"), nodes.file([ALICE, BOB, CAROL, DAVE]));
   });
-  afterAll(() => rmSync(folder, { recursive: true }));
 
   const optionsOf = ({ certPath, keyPath }: Certificate): Partial<Config> => ({
     wssTlsCert: certPath,

@@ -1,17 +1,16 @@
 /** `beacon check-config` and the server's start agree on the files that a configuration names. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { temporaryFolder } from "../support/folder.ts";
 import { type Certificate, makeCertificate, openssl } from "../support/websocket.ts";
 import { CLEAN_ENV, installed, MAIN, Programs } from "./support/program.ts";
 import { TEST_TIMEOUT_MS } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-check-"));
+const folder = temporaryFolder();
 chmodSync(folder, 0o755);
-afterAll(() => rmSync(folder, { recursive: true }));
 const programs = new Programs();
 afterEach(() => programs.kill());
 

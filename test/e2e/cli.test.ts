@@ -1,10 +1,10 @@
 /** The command line, as a process. */
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Stats } from "../../src/beacon.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { Client } from "./support/client.ts";
 import { type Program, Programs } from "./support/program.ts";
 import { TEST_TIMEOUT_MS } from "./support/wait.ts";
@@ -16,9 +16,8 @@ const DEFAULT_HTTP_PORT = 9002;
 const FLAGS = ["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--workers=1", "--max-nodes=1000"];
 
 const programs = new Programs();
-const folder = mkdtempSync(join(tmpdir(), "beacon-e2e-"));
+const folder = temporaryFolder();
 afterEach(() => programs.kill());
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 async function expectServed(port: number) {
   const client = await Client.open("127.0.0.1", { address: "127.0.0.1", port });

@@ -1,13 +1,13 @@
 /** The clock of a directory's server steps while nodes move between three beacons. */
-import { afterAll, afterEach, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import { nodesOf } from "../../bench/harness/fleet.ts";
 import { FleetNodes } from "../../bench/harness/fleet-nodes.ts";
 import { lookUpAll } from "../../bench/harness/lookups.ts";
 import { Moves } from "../../bench/harness/moves.ts";
 import { MovableClock } from "../../bench/rig/chaos/clock.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { describeImplementations, RedisServers } from "../support/redis.ts";
 import { Fleet, type FleetBeacon } from "./support/directory.ts";
 import { installed } from "./support/program.ts";
@@ -23,8 +23,7 @@ const [BEFORE_S, STEP_S, AFTER_S] = [2, 10, 3];
 const STILL_MS = 3000;
 
 const needs = installed("cc") ? "" : " (needs cc)";
-const folder = mkdtempSync(join(tmpdir(), "beacon-directory-clock-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 
 describeImplementations((implementation) => {
   const open: { close(): unknown }[] = [];

@@ -2,13 +2,12 @@
  * A directory that fails in every way there is, while relays between its beacons go on: those to known nodes arrive, it is told what is wrong,
  * and all is well again without a restart once the cause is gone.
  */
-import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { writeFileSync } from "node:fs";
 import type { Config } from "../../src/beacon.ts";
 import type { DirectoryState } from "../../src/control/directory/stats.ts";
+import { temporaryFolder, temporaryPaths } from "../support/folder.ts";
 import { REDIS, type RedisServer, type RedisServerOptions, RedisServers } from "../support/redis.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 import { makeCertificate } from "../support/websocket.ts";
@@ -42,10 +41,8 @@ const DELIVERED_MIN = 0.999;
 /** Scenarios at a time: they wait most of the time. */
 const AT_ONCE = 8;
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-directory-failures-"));
-let files = 0;
-const newPath = () => join(folder, `file-${files++}`);
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
+const newPath = temporaryPaths(folder);
 
 let running = 0;
 const waiting: (() => void)[] = [];

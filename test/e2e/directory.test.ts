@@ -1,9 +1,9 @@
 /** Beacons that share a directory, on real servers: whose nodes are reached through whom, as nodes and beacons come, move and go. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../../src/beacon.ts";
+import { temporaryPaths } from "../support/folder.ts";
 import { describeImplementations, REDIS, type RedisServer, RedisServers, VALKEY } from "../support/redis.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { Client } from "./support/client.ts";
@@ -28,10 +28,7 @@ setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const SYNC = 0x07;
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-directory-"));
-let files = 0;
-const newPath = () => join(folder, `file-${files++}`);
-afterAll(() => rmSync(folder, { recursive: true }));
+const newPath = temporaryPaths();
 
 describeImplementations((implementation) => {
   const servers = new RedisServers(implementation);

@@ -1,16 +1,15 @@
 /** Signals that arrive before the server is up: while it still reads its configuration. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { temporaryFolder } from "../support/folder.ts";
 import { ConfigPipe } from "./support/config-pipe.ts";
 import { installed, isAlive, MAIN, type Program, Programs } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-early-"));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const folder = temporaryFolder();
 const programs = new Programs();
 afterEach(() => programs.kill());
 

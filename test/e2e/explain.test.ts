@@ -1,11 +1,11 @@
 /** What the admin API tells of one node, after real packets; and what it changes. */
-import { afterAll, afterEach, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../../src/beacon.ts";
 import type { NodeReport } from "../../src/control/admin/explain.ts";
 import type { NodePage } from "../../src/control/nodes/list.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { BridgeBeacon } from "./support/bridged.ts";
 import { Client } from "./support/client.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
@@ -17,10 +17,9 @@ const TOKEN = "correct-horse-battery-staple";
 const [ALICE, BOB, CAROL, REMOTE, NOBODY] = [1, 2, 3, 11, 404];
 const NOTHING = new Uint8Array(1);
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-explain-"));
+const folder = temporaryFolder();
 const adminTokenFile = join(folder, "token");
 writeFileSync(adminTokenFile, TOKEN, { mode: 0o600 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 let host: BridgeBeacon;
 const others: Client[] = [];

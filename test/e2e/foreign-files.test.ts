@@ -1,5 +1,5 @@
 /** Files of others on the paths that a beacon writes: none is replaced, renamed, removed, followed or waited for. */
-import { afterAll, afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import {
   chmodSync,
   lstatSync,
@@ -13,8 +13,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { createServer, type Server } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { temporaryFolder } from "../support/folder.ts";
 import { freePort } from "./support/mesh.ts";
 import { MAIN, type Program, Programs } from "./support/program.ts";
 import { encodeState } from "./support/state.ts";
@@ -22,7 +22,7 @@ import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
-const root = mkdtempSync(join(tmpdir(), "beacon-foreign-"));
+const root = temporaryFolder();
 let folder = "";
 let path = "";
 beforeEach(() => {
@@ -35,7 +35,6 @@ afterEach(async () => {
   await programs.kill();
   for (const server of servers.splice(0)) server.close();
 });
-afterAll(() => rmSync(root, { recursive: true }));
 
 const FLAGS = ["--http=off", "--log-format=json", "--workers=1", "--max-nodes=1000"];
 const ADVICE = /choose|name the path/;

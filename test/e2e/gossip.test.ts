@@ -1,10 +1,10 @@
 /** Whose gossip is believed: of peers and strangers, signed and not, said once or again, and how much of it. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { sign } from "../../src/control/mesh/gossip-signature.ts";
 import { LEARNED_PEERS_MAX } from "../../src/shared/memory.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { ScriptedRegistry } from "../support/scripted-registry.ts";
 import type { Client } from "./support/client.ts";
 import {
@@ -33,13 +33,12 @@ const TICK_S = 2;
 
 let mesh = new Mesh();
 const cleanup: (() => Promise<unknown>)[] = [];
-const folder = mkdtempSync(join(tmpdir(), "beacon-gossip-"));
+const folder = temporaryFolder();
 afterEach(async () => {
   await mesh.close();
   for (const close of cleanup.splice(0)) await close();
   mesh = new Mesh();
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 let files = 0;
 /** A file that only its owner may read. */

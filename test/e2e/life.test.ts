@@ -1,10 +1,11 @@
 /** A beacon's life between start and end: asked to go, asked to read its configuration again, watched by a service manager. */
 
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { constants, tmpdir } from "node:os";
+import { afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { Beacon, type Config, ConfigError } from "../../src/beacon.ts";
+import { temporaryFolder, temporaryPaths } from "../support/folder.ts";
 import { ScriptedRegistry } from "../support/scripted-registry.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { BeaconProcess, nameOf } from "./support/mesh.ts";
@@ -28,11 +29,8 @@ const FLAGS = [
 /** Two signals that are less apart are one that arrived twice. */
 const SAME_SIGNAL_MS = 500;
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-life-"));
-let files = 0;
-/** A path that no other test has. */
-const newPath = () => join(folder, `file-${files++}`);
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const folder = temporaryFolder();
+const newPath = temporaryPaths(folder);
 
 let port = 0;
 const clients = new Clients(() => ({ port }));

@@ -1,15 +1,15 @@
 /** HTTP and the bridge and their connections: no crowd shuts others out, and none is reset on the way. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
 import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import { Beacon } from "../../src/beacon.ts";
 import { BridgeServer } from "../../src/control/bridge/server.ts";
 import { createLogger } from "../../src/control/log/log.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { makeCertificate } from "../support/websocket.ts";
 import { BridgeBeacon, KnownNodes } from "./support/bridged.ts";
 import { CLEAN_ENV, installed, isAlive, MAIN, type Program, Programs } from "./support/program.ts";
@@ -17,8 +17,7 @@ import { inTime, TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 
 setDefaultTimeout(2 * TEST_TIMEOUT_MS);
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-listeners-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 const programs = new Programs();
 const sockets: Socket[] = [];
 const beacons: Beacon[] = [];

@@ -9,9 +9,9 @@ import {
   setDefaultTimeout,
   test,
 } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { temporaryFolder } from "../support/folder.ts";
 import type { BurstSocket } from "./support/bursts.ts";
 import type { Client } from "./support/client.ts";
 import {
@@ -332,12 +332,11 @@ describe.each(FAMILIES)("three beacons, $family", ({ listen, peer, nodes: hosts 
 
 describe("with a mesh of its own each", () => {
   let mesh = new Mesh();
-  const folder = mkdtempSync(join(tmpdir(), "beacon-mesh-"));
+  const folder = temporaryFolder();
   afterEach(async () => {
     await mesh.close();
     mesh = new Mesh();
   });
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
   /** Two beacons that are peers. */
   async function two(flags: readonly string[] = []): Promise<[BeaconProcess, BeaconProcess]> {

@@ -2,10 +2,10 @@
  * Beacons on hosts whose name server is silent, fails, or has new answers: in a mount namespace
  * with files of their own.
  */
-import { afterAll, afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { temporaryFolder } from "../support/folder.ts";
 import { NameServer } from "../support/name-server.ts";
 import { REDIS, type RedisServer, RedisServers } from "../support/redis.ts";
 import { BridgedNode, KnownNodes } from "./support/bridged.ts";
@@ -15,8 +15,7 @@ import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-names-"));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const folder = temporaryFolder();
 const [hostsFile, resolvFile] = [join(folder, "hosts"), join(folder, "resolv.conf")];
 
 const MOUNT = 'mount --bind "$0" /etc/hosts && mount --bind "$1" /etc/resolv.conf && shift && exec "$@"';

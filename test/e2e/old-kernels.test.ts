@@ -1,9 +1,8 @@
 /** Kernels that lack what the beacon would like: played by a seccomp filter around the real program. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import type { Stats } from "../../src/beacon.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { Clients } from "./support/client.ts";
 import { installed, MAIN, type Program, Programs } from "./support/program.ts";
 import { TEST_TIMEOUT_MS } from "./support/wait.ts";
@@ -11,7 +10,7 @@ import { TEST_TIMEOUT_MS } from "./support/wait.ts";
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
 describe.skipIf(!installed("cc"))(`a kernel${installed("cc") ? "" : " (needs cc)"}`, () => {
-  const folder = mkdtempSync(join(tmpdir(), "beacon-refuse-"));
+  const folder = temporaryFolder();
   const refuse = join(folder, "refuse");
   const programs = new Programs();
   let port = 0;
@@ -26,7 +25,6 @@ describe.skipIf(!installed("cc"))(`a kernel${installed("cc") ? "" : " (needs cc)
     clients.close();
     await programs.kill();
   });
-  afterAll(() => rmSync(folder, { recursive: true }));
 
   const start = (what: string, ...flags: string[]): Program => {
     // Buffers that every host grants: no warning about those.

@@ -1,8 +1,8 @@
 /** Beacons that find each other through a registry, and what they make of one that fails, lies or is gone. */
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { temporaryFolder } from "../support/folder.ts";
 import {
   type Behaviour,
   close,
@@ -40,8 +40,7 @@ const FRAME_BYTES_MAX = 1 << 20;
 /** What a beacon allows a round. */
 const ROUND_MS = 10_000;
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-registry-"));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const folder = temporaryFolder();
 
 /** Flags of a beacon that asks a registry, so often that no test waits for it long. */
 const flagsFor = (registry: { readonly port: number }, beaconId: number) => [

@@ -1,16 +1,15 @@
 /** A working directory that was removed: before the start, or under a beacon that serves. */
-import { afterAll, afterEach, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { temporaryFolder } from "../support/folder.ts";
 import { Clients } from "./support/client.ts";
 import { isAlive, MAIN, type Program, Programs } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-removed-"));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const folder = temporaryFolder();
 const programs = new Programs();
 let port = 0;
 const clients = new Clients(() => ({ port }));

@@ -1,11 +1,12 @@
 /** The rig's runs, small: what each finds must be as theory, or its own conditions, say. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readdirSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Account } from "../../bench/rig/account.ts";
 import { type Conditions, implementation } from "../../bench/rig/link.ts";
 import { NEEDED_FOR_NAMESPACES, type Needed, obstacle } from "../../bench/rig/requirements.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { installed, type Program, Programs, ROOT } from "./support/program.ts";
 import { until, untilEqual } from "./support/wait.ts";
 
@@ -15,9 +16,8 @@ setDefaultTimeout(RUN_MS_MAX);
 
 const RIG = join(ROOT, "bench/rig/main.ts");
 const programs = new Programs();
-const folder = mkdtempSync(join(tmpdir(), "beacon-e2e-"));
+const folder = temporaryFolder();
 afterEach(() => programs.kill());
-afterAll(() => rmSync(folder, { recursive: true }));
 
 const rig = (...args: string[]): Program => programs.spawn([process.execPath, RIG, ...args]);
 

@@ -1,8 +1,8 @@
 /** What the beacon is told in confidence: it says it to nobody, whatever it is asked, whatever goes wrong. */
-import { afterAll, afterEach, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { temporaryFolder } from "../support/folder.ts";
 import { ScriptedRegistry } from "../support/scripted-registry.ts";
 import { makeCertificate } from "../support/websocket.ts";
 import { installed, Programs } from "./support/program.ts";
@@ -11,10 +11,9 @@ import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 setDefaultTimeout(2 * TEST_TIMEOUT_MS);
 
 const hasOpenssl = installed("openssl");
-const folder = mkdtempSync(join(tmpdir(), "beacon-secrets-"));
+const folder = temporaryFolder();
 const programs = new Programs();
 afterEach(() => programs.kill());
-afterAll(() => rmSync(folder, { recursive: true }));
 
 /** No eight letters of them in a row are found in anything else. */
 const [REGISTRY_TOKEN, ADMIN_TOKEN, GOSSIP_KEY, GOSSIP_KEY_BEFORE] = [

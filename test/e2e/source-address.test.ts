@@ -2,11 +2,10 @@
  * Packets leave from the address of this host that their destination sent to. All of 127.0.0.0/8 is local, and what is sent to any
  * address of it the kernel would answer from 127.0.0.1.
  */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { Beacon, type Config, type KeyFunction } from "../../src/beacon.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { Client } from "./support/client.ts";
 import { freePort } from "./support/mesh.ts";
@@ -19,7 +18,7 @@ setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const A = "127.0.0.2";
 const B = "127.0.0.3";
-const folder = mkdtempSync(join(tmpdir(), "beacon-source-"));
+const folder = temporaryFolder();
 const programs = new Programs();
 const beacons: Beacon[] = [];
 const clients: Client[] = [];
@@ -28,7 +27,6 @@ afterEach(async () => {
   for (const beacon of beacons.splice(0)) await beacon.close();
   await programs.kill();
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 async function start(options: Partial<Config> = {}, keyOf?: KeyFunction) {
   const config = { workers: 2, maxNodes: 1000, sourceAddress: "on" as const, ...UNLIMITED, ...options };

@@ -1,8 +1,8 @@
 /** The beacon serves, and ends, while nothing reads its standard output and error. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { temporaryFolder } from "../support/folder.ts";
 import { freeTcpPort } from "../support/redis.ts";
 import { installed, isAlive, MAIN, Program } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
@@ -12,10 +12,9 @@ setDefaultTimeout(TEST_TIMEOUT_MS);
 const STALLED_OUTPUT = join(import.meta.dir, "support/stalled_output.py");
 
 const TOKEN = "t".repeat(32);
-const folder = mkdtempSync(join(tmpdir(), "beacon-stalled-"));
+const folder = temporaryFolder();
 const tokenFile = join(folder, "token");
 writeFileSync(tokenFile, TOKEN, { mode: 0o600 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 let helper: Program | undefined;
 let pid = 0;

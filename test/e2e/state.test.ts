@@ -1,11 +1,12 @@
 /** Beacons that are started again with the state file of the one before: who was known is reached, without a word of its own. */
 
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Beacon, type Config } from "../../src/beacon.ts";
 import { createLogger } from "../../src/control/log/log.ts";
+import { temporaryPaths } from "../support/folder.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { BeaconProcess, freePort } from "./support/mesh.ts";
 import { installed, type LogLine, MAIN, type Program, Programs } from "./support/program.ts";
@@ -17,11 +18,7 @@ import { decode, discoverEx, relay } from "./support/wire.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-state-"));
-let files = 0;
-/** A path that no other test has. */
-const newPath = () => join(folder, `nodes-${files++}`);
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const newPath = temporaryPaths();
 
 let port = 0;
 const clients = new Clients(() => ({ port }));

@@ -1,8 +1,8 @@
 /** `beacon supervise` under what watches services and containers; and the server there without it, which refuses to hand over. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { temporaryFolder, temporaryPaths } from "../support/folder.ts";
 import { Clients } from "./support/client.ts";
 import { ConfigPipe } from "./support/config-pipe.ts";
 import { freePort } from "./support/mesh.ts";
@@ -13,8 +13,7 @@ import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-supervise-"));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const folder = temporaryFolder();
 const programs = new Programs();
 /** Processes that no program of this test waits for. */
 const strays = new Set<number>();
@@ -37,8 +36,7 @@ function kill(pid: number, signal: NodeJS.Signals): void {
 const TOKEN = "0123456789abcdef0123456789abcdef";
 const tokenPath = join(folder, "token");
 writeFileSync(tokenPath, TOKEN, { mode: 0o600 });
-let files = 0;
-const newPath = () => join(folder, `file-${files++}`);
+const newPath = temporaryPaths(folder);
 
 const FLAGS = ["--http=off", "--log-format=json", "--workers=1", "--max-nodes=1000", "--relay-limit=0"];
 /** The server's command, on a port of its own. @param words behind the program, such as "supervise" */

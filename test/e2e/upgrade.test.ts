@@ -1,7 +1,6 @@
 /** Upgrades: one process hands over to another, and whatever happens, one of them serves. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { endpointOf } from "../../ffi/endpoint.ts";
 import { UnixChannel } from "../../ffi/unix-channel.ts";
@@ -10,6 +9,7 @@ import { createLogger } from "../../src/control/log/log.ts";
 import { openSockets } from "../../src/control/sockets/sockets.ts";
 import { Channel, type Kind } from "../../src/control/upgrade/channel.ts";
 import { FORMAT, NodeEntries, writeRemoved } from "../../src/control/upgrade/format.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { NodeIdentity } from "../support/pilot-node.ts";
 import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { type Client, Clients } from "./support/client.ts";
@@ -27,8 +27,7 @@ const FLAGS = ["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--max-n
 const BUFFER_BYTES = 1 << 20;
 const TOKEN = "0123456789abcdef0123456789abcdef";
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-upgrade-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 const programs = new Programs();
 /** Processes that took over: nobody's children any more. */
 const successors: number[] = [];

@@ -1,11 +1,11 @@
 /** Warnings of a beacon that is ready: in /readyz, the statistics, the log, the commands and the page. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 import { Beacon, type Config } from "../../src/beacon.ts";
 import { createLogger } from "../../src/control/log/log.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { Clients } from "./support/client.ts";
 import { type LogLine, Programs } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
@@ -15,7 +15,7 @@ setDefaultTimeout(TEST_TIMEOUT_MS);
 const CHROMIUM = Bun.which("chromium");
 const NODES_MAX = 10;
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-warnings-"));
+const folder = temporaryFolder();
 const programs = new Programs();
 let beacon: Beacon;
 let log: LogLine[] = [];
@@ -35,7 +35,6 @@ afterEach(async () => {
   await programs.kill();
   await beacon.close();
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 const ready = async () => {
   const response = await fetch(new URL("/readyz", beacon.httpUrl));

@@ -1,17 +1,16 @@
 /** A beacon from source, started in directories in which others have put files; test/e2e/binary.test.ts has the compiled one. */
-import { afterAll, afterEach, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { symlinkSync } from "node:fs";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
+import { temporaryFolder } from "../support/folder.ts";
 import { HostileDirectory } from "./support/hostile-directory.ts";
 import { CLEAN_ENV, isAlive, Programs, ROOT } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-directory-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 const programs = new Programs();
 const successors: number[] = [];
 afterEach(async () => {

@@ -1,8 +1,8 @@
-import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as abi from "../../ffi/abi.ts";
+import { temporaryFolder } from "../support/folder.ts";
 
 type Constant = keyof typeof abi;
 
@@ -145,8 +145,7 @@ const OFFSETS: Record<string, readonly [inC: string, bytes: number]> = {
 };
 
 const compiler = Bun.which("cc");
-const directory = mkdtempSync(join(tmpdir(), "abi-"));
-afterAll(() => rmSync(directory, { recursive: true }));
+const directory = temporaryFolder();
 
 /** What the C compiler says each expression is. */
 function evaluateInC(expressions: Record<string, string>): Record<string, number> {

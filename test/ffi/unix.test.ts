@@ -1,6 +1,5 @@
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { SyscallError } from "../../ffi/errno.ts";
 import { monotonicUs } from "../../ffi/libc.ts";
@@ -8,6 +7,7 @@ import { sendUnixDatagram, UNIX_ADDRESS_BYTES_MAX } from "../../ffi/unix.ts";
 import { installed, type Program, Programs } from "../e2e/support/program.ts";
 import { TEST_TIMEOUT_MS } from "../e2e/support/wait.ts";
 import { openedSince, openFds } from "../support/fds.ts";
+import { temporaryFolder } from "../support/folder.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -33,13 +33,12 @@ function failureOf(action: () => unknown): unknown {
   throw new Error("nothing was thrown");
 }
 
-const folder = mkdtempSync(join(tmpdir(), "unix-"));
+const folder = temporaryFolder();
 const programs = new Programs();
 afterEach(async () => {
   await programs.kill();
   for (const name of readdirSync(folder)) rmSync(join(folder, name));
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 const unique = `@unix-test-${process.pid}`;
 /** A path in `folder`, and an abstract name, of so many bytes. */

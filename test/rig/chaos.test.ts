@@ -1,7 +1,4 @@
-import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { describe, expect, test } from "bun:test";
 import { MovableClock } from "../../bench/rig/chaos/clock.ts";
 import { lanesOf } from "../../bench/rig/chaos/faults.ts";
 import { growthOf, type Sample } from "../../bench/rig/chaos/growth.ts";
@@ -9,9 +6,9 @@ import { type Deliveries, type Happened, judgeFaults, judgePairs } from "../../b
 import { type Lane, type Pace, scheduleOf } from "../../bench/rig/chaos/schedule.ts";
 import { Program } from "../e2e/support/program.ts";
 import { until } from "../e2e/support/wait.ts";
+import { temporaryFolder } from "../support/folder.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-chaos-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 
 describe("a schedule", () => {
   const LANES: readonly Lane[] = [

@@ -1,14 +1,12 @@
 /** The node table does not go by the host's clock, which may be set back at any time. */
-import { afterAll, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { MovableClock } from "../../bench/rig/chaos/clock.ts";
 import { CLEAN_ENV, installed, Program } from "../e2e/support/program.ts";
 import { TEST_TIMEOUT_MS, until } from "../e2e/support/wait.ts";
+import { temporaryFolder } from "../support/folder.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-clock-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 
 const LOCKED_TABLE = join(import.meta.dir, "../support/locked-table.ts");
 const HOUR_S = 3600;

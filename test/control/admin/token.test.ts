@@ -1,17 +1,16 @@
 /** Who may change the beacon through HTTP. */
-import { afterAll, beforeEach, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { beforeEach, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Admin, AdminToken } from "../../../src/control/admin/token.ts";
 import { createLogger } from "../../../src/control/log/log.ts";
+import { temporaryFolder } from "../../support/folder.ts";
 
 const TOKEN = "correct-horse-battery-staple";
 const RIGHT = `Bearer ${TOKEN}`;
 const BURST = 10;
 
-const folder = mkdtempSync(join(tmpdir(), "beacon-admin-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 const path = join(folder, "token");
 writeFileSync(path, `  ${TOKEN}\n`, { mode: 0o600 });
 

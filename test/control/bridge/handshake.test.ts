@@ -1,6 +1,4 @@
-import { afterAll, beforeEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { beforeEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
 import {
@@ -14,6 +12,7 @@ import {
   REPLY_MS,
 } from "../../../src/control/bridge/handshake.ts";
 import { installed } from "../../e2e/support/program.ts";
+import { temporaryFolder } from "../../support/folder.ts";
 import { base64, keysOf, NodeIdentity } from "../../support/pilot-node.ts";
 
 const ISSUED_MS = 5_000_000;
@@ -150,8 +149,7 @@ describe("a node is believed", () => {
 });
 
 describe.skipIf(!installed("openssl"))("with openssl in the node's place (needs openssl)", () => {
-  const folder = mkdtempSync(join(tmpdir(), "handshake-"));
-  afterAll(() => rmSync(folder, { recursive: true }));
+  const folder = temporaryFolder();
   const secretFile = join(folder, "secret.pem");
 
   const openssl = (...args: string[]): Uint8Array => {

@@ -1,11 +1,9 @@
 /** Servers that let nobody in, or are none: each is told from the others, and what to do about it. */
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import type { StoreOptions } from "../../../src/control/directory/store.ts";
 import { installed } from "../../e2e/support/program.ts";
 import { TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
+import { temporaryFolder } from "../../support/folder.ts";
 import { describeImplementations, freeTcpPort, type RedisServer, RedisServers } from "../../support/redis.ts";
 import { type Certificate, makeCertificate } from "../../support/websocket.ts";
 import { PREFIX, Stores, UNTRIMMED, whyNotConnected } from "./support.ts";
@@ -178,7 +176,7 @@ describeImplementations((implementation) => {
   });
 
   describe.skipIf(!hasOpenssl)(`and TLS${hasOpenssl ? "" : " (needs openssl)"}`, () => {
-    const folder = mkdtempSync(join(tmpdir(), "beacon-directory-tls-"));
+    const folder = temporaryFolder();
     let own: Certificate;
     let other: Certificate;
     let secure: RedisServer;
@@ -187,7 +185,6 @@ describeImplementations((implementation) => {
       other = makeCertificate(folder, "other");
       secure = await servers.start({ tls: own, password: PASSWORD });
     });
-    afterAll(() => rmSync(folder, { recursive: true }));
 
     const withTls = (ca?: string) => ({ tls: true, ca, password: PASSWORD });
 

@@ -1,11 +1,11 @@
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readTlsFiles } from "../../../src/control/kit/certificates.ts";
 import { refusal } from "../../config/support.ts";
 import { installed } from "../../e2e/support/program.ts";
 import { TEST_TIMEOUT_MS } from "../../e2e/support/wait.ts";
+import { temporaryFolder } from "../../support/folder.ts";
 import { type Certificate, makeCertificate, openssl } from "../../support/websocket.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
@@ -20,8 +20,7 @@ const KINDS = {
 const hasOpenssl = installed("openssl");
 
 describe.skipIf(!hasOpenssl)(`certificates and keys${hasOpenssl ? "" : " (needs openssl)"}`, () => {
-  const folder = mkdtempSync(join(tmpdir(), "beacon-tls-"));
-  afterAll(() => rmSync(folder, { recursive: true }));
+  const folder = temporaryFolder();
 
   let ec: Certificate;
   let rsa: Certificate;

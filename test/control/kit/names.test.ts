@@ -1,21 +1,21 @@
 /** Name look-ups against a real DNS server on loopback, and connections by name. */
-import { afterAll, afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Server } from "node:net";
-import { networkInterfaces, tmpdir } from "node:os";
+import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { connectTo, lookupName, NameError } from "../../../src/control/kit/names.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
 import { openFds } from "../../support/fds.ts";
+import { temporaryFolder } from "../../support/folder.ts";
 import { NameServer } from "../../support/name-server.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const HOST = "beacon.example";
-const folder = mkdtempSync(join(tmpdir(), "beacon-names-"));
+const folder = temporaryFolder();
 const [hostsFile, resolvFile] = [join(folder, "hosts"), join(folder, "resolv.conf")];
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 let server: NameServer;
 beforeEach(async () => {

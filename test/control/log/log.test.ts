@@ -1,8 +1,8 @@
-import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createLogger, type LoggerOptions } from "../../../src/control/log/log.ts";
+import { temporaryFolder } from "../../support/folder.ts";
 
 function logged(options: Omit<LoggerOptions, "destination">) {
   const lines: string[] = [];
@@ -55,8 +55,7 @@ test("levels below the chosen one are left out, and silent leaves out all", () =
 });
 
 describe("standard output", () => {
-  const folder = mkdtempSync(join(tmpdir(), "beacon-log-"));
-  afterAll(() => rmSync(folder, { recursive: true }));
+  const folder = temporaryFolder();
   const script = join(folder, "script.ts");
   const source = JSON.stringify(join(import.meta.dir, "../../../src/control/log/log.ts"));
   // More than a pipe holds, so that the reader's end is felt.

@@ -1,11 +1,11 @@
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { createLogger } from "../../../src/control/log/log.ts";
 import { ServiceManager } from "../../../src/control/upgrade/service-manager.ts";
 import { installed, type Program, Programs } from "../../e2e/support/program.ts";
 import { TEST_TIMEOUT_MS } from "../../e2e/support/wait.ts";
+import { temporaryFolder } from "../../support/folder.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -28,13 +28,12 @@ while True: show(receiver.recv(65536).decode())
 /** systemd ignores a longer one whole: NOTIFY_BUFFER_MAX. */
 const NOTIFICATION_BYTES_MAX = 4096;
 
-const folder = mkdtempSync(join(tmpdir(), "service-manager-"));
+const folder = temporaryFolder();
 const programs = new Programs();
 afterEach(async () => {
   await programs.kill();
   for (const name of readdirSync(folder)) rmSync(join(folder, name));
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 const path = join(folder, "notify");
 const name = `@service-manager-test-${process.pid}`;
