@@ -1,6 +1,5 @@
 /** TURN messages: against the test vectors of RFC 5769, and as RFC 8656 draws them. */
 import { describe, expect, test } from "bun:test";
-import fc from "fast-check";
 import { channelHeader, decodeStun, encodeStun, encodeXorAddress } from "../../bench/harness/turn.ts";
 
 /** The sample IPv4 response of RFC 5769, 2.2. */
@@ -14,16 +13,6 @@ const RESPONSE = Buffer.from(
 );
 const SOFTWARE = 0x8022;
 const XOR_MAPPED_ADDRESS = 0x0020;
-
-const message = fc.record({
-  type: fc.nat(0x3fff),
-  transaction: fc.uint8Array({ minLength: 12, maxLength: 12 }),
-  attributes: fc
-    .uniqueArray(fc.tuple(fc.nat(0xffff), fc.uint8Array({ maxLength: 40 })), { selector: ([type]) => type })
-    .map((entries) => new Map(entries)),
-});
-const plain = (attributes: ReadonlyMap<number, Uint8Array> = new Map()) =>
-  [...attributes].map(([type, value]) => [type, [...value]]);
 
 describe("STUN messages", () => {
   test("the sample response is read", () => {
@@ -48,29 +37,10 @@ describe("STUN messages", () => {
     expect(bytes.toString("hex")).toBe(`000300082112a442${"aa".repeat(12)}0019000411000000`);
   });
 
-  test("what is written is read again, and padded to words of four bytes", () => {
-    fc.assert(
-      fc.property(message, (one) => {
-        const bytes = encodeStun(one);
-        expect(bytes.length % 4).toBe(0);
-        const read = decodeStun(bytes)!;
-        expect(read.type).toBe(one.type);
-        expect([...read.transaction]).toEqual([...one.transaction]);
-        expect(plain(read.attributes)).toEqual(plain(one.attributes));
-      }),
-    );
-  });
-
   test("what is cut short, longer or without the cookie is none", () => {
-    fc.assert(
-      fc.property(message, fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }), (one, share) => {
-        const bytes = encodeStun(one);
-        expect(decodeStun(bytes.subarray(0, Math.floor(bytes.length * share)))).toBeUndefined();
-        expect(decodeStun(Buffer.concat([bytes, Buffer.alloc(4)]))).toBeUndefined();
-        bytes[4]! ^= 1;
-        expect(decodeStun(bytes)).toBeUndefined();
-      }),
-    );
+    expect(decodeStun(RESPONSE.subarray(0, 40))).toBeUndefined();
+    expect(decodeStun(Buffer.concat([RESPONSE, Buffer.alloc(4)]))).toBeUndefined();
+    expect(decodeStun(RESPONSE.with(4, 0))).toBeUndefined();
   });
 
   test("an attribute that is longer than its message makes it none", () => {

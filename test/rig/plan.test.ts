@@ -30,20 +30,6 @@ test("an address for everybody, in the network it is connected to", () => {
   expect(boxesOf(seats, "beacon")).toEqual([]);
 });
 
-test("no address is given twice, however many there are", () => {
-  const names = Array.from({ length: 40 }, (_, i) => `n${i}`);
-  const { seats } = plan({
-    boxes: Object.fromEntries(names.map((name) => [`box-${name}`, { nat }])),
-    hosts: Object.fromEntries(names.map((name, i) => [name, i % 3 === 0 ? {} : { behind: `box-${name}` }])),
-  });
-  const addresses = seats.flatMap(({ ipv4, ipv6, lan }) => [
-    ipv4,
-    ipv6,
-    ...(lan ? [lan.ipv4, lan.ipv6] : []),
-  ]);
-  expect(new Set(addresses).size).toBe(addresses.length);
-});
-
 describe("what cannot be", () => {
   test.each([
     ["an unknown box", { hosts: { one: { behind: "nowhere" } } }, /one is behind nowhere, which is no box/],
