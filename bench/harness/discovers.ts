@@ -1,20 +1,12 @@
 /** A load of Discovers: a bounded number in flight, so that the target is never idle and nothing is lost. */
-import { endpointOf } from "../../ffi/endpoint.ts";
-import { kernel } from "../../ffi/libc.ts";
-import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../../ffi/mmsg.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
-import { DISCOVER, DISCOVER_BYTES, FIRST_ID_AT } from "../../src/protocol.ts";
 import type { LoadResult } from "./load.ts";
 import { LOOPBACK, type Place } from "./place.ts";
-import { type Address, packetsIn } from "./register.ts";
+import { type Address, DISCOVERS_MAX, DiscoverBatch } from "./register.ts";
 
 const BUFFER_BYTES = 4 << 20;
-/** Discovers a send call; a socket's answers are taken in as many. */
-const MESSAGES_MAX = 128;
 /** Discovers without an answer, over all sockets; the kernel books less than a KiB for each. */
 const IN_FLIGHT_MAX = 1024;
-/** Where a Discover starts behind the one before. */
-const STRIDE_BYTES = 8;
 /** How long nothing may arrive before what is in flight counts as lost. */
 const LOST_AFTER_NS = 500e6;
 
@@ -32,57 +24,9 @@ export interface DiscoverLoad {
   readonly sockets?: number;
 }
 
-/** A socket, its Discovers and their answers. */
-class Source {
-  readonly #socket: UdpSocket;
-  readonly #receive: ReceiveBatch;
-  readonly #send: SendBatch;
-  readonly #view: DataView;
-
-  constructor(place: Place) {
-    this.#socket = UdpSocket.open(place.family);
-    this.#socket.bind(place.generatorHost, 0);
-    this.#socket.setBuffers(BUFFER_BYTES, BUFFER_BYTES);
-    this.#socket.enableOffload();
-    const { fd, family } = this.#socket;
-    const memory = allocatePacketMemory(MESSAGES_MAX, MESSAGES_MAX * STRIDE_BYTES);
-    this.#receive = new ReceiveBatch(kernel, fd, family, MESSAGES_MAX, memory, true);
-    this.#send = new SendBatch(kernel, fd, family, MESSAGES_MAX, memory);
-    this.#view = new DataView(memory.buffer);
-    for (let m = 0; m < MESSAGES_MAX; m++) {
-      this.#view.setUint8(this.#packetAt(m), DISCOVER);
-      this.#send.setPiece(m, 0, this.#packetAt(m), DISCOVER_BYTES);
-      this.#send.finish(m, 1, 0);
-    }
-  }
-
-  #packetAt(m: number): number {
-    return this.#receive.extraAt + m * STRIDE_BYTES;
-  }
-
-  aim(target: Address): void {
-    const endpoint = endpointOf(target.host, target.port);
-    for (let m = 0; m < MESSAGES_MAX; m++) this.#send.setDestination(m, endpoint, 0);
-  }
-
-  /** Sends Discovers of the nodes from `id` on, without waiting. @returns how many the kernel took */
-  offer(id: number, count: number): number {
-    for (let m = 0; m < count; m++) this.#view.setUint32(this.#packetAt(m) + FIRST_ID_AT, id + m);
-    return Math.max(0, this.#send.send(0, count, false));
-  }
-
-  /** Takes the answers that have arrived, without waiting. @returns how many */
-  drain(): number {
-    return packetsIn(this.#receive, this.#receive.receive(false));
-  }
-
-  close(): void {
-    this.#socket.close();
-  }
-}
-
 export class DiscoverGenerator {
-  readonly #sources: Source[] = [];
+  readonly #sockets: UdpSocket[] = [];
+  readonly #sources: DiscoverBatch[] = [];
   readonly #kind: DiscoverLoad["kind"];
   readonly #nodes: number;
   readonly #firstId: number;
@@ -95,7 +39,14 @@ export class DiscoverGenerator {
     this.#kind = kind;
     this.#nodes = nodes;
     this.#firstId = firstId;
-    for (let i = 0; i < sockets; i++) this.#sources.push(new Source(place));
+    for (let i = 0; i < sockets; i++) {
+      const socket = UdpSocket.open(place.family);
+      socket.bind(place.generatorHost, 0);
+      socket.setBuffers(BUFFER_BYTES, BUFFER_BYTES);
+      socket.enableOffload();
+      this.#sockets.push(socket);
+      this.#sources.push(new DiscoverBatch(socket));
+    }
   }
 
   /** Loads this target from now on. */
@@ -116,7 +67,7 @@ export class DiscoverGenerator {
     for (let more = true; more || received < sent; ) {
       more = now - start < durationNs && sent < discoversMax && this.#left() > 0;
       const room = Math.min(IN_FLIGHT_MAX - (sent - received), discoversMax - sent);
-      if (more && room >= Math.min(MESSAGES_MAX, discoversMax - sent)) sent += this.#offer(room);
+      if (more && room >= Math.min(DISCOVERS_MAX, discoversMax - sent)) sent += this.#offer(room);
       let arrived = 0;
       for (const source of this.#sources) arrived += source.drain();
       received += arrived;
@@ -134,9 +85,9 @@ export class DiscoverGenerator {
 
   #offer(most: number): number {
     const moved = this.#kind === "moving" ? this.#pass : 0;
-    const stretch = Math.floor(this.#next / MESSAGES_MAX);
+    const stretch = Math.floor(this.#next / DISCOVERS_MAX);
     const source = this.#sources[(stretch + moved) % this.#sources.length]!;
-    const untilStretchEnds = (stretch + 1) * MESSAGES_MAX - this.#next;
+    const untilStretchEnds = (stretch + 1) * DISCOVERS_MAX - this.#next;
     const taken = source.offer(this.#firstId + this.#next, Math.min(most, untilStretchEnds, this.#left()));
     this.#next += taken;
     if (this.#next === this.#nodes) {
@@ -147,6 +98,6 @@ export class DiscoverGenerator {
   }
 
   close(): void {
-    for (const source of this.#sources) source.close();
+    for (const socket of this.#sockets) socket.close();
   }
 }

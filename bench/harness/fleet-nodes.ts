@@ -18,7 +18,7 @@ import {
   SECOND_ID_AT,
 } from "../../src/protocol.ts";
 import { type FleetShape, firstNodeOf } from "./fleet.ts";
-import { type Address, Registrar } from "./register.ts";
+import { type Address, register } from "./register.ts";
 
 const BUFFER_BYTES = 4 << 20;
 const MESSAGES_MAX = 256;
@@ -67,7 +67,7 @@ export class FleetNodes {
   }
 
   register(target: Address, firstId: number, count: number): void {
-    new Registrar(this.#socket, target).register(firstId, count);
+    register(this.#socket, target, firstId, count);
   }
 
   /** A node says to a beacon that it is there. Leaves with the next `flush`. */

@@ -19,7 +19,7 @@ import {
   SYNC_BYTES,
 } from "../../src/protocol.ts";
 import { LOOPBACK, type Place } from "./place.ts";
-import { type Address, packetsIn, Registrar } from "./register.ts";
+import { type Address, packetsIn, register } from "./register.ts";
 
 const BUFFER_BYTES = 4 << 20;
 const SINK_BATCH = 64;
@@ -216,7 +216,7 @@ export class LoadGenerator {
    * @throws Error when the target stops answering
    */
   register(turn?: () => void): void {
-    new Registrar(this.#sink, this.#target).register(this.#firstId, this.#nodes, turn);
+    register(this.#sink, this.#target, this.#firstId, this.#nodes, turn);
   }
 
   /**

@@ -4,92 +4,106 @@ import { endpointOf } from "../../ffi/endpoint.ts";
 import { kernel } from "../../ffi/libc.ts";
 import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../../ffi/mmsg.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
-import { DISCOVER, DISCOVER_BYTES } from "../../src/protocol.ts";
+import { DISCOVER, DISCOVER_BYTES, FIRST_ID_AT } from "../../src/protocol.ts";
 
-/** Discovers sent before their answers are awaited; a socket's default buffer holds the answers. */
-const WINDOW = 128;
-/** Where a Discover starts behind the one before. */
+/** Discovers of one call; a socket's default buffer holds their answers. */
+export const DISCOVERS_MAX = 128;
+/** Distance between the starts of two Discovers. */
 const STRIDE_BYTES = 8;
-/** How long answers may take before the Discovers are sent again, as daemons do. */
+/** Time for answers before the Discovers are sent again, as daemons do. */
 const RETRY_NS = 200e6;
 const TRIES_MAX = 50;
 
-/** Where a target is. */
+/** Address of a target. */
 export interface Address {
   /** An IP literal. */
   readonly host: string;
   readonly port: number;
 }
 
-/** Sends Discovers and takes their answers, at one socket. */
-export class Registrar {
+/** Sends Discovers and counts their answers, at one socket. */
+export class DiscoverBatch {
   readonly #receive: ReceiveBatch;
   readonly #send: SendBatch;
   readonly #view: DataView;
 
-  constructor(socket: UdpSocket, target: Address) {
-    const memory = allocatePacketMemory(WINDOW, WINDOW * STRIDE_BYTES);
-    this.#receive = new ReceiveBatch(kernel, socket.fd, socket.family, WINDOW, memory, true);
-    this.#send = new SendBatch(kernel, socket.fd, socket.family, WINDOW, memory);
+  constructor({ fd, family }: UdpSocket) {
+    const memory = allocatePacketMemory(DISCOVERS_MAX, DISCOVERS_MAX * STRIDE_BYTES);
+    this.#receive = new ReceiveBatch(kernel, fd, family, DISCOVERS_MAX, memory, true);
+    this.#send = new SendBatch(kernel, fd, family, DISCOVERS_MAX, memory);
     this.#view = new DataView(memory.buffer);
-    const endpoint = endpointOf(target.host, target.port);
-    for (let i = 0; i < WINDOW; i++) {
-      const at = this.#receive.extraAt + i * STRIDE_BYTES;
-      this.#view.setUint8(at, DISCOVER);
-      this.#send.setDestination(i, endpoint, 0);
-      this.#send.setPiece(i, 0, at, DISCOVER_BYTES);
-      this.#send.finish(i, 1, 0);
+    for (let m = 0; m < DISCOVERS_MAX; m++) {
+      this.#view.setUint8(this.#packetAt(m), DISCOVER);
+      this.#send.setPiece(m, 0, this.#packetAt(m), DISCOVER_BYTES);
+      this.#send.finish(m, 1, 0);
     }
   }
 
-  /**
-   * Registers the nodes `firstId` to `firstId + count - 1`.
-   * @param turn lets a target that runs in this thread do its part
-   * @returns Discovers that had to be repeated
-   * @throws Error when the target stops answering
-   */
-  register(firstId: number, count: number, turn?: () => void): number {
-    let again = 0;
-    for (let done = 0; done < count; ) {
-      const window = Math.min(WINDOW, count - done);
-      for (let i = 0; i < window; i++) {
-        this.#view.setUint32(this.#receive.extraAt + i * STRIDE_BYTES + 1, firstId + done + i);
-      }
-      again += this.#window(window, turn);
-      done += window;
-    }
-    return again;
+  #packetAt(m: number): number {
+    return this.#receive.extraAt + m * STRIDE_BYTES;
   }
 
-  #window(window: number, turn: (() => void) | undefined): number {
-    for (let attempt = 0; attempt < TRIES_MAX; attempt++) {
-      for (let sent = 0; sent < window; ) sent += Math.max(0, this.#send.send(sent, window, true));
-      // An answer names no node: after a loss the whole window is asked again, and all of it is counted anew.
-      const until = Bun.nanoseconds() + RETRY_NS;
-      for (let answers = 0; Bun.nanoseconds() < until; ) {
-        turn?.();
-        answers += packetsIn(this.#receive, this.#receive.receive(false));
-        if (answers >= window) return attempt * window;
-      }
-    }
-    throw new Error("the target stopped answering Discovers");
+  aim({ host, port }: Address): void {
+    const endpoint = endpointOf(host, port);
+    for (let m = 0; m < DISCOVERS_MAX; m++) this.#send.setDestination(m, endpoint, 0);
+  }
+
+  /** Sends Discovers of the nodes from `id` on. @returns number that the kernel accepted */
+  offer(id: number, count: number, waits = false): number {
+    for (let m = 0; m < count; m++) this.#view.setUint32(this.#packetAt(m) + FIRST_ID_AT, id + m);
+    return Math.max(0, this.#send.send(0, count, waits));
+  }
+
+  /** Receives the answers that have arrived, without waiting. @returns their number */
+  drain(): number {
+    return packetsIn(this.#receive, this.#receive.receive(false));
   }
 }
 
-/** Sockets that many nodes are registered from: half a million at one address would be no fleet. */
-export const SOCKETS = 64;
+/**
+ * Registers the nodes `firstId` to `firstId + count - 1` at a socket.
+ * @param turn lets a target that runs in this thread do its part
+ * @throws Error when the target stops answering
+ */
+export function register(
+  socket: UdpSocket,
+  target: Address,
+  firstId: number,
+  count: number,
+  turn = () => {},
+): void {
+  const batch = new DiscoverBatch(socket);
+  batch.aim(target);
+  for (let done = 0; done < count; done += DISCOVERS_MAX)
+    registerWindow(batch, firstId + done, Math.min(DISCOVERS_MAX, count - done), turn);
+}
 
-/** Registers nodes 1 to `count` from SOCKETS sockets. @returns Discovers that had to be repeated */
-export function registerFromMany(target: Address, count: number): number {
-  let again = 0;
+function registerWindow(batch: DiscoverBatch, firstId: number, count: number, turn: () => void): void {
+  for (let attempt = 0; attempt < TRIES_MAX; attempt++) {
+    for (let sent = 0; sent < count; ) sent += batch.offer(firstId + sent, count - sent, true);
+    // An answer names no node: after a loss, all Discovers are repeated and all answers counted anew.
+    const until = Bun.nanoseconds() + RETRY_NS;
+    for (let answers = 0; Bun.nanoseconds() < until; ) {
+      turn();
+      answers += batch.drain();
+      if (answers >= count) return;
+    }
+  }
+  throw new Error("the target stopped answering Discovers");
+}
+
+/** Sockets that many nodes are registered from: half a million at one address would be no fleet. */
+const SOCKETS = 64;
+
+/** Registers nodes 1 to `count` from SOCKETS sockets. */
+export function registerFromMany(target: Address, count: number): void {
   for (let i = 0; i < SOCKETS; i++) {
-    const from = Math.floor((count * i) / SOCKETS);
+    const [from, to] = [i, i + 1].map((part) => Math.floor((count * part) / SOCKETS)) as [number, number];
     const socket = UdpSocket.open(AF_INET);
     socket.bind("127.0.0.1", 0);
-    again += new Registrar(socket, target).register(1 + from, Math.floor((count * (i + 1)) / SOCKETS) - from);
+    register(socket, target, 1 + from, to - from);
     socket.close();
   }
-  return again;
 }
 
 /** Packets in the first `messages` messages of a batch; none for an errno. */

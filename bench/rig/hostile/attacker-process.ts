@@ -3,7 +3,7 @@ import { AF_INET } from "../../../ffi/abi.ts";
 import { kernel } from "../../../ffi/libc.ts";
 import { allocatePacketMemory, ReceiveBatch } from "../../../ffi/mmsg.ts";
 import { UdpSocket } from "../../../ffi/socket.ts";
-import { Registrar } from "../../harness/register.ts";
+import { register } from "../../harness/register.ts";
 import { obey } from "../remote.ts";
 import type { Assault, Received } from "./attack.ts";
 import type { AttackerCommand } from "./attacker.ts";
@@ -49,7 +49,7 @@ function sleep({ address, beacon, firstId, count }: AttackerCommand & { readonly
   const socket = UdpSocket.open(AF_INET);
   sleeping.push(socket);
   socket.bind(address, 0);
-  new Registrar(socket, { host: beacon.address, port: beacon.port }).register(firstId, count);
+  register(socket, { host: beacon.address, port: beacon.port }, firstId, count);
   return null;
 }
 
