@@ -3,7 +3,7 @@ import { type Load, type LoadGenerator, STAMP_BYTES } from "../harness/load.ts";
 import { type Contender, LoadedRelay } from "../harness/loaded-relay.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import type { Recorder } from "../harness/results.ts";
-import { eachRound } from "../harness/rounds.ts";
+import { type Contestant, eachRound } from "../harness/rounds.ts";
 import { type Bar, quantile, showNumber } from "../harness/statistics.ts";
 import { compileReference, pinGenerator } from "../harness/targets.ts";
 
@@ -12,7 +12,6 @@ const IDLE_PACKETS_PER_S = 2000;
 /** Shares of what the slower of the two can take in this round. */
 const SHARES = [0.1, 0.25, 0.5, 0.75, 0.9];
 const SHARES_SMOKE = [0.5];
-const QUANTILES = [0.5, 0.9, 0.99, 0.999];
 /** One is loaded before the other for so long: both see the same moods of the machine. */
 const SLICE_NS = 250e6;
 /** How long each is given all that it takes, to learn how much that is. */
@@ -28,6 +27,8 @@ const CONTENDERS: readonly Contender[] = [
   { name: "C", program: "C", load: LOAD, offload: true },
 ];
 
+const LATENCIES = { names: ["beacon", "C"], over: "beacon over C", quantiles: [0.5, 0.9, 0.99, 0.999] };
+
 export async function benchLatency(options: BenchOptions, recorder: Recorder): Promise<void> {
   pinGenerator();
   const reference = compileReference();
@@ -40,21 +41,35 @@ export async function benchLatency(options: BenchOptions, recorder: Recorder): P
 const titleOf = (share: number): string => `${Math.round(share * 100)} % load`;
 
 async function idle(reference: string, options: BenchOptions, recorder: Recorder): Promise<void> {
-  recorder.title(`idle: one packet at a time, ${IDLE_PACKETS_PER_S} a second`);
-  const latencies = new Latencies(options.rounds);
-  await eachRound(options.rounds, starts(reference, options), async (relays, turn, round) => {
+  const latencies = new Latencies(LATENCIES);
+  await pingInTurn(starts(reference, options), latencies, options, recorder);
+  latencies.report("idle", { group: "latency", load: 0 }, recorder, BAR);
+}
+
+/** Relays one packet at a time through all relays, which take turns. */
+export async function pingInTurn(
+  start: Parameters<typeof eachRound<Pinged>>[1],
+  latencies: Latencies,
+  { rounds, seconds, warmUpSeconds }: BenchOptions,
+  recorder: Recorder,
+): Promise<void> {
+  recorder.title(`one packet at a time, ${IDLE_PACKETS_PER_S} a second`);
+  await eachRound(rounds, start, async (relays, turn, round) => {
     const us = new Map(turn.map((relay) => [relay, [] as number[]]));
-    for (const { generator } of turn) pingSteadily(generator, options.warmUpSeconds / 2); // compiled code, caches
-    for (let s = 0; s < options.seconds; s += SLICE_NS / 1e9) {
-      for (const relay of turn) {
-        us.get(relay)!.push(...pingSteadily(relay.generator, Math.min(options.seconds, SLICE_NS / 1e9)));
-      }
+    for (const { generator } of turn) pingSteadily(generator, warmUpSeconds / 2); // compiled code, caches
+    for (let s = 0; s < seconds; s += SLICE_NS / 1e9) {
+      for (const relay of turn)
+        us.get(relay)!.push(...pingSteadily(relay.generator, Math.min(seconds, SLICE_NS / 1e9)));
+      await Bun.sleep(0); // signals and the time limit get their turn
     }
-    recorder.progress(
-      `round ${round + 1}  ${latencies.add(relays.map((relay) => us.get(relay)!)).join(";  ")}`,
-    );
+    const shown = latencies.add(relays.map((relay) => us.get(relay)!));
+    recorder.progress(`round ${round + 1}  ${shown.join(";  ")}`);
   });
-  latencies.report("idle", 0, recorder, BAR);
+}
+
+/** A relay and its load. */
+interface Pinged extends Contestant {
+  readonly generator: LoadGenerator;
 }
 
 /** Relays one packet at a time. @returns the microseconds of each; a lost one takes Infinity */
@@ -77,7 +92,7 @@ async function loaded(
   recorder: Recorder,
 ): Promise<void> {
   recorder.title(`${titleOf(share)}: a packet to each of ${LOAD.nodes} nodes in turn, at a steady rate`);
-  const latencies = new Latencies(options.rounds);
+  const latencies = new Latencies(LATENCIES);
   const rates: number[] = [];
   await eachRound(options.rounds, starts(reference, options), async (relays, turn, round) => {
     for (const relay of turn) relay.warmUp(options.warmUpSeconds);
@@ -98,7 +113,7 @@ async function loaded(
   });
   const figure = recorder.of(titleOf(share), { group: "latency", load: share });
   figure("packets a second", "/s", rates, { better: "neither" });
-  latencies.report(titleOf(share), share, recorder);
+  latencies.report(titleOf(share), { group: "latency", load: share }, recorder);
 }
 
 function* pace({ generator }: LoadedRelay, rate: number, room: Float64Array): Generator<number> {
@@ -110,40 +125,51 @@ function* pace({ generator }: LoadedRelay, rate: number, room: Float64Array): Ge
 const starts = (reference: string, { batch }: BenchOptions) =>
   CONTENDERS.map((contender) => () => LoadedRelay.start(contender, reference, batch));
 
-/** Quantiles of each contender, a round after the other. */
-class Latencies {
+/** Quantiles of two contenders, a round after the other. */
+export class Latencies {
   /** By contender and quantile, of each round; microseconds. */
-  readonly #us = CONTENDERS.map(() => QUANTILES.map((): number[] => []));
+  readonly #us: number[][][];
   #lost = 0;
+  #rounds = 0;
 
-  constructor(private readonly rounds: number) {}
+  /** @param of the contenders, the name of their ratio, and what is kept */
+  constructor(
+    private readonly of: {
+      readonly names: readonly string[];
+      readonly over: string;
+      readonly quantiles: readonly number[];
+    },
+  ) {
+    this.#us = of.names.map(() => of.quantiles.map(() => []));
+  }
 
-  /** Adds a round. @param us of each contender, a lost packet's Infinity @returns what it was, as text */
+  /** Adds a round. @param us of each contender, a lost packet's Infinity @returns the round as text */
   add(us: readonly (readonly number[])[]): string[] {
+    this.#rounds++;
     return us.map((times, contender) => {
-      const lost = times.filter((time) => time === Infinity).length;
-      this.#lost += lost;
       const arrived = times.filter((time) => time !== Infinity);
-      const shown = QUANTILES.map((q, i) => {
+      const lost = times.length - arrived.length;
+      this.#lost += lost;
+      const shown = this.of.quantiles.map((q, i) => {
         const value = quantile(arrived, q);
         this.#us[contender]![i]!.push(value);
         return `${nameOf(q)} ${value.toFixed(1)}`;
       });
-      return `${CONTENDERS[contender]!.name}: ${shown.join(", ")}${lost === 0 ? "" : `, LOST ${lost}`}`;
+      return `${this.of.names[contender]}: ${shown.join(", ")}${lost === 0 ? "" : `, LOST ${lost}`}`;
     });
   }
 
   /** @param bar on the ratio of the medians */
-  report(title: string, load: number, recorder: Recorder, bar?: Bar): void {
-    const figure = recorder.of(title, { group: "latency", load });
-    for (const [i, q] of QUANTILES.entries()) {
-      const [beacon = [], c = []] = this.#us.map((quantiles) => quantiles[i]!);
-      const ratio = beacon.map((us, round) => us / c[round]!);
-      figure(`${nameOf(q)}, beacon over C`, "×", ratio, bar && q === 0.5 ? { bar } : {});
-      for (const [contender, { name }] of CONTENDERS.entries())
+  report(title: string, params: Parameters<Recorder["of"]>[1], recorder: Recorder, bar?: Bar): void {
+    const figure = recorder.of(title, params);
+    for (const [i, q] of this.of.quantiles.entries()) {
+      const [one = [], other = []] = this.#us.map((quantiles) => quantiles[i]!);
+      const ratio = one.map((us, round) => us / other[round]!);
+      figure(`${nameOf(q)}, ${this.of.over}`, "×", ratio, bar && q === 0.5 ? { bar } : {});
+      for (const [contender, name] of this.of.names.entries())
         figure(`${nameOf(q)}, ${name}`, "µs", this.#us[contender]![i]!);
     }
-    if (this.#lost > 0) recorder.note(`${title}: ${this.#lost} packets were lost in ${this.rounds} rounds`);
+    if (this.#lost > 0) recorder.note(`${title}: ${this.#lost} packets were lost in ${this.#rounds} rounds`);
   }
 }
 

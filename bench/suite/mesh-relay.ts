@@ -3,20 +3,14 @@ import { type Load, LoadGenerator } from "../harness/load.ts";
 import { LoadedTargets } from "../harness/loaded.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import type { Recorder } from "../harness/results.ts";
-import { eachRound } from "../harness/rounds.ts";
 import { compareSideBySide } from "../harness/side-by-side.ts";
-import { quantile } from "../harness/statistics.ts";
 import { freePort, startBeacon, statsOf, type TargetOptions } from "../harness/targets.ts";
-import { pingSteadily } from "./latency.ts";
+import { Latencies, pingInTurn } from "./latency.ts";
 
 /** So a beacon learns within a second who has the nodes; more often would cost CPU time that counts here. */
 const GOSSIP_FLAGS = ["--gossip-interval=1s", "--self-check=off"]; // which has a route of its own
 const ROUTES_MS_MAX = 20_000;
 const POLL_MS = 20;
-/** One is loaded before the other for so long: both see the same moods of the machine. */
-const SLICE_S = 0.25;
-const QUANTILES = [0.5, 0.99];
-
 const SCATTERED: Load = { payloadBytes: 200, nodes: 256 };
 const BURSTS: Load = { payloadBytes: 1200, nodes: 64, burst: 48 };
 const LOADS: readonly [title: string, load: Load, offload: boolean][] = [
@@ -46,41 +40,13 @@ export async function measureTwoBeacons(options: BenchOptions, recorder: Recorde
 }
 
 /** Microseconds of one packet at a time. */
-async function latency(
-  { rounds, seconds, warmUpSeconds, batch }: BenchOptions,
-  recorder: Recorder,
-): Promise<void> {
-  const title = "two beacons, one packet at a time";
-  recorder.title(title);
-  const target = { offload: true, batch };
-  const us = QUANTILES.map(() => [[], []] as [two: number[], one: number[]]);
-  let lost = 0;
+async function latency(options: BenchOptions, recorder: Recorder): Promise<void> {
+  const target = { offload: true, batch: options.batch };
+  const names = ["two beacons", "one beacon"];
+  const latencies = new Latencies({ names, over: "two beacons over one", quantiles: [0.5, 0.99] });
   const starts = [() => startTwo(SCATTERED, target), () => startOne(SCATTERED, target)];
-  await eachRound(rounds, starts, async (relays, turn, round) => {
-    const times = new Map(turn.map((relay) => [relay, [] as number[]]));
-    for (const { generator } of turn) pingSteadily(generator, warmUpSeconds / 2); // compiled code, caches
-    for (let s = 0; s < seconds; s += SLICE_S) {
-      for (const relay of turn)
-        times.get(relay)!.push(...pingSteadily(relay.generator, Math.min(SLICE_S, seconds)));
-      await Bun.sleep(0); // signals and the time limit get their turn
-    }
-    const shown = relays.map((relay, i) => {
-      const arrived = times.get(relay)!.filter((time) => time !== Infinity);
-      lost += times.get(relay)!.length - arrived.length;
-      for (const [q, values] of us.entries()) values[i]!.push(quantile(arrived, QUANTILES[q]!));
-      return `p50 ${us[0]![i]!.at(-1)!.toFixed(1)}, p99 ${us[1]![i]!.at(-1)!.toFixed(1)} µs`;
-    });
-    recorder.progress(`round ${round + 1}  two beacons: ${shown[0]};  one beacon: ${shown[1]}`);
-  });
-  for (const [q, [two, one]] of us.entries()) {
-    const name = `p${QUANTILES[q]! * 100}`;
-    const figure = recorder.of(title, { group: "two beacons", latency: name });
-    const ratios = two.map((value, round) => value / one[round]!);
-    figure(`${name}, two beacons over one`, "×", ratios);
-    figure(`${name}, two beacons`, "µs", two);
-    figure(`${name}, one beacon`, "µs", one);
-  }
-  if (lost > 0) recorder.note(`${title}: ${lost} packets were lost`);
+  await pingInTurn(starts, latencies, options, recorder);
+  latencies.report("two beacons, one packet at a time", { group: "two beacons" }, recorder);
 }
 
 async function startOne(load: Load, options: TargetOptions): Promise<LoadedTargets<LoadGenerator>> {
