@@ -2,7 +2,7 @@
  * What this beacon publishes of its nodes: numbered changes, so that what it published, claims less those gone, in order, is what its
  * node table holds. Changes of a node that were not yet published are one, the last.
  */
-import { type RouteTable, UNMARKED } from "../../shared/routes.ts";
+import { NO_MARK, type RouteTable, TABLE_FULL, UNMARKED } from "../../shared/routes.ts";
 import type { FleetClock } from "./clock.ts";
 import { CHANGES, CHANGES_MAX, type Changes, EPOCHS_PER_MS, TIME_STEP_MS } from "./entries.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
@@ -14,7 +14,6 @@ export const UNTOLD_MAX = 131_072;
 const EPOCHS_MAX = 1024;
 /** In the table of published claims all nodes lead to one peer: this beacon. */
 export const SELF = 0;
-const MARKS = 255;
 /** Dates older than this are published in whole seconds, as a snapshot says no more of those of 1.5 days (ageOf in entries.ts). */
 const OLD_MS = 86_400_000;
 /** Calls of `roundOld`, one a second, in which it goes through all that is published. */
@@ -52,8 +51,6 @@ export class Announcer {
   /** Nodes that came or went, which of the two shows when it is published; and the earliest date of their claim. */
   readonly #untold = new Map<number, number>();
   #underWay: Changes | undefined;
-  /** What is published in this epoch is marked with. */
-  #mark = UNMARKED;
   /** The epoch of which all nodes are in the table of published claims, and nothing else. */
   #wholeEpoch = 0;
   /** Where `roundOld` goes on. */
@@ -80,7 +77,6 @@ export class Announcer {
     this.#epochs.add(this.epoch);
     if (this.#epochs.size > EPOCHS_MAX) this.#epochs.delete(this.#epochs.values().next().value!);
     this.seq = 0;
-    this.#mark = (this.#mark % MARKS) + 1;
     this.#untold.clear();
     this.#underWay = undefined;
   }
@@ -152,22 +148,27 @@ export class Announcer {
     return this.isWhole && this.#underWay === undefined ? this.parts.published.sumsOf(SELF) : undefined;
   }
 
-  /** After a start: publishes all nodes that are here, for snapshots to tell. Changes go on meanwhile. */
+  /**
+   * After a start: publishes all nodes that are here, for snapshots to tell. Changes go on meanwhile. Nodes of earlier epochs that
+   * are gone leave the table first, because they can fill it; `untold` holds those that leave later.
+   */
   async complete(signal: AbortSignal): Promise<void> {
     const { own, published, pause } = this.parts;
     const { epoch } = this;
+    const isGone = (nodeId: number) => own.heardMs(nodeId) < 0;
+    for (let from = 0; from < published.sweepSteps; from += SLICE_STEPS) {
+      await pause();
+      if (this.epoch !== epoch || signal.aborted) return;
+      const end = Math.min(from + SLICE_STEPS, published.sweepSteps);
+      published.sweep(SELF, NO_MARK, from, end, isGone);
+    }
     const found: number[] = [];
     if (!(await own.scan((nodeId) => found.push(nodeId), pause, signal))) return;
     for (const [i, nodeId] of found.entries()) {
       if (i % SLICE_NODES === 0) await pause();
       if (this.epoch !== epoch || signal.aborted) return;
-      const dateMs = published.markOf(nodeId) === this.#mark ? -1 : this.#dateMs(nodeId);
-      if (dateMs >= 0) published.claim(nodeId, SELF, dateMs, this.#mark);
-    }
-    for (let from = 0; from < published.sweepSteps; from += SLICE_STEPS) {
-      await pause();
-      if (this.epoch !== epoch) return;
-      published.sweep(SELF, this.#mark, from, Math.min(from + SLICE_STEPS, published.sweepSteps));
+      const dateMs = this.#dateMs(nodeId);
+      if (dateMs >= 0 && !this.#publish(nodeId, dateMs)) this.changed(nodeId);
     }
     this.#wholeEpoch = epoch;
   }
@@ -189,26 +190,38 @@ export class Announcer {
     return ownMs < this.parts.clock.nowMs() - OLD_MS ? Math.floor(ownMs / 1000) * 1000 : ownMs;
   }
 
+  /** @returns false if there is no room for the claim */
+  #publish(nodeId: number, dateMs: number): boolean {
+    return this.parts.published.claim(nodeId, SELF, dateMs) !== TABLE_FULL;
+  }
+
   #collect(): Changes | undefined {
     const { published, clock, name, monotonicMs } = this.parts;
     const nodeIds: number[] = [];
     const timesMs: number[] = [];
     const gone: number[] = [];
+    /** There is no room for their claims until those of nodes that are gone are removed. */
+    const refused: [nodeId: number, earliestMs: number][] = [];
     const endMs = monotonicMs() + COLLECT_MS;
     for (const nodeId of this.#untold.keys()) {
-      const count = nodeIds.length + gone.length;
+      const count = nodeIds.length + gone.length + refused.length;
       if (count === CHANGES_MAX || (count % SLICE_NODES === SLICE_NODES - 1 && monotonicMs() > endMs)) break;
       const dateMs = this.#dateMs(nodeId);
+      const earliestMs = this.#untold.get(nodeId)!;
       this.#untold.delete(nodeId);
       if (dateMs < 0) {
         published.withdraw(nodeId, SELF);
         gone.push(nodeId);
         continue;
       }
-      published.claim(nodeId, SELF, dateMs, this.#mark);
+      if (!this.#publish(nodeId, dateMs)) {
+        refused.push([nodeId, earliestMs]);
+        continue;
+      }
       nodeIds.push(nodeId);
       timesMs.push(dateMs);
     }
+    for (const [nodeId, earliestMs] of refused) this.#untold.set(nodeId, earliestMs); // behind the others
     if (nodeIds.length + gone.length === 0) return undefined;
     return {
       kind: CHANGES,

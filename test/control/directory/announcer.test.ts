@@ -16,9 +16,11 @@ import { BOOT_MS, host } from "./fleet-parts.ts";
 const OTHER = 3;
 /** As what the directory tells of a beacon is marked. */
 const MARK = 1;
+/** Fewer than twice as many nodes as the table of published claims holds. */
+const [NODES, PUBLISHED_MAX] = [40, 50];
 
-function announcer(pause: Pause = () => undefined) {
-  const parts = { ...host(), pause };
+function announcer(pause: Pause = () => undefined, publishedMax?: number) {
+  const parts = { ...host(publishedMax), pause };
   const made = new Announcer({ ...parts, name: "m:1", random: () => 0 });
   made.start();
   /** Tells the next. */
@@ -293,13 +295,49 @@ describe("Announcer", () => {
       expect(made.announcer.isWhole).toBe(true);
     });
 
-    test("keeps the date that was published in this epoch when all nodes are gone through", async () => {
+    test("publishes all nodes that are here after an outage in which all others left", async () => {
+      const made = announcer(undefined, PUBLISHED_MAX);
+      const heardAll = (from: number) => {
+        for (let id = from; id < from + NODES; id++) made.heard(id);
+      };
+      heardAll(1);
+      made.tell();
+      await made.announcer.complete(signal);
+      for (let id = 1; id <= NODES; id++) made.own.heard.delete(id);
+      made.announcer.restart(); // too much was untold
+      heardAll(1001);
+      const completing = made.announcer.complete(signal);
+      const told: string[] = [];
+      for (let i = 0; i < 3; i++) told.push(...Object.keys(made.tell()?.claims ?? {}));
+      await completing;
+      for (let i = 0; i < NODES; i++) told.push(...Object.keys(made.tell()?.claims ?? {}));
+      const here = [...made.own.heard.keys()];
+      expect(told.map(Number).sort()).toEqual(here.sort());
+      expect(Object.keys(claims(made)).map(Number).sort()).toEqual(here);
+      expect([made.announcer.isWhole, made.announcer.untold]).toEqual([true, 0]);
+    });
+
+    test("leaves nodes untold while there is no room for their claims", async () => {
+      const made = announcer(undefined, PUBLISHED_MAX);
+      for (let id = 1; id <= PUBLISHED_MAX + 1; id++) made.own.heard.set(id, 90_000);
+      await made.announcer.complete(signal);
+      expect([made.announcer.untold, made.tell()]).toEqual([1, undefined]);
+      made.went(1);
+      expect([made.tell(), made.tell()]).toEqual([
+        { claims: {}, gone: [1] },
+        { claims: { [PUBLISHED_MAX + 1]: 90_000 }, gone: [] },
+      ]);
+      expect(made.announcer.untold).toBe(0);
+    });
+
+    test("lacks nodes that left before any number of restarts", async () => {
       const made = announcer();
       made.heard(5);
       made.tell();
-      made.own.heard.set(5, 200_000); // heard again: the followers have the date of before
+      made.own.heard.delete(5);
+      for (let i = 0; i < 255; i++) made.announcer.restart();
       await made.announcer.complete(signal);
-      expect(claims(made)).toEqual({ 5: 100_000 });
+      expect([made.announcer.isWhole, claims(made)]).toEqual([true, {}]);
     });
 
     test("keeps published dates if another start comes while it is swept", async () => {

@@ -1,6 +1,12 @@
 /** What the directory's parts are tested with: a beacon's nodes, its clock, its route table. */
 import { FleetClock } from "../../../src/control/directory/clock.ts";
-import { CHANGES, type Changes, LEASE, type Lease } from "../../../src/control/directory/entries.ts";
+import {
+  CHANGES,
+  CHANGES_MAX,
+  type Changes,
+  LEASE,
+  type Lease,
+} from "../../../src/control/directory/entries.ts";
 import {
   type Claimer,
   FleetRoutes,
@@ -43,11 +49,13 @@ export class MapNodes implements OwnNodes {
 }
 
 /** A host whose monotonic clock stands where it is put, and that knows the fleet's time exactly. */
-export function host() {
+export function host(publishedMax = 2 * CHANGES_MAX) {
   const at = { ms: 100_000 };
   const clock = new FleetClock(() => at.ms, 0);
   clock.begin(BOOT_MS + at.ms);
-  const [table, published] = [new RouteTable(routeMemory()), new RouteTable(routeMemory())];
+  const [table, published] = [routeMemory(), routeMemory(publishedMax)].map(
+    (memory) => new RouteTable(memory),
+  ) as [RouteTable, RouteTable];
   table.keepClaims();
   published.keepClaims();
   return {

@@ -301,7 +301,7 @@ describe("Teller", () => {
   test("has the sums of what it claims in its lease, once all its nodes were gone through", async () => {
     const { run, at, own, announcer, published } = teller();
     own.heard.set(5, at.ms);
-    expect(await run()).toMatchObject([{ kind: LEASE, sums: undefined }]);
+    expect(await run(50)).toMatchObject([{ kind: LEASE, sums: undefined }]);
     expect(announcer.isWhole).toBe(true);
     at.ms += RENEW_MS;
     expect(await run()).toMatchObject([{ kind: LEASE, sums: published.sumsOf(SELF) }]);
