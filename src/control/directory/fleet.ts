@@ -263,12 +263,12 @@ export class Fleet {
     }
   }
 
-  /** Whose snapshots are to be asked for now; they count as asked. */
+  /** Whose snapshots are to be asked for now; they count as asked. Without a number, a snapshot can't be loaded. */
   toAsk(nowMs: number): readonly Followed[] {
     const asked: Followed[] = [];
     for (const beacon of this.beacons.values()) {
       const isUnderWay = beacon.wanted !== undefined || beacon.isLoading;
-      if (!beacon.isBehind || isUnderWay || nowMs < beacon.askAtMs) continue;
+      if (beacon.number === undefined || !beacon.isBehind || isUnderWay || nowMs < beacon.askAtMs) continue;
       asked.push(beacon);
       beacon.askAtMs = nowMs + beacon.askAgainMs * (1 + this.parts.random() / 2);
       beacon.askAgainMs = Math.min(2 * beacon.askAgainMs, ASK_AGAIN_MS_MAX);

@@ -260,6 +260,7 @@ describe("questions", () => {
 
   test("come a little later, and again and again if nobody answers, less and less often", () => {
     at.hear(changesOf(B, 4), 1000);
+    at.fleet.beacons.get(B)!.numbered(NUMBER);
     expect([asked(1000), asked(1124)]).toEqual([[], []]);
     expect([asked(1125), asked(1125)]).toEqual([[B], []]);
     const times: number[] = [];
@@ -267,11 +268,20 @@ describe("questions", () => {
     expect(times).toEqual([1250, 3750, 8750, 18_750, 31_250, 43_750, 56_250, 68_750]);
   });
 
+  test("wait until the beacon's name is resolved", () => {
+    at.hear(changesOf(B, 4), 1000);
+    expect(asked(60_000)).toEqual([]);
+    at.fleet.beacons.get(B)!.numbered(NUMBER);
+    expect(asked(60_000)).toEqual([B]);
+  });
+
   test("are left to others that ask first, and not asked while the answer is loaded", () => {
     at.hear(changesOf(B, 4), 1000);
     at.hear(askOf("c:1", B), 1100);
-    expect([asked(1225), asked(2349), asked(2350)]).toEqual([["c:1"], [], [B]]);
     const beacon = at.fleet.beacons.get(B)!;
+    beacon.numbered(NUMBER);
+    at.fleet.beacons.get("c:1")!.numbered(NUMBER + 1);
+    expect([asked(1225), asked(2349), asked(2350)]).toEqual([["c:1"], [], [B]]);
     beacon.isLoading = true;
     expect(asked(60_000)).toEqual(["c:1"]);
     beacon.isLoading = false;
