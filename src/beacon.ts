@@ -8,169 +8,98 @@
  */
 import { randomInt } from "node:crypto";
 import type { Logger } from "pino";
-import { attachReusePortProgram } from "../ffi/bpf.ts";
-import { CoarseClock } from "../ffi/clock.ts";
-import { endpointOf, isLoopback, type SocketAddress } from "../ffi/endpoint.ts";
-import { errnoName, SyscallError } from "../ffi/errno.ts";
-import { kernel } from "../ffi/libc.ts";
-import { hostPort, type UdpSocket } from "../ffi/socket.ts";
+import type { SocketAddress } from "../ffi/endpoint.ts";
+import { SyscallError } from "../ffi/errno.ts";
+import { hostPort } from "../ffi/socket.ts";
 import packageJson from "../package.json" with { type: "json" };
 import {
   type Config,
   type ConfigChanges,
   compareConfigs,
   maskedConfig,
-  parseHostPort,
   reloadedConfig,
   validateConfig,
 } from "./config.ts";
-import { Explainer } from "./control/admin/explain.ts";
-import { type HttpServer, serveHttp } from "./control/admin/http.ts";
-import type { Disconnection } from "./control/admin/node-answers.ts";
-import { StatisticsLog } from "./control/admin/statistics-log.ts";
-import { packetStats, type Stats } from "./control/admin/stats.ts";
-import { Admin } from "./control/admin/token.ts";
-import { Warnings } from "./control/admin/warnings.ts";
-import { Bridge, type BridgeOptions, type BridgeParts } from "./control/bridge/bridge.ts";
-import type { Directory } from "./control/directory/directory.ts";
-import { DirectorySetup } from "./control/directory/setup.ts";
-import { type Inputs, readInputs, readStartInputs } from "./control/inputs.ts";
-import type { KeyFunction } from "./control/keys/keys.ts";
-import { FilesLeft, filesAdvice, filesNeeded, openFilesMax } from "./control/kit/files-left.ts";
-import { Guard, type Step } from "./control/kit/guard.ts";
-import { type ListenerName, Listeners } from "./control/kit/listeners.ts";
-import { Readings } from "./control/kit/readings.ts";
-import { Breakers } from "./control/limits/breakers.ts";
-import { Limits } from "./control/limits/limits.ts";
-import { createLogger, droppedLogLines } from "./control/log/log.ts";
-import { Mesh } from "./control/mesh/mesh.ts";
-import { Reaper, TICK_MS } from "./control/nodes/expiry.ts";
-import { NodeList } from "./control/nodes/list.ts";
-import { StateKeeper } from "./control/nodes/state-keeper.ts";
-import { ThreadFiles } from "./control/nodes/thread-files.ts";
-import { PunchGrants } from "./control/punch/grants.ts";
-import { PunchOutcomes } from "./control/punch/outcomes.ts";
-import {
-  adoptSockets,
-  type BeaconSockets,
-  openSockets,
-  setReceiveTimeouts,
-} from "./control/sockets/sockets.ts";
-import { SourceAddresses } from "./control/sockets/source-addresses.ts";
-import { steeringProgram } from "./control/sockets/steering.ts";
+import { admin } from "./control/admin/feature.ts";
+import { bridge } from "./control/bridge/feature.ts";
+import type { AnyFeature, BeaconControl, Host, KeyFunction, Predecessor } from "./control/feature.ts";
+import { Guard } from "./control/kit/guard.ts";
+import { added, type Counts } from "./control/kit/metrics.ts";
+import { limits } from "./control/limits/feature.ts";
+import { listeners } from "./control/listeners/feature.ts";
+import { createLogger } from "./control/log/log.ts";
+import { mesh } from "./control/mesh/feature.ts";
+import { nodes } from "./control/nodes/feature.ts";
+import { FeatureFiles, Services } from "./control/services.ts";
+import { sockets } from "./control/sockets/feature.ts";
 import { HandOver, type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
 import type { Successor } from "./control/upgrade/successor.ts";
-import type { Heir, Inherited, TakeOver } from "./control/upgrade/take-over.ts";
-import { MailReader } from "./control/workers/mail-reader.ts";
-import { Supervisor } from "./control/workers/supervisor.ts";
-import { Introductions } from "./data/introductions.ts";
-import { HASH_SECRET, MAIN_THREAD_LOCK, OFFLOAD_ERRNO, SharedMemory } from "./shared/memory.ts";
-import { LOCK_RETRY_MS, NodeTable } from "./shared/nodes.ts";
+import type { Heir, TakeOver } from "./control/upgrade/take-over.ts";
+import { workers } from "./control/workers/feature.ts";
+import { features, metrics, type Stats } from "./features.ts";
+import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "./shared/memory.ts";
+import { NodeTable } from "./shared/nodes.ts";
 import { RouteTable } from "./shared/routes.ts";
-import { WORKER_ENTRY } from "./thread-entries.ts";
 
 export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
-export type { PacketStats, Stats, WorkerStats } from "./control/admin/stats.ts";
 export type { BridgeStats } from "./control/bridge/bridge.ts";
 export type { DirectoryStats } from "./control/directory/stats.ts";
-export type { KeyFunction } from "./control/keys/keys.ts";
+export type { KeyFunction } from "./control/feature.ts";
 export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
 export type { PunchedPairs } from "./control/punch/outcomes.ts";
 export { type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
 export type { Successor } from "./control/upgrade/successor.ts";
 export { TakeOver } from "./control/upgrade/take-over.ts";
+export type { WorkerStats } from "./control/workers/feature.ts";
+export type { PacketStats } from "./control/workers/packet-stats.ts";
+export type { Stats } from "./features.ts";
 export { type SocketAddress, SyscallError };
 
 export const version: string = packageJson.version;
 
-/** How often the statistics line is logged, if anything happened. */
-const STATISTICS_MS = 60_000;
-
-/** Files that a beacon has open beside WebSockets: 64 sockets at most, some for each worker, 128 to spare; HTTP, the state file, what Bun needs. */
-const FILES_BESIDE_WSS = 512;
-
-/** Retries of a removal from a locked shard: one second with `LOCK_RETRY_MS` between them. */
-const DISCONNECT_RETRIES_MAX = 100;
-
-/** How long a port may still be another process's that is giving it up, or dying. */
+const TICK_MS = 1000;
+/** How long a port may still be held by a process that is about to release it, or dying. */
 const PORT_MS_MAX = 1000;
-const PORT_RETRY_MS = 5;
-/**
- * How long a beacon that has handed over stays: for answers under way to leave, and to serve again if its successor dies at once; and if it
- * has nodes on WebSockets, so that they do not all come back at the same moment.
- */
+/** How long a beacon that has handed over stays: for answers under way, and to serve again if its successor dies at once. */
 const RETIRE_MS = 1000;
-const SEND_AWAY_MS = 3000;
-/** Limit on its wait for HTTP clients that have connected and not asked yet: what a request may take. */
-const ASK_MS_MAX = 10_000;
 
-/** What HTTP is to show, beside the beacon itself. */
-interface Shown {
-  readonly breakers: Breakers;
-  readonly nodes: NodeList;
-  readonly explainer: Explainer;
-}
-
-/** What a listening beacon consists of. */
+/** A beacon that listens. */
 interface Running {
-  readonly address: SocketAddress;
-  readonly startedMs: number;
   readonly memory: SharedMemory;
-  readonly nodes: NodeTable;
-  readonly sockets: readonly UdpSocket[];
-  readonly sources: SourceAddresses;
-  readonly offload: boolean;
-  readonly supervisor: Supervisor;
-  readonly reaper: Reaper;
-  readonly limits: Limits;
-  readonly breakers: Breakers;
-  readonly state: StateKeeper | undefined;
-  readonly routes: RouteTable;
-  readonly mesh: Mesh;
-  readonly directory: Directory | undefined;
-  readonly bridge: Bridge | undefined;
-  readonly grants: PunchGrants;
-  readonly punchOutcomes: PunchOutcomes;
-  readonly mail: MailReader;
-  readonly statistics: StatisticsLog;
-  readonly warnings: Warnings;
-  readonly timers: readonly Timer[];
-  readonly listeners: Listeners;
-  readonly files: FilesLeft | undefined;
-  readonly http: HttpServer | undefined;
+  readonly services: Services;
+  readonly timer: Timer;
 }
 
-export class Beacon {
+export class Beacon implements BeaconControl {
   /** Settles when the beacon is closed; rejects when it ended by itself, with the reason. */
   readonly closed: Promise<void>;
+  /** How `upgrade` starts the process that takes over, unless given; undefined for a library's beacon. */
+  successor: Successor | undefined;
+  readonly metrics = metrics;
   #config: Config;
-  /** Contents of the files that the configuration names; undefined before `listen`. */
-  #inputs: Inputs | undefined;
+  /** Files that the configuration names; undefined before `listen`. */
+  #files: FeatureFiles | undefined;
   readonly #log: Logger;
-  readonly #admin: Admin;
+  readonly #guard: Guard;
   readonly #settleClosed: { resolve: () => void; reject: (error: Error) => void };
+  /** Aborted by a close before the start is done. */
+  readonly #giveUp = new AbortController();
   #running: Running | undefined;
   #starting: Promise<void> | undefined;
   #draining: Promise<void> | undefined;
   /** When that is over, by performance.now(). */
   #drainEndMs = 0;
-  #stateFiles: ThreadFiles | undefined;
-  #handOver: HandOver | undefined;
-  #upgrading: Promise<Upgraded> | undefined;
-  /** How `upgrade` starts the process that takes over, unless told; undefined for a library's beacon. */
-  successor: Successor | undefined;
-  #closing: Promise<void> | undefined;
-  #healthy = true;
-  #lastResidentBytes: number | undefined;
-  readonly #readings: Readings;
-  readonly #guard: Guard;
   /** Ends the wait of a drain. */
   #endDrain: (() => void) | undefined;
+  #handOver: HandOver | undefined;
+  #upgrading: Promise<Upgraded> | undefined;
+  #closing: Promise<void> | undefined;
+  #healthy = true;
 
   /**
    * @param options over the defaults; unlike the command line's, a library's beacon serves no HTTP unless asked to
    * @param log a pino logger; silent without it
-   * @param keyOf tells the nodes' public keys, for the WebSocket bridge and for grants, in place of a registry or a file
+   * @param keyOf returns the nodes' public keys, for the WebSocket bridge and for grants, in place of a registry or a file
    * @throws ConfigError when an option is bad
    */
   constructor(
@@ -180,11 +109,9 @@ export class Beacon {
   ) {
     this.#config = validateConfig(options, { hasKeySource: keyOf !== undefined });
     this.#log = log;
-    this.#admin = new Admin(log);
-    this.#readings = new Readings(log);
     this.#guard = new Guard(log);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    promise.catch(() => {}); // whoever awaits `closed` sees it; nobody has to
+    promise.catch(() => {}); // whoever awaits `closed` sees it
     this.closed = promise;
     this.#settleClosed = { resolve, reject };
   }
@@ -216,7 +143,7 @@ export class Beacon {
     if (successor.obstacle !== undefined) throw new UpgradeError(successor.obstacle);
     if (this.#draining || this.#closing) throw new UpgradeError("this beacon is draining");
     if (!this.#running) throw new UpgradeError("this beacon does not listen");
-    const handOver = new HandOver(successor, this.#handOverParts(this.#running));
+    const handOver = new HandOver(successor, this.#handOverDeps(this.#running));
     this.#handOver = handOver;
     this.#upgrading = this.#handOverBy(handOver);
     return this.#upgrading;
@@ -243,6 +170,14 @@ export class Beacon {
     return this.#handOver !== undefined;
   }
 
+  get canUpgrade(): boolean {
+    return this.successor !== undefined;
+  }
+
+  get hasHandedOver(): boolean {
+    return this.#handOver?.hasTold ?? false;
+  }
+
   /** Whether packets are being handled. */
   get isListening(): boolean {
     return this.#running !== undefined;
@@ -253,75 +188,58 @@ export class Beacon {
     return this.#config;
   }
 
+  maskedConfig(): Readonly<Record<string, unknown>> {
+    return maskedConfig(this.#config);
+  }
+
   /** Where the beacon listens. @throws Error before `listen` is done */
   get address(): SocketAddress {
-    return this.#mustRun().address;
+    return this.#mustRun().services.use(sockets).address;
   }
 
   /** Where HTTP is served, if it is. */
   get httpUrl(): URL | undefined {
-    return this.#running?.http?.url;
+    return this.#running?.services.use(admin).url;
   }
 
   /** Where nodes connect whose network blocks UDP, if there is such a place. */
   get wssUrl(): URL | undefined {
-    return this.#running?.bridge?.url;
+    return this.#running?.services.use(bridge).url;
   }
 
   /** The numbers of this moment. @throws Error before `listen` is done */
   stats(): Stats {
-    const running = this.#mustRun();
-    const { memory, nodes, supervisor, sockets, address, startedMs, mesh, directory } = running;
-    const { breakers, state, bridge, grants } = running;
-    return {
-      version,
-      beaconId: this.config.beaconId,
-      address,
-      uptimeS: (performance.now() - startedMs) / 1000,
-      healthy: this.#isHealthy(),
-      notReady: this.#notReady() ?? null,
-      warnings: running.warnings.list,
-      nodes: nodes.size() - mesh.ownNodes,
-      nodesMax: this.config.maxNodes,
-      residentBytes: this.#residentBytes(),
-      cpuS: this.#readings.read("the CPU time", () => {
-        const { user, system } = process.cpuUsage();
-        return (user + system) / 1e6;
-      }),
-      mesh: mesh.stats(),
-      directory: directory?.stats() ?? null,
-      punchedPairs: running.punchOutcomes.stats(),
-      breakers: breakers.states,
-      logLinesDropped: droppedLogLines(),
-      stateSavedS: state?.savedS ?? null,
-      workers: sockets.map((socket, worker) => ({
-        worker,
-        alive: supervisor.isAlive(worker),
-        restarts: supervisor.restarts[worker]!,
-        socketReceiveDrops: this.#readings.read("drops at sockets", () => socket.receiveDrops()),
-        cpuS: supervisor.cpuS(worker),
-        ...packetStats(memory, memory.counterRow(worker)),
-      })),
-      bridge: bridge ? { ...bridge.stats(), packets: packetStats(memory, memory.bridgeRow) } : null,
-      grants: grants.wereRequired ? packetStats(memory, memory.grantsRow) : null,
-    };
+    const { services } = this.#mustRun();
+    return Object.assign({}, ...services.all.map((service) => service.stats?.())) as Stats;
   }
 
-  /** As it was when it could be read last: that takes a file, of which there may be none left. */
-  #residentBytes(): number | null {
-    return this.#readings.read("the resident memory", () => {
-      try {
-        this.#lastResidentBytes = process.memoryUsage.rss();
-      } catch (error) {
-        if (this.#lastResidentBytes === undefined) throw error;
-      }
-      return this.#lastResidentBytes;
-    });
+  summary(): Counts {
+    const stats = this.stats() as never;
+    return added(features.map((feature: AnyFeature) => feature.summary?.(stats) ?? {}));
+  }
+
+  get isHealthy(): boolean {
+    return this.#healthy && !this.#draining && !this.#closing;
   }
 
   /** What /healthz says; true at start. It changes nothing else. */
   setHealthy(healthy: boolean): void {
     this.#healthy = healthy;
+  }
+
+  get notReady(): string | undefined {
+    if (this.#closing || !this.#running) return "not listening";
+    if (this.#draining) return "draining";
+    const { services } = this.#running;
+    const [reason] = services.gather((service) => {
+      const one = service.notReady?.();
+      return one === undefined ? [] : [one];
+    });
+    return reason;
+  }
+
+  get warnings(): readonly string[] {
+    return this.#running?.services.gather((service) => service.warnings?.()) ?? [];
   }
 
   /**
@@ -334,15 +252,21 @@ export class Beacon {
     const wanted = validateConfig(options, handedOver);
     const changes = compareConfigs(this.#config, wanted);
     const config = reloadedConfig(this.#config, wanted, handedOver);
-    const inputs = readInputs(config, { keyOf: this.keyOf, keysBefore: this.#inputs?.keys });
-    this.#running?.bridge?.reconfigure(inputs.bridge!);
-    this.#running?.grants.configure(config.requirePunchGrant, inputs.keys);
+    const files = this.#readFiles(config);
     this.#config = config;
-    this.#use(inputs);
-    if (changes.reloaded.includes("logLevel")) this.#log.level = config.logLevel;
-    this.#running?.limits.configure(config, this.#running.nodes.size());
-    this.#running?.mesh.reconfigure(config, inputs.gossipKeys);
+    this.#use(files);
+    if (this.#running) this.#applyTo(this.#running.services);
     return changes;
+  }
+
+  #applyTo(services: Services): void {
+    services.each((service, feature) => {
+      service.reconfigure?.(this.#config as never, this.#files!.of(feature) as never);
+    });
+  }
+
+  #readFiles(config: Config): FeatureFiles {
+    return new FeatureFiles(features, config, { keyOf: this.keyOf }, this.#files);
   }
 
   /**
@@ -368,269 +292,132 @@ export class Beacon {
    */
   close(): Promise<void> {
     this.#endDrain?.();
+    if (!this.#running) this.#giveUp.abort();
     this.#closing ??= this.#close();
     return this.#closing;
   }
 
   async #listen(takeOver?: TakeOver): Promise<void> {
     const config = this.#config;
-    const log = this.#log;
-    const beganMs = performance.now();
-    const release: (() => unknown)[] = [() => this.#stateFiles?.end()];
+    const services = new Services(features, this.#guard);
     try {
-      const stateFiles = config.stateFile === "off" ? undefined : new ThreadFiles();
-      this.#stateFiles = stateFiles;
-      if (takeOver) stateFiles?.hurry(); // the process before waits for this one
-      const read = await readStartInputs(config, {
-        keyOf: this.keyOf,
-        checkState: (path) => StateKeeper.check(path, stateFiles!, log),
-      });
+      const read = this.#readFiles(config);
       if (this.#config === config) this.#use(read); // else a reload has read them meanwhile
       const inherited = await takeOver?.inherit(config);
-      const { sockets, reaches, ...granted } = await this.#sockets(inherited, takeOver !== undefined);
-      release.unshift(() => sockets.forEach((socket) => void socket.close()));
       const memory = new SharedMemory({
         workers: config.workers,
         nodesMax: config.maxNodes,
         routesMax: config.maxRoutes,
       });
       memory.words[HASH_SECRET] = inherited?.hashSecret ?? randomInt(2 ** 32) | 0;
-      const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
-      const routes = new RouteTable(memory);
-      const directorySetup =
-        config.directory === "off" ? undefined : new DirectorySetup(memory, nodes, routes);
-      const reaper = new Reaper(memory, nodes, config.nodeTtlMs);
-      const limits = new Limits(memory);
-      limits.configure(config, nodes.size());
-      const breakers = new Breakers(memory, log);
-      this.#warnOfFiles();
-      this.#warnOfBuffers(granted);
-      if (config.offload && !granted.offload && !inherited)
-        log.warn("offload is off: this kernel lacks UDP_GRO or UDP_SEGMENT");
-      if (config.steering && !inherited) this.#attachSteering(sockets, memory);
-      const state =
-        config.stateFile === "off"
-          ? undefined
-          : new StateKeeper(
-              config.stateFile,
-              config.stateIntervalMs,
-              memory,
-              nodes,
-              config.nodeTtlMs,
-              stateFiles!,
-              log,
-            );
-      const accepts = (endpoint: Int32Array) => reaches(endpoint) && !limits.isDenied(endpoint);
-      const sources = new SourceAddresses(memory, sockets, config.sourceAddress, log);
-      const localNumber = (address: Int32Array) => sources.adopt(address);
-      // Before the first packet is read.
-      if (inherited) state?.adopt(inherited.maySave);
-      else await state?.load({ accepts, localNumber });
-      const supervisor = new Supervisor(
-        WORKER_ENTRY,
-        memory,
-        nodes,
-        sockets,
-        { beaconId: config.beaconId, batchMax: config.batchMax, offload: granted.offload },
-        {
-          restarted: (worker, error) => log.error({ worker, err: error }, "worker died and was replaced"),
-          delayed: (worker, error) =>
-            log.error(
-              { worker, err: error },
-              "worker died and is replaced once files can be opened: raise LimitNOFILE or ulimit -n",
-            ),
-          failed: (worker, error) => this.#fail(worker, error),
-        },
-      );
-      release.unshift(() => supervisor.stop());
-      const address = sockets[0]!.localAddress();
-      const mesh = new Mesh(
-        {
-          ...{ memory, nodes, socket: sockets[0]!, address, reaches, limits, routes, sources },
-          ...(directorySetup && { nowMs: () => directorySetup.clock.nowMs() }),
-        },
-        config,
-        this.#inputs!.gossipKeys,
-        log,
-      );
-      const directory = directorySetup?.open(
-        config,
-        address,
-        mesh,
-        (nodeId) => this.#running?.bridge?.disconnect(nodeId),
-        log,
-      );
-      const clock = new CoarseClock();
-      const explainer = new Explainer({
-        memory,
-        nodes,
-        routes,
-        mesh,
-        directory,
-        breakers,
-        config: () => this.#config,
-        nowNs: () => clock.nowNs(),
-      });
-      const heir: Heir = {
-        ...{ memory, nodes, mesh, accepts, localNumber },
-        nowS: () => 1 + Math.floor((performance.now() - beganMs) / 1000),
-        nodeTtlS: Math.ceil(config.nodeTtlMs / 1000),
+      let heir: Heir;
+      const predecessor = inherited && {
+        ...inherited,
+        locals: inherited.locals ?? [],
+        waitForTurn: () => takeOver!.waitForTurn(heir, version, this.#log),
       };
-      // What the old process had no time to tell may be in the file.
-      if (inherited && !(await takeOver!.learn(heir))) await state?.load({ accepts, localNumber });
-      supervisor.sharesSockets = inherited !== undefined;
-      await supervisor.start(inherited !== undefined);
-      if (inherited) {
-        await takeOver!.waitForTurn(heir, version, log);
-        this.#adoptBreakers(takeOver!, breakers);
-        limits.tick(nodes.size());
-        reaper.tick(performance.now() - beganMs);
-        setReceiveTimeouts(sockets, false);
-        supervisor.unpark();
-      }
-      const patienceMs = takeOver ? PORT_MS_MAX : 0;
-      const listeners = new Listeners();
-      release.unshift(() => listeners.close());
-      listeners.adopt(takeOver?.listeners ?? []);
-      const shown = { breakers, nodes: new NodeList(memory, nodes), explainer };
-      const http = await this.#serveHttp(shown, listeners, patienceMs);
-      release.unshift(() => http?.stop());
-      const { fd, family } = sockets[0]!;
-      const inputs = this.#inputs!; // as they are now: a reload may have come meanwhile
-      const { beaconId } = config;
-      const bridge = await this.#openBridge(
-        { memory, nodes, fd, family, beaconId, offload: granted.offload, log },
-        inputs.bridge,
-        listeners,
-        patienceMs,
-      );
-      release.unshift(() => bridge?.stop());
-      const files = http || bridge ? new FilesLeft(openFilesMax()) : undefined;
-      release.unshift(() => files?.close());
-      breakers.bridge = bridge;
-      if (bridge && takeOver?.breakers["bridge"] === "off") bridge.switch(false);
-      const introductions = new Introductions(kernel, memory, nodes, { fd, family });
-      const grants = new PunchGrants({ memory, nodes, introductions, log });
-      grants.configure(this.#config.requirePunchGrant, inputs.keys);
-      const mail = new MailReader(memory, [...(bridge ? [bridge.mail] : []), mesh.mail, grants.mail]);
-      mail.start();
-      mesh.start();
-      directory?.adopt(mesh.fleet);
-      directory?.start();
-      if (this.#config !== config) {
-        // Meanwhile.
-        limits.configure(this.#config, nodes.size());
-        mesh.reconfigure(this.#config, inputs.gossipKeys);
-      }
-      stateFiles?.relax();
-      state?.start();
-      const startedMs = inherited ? beganMs : performance.now();
-      const statistics = new StatisticsLog(log, memory);
-      const timers = [
-        setInterval(() => this.#tick(), TICK_MS),
-        setInterval(
-          () => this.#guard.run("the statistics line", () => statistics.log(this.stats())),
-          STATISTICS_MS,
-        ),
-      ];
-      this.#running = {
-        address,
-        startedMs,
-        memory,
-        nodes,
-        sockets,
-        sources,
-        offload: granted.offload,
-        supervisor,
-        reaper,
-        limits,
-        breakers,
-        state,
-        routes,
-        mesh,
-        directory,
-        bridge,
-        grants,
-        punchOutcomes: new PunchOutcomes(memory),
-        mail,
-        statistics,
-        warnings: new Warnings({ memory, mesh, directory, state, bridge, config, log }),
-        timers,
-        listeners,
-        files,
-        http,
-      };
-      log.info(
-        {
-          beaconId: config.beaconId,
-          workers: config.workers,
-          maxNodes: config.maxNodes,
-          offload: granted.offload,
-          ...(http ? { http: http.url.href } : {}),
-          ...(bridge ? { wss: bridge.url.href } : {}),
-        },
-        `beacon ${version} listens on ${hostPort(address.address, address.port)}`,
-      );
+      await services.create(this.#hosts(services, memory, predecessor, takeOver !== undefined));
+      heir = this.#heir(services, memory);
+      const isWhole = inherited !== undefined && (await takeOver!.learn(heir));
+      if (inherited) services.use(listeners).predecessor = () => takeOver!;
+      await services.start(isWhole);
+      if (this.#config !== config) this.#applyTo(services); // changed meanwhile
+      const timer = setInterval(() => services.each((service) => service.tick?.()), TICK_MS);
+      this.#running = { memory, services, timer };
+      this.#sayListening(services);
       await takeOver?.served();
     } catch (error) {
-      await this.#guard.runAll(release.map((step) => ["releasing what the start opened", step]));
+      await services.stop(false);
       throw error;
     }
   }
 
-  async #sockets(inherited: Inherited | undefined, mayBeTaken: boolean): Promise<BeaconSockets> {
-    const { addr, workers: count, recvBufferBytes, sendBufferBytes, offload, steering } = this.#config;
-    const options = { count, recvBufferBytes, sendBufferBytes, offload };
-    if (!inherited)
-      return whileTaken(mayBeTaken ? PORT_MS_MAX : 0, () => openSockets(parseHostPort(addr), options));
-    const stays = [
-      ...(steering === inherited.steering ? [] : ["--steering"]),
-      ...(offload || !inherited.offload ? [] : ["--offload"]),
-    ];
-    if (stays.length > 0) this.#log.warn(`changed only by a restart: ${stays.join(", ")}`);
-    return adoptSockets(inherited.fds, { ...options, offload: inherited.offload });
+  #heir(services: Services, memory: SharedMemory): Heir {
+    const beganMs = performance.now();
+    const service = services.use(nodes);
+    return {
+      memory,
+      nodes: service.host.nodes,
+      mesh: services.use(mesh).mesh,
+      accepts: (endpoint) => service.accepts(endpoint),
+      localNumber: (address) => service.localNumber(address),
+      nowS: () => 1 + Math.floor((performance.now() - beganMs) / 1000),
+      nodeTtlS: Math.ceil(this.#config.nodeTtlMs / 1000),
+    };
   }
 
-  #handOverParts(running: Running) {
-    const { memory, nodes, sockets, supervisor, reaper, state, routes, mesh, breakers, offload } = running;
-    const { http, bridge, listeners } = running;
+  #handOverDeps({ memory, services }: Running) {
     const { addr, steering } = this.#config;
+    const { all, offload } = services.use(sockets);
+    const table = services.use(nodes);
     return {
-      ...{
-        memory,
-        nodes,
-        sockets,
-        supervisor,
-        reaper,
-        state,
-        routes,
-        mesh,
-        breakers,
-        listeners,
-        log: this.#log,
-      },
+      memory,
+      nodes: table.host.nodes,
+      routes: table.host.routes,
+      sockets: all,
+      supervisor: services.use(workers).supervisor,
+      reaper: table.reaper,
+      state: table.state,
+      mesh: services.use(mesh).mesh,
+      breakers: services.use(limits).breakers,
+      listeners: services.use(listeners).sockets,
+      log: this.#log,
       offer: { version, addr, steering, offload },
-      suspend: () => {
-        http?.suspend();
-        bridge?.suspend();
-      },
-      resume: () => {
-        http?.resume();
-        bridge?.resume();
-      },
+      suspend: () => services.each((service) => service.suspend?.()),
+      resume: () => services.each((service) => service.resume?.()),
     };
+  }
+
+  #sayListening(services: Services): void {
+    const { beaconId, workers, maxNodes } = this.#config;
+    const { address, offload } = services.use(sockets);
+    const urls = { http: services.use(admin).url?.href, wss: services.use(bridge).url?.href };
+    this.#log.info(
+      { beaconId, workers, maxNodes, offload, ...urls },
+      `beacon ${version} listens on ${hostPort(address.address, address.port)}`,
+    );
+  }
+
+  #hosts(
+    services: Services,
+    memory: SharedMemory,
+    predecessor: Predecessor | undefined,
+    takesOver: boolean,
+  ): (feature: AnyFeature) => Host<Config, unknown> {
+    const beacon = this;
+    const fixed = {
+      given: { keyOf: this.keyOf },
+      version,
+      log: this.#log,
+      memory,
+      nodes: new NodeTable(memory, MAIN_THREAD_LOCK),
+      routes: new RouteTable(memory),
+      predecessor,
+      portPatienceMs: takesOver ? PORT_MS_MAX : 0,
+      signal: this.#giveUp.signal,
+      beacon,
+      use: <F extends AnyFeature>(feature: F) => services.use(feature),
+      fail: (reason: Error) => this.#fail(reason),
+    };
+    return (feature) => ({
+      ...fixed,
+      get config() {
+        return beacon.#config;
+      },
+      get files() {
+        return beacon.#files?.of(feature);
+      },
+    });
   }
 
   /** Ends this beacon, in whose place another process serves; if that one dies meanwhile, it serves again. */
   async #retire(handOver: HandOver): Promise<void> {
-    const { bridge, http } = this.#running!;
     const { signal } = handOver;
     const over = Promise.withResolvers<void>();
     const timer = setTimeout(over.resolve, RETIRE_MS);
     signal.addEventListener("abort", () => over.resolve());
-    const answered = untilAnswered(http, ASK_MS_MAX, signal);
-    const sentAway = bridge?.sendAway(SEND_AWAY_MS, signal);
-    const stayed = Promise.all([over.promise, answered, sentAway]).then(() => "0");
+    const retired = this.#running!.services.all.map((service) => service.retire?.(signal));
+    const stayed = Promise.all([over.promise, ...retired]).then(() => "0");
     const endedWith = await Promise.race([stayed, handOver.ended()]);
     clearTimeout(timer);
     if (endedWith === "0" || signal.aborted) {
@@ -643,13 +430,6 @@ export class Beacon {
     this.successor?.onServingAgain?.();
   }
 
-  /** As they were in the process before. */
-  #adoptBreakers(takeOver: TakeOver, breakers: Breakers): void {
-    for (const [name, state] of Object.entries(takeOver.breakers)) {
-      if (state === "off") breakers.switch(name, false, "the process before");
-    }
-  }
-
   /** Gives an upgrade up that has not come about; hastens the end of one that has. */
   async #endHandOver(): Promise<void> {
     this.#handOver?.cancel();
@@ -659,7 +439,7 @@ export class Beacon {
   async #drain(): Promise<void> {
     await this.#endHandOver();
     if (!this.#closing && !this.#handOver) {
-      this.#running?.bridge?.drain();
+      this.#running?.services.each((service) => service.drain?.());
       const { promise, resolve } = Promise.withResolvers<void>();
       const timer = setTimeout(resolve, this.#config.drainMs);
       this.#endDrain = () => {
@@ -673,37 +453,21 @@ export class Beacon {
   }
 
   async #close(): Promise<void> {
-    if (!this.#running) this.#stateFiles?.giveUp(); // the start may wait for it
     await this.#starting?.catch(() => {});
     await this.#guard.runAll([["ending the upgrade", () => this.#endHandOver()]]);
     const running = this.#running;
     if (running) {
-      for (const timer of running.timers) clearInterval(timer);
-      await this.#guard.runAll([
-        ["leaving the directory", () => running.directory?.stop(running.mesh.isSilent)],
-        ["leaving the mesh", () => running.mesh.stop()],
-        ["closing HTTP", () => running.http?.stop()],
-        ["closing the bridge", () => running.bridge?.stop()],
-        ["closing listeners", () => running.listeners.close()],
-        ["releasing spare files", () => running.files?.close()],
-        ["stopping the mail", () => running.mail.stop()],
-        ["stopping punch grants", () => running.grants.stop()],
-        ["stopping the workers", () => running.supervisor.stop()],
-        ["saving the state file", () => running.state?.stop()], // now that no worker writes to the table
-        ["the statistics line", () => running.statistics.log(this.stats())],
-        ...running.sockets.map((socket): Step => ["closing a socket", () => socket.close()]),
-      ]);
+      clearInterval(running.timer);
+      await running.services.stop(this.#handOver?.hasServed ?? false);
       this.#running = undefined;
       this.#log.info("beacon closed");
     }
     this.#settleClosed.resolve();
   }
 
-  /** A worker keeps dying: end everything, and let `closed` say why. */
-  #fail(worker: number, error: Error): void {
-    const reason = new Error(`worker ${worker} keeps dying: ${error.message}`, { cause: error });
+  /** Ends everything, and lets `closed` say why. */
+  #fail(reason: Error): void {
     this.#healthy = false;
-    this.#log.error({ worker, err: error }, "worker died and is not replaced again");
     this.#settleClosed.reject(reason);
     void this.close();
   }
@@ -713,183 +477,9 @@ export class Beacon {
     return this.#running;
   }
 
-  #isHealthy(): boolean {
-    return this.#healthy && !this.#draining && !this.#closing;
+  #use(files: FeatureFiles): void {
+    const known = new Set(this.#files?.warnings); // each once, however often files are read
+    this.#files = files;
+    for (const warning of files.warnings) if (!known.has(warning)) this.#log.warn(warning);
   }
-
-  /** Forgets a node, until it is heard again. */
-  async #disconnect(nodeId: number): Promise<Disconnection> {
-    const { nodes, bridge } = this.#mustRun();
-    if (this.#handOver?.hasTold) return "contended"; // the other process has the node, and would not learn of it
-    const wasBridged = bridge?.disconnect(nodeId) ?? false;
-    let removed = nodes.remove(nodeId);
-    for (let retries = 0; removed < 0 && retries < DISCONNECT_RETRIES_MAX; retries++) {
-      await Bun.sleep(LOCK_RETRY_MS);
-      removed = nodes.remove(nodeId);
-    }
-    if (removed < 0) return "contended";
-    if (wasBridged) return "bridged";
-    return removed > 0 ? "local" : "absent";
-  }
-
-  #notReady(): string | undefined {
-    if (this.#closing || !this.#running) return "not listening";
-    if (this.#draining) return "draining";
-    const { supervisor, sockets } = this.#running;
-    const dead = sockets.flatMap((_, worker) => (supervisor.isAlive(worker) ? [] : [worker]));
-    return dead.length === 0 ? undefined : `being replaced: worker ${dead.join(", ")}`;
-  }
-
-  #attachSteering(sockets: readonly UdpSocket[], memory: SharedMemory): void {
-    if (sockets.length === 1) return;
-    try {
-      attachReusePortProgram(sockets[0]!, steeringProgram(memory.words[HASH_SECRET]!, memory.shards));
-    } catch (error) {
-      if (!(error instanceof SyscallError)) throw error;
-      this.#log.warn(`steering is off, packets are spread by flow instead: ${error.message}`);
-    }
-  }
-
-  #warnOfFiles(): void {
-    const [filesMax, needed] = [openFilesMax(), filesNeeded(this.#config.workers)];
-    if (filesMax < needed)
-      this.#log.warn(
-        `this process may open ${filesMax} files, fewer than the ${needed} that it needs: ` +
-          "raise LimitNOFILE or ulimit -n",
-      );
-  }
-
-  #warnOfBuffers(granted: { recvBufferBytes: number; sendBufferBytes: number }): void {
-    const check = (name: string, asked: number, got: number, sysctl: string) => {
-      if (got >= asked) return;
-      this.#log.warn(`${name} is ${got} bytes, not the ${asked} asked for: raise ${sysctl} with sysctl`);
-    };
-    check("receive buffer", this.config.recvBufferBytes, granted.recvBufferBytes, "net.core.rmem_max");
-    check("send buffer", this.config.sendBufferBytes, granted.sendBufferBytes, "net.core.wmem_max");
-  }
-
-  #use(inputs: Inputs): void {
-    const known = new Set(this.#inputs?.warnings); // each once, however often files are read
-    this.#inputs = inputs;
-    this.#admin.token = inputs.adminToken;
-    this.#admin.auth = this.#config.adminAuth;
-    for (const warning of inputs.warnings) if (!known.has(warning)) this.#log.warn(warning);
-  }
-
-  /** @param options undefined without a bridge */
-  async #openBridge(
-    parts: Omit<BridgeParts, "socket" | "host">,
-    options: BridgeOptions | undefined,
-    listeners: Listeners,
-    patienceMs: number,
-  ): Promise<Bridge | undefined> {
-    const { wss, wssMaxPeers } = this.#config;
-    if (options === undefined) return undefined;
-    const filesMax = openFilesMax();
-    if (filesMax < wssMaxPeers + FILES_BESIDE_WSS)
-      this.#log.warn(
-        `this process may open ${filesMax} files, too few for ${wssMaxPeers} WebSockets (--wss-max-peers): ` +
-          "raise LimitNOFILE or ulimit -n",
-      );
-    try {
-      const deferred = true; // as Bun's own sockets: no file for a client that says nothing at once
-      const socket = await whileTaken(patienceMs, () => listeners.open("wss", wss, { deferred }));
-      return new Bridge({ ...parts, socket, host: parseHostPort(wss).host }, options);
-    } catch (error) {
-      options.keys.close();
-      throw this.#cannotListen("wss", wss, error);
-    }
-  }
-
-  /** @param patienceMs how long the port may be another's that is about to give it up */
-  async #serveHttp(shown: Shown, listeners: Listeners, patienceMs: number): Promise<HttpServer | undefined> {
-    const { http, httpIsDefault } = this.config;
-    if (http === "off") return undefined;
-    try {
-      const { host } = parseHostPort(http);
-      const observed = {
-        isHealthy: () => this.#isHealthy(),
-        notReady: () => this.#notReady(),
-        warnings: () => this.#running?.warnings.list ?? [],
-        stats: () => this.stats(),
-        config: () => maskedConfig(this.#config),
-        breakers: shown.breakers,
-        admin: this.#admin,
-        nodes: shown.nodes,
-        explain: (nodeId: number) => shown.explainer.explain(nodeId),
-        disconnect: (nodeId: number) => this.#disconnect(nodeId),
-        drain: () => this.drain(),
-        drainLeftMs: () => this.drainLeftMs,
-        ...(this.successor && { upgrade: () => this.upgrade() }),
-      };
-      const socket = await whileTaken(patienceMs, () => listeners.open("http", http));
-      const server = serveHttp({ socket, host, filesMax: openFilesMax() }, observed, this.#log);
-      if (host === "" || !isLoopback(endpointOf(host, 0), 0))
-        this.#log.warn(
-          `http ${http} is not on loopback: whoever reaches it reads health and metrics, with the peers' addresses`,
-        );
-      return server;
-    } catch (error) {
-      if (!httpIsDefault) throw this.#cannotListen("http", http, error);
-      const { message } = this.#cannotListen("http", http, error);
-      this.#log.warn(`no http at the default address: ${message}`);
-      return undefined;
-    }
-  }
-
-  /** The reason why an address cannot be listened at, and what to do. */
-  #cannotListen(name: ListenerName, address: string, error: unknown): Error {
-    const { code = "failed" } = error as { code?: string };
-    const advice =
-      filesAdvice(code, this.#config.workers, openFilesMax()) ?? `${code}: choose another address, or off`;
-    return new Error(`${name} ${address}: ${advice}`, { cause: error });
-  }
-
-  #offloadErrno = 0;
-
-  #tick(): void {
-    const running = this.#mustRun();
-    const { memory, nodes, reaper, limits, startedMs, supervisor, mesh } = running;
-    const { bridge, http, files, punchOutcomes, sources, warnings } = running;
-    const tick = (work: string, run: () => void) => this.#guard.run(work, run);
-    tick("following this host's addresses", () => sources.tick());
-    tick("supervision of workers", () => supervisor.tick());
-    tick("expiry of nodes", () => reaper.tick(performance.now() - startedMs));
-    tick("counting punched pairs", () => punchOutcomes.tick());
-    tick("limits", () => limits.tick(nodes.size()));
-    tick("the mesh", () => mesh.tick());
-    let filesAreShort = false;
-    tick("counting files", () => {
-      filesAreShort = files?.areShort() ?? false;
-    });
-    tick("HTTP", () => http?.tick(filesAreShort));
-    tick("the bridge", () => bridge?.tick(filesAreShort));
-    tick("warnings", () => warnings.tick());
-    const errno = Atomics.load(memory.words, OFFLOAD_ERRNO);
-    if (errno !== this.#offloadErrno) {
-      this.#offloadErrno = errno;
-      this.#log.warn(`offload of sends is off: this host's network device refuses it (${errnoName(errno)})`);
-    }
-  }
-}
-
-/** What `open` opens, tried again for some time while the port is taken. */
-async function whileTaken<T>(patienceMs: number, open: () => T): Promise<T> {
-  for (const untilMs = performance.now() + patienceMs; ; await Bun.sleep(PORT_RETRY_MS)) {
-    try {
-      return open();
-    } catch (error) {
-      if ((error as { code?: string }).code !== "EADDRINUSE" || performance.now() >= untilMs) throw error;
-    }
-  }
-}
-
-/** Waits until HTTP owes no answer, and no client has connected without a request, for some time at most. */
-async function untilAnswered(
-  http: HttpServer | undefined,
-  forMs: number,
-  signal: AbortSignal,
-): Promise<void> {
-  const untilMs = performance.now() + forMs;
-  while (http?.isBusy && !signal.aborted && performance.now() < untilMs) await Bun.sleep(PORT_RETRY_MS);
 }

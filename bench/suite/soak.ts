@@ -1,6 +1,6 @@
 /** Minutes of everything: whether memory, rate, files and threads stay what they are. */
 import { readdirSync } from "node:fs";
-import { total } from "../../src/control/admin/stats.ts";
+import { total } from "../../src/control/kit/metrics.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import type { Figure, Recorder } from "../harness/results.ts";
 import { type Spread, showNumber, spreadOf } from "../harness/statistics.ts";

@@ -10,7 +10,9 @@ import {
   type Property,
   parseCommandLine,
 } from "../config.ts";
-import { readStartInputs } from "../control/inputs.ts";
+import type { AnyFeature } from "../control/feature.ts";
+import { FeatureFiles } from "../control/services.ts";
+import { features } from "../features.ts";
 import { Api, apiUrl } from "./api.ts";
 import { type Console, EXIT_OK, EXIT_USAGE } from "./console.ts";
 import { table } from "./text.ts";
@@ -66,8 +68,17 @@ export async function checkConfig(
 async function checkFiles(config: Config): Promise<{ problems: string[]; warnings: readonly string[] }> {
   const problems: string[] = [];
   const onMistake = ({ message }: ConfigError) => void problems.push(message);
-  const { warnings, keys } = await readStartInputs(config, { onMistake });
-  keys?.close();
+  const files = new FeatureFiles(features, config, {}, undefined, onMistake);
+  const warnings = [...files.warnings];
+  for (const feature of features as readonly AnyFeature[]) {
+    try {
+      const warning = await feature.checkStart?.(config);
+      if (warning !== undefined) warnings.push(warning);
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      onMistake(error);
+    }
+  }
   const { stateFile } = config;
   if (stateFile !== "off") {
     const must = (path: string, mode: number, what: string) => {

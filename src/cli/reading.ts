@@ -1,6 +1,6 @@
 /** A beacon's numbers as the API tells them, checked before anybody counts with them: whoever answers may be no beacon, or a later one. */
 import * as v from "valibot";
-import type { Stats } from "../control/admin/stats.ts";
+import type { Stats } from "../features.ts";
 import { ApiError } from "./api.ts";
 
 const counts = v.record(v.string(), v.number());

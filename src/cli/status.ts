@@ -1,5 +1,5 @@
 /** `beacon status`: how a beacon does, on one page or as one value. */
-import type { Stats } from "../control/admin/stats.ts";
+import type { Stats } from "../features.ts";
 import { directoryText } from "../view/directory.ts";
 import { hostPort } from "../view/host-port.ts";
 import { drops, type Rates, ratesBetween } from "../view/rates.ts";

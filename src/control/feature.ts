@@ -13,14 +13,14 @@ import type { OptionTable } from "../config/option.ts";
 import type { SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 import type { RouteTable } from "../shared/routes.ts";
-import type { MetricGroup } from "./kit/metrics.ts";
+import type { Counts, MetricGroup } from "./kit/metrics.ts";
 
 /**
  * @template Config the options that the feature reads: its own, and those of features before it
  * @template Files what `read` returns
  * @template S the service that `create` returns, for features behind this one
  */
-export interface Feature<Config = never, Files = unknown, S extends Service = Service> {
+export interface Feature<Config, Files, S extends Service> {
   /** Unique; the feature's name in log lines and errors. */
   readonly name: string;
   readonly options?: OptionTable;
@@ -29,7 +29,7 @@ export interface Feature<Config = never, Files = unknown, S extends Service = Se
    * @param nameOf returns an option's name where the configuration comes from: its flag, or itself
    * @throws ConfigError
    */
-  check?(config: Config, nameOf: (property: keyof Config & string) => string, given: Given): void;
+  check?(config: Config, nameOf: (property: never) => string, given: Given): void;
   /**
    * Reads the files that options name: at the start, at a reload, and for `check-config`. Opens
    * nothing else, and changes nothing: another feature's files may still be refused.
@@ -37,7 +37,8 @@ export interface Feature<Config = never, Files = unknown, S extends Service = Se
    */
   read?(config: Config, reading: Reading<Files>): Files;
   /**
-   * Checks what only a start checks, before anything is opened. May wait for a file system.
+   * Checks for `check-config` what `create` checks beyond the options and files. May wait for a
+   * file system.
    * @returns a warning, if any
    * @throws ConfigError
    */
@@ -45,11 +46,25 @@ export interface Feature<Config = never, Files = unknown, S extends Service = Se
   /** Statistics by their place in `/api/stats`. */
   readonly stats?: v.ObjectEntries;
   /** Metrics, which are made from those statistics. */
-  // biome-ignore lint/suspicious/noExplicitAny: a feature's metrics know its own statistics alone
+  // biome-ignore lint/suspicious/noExplicitAny: each group states the statistics that it reads
   readonly metrics?: readonly MetricGroup<any, any>[];
+  /** Counts of the log's statistics line, by name. Features that name the same are added up. */
+  summary?(stats: never): Counts;
   /** Makes the service. What it opens, `stop` must close; nothing arrives before `start`. */
   create(host: Host<Config, Files>): S | Promise<S>;
 }
+
+// biome-ignore lint/suspicious/noExplicitAny: the list of features holds features of all types
+export type AnyFeature = Feature<any, any, any>;
+/** The service of a feature. */
+export type ServiceOf<F extends AnyFeature> = Awaited<ReturnType<F["create"]>>;
+/** The files of a feature. */
+export type FilesOf<F extends AnyFeature> = ReturnType<NonNullable<F["read"]>>;
+
+type Key = Uint8Array | null | undefined;
+
+/** Returns the 32 bytes of a node's public key; undefined or null for a node without one. */
+export type KeyFunction = (nodeId: number) => Key | Promise<Key>;
 
 /** Things that code can hand to a beacon beside its options. */
 export interface Given {
@@ -57,21 +72,18 @@ export interface Given {
   readonly keyOf?: KeyFunction | undefined;
 }
 
-/** @returns the node's public key, 32 bytes; null for a node that has none */
-export type KeyFunction = (nodeId: number) => Promise<Uint8Array | null>;
-
 export interface Reading<Files> {
   readonly given: Given;
   /** Files as they were read last; undefined the first time. */
   readonly before: Files | undefined;
   /** Files of a feature earlier in the list. */
-  of<Theirs>(feature: Feature<never, Theirs>): Theirs;
+  of<F extends AnyFeature>(feature: F): FilesOf<F>;
   /** Reports a mistake that does not keep the beacon from starting. */
   warn(message: string): void;
 }
 
 /** What a service is made with. */
-export interface Host<Config = never, Files = unknown> {
+export interface Host<Config, Files = undefined> {
   /** The options in force. */
   readonly config: Config;
   readonly files: Files;
@@ -83,11 +95,13 @@ export interface Host<Config = never, Files = unknown> {
   readonly routes: RouteTable;
   /** The old process whose place this beacon takes; undefined at a plain start. */
   readonly predecessor: Predecessor | undefined;
+  /** How long a port may still be held by a process that is about to release it, in ms. */
+  readonly portPatienceMs: number;
   /** Aborted when the beacon is closed before it has started: nothing may wait on. */
   readonly signal: AbortSignal;
   readonly beacon: BeaconControl;
   /** Returns the service of a feature earlier in the list. */
-  use<S extends Service>(feature: Feature<never, never, S>): S;
+  use<F extends AnyFeature>(feature: F): ServiceOf<F>;
   /** Ends the beacon, which reports the reason. */
   fail(reason: Error): void;
 }
@@ -118,6 +132,11 @@ export interface BeaconControl {
   readonly warnings: readonly string[];
   /** All statistics, by their place in `/api/stats`. */
   stats(): object;
+  /** The counts of the log's statistics line, of all features. */
+  summary(): Counts;
+  /** The metrics of all features. */
+  // biome-ignore lint/suspicious/noExplicitAny: each group states the statistics that it reads
+  readonly metrics: readonly MetricGroup<any, any>[];
   /** The options in force, without their secrets. */
   maskedConfig(): Readonly<Record<string, unknown>>;
   /** How long the beacon goes on relaying, in ms; undefined while nothing ends it. */
@@ -125,8 +144,10 @@ export interface BeaconControl {
   drain(): Promise<void>;
   /** Whether a successor has received everything, so that it misses what changes here. */
   readonly hasHandedOver: boolean;
-  /** Hands over to a new process; undefined for a beacon that cannot start one. */
-  readonly upgrade: (() => Promise<{ readonly pid: number; readonly version: string }>) | undefined;
+  /** Whether this beacon can start another process. */
+  readonly canUpgrade: boolean;
+  /** Hands over to a new process. @throws Error that says why this one goes on */
+  upgrade(): Promise<{ readonly pid: number; readonly version: string }>;
 }
 
 /**

@@ -1,5 +1,5 @@
 /** The page: follows one beacon's numbers and shows what happens now, and what happened in the last ten minutes. */
-import type { Stats } from "../control/admin/stats.ts";
+import type { Stats } from "../features.ts";
 import { type Rates, ratesBetween } from "../view/rates.ts";
 import { sumOf } from "../view/totals.ts";
 import { type ChartSpec, Charts } from "./charts.ts";

@@ -1,5 +1,5 @@
 /** Follows the beacon's numbers for as long as the page is open, whatever becomes of the connection or of the beacon. */
-import type { Stats } from "../control/admin/stats.ts";
+import type { Stats } from "../features.ts";
 import { authorization, forgetToken, hasToken } from "./token.ts";
 
 /** Relative, as all of the page's URLs: a proxy may serve it below a path. */

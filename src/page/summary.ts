@@ -1,5 +1,5 @@
 /** The head of the page, and the tiles: what the beacon is, how it is, and what it does this second. */
-import type { Stats } from "../control/admin/stats.ts";
+import type { Stats } from "../features.ts";
 import { conditionOf, warningsOf } from "../view/condition.ts";
 import { hostPort } from "../view/host-port.ts";
 import { drops, type Rates } from "../view/rates.ts";

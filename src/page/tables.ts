@@ -1,7 +1,7 @@
 /** What the beacon's numbers are made of: relays by tier, drops by reason, workers, peers. */
 
-import type { Stats } from "../control/admin/stats.ts";
 import type { PeerStats } from "../control/mesh/mesh.ts";
+import type { Stats } from "../features.ts";
 import { directoryText } from "../view/directory.ts";
 import { drops, type Rates } from "../view/rates.ts";
 import { sumOf, totalsOf } from "../view/totals.ts";

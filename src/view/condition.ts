@@ -1,5 +1,5 @@
 /** How a beacon is, in few words, the same wherever a person reads it. */
-import type { Stats } from "../control/admin/stats.ts";
+import type { Stats } from "../features.ts";
 
 export interface Condition {
   readonly text: string;

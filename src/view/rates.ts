@@ -1,5 +1,8 @@
 /** What happens now: the difference of two readings of a beacon's numbers, as people want to see it. For the page and the command line. */
-import type { Counts, PacketStats, Stats, WorkerStats } from "../control/admin/stats.ts";
+import type { Counts } from "../control/kit/metrics.ts";
+import type { WorkerStats } from "../control/workers/feature.ts";
+import type { PacketStats } from "../control/workers/packet-stats.ts";
+import type { Stats } from "../features.ts";
 import { rows, sumOf } from "./totals.ts";
 
 /** Numbers a second, unless they say otherwise. */

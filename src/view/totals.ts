@@ -1,5 +1,7 @@
 /** Counts of all workers, the bridge and the grants together. */
-import type { Counts, PacketStats, Stats } from "../control/admin/stats.ts";
+import type { Counts } from "../control/kit/metrics.ts";
+import type { PacketStats } from "../control/workers/packet-stats.ts";
+import type { Stats } from "../features.ts";
 
 /** All rows of counts: the workers', the bridge's, that of grants. */
 export function rows({ workers, bridge, grants }: Stats): readonly PacketStats[] {

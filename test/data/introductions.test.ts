@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { AF_INET } from "../../ffi/abi.ts";
 import { endpointOf } from "../../ffi/endpoint.ts";
 import { EAGAIN, ENETUNREACH } from "../../ffi/errno.ts";
-import { packetStats } from "../../src/control/admin/stats.ts";
+import { packetStats } from "../../src/control/workers/packet-stats.ts";
 import { Introductions } from "../../src/data/introductions.ts";
 import { ANSWER_LIMIT, RateLimit } from "../../src/shared/limits.ts";
 import {

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { dashboard, dashboardText } from "../../deploy/grafana/dashboard.ts";
 import { Beacon } from "../../src/beacon.ts";
 import { createMetrics } from "../../src/control/admin/metrics.ts";
+import { metrics as declared } from "../../src/features.ts";
 import { directoryStats } from "../cli/support/stats.ts";
 import { Client } from "../e2e/support/client.ts";
 import { nameOf } from "../e2e/support/mesh.ts";
@@ -133,7 +134,7 @@ describe("what is asked", () => {
     const { mesh, ...others } = beacon.stats();
     const peers = mesh.peers.map((one) => ({ ...one, isInDirectory: true }));
     const withDirectory = { ...others, mesh: { ...mesh, peers }, directory: directoryStats() };
-    const text = own + (await createMetrics(() => withDirectory).metrics());
+    const text = own + (await createMetrics(declared, () => withDirectory).metrics());
     for (const [, name] of text.matchAll(/^# TYPE (\S+) /gm)) metrics.set(name!, []);
     for (const [, name, braces = ""] of text.matchAll(/^(\w+)(?:\{(.*)\})? \S+$/gm)) {
       const labels = [...braces.matchAll(/(\w+)="([^"]*)"/g)].map(([, label, value]) => [label, value]);

@@ -1249,8 +1249,7 @@ describe("time", () => {
         family: AF_INET,
         beaconId: 1,
         offload: false,
-        socket: ListeningSocket.open("127.0.0.1", 0),
-        host: "127.0.0.1",
+        keys: () => ({ keyOf, close: () => {} }),
         log: createLogger({ level: "silent", format: "json" }),
       },
       {
@@ -1260,9 +1259,9 @@ describe("time", () => {
         limitsShadow: false,
         trustedProxies: [],
         tls: undefined,
-        keys: { keyOf, close: () => {} },
       },
     );
+    bridge.start(ListeningSocket.open("127.0.0.1", 0), "127.0.0.1");
   });
   afterEach(async () => {
     clock.mockRestore();
@@ -1271,7 +1270,7 @@ describe("time", () => {
   });
 
   async function connected() {
-    const connection = await WebSocketClient.open(bridge.url);
+    const connection = await WebSocketClient.open(bridge.url!);
     return { connection, challenge: await textOf(connection) };
   }
 

@@ -58,12 +58,10 @@ beforeEach(() => {
       family: AF_INET,
       beaconId: 0,
       offload: false,
-      socket: ListeningSocket.open("127.0.0.1", 0),
-      host: "127.0.0.1",
+      keys: () => keys,
       log,
     },
     {
-      keys,
       maxPeers: 100,
       upgradeLimit: 0,
       failureLimit: 0,
@@ -72,6 +70,7 @@ beforeEach(() => {
       tls: undefined,
     },
   );
+  bridge.start(ListeningSocket.open("127.0.0.1", 0), "127.0.0.1");
 });
 afterEach(async () => {
   clock.mockRestore();
@@ -87,13 +86,13 @@ function pass(seconds: number): void {
 }
 
 async function open(): Promise<WebSocketClient> {
-  const connection = await WebSocketClient.open(bridge.url);
+  const connection = await WebSocketClient.open(bridge.url!);
   connections.push(connection);
   return connection;
 }
 
 async function connect(nodeId = NODE_ID, answersPings = false): Promise<BridgedNode> {
-  const node = await BridgedNode.connect(bridge.url, known.identity(nodeId));
+  const node = await BridgedNode.connect(bridge.url!, known.identity(nodeId));
   connections.push(node.connection);
   node.connection.answersPings = answersPings;
   return node;

@@ -1,5 +1,5 @@
 /** `beacon top`: a beacon's numbers live, on a terminal or as lines. */
-import type { Stats } from "../../control/admin/stats.ts";
+import type { Stats } from "../../features.ts";
 import { type Rates, ratesBetween } from "../../view/rates.ts";
 import type { Api } from "../api.ts";
 import { type Console, EXIT_OK } from "../console.ts";

@@ -1,5 +1,5 @@
 /** A beacon's numbers as they come, across its restarts. */
-import type { Stats } from "../../control/admin/stats.ts";
+import type { Stats } from "../../features.ts";
 import { type Api, ApiError } from "../api.ts";
 import { statsOf } from "../reading.ts";
 

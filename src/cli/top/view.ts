@@ -1,5 +1,5 @@
 /** What `beacon top` shows: numbers in, lines out, and nothing else, so that it is tried without a terminal. */
-import type { Stats } from "../../control/admin/stats.ts";
+import type { Stats } from "../../features.ts";
 import { conditionOf, warningsOf } from "../../view/condition.ts";
 import { directoryText } from "../../view/directory.ts";
 import { hostPort } from "../../view/host-port.ts";

@@ -6,6 +6,7 @@ import type { Logger } from "pino";
 import * as v from "valibot";
 import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
 import { hostPort } from "../../../ffi/socket.ts";
+import type { BeaconControl } from "../feature.ts";
 import { Guard } from "../kit/guard.ts";
 import type { Breakers } from "../limits/breakers.ts";
 import type { NodeList } from "../nodes/list.ts";
@@ -17,19 +18,11 @@ import { type Handler, HttpListener, type RoutedRequest } from "./listener.ts";
 import { createMetrics } from "./metrics.ts";
 import { answerDisconnect, answerNode, answerPage, type Disconnection } from "./node-answers.ts";
 import { pageRoutes } from "./page.ts";
-import type { Stats } from "./stats.ts";
 import type { Admin } from "./token.ts";
 
 /** What HTTP shows of a beacon, and changes of it. */
 export interface Observed {
-  isHealthy(): boolean;
-  /** Why the beacon is not ready for traffic, or undefined if it is. */
-  notReady(): string | undefined;
-  /** What an operator should know though it is ready. */
-  warnings(): readonly string[];
-  stats(): Stats;
-  /** The configuration in force, without its secrets. */
-  config(): Readonly<Record<string, unknown>>;
+  readonly beacon: BeaconControl;
   readonly breakers: Breakers;
   readonly admin: Admin;
   readonly nodes: NodeList;
@@ -37,12 +30,6 @@ export interface Observed {
   explain(nodeId: number): NodeReport;
   /** Forgets a node, and ends its WebSocket. */
   disconnect(nodeId: number): Promise<Disconnection>;
-  /** As Beacon.drain. */
-  drain(): Promise<void>;
-  /** As Beacon.drainLeftMs. */
-  drainLeftMs(): number | undefined;
-  /** Starts the program anew and hands over to it; where a beacon's program can. @throws Error that says why it went on as it was */
-  upgrade?(): Promise<{ readonly pid: number; readonly version: string }>;
 }
 
 export interface HttpServer {
@@ -76,19 +63,22 @@ const UNBUFFERED = { "x-accel-buffering": "no" };
 const switchBody = v.strictObject({ on: v.boolean() });
 
 /** @throws SyscallError fcntl: EMFILE */
-export function serveHttp(place: HttpPlace, beacon: Observed, log: Logger): HttpServer {
-  let reading: Stats;
+export function serveHttp(place: HttpPlace, observed: Observed, log: Logger): HttpServer {
+  const { beacon } = observed;
+  let reading: object;
   const guard = new Guard(log);
   const metrics = createMetrics(
+    beacon.metrics,
     () => reading,
     (metric, error) => guard.report(metric, error),
   );
+  const section = (name: string) => (beacon.stats() as Record<string, unknown>)[name];
   const lines = new LineStream(() => beacon.stats());
   const open: Readonly<Record<string, () => Response | Promise<Response>>> = {
-    "/healthz": () => (beacon.isHealthy() ? text(200, "ok") : text(503, "unhealthy")),
+    "/healthz": () => (beacon.isHealthy ? text(200, "ok") : text(503, "unhealthy")),
     "/readyz": () => {
-      const reason = beacon.notReady();
-      return reason === undefined ? text(200, ["ready", ...beacon.warnings()].join("; ")) : text(503, reason);
+      const reason = beacon.notReady;
+      return reason === undefined ? text(200, ["ready", ...beacon.warnings].join("; ")) : text(503, reason);
     },
     "/metrics": async () => {
       reading = beacon.stats(); // one reading serves the whole scrape
@@ -96,7 +86,7 @@ export function serveHttp(place: HttpPlace, beacon: Observed, log: Logger): Http
     },
   };
   const reads: Readonly<Record<string, Handler>> = {
-    "/api": () => json({ api: API_VERSION, version: beacon.stats().version, paths: Object.keys(reads) }),
+    "/api": () => json({ api: API_VERSION, version: section("version"), paths: Object.keys(reads) }),
     "/api/stats": () => json(beacon.stats()),
     "/api/stats/stream": () => {
       const followed = lines.follow();
@@ -104,25 +94,25 @@ export function serveHttp(place: HttpPlace, beacon: Observed, log: Logger): Http
         ? text(503, "too many follow already")
         : stream(followed, "application/x-ndjson; charset=utf-8", UNBUFFERED);
     },
-    "/api/peers": () => json(beacon.stats().mesh),
-    "/api/workers": () => json({ workers: beacon.stats().workers }),
-    "/api/config": () => json(beacon.config()),
-    "/api/breakers": () => json(beacon.breakers.states),
-    "/api/nodes": (request) => answerPage(beacon.nodes, request),
-    "/api/nodes/:id": ({ params }) => answerNode(params["id"], (id) => json(beacon.explain(id))),
+    "/api/peers": () => json(section("mesh")),
+    "/api/workers": () => json({ workers: section("workers") }),
+    "/api/config": () => json(beacon.maskedConfig()),
+    "/api/breakers": () => json(observed.breakers.states),
+    "/api/nodes": (request) => answerPage(observed.nodes, request),
+    "/api/nodes/:id": ({ params }) => answerNode(params["id"], (id) => json(observed.explain(id))),
   };
   const changes: Readonly<Record<string, Handler>> = {
-    "/api/breakers/:name": (request, address) => switchBreaker(beacon.breakers, request, address),
+    "/api/breakers/:name": (request, address) => switchBreaker(observed.breakers, request, address),
     "/api/nodes/:id/disconnect": ({ params }, address) =>
       answerNode(params["id"], async (id) => {
-        const was = await beacon.disconnect(id);
+        const was = await observed.disconnect(id);
         if (was === "local" || was === "bridged")
           log.warn(`node ${id} is to be forgotten, says ${address}; it was ${was}`);
         return answerDisconnect(id, was);
       }),
     "/api/drain": (_, address) => {
-      const leftMs = beacon.drainLeftMs();
-      const drainMs = beacon.config()["drainMs"];
+      const leftMs = beacon.drainLeftMs;
+      const drainMs = beacon.maskedConfig()["drainMs"];
       if (leftMs !== undefined) return json({ drainMs, leftMs, wasDraining: true });
       log.warn(`drain is asked for by ${address}`);
       setImmediate(() => void beacon.drain()); // once the answer is on its way
@@ -130,7 +120,7 @@ export function serveHttp(place: HttpPlace, beacon: Observed, log: Logger): Http
     },
     "/api/upgrade": (_, address) => upgrade(beacon, address, log),
   };
-  const mayRead: typeof isOwn = (...from) => beacon.admin.auth === "auto" && isOwn(...from);
+  const mayRead: typeof isOwn = (...from) => observed.admin.auth === "auto" && isOwn(...from);
   const page = pageRoutes(log);
   const paths = ["/", ...Object.keys(open), ...Object.keys(reads)];
   const { port } = place.socket;
@@ -140,9 +130,9 @@ export function serveHttp(place: HttpPlace, beacon: Observed, log: Logger): Http
       get: {
         ...page,
         ...open,
-        ...mapped(reads, (handler) => guarded(handler, beacon.admin, mayRead)),
+        ...mapped(reads, (handler) => guarded(handler, observed.admin, mayRead)),
       },
-      post: mapped(changes, (handler) => guarded(handler, beacon.admin, () => false)),
+      post: mapped(changes, (handler) => guarded(handler, observed.admin, () => false)),
     },
     refuse: (request) => versioned(refusal(request, paths, Object.keys(changes))),
     fail: (error) => {
@@ -219,8 +209,8 @@ async function switchBreaker(breakers: Breakers, request: RoutedRequest, who: st
   return json({ [name]: breakers.states[name] });
 }
 
-async function upgrade(beacon: Observed, who: string, log: Logger): Promise<Response> {
-  if (beacon.upgrade === undefined) return text(501, "this beacon was not started by its program");
+async function upgrade(beacon: BeaconControl, who: string, log: Logger): Promise<Response> {
+  if (!beacon.canUpgrade) return text(501, "this beacon was not started by its program");
   log.warn(`an upgrade is asked for by ${who}`);
   try {
     return json(await beacon.upgrade());

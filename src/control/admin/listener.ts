@@ -210,7 +210,7 @@ function requestOf(message: IncomingMessage, body: Buffer): Request | undefined 
     // The host is the client's to write and means nothing for the path.
     const url = target.startsWith("/") ? `http://beacon${target}` : target;
     const hasBody = body.length > 0 && method !== "GET" && method !== "HEAD";
-    return new Request(url, { method, headers: sent, ...(hasBody && { body }) });
+    return new Request(url, { method, headers: sent, ...(hasBody && { body: Uint8Array.from(body) }) });
   } catch {
     return undefined;
   }

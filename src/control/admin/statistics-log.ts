@@ -1,62 +1,56 @@
 /** The statistics line of the log: what happened since the last one. */
-import type { Logger } from "pino";
-import { LAST_UNKNOWN_TARGET, type SharedMemory } from "../../shared/memory.ts";
-import { type PacketStats, type Stats, total } from "./stats.ts";
+import { LAST_UNKNOWN_TARGET } from "../../shared/memory.ts";
+import type { AnyFeature, Host, Service } from "../feature.ts";
+import { Guard } from "../kit/guard.ts";
+import type { Counts } from "../kit/metrics.ts";
 
-const SUMS: Readonly<Record<string, (row: PacketStats) => number>> = {
-  received: (row) => total(row.packetsReceived),
-  relayed: (row) => total(row.relayForwarded),
-  notFound: (row) => row.relayNotFound,
-  dropped: (row) => total(row.relayDropped) + total(row.replyDropped),
-  discovers: (row) => row.discovers,
-  refused: (row) => total(row.nodesRefused),
-  limited: (row) => total(row.limited),
-  limitedShadow: (row) => total(row.limitedShadow),
-  switchedOff: (row) => total(row.switchedOff),
-  punches: (row) => row.punches["sent"]!,
-  punchGrantsRefused: (row) => total(row.punchGrants) - row.punchGrants["ok"]!,
-  punchTargetsUnknown: (row) => row.punches["target_unknown"]!,
-  gossip: (row) => row.gossipReceived,
-  gossipRejected: (row) => total(row.gossipRejected),
-  malformed: (row) => total(row.malformed),
-};
+/** Interval of the line, if anything happened. */
+const INTERVAL_MS = 60_000;
 
-export class StatisticsLog {
-  #before: Readonly<Record<string, number>> = {};
+export class StatisticsLog implements Service {
+  readonly #guard: Guard;
+  #before: Counts = {};
+  #timer: Timer | undefined;
 
-  constructor(
-    private readonly logger: Logger,
-    private readonly memory: SharedMemory,
-  ) {}
+  constructor(private readonly host: Pick<Host<unknown>, "memory" | "nodes" | "log" | "beacon">) {
+    this.#guard = new Guard(host.log);
+  }
 
-  /** One line with what happened since the last call; no line if nothing did. */
-  log(stats: Stats): void {
-    const { workers, bridge, grants } = stats;
-    const rows = [...workers, ...(bridge ? [bridge.packets] : []), ...(grants ? [grants] : [])];
-    const sum = <T>(of: readonly T[], count: (one: T) => number) =>
-      of.reduce((all, one) => all + count(one), 0);
-    const now = {
-      ...Object.fromEntries(Object.entries(SUMS).map(([name, count]) => [name, sum(rows, count)])),
-      gossipRefused: total(stats.mesh.gossipRefused),
-      socketDrops: sum(workers, (worker) => worker.socketReceiveDrops ?? 0),
-      bridgeRefused: bridge ? total(bridge.auth) - bridge.auth["ok"]! : 0,
-    };
+  start(): void {
+    this.#timer = setInterval(() => this.#guard.run("the statistics line", () => this.log()), INTERVAL_MS);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    if (this.#timer !== undefined) this.log();
+  }
+
+  /** Logs one line with what happened since the last call; no line if nothing did. */
+  log(): void {
+    const now = this.host.beacon.summary();
     const since = Object.entries(now)
       .map(([name, count]) => [name, count - (this.#before[name] ?? 0)] as const)
       .filter(([, count]) => count !== 0);
     this.#before = now;
     if (since.length === 0) return;
     const happened = Object.fromEntries(since);
-    this.logger.info({ nodes: stats.nodes, ...happened, ...this.#lastUnknownTarget(happened) }, "statistics");
+    const { nodes, log } = this.host;
+    log.info({ nodes: nodes.size(), ...happened, ...this.#lastUnknownTarget(happened) }, "statistics");
   }
 
-  /** One of the punch targets that nobody knew, for an operator who looks for a reason. */
-  #lastUnknownTarget(happened: Readonly<Record<string, number>>): { lastUnknownTarget?: number } {
+  /** One of the punch targets that no beacon knew, for an operator who looks for a reason. */
+  #lastUnknownTarget(happened: Counts): { lastUnknownTarget?: number } {
+    const { memory } = this.host;
     if (happened["punchTargetsUnknown"] === undefined) return {};
-    for (let worker = 0; worker < this.memory.shape.workers; worker++) {
-      const nodeId = this.memory.words[this.memory.workerWords(worker) + LAST_UNKNOWN_TARGET]! >>> 0;
+    for (let worker = 0; worker < memory.shape.workers; worker++) {
+      const nodeId = memory.words[memory.workerWords(worker) + LAST_UNKNOWN_TARGET]! >>> 0;
       if (nodeId !== 0) return { lastUnknownTarget: nodeId };
     }
     return {};
   }
 }
+
+export const statistics = {
+  name: "statistics",
+  create: (host: Host<unknown>) => new StatisticsLog(host),
+} satisfies AnyFeature;

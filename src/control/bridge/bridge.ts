@@ -14,8 +14,8 @@ import { dropOffset, RELAY_DROPPED_AT } from "../../shared/counters.ts";
 import type { Mail } from "../../shared/mailbox.ts";
 import { CLOCK_S, FRAMES, type SharedMemory } from "../../shared/memory.ts";
 import { CONTENDED, LOCK_RETRY_MS, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
-import type { Counts } from "../admin/stats.ts";
 import type { KeySource } from "../keys/keys.ts";
+import type { Counts } from "../kit/metrics.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
 import type { MailTaker } from "../workers/mail-reader.ts";
 import type { BridgeSocket, Connection } from "./connection.ts";
@@ -76,17 +76,13 @@ export interface BridgeParts {
   readonly family: Family;
   readonly beaconId: number;
   readonly offload: boolean;
-  /** Where nodes connect. */
-  readonly socket: ListeningSocket;
-  /** As configured; "" is every address. */
-  readonly host: string;
+  /** The source of the nodes' public keys. */
+  readonly keys: () => KeySource;
   readonly log: Logger;
 }
 
 /** What can change while it runs. */
-export interface BridgeOptions extends ServerOptions, DoorOptions {
-  readonly keys: KeySource;
-}
+export interface BridgeOptions extends ServerOptions, DoorOptions {}
 
 export class Bridge {
   /** Takes packets that workers have for nodes of the bridge. */
@@ -96,7 +92,8 @@ export class Bridge {
     receive: (mail) => this.#receive(mail),
     turnDone: () => this.#outbox.flush(),
   };
-  readonly #server: BridgeServer;
+  /** Once `start` was called. */
+  #server: BridgeServer | undefined;
   readonly #door: Door;
   readonly #connections = new Set<Connection>();
   /** Open ones, by node id, signed. */
@@ -129,10 +126,19 @@ export class Bridge {
         this.#put(label[0]!, new Uint8Array(packets.buffer, packets.byteOffset + from, bytes)),
       flush: () => this.#outbox.flush(),
     });
-    const { socket, host, log } = parts;
-    this.#server = new BridgeServer(socket, host, options, log, (connection) => this.#refusal(connection), {
-      open: (socket) => this.#open(socket),
-      message: (socket, message) => this.#message(socket.data, message),
+  }
+
+  /**
+   * Accepts connections.
+   * @param socket where nodes connect
+   * @param host as configured; "" is every address
+   */
+  start(socket: ListeningSocket, host: string): void {
+    const { log } = this.parts;
+    const refusal = (connection: Connection) => this.#refusal(connection);
+    this.#server = new BridgeServer(socket, host, this.#options, log, refusal, {
+      open: (opened) => this.#open(opened),
+      message: ({ data }, message) => this.#message(data, message),
       pong: ({ data }) => this.#heard(data),
       drain: ({ data }) => this.#outbox.update(data),
       close: ({ data }) => this.#gone(data),
@@ -140,24 +146,19 @@ export class Bridge {
   }
 
   get isListening(): boolean {
-    return this.#server.isListening;
+    return this.#server?.isListening ?? false;
   }
 
-  get url(): URL {
-    return this.#server.url;
-  }
-
-  get options(): BridgeOptions {
-    return this.#options;
+  /** Undefined before `start`. */
+  get url(): URL | undefined {
+    return this.#server?.url;
   }
 
   /** Goes on with other options; connections stay. */
   reconfigure(options: BridgeOptions): void {
-    const { keys } = this.#options;
     this.#options = options;
-    if (keys !== options.keys) keys.close();
     this.#door.configure(options);
-    this.#server.reconfigure(options);
+    this.#server?.reconfigure(options);
   }
 
   /** Whether an operator switched it off. */
@@ -187,11 +188,11 @@ export class Bridge {
 
   /** Gives up its port until `resume`, so that another process may have it; connections stay. */
   suspend(): void {
-    this.#server.suspend();
+    this.#server?.suspend();
   }
 
   resume(): void {
-    this.#server.resume();
+    this.#server?.resume();
   }
 
   /**
@@ -214,7 +215,7 @@ export class Bridge {
 
   /** Lets no more nodes in. */
   drain(): void {
-    this.#server.isClosing = true;
+    if (this.#server) this.#server.isClosing = true;
   }
 
   /** Closes all connections, and the server. */
@@ -224,9 +225,8 @@ export class Bridge {
     for (const connection of this.#connections) {
       this.#close(connection, CLOSE_GOING_AWAY, "going away");
     }
-    this.#options.keys.close();
     // The close frames are written by now, or wait behind what their nodes do not read.
-    await this.#server.stop();
+    await this.#server?.stop();
   }
 
   /**
@@ -235,7 +235,7 @@ export class Bridge {
    */
   tick(filesAreShort: boolean): void {
     const nowMs = performance.now();
-    this.#server.tick(filesAreShort);
+    this.#server?.tick(filesAreShort);
     for (const connection of this.#connections) this.#check(connection, nowMs);
     for (const nodeId of this.#leaving) this.#leave(nodeId);
   }
@@ -252,7 +252,7 @@ export class Bridge {
       listening: this.isListening,
       peers: this.#nodes.size,
       connections: this.#connections.size,
-      upgrades: this.#server.upgrades,
+      upgrades: this.#server?.upgrades ?? {},
       upgradesShadowed: this.#door.shadowed,
       auth: { ...this.#auth },
       frames: { in: this.#framesIn, out: this.#outbox.sent },
@@ -328,7 +328,7 @@ export class Bridge {
   async #verify(connection: Connection, reply: string): Promise<void> {
     connection.state = "verifying";
     this.#door.replied(connection);
-    const { keys } = this.#options;
+    const keys = this.parts.keys();
     try {
       const proof = await connection.challenge!.verify(
         reply,

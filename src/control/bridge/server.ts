@@ -5,8 +5,8 @@ import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
 import { hostPort } from "../../../ffi/socket.ts";
 import { FRAME_BYTES_MAX } from "../../data/frames.ts";
 import { refusal, text } from "../admin/answers.ts";
-import type { Counts } from "../admin/stats.ts";
 import type { TlsFiles } from "../kit/certificates.ts";
+import type { Counts } from "../kit/metrics.ts";
 import { TrustedProxies } from "./client-address.ts";
 import { Connection } from "./connection.ts";
 import { NODE_BUFFERED_BYTES_MAX } from "./outbox.ts";
@@ -133,6 +133,7 @@ export class BridgeServer {
 
   /** Accepts again; if that fails, it is tried again with each `tick`. */
   resume(): void {
+    if (!this.#isSuspended) return;
     this.#isSuspended = false;
     this.#serveAgain("the WebSocket bridge listens again");
   }

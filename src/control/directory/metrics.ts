@@ -1,6 +1,5 @@
 /** The directory's numbers in Prometheus' words; none of them is shown by a beacon without one. */
-import type { Distribution, Shown } from "../admin/metrics.ts";
-import type { Counts } from "../admin/stats.ts";
+import type { Counts, Distribution, MetricGroup, Shown } from "../kit/metrics.ts";
 import { BEACON_STATES, DIRECTORY_STATES, type DirectoryBeaconStats, type DirectoryStats } from "./stats.ts";
 import { STORE_FAILURES } from "./store-error.ts";
 
@@ -13,7 +12,7 @@ const byBeacon = (read: (beacon: DirectoryBeaconStats) => number | null) => ({
   },
 });
 
-export const DIRECTORY_COUNTERS: readonly Shown<DirectoryStats>[] = [
+const COUNTERS: readonly Shown<DirectoryStats>[] = [
   {
     name: "beacon_directory_entries_total",
     help: "Entries of the directory's log: told by this beacon, and heard of all.",
@@ -115,7 +114,7 @@ export const DIRECTORY_COUNTERS: readonly Shown<DirectoryStats>[] = [
   },
 ];
 
-export const DIRECTORY_GAUGES: readonly Shown<DirectoryStats>[] = [
+const GAUGES: readonly Shown<DirectoryStats>[] = [
   {
     name: "beacon_directory_state",
     help: "1 for the state that the directory is in; ok is the good one.",
@@ -194,8 +193,20 @@ export const DIRECTORY_GAUGES: readonly Shown<DirectoryStats>[] = [
   },
 ];
 
-export const DIRECTORY_LAG: Shown<DirectoryStats, Distribution> = {
+const LAG: Shown<DirectoryStats, Distribution> = {
   name: "beacon_directory_lag_seconds",
   help: "Time from when another beacon wrote changes until they were applied here.",
   values: ({ lag }) => ({ ...lag, count: lag.counts.reduce((all, count) => all + count, 0) }),
+};
+
+interface Stats {
+  /** null without a directory. */
+  readonly directory: DirectoryStats | null;
+}
+
+export const DIRECTORY: MetricGroup<Stats, DirectoryStats> = {
+  rows: ({ directory }) => (directory ? [[{}, directory]] : []),
+  counters: COUNTERS,
+  gauges: GAUGES,
+  histograms: [LAG],
 };

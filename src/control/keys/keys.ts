@@ -1,5 +1,6 @@
 /** Where the nodes' public keys are known, and how one of a library's user answers for them. */
 import { quoted } from "../../config/units.ts";
+import type { KeyFunction } from "../feature.ts";
 import type { RegistryErrorCode } from "../mesh/registry-protocol.ts";
 
 /** How long a function may take: a node waits, and would not wait much longer. */
@@ -45,11 +46,6 @@ export function bytesOfBase64(text: string): Uint8Array | undefined {
   const bytes = Buffer.from(text, "base64"); // takes almost anything
   return bytes.toString("base64") === text ? new Uint8Array(bytes) : undefined;
 }
-
-type Key = Uint8Array | null | undefined;
-
-/** Tells the 32 bytes of a node's public key, or undefined or null for a node that it does not know. */
-export type KeyFunction = (nodeId: number) => Key | Promise<Key>;
 
 export interface FunctionKeysOptions {
   /** How long one call may take. Default: 5000. */

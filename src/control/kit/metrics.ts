@@ -32,3 +32,16 @@ export interface MetricGroup<Stats, From> {
 }
 
 type Labels = Readonly<Record<string, string | number>>;
+
+/** Sum of named counts. */
+export function total(counts: Counts): number {
+  return Object.values(counts).reduce((sum, value) => sum + value, 0);
+}
+
+/** Adds counts up, name by name. */
+export function added(all: readonly Counts[]): Counts {
+  const sum: Record<string, number> = {};
+  for (const counts of all)
+    for (const [name, count] of Object.entries(counts)) sum[name] = (sum[name] ?? 0) + count;
+  return sum;
+}

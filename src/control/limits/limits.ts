@@ -14,13 +14,10 @@ import {
 import {
   DENIED_ENDPOINTS,
   ENDPOINT_HOLD_S,
-  GRANTS_REQUIRED,
   LIMITS_SHADOW,
   NO_HOSTS,
   PUNCH_ALLOWED,
-  PUNCH_WATCH,
   type SharedMemory,
-  STRANGERS_BELIEVED,
 } from "../../shared/memory.ts";
 import { type Prefix, PrefixList } from "../../shared/prefixes.ts";
 
@@ -69,9 +66,6 @@ export class Limits {
     new PrefixList(memory, PUNCH_ALLOWED).set(config.punchAllow.map(prefixOf));
     Atomics.store(memory.words, memory.rulesAt + ENDPOINT_HOLD_S, Math.ceil(config.endpointHoldMs / 1000));
     Atomics.store(memory.words, memory.rulesAt + LIMITS_SHADOW, Number(config.limitsShadow));
-    Atomics.store(memory.words, memory.rulesAt + GRANTS_REQUIRED, Number(config.requirePunchGrant));
-    Atomics.store(memory.words, memory.rulesAt + STRANGERS_BELIEVED, Number(believesStrangers(config)));
-    Atomics.store(memory.words, memory.rulesAt + PUNCH_WATCH, Number(config.punchWatch));
     this.#config = config;
     this.tick(nodes);
   }
@@ -94,11 +88,6 @@ export class Limits {
   isDenied(endpoint: Int32Array): boolean {
     return this.#denied.has(endpoint, 0);
   }
-}
-
-/** Whether gossip of unlisted beacons is accepted: only where the operator chose it, since anybody can send it. */
-export function believesStrangers({ gossipStrict }: Config): boolean {
-  return gossipStrict === "off";
 }
 
 /**

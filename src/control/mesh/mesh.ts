@@ -41,7 +41,7 @@ import { addressText, withoutZone } from "../kit/addresses.ts";
 import { Guard } from "../kit/guard.ts";
 import { PeriodicTask } from "../kit/periodic-task.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
-import { believesStrangers, type Limits } from "../limits/limits.ts";
+import type { Limits } from "../limits/limits.ts";
 import { scanNodes } from "../nodes/scan.ts";
 import { type HostAddress, hostAddresses, type SourceAddresses } from "../sockets/source-addresses.ts";
 import type { HeardInstances, MeshNames, PeerClaims, PeerNodes } from "../upgrade/format.ts";
@@ -172,8 +172,15 @@ export interface MeshParts {
   readonly nowMs?: () => number;
 }
 
+/** Whether gossip of unlisted beacons is accepted: only where the operator chose it, since anybody can send it. */
+export function believesStrangers({ gossipStrict }: Pick<Config, "gossipStrict">): boolean {
+  return gossipStrict === "off";
+}
+
 /** Who has routes to peers that the mesh knows nothing of: the directory. */
 export interface OtherRoutes {
+  /** Routes for which there was no room. */
+  readonly routesRefused: number;
   /** A peer number is about to be another's: its routes are to be withdrawn. */
   forget(number: number): Promise<void>;
   /** A peer's gossip is about to have a node's route. @param isNew whether it did not name the node before */

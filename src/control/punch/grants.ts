@@ -49,6 +49,8 @@ export interface PunchGrantsParts {
   readonly nodes: NodeTable;
   /** Tells an endpoint and a node of each other. */
   readonly introductions: { introduce(requester: Int32Array, requesterId: number, targetId: number): void };
+  /** Where keys are looked up first, if anywhere. */
+  readonly keys: () => KeySource | undefined;
   readonly log: Logger;
   /** The time of day, ms since 1970, and a clock that never goes backwards. */
   readonly wallMs?: () => number;
@@ -72,12 +74,9 @@ export class PunchGrants {
     turnMax: MAIL_TURN_MAX,
     receive: (mail) => this.#receive(mail),
   };
-  /** Whether grants are required, or were since the start. */
-  wereRequired = false;
   readonly #view: DataView;
   readonly #wallMs: () => number;
   readonly #nowMs: () => number;
-  #keys: KeySource | undefined;
   #waiting = 0;
   readonly #complaints: ThrottledLog;
   #stopped = false;
@@ -90,22 +89,9 @@ export class PunchGrants {
     this.#complaints = new ThrottledLog(parts.log, this.#nowMs);
   }
 
-  /** @param keys where keys are looked up first, if anywhere; the one before is closed, which the bridge may have done already */
-  configure(required: boolean, keys: KeySource | undefined): void {
-    if (this.#keys !== keys) this.#keys?.close();
-    this.#keys = keys;
-    this.wereRequired ||= required;
-  }
-
-  /** Where keys are looked up. */
-  get keys(): KeySource | undefined {
-    return this.#keys;
-  }
-
   /** From now on nothing is sent. */
   stop(): void {
     this.#stopped = true;
-    this.#keys?.close();
   }
 
   #receive({ at, labelAt }: Mail): void {
@@ -149,7 +135,7 @@ export class PunchGrants {
 
   async #judge({ targetId, text, signature }: Request): Promise<GrantOutcome> {
     try {
-      const bytes = (await this.#keys?.keyOf(targetId)) ?? this.parts.nodes.keyOf(targetId);
+      const bytes = (await this.parts.keys()?.keyOf(targetId)) ?? this.parts.nodes.keyOf(targetId);
       if (!bytes) return "unknown_key";
       const key = await importKey(bytes);
       if (!key) return "bad_key";

@@ -21,9 +21,9 @@ import { CLOCK_S, HASH_SECRET, type SharedMemory } from "../../shared/memory.ts"
 import type { NodeTable } from "../../shared/nodes.ts";
 import type { RouteTable } from "../../shared/routes.ts";
 import { HAS_KEY, IS_SELF } from "../../shared/slots.ts";
-import type { Listeners } from "../kit/listeners.ts";
 import type { Breakers } from "../limits/breakers.ts";
 import { cellBodies } from "../limits/cells.ts";
+import type { Listeners } from "../listeners/listeners.ts";
 import type { Mesh } from "../mesh/mesh.ts";
 import type { Reaper } from "../nodes/expiry.ts";
 import { restingPause, scanNodes } from "../nodes/scan.ts";

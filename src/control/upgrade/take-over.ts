@@ -11,9 +11,9 @@ import { LOCAL_NUMBERS_END, localNumber, setLocalNumber } from "../../../ffi/end
 import { UnixChannel } from "../../../ffi/unix-channel.ts";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import { NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
-import type { InheritedListener } from "../kit/listeners.ts";
 import type { BreakerStates } from "../limits/breakers.ts";
 import { adoptCell } from "../limits/cells.ts";
+import type { InheritedListener } from "../listeners/listeners.ts";
 import type { Mesh } from "../mesh/mesh.ts";
 import { Channel, type Message } from "./channel.ts";
 import {

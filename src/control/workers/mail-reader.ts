@@ -16,18 +16,18 @@ export interface MailTaker {
 
 export class MailReader {
   readonly #words: Int32Array;
-  readonly #boxes: readonly { readonly taker: MailTaker; readonly mailbox: Mailbox }[];
+  readonly #boxes: { readonly taker: MailTaker; readonly mailbox: Mailbox }[] = [];
   #reading: Promise<void> | undefined;
   #stopped = false;
 
-  constructor(memory: SharedMemory, takers: readonly MailTaker[]) {
+  constructor(private readonly memory: SharedMemory) {
     this.#words = memory.words;
-    this.#boxes = takers.flatMap((taker) =>
-      Array.from({ length: memory.shape.workers }, (_, worker) => ({
-        taker,
-        mailbox: new Mailbox(memory, taker.kind, worker),
-      })),
-    );
+  }
+
+  /** Hands out the messages of one kind, from the next turn on. */
+  add(taker: MailTaker): void {
+    for (let worker = 0; worker < this.memory.shape.workers; worker++)
+      this.#boxes.push({ taker, mailbox: new Mailbox(this.memory, taker.kind, worker) });
   }
 
   start(): void {

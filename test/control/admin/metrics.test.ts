@@ -1,12 +1,12 @@
 /** The directory's metrics, of made-up numbers; what a beacon's others come to, the tests of its HTTP see. */
 import { expect, test } from "bun:test";
 import { createMetrics } from "../../../src/control/admin/metrics.ts";
-import type { Stats } from "../../../src/control/admin/stats.ts";
+import { metrics, type Stats } from "../../../src/features.ts";
 import { directoryStats, statsWith } from "../../cli/support/stats.ts";
 
 /** The samples of a scrape that begin so. */
 async function samples(directory: ReturnType<typeof directoryStats> | null, prefix: string) {
-  const text = await createMetrics(() => statsWith({ directory })).metrics();
+  const text = await createMetrics(metrics, () => statsWith({ directory })).metrics();
   return text.split("\n").filter((line) => line.startsWith(prefix));
 }
 
@@ -121,7 +121,7 @@ test("peers of the directory are told from those that gossip", async () => {
     { ...peer, address: "192.0.2.1:9001", isInDirectory: true },
     { ...peer, address: "192.0.2.2:9001", isInDirectory: false },
   ];
-  const text = await createMetrics(() => statsWith({ mesh: { ...mesh, peers } })).metrics();
+  const text = await createMetrics(metrics, () => statsWith({ mesh: { ...mesh, peers } })).metrics();
   expect(text.match(/^beacon_peer_in_directory.*$/gm)).toEqual([
     'beacon_peer_in_directory{peer="192.0.2.1:9001"} 1',
   ]);
@@ -131,6 +131,7 @@ test("a metric that cannot be shown is missing, and the others are there", async
   const failed: string[] = [];
   const broken = { ...statsWith({}), breakers: undefined } as unknown as Stats;
   const text = await createMetrics(
+    metrics,
     () => broken,
     (metric) => failed.push(metric),
   ).metrics();

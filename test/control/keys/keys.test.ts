@@ -1,11 +1,11 @@
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
+import type { KeyFunction } from "../../../src/control/feature.ts";
 import {
   bytesOfBase64,
   FunctionKeys,
   type FunctionKeysOptions,
-  type KeyFunction,
   KeySourceError,
 } from "../../../src/control/keys/keys.ts";
 import { inTime, TEST_TIMEOUT_MS } from "../../e2e/support/wait.ts";

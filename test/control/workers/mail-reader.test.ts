@@ -44,7 +44,8 @@ function office() {
     return serial;
   };
   const reading = (...takers: readonly MailTaker[]): MailReader => {
-    const reader = new MailReader(memory, takers);
+    const reader = new MailReader(memory);
+    for (const taker of takers) reader.add(taker);
     readers.push(reader);
     return reader;
   };

@@ -4,7 +4,7 @@ import { AF_INET } from "../../../ffi/abi.ts";
 import { acceptFrom } from "../../../ffi/event-loop.ts";
 import { ListeningSocket } from "../../../ffi/listening-socket.ts";
 import { UdpSocket } from "../../../ffi/socket.ts";
-import { type InheritedListener, Listeners } from "../../../src/control/kit/listeners.ts";
+import { type InheritedListener, Listeners } from "../../../src/control/listeners/listeners.ts";
 import { freePort } from "../../e2e/support/mesh.ts";
 import { until } from "../../e2e/support/wait.ts";
 import { openedSince, openFds } from "../../support/fds.ts";

@@ -1,0 +1,52 @@
+/** The route directory: the routes of a whole fleet, in Redis or Valkey. */
+import { shown } from "../../config/units.ts";
+import type { Config } from "../../config.ts";
+import { bridge } from "../bridge/feature.ts";
+import type { AnyFeature, Host, Reading } from "../feature.ts";
+import { mesh } from "../mesh/feature.ts";
+import { sockets } from "../sockets/feature.ts";
+import { DIRECTORY } from "./metrics.ts";
+import { storeOptions } from "./options.ts";
+import { DirectorySetup } from "./setup.ts";
+import type { DirectoryStats } from "./stats.ts";
+
+/** For its mistakes alone: the files are read again for each connection, as a password may change. */
+function read(config: Config, reading: Reading<void>): void {
+  if (config.directory === "off") return;
+  if (storeOptions(config).authFileExposed)
+    reading.warn(
+      `${shown(config.directoryAuthFile)}: the directory's password file can be read by others than its owner: chmod 600`,
+    );
+}
+
+export const directory = {
+  name: "directory",
+  read,
+  metrics: [DIRECTORY],
+  create(host: Host<Config, void>) {
+    const { config, memory, nodes, routes, log } = host;
+    const { mesh: peers, useClock } = host.use(mesh);
+    const setup = config.directory === "off" ? undefined : new DirectorySetup(memory, nodes, routes);
+    if (setup) useClock(() => setup.clock.nowMs());
+    const made = setup?.open(
+      config,
+      host.use(sockets).address,
+      peers,
+      (nodeId) => host.use(bridge).disconnect(nodeId),
+      log,
+    );
+    return {
+      /** Undefined without a directory. */
+      directory: made,
+      start() {
+        made?.adopt(peers.fleet);
+        made?.start();
+      },
+      // Before the bridge and the mesh, which are earlier in the list: nodes that the bridge disconnects
+      // must not be published as gone, since a successor may have them by then.
+      stop: (isReplaced: boolean) => made?.stop(isReplaced),
+      stats: (): { readonly directory: DirectoryStats | null } => ({ directory: made?.stats() ?? null }),
+      warnings: () => (made?.remark === undefined ? [] : [made.remark]),
+    };
+  },
+} satisfies AnyFeature;

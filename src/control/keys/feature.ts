@@ -1,0 +1,45 @@
+/** The nodes' public keys: where the bridge and punch grants look them up. */
+import { isDeepStrictEqual } from "node:util";
+import { parseHostNamePort } from "../../config/units.ts";
+import type { Config } from "../../config.ts";
+import type { AnyFeature, Host, Reading } from "../feature.ts";
+import { FileKeys } from "./file-keys.ts";
+import { FunctionKeys, type KeySource } from "./keys.ts";
+import { RegistryKeys } from "./registry-keys.ts";
+
+type Source = KeySource | undefined;
+type KeysConfig = Pick<Config, "wss" | "requirePunchGrant" | "wssKeys" | "registry">;
+
+/**
+ * The source that a configuration asks for; undefined if nothing needs keys, or nothing knows them. A
+ * key file is read anew. A source that would be the same stays, with what it knows and is asked.
+ */
+function read({ wss, requirePunchGrant, wssKeys, registry }: KeysConfig, reading: Reading<Source>): Source {
+  const { given, before } = reading;
+  if (wss === "off" && !requirePunchGrant) return undefined;
+  if (given.keyOf) return before instanceof FunctionKeys ? before : new FunctionKeys(given.keyOf);
+  if (wssKeys !== "off") return FileKeys.read(wssKeys);
+  if (registry === "off") return undefined;
+  const address = parseHostNamePort(registry);
+  return before instanceof RegistryKeys && isDeepStrictEqual(before.registry, address)
+    ? before
+    : new RegistryKeys({ registry: address });
+}
+
+export const keys = {
+  name: "keys",
+  read,
+  create({ files }: Host<KeysConfig, Source>) {
+    let source = files;
+    return {
+      get source() {
+        return source;
+      },
+      reconfigure(_: KeysConfig, changed: Source) {
+        if (changed !== source) source?.close();
+        source = changed;
+      },
+      stop: () => source?.close(),
+    };
+  },
+} satisfies AnyFeature;

@@ -1,0 +1,38 @@
+/** Limits by source, and the breakers that switch parts of the service off. */
+import type { Config } from "../../config.ts";
+import type { AnyFeature, Host } from "../feature.ts";
+import { type BreakerStates, Breakers } from "./breakers.ts";
+import { Limits } from "./limits.ts";
+
+export const limits = {
+  name: "limits",
+  metrics: [
+    {
+      rows: (stats: { readonly breakers: BreakerStates }) => [[{}, stats.breakers]],
+      gauges: [
+        {
+          name: "beacon_breaker_off",
+          help: "1 for what an operator has switched off, 0 for what is on.",
+          label: "breaker",
+          values: (states) =>
+            Object.fromEntries(
+              Object.entries(states).map(([name, state]) => [name, Number(state === "off")]),
+            ),
+        },
+      ],
+    },
+  ],
+  create({ memory, nodes, config, log }: Host<Config>) {
+    const applied = new Limits(memory);
+    applied.configure(config, nodes.size());
+    const breakers = new Breakers(memory, log);
+    return {
+      isDenied: (endpoint: Int32Array) => applied.isDenied(endpoint),
+      isNoHost: (endpoint: Int32Array) => applied.isNoHost(endpoint),
+      breakers,
+      tick: () => applied.tick(nodes.size()),
+      reconfigure: (changed: Config) => applied.configure(changed, nodes.size()),
+      stats: () => ({ breakers: breakers.states }),
+    };
+  },
+} satisfies AnyFeature;

@@ -1,0 +1,90 @@
+/** The mesh: the peer beacons, and the nodes that they have. */
+import { shown } from "../../config/units.ts";
+import type { Config } from "../../config.ts";
+import { STRANGERS_BELIEVED } from "../../shared/memory.ts";
+import type { AnyFeature, Host, Reading } from "../feature.ts";
+import { total } from "../kit/metrics.ts";
+import { ThrottledLog } from "../kit/throttled-log.ts";
+import { limits } from "../limits/feature.ts";
+import { nodes } from "../nodes/feature.ts";
+import { FullTable } from "../nodes/full-table.ts";
+import { sockets } from "../sockets/feature.ts";
+import { workers } from "../workers/feature.ts";
+import { type GossipKeys, readGossipKeys } from "./gossip-keys.ts";
+import { believesStrangers, Mesh, type MeshStats } from "./mesh.ts";
+import { MESH } from "./metrics.ts";
+
+interface Stats {
+  readonly mesh: MeshStats;
+}
+
+function read({ gossipKeyFile }: Config, reading: Reading<GossipKeys>): GossipKeys {
+  const keys = readGossipKeys(gossipKeyFile);
+  if (keys.exposed)
+    reading.warn(
+      `${shown(gossipKeyFile)}: the gossip key file can be read by others than its owner: chmod 600`,
+    );
+  return keys;
+}
+
+export const mesh = {
+  name: "mesh",
+  read,
+  metrics: [MESH],
+  summary: ({ mesh }: Stats) => ({ gossipRefused: total(mesh.gossipRefused) }),
+  create(host: Host<Config, GossipKeys>) {
+    const { memory, routes, config, log } = host;
+    const { all, address, sources } = host.use(sockets);
+    let nowMs: (() => number) | undefined;
+    const made = new Mesh(
+      {
+        ...{ memory, nodes: host.nodes, socket: all[0]!, address, limits: host.use(limits), routes, sources },
+        reaches: (endpoint) => host.use(sockets).reaches(endpoint),
+        ...(config.directory !== "off" && { nowMs: () => nowMs!() }),
+      },
+      config,
+      host.files,
+      log,
+    );
+    host.use(workers).mail.add(made.mail);
+    host.use(nodes).hidden = () => made.ownNodes;
+    const allow = (changed: Config) =>
+      Atomics.store(memory.words, memory.rulesAt + STRANGERS_BELIEVED, Number(believesStrangers(changed)));
+    allow(config);
+    const full = new FullTable(
+      {
+        name: "route table",
+        entries: "routes",
+        option: `--max-routes (${config.maxRoutes})`,
+        refused: () => made.routesRefused + (made.otherRoutes?.routesRefused ?? 0),
+      },
+      new ThrottledLog(log),
+    );
+    return {
+      mesh: made,
+      /** Dates what peers announce by another clock. */
+      useClock(clock: () => number) {
+        nowMs = clock;
+      },
+      start: () => made.start(),
+      tick() {
+        made.tick();
+        full.tick();
+      },
+      reconfigure(changed: Config, keys: GossipKeys) {
+        allow(changed);
+        made.reconfigure(changed, keys);
+      },
+      /** The successor speaks for this beacon from here on. */
+      suspend() {
+        made.isSilent = true;
+      },
+      resume() {
+        made.isSilent = false;
+      },
+      stop: () => made.stop(),
+      stats: (): Stats => ({ mesh: made.stats() }),
+      warnings: () => [...(full.warning === undefined ? [] : [full.warning]), ...made.remarks],
+    };
+  },
+} satisfies AnyFeature;

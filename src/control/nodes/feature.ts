@@ -1,0 +1,155 @@
+/** The node table: expiry, the list of nodes, and the file that keeps them across restarts. */
+import type { Config } from "../../config.ts";
+import { REFUSAL_REASONS, REFUSED_AT } from "../../shared/counters.ts";
+import type { SharedMemory } from "../../shared/memory.ts";
+import type { AnyFeature, Host, Service } from "../feature.ts";
+import { ThrottledLog } from "../kit/throttled-log.ts";
+import { limits } from "../limits/feature.ts";
+import { sockets } from "../sockets/feature.ts";
+import { Reaper } from "./expiry.ts";
+import { FullTable } from "./full-table.ts";
+import { NodeList } from "./list.ts";
+import { StateKeeper } from "./state-keeper.ts";
+import { checkStatePath } from "./state-path.ts";
+import { ThreadFiles } from "./thread-files.ts";
+
+type NodesHost = Host<Config>;
+
+export class Nodes implements Service {
+  readonly list: NodeList;
+  /** Entries of the table that are no nodes. */
+  hidden: () => number = () => 0;
+  readonly reaper: Reaper;
+  readonly #beganMs = performance.now();
+  readonly #full: FullTable;
+
+  constructor(
+    readonly host: NodesHost,
+    readonly state: StateKeeper | undefined,
+  ) {
+    const { memory, nodes, config, log } = host;
+    this.reaper = new Reaper(memory, nodes, config.nodeTtlMs);
+    this.list = new NodeList(memory, nodes);
+    this.#full = new FullTable(
+      {
+        name: "node table",
+        entries: "registrations",
+        option: `--max-nodes (${config.maxNodes})`,
+        refused: () => refusedNodes(memory),
+      },
+      new ThrottledLog(log),
+    );
+  }
+
+  /** Whether a node may be at an endpoint. */
+  accepts(endpoint: Int32Array): boolean {
+    const { host } = this;
+    return host.use(sockets).reaches(endpoint) && !host.use(limits).isDenied(endpoint);
+  }
+
+  /** The number of a local address, 0 if packets cannot leave from it. */
+  localNumber(address: Int32Array): number {
+    return this.host.use(sockets).sources.adopt(address);
+  }
+
+  async restore(isWhole: boolean): Promise<void> {
+    const { predecessor } = this.host;
+    if (predecessor) this.state?.adopt(predecessor.maySave);
+    // What the old process had no time to send may be in the file.
+    if (isWhole) return;
+    await this.state?.load({
+      accepts: (endpoint) => this.accepts(endpoint),
+      localNumber: (address) => this.localNumber(address),
+    });
+  }
+
+  start(): void {
+    this.state?.start();
+  }
+
+  tick(): void {
+    this.reaper.tick(performance.now() - this.#beganMs);
+    this.#full.tick();
+  }
+
+  /** A node that expired here would stay at the successor, which owns the state file from here on. */
+  async hold(): Promise<void> {
+    this.reaper.isPaused = true;
+    await this.state?.hold();
+  }
+
+  resume(): void {
+    this.reaper.isPaused = false;
+    this.state?.release();
+  }
+
+  async stop(): Promise<void> {
+    await this.state?.stop();
+  }
+
+  stats() {
+    const { nodes, config } = this.host;
+    return {
+      nodes: nodes.size() - this.hidden(),
+      nodesMax: config.maxNodes,
+      stateSavedS: this.state?.savedS ?? null,
+    };
+  }
+
+  warnings(): readonly string[] {
+    return [this.#full.warning, this.state?.problem].filter((warning) => warning !== undefined);
+  }
+}
+
+function refusedNodes(memory: SharedMemory): number {
+  const workers = Array.from({ length: memory.shape.workers }, (_, worker) => memory.counterRow(worker));
+  const columns = (["node_limit", "shard_full"] as const).map(
+    (reason) => REFUSED_AT + REFUSAL_REASONS.indexOf(reason),
+  );
+  return [...workers, memory.bridgeRow, memory.grantsRow]
+    .flatMap((row) => columns.map((column) => memory.counters[row + column]!))
+    .reduce((sum, count) => sum + count, 0);
+}
+
+/** Checks the path, and starts the thread that makes the file's calls. */
+async function openState(host: NodesHost): Promise<StateKeeper | undefined> {
+  const { config, memory, nodes, log, signal, portPatienceMs } = host;
+  const { stateFile, stateIntervalMs, nodeTtlMs } = config;
+  if (stateFile === "off") return undefined;
+  const files = new ThreadFiles();
+  const giveUp = () => files.giveUp();
+  signal.addEventListener("abort", giveUp);
+  if (portPatienceMs > 0) files.hurry(); // the old process waits
+  try {
+    const warning = await StateKeeper.check(stateFile, files, log);
+    if (warning !== undefined) log.warn(warning);
+  } catch (error) {
+    files.end();
+    throw error;
+  }
+  return new StateKeeper(stateFile, stateIntervalMs, memory, nodes, nodeTtlMs, files, log);
+}
+
+export const nodes = {
+  name: "nodes",
+  checkStart: async ({ stateFile }: Config) => (stateFile === "off" ? undefined : checkStatePath(stateFile)),
+  metrics: [
+    {
+      rows: (stats: ReturnType<Nodes["stats"]>) => [[{}, stats]],
+      gauges: [
+        { name: "beacon_nodes", help: "Nodes in the table.", values: (stats) => stats.nodes },
+        {
+          name: "beacon_nodes_limit",
+          help: "Nodes that the table takes.",
+          values: (stats) => stats.nodesMax,
+        },
+        {
+          name: "beacon_state_saved_timestamp_seconds",
+          help: "When the node table was last saved, in Unix seconds; 0 if it was not.",
+          values: (stats) => stats.stateSavedS ?? 0,
+        },
+      ],
+    },
+  ],
+  create: async (host: NodesHost) => new Nodes(host, await openState(host)),
+} satisfies AnyFeature;

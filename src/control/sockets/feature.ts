@@ -1,0 +1,97 @@
+/** The public port: its sockets, how the kernel spreads packets over them, and the source addresses. */
+import { attachReusePortProgram } from "../../../ffi/bpf.ts";
+import type { SocketAddress } from "../../../ffi/endpoint.ts";
+import { errnoName, SyscallError } from "../../../ffi/errno.ts";
+import type { UdpSocket } from "../../../ffi/socket.ts";
+import { parseHostPort } from "../../config/units.ts";
+import type { Config } from "../../config.ts";
+import { HASH_SECRET, OFFLOAD_ERRNO } from "../../shared/memory.ts";
+import type { AnyFeature, Host, Service } from "../feature.ts";
+import { whileTaken } from "../kit/while-taken.ts";
+import { adoptSockets, type BeaconSockets, openSockets } from "./sockets.ts";
+import { SourceAddresses } from "./source-addresses.ts";
+import { steeringProgram } from "./steering.ts";
+
+type SocketsHost = Host<Config>;
+
+export class Sockets implements Service {
+  /** One for each worker. */
+  readonly all: readonly UdpSocket[];
+  readonly address: SocketAddress;
+  /** Whether the kernel merges and splits datagrams. */
+  readonly offload: boolean;
+  readonly sources: SourceAddresses;
+  #offloadErrno = 0;
+
+  constructor(
+    private readonly host: SocketsHost,
+    private readonly opened: BeaconSockets,
+  ) {
+    const { config, memory, log, predecessor } = host;
+    this.all = opened.sockets;
+    this.offload = opened.offload;
+    this.#warnOfBuffers();
+    if (config.offload && !opened.offload && !predecessor)
+      log.warn("offload is off: this kernel lacks UDP_GRO or UDP_SEGMENT");
+    if (config.steering && !predecessor) this.#steer();
+    this.sources = new SourceAddresses(memory, this.all, config.sourceAddress, log);
+    this.address = this.all[0]!.localAddress();
+  }
+
+  /** Whether packets to an endpoint can leave from these sockets. */
+  reaches(endpoint: Int32Array): boolean {
+    return this.opened.reaches(endpoint);
+  }
+
+  tick(): void {
+    this.sources.tick();
+    const errno = Atomics.load(this.host.memory.words, OFFLOAD_ERRNO);
+    if (errno === this.#offloadErrno) return;
+    this.#offloadErrno = errno;
+    this.host.log.warn(
+      `offload of sends is off: this host's network device refuses it (${errnoName(errno)})`,
+    );
+  }
+
+  stop(): void {
+    for (const socket of this.all) socket.close();
+  }
+
+  #steer(): void {
+    if (this.all.length === 1) return;
+    const { memory, log } = this.host;
+    try {
+      attachReusePortProgram(this.all[0]!, steeringProgram(memory.words[HASH_SECRET]!, memory.shards));
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      log.warn(`steering is off, packets are spread by flow instead: ${error.message}`);
+    }
+  }
+
+  #warnOfBuffers(): void {
+    const { config, log } = this.host;
+    const check = (name: string, asked: number, got: number, sysctl: string) => {
+      if (got >= asked) return;
+      log.warn(`${name} is ${got} bytes, not the ${asked} asked for: raise ${sysctl} with sysctl`);
+    };
+    check("receive buffer", config.recvBufferBytes, this.opened.recvBufferBytes, "net.core.rmem_max");
+    check("send buffer", config.sendBufferBytes, this.opened.sendBufferBytes, "net.core.wmem_max");
+  }
+}
+
+async function open({ config, predecessor, portPatienceMs, log }: SocketsHost): Promise<BeaconSockets> {
+  const { addr, workers: count, recvBufferBytes, sendBufferBytes, offload, steering } = config;
+  const options = { count, recvBufferBytes, sendBufferBytes, offload };
+  if (!predecessor) return whileTaken(portPatienceMs, () => openSockets(parseHostPort(addr), options));
+  const unchanged = [
+    ...(steering === predecessor.steering ? [] : ["--steering"]),
+    ...(offload || !predecessor.offload ? [] : ["--offload"]),
+  ];
+  if (unchanged.length > 0) log.warn(`changed only by a restart: ${unchanged.join(", ")}`);
+  return adoptSockets(predecessor.fds, { ...options, offload: predecessor.offload });
+}
+
+export const sockets = {
+  name: "sockets",
+  create: async (host: SocketsHost) => new Sockets(host, await open(host)),
+} satisfies AnyFeature;

@@ -1,0 +1,115 @@
+/** The worker threads, which receive and relay, and their mail to the main thread. */
+import type { Config } from "../../config.ts";
+import { WORKER_ENTRY } from "../../thread-entries.ts";
+import type { AnyFeature, Host, Service } from "../feature.ts";
+import { added } from "../kit/metrics.ts";
+import { Readings } from "../kit/readings.ts";
+import { limits } from "../limits/feature.ts";
+import { nodes } from "../nodes/feature.ts";
+import { sockets } from "../sockets/feature.ts";
+import { setReceiveTimeouts } from "../sockets/sockets.ts";
+import { MailReader } from "./mail-reader.ts";
+import { WORKER, WORKERS } from "./metrics.ts";
+import { type PacketStats, packetStats, packetSummary } from "./packet-stats.ts";
+import { Supervisor } from "./supervisor.ts";
+
+type WorkersHost = Host<Config>;
+
+/** One worker's counts; a worker that was replaced goes on counting. */
+export interface WorkerStats extends PacketStats {
+  readonly worker: number;
+  readonly alive: boolean;
+  readonly restarts: number;
+  /** Datagrams that the kernel dropped at this worker's socket, mostly because its buffer was full; null if it does not tell. */
+  readonly socketReceiveDrops: number | null;
+  /** Seconds of CPU that its thread has used; null while it has none, or if that cannot be read. A worker that was replaced starts anew. */
+  readonly cpuS: number | null;
+}
+
+interface Stats {
+  readonly workers: readonly WorkerStats[];
+}
+
+export class Workers implements Service {
+  readonly mail: MailReader;
+  readonly supervisor: Supervisor;
+  readonly #readings: Readings;
+
+  constructor(private readonly host: WorkersHost) {
+    const { memory, nodes, log, config, predecessor } = host;
+    const { all, offload } = host.use(sockets);
+    this.mail = new MailReader(memory);
+    this.#readings = new Readings(log);
+    this.supervisor = new Supervisor(
+      WORKER_ENTRY,
+      memory,
+      nodes,
+      all,
+      { beaconId: config.beaconId, batchMax: config.batchMax, offload },
+      {
+        restarted: (worker, error) => log.error({ worker, err: error }, "worker died and was replaced"),
+        delayed: (worker, error) =>
+          log.error(
+            { worker, err: error },
+            "worker died and is replaced once files can be opened: raise LimitNOFILE or ulimit -n",
+          ),
+        failed: (worker, error) => {
+          log.error({ worker, err: error }, "worker died and is not replaced again");
+          host.fail(new Error(`worker ${worker} keeps dying: ${error.message}`, { cause: error }));
+        },
+      },
+    );
+    this.supervisor.sharesSockets = predecessor !== undefined;
+  }
+
+  async start(): Promise<void> {
+    const { predecessor } = this.host;
+    await this.supervisor.start(predecessor !== undefined);
+    if (predecessor) {
+      await predecessor.waitForTurn();
+      this.host.use(limits).tick();
+      this.host.use(nodes).tick(); // sets the clock that the workers go by
+      setReceiveTimeouts(this.host.use(sockets).all, false);
+      this.supervisor.unpark();
+    }
+    this.mail.start();
+  }
+
+  tick(): void {
+    this.supervisor.tick();
+  }
+
+  async stop(): Promise<void> {
+    await this.mail.stop();
+    await this.supervisor.stop();
+  }
+
+  stats(): Stats {
+    const { memory } = this.host;
+    return {
+      workers: this.host.use(sockets).all.map((socket, worker) => ({
+        worker,
+        alive: this.supervisor.isAlive(worker),
+        restarts: this.supervisor.restarts[worker]!,
+        socketReceiveDrops: this.#readings.read("drops at sockets", () => socket.receiveDrops()),
+        cpuS: this.supervisor.cpuS(worker),
+        ...packetStats(memory, memory.counterRow(worker)),
+      })),
+    };
+  }
+
+  notReady(): string | undefined {
+    const dead = this.host
+      .use(sockets)
+      .all.flatMap((_, worker) => (this.supervisor.isAlive(worker) ? [] : [worker]));
+    return dead.length === 0 ? undefined : `being replaced: worker ${dead.join(", ")}`;
+  }
+}
+
+export const workers = {
+  name: "workers",
+  metrics: [WORKER, WORKERS],
+  summary: ({ workers }: Stats) =>
+    added(workers.map((row) => ({ ...packetSummary(row), socketDrops: row.socketReceiveDrops ?? 0 }))),
+  create: (host: WorkersHost) => new Workers(host),
+} satisfies AnyFeature;
