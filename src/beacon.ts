@@ -321,6 +321,8 @@ export class Beacon implements BeaconControl {
       const isWhole = inherited !== undefined && (await takeOver!.learn(heir));
       if (inherited) services.use(listeners).predecessor = () => takeOver!;
       await services.start(isWhole);
+      for (const [name, state] of Object.entries(takeOver?.breakers ?? {}))
+        if (state === "off") services.use(limits).breakers.switch(name, false, "the old process");
       if (this.#config !== config) this.#applyTo(services); // changed meanwhile
       const timer = setInterval(() => services.each((service) => service.tick?.()), TICK_MS);
       this.#running = { memory, services, timer };

@@ -47,9 +47,9 @@ const RULES: readonly Rule[] = [
   },
   { title: "the protocol imports only ffi", from: /^src\/protocol\.ts$/, only: /^ffi\// },
   {
-    title: "the control plane imports only the worker and the frames of the data plane",
+    title: "the control plane imports only the worker, the frames and the introductions of the data plane",
     from: /^src\/control\//,
-    not: /^src\/data\/(?!(worker|frames)\.ts$)/,
+    not: /^src\/data\/(?!(worker|frames|introductions)\.ts$)/,
   },
   {
     title: "the control plane does not import the beacon, the server or the entry",
@@ -76,19 +76,19 @@ const RULES: readonly Rule[] = [
     title: "the commands import only types of the control plane, and nothing of the data plane",
     from: /^src\/cli\/(?!check-config\.ts$)/,
     not: /^(src\/(?!(cli|view|config)\/|(protocol|config)\.ts$)|ffi\/|\.\.)/,
-    types: /^src\/control\//,
+    types: /^src\/(control\/|features\.ts$)/,
   },
   {
     title: "check-config reads files as the server's start does",
     from: /^src\/cli\/check-config\.ts$/,
-    not: /^(src\/(?!(cli|view|config)\/|(protocol|config|control\/inputs)\.ts$)|ffi\/|\.\.)/,
-    types: /^src\/control\//,
+    not: /^(src\/(?!(cli|view|config)\/|(protocol|config|control\/services|features)\.ts$)|ffi\/|\.\.)/,
+    types: /^src\/(control\/|features\.ts$)/,
   },
   {
     title: "the view imports only itself and types of the control plane from the tree",
     from: /^src\/view\//,
     not: /^(src\/(?!view\/)|ffi\/|\.\.)/,
-    types: /^src\/control\//,
+    types: /^src\/(control\/|features\.ts$)/,
   },
   {
     title: "only the entry imports the commands",
