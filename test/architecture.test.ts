@@ -121,12 +121,19 @@ const CYCLES: readonly string[] = [
   "src/control/admin → src/control/bridge",
   "src/control/admin → src/control/directory",
   "src/control/bridge → src/control/admin",
-  "src/control/directory → src/control/admin",
+  "src/control/directory → src/control/bridge",
   "src/control/limits → src/control/upgrade",
   "src/control/mesh → src/control/limits",
+  "src/control/mesh → src/control/nodes",
   "src/control/mesh → src/control/upgrade",
+  "src/control/mesh → src/control/workers",
+  "src/control/nodes → src/control/limits",
   "src/control/upgrade → src/control/limits",
   "src/control/upgrade → src/control/mesh",
+  "src/control/upgrade → src/control/nodes",
+  "src/control/upgrade → src/control/workers",
+  "src/control/workers → src/control/limits",
+  "src/control/workers → src/control/nodes",
 ];
 
 const parser = new Bun.Transpiler({ loader: "ts" });
