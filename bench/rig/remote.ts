@@ -20,7 +20,7 @@ export interface Answer {
 /** Beyond anything that a node is told to do; a process that is stuck fails the run. */
 const ANSWER_MS_MAX = 60_000;
 
-/** A process inside a namespace that answers commands over Bun's IPC. */
+/** A process that answers commands over Bun's IPC, inside a namespace or outside of all. */
 export class RemoteProcess<C> {
   readonly #child: Bun.Subprocess;
   readonly #waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
@@ -29,32 +29,42 @@ export class RemoteProcess<C> {
 
   /** @param program a file beside this one */
   constructor(
-    readonly namespace: Namespace,
+    namespace: Namespace | undefined,
     private readonly program: string,
   ) {
     this.#ready = new Promise((resolve, reject) => this.#waiting.set(0, { resolve, reject }));
     const path = new URL(program, import.meta.url).pathname;
-    this.#child = Bun.spawn(namespace.exec(process.execPath, path), {
+    const command = [process.execPath, path];
+    this.#child = Bun.spawn(namespace?.exec(...command) ?? command, {
       stdin: "ignore",
       stdout: "inherit",
       stderr: "inherit",
       ipc: (answer: Answer) => this.#settle(answer),
       onExit: () => {
         for (const number of [...this.#waiting.keys()])
-          this.#settle({ number, error: `${program} in ${namespace.name} ended` });
+          this.#settle({ number, error: `${program} in ${namespace?.name ?? "this host"} ended` });
       },
     });
     this.#ready.catch(() => {}); // whoever tells it something hears of it
   }
 
-  async tell(command: C): Promise<unknown> {
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  async kill(): Promise<void> {
+    this.#child.kill();
+    await this.#child.exited;
+  }
+
+  async tell(command: C, timeoutMs = ANSWER_MS_MAX): Promise<unknown> {
     await inTime(`${this.program} is ready`, this.#ready);
     const number = ++this.#commands;
     const answer = new Promise<unknown>((resolve, reject) => {
       this.#waiting.set(number, { resolve, reject });
       this.#child.send({ number, command });
     });
-    return inTime(`an answer to ${JSON.stringify(command)}`, answer, ANSWER_MS_MAX);
+    return inTime(`an answer to ${JSON.stringify(command)}`, answer, timeoutMs);
   }
 
   #settle({ number, value, error }: Answer): void {
@@ -72,7 +82,7 @@ export function obey<C>(carryOut: (command: C) => unknown): void {
     try {
       answer = { number, value: await carryOut(command) };
     } catch (error) {
-      answer = { number, error: String(error) };
+      answer = { number, error: (error instanceof Error && error.stack) || String(error) };
     }
     process.send?.(answer);
   });

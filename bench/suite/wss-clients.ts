@@ -9,6 +9,7 @@ import { RELAY, RELAY_BYTES, RELAY_DELIVER_BYTES } from "../../src/protocol.ts";
 import { NodeIdentity } from "../../test/support/pilot-node.ts";
 import { BINARY, clientFrame, TEXT } from "../../test/support/websocket.ts";
 import { LoadGenerator } from "../harness/load.ts";
+import { obey } from "../rig/remote.ts";
 
 /** First id of the nodes here, above those of a LoadGenerator. */
 export const FIRST_ID = 1_000_000;
@@ -205,11 +206,10 @@ const NOTHING: Result = { received: 0, lost: 0, elapsedMs: 0 };
 
 if (process.send) {
   const fleet = new Fleet();
-  process.on("message", async (command: Command) => {
-    let result = NOTHING;
+  obey<Command>(async (command): Promise<Result> => {
     if (command.do === "connect") await fleet.connect(new URL(command.url), command.count, command.proves);
     else if (command.do === "prepare") fleet.prepare(command.way, command.payloadBytes, command.port);
-    else result = await fleet.run(command.ms);
-    process.send!(result);
+    else return fleet.run(command.ms);
+    return NOTHING;
   });
 }

@@ -1,7 +1,8 @@
 /** A WebSocket server under the load of a fleet of nodes, which is a process of its own (wss-clients.ts), and what that costs. */
 import type { Contestant } from "../harness/rounds.ts";
-import { mortal, pinGenerator, type Target } from "../harness/targets.ts";
+import { pinGenerator, type Target } from "../harness/targets.ts";
 import { cpuNs } from "../harness/usage.ts";
+import { RemoteProcess } from "../rig/remote.ts";
 import type { Command, Result } from "./wss-clients.ts";
 
 /** A server and its fleet. */
@@ -11,29 +12,10 @@ export class Fleet implements Contestant {
   lost = 0;
   elapsedMs = 0;
 
-  private constructor(
-    readonly target: Target,
-    private readonly clients: Bun.Subprocess,
-    private readonly answers: Result[],
-    private readonly arrived: { wake: () => void },
-  ) {}
+  readonly #clients = new RemoteProcess<Command>(undefined, "../suite/wss-clients.ts");
 
-  static async start(target: Target): Promise<Fleet> {
-    const answers: Result[] = [];
-    const arrived = { wake: () => {} };
-    const clients = mortal(
-      Bun.spawn([process.execPath, new URL("wss-clients.ts", import.meta.url).pathname], {
-        stdout: "inherit",
-        stderr: "inherit",
-        ipc(answer: Result) {
-          answers.push(answer);
-          arrived.wake();
-        },
-        onExit: () => arrived.wake(),
-      }),
-    );
-    pinGenerator(clients.pid);
-    return new Fleet(target, clients, answers, arrived);
+  constructor(readonly target: Target) {
+    pinGenerator(this.#clients.pid);
   }
 
   get proves(): boolean {
@@ -65,19 +47,11 @@ export class Fleet implements Contestant {
   }
 
   async tell(command: Command): Promise<Result> {
-    this.clients.send(command);
-    while (this.answers.length === 0) {
-      if (this.clients.exitCode !== null) throw new Error("the fleet's process ended");
-      await new Promise<void>((wake) => {
-        this.arrived.wake = wake;
-      });
-    }
-    return this.answers.shift()!;
+    return (await this.#clients.tell(command)) as Result;
   }
 
   async stop(): Promise<void> {
-    this.clients.kill();
-    await this.clients.exited;
+    await this.#clients.kill();
     await this.target.stop();
   }
 }

@@ -63,10 +63,7 @@ class Bench {
   async memory(): Promise<void> {
     const nodes = this.options.smoke ? IDLE_NODES_SMOKE : IDLE_NODES;
     const bytes: readonly number[][] = [[], []];
-    const starts = [
-      async () => Fleet.start(await this.#beacon()),
-      async () => Fleet.start(await startEcho()),
-    ];
+    const starts = [async () => new Fleet(await this.#beacon()), async () => new Fleet(await startEcho())];
     await eachRound(this.options.rounds, starts, async (fleets, _, round) => {
       for (const [i, fleet] of fleets.entries()) {
         const before = residentBytes(fleet.target.pid);
@@ -90,10 +87,7 @@ class Bench {
     const { rounds, seconds } = this.options;
     const { title } = WAYS.find((one) => one.way === way)!;
     const cpu: readonly number[][] = [[], []];
-    const starts = [
-      async () => Fleet.start(await this.#beacon()),
-      async () => Fleet.start(await startEcho()),
-    ];
+    const starts = [async () => new Fleet(await this.#beacon()), async () => new Fleet(await startEcho())];
     await eachRound(rounds, starts, async (fleets, turn, round) => {
       const [beacon] = fleets;
       for (const fleet of turn) {
@@ -125,7 +119,7 @@ class Bench {
   async beside(): Promise<void> {
     const { rounds, seconds } = this.options;
     const ratios: number[] = [];
-    await eachRound(rounds, [async () => Fleet.start(await this.#beacon())], async ([fleet], _, round) => {
+    await eachRound(rounds, [async () => new Fleet(await this.#beacon())], async ([fleet], _, round) => {
       const { target } = fleet!;
       const generator = new LoadGenerator({ payloadBytes: PAYLOAD_BYTES, nodes: 64 });
       generator.aim(target);

@@ -2,8 +2,8 @@
 import { randomInt } from "node:crypto";
 import { BEACONS } from "../chaos/pairs.ts";
 import { type ChaosOptions, type ChaosResult, expectations } from "../chaos/result.ts";
-import type { Told } from "../chaos/stage-process.ts";
 import { Namespace, scratchFolder } from "../namespace.ts";
+import { RemoteProcess } from "../remote.ts";
 import { type Report, showMs } from "../report.ts";
 import type { Run } from "../run.ts";
 
@@ -13,27 +13,18 @@ export const MINUTES_MIN = 2;
 const SEED_END = 2 ** 31;
 const TRACE_CHARS_MAX = 60;
 
-const STAGE = new URL("../chaos/stage-process.ts", import.meta.url).pathname;
+/** setTimeout's longest. */
+const FOR_LIFE_MS = 2 ** 31 - 1;
 
-/** Lets it take place in a namespace of its own. @throws Error, with what that process said, if there is no result */
-async function perform(options: ChaosOptions, say: (text: string) => void): Promise<ChaosResult> {
+/** Runs the chaos in a namespace of its own. @throws Error of that process if there is no result */
+async function perform(options: ChaosOptions): Promise<ChaosResult> {
   const namespace = Namespace.create("chaos");
-  let result: ChaosResult | undefined;
-  let error = "its process ended";
-  const child = Bun.spawn(namespace.exec(process.execPath, STAGE, JSON.stringify(options)), {
-    stdin: "ignore",
-    stdout: "inherit",
-    stderr: "inherit",
-    ipc: (told: Told) => {
-      if ("say" in told) say(told.say);
-      else if ("result" in told) result = told.result;
-      else error = told.error;
-    },
-  });
-  await child.exited;
-  namespace.remove();
-  if (result === undefined) throw new Error(`the chaos came to no result: ${error}`);
-  return result;
+  const stage = new RemoteProcess<ChaosOptions>(namespace, "chaos/stage-process.ts");
+  try {
+    return (await stage.tell(options, FOR_LIFE_MS)) as ChaosResult;
+  } finally {
+    namespace.remove();
+  }
 }
 
 const percent = (delivered: number, sent: number): string =>
@@ -90,9 +81,7 @@ export const CHAOS_RUN: Run = {
   needs: ["nft", "mount", "prlimit"],
   async run(report, { smoke, minutes = MINUTES_DEFAULT, seed = randomInt(SEED_END) }) {
     report.say(`seed ${seed}: --seed ${seed} repeats this schedule`);
-    const result = await perform({ folder: scratchFolder(), seed, minutes, smoke }, (text) =>
-      report.say(text),
-    );
+    const result = await perform({ folder: scratchFolder(), seed, minutes, smoke });
     for (const what of result.leftOut) report.say(`left out: ${what}`);
     show(result, report);
     for (const [what, holds] of expectations(result)) report.expect(what, holds);
