@@ -3,8 +3,8 @@ import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Config, ConfigError, type Stats } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log/log.ts";
 import { temporaryFolder } from "../support/folder.ts";
+import { recordedLog } from "../support/log.ts";
 import { UpgradeRefused } from "../support/websocket.ts";
 import { BridgeBeacon, textOf } from "./support/bridged.ts";
 import type { LogLine } from "./support/program.ts";
@@ -33,13 +33,10 @@ let log: LogLine[];
 const warnings = () => log.filter(({ level }) => level === "warn").map(({ msg }) => msg);
 
 async function start(options: Partial<Config>): Promise<void> {
-  log = [];
-  const write = (line: string) => log.push(JSON.parse(line));
-  host = await BridgeBeacon.start(
-    { http: "127.0.0.1:0", ...UNLIMITED, ...options },
-    { log: createLogger({ level: "info", format: "json", destination: { write } }) },
-  );
-  log = [];
+  const recorded = recordedLog();
+  host = await BridgeBeacon.start({ http: "127.0.0.1:0", ...UNLIMITED, ...options }, recorded);
+  recorded.lines.length = 0;
+  log = recorded.lines;
 }
 beforeEach(() => start({ adminTokenFile: tokenFile(`${TOKEN}\n`) }));
 afterEach(() => host.close());

@@ -21,10 +21,10 @@ import { AF_INET } from "../../ffi/abi.ts";
 import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { Bridge } from "../../src/control/bridge/bridge.ts";
-import { createLogger } from "../../src/control/log/log.ts";
 import { CLOCK_S, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
 import { openFds } from "../support/fds.ts";
+import { silentLog } from "../support/log.ts";
 import { base64, NodeIdentity } from "../support/pilot-node.ts";
 import {
   BINARY,
@@ -1250,7 +1250,7 @@ describe("time", () => {
         beaconId: 1,
         offload: false,
         keys: () => ({ keyOf, close: () => {} }),
-        log: createLogger({ level: "silent", format: "json" }),
+        log: silentLog,
       },
       {
         maxPeers: 100,

@@ -6,9 +6,9 @@ import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { Bridge } from "../../src/control/bridge/bridge.ts";
 import { FunctionKeys } from "../../src/control/keys/keys.ts";
-import { createLogger } from "../../src/control/log/log.ts";
 import { MAIN_THREAD_LOCK, SHARD_LOCK, SharedMemory, workerLock } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
+import { silentLog } from "../support/log.ts";
 import { PING, PONG, WebSocketClient } from "../support/websocket.ts";
 import { BridgedNode, KnownNodes, textOf } from "./support/bridged.ts";
 import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
@@ -49,7 +49,6 @@ beforeEach(() => {
     },
     { keyMs: 1_000_000 },
   );
-  const log = createLogger({ level: "silent", format: "json" });
   bridge = new Bridge(
     {
       memory,
@@ -59,7 +58,7 @@ beforeEach(() => {
       beaconId: 0,
       offload: false,
       keys: () => keys,
-      log,
+      log: silentLog,
     },
     {
       maxPeers: 100,

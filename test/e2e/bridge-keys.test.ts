@@ -2,8 +2,8 @@
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { type Config, ConfigError, type KeyFunction } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log/log.ts";
 import { temporaryFolder, temporaryPaths } from "../support/folder.ts";
+import { recordedLog } from "../support/log.ts";
 import { base64, NodeIdentity } from "../support/pilot-node.ts";
 import { close, on, refuse, reset, ScriptedRegistry, say, silent } from "../support/scripted-registry.ts";
 import { type Closing, WebSocketClient } from "../support/websocket.ts";
@@ -68,9 +68,7 @@ async function refusalOf(url: URL | string, identity: NodeIdentity): Promise<Clo
 
 /** A log that a test reads. */
 function logLines() {
-  const lines: LogLine[] = [];
-  const write = (line: string) => lines.push(JSON.parse(line));
-  const log = createLogger({ level: "info", format: "json", destination: { write } });
+  const { log, lines } = recordedLog();
   return { log, warnings: () => lines.filter(({ level }) => level === "warn").map(({ msg }) => msg) };
 }
 

@@ -1,7 +1,7 @@
 /** What an operator sees of the WebSocket bridge: in the metrics, the numbers and the log. */
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Beacon, type Stats } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log/log.ts";
+import { recordedLog } from "../support/log.ts";
 import { UpgradeRefused } from "../support/websocket.ts";
 import { BridgeBeacon, type BridgedNode, textOf } from "./support/bridged.ts";
 import { installed, type LogLine } from "./support/program.ts";
@@ -44,12 +44,9 @@ const METRICS: Record<string, { type: string; label?: string; values?: readonly 
 let host: BridgeBeacon;
 let log: LogLine[] = [];
 beforeEach(async () => {
-  log = [];
-  const write = (line: string) => log.push(JSON.parse(line));
-  host = await BridgeBeacon.start(
-    { http: "127.0.0.1:0", wssMaxPeers: 5 },
-    { log: createLogger({ level: "info", format: "json", destination: { write } }) },
-  );
+  const recorded = recordedLog();
+  log = recorded.lines;
+  host = await BridgeBeacon.start({ http: "127.0.0.1:0", wssMaxPeers: 5 }, recorded);
 });
 afterEach(() => host.close());
 

@@ -9,9 +9,9 @@ import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import type { Config } from "../../src/beacon.ts";
 import { BridgeServer } from "../../src/control/bridge/server.ts";
 import { readTlsFiles } from "../../src/control/kit/certificates.ts";
-import { createLogger } from "../../src/control/log/log.ts";
 import { openFds } from "../support/fds.ts";
 import { temporaryFolder } from "../support/folder.ts";
+import { recordedLog } from "../support/log.ts";
 import { type Certificate, makeCertificate, openssl, WebSocketClient } from "../support/websocket.ts";
 import { BridgeBeacon, BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { installed, type LogLine, type Program, Programs } from "./support/program.ts";
@@ -203,12 +203,7 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
     });
 
     test("the same files with the same content: nothing is changed", async () => {
-      const lines: string[] = [];
-      const log = createLogger({
-        level: "trace",
-        format: "json",
-        destination: { write: (line) => lines.push(line) },
-      });
+      const { log, lines } = recordedLog("trace");
       const host = await BridgeBeacon.start(optionsOf(first), { nodes, log });
       hosts.push(host);
       const [told, { href }] = [lines.length, host.url];
@@ -218,7 +213,9 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       const node = await host.bridged(ALICE, { ca: first.cert });
       expect(node.connection.protocol).toBe("pilot.v1");
       change(host, second);
-      expect(lines.slice(told)).toEqual([expect.stringContaining("another certificate")]);
+      expect(lines.slice(told).map(({ msg }) => msg)).toEqual([
+        expect.stringContaining("another certificate"),
+      ]);
     });
 
     test("changed a hundred times: nothing of the old ones is left, once their connections are gone", async () => {
@@ -457,12 +454,7 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
   });
 
   describe("a server that cannot be started while another certificate is put in force", () => {
-    const lines: { level: string; msg: string }[] = [];
-    const log = createLogger({
-      level: "trace",
-      format: "json",
-      destination: { write: (line) => lines.push(JSON.parse(line)) },
-    });
+    const { log, lines } = recordedLog("trace");
     const tlsOf = ({ certPath, keyPath }: Certificate) => readTlsFiles(certPath, keyPath);
     let socket: ListeningSocket;
     let server: BridgeServer;

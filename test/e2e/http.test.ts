@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Beacon, type Stats, version } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log/log.ts";
+import { recordedLog } from "../support/log.ts";
 import { ScriptedRegistry } from "../support/scripted-registry.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { Client, Clients } from "./support/client.ts";
@@ -443,14 +443,12 @@ test.each([
   ["127.0.0.1:0", 0],
   ["[::1]:0", 0],
 ])("at %s, the log warns %i times of who reads what is there", async (http, times) => {
-  const warnings: string[] = [];
-  const write = (line: string) => warnings.push(JSON.parse(line).msg);
-  const log = createLogger({ level: "warn", format: "json", destination: { write } });
+  const { log, lines } = recordedLog("warn");
   const open = new Beacon({ addr: "127.0.0.1:0", http, workers: 1, maxNodes: 100 }, log);
   await open.listen();
   try {
     open.reconfigure(open.config);
-    expect(warnings.filter((text) => text.includes("is not on loopback"))).toHaveLength(times);
+    expect(lines.filter(({ msg }) => msg.includes("is not on loopback"))).toHaveLength(times);
   } finally {
     await open.close();
   }

@@ -4,9 +4,9 @@ import { afterEach, describe, expect, mock, setDefaultTimeout, spyOn, test } fro
 import { readdirSync, readFileSync } from "node:fs";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { Beacon, SyscallError } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log/log.ts";
 import { Mesh } from "../../src/control/mesh/mesh.ts";
 import { Reaper } from "../../src/control/nodes/expiry.ts";
+import { recordedLog } from "../support/log.ts";
 import { Clients } from "./support/client.ts";
 import { expectFree } from "./support/ports.ts";
 import { UNLIMITED } from "./support/unlimited.ts";
@@ -214,15 +214,13 @@ describe("close", () => {
   });
 
   test("says so in the log, with the statistics of its life", async () => {
-    const lines: string[] = [];
-    const log = createLogger({ level: "info", format: "json", destination: { write: (l) => lines.push(l) } });
+    const { log, lines } = recordedLog();
     const beacon = create({}, log);
     await beacon.listen();
     await expectRelays(beacon);
     await beacon.close();
-    const entries = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
-    expect(entries.at(-1)?.["msg"]).toBe("beacon closed");
-    const statistics = entries.find(({ msg }) => msg === "statistics");
+    expect(lines.at(-1)?.["msg"]).toBe("beacon closed");
+    const statistics = lines.find(({ msg }) => msg === "statistics");
     expect(statistics).toMatchObject({ nodes: 2, received: 3, discovers: 2, relayed: 1 });
   });
 });
@@ -233,9 +231,8 @@ describe("a part that throws", () => {
   });
 
   function logged() {
-    const lines: string[] = [];
-    const log = createLogger({ level: "info", format: "json", destination: { write: (l) => lines.push(l) } });
-    const messages = () => lines.map((line) => (JSON.parse(line) as { msg: string }).msg);
+    const { log, lines } = recordedLog();
+    const messages = () => lines.map(({ msg }) => msg);
     return { log, messages };
   }
 

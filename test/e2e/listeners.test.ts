@@ -8,8 +8,8 @@ import { connect as connectTls } from "node:tls";
 import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import { Beacon } from "../../src/beacon.ts";
 import { BridgeServer } from "../../src/control/bridge/server.ts";
-import { createLogger } from "../../src/control/log/log.ts";
 import { temporaryFolder } from "../support/folder.ts";
+import { silentLog } from "../support/log.ts";
 import { makeCertificate } from "../support/websocket.ts";
 import { BridgeBeacon, KnownNodes } from "./support/bridged.ts";
 import { CLEAN_ENV, installed, isAlive, MAIN, type Program, Programs } from "./support/program.ts";
@@ -268,8 +268,6 @@ const CLIENTS = 10;
 const TIMES = 10;
 
 describe("no connection is reset", () => {
-  const log = createLogger({ level: "silent", format: "json" });
-
   test.skipIf(!hasOpenssl)("by ten renewals of the bridge's certificate (needs openssl)", async () => {
     const [one, two] = ["one", "two"].map((name) => {
       const { certPath, keyPath } = makeCertificate(folder, name);
@@ -293,7 +291,7 @@ describe("no connection is reset", () => {
   test("by ten pauses of the bridge", async () => {
     const socket = ListeningSocket.open("127.0.0.1", 0);
     const options = { trustedProxies: [], tls: undefined };
-    const server = new BridgeServer(socket, "127.0.0.1", options, log, () => undefined, {
+    const server = new BridgeServer(socket, "127.0.0.1", options, silentLog, () => undefined, {
       message: () => {},
     });
     const clients = new Clients(socket.port, CLIENTS, askPlain);

@@ -5,8 +5,8 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Beacon, type Config } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log/log.ts";
 import { temporaryPaths } from "../support/folder.ts";
+import { recordedLog } from "../support/log.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { BeaconProcess, freePort } from "./support/mesh.ts";
 import { installed, type LogLine, MAIN, type Program, Programs } from "./support/program.ts";
@@ -170,16 +170,12 @@ describe("a beacon with 1,000 nodes", () => {
 
 /** A beacon in this process, started again and again, with what it logs. */
 async function beaconWith(options: Partial<Config>): Promise<{ beacon: Beacon; log: readonly LogLine[] }> {
-  const log: LogLine[] = [];
-  const destination = { write: (line: string) => log.push(JSON.parse(line)) };
-  const beacon = new Beacon(
-    { addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, ...options },
-    createLogger({ level: "info", format: "json", destination }),
-  );
+  const { log, lines } = recordedLog();
+  const beacon = new Beacon({ addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, ...options }, log);
   opened.push(beacon);
   await beacon.listen();
   ({ port } = beacon.address);
-  return { beacon, log };
+  return { beacon, log: lines };
 }
 
 const messages = (log: readonly LogLine[], level: string) =>

@@ -5,11 +5,11 @@ import { join } from "node:path";
 import { endpointOf } from "../../ffi/endpoint.ts";
 import { UnixChannel } from "../../ffi/unix-channel.ts";
 import { Beacon, type Stats, UpgradeError } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log/log.ts";
 import { openSockets } from "../../src/control/sockets/sockets.ts";
 import { Channel, type Kind } from "../../src/control/upgrade/channel.ts";
 import { FORMAT, NodeEntries, writeRemoved } from "../../src/control/upgrade/format.ts";
 import { temporaryFolder } from "../support/folder.ts";
+import { recordedLog } from "../support/log.ts";
 import { NodeIdentity } from "../support/pilot-node.ts";
 import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { type Client, Clients } from "./support/client.ts";
@@ -289,14 +289,10 @@ describe("nodes that an operator removes during an upgrade", () => {
     ["takes removals", true],
     ["is of an earlier version", false],
   ])("a new process that %s is told of them, and of listening sockets: %p", async (step, isTold) => {
-    const log: { msg: string; level: string }[] = [];
-    const logger = createLogger({
-      ...{ level: "info", format: "json" },
-      destination: { write: (line: string) => log.push(JSON.parse(line)) },
-    });
+    const { log, lines } = recordedLog();
     const http = `127.0.0.1:${freePort()}`;
     const options = { addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, http, adminTokenFile: tokenFile() };
-    const beacon = new Beacon(options, logger);
+    const beacon = new Beacon(options, log);
     try {
       await beacon.listen();
       ({ port } = beacon.address);
@@ -327,7 +323,7 @@ describe("nodes that an operator removes during an upgrade", () => {
         return health?.status === 200;
       });
       expect((await removed(beacon.httpUrl!, 8)).status).toBe(404);
-      const warnings = log.filter(({ msg }) => msg.includes("removed during the upgrade may come back"));
+      const warnings = lines.filter(({ msg }) => msg.includes("removed during the upgrade may come back"));
       expect(warnings).toHaveLength(isTold ? 0 : 1);
     } finally {
       await beacon.close();

@@ -4,8 +4,8 @@ import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 import { Beacon, type Config } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log/log.ts";
 import { temporaryFolder } from "../support/folder.ts";
+import { recordedLog } from "../support/log.ts";
 import { Clients } from "./support/client.ts";
 import { type LogLine, Programs } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
@@ -22,12 +22,10 @@ let log: LogLine[] = [];
 const clients = new Clients(() => beacon.address);
 
 async function start(options: Partial<Config>): Promise<void> {
-  log = [];
-  const write = (line: string) => log.push(JSON.parse(line));
-  beacon = new Beacon(
-    { addr: "127.0.0.1:0", http: "127.0.0.1:0", workers: 1, maxNodes: 1000, ...options },
-    createLogger({ level: "warn", format: "json", destination: { write } }),
-  );
+  const recorded = recordedLog("warn");
+  log = recorded.lines;
+  const all = { addr: "127.0.0.1:0", http: "127.0.0.1:0", workers: 1, maxNodes: 1000, ...options };
+  beacon = new Beacon(all, recorded.log);
   await beacon.listen();
 }
 afterEach(async () => {

@@ -8,13 +8,13 @@ import { EAGAIN } from "../../ffi/errno.ts";
 import { kernel } from "../../ffi/libc.ts";
 import { allocatePacketMemory, ReceiveBatch } from "../../ffi/mmsg.ts";
 import { Beacon } from "../../src/beacon.ts";
-import { createLogger } from "../../src/control/log/log.ts";
 import { openSockets } from "../../src/control/sockets/sockets.ts";
 import { steeringProgram } from "../../src/control/sockets/steering.ts";
 import { type PacketStats, packetStats } from "../../src/control/workers/packet-stats.ts";
 import { Supervisor } from "../../src/control/workers/supervisor.ts";
 import { HASH_SECRET, HEARTBEAT, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
+import { recordedLog } from "../support/log.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { DIES_BEFORE_READY, DIES_ONCE_READY, HANGS_AT_FIRST, LAST_WORDS } from "./support/dying-worker.ts";
 import { total } from "./support/totals.ts";
@@ -296,12 +296,7 @@ describe("a worker that dies by itself", () => {
       close: { args: ["i32"], returns: "i32" },
     });
     const [AF_INET, SOCK_STREAM] = [2, 1];
-    const lines: string[] = [];
-    const log = createLogger({
-      level: "info",
-      format: "json",
-      destination: { write: (l) => lines.push(l) },
-    });
+    const { log, lines } = recordedLog();
     const beacon = new Beacon({ addr: "127.0.0.1:0", workers: 1, maxNodes: 1000 }, log);
     await beacon.listen();
     const fd = fdOfUdpPort(beacon.address.port);
@@ -319,7 +314,7 @@ describe("a worker that dies by itself", () => {
     expect(reason?.message).toMatch(/worker 0 keeps dying.*ENOTCONN/);
     await beacon.close();
     expect(() => beacon.address).toThrow("not listening");
-    const messages = lines.map((line) => (JSON.parse(line) as { msg: string }).msg);
+    const messages = lines.map(({ msg }) => msg);
     expect(messages.filter((message) => message.endsWith("was replaced"))).toHaveLength(RESTARTS_MAX);
     expect(messages.filter((message) => message.endsWith("not replaced again"))).toHaveLength(1);
     expect(messages.at(-1)).toBe("beacon closed");

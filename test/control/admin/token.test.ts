@@ -3,8 +3,8 @@ import { beforeEach, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Admin, AdminToken } from "../../../src/control/admin/token.ts";
-import { createLogger } from "../../../src/control/log/log.ts";
 import { temporaryFolder } from "../../support/folder.ts";
+import { silentLog } from "../../support/log.ts";
 
 const TOKEN = "correct-horse-battery-staple";
 const RIGHT = `Bearer ${TOKEN}`;
@@ -14,12 +14,11 @@ const folder = temporaryFolder();
 const path = join(folder, "token");
 writeFileSync(path, `  ${TOKEN}\n`, { mode: 0o600 });
 
-const log = createLogger({ level: "silent", format: "json" });
 let nowNs: number;
 let admin: Admin;
 beforeEach(() => {
   nowNs = 5e9;
-  admin = new Admin(log, { nowNs: () => nowNs });
+  admin = new Admin(silentLog, { nowNs: () => nowNs });
   admin.token = AdminToken.read(path);
 });
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { type Found, type Lookup, NameError } from "../../../src/control/kit/names.ts";
-import { createLogger } from "../../../src/control/log/log.ts";
 import { LOOKUPS_MAX, Resolver } from "../../../src/control/mesh/resolver.ts";
+import { recordedLog, silentLog } from "../../support/log.ts";
 
 /** A name server that answers when the test says so. */
 class NameServer {
@@ -31,12 +31,7 @@ class NameServer {
 }
 
 function resolver() {
-  const lines: { level: string; msg: string; host: string }[] = [];
-  const log = createLogger({
-    level: "trace",
-    format: "json",
-    destination: { write: (line) => lines.push(JSON.parse(line)) },
-  });
+  const { log, lines } = recordedLog("trace");
   const names = new NameServer();
   return { names, lines, resolver: new Resolver(log, names.lookup) };
 }
@@ -170,7 +165,7 @@ describe("Resolver", () => {
   test("the system's own name service knows this host", async () => {
     const { resolver: scripted } = resolver();
     expect(scripted.known("localhost")).toEqual([]);
-    const it = new Resolver(createLogger({ level: "silent", format: "json" }));
+    const it = new Resolver(silentLog);
     await it.resolve("localhost");
     expect(["127.0.0.1", "::1"]).toContain(it.known("localhost")[0]!);
   });

@@ -1,11 +1,11 @@
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { createLogger } from "../../../src/control/log/log.ts";
 import { ServiceManager } from "../../../src/control/upgrade/service-manager.ts";
 import { installed, type Program, Programs } from "../../e2e/support/program.ts";
 import { TEST_TIMEOUT_MS } from "../../e2e/support/wait.ts";
 import { temporaryFolder } from "../../support/folder.ts";
+import { recordedLog } from "../../support/log.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -68,14 +68,8 @@ class Receiver {
 
 /** A service manager of this environment, and what it logs: level and message. */
 function withEnvironment(env: Record<string, string | undefined>) {
-  const logged: string[][] = [];
-  const destination = {
-    write(line: string) {
-      const { level, msg } = JSON.parse(line);
-      logged.push([level, msg]);
-    },
-  };
-  const log = createLogger({ level: "trace", format: "json", destination });
+  const { log, lines } = recordedLog("trace");
+  const logged = () => lines.map(({ level, msg }) => [level, msg]);
   return { manager: ServiceManager.fromEnvironment(env, log), logged };
 }
 
@@ -105,7 +99,7 @@ describe.skipIf(!python)(`who listens at NOTIFY_SOCKET${python ? "" : " (needs p
       "STOPPING=1\nEXTEND_TIMEOUT_USEC=5000000\nSTATUS=drains",
     ];
     for (const [i, text] of told.entries()) expect(await receiver.notification(i)).toEqual(text);
-    expect(logged).toEqual([]);
+    expect(logged()).toEqual([]);
   });
 
   test("hears of a reload at a time of its own clock", async () => {
@@ -150,7 +144,7 @@ describe.skipIf(!python)(`who listens at NOTIFY_SOCKET${python ? "" : " (needs p
     manager.watchdog();
     expect(await receiver.notification(0)).toBe("STATUS=4 nodes\nREADY=1\nSTATUS=relays");
     expect(await receiver.notification(1)).toBe("WATCHDOG=1");
-    expect(logged).toHaveLength(1);
+    expect(logged()).toHaveLength(1);
   });
 
   test("is not waited for when it does not look, and told late of what it missed", async () => {
@@ -164,7 +158,7 @@ describe.skipIf(!python)(`who listens at NOTIFY_SOCKET${python ? "" : " (needs p
     manager.stopping("drains".padEnd(5000, "€"), 1);
     manager.watchdog();
     const refused = `the service manager was not notified: sendto ${path}: EAGAIN`;
-    expect(logged).toEqual([["warn", expect.stringContaining(refused)]]);
+    expect(logged()).toEqual([["warn", expect.stringContaining(refused)]]);
     receiver.program.signal("SIGUSR1");
     await receiver.notification(queued - 2); // the last that the queue took
     manager.status("drains".padEnd(5000, "€"));
@@ -184,15 +178,15 @@ describe("NOTIFY_SOCKET", () => {
     const { manager, logged } = withEnvironment(env);
     for (const call of everyCall) call(manager);
     expect(manager.watchdogMs).toBeUndefined();
-    expect(logged).toEqual([]);
+    expect(logged()).toEqual([]);
   });
 
   test.each(["notify", "vsock:2:1234", "./notify", "@", "/"])("%j: one warning, at once", (address) => {
     const { manager, logged } = withEnvironment({ NOTIFY_SOCKET: address, WATCHDOG_USEC: "1000000" });
     const warning = ["warn", `NOTIFY_SOCKET "${address}" is no path and no @name: no notifications`];
-    expect(logged).toEqual([warning]);
+    expect(logged()).toEqual([warning]);
     for (const call of everyCall) call(manager);
-    expect(logged).toEqual([warning]);
+    expect(logged()).toEqual([warning]);
     expect(manager.watchdogMs).toBeUndefined();
   });
 
@@ -202,9 +196,9 @@ describe("NOTIFY_SOCKET", () => {
     ["a path too long", `/${"x".repeat(200)}`, "must have 1 to 107 bytes"],
   ])("%s: one warning, the first time", (_, address, reason) => {
     const { manager, logged } = withEnvironment({ NOTIFY_SOCKET: address });
-    expect(logged).toEqual([]);
+    expect(logged()).toEqual([]);
     for (const call of [...everyCall, ...everyCall]) call(manager);
-    expect(logged).toEqual([["warn", expect.stringContaining(reason)]]);
+    expect(logged()).toEqual([["warn", expect.stringContaining(reason)]]);
   });
 });
 
@@ -230,6 +224,6 @@ describe("watchdogMs", () => {
   ])("WATCHDOG_USEC %j, WATCHDOG_PID %j: %j", (WATCHDOG_USEC, WATCHDOG_PID, ms) => {
     const { manager, logged } = withEnvironment({ NOTIFY_SOCKET: name, WATCHDOG_USEC, WATCHDOG_PID });
     expect(manager.watchdogMs).toBe(ms);
-    expect(logged).toEqual([]);
+    expect(logged()).toEqual([]);
   });
 });

@@ -1,10 +1,9 @@
 /** Beacons of this process that share a directory, their nodes, and who sends to them. */
 import { Beacon, type Config } from "../../../src/beacon.ts";
 import type { DirectoryBeaconStats, DirectoryStats } from "../../../src/control/directory/stats.ts";
-import { createLogger } from "../../../src/control/log/log.ts";
+import { type LogLine, recordedLog } from "../../support/log.ts";
 import { BridgedNode, KnownNodes } from "./bridged.ts";
 import { Client } from "./client.ts";
-import type { LogLine } from "./program.ts";
 import { sum } from "./totals.ts";
 import { UNLIMITED } from "./unlimited.ts";
 import { until } from "./wait.ts";
@@ -94,9 +93,7 @@ export class FleetBeacon {
   }
 
   static async start(known: KnownNodes, options: Partial<Config>): Promise<FleetBeacon> {
-    const log: LogLine[] = [];
-    const write = (line: string) => log.push(JSON.parse(line) as LogLine);
-    const logger = createLogger({ level: "info", format: "json", destination: { write } });
+    const { log, lines } = recordedLog();
     const beacon = new Beacon(
       {
         addr: "127.0.0.1:0",
@@ -110,11 +107,11 @@ export class FleetBeacon {
         ...UNLIMITED,
         ...options,
       },
-      logger,
+      log,
       known.keyOf,
     );
     await beacon.listen();
-    return new FleetBeacon(beacon, log, known);
+    return new FleetBeacon(beacon, lines, known);
   }
 
   get name(): string {

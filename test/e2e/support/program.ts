@@ -1,7 +1,10 @@
 /** The beacon, or anything else, as a process of its own. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { LogLine } from "../../support/log.ts";
 import { inTime, PATIENCE_MS } from "./wait.ts";
+
+export type { LogLine } from "../../support/log.ts";
 
 export const ROOT = join(import.meta.dir, "../../..");
 export const MAIN = join(ROOT, "src/main.ts");
@@ -12,12 +15,6 @@ export const CLEAN_ENV: Record<string, string> = Object.fromEntries(
     value === undefined || name.startsWith("BEACON_") ? [] : [[name, value]],
   ),
 );
-
-export interface LogLine {
-  readonly level: string;
-  readonly msg: string;
-  readonly [field: string]: unknown;
-}
 
 /** A beacon's process; its standard output is read line by line. */
 export class Program {
