@@ -5,9 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Beacon } from "../../src/beacon.ts";
 import type { NodeReport } from "../../src/control/admin/explain.ts";
+import { UNLIMITED } from "../e2e/support/beacon.ts";
 import { Client } from "../e2e/support/client.ts";
 import { ROOT } from "../e2e/support/program.ts";
-import { UNLIMITED } from "../e2e/support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "../e2e/support/wait.ts";
 import { REDIS, RedisServer } from "../support/redis.ts";
 

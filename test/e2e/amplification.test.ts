@@ -7,8 +7,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Beacon } from "../../src/beacon.ts";
 import { RELAY_BYTES } from "../../src/protocol.ts";
+import { UNLIMITED } from "./support/beacon.ts";
 import { type Client, Clients, type Datagram } from "./support/client.ts";
-import { UNLIMITED } from "./support/unlimited.ts";
 import { discover, punchRequest, relay } from "./support/wire.ts";
 
 setDefaultTimeout(60_000);

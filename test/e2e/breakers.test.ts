@@ -6,9 +6,9 @@ import { type Config, ConfigError, type Stats } from "../../src/beacon.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { recordedLog } from "../support/log.ts";
 import { UpgradeRefused } from "../support/websocket.ts";
+import { UNLIMITED } from "./support/beacon.ts";
 import { BridgeBeacon, textOf } from "./support/bridged.ts";
 import type { LogLine } from "./support/program.ts";
-import { UNLIMITED } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, untilEqual } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);

@@ -7,9 +7,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { base64, NodeIdentity } from "../support/pilot-node.ts";
 import { type Certificate, makeCertificate } from "../support/websocket.ts";
+import { UNLIMITED_FLAGS } from "./support/beacon.ts";
 import { Client } from "./support/client.ts";
 import { installed, type Program, Programs } from "./support/program.ts";
-import { UNLIMITED_FLAGS } from "./support/unlimited.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 import { deliver, relay } from "./support/wire.ts";
 

@@ -39,9 +39,9 @@ import {
   TEXT,
   WebSocketClient,
 } from "../support/websocket.ts";
+import { total } from "./support/beacon.ts";
 import { BridgeBeacon, BridgedNode, KnownNodes, textOf } from "./support/bridged.ts";
 import { Random } from "./support/random.ts";
-import { total } from "./support/totals.ts";
 import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { decode, discover, punchRequest, relay, sync } from "./support/wire.ts";
 

@@ -2,9 +2,9 @@
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Beacon } from "../../src/beacon.ts";
 import { REDIS, RedisServer } from "../support/redis.ts";
+import { UNLIMITED } from "./support/beacon.ts";
 import { Client } from "./support/client.ts";
 import { isAlive, Programs } from "./support/program.ts";
-import { UNLIMITED } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 import { decode } from "./support/wire.ts";
 

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Config } from "../../src/beacon.ts";
 import { temporaryPaths } from "../support/folder.ts";
 import { describeImplementations, REDIS, type RedisServer, RedisServers, VALKEY } from "../support/redis.ts";
+import { sum } from "./support/beacon.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { Client } from "./support/client.ts";
 import {
@@ -20,7 +21,6 @@ import {
 } from "./support/directory.ts";
 import { freePort, Mesh, nameOf } from "./support/mesh.ts";
 import { encodeState } from "./support/state.ts";
-import { sum } from "./support/totals.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { decodeSync, discover, relay, sync } from "./support/wire.ts";
 

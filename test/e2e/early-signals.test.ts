@@ -3,7 +3,7 @@ import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryFolder } from "../support/folder.ts";
-import { ConfigPipe } from "./support/config-pipe.ts";
+import { ConfigPipe } from "./support/host.ts";
 import { installed, isAlive, MAIN, type Program, Programs } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 

@@ -5,7 +5,7 @@ import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import type { Stats } from "../../src/beacon.ts";
 import { Clients } from "./support/client.ts";
-import { exhaustFiles } from "./support/exhausted-files.ts";
+import { exhaustFiles } from "./support/host.ts";
 import { CLEAN_ENV, installed, type Program, Programs } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 

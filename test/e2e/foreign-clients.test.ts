@@ -2,9 +2,9 @@
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
+import { UNLIMITED_FLAGS } from "./support/beacon.ts";
 import { Clients } from "./support/client.ts";
 import { installed, Programs } from "./support/program.ts";
-import { UNLIMITED_FLAGS } from "./support/unlimited.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 import { deliver, discover, relay } from "./support/wire.ts";
 

@@ -14,12 +14,11 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Beacon } from "../../src/beacon.ts";
 import { createLogger } from "../../src/control/log/log.ts";
+import { socketDrops, sum, sumByName, taken, UNLIMITED } from "./support/beacon.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { Client, Clients } from "./support/client.ts";
 import { installed } from "./support/program.ts";
 import { Random } from "./support/random.ts";
-import { socketDrops, sum, sumByName, taken } from "./support/totals.ts";
-import { UNLIMITED } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { decode, discover, discoverEx, punchRequest, relay } from "./support/wire.ts";
 

@@ -6,11 +6,11 @@ import { join } from "node:path";
 import { Beacon, type Stats, version } from "../../src/beacon.ts";
 import { recordedLog } from "../support/log.ts";
 import { ScriptedRegistry } from "../support/scripted-registry.ts";
+import { sum } from "./support/beacon.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { Client, Clients } from "./support/client.ts";
 import { nameOf } from "./support/mesh.ts";
 import { installed } from "./support/program.ts";
-import { sum } from "./support/totals.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { deliver, discover, relay, sync } from "./support/wire.ts";
 

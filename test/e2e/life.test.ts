@@ -7,12 +7,12 @@ import { join } from "node:path";
 import { Beacon, type Config, ConfigError } from "../../src/beacon.ts";
 import { temporaryFolder, temporaryPaths } from "../support/folder.ts";
 import { ScriptedRegistry } from "../support/scripted-registry.ts";
+import { UNLIMITED_FLAGS } from "./support/beacon.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { BeaconProcess, nameOf } from "./support/mesh.ts";
 import { Notified } from "./support/notified.ts";
 import { expectFree } from "./support/ports.ts";
 import { installed, type LogLine, MAIN, type Program, Programs } from "./support/program.ts";
-import { UNLIMITED_FLAGS } from "./support/unlimited.ts";
 import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { decodeSync } from "./support/wire.ts";
 

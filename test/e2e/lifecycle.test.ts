@@ -7,9 +7,9 @@ import { Beacon, SyscallError } from "../../src/beacon.ts";
 import { Mesh } from "../../src/control/mesh/mesh.ts";
 import { Reaper } from "../../src/control/nodes/expiry.ts";
 import { recordedLog } from "../support/log.ts";
+import { UNLIMITED } from "./support/beacon.ts";
 import { Clients } from "./support/client.ts";
 import { expectFree } from "./support/ports.ts";
-import { UNLIMITED } from "./support/unlimited.ts";
 import { inTime, TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);

@@ -2,10 +2,9 @@
 
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Beacon } from "../../src/beacon.ts";
+import { sum, sumByName, UNLIMITED } from "./support/beacon.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { type Client, Clients } from "./support/client.ts";
-import { sum, sumByName } from "./support/totals.ts";
-import { UNLIMITED } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { discover } from "./support/wire.ts";
 

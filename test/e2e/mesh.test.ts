@@ -12,6 +12,7 @@ import {
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryFolder } from "../support/folder.ts";
+import { sum, sumByName } from "./support/beacon.ts";
 import type { BurstSocket } from "./support/bursts.ts";
 import type { Client } from "./support/client.ts";
 import {
@@ -25,7 +26,6 @@ import {
 } from "./support/mesh.ts";
 import { installed, type Program } from "./support/program.ts";
 import { Random } from "./support/random.ts";
-import { sum, sumByName } from "./support/totals.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import {
   decode,

@@ -3,10 +3,9 @@
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { availableParallelism } from "node:os";
 import { Beacon } from "../../src/beacon.ts";
+import { sum, sumByName, UNLIMITED } from "./support/beacon.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { Random } from "./support/random.ts";
-import { sum, sumByName } from "./support/totals.ts";
-import { UNLIMITED } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, untilEqual } from "./support/wait.ts";
 import { decode, deliver, deliverDest, discover, discoverEx, punchRequest, relay } from "./support/wire.ts";
 

@@ -6,10 +6,10 @@ import { join } from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
 import type { Stats } from "../../src/beacon.ts";
 import { HttpProxy } from "../support/http-proxy.ts";
+import { sum } from "./support/beacon.ts";
 import type { Client } from "./support/client.ts";
 import { announced, type BeaconProcess, freePort, Mesh } from "./support/mesh.ts";
 import { CLEAN_ENV, MAIN } from "./support/program.ts";
-import { sum } from "./support/totals.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);

@@ -2,10 +2,9 @@
 
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Beacon, type Stats } from "../../src/beacon.ts";
+import { isSettled, sum, sumByName, UNLIMITED } from "./support/beacon.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { Random } from "./support/random.ts";
-import { isSettled, sum, sumByName } from "./support/totals.ts";
-import { UNLIMITED } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { discover } from "./support/wire.ts";
 

@@ -6,12 +6,11 @@ import { join } from "node:path";
 import { Beacon, type Config, type KeyFunction } from "../../src/beacon.ts";
 import { base64, NodeIdentity } from "../support/pilot-node.ts";
 import { ScriptedRegistry } from "../support/scripted-registry.ts";
+import { sumByName, total, UNLIMITED, UNLIMITED_FLAGS } from "./support/beacon.ts";
 import { BridgedNode } from "./support/bridged.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { installed, Programs } from "./support/program.ts";
-import { sumByName, total } from "./support/totals.ts";
-import { UNLIMITED, UNLIMITED_FLAGS } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { discover, discoverEx, punchRequest, relay } from "./support/wire.ts";
 

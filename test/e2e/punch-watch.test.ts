@@ -2,8 +2,8 @@
 import { afterEach, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { Beacon, type PunchedPairs, type Stats } from "../../src/beacon.ts";
 import { SETTLE_S, WATCH_S } from "../../src/shared/punch-watch.ts";
+import { UNLIMITED } from "./support/beacon.ts";
 import { type Client, Clients } from "./support/client.ts";
-import { UNLIMITED } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);

@@ -3,9 +3,9 @@ import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, te
 import { join } from "node:path";
 import { connect, Namespace } from "../../bench/rig/namespace.ts";
 import type { Stats } from "../../src/beacon.ts";
+import { UNLIMITED_FLAGS } from "./support/beacon.ts";
 import { installed, MAIN, type Program, Programs } from "./support/program.ts";
 import { UdpAgent } from "./support/udp-agent.ts";
-import { UNLIMITED_FLAGS } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { discover, relay } from "./support/wire.ts";
 

@@ -6,11 +6,11 @@ import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { Beacon, type Config, type KeyFunction } from "../../src/beacon.ts";
 import { temporaryFolder } from "../support/folder.ts";
+import { UNLIMITED, UNLIMITED_FLAGS } from "./support/beacon.ts";
 import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { Client } from "./support/client.ts";
 import { freePort } from "./support/mesh.ts";
 import { isAlive, Programs } from "./support/program.ts";
-import { UNLIMITED, UNLIMITED_FLAGS } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 import { decode, type Message, punchRequest, sync } from "./support/wire.ts";
 

@@ -7,12 +7,11 @@ import { join } from "node:path";
 import { Beacon, type Config } from "../../src/beacon.ts";
 import { temporaryPaths } from "../support/folder.ts";
 import { recordedLog } from "../support/log.ts";
+import { sum, UNLIMITED_FLAGS } from "./support/beacon.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { BeaconProcess, freePort } from "./support/mesh.ts";
 import { installed, type LogLine, MAIN, type Program, Programs } from "./support/program.ts";
 import { decodeState, encodeState, type SavedNode } from "./support/state.ts";
-import { sum } from "./support/totals.ts";
-import { UNLIMITED_FLAGS } from "./support/unlimited.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { decode, discoverEx, relay } from "./support/wire.ts";
 

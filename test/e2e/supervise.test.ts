@@ -3,12 +3,11 @@ import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryFolder, temporaryPaths } from "../support/folder.ts";
-import { Clients } from "./support/client.ts";
-import { ConfigPipe } from "./support/config-pipe.ts";
+import { Clients, numbersOf, stream } from "./support/client.ts";
+import { ConfigPipe } from "./support/host.ts";
 import { freePort } from "./support/mesh.ts";
 import { Notified } from "./support/notified.ts";
 import { CLEAN_ENV, installed, isAlive, MAIN, type Program, Programs } from "./support/program.ts";
-import { numbersOf, stream } from "./support/stream.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);

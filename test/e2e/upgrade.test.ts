@@ -12,11 +12,10 @@ import { temporaryFolder } from "../support/folder.ts";
 import { recordedLog } from "../support/log.ts";
 import { NodeIdentity } from "../support/pilot-node.ts";
 import { BridgedNode, KnownNodes } from "./support/bridged.ts";
-import { type Client, Clients } from "./support/client.ts";
+import { type Client, Clients, numbersOf, stream } from "./support/client.ts";
 import { freePort } from "./support/mesh.ts";
 import { Notified } from "./support/notified.ts";
 import { CLEAN_ENV, installed, isAlive, MAIN, type Program, Programs } from "./support/program.ts";
-import { numbersOf, stream } from "./support/stream.ts";
 import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { discover, relay, sync } from "./support/wire.ts";
 

@@ -15,9 +15,9 @@ import { Supervisor } from "../../src/control/workers/supervisor.ts";
 import { HASH_SECRET, HEARTBEAT, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
 import { recordedLog } from "../support/log.ts";
+import { total } from "./support/beacon.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { DIES_BEFORE_READY, DIES_ONCE_READY, HANGS_AT_FIRST, LAST_WORDS } from "./support/dying-worker.ts";
-import { total } from "./support/totals.ts";
 import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { decode, discover, discoverEx } from "./support/wire.ts";
 

@@ -4,7 +4,7 @@ import { symlinkSync } from "node:fs";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { temporaryFolder } from "../support/folder.ts";
-import { HostileDirectory } from "./support/hostile-directory.ts";
+import { HostileDirectory } from "./support/host.ts";
 import { CLEAN_ENV, isAlive, Programs, ROOT } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
 

@@ -1,7 +1,7 @@
 /** Faults of what a beacon needs around it: its registry, its disk, its file descriptors. */
 import { closeSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { exhaustFiles } from "../../../test/e2e/support/exhausted-files.ts";
+import { exhaustFiles } from "../../../test/e2e/support/host.ts";
 import { correct, sayBytes, silent } from "../../../test/support/scripted-registry.ts";
 import { type Fault, hasLogged, logs } from "./fault.ts";
 import { nobody } from "./pairs.ts";

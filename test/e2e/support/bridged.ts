@@ -10,9 +10,9 @@ import {
 } from "../../../src/beacon.ts";
 import { base64, NodeIdentity, type ReplyForm } from "../../support/pilot-node.ts";
 import { BINARY, clientFrame, TEXT, type UpgradeOptions, WebSocketClient } from "../../support/websocket.ts";
+import { UNLIMITED } from "./beacon.ts";
 import { BurstSocket } from "./bursts.ts";
 import { Client } from "./client.ts";
-import { UNLIMITED } from "./unlimited.ts";
 import { untilEqual } from "./wait.ts";
 import { decode, type Message, relay } from "./wire.ts";
 

@@ -2,10 +2,9 @@
 import { Beacon, type Config } from "../../../src/beacon.ts";
 import type { DirectoryBeaconStats, DirectoryStats } from "../../../src/control/directory/stats.ts";
 import { type LogLine, recordedLog } from "../../support/log.ts";
+import { sum, UNLIMITED } from "./beacon.ts";
 import { BridgedNode, KnownNodes } from "./bridged.ts";
 import { Client } from "./client.ts";
-import { sum } from "./totals.ts";
-import { UNLIMITED } from "./unlimited.ts";
 import { until } from "./wait.ts";
 import { decode, deliver, relay, type WireAddress } from "./wire.ts";
 

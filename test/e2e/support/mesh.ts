@@ -5,12 +5,11 @@ import { EADDRINUSE, SyscallError } from "../../../ffi/errno.ts";
 import { hostPort, UdpSocket } from "../../../ffi/socket.ts";
 import type { PeerStats, Stats } from "../../../src/beacon.ts";
 import type { NodeIdentity } from "../../support/pilot-node.ts";
+import { sum, sumByName, UNLIMITED_FLAGS } from "./beacon.ts";
 import { BridgedNode } from "./bridged.ts";
 import { BurstSocket } from "./bursts.ts";
 import { Client } from "./client.ts";
 import { CLEAN_ENV, MAIN, type Program, Programs } from "./program.ts";
-import { sum, sumByName } from "./totals.ts";
-import { UNLIMITED_FLAGS } from "./unlimited.ts";
 import { untilEqual } from "./wait.ts";
 import { relay, type WireAddress } from "./wire.ts";
 

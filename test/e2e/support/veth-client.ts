@@ -5,9 +5,9 @@
  *   bun veth-client.ts <own address> <beacon address> <beacon port> <beacon's http url> <its admin token>
  */
 import type { Stats } from "../../../src/beacon.ts";
+import { sum, sumByName } from "./beacon.ts";
 import { BurstSocket } from "./bursts.ts";
 import { Random } from "./random.ts";
-import { sum, sumByName } from "./totals.ts";
 import { until } from "./wait.ts";
 import { deliver, discover, relay } from "./wire.ts";
 

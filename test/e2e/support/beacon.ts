@@ -1,5 +1,23 @@
-/** A beacon's counters, over all its workers. */
-import type { Stats, WorkerStats } from "../../../src/beacon.ts";
+/** Options of a beacon in tests, and sums of its counters over all workers. */
+import type { Config, Stats, WorkerStats } from "../../../src/beacon.ts";
+import { settings } from "../../../src/config/settings.ts";
+
+export const UNLIMITED = {
+  relayLimit: 0,
+  relayAddressLimit: 0,
+  punchSourceLimit: 0,
+  punchLimit: 0,
+  endpointHoldMs: 0,
+  newNodeLimit: 0,
+  answerLimit: 0,
+  wssUpgradeLimit: 0,
+  wssFailureLimit: 0,
+} satisfies Partial<Config>;
+
+const flags = Object.keys(UNLIMITED).map((name) => settings.find(({ property }) => property === name)!.flag);
+
+/** The same for a process. */
+export const UNLIMITED_FLAGS: readonly string[] = flags.map((flag) => `--${flag}=0`);
 
 type Counts = Readonly<Record<string, number>>;
 
