@@ -1,9 +1,8 @@
 /** Two beacons and a directory, on the generators' core, for one more beacon that shares it: what it hears of them is what it costs. */
-import { join } from "node:path";
 import { DirectoryServer } from "./directory-server.ts";
 import { Fleet, POLL_MS } from "./fleet.ts";
 import type { BenchOptions } from "./options.ts";
-import { GENERATOR_CPU, mortal, statsOf, type Target } from "./targets.ts";
+import { GENERATOR_CPU, startScript, statsOf, type Target } from "./targets.ts";
 
 const BEACONS = 2;
 const NODES_EACH = 10_000;
@@ -28,14 +27,7 @@ export class OtherFleet {
     const options = { directory: server.url, batch, cpus: GENERATOR_CPU };
     const fleet = await Fleet.start({ beacons: BEACONS, nodesEach }, options);
     const ports = fleet.targets.map(({ port }) => String(port));
-    const script = join(import.meta.dir, "mover.ts");
-    const command = [process.execPath, script, String(nodesEach), String(movesPerS), ...ports];
-    const mover = mortal(
-      Bun.spawn(["taskset", "-c", GENERATOR_CPU, ...command], { stdout: "pipe", stderr: "inherit" }),
-    );
-    const reader = mover.stdout.getReader();
-    if ((await reader.read()).done) throw new Error("the mover ended before all nodes were registered");
-    reader.releaseLock();
+    const mover = await startScript("mover.ts", String(nodesEach), String(movesPerS), ...ports);
     return new OtherFleet(server, fleet, mover);
   }
 

@@ -185,23 +185,19 @@ function adminTokenFile(): string {
   return admin.file;
 }
 
-/**
- * Starts a process on the generators' core that watches a beacon as operators do, see watcher.ts. Returns once it does.
- * @param pauseMs from one request to the next
- */
-export async function startWatcher({ http }: Pick<Target, "http">, pauseMs: number): Promise<Bun.Subprocess> {
-  const script = join(import.meta.dir, "watcher.ts");
-  const watcher = mortal(
-    Bun.spawn(
-      ["taskset", "-c", GENERATOR_CPU, process.execPath, script, http, admin.token, String(pauseMs)],
-      { stdout: "pipe", stderr: "inherit" },
-    ),
-  );
-  const reader = watcher.stdout.getReader();
-  if ((await reader.read()).done) throw new Error("the watcher ended before it watched");
+/** Starts a script of this folder on the generators' core. Resolves once it has printed something. */
+export async function startScript(script: string, ...args: readonly string[]): Promise<Bun.Subprocess> {
+  const command = ["taskset", "-c", GENERATOR_CPU, process.execPath, join(import.meta.dir, script), ...args];
+  const child = mortal(Bun.spawn(command, { stdout: "pipe", stderr: "inherit" }));
+  const reader = child.stdout.getReader();
+  if ((await reader.read()).done) throw new Error(`${script} ended before it was ready`);
   reader.releaseLock();
-  return watcher;
+  return child;
 }
+
+/** Starts a process that watches a beacon as operators do: see watcher.ts. @param pauseMs between requests */
+export const startWatcher = ({ http }: Pick<Target, "http">, pauseMs: number): Promise<Bun.Subprocess> =>
+  startScript("watcher.ts", http, admin.token, String(pauseMs));
 
 /** The numbers of a beacon. */
 export const statsOf = async (target: Pick<Target, "http">): Promise<Stats> =>
@@ -219,7 +215,7 @@ process.on("exit", () => {
 });
 
 /** Lets a process not outlive this one, however this one ends, SIGKILL aside. @returns the process */
-export function mortal<T extends Bun.Subprocess>(child: T): T {
+function mortal<T extends Bun.Subprocess>(child: T): T {
   running.add(child);
   void child.exited.then(() => running.delete(child));
   return child;
