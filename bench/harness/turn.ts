@@ -29,7 +29,6 @@ const FAMILY_IPV4 = 0x01;
 
 /** Channels have these numbers (12). */
 export const CHANNEL_FIRST = 0x4000;
-export const CHANNEL_LAST = 0x4fff;
 
 const ANSWER_MS = 200;
 const TRIES_MAX = 10;

@@ -6,6 +6,7 @@ import { installed, type Program, Programs } from "../../e2e/support/program.ts"
 import { TEST_TIMEOUT_MS } from "../../e2e/support/wait.ts";
 import { temporaryFolder } from "../../support/folder.ts";
 import { recordedLog } from "../../support/log.ts";
+import { patience } from "../../support/patience.ts";
 
 setDefaultTimeout(TEST_TIMEOUT_MS);
 
@@ -151,7 +152,7 @@ describe.skipIf(!python)(`who listens at NOTIFY_SOCKET${python ? "" : " (needs p
     const receiver = await Receiver.bind(path, "hold");
     const { manager, logged } = withEnvironment({ NOTIFY_SOCKET: path });
     let queued = 0;
-    while (logged.length === 0) {
+    for (const check = patience("the queue is full"); logged().length === 0; check()) {
       manager.status("x".repeat(5000));
       queued++;
     }

@@ -16,9 +16,6 @@ export type Message =
       readonly payload: Uint8Array;
     };
 
-/** Bytes that a Relay has before its payload; a deliver has 4 fewer. */
-export const RELAY_HEADER_BYTES = 9;
-
 function message(type: number, ids: readonly number[], rest: Uint8Array = new Uint8Array()): Uint8Array {
   const bytes = Buffer.alloc(1 + 4 * ids.length + rest.length);
   bytes[0] = type;
