@@ -1,5 +1,5 @@
 /** The systemd unit: by systemd's own judgement, and under a real systemd that runs in namespaces of its own. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import {
   copyFileSync,
   existsSync,
@@ -17,8 +17,6 @@ import { installed, MAIN, Programs, ROOT } from "./e2e/support/program.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./e2e/support/wait.ts";
 import { temporaryFolder } from "./support/folder.ts";
 import { makeCertificate } from "./support/websocket.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const UNIT = join(ROOT, "deploy/pilot-beacon.service");
 const BINARY = "/usr/local/bin/beacon";

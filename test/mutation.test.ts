@@ -1,11 +1,8 @@
 /** The changes that `npm run mutate` makes: each is one, and leaves a program. */
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { TEST_TIMEOUT_MS } from "./e2e/support/wait.ts";
 import { allMutants } from "./mutation/mutants.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const ROOT = join(import.meta.dir, "..");
 const FILES = ["src/protocol.ts", "src/shared/limits.ts", "src/data/runs.ts", "ffi/endpoint.ts"];

@@ -1,5 +1,5 @@
 /** What OPERATIONS.md says of the directory's server, tried: its settings, the user's rights, and a change of the password. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,10 +8,8 @@ import type { NodeReport } from "../../src/control/admin/explain.ts";
 import { UNLIMITED } from "../e2e/support/beacon.ts";
 import { Client } from "../e2e/support/client.ts";
 import { ROOT } from "../e2e/support/program.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "../e2e/support/wait.ts";
+import { until, untilEqual } from "../e2e/support/wait.ts";
 import { REDIS, RedisServer } from "../support/redis.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 /** The lines of the block that begins so. */
 const operations = readFileSync(join(ROOT, "docs/OPERATIONS.md"), "utf8");

@@ -3,7 +3,7 @@
  * at work where it is put. By default the Debian package goes into a copy of this host; PACKAGE_CLEAN_ROOT=1 has debootstrap
  * make the smallest Debian for it (a minute, once; kept in /var/tmp).
  */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import {
   cpSync,
   existsSync,
@@ -30,8 +30,6 @@ import { obstacleToRoots, PATH, Root } from "./root.ts";
 
 /** The first use of a target's runtime fetches it; a debootstrap takes a minute. */
 const PATIENCE_MS = 2 * TEST_TIMEOUT_MS;
-setDefaultTimeout(TEST_TIMEOUT_MS);
-
 const TARGET = process.arch === "arm64" ? "arm64" : "x64";
 const ARCHITECTURE = MACHINES[TARGET].debian!;
 const DEB = `pilot-beacon_${VERSION}_${ARCHITECTURE}.deb`;

@@ -1,5 +1,5 @@
 /** The alert rules and the dashboard: sound by promtool's judgement, and about numbers that a beacon really has. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { dashboard, dashboardText } from "../../deploy/grafana/dashboard.ts";
@@ -10,11 +10,9 @@ import { directoryStats } from "../cli/support/stats.ts";
 import { Client } from "../e2e/support/client.ts";
 import { nameOf } from "../e2e/support/mesh.ts";
 import { installed, ROOT } from "../e2e/support/program.ts";
-import { TEST_TIMEOUT_MS, until } from "../e2e/support/wait.ts";
+import { until } from "../e2e/support/wait.ts";
 import { sync } from "../e2e/support/wire.ts";
 import { temporaryFolder } from "../support/folder.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 /** What Prometheus itself adds to what it scrapes. */
 const TARGET_METRICS = ["up"];

@@ -1,14 +1,11 @@
 /** The admin API: what it tells, and whom. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { Beacon, type Stats, version } from "../../src/beacon.ts";
 import { Clients } from "./support/client.ts";
-import { TEST_TIMEOUT_MS } from "./support/wait.ts";
 import { discover } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const TOKEN = "correct-horse-battery-staple";
 const BEARER = { authorization: `Bearer ${TOKEN}` };

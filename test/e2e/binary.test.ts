@@ -1,5 +1,5 @@
 /** The single-file binary: alone in a folder, without an environment, from anywhere. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import {
   copyFileSync,
   linkSync,
@@ -23,8 +23,6 @@ import { installed, Programs, ROOT } from "./support/program.ts";
 import { Random } from "./support/random.ts";
 import { decodeState } from "./support/state.ts";
 import { TEST_TIMEOUT_MS } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 describe("the binary", () => {
   const programs = new Programs();

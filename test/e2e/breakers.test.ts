@@ -1,5 +1,5 @@
 /** What an operator switches off and on while the beacon runs, and who else cannot. */
-import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Config, ConfigError, type Stats } from "../../src/beacon.ts";
@@ -9,9 +9,7 @@ import { UpgradeRefused } from "../support/websocket.ts";
 import { UNLIMITED } from "./support/beacon.ts";
 import { BridgeBeacon, textOf } from "./support/bridged.ts";
 import type { LogLine } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, untilEqual } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { untilEqual } from "./support/wait.ts";
 
 const TOKEN = "correct-horse-battery-staple";
 const ALL_ON = { discover: "on", punch: "on", relay: "on", bridge: "on" } as const;

@@ -1,6 +1,6 @@
 /** The WebSocket bridge with clients that share no line of code with the beacon or its tests. */
 
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -10,10 +10,8 @@ import { type Certificate, makeCertificate } from "../support/websocket.ts";
 import { UNLIMITED_FLAGS } from "./support/beacon.ts";
 import { Client } from "./support/client.ts";
 import { installed, type Program, Programs } from "./support/program.ts";
-import { inTime, TEST_TIMEOUT_MS, until } from "./support/wait.ts";
+import { inTime, until } from "./support/wait.ts";
 import { deliver, relay } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const [SECRET_A, SECRET_B] = [randomBytes(32), randomBytes(32)];
 const [a, b] = [NodeIdentity.create(10, SECRET_A), NodeIdentity.create(20, SECRET_B)];

@@ -2,17 +2,7 @@
  * Whatever anybody says to the WebSocket bridge: who does not prove an id gets nothing, all is counted, nothing is left behind, and
  * everybody else is served as before.
  */
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  describe,
-  expect,
-  setDefaultTimeout,
-  spyOn,
-  test,
-} from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, spyOn, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
@@ -42,10 +32,8 @@ import {
 import { total } from "./support/beacon.ts";
 import { BridgeBeacon, BridgedNode, KnownNodes, textOf } from "./support/bridged.ts";
 import { Random } from "./support/random.ts";
-import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { inTime, until, untilEqual } from "./support/wait.ts";
 import { decode, discover, punchRequest, relay, sync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const FRAME_BYTES_MAX = 65_536;
 /** Nodes that behave, and one that does as a test says. */

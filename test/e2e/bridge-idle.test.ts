@@ -1,5 +1,5 @@
 /** Who says nothing to the WebSocket bridge, or nothing more. The bridge alone, by a clock that the test sets. */
-import { afterEach, beforeEach, describe, expect, type Mock, setDefaultTimeout, spyOn, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, type Mock, spyOn, test } from "bun:test";
 import { AF_INET } from "../../ffi/abi.ts";
 import { endpointOf } from "../../ffi/endpoint.ts";
 import { ListeningSocket } from "../../ffi/listening-socket.ts";
@@ -11,9 +11,7 @@ import { NodeTable } from "../../src/shared/nodes.ts";
 import { silentLog } from "../support/log.ts";
 import { PING, PONG, WebSocketClient } from "../support/websocket.ts";
 import { BridgedNode, KnownNodes, textOf } from "./support/bridged.ts";
-import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { inTime, until, untilEqual } from "./support/wait.ts";
 
 const NODE_ID = 7;
 const S = 1000;

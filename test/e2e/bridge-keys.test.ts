@@ -1,5 +1,5 @@
 /** Where the keys come from that nodes behind the WebSocket bridge prove themselves with. */
-import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import { afterEach, describe, expect, spyOn, test } from "bun:test";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { type Config, ConfigError, type KeyFunction } from "../../src/beacon.ts";
 import { temporaryFolder, temporaryPaths } from "../support/folder.ts";
@@ -10,9 +10,7 @@ import { type Closing, WebSocketClient } from "../support/websocket.ts";
 import { BridgeBeacon, BridgedNode, KnownNodes, textOf } from "./support/bridged.ts";
 import { type BeaconProcess, Mesh } from "./support/mesh.ts";
 import { type LogLine, Programs } from "./support/program.ts";
-import { inTime, TEST_TIMEOUT_MS, untilEqual } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { inTime, untilEqual } from "./support/wait.ts";
 
 const AUTH_FAILED = { code: 1008, reason: "auth failed" };
 const TRY_AGAIN = { code: 1013, reason: "try again later" };

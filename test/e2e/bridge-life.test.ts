@@ -1,5 +1,5 @@
 /** The WebSocket bridge in a beacon's life: while it drains, when it ends, and what of it is in the state file. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryPaths } from "../support/folder.ts";
@@ -9,10 +9,8 @@ import { Client } from "./support/client.ts";
 import { Mesh, nameOf } from "./support/mesh.ts";
 import { expectFree } from "./support/ports.ts";
 import { decodeState } from "./support/state.ts";
-import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { inTime, until, untilEqual } from "./support/wait.ts";
 import { decodeSync, deliver, deliverDest } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const GOING_AWAY = { code: 1001, reason: "going away" };
 /** Two signals that are less apart are one that arrived twice. */

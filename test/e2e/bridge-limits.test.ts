@@ -1,10 +1,8 @@
 /** Strangers who connect more often than they may: they wait, and nodes do not. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { type Closing, UpgradeRefused, type WebSocketClient } from "../support/websocket.ts";
 import { BridgeBeacon, type BridgedNode, textOf } from "./support/bridged.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until, untilEqual } from "./support/wait.ts";
 
 const BURST_S = 10;
 const [STRANGER, OTHER] = ["203.0.113.66", "203.0.113.7"];

@@ -1,5 +1,5 @@
 /** Many nodes behind the WebSocket bridge: all of them at once, and many that do not read. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type BridgeSocket, Connection } from "../../src/control/bridge/connection.ts";
@@ -8,10 +8,8 @@ import { SharedMemory } from "../../src/shared/memory.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { type BeaconProcess, freePort, Mesh } from "./support/mesh.ts";
-import { PATIENCE_MS, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { PATIENCE_MS, until, untilEqual } from "./support/wait.ts";
 import { deliver, discover, relay } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const folder = temporaryFolder();
 const keys = join(folder, "keys.json");

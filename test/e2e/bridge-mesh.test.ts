@@ -1,5 +1,5 @@
 /** Nodes behind the WebSocket bridge in a mesh: their peers reach them, and they reach the nodes of peers. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,10 +7,8 @@ import { BridgeBeacon, type BridgedNode, KnownNodes } from "./support/bridged.ts
 import { Client } from "./support/client.ts";
 import { announced, type BeaconProcess, freePort, Mesh, nameOf } from "./support/mesh.ts";
 import { Random } from "./support/random.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { decodeSync, deliver, deliverDest, discoverEx, relay, sync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const SYNC = 0x07;
 const DATAGRAM_BYTES_MAX = 65_507;

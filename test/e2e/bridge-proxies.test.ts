@@ -1,11 +1,8 @@
 /** Whom a proxy speaks for: the address that nodes behind it are known by. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import type { UpgradeOptions } from "../support/websocket.ts";
 import { BridgeBeacon, BridgedNode } from "./support/bridged.ts";
-import { TEST_TIMEOUT_MS } from "./support/wait.ts";
 import { discover, type WireAddress } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 let ids = 1000;
 const newId = () => ++ids;

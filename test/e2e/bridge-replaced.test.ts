@@ -1,11 +1,9 @@
 /** A node that connects through the bridge once more: its new connection takes the place of the one before. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import type { WebSocketClient } from "../support/websocket.ts";
 import { BridgeBeacon, type BridgedNode, textOf } from "./support/bridged.ts";
-import { inTime, TEST_TIMEOUT_MS, untilEqual } from "./support/wait.ts";
+import { inTime, untilEqual } from "./support/wait.ts";
 import { deliver, discover, relay } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const REPLACED = { code: 1000, reason: "replaced" };
 

@@ -1,14 +1,12 @@
 /** What an operator sees of the WebSocket bridge: in the metrics, the numbers and the log. */
-import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { Beacon, type Stats } from "../../src/beacon.ts";
 import { recordedLog } from "../support/log.ts";
 import { UpgradeRefused } from "../support/websocket.ts";
 import { BridgeBeacon, type BridgedNode, textOf } from "./support/bridged.ts";
 import { installed, type LogLine } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { discover, punchRequest, relay, sync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 /** Every metric of the bridge, with its type, and its label with all the values that are there from the start. */
 const METRICS: Record<string, { type: string; label?: string; values?: readonly string[] }> = {

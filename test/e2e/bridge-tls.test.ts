@@ -1,5 +1,5 @@
 /** The WebSocket bridge with TLS of its own: its certificates, also when they change while it runs, and those that are no good. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, spyOn, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -15,9 +15,7 @@ import { recordedLog } from "../support/log.ts";
 import { type Certificate, makeCertificate, openssl, WebSocketClient } from "../support/websocket.ts";
 import { BridgeBeacon, BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { installed, type LogLine, type Program, Programs } from "./support/program.ts";
-import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { inTime, until, untilEqual } from "./support/wait.ts";
 
 const [ALICE, BOB, CAROL, DAVE] = [1, 2, 3, 4];
 const nodes = new KnownNodes();

@@ -1,5 +1,5 @@
 /** Nodes behind the WebSocket bridge: what they send and get, who they are to others, and what they may not do. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import type { PacketStats } from "../../src/beacon.ts";
 import {
   BINARY,
@@ -13,10 +13,8 @@ import {
 import { BridgeBeacon, type BridgedNode } from "./support/bridged.ts";
 import type { Client } from "./support/client.ts";
 import { Random } from "./support/random.ts";
-import { TEST_TIMEOUT_MS, untilEqual } from "./support/wait.ts";
+import { untilEqual } from "./support/wait.ts";
 import { deliver, deliverDest, discover, discoverEx, punchRequest, relay, sync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 /** The largest datagram, and the largest frame. */
 const DATAGRAM_BYTES_MAX = 65_507;

@@ -1,13 +1,10 @@
 /** `beacon check-config` and the server's start agree on the files that a configuration names. */
-import { afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryFolder } from "../support/folder.ts";
 import { type Certificate, makeCertificate, openssl } from "../support/websocket.ts";
 import { CLEAN_ENV, installed, MAIN, Programs } from "./support/program.ts";
-import { TEST_TIMEOUT_MS } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const folder = temporaryFolder();
 chmodSync(folder, 0o755);

@@ -1,5 +1,5 @@
 /** The command line, as a process. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { join } from "node:path";
@@ -7,9 +7,6 @@ import type { Stats } from "../../src/beacon.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { Client } from "./support/client.ts";
 import { type Program, Programs } from "./support/program.ts";
-import { TEST_TIMEOUT_MS } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const DEFAULT_HTTP_PORT = 9002;
 /** A free port, no HTTP, and lines that a test can read. */

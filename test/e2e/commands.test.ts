@@ -1,13 +1,11 @@
 /** The commands beside the server, as processes, and real beacons. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Beacon } from "../../src/beacon.ts";
 import { installed, MAIN, type Program, Programs, ROOT } from "./support/program.ts";
-import { inTime, TEST_TIMEOUT_MS, until } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { inTime, until } from "./support/wait.ts";
 
 const TOKEN = "correct-horse-battery-staple";
 const folder = mkdtempSync(join(tmpdir(), "beacon-commands-"));

@@ -1,6 +1,6 @@
 /** Somebody writes into the directory who is no beacon: what comes of it, and that it ends when he ends. */
 
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import type { Config } from "../../src/beacon.ts";
 import { CHANGES, type Entry, encodeEntry, LEASE, stepped } from "../../src/control/directory/entries.ts";
 import { encodePart, partKey } from "../../src/control/directory/snapshots.ts";
@@ -17,9 +17,7 @@ import {
   untilReached,
 } from "./support/directory.ts";
 import { freePort, Mesh, nameOf } from "./support/mesh.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until, untilEqual } from "./support/wait.ts";
 
 const DAY_MS = 86_400_000;
 const YEAR_MS = 365 * 86_400_000;

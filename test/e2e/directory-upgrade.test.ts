@@ -1,14 +1,12 @@
 /** An upgrade of a beacon that has a directory. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { Beacon } from "../../src/beacon.ts";
 import { REDIS, RedisServer } from "../support/redis.ts";
 import { UNLIMITED } from "./support/beacon.ts";
 import { Client } from "./support/client.ts";
 import { isAlive, Programs } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
+import { until } from "./support/wait.ts";
 import { decode } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const NODES = 20;
 const programs = new Programs();

@@ -1,5 +1,5 @@
 /** Beacons that share a directory, on real servers: whose nodes are reached through whom, as nodes and beacons come, move and go. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../../src/beacon.ts";
@@ -21,10 +21,8 @@ import {
 } from "./support/directory.ts";
 import { freePort, Mesh, nameOf } from "./support/mesh.ts";
 import { encodeState } from "./support/state.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { decodeSync, discover, relay, sync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const SYNC = 0x07;
 

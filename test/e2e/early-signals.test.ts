@@ -1,13 +1,11 @@
 /** Signals that arrive before the server is up: while it still reads its configuration. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryFolder } from "../support/folder.ts";
 import { ConfigPipe } from "./support/host.ts";
 import { installed, isAlive, MAIN, type Program, Programs } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until } from "./support/wait.ts";
 
 const folder = temporaryFolder();
 const programs = new Programs();

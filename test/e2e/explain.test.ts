@@ -1,5 +1,5 @@
 /** What the admin API tells of one node, after real packets; and what it changes. */
-import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../../src/beacon.ts";
@@ -8,10 +8,8 @@ import type { NodePage } from "../../src/control/nodes/list.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { BridgeBeacon } from "./support/bridged.ts";
 import { Client } from "./support/client.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { relay, sync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const TOKEN = "correct-horse-battery-staple";
 const [ALICE, BOB, CAROL, REMOTE, NOBODY] = [1, 2, 3, 11, 404];

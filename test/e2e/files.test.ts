@@ -1,5 +1,5 @@
 /** A beacon that can open no more files: it goes on with those that it has. */
-import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, expect, test } from "bun:test";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
@@ -7,9 +7,7 @@ import type { Stats } from "../../src/beacon.ts";
 import { Clients } from "./support/client.ts";
 import { exhaustFiles } from "./support/host.ts";
 import { CLEAN_ENV, installed, type Program, Programs } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until } from "./support/wait.ts";
 
 const KILLABLE = join(import.meta.dir, "support/killable-beacon.ts");
 const FLAGS = ["--addr=127.0.0.1:0", "--http=127.0.0.1:0", "--log-format=json", "--max-nodes=1000"];

@@ -1,14 +1,12 @@
 /** Clients that share no line of code with the beacon. */
 
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { UNLIMITED_FLAGS } from "./support/beacon.ts";
 import { Clients } from "./support/client.ts";
 import { installed, Programs } from "./support/program.ts";
-import { inTime, TEST_TIMEOUT_MS, until } from "./support/wait.ts";
+import { inTime, until } from "./support/wait.ts";
 import { deliver, discover, relay } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const programs = new Programs();
 let port = 0;

@@ -1,5 +1,5 @@
 /** Files of others on the paths that a beacon writes: none is replaced, renamed, removed, followed or waited for. */
-import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, expect, test } from "bun:test";
 import {
   chmodSync,
   lstatSync,
@@ -18,9 +18,7 @@ import { temporaryFolder } from "../support/folder.ts";
 import { freePort } from "./support/mesh.ts";
 import { MAIN, type Program, Programs } from "./support/program.ts";
 import { encodeState } from "./support/state.ts";
-import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until } from "./support/wait.ts";
 
 const root = temporaryFolder();
 let folder = "";

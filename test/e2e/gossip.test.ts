@@ -1,5 +1,5 @@
 /** Whose gossip is believed: of peers and strangers, signed and not, said once or again, and how much of it. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { sign } from "../../src/control/mesh/gossip-signature.ts";
@@ -17,10 +17,8 @@ import {
   nameOf,
 } from "./support/mesh.ts";
 import { installed } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { relay, sync, type WireAddress } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const SYNC = 0x07;
 const SENDER_ID = 900_000;

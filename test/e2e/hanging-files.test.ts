@@ -1,13 +1,11 @@
 /** Beacons whose state file is on a file system that hangs: they serve, end, and hand over all the same. */
-import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { HangingMount } from "../support/hanging-mount.ts";
 import { freeTcpPort } from "../support/redis.ts";
 import { Clients } from "./support/client.ts";
 import { isAlive, type Program, Programs } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until } from "./support/wait.ts";
 
 const { missing } = HangingMount;
 

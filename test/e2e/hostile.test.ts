@@ -1,15 +1,6 @@
 /** Whatever anybody sends: the beacon stays well, answers nothing that it should not, and counts every datagram. */
 
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  describe,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Beacon } from "../../src/beacon.ts";
@@ -19,10 +10,8 @@ import { BurstSocket } from "./support/bursts.ts";
 import { Client, Clients } from "./support/client.ts";
 import { installed } from "./support/program.ts";
 import { Random } from "./support/random.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { decode, discover, discoverEx, punchRequest, relay } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 /** What a beacon sends. */
 const ANSWERS = new Set(["discoverReply", "punchCommand", "deliver", "deliverDest"]);

@@ -1,5 +1,5 @@
 /** What an operator sees over HTTP. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,10 +11,8 @@ import { BurstSocket } from "./support/bursts.ts";
 import { Client, Clients } from "./support/client.ts";
 import { nameOf } from "./support/mesh.ts";
 import { installed } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { deliver, discover, relay, sync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 /** Every metric that a dashboard or an alert may rely on, with its type and the label beside `worker`. */
 const METRICS: Record<string, { type: string; label?: string }> = {

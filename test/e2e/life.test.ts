@@ -1,6 +1,6 @@
 /** A beacon's life between start and end: asked to go, asked to read its configuration again, watched by a service manager. */
 
-import { afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
@@ -13,10 +13,8 @@ import { BeaconProcess, nameOf } from "./support/mesh.ts";
 import { Notified } from "./support/notified.ts";
 import { expectFree } from "./support/ports.ts";
 import { installed, type LogLine, MAIN, type Program, Programs } from "./support/program.ts";
-import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { inTime, until, untilEqual } from "./support/wait.ts";
 import { decodeSync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 /** A free port, lines that a test can read, and no more than that needs. */
 const FLAGS = [

@@ -1,6 +1,6 @@
 /** A beacon's life as a library: opened, used, closed, and nothing left of it. */
 
-import { afterEach, describe, expect, mock, setDefaultTimeout, spyOn, test } from "bun:test";
+import { afterEach, describe, expect, mock, spyOn, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { Beacon, SyscallError } from "../../src/beacon.ts";
@@ -10,9 +10,7 @@ import { recordedLog } from "../support/log.ts";
 import { UNLIMITED } from "./support/beacon.ts";
 import { Clients } from "./support/client.ts";
 import { expectFree } from "./support/ports.ts";
-import { inTime, TEST_TIMEOUT_MS, until } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { inTime, until } from "./support/wait.ts";
 
 type Options = ConstructorParameters<typeof Beacon>[0];
 

@@ -1,14 +1,12 @@
 /** How many nodes a beacon knows, and how long. Time passes for real here. */
 
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { Beacon } from "../../src/beacon.ts";
 import { sum, sumByName, UNLIMITED } from "./support/beacon.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { type Client, Clients } from "./support/client.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { discover } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const NODES_MAX = 1000;
 

@@ -1,14 +1,5 @@
 /** Beacons as each other's peers: whose nodes are reached through whom, and what becomes of it when a beacon ends, lies or is told otherwise. */
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  describe,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryFolder } from "../support/folder.ts";
@@ -26,7 +17,7 @@ import {
 } from "./support/mesh.ts";
 import { installed, type Program } from "./support/program.ts";
 import { Random } from "./support/random.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import {
   decode,
   deliver,
@@ -37,8 +28,6 @@ import {
   sync,
   type WireAddress,
 } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const SYNC = 0x07;
 /** What fits into one Sync: (65,507 - 7) / 4. */

@@ -2,7 +2,7 @@
  * Beacons on hosts whose name server is silent, fails, or has new answers: in a mount namespace
  * with files of their own.
  */
-import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryFolder } from "../support/folder.ts";
@@ -11,9 +11,7 @@ import { REDIS, type RedisServer, RedisServers } from "../support/redis.ts";
 import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { freePort, Mesh } from "./support/mesh.ts";
 import { installed, isAlive } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until, untilEqual } from "./support/wait.ts";
 
 const folder = temporaryFolder();
 const [hostsFile, resolvFile] = [join(folder, "hosts"), join(folder, "resolv.conf")];

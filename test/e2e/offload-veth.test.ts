@@ -1,13 +1,11 @@
 /** Merged bursts over a link with an MTU: two network namespaces and a veth pair between them. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { installed, MAIN, Programs } from "./support/program.ts";
 import type { VethReport } from "./support/veth-client.ts";
 import { TEST_TIMEOUT_MS } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const CLIENT = join(import.meta.dir, "support/veth-client.ts");
 const BEACON_SIDE = {

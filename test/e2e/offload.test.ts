@@ -1,15 +1,13 @@
 /** Bursts that travel merged: what the kernel merges on the way in, and what the beacon merges on the way out. */
 
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { availableParallelism } from "node:os";
 import { Beacon } from "../../src/beacon.ts";
 import { sum, sumByName, UNLIMITED } from "./support/beacon.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { Random } from "./support/random.ts";
-import { TEST_TIMEOUT_MS, untilEqual } from "./support/wait.ts";
+import { untilEqual } from "./support/wait.ts";
 import { decode, deliver, deliverDest, discover, discoverEx, punchRequest, relay } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const UDP_PAYLOAD_MAX = 65_507;
 const SENDER_ID = 900_000;

@@ -1,13 +1,10 @@
 /** Kernels that lack what the beacon would like: played by a seccomp filter around the real program. */
-import { afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import type { Stats } from "../../src/beacon.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { Clients } from "./support/client.ts";
 import { installed, MAIN, type Program, Programs } from "./support/program.ts";
-import { TEST_TIMEOUT_MS } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 describe.skipIf(!installed("cc"))(`a kernel${installed("cc") ? "" : " (needs cc)"}`, () => {
   const folder = temporaryFolder();

@@ -1,12 +1,10 @@
 /** A relay passes one beacon at most on its way, whatever gossip claims, forged gossip included. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { type BeaconProcess, freePort, Mesh } from "./support/mesh.ts";
 import { installed } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { relay, sync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const NODE = 777;
 const SENDER = 5;

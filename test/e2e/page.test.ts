@@ -1,5 +1,5 @@
 /** The page at "/", in a real browser. PAGE_SCREENSHOTS names a folder to leave pictures of it in. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,8 +11,6 @@ import type { Client } from "./support/client.ts";
 import { announced, type BeaconProcess, freePort, Mesh } from "./support/mesh.ts";
 import { CLEAN_ENV, MAIN } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const TOKEN = "correct-horse-battery-staple";
 /** A name that leads to this host and is none of its own: who asks by it needs the token. */

@@ -1,14 +1,12 @@
 /** What a beacon does with each message, the same for every family, number of workers, offload and steering. */
 
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { Beacon, type Stats } from "../../src/beacon.ts";
 import { isSettled, sum, sumByName, UNLIMITED } from "./support/beacon.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { Random } from "./support/random.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { discover } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 interface Variant {
   readonly family: string;

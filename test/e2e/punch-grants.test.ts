@@ -1,5 +1,5 @@
 /** Punches that need their target's leave, from a node's Discover to the PunchCommand, with whatever knows the nodes' keys. */
-import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,10 +11,8 @@ import { BridgedNode } from "./support/bridged.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { installed, Programs } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { discover, discoverEx, punchRequest, relay } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const REQUESTER = 70;
 const target = NodeIdentity.create(80);

@@ -1,12 +1,10 @@
 /** Which punches led nowhere, as a beacon with real workers and sockets counts it; its clock is put forward in place of a wait. */
-import { afterEach, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import { afterEach, expect, spyOn, test } from "bun:test";
 import { Beacon, type PunchedPairs, type Stats } from "../../src/beacon.ts";
 import { SETTLE_S, WATCH_S } from "../../src/shared/punch-watch.ts";
 import { UNLIMITED } from "./support/beacon.ts";
 import { type Client, Clients } from "./support/client.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until, untilEqual } from "./support/wait.ts";
 
 let beacon: Beacon;
 const clients = new Clients(() => beacon.address);

@@ -1,5 +1,5 @@
 /** Beacons that find each other through a registry, and what they make of one that fails, lies or is gone. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryFolder } from "../support/folder.ts";
@@ -32,8 +32,6 @@ import {
 import { Programs } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 import { sync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const TOKEN = "s3cret-t0ken";
 const FRAME_BYTES_MAX = 1 << 20;

@@ -1,13 +1,11 @@
 /** A working directory that was removed: before the start, or under a beacon that serves. */
-import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, expect, test } from "bun:test";
 import { mkdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryFolder } from "../support/folder.ts";
 import { Clients } from "./support/client.ts";
 import { isAlive, MAIN, type Program, Programs } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until } from "./support/wait.ts";
 
 const folder = temporaryFolder();
 const programs = new Programs();

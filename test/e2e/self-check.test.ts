@@ -1,15 +1,13 @@
 /** Beacons that look whether they are reached through their peers. */
-import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Beacon, type Config, type PeerStats } from "../../src/beacon.ts";
 import { Client } from "./support/client.ts";
 import { freePort, nameOf } from "./support/mesh.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { deliver, sync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const beacons: Beacon[] = [];
 const clients: Client[] = [];

@@ -1,15 +1,13 @@
 /** Hosts with several addresses: network namespaces with a cable between them, and a beacon with its default options. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { connect, Namespace } from "../../bench/rig/namespace.ts";
 import type { Stats } from "../../src/beacon.ts";
 import { UNLIMITED_FLAGS } from "./support/beacon.ts";
 import { installed, MAIN, type Program, Programs } from "./support/program.ts";
 import { UdpAgent } from "./support/udp-agent.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { discover, relay } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const AGENT = join(import.meta.dir, "support/udp-agent.ts");
 const PORT = 9001;

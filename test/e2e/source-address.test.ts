@@ -2,7 +2,7 @@
  * Packets leave from the address of this host that their destination sent to. All of 127.0.0.0/8 is local, and what is sent to any
  * address of it the kernel would answer from 127.0.0.1.
  */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { Beacon, type Config, type KeyFunction } from "../../src/beacon.ts";
 import { temporaryFolder } from "../support/folder.ts";
@@ -11,10 +11,8 @@ import { BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { Client } from "./support/client.ts";
 import { freePort } from "./support/mesh.ts";
 import { isAlive, Programs } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
+import { until } from "./support/wait.ts";
 import { decode, type Message, punchRequest, sync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const A = "127.0.0.2";
 const B = "127.0.0.3";

@@ -1,13 +1,11 @@
 /** The beacon serves, and ends, while nothing reads its standard output and error. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryFolder } from "../support/folder.ts";
 import { freeTcpPort } from "../support/redis.ts";
 import { installed, isAlive, MAIN, Program } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until } from "./support/wait.ts";
 
 const STALLED_OUTPUT = join(import.meta.dir, "support/stalled_output.py");
 

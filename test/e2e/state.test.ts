@@ -1,6 +1,6 @@
 /** Beacons that are started again with the state file of the one before: who was known is reached, without a word of its own. */
 
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,10 +12,8 @@ import { type Client, Clients } from "./support/client.ts";
 import { BeaconProcess, freePort } from "./support/mesh.ts";
 import { installed, type LogLine, MAIN, type Program, Programs } from "./support/program.ts";
 import { decodeState, encodeState, type SavedNode } from "./support/state.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { until, untilEqual } from "./support/wait.ts";
 import { decode, discoverEx, relay } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const newPath = temporaryPaths();
 

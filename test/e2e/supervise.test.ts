@@ -1,5 +1,5 @@
 /** `beacon supervise` under what watches services and containers; and the server there without it, which refuses to hand over. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryFolder, temporaryPaths } from "../support/folder.ts";
@@ -8,9 +8,7 @@ import { ConfigPipe } from "./support/host.ts";
 import { freePort } from "./support/mesh.ts";
 import { Notified } from "./support/notified.ts";
 import { CLEAN_ENV, installed, isAlive, MAIN, type Program, Programs } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until, untilEqual } from "./support/wait.ts";
 
 const folder = temporaryFolder();
 const programs = new Programs();

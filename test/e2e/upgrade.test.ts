@@ -1,5 +1,5 @@
 /** Upgrades: one process hands over to another, and whatever happens, one of them serves. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { endpointOf } from "../../ffi/endpoint.ts";
@@ -16,10 +16,8 @@ import { type Client, Clients, numbersOf, stream } from "./support/client.ts";
 import { freePort } from "./support/mesh.ts";
 import { Notified } from "./support/notified.ts";
 import { CLEAN_ENV, installed, isAlive, MAIN, type Program, Programs } from "./support/program.ts";
-import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { inTime, until, untilEqual } from "./support/wait.ts";
 import { discover, relay, sync } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const FAKE = join(import.meta.dir, "support/fake-successor.ts");
 const FLAGS = ["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--max-nodes=1000"];

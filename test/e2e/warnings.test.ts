@@ -1,5 +1,5 @@
 /** Warnings of a beacon that is ready: in /readyz, the statistics, the log, the commands and the page. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
@@ -8,9 +8,7 @@ import { temporaryFolder } from "../support/folder.ts";
 import { recordedLog } from "../support/log.ts";
 import { Clients } from "./support/client.ts";
 import { type LogLine, Programs } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until, untilEqual } from "./support/wait.ts";
 
 const CHROMIUM = Bun.which("chromium");
 const NODES_MAX = 10;

@@ -1,6 +1,6 @@
 /** Workers that die, or hang: nothing is forgotten, traffic goes on, and one that keeps dying ends the beacon. */
 import { dlopen } from "bun:ffi";
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { AF_INET } from "../../ffi/abi.ts";
 import { attachReusePortProgram } from "../../ffi/bpf.ts";
@@ -18,10 +18,8 @@ import { recordedLog } from "../support/log.ts";
 import { total } from "./support/beacon.ts";
 import { type Client, Clients } from "./support/client.ts";
 import { DIES_BEFORE_READY, DIES_ONCE_READY, HANGS_AT_FIRST, LAST_WORDS } from "./support/dying-worker.ts";
-import { inTime, TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
+import { inTime, until, untilEqual } from "./support/wait.ts";
 import { decode, discover, discoverEx } from "./support/wire.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const WORKER_ENTRY = new URL("../../src/data/worker.ts", import.meta.url);
 const DYING_ENTRY = new URL("./support/dying-worker.ts", import.meta.url);

@@ -1,14 +1,12 @@
 /** A beacon from source, started in directories in which others have put files; test/e2e/binary.test.ts has the compiled one. */
-import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, expect, test } from "bun:test";
 import { symlinkSync } from "node:fs";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { temporaryFolder } from "../support/folder.ts";
 import { HostileDirectory } from "./support/host.ts";
 import { CLEAN_ENV, isAlive, Programs, ROOT } from "./support/program.ts";
-import { TEST_TIMEOUT_MS, until } from "./support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { until } from "./support/wait.ts";
 
 const folder = temporaryFolder();
 const programs = new Programs();

@@ -1,11 +1,9 @@
-import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, expect, test } from "bun:test";
 import { AF_INET } from "../../ffi/abi.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { isClosed, MESSAGE_BYTES_MAX, MESSAGE_FILES_MAX, UnixChannel } from "../../ffi/unix-channel.ts";
-import { TEST_TIMEOUT_MS, until } from "../e2e/support/wait.ts";
+import { until } from "../e2e/support/wait.ts";
 import { openedSince, openFds } from "../support/fds.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const channels: UnixChannel[] = [];
 afterEach(() => {

@@ -1,15 +1,12 @@
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { SyscallError } from "../../ffi/errno.ts";
 import { monotonicUs } from "../../ffi/libc.ts";
 import { sendUnixDatagram, UNIX_ADDRESS_BYTES_MAX } from "../../ffi/unix.ts";
 import { installed, type Program, Programs } from "../e2e/support/program.ts";
-import { TEST_TIMEOUT_MS } from "../e2e/support/wait.ts";
 import { openedSince, openFds } from "../support/fds.ts";
 import { temporaryFolder } from "../support/folder.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 /** Binds a Unix datagram socket and prints what comes, in hex; with "hold", it never looks. */
 const RECEIVER = `

@@ -1,12 +1,10 @@
 /** Servers that are none, or that say anything: every call fails in time and in words, and nothing is believed. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import type { Store } from "../../../src/control/directory/store.ts";
 import { StoreError } from "../../../src/control/directory/store-error.ts";
-import { inTime, TEST_TIMEOUT_MS } from "../../e2e/support/wait.ts";
+import { inTime } from "../../e2e/support/wait.ts";
 import { entered, ScriptedRedis } from "../../support/scripted-redis.ts";
 import { failureOf, Stores, UNTRIMMED, whyNotConnected } from "./support.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const PASSWORD = "s3cret-of-the-fleet";
 const stores = new Stores();

@@ -1,14 +1,12 @@
 /** Servers that let nobody in, or are none: each is told from the others, and what to do about it. */
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import type { StoreOptions } from "../../../src/control/directory/store.ts";
 import { installed } from "../../e2e/support/program.ts";
-import { TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
+import { until } from "../../e2e/support/wait.ts";
 import { temporaryFolder } from "../../support/folder.ts";
 import { describeImplementations, freeTcpPort, type RedisServer, RedisServers } from "../../support/redis.ts";
 import { type Certificate, makeCertificate } from "../../support/websocket.ts";
 import { PREFIX, Stores, UNTRIMMED, whyNotConnected } from "./support.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const PASSWORD = "p@:/?#[]% é\"'&+ s3cret";
 const host = "127.0.0.1";

@@ -1,12 +1,10 @@
 /** The store, with real servers: what it keeps, and what becomes of it when its server fails while it is in use. */
-import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { NO_ENTRY, READ_COUNT, type Store } from "../../../src/control/directory/store.ts";
-import { inTime, TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
+import { inTime, until } from "../../e2e/support/wait.ts";
 import { describeImplementations, type RedisServer } from "../../support/redis.ts";
 import { eachWithStore, failureOf, PREFIX, UNTRIMMED } from "./support.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const LOG = `{${PREFIX}}:log`;
 const bytes = (...values: number[]) => Uint8Array.from(values);

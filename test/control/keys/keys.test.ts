@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
 import type { KeyFunction } from "../../../src/control/feature.ts";
@@ -8,9 +8,7 @@ import {
   type FunctionKeysOptions,
   KeySourceError,
 } from "../../../src/control/keys/keys.ts";
-import { inTime, TEST_TIMEOUT_MS } from "../../e2e/support/wait.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
+import { inTime } from "../../e2e/support/wait.ts";
 
 const KEY = Uint8Array.from({ length: 32 }, (_, i) => i);
 

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
 import { KeySourceError, type KeySourceErrorCode } from "../../../src/control/keys/keys.ts";
@@ -9,7 +9,7 @@ import {
 } from "../../../src/control/keys/registry-keys.ts";
 import { FRAME_BYTES_MAX } from "../../../src/control/mesh/registry-protocol.ts";
 import { installed } from "../../e2e/support/program.ts";
-import { inTime, TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
+import { inTime, until } from "../../e2e/support/wait.ts";
 import { openFds } from "../../support/fds.ts";
 import {
   type Behaviour,
@@ -27,8 +27,6 @@ import {
   sayBytes,
   silent,
 } from "../../support/scripted-registry.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 let registry: ScriptedRegistry;
 const sources: RegistryKeys[] = [];

@@ -1,14 +1,11 @@
-import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readTlsFiles } from "../../../src/control/kit/certificates.ts";
 import { refusal } from "../../config/support.ts";
 import { installed } from "../../e2e/support/program.ts";
-import { TEST_TIMEOUT_MS } from "../../e2e/support/wait.ts";
 import { temporaryFolder } from "../../support/folder.ts";
 import { type Certificate, makeCertificate, openssl } from "../../support/websocket.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const KINDS = {
   "EC P-256": ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1"],

@@ -1,17 +1,15 @@
 /** Name look-ups against a real DNS server on loopback, and connections by name. */
-import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { once } from "node:events";
 import { rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Server } from "node:net";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { connectTo, lookupName, NameError } from "../../../src/control/kit/names.ts";
-import { inTime, TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
+import { inTime, until } from "../../e2e/support/wait.ts";
 import { openFds } from "../../support/fds.ts";
 import { temporaryFolder } from "../../support/folder.ts";
 import { NameServer } from "../../support/name-server.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const HOST = "beacon.example";
 const folder = temporaryFolder();

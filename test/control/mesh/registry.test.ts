@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { getEventListeners } from "node:events";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -15,7 +15,7 @@ import {
   type RegistryErrorCode,
 } from "../../../src/control/mesh/registry-protocol.ts";
 import { installed } from "../../e2e/support/program.ts";
-import { inTime, TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
+import { inTime, until } from "../../e2e/support/wait.ts";
 import { openFds } from "../../support/fds.ts";
 import {
   type Behaviour,
@@ -33,8 +33,6 @@ import {
   sayBytes,
   silent,
 } from "../../support/scripted-registry.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 const TOKEN = "s3cret t\u00f6ken";
 

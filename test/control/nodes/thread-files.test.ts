@@ -1,13 +1,11 @@
-import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { constants, mkdtempSync, readdirSync, readlinkSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Files, NO_ANSWER, plainFiles } from "../../../src/control/nodes/files.ts";
 import { ThreadFiles } from "../../../src/control/nodes/thread-files.ts";
-import { TEST_TIMEOUT_MS, until } from "../../e2e/support/wait.ts";
+import { until } from "../../e2e/support/wait.ts";
 import { HangingMount } from "../../support/hanging-mount.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 let folder: string;
 let files: ThreadFiles;

@@ -1,14 +1,11 @@
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { ServiceManager } from "../../../src/control/upgrade/service-manager.ts";
 import { installed, type Program, Programs } from "../../e2e/support/program.ts";
-import { TEST_TIMEOUT_MS } from "../../e2e/support/wait.ts";
 import { temporaryFolder } from "../../support/folder.ts";
 import { recordedLog } from "../../support/log.ts";
 import { patience } from "../../support/patience.ts";
-
-setDefaultTimeout(TEST_TIMEOUT_MS);
 
 /**
  * A service manager's end of the protocol: prints what comes as JSON, with CLOCK_MONOTONIC in µs. With "hold" it looks
