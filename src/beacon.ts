@@ -25,16 +25,13 @@ import { bridge } from "./control/bridge/feature.ts";
 import type { AnyFeature, BeaconControl, Host, KeyFunction, Predecessor } from "./control/feature.ts";
 import { Guard } from "./control/kit/guard.ts";
 import { added, type Counts } from "./control/kit/metrics.ts";
-import { limits } from "./control/limits/feature.ts";
-import { listeners } from "./control/listeners/feature.ts";
 import { createLogger } from "./control/log/log.ts";
-import { mesh } from "./control/mesh/feature.ts";
 import { nodes } from "./control/nodes/feature.ts";
 import { FeatureFiles, Services } from "./control/services.ts";
 import { sockets } from "./control/sockets/feature.ts";
-import { HandOver, type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
+import { HandOver, type HandOverDeps, type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
 import type { Successor } from "./control/upgrade/successor.ts";
-import type { Heir, TakeOver } from "./control/upgrade/take-over.ts";
+import type { TakeOver } from "./control/upgrade/take-over.ts";
 import { workers } from "./control/workers/feature.ts";
 import { features, metrics, type Stats } from "./features.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "./shared/memory.ts";
@@ -310,19 +307,15 @@ export class Beacon implements BeaconControl {
         routesMax: config.maxRoutes,
       });
       memory.words[HASH_SECRET] = inherited?.hashSecret ?? randomInt(2 ** 32) | 0;
-      let heir: Heir;
       const predecessor = inherited && {
         ...inherited,
         locals: inherited.locals ?? [],
-        waitForTurn: () => takeOver!.waitForTurn(heir, version, this.#log),
+        waitForTurn: () => takeOver!.waitForTurn(version),
       };
       await services.create(this.#hosts(services, memory, predecessor, takeOver !== undefined));
-      heir = this.#heir(services, memory);
-      const isWhole = inherited !== undefined && (await takeOver!.learn(heir));
-      if (inherited) services.use(listeners).predecessor = () => takeOver!;
+      const sections = services.gather(({ handOver }) => handOver && [handOver]);
+      const isWhole = inherited !== undefined && (await takeOver!.learn(sections, this.#log));
       await services.start(isWhole);
-      for (const [name, state] of Object.entries(takeOver?.breakers ?? {}))
-        if (state === "off") services.use(limits).breakers.switch(name, false, "the old process");
       if (this.#config !== config) this.#applyTo(services); // changed meanwhile
       const timer = setInterval(() => services.each((service) => service.tick?.()), TICK_MS);
       this.#running = { memory, services, timer };
@@ -334,39 +327,20 @@ export class Beacon implements BeaconControl {
     }
   }
 
-  #heir(services: Services, memory: SharedMemory): Heir {
-    const beganMs = performance.now();
-    const service = services.use(nodes);
-    return {
-      memory,
-      nodes: service.host.nodes,
-      mesh: services.use(mesh).mesh,
-      accepts: (endpoint) => service.accepts(endpoint),
-      localNumber: (address) => service.localNumber(address),
-      nowS: () => 1 + Math.floor((performance.now() - beganMs) / 1000),
-      nodeTtlS: Math.ceil(this.#config.nodeTtlMs / 1000),
-    };
-  }
-
-  #handOverDeps({ memory, services }: Running) {
+  #handOverDeps({ memory, services }: Running): HandOverDeps {
     const { addr, steering } = this.#config;
     const { all, offload } = services.use(sockets);
-    const table = services.use(nodes);
     return {
-      memory,
-      nodes: table.host.nodes,
-      routes: table.host.routes,
+      services: services.all,
+      workers: services.use(workers).supervisor,
       sockets: all,
-      supervisor: services.use(workers).supervisor,
-      reaper: table.reaper,
-      state: table.state,
-      mesh: services.use(mesh).mesh,
-      breakers: services.use(limits).breakers,
-      listeners: services.use(listeners).sockets,
       log: this.#log,
-      offer: { version, addr, steering, offload },
-      suspend: () => services.each((service) => service.suspend?.()),
-      resume: () => services.each((service) => service.resume?.()),
+      offer: () => ({
+        ...{ version, addr, steering, offload },
+        hashSecret: memory.words[HASH_SECRET]!,
+        maySave: services.use(nodes).state?.maySave ?? true,
+        locals: services.use(sockets).locals,
+      }),
     };
   }
 

@@ -202,6 +202,8 @@ export type HandOverPhase = "all" | "changed" | "closing" | "stopped" | "sealed"
 
 export interface Section {
   readonly version: number;
+  /** Whether it accepts files; those that come with other sections are closed. */
+  readonly readsFiles?: true;
   /** @param body good until it returns @param fds files that came with it, which it owns. @throws FormatError */
   read(body: Uint8Array, fds: readonly number[]): void | Promise<void>;
 }

@@ -8,7 +8,7 @@
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { createServer, type Server as NetServer, type Socket } from "node:net";
 import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
-import { isStreamed, text } from "./answers.ts";
+import { isStreamed, text } from "../kit/answers.ts";
 import { type Connection, Connections, KEEP_ALIVE_MS } from "./connections.ts";
 
 /** The largest body that means anything is 13 bytes. */

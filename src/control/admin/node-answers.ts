@@ -1,9 +1,9 @@
 /** The admin API about nodes: what is asked for, read out of a request, and what comes of it. */
 import * as v from "valibot";
 import { ConfigError } from "../../config/units.ts";
+import { json, text } from "../kit/answers.ts";
 import { prefixOf } from "../limits/limits.ts";
 import { type NodeList, type NodeQuery, PAGE_NODES_MAX } from "../nodes/list.ts";
-import { json, text } from "./answers.ts";
 
 const ID_MAX = 2 ** 32 - 1;
 const PAGE_NODES = 100;

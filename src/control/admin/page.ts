@@ -3,7 +3,7 @@
  * as whoever looks at it.
  */
 import type { Logger } from "pino";
-import { text } from "./answers.ts";
+import { text } from "../kit/answers.ts";
 
 /** The page loads, runs and asks nothing but what this server has, and nobody shows it within a page of his own. */
 const HEADERS = {

@@ -4,7 +4,7 @@ import { acceptFrom } from "../../../ffi/event-loop.ts";
 import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
 import { hostPort } from "../../../ffi/socket.ts";
 import { FRAME_BYTES_MAX } from "../../data/frames.ts";
-import { refusal, text } from "../admin/answers.ts";
+import { refusal, text } from "../kit/answers.ts";
 import type { TlsFiles } from "../kit/certificates.ts";
 import type { Counts } from "../kit/metrics.ts";
 import { TrustedProxies } from "./client-address.ts";

@@ -45,6 +45,12 @@ export class Breakers {
     return true;
   }
 
+  /** Takes over the states of the old process. */
+  adopt(states: BreakerStates): void {
+    for (const [name, state] of Object.entries(states))
+      if (this.states[name] !== state) this.switch(name, state === "on", "the old process");
+  }
+
   get #bits(): number {
     return this.memory.words[this.#word]!;
   }

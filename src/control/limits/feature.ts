@@ -1,8 +1,14 @@
 /** Limits by source, and the breakers that switch parts of the service off. */
+
+import * as v from "valibot";
 import type { Config } from "../../config.ts";
-import type { AnyFeature, Host } from "../feature.ts";
+import type { AnyFeature, HandOverPhase, Host, SendSection } from "../feature.ts";
+import { readJson, text } from "../upgrade/format.ts";
 import { type BreakerStates, Breakers } from "./breakers.ts";
+import { adoptCells, writeCells } from "./cells.ts";
 import { Limits } from "./limits.ts";
+
+const states = v.record(text, v.picklist(["on", "off"]));
 
 export const limits = {
   name: "limits",
@@ -33,6 +39,16 @@ export const limits = {
       tick: () => applied.tick(nodes.size()),
       reconfigure: (changed: Config) => applied.configure(changed, nodes.size()),
       stats: () => ({ breakers: breakers.states }),
+      handOver: {
+        sections: {
+          cells: { version: 1, read: (body: Uint8Array) => adoptCells(memory, body) },
+          breakers: { version: 1, read: (body: Uint8Array) => breakers.adopt(readJson(states, body)) },
+        },
+        async write(phase: HandOverPhase, send: SendSection) {
+          if (phase === "closing") await writeCells(memory, send);
+          if (phase === "all" || phase === "stopped") await send("breakers", breakers.states);
+        },
+      },
     };
   },
 } satisfies AnyFeature;

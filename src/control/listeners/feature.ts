@@ -1,10 +1,15 @@
 /** Listening TCP sockets of HTTP and the bridge, and the files that are left for their connections. */
+import * as v from "valibot";
 import type { ListeningSocket, ListenOptions } from "../../../ffi/listening-socket.ts";
 import type { Config } from "../../config.ts";
-import type { AnyFeature, Host, Service } from "../feature.ts";
+import type { AnyFeature, HandOverPhase, HandOverSections, Host, SendSection, Service } from "../feature.ts";
 import { FilesLeft, filesAdvice, filesNeeded, openFilesMax } from "../kit/files-left.ts";
 import { whileTaken } from "../kit/while-taken.ts";
-import { type InheritedListener, type ListenerName, Listeners as ListeningSockets } from "./listeners.ts";
+import { readJson, text } from "../upgrade/format.ts";
+import { type ListenerName, Listeners as ListeningSockets } from "./listeners.ts";
+
+/** The names and configured addresses of listening sockets, in the order of their descriptors. */
+const namesSchema = v.pipe(v.array(v.tuple([text, text])), v.maxLength(16));
 
 type ListenersConfig = Pick<Config, "workers">;
 
@@ -14,7 +19,12 @@ class Listeners implements Service {
   /** Whether too few files are left for more connections, as of the last tick. */
   filesAreShort = false;
   #files: FilesLeft | undefined;
-  predecessor: (() => { listeners: readonly InheritedListener[] }) | undefined;
+  readonly handOver: HandOverSections = {
+    sections: {
+      listeners: { version: 1, readsFiles: true, read: (body, fds) => this.#adopt(body, fds) },
+    },
+    write: (phase, send) => this.#write(phase, send),
+  };
 
   constructor(private readonly host: Host<ListenersConfig>) {
     const needed = filesNeeded(host.config.workers);
@@ -48,12 +58,26 @@ class Listeners implements Service {
     return new Error(`${name} ${address}: ${advice}`, { cause: error });
   }
 
-  start(): void {
-    this.sockets.adopt(this.predecessor?.().listeners ?? []);
-  }
-
   tick(): void {
     this.filesAreShort = this.#files?.areShort() ?? false;
+  }
+
+  /** Sends the sockets: the successor accepts what waits in their queues, so no connection is reset. */
+  async #write(phase: HandOverPhase, send: SendSection): Promise<void> {
+    const sockets = this.sockets.inheritable;
+    if (phase !== "closing" || sockets.length === 0) return;
+    await send(
+      "listeners",
+      sockets.map(({ name, address }) => [name, address]),
+      sockets.map(({ fd }) => fd),
+    );
+  }
+
+  #adopt(body: Uint8Array, fds: readonly number[]): void {
+    const names = readJson(namesSchema, body);
+    this.sockets.adopt(
+      names.flatMap(([name, address], i) => (fds[i] === undefined ? [] : [{ name, address, fd: fds[i] }])),
+    );
   }
 
   stop(): void {

@@ -11,6 +11,7 @@ import { FullTable } from "../nodes/full-table.ts";
 import { sockets } from "../sockets/feature.ts";
 import { workers } from "../workers/feature.ts";
 import { type GossipKeys, readGossipKeys } from "./gossip-keys.ts";
+import { MeshSections } from "./hand-over.ts";
 import { believesStrangers, Mesh, type MeshStats } from "./mesh.ts";
 import { MESH } from "./metrics.ts";
 
@@ -48,6 +49,7 @@ export const mesh = {
     );
     host.use(workers).mail.add(made.mail);
     host.use(nodes).hidden = () => made.ownNodes;
+    const sections = new MeshSections(made, routes, (endpoint) => host.use(sockets).translateLocal(endpoint));
     const allow = (changed: Config) =>
       Atomics.store(memory.words, memory.rulesAt + STRANGERS_BELIEVED, Number(believesStrangers(changed)));
     allow(config);
@@ -66,7 +68,9 @@ export const mesh = {
       useClock(clock: () => number) {
         nowMs = clock;
       },
+      handOver: sections,
       start: () => made.start(),
+      hold: () => sections.begin(),
       tick() {
         made.tick();
         full.tick();

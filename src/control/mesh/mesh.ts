@@ -44,7 +44,6 @@ import { ThrottledLog } from "../kit/throttled-log.ts";
 import type { Limits } from "../limits/limits.ts";
 import { scanNodes } from "../nodes/scan.ts";
 import { type HostAddress, hostAddresses, type SourceAddresses } from "../sockets/source-addresses.ts";
-import type { HeardInstances, MeshNames, PeerClaims, PeerNodes } from "../upgrade/format.ts";
 import type { MailTaker } from "../workers/mail-reader.ts";
 import { Announcements } from "./announcements.ts";
 import type { GossipKeys } from "./gossip-keys.ts";
@@ -57,6 +56,7 @@ import {
   SIGNATURE_REFUSALS,
   type Signature,
 } from "./gossip-signature.ts";
+import type { HeardInstances, MeshNames, PeerClaims, PeerNodes } from "./hand-over.ts";
 import { forgetPeer, LearnedPeers } from "./learned-peers.ts";
 import type { ListedBeacon } from "./registry.ts";
 import { RegistryRounds } from "./registry-rounds.ts";

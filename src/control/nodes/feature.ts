@@ -1,14 +1,16 @@
 /** The node table: expiry, the list of nodes, and the file that keeps them across restarts. */
 import type { Config } from "../../config.ts";
 import { REFUSAL_REASONS, REFUSED_AT } from "../../shared/counters.ts";
-import type { SharedMemory } from "../../shared/memory.ts";
+import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import type { AnyFeature, Host, Service } from "../feature.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
 import { limits } from "../limits/feature.ts";
 import { sockets } from "../sockets/feature.ts";
 import { Reaper } from "./expiry.ts";
 import { FullTable } from "./full-table.ts";
+import { NodeSections } from "./hand-over.ts";
 import { NodeList } from "./list.ts";
+import { ENTRY_SEEN_S } from "./scan.ts";
 import { StateKeeper } from "./state-keeper.ts";
 import { checkStatePath } from "./state-path.ts";
 import { ThreadFiles } from "./thread-files.ts";
@@ -20,7 +22,9 @@ export class Nodes implements Service {
   /** Entries of the table that are no nodes. */
   hidden: () => number = () => 0;
   readonly reaper: Reaper;
+  readonly handOver = new NodeSections(this);
   readonly #beganMs = performance.now();
+  #removedBefore: ((nodeId: number) => void) | undefined;
   readonly #full: FullTable;
 
   constructor(
@@ -52,6 +56,22 @@ export class Nodes implements Service {
     return this.host.use(sockets).sources.adopt(address);
   }
 
+  translateLocal(endpoint: Int32Array): void {
+    this.host.use(sockets).translateLocal(endpoint);
+  }
+
+  /** Seconds since the node of an entry of scanNodes was last seen. */
+  ageS(entry: Int32Array): number {
+    return Math.max(0, this.host.memory.words[CLOCK_S]! - entry[ENTRY_SEEN_S]!);
+  }
+
+  /** Sets the clock that nodes are dated by. @returns its second */
+  setClock(): number {
+    const nowS = 1 + Math.floor((performance.now() - this.#beganMs) / 1000);
+    Atomics.store(this.host.memory.words, CLOCK_S, nowS);
+    return nowS;
+  }
+
   async restore(isWhole: boolean): Promise<void> {
     const { predecessor } = this.host;
     if (predecessor) this.state?.adopt(predecessor.maySave);
@@ -64,6 +84,8 @@ export class Nodes implements Service {
   }
 
   start(): void {
+    const { noRoom } = this.handOver;
+    if (noRoom > 0) this.host.log.warn(`${noRoom} nodes of the old process found no room: see --max-nodes`);
     this.state?.start();
   }
 
@@ -75,11 +97,20 @@ export class Nodes implements Service {
   /** A node that expired here would stay at the successor, which owns the state file from here on. */
   async hold(): Promise<void> {
     this.reaper.isPaused = true;
+    const { nodes } = this.host;
+    this.#removedBefore = nodes.removed;
+    nodes.removed = (nodeId) => {
+      this.#removedBefore?.(nodeId);
+      this.handOver.wasRemoved(nodeId);
+    };
+    this.handOver.begin();
     await this.state?.hold();
   }
 
   resume(): void {
     this.reaper.isPaused = false;
+    this.host.nodes.removed = this.#removedBefore;
+    this.handOver.end();
     this.state?.release();
   }
 

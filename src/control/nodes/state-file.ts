@@ -41,20 +41,18 @@ import { constants } from "node:fs";
 import { dirname } from "node:path";
 import { crc32 } from "node:zlib";
 import {
-  ENDPOINT_LOCAL_MASK,
-  ENDPOINT_LOCAL_SHIFT,
   ENDPOINT_PORT_MASK,
-  ENDPOINT_WORDS,
   hasNoPort,
   LOCAL_NUMBERS_END,
   localNumber,
   setLocalNumber,
 } from "../../../ffi/endpoint.ts";
 import { LocalAddresses } from "../../shared/local-addresses.ts";
-import { GRANTS_REQUIRED, NODE_KEY_WORDS, type SharedMemory } from "../../shared/memory.ts";
+import { GRANTS_REQUIRED, type SharedMemory } from "../../shared/memory.ts";
 import { ADDED, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
-import { HAS_KEY, IS_SELF, SLOT_SEEN_S, WANTS_DEST } from "../../shared/slots.ts";
+import { IS_SELF, SLOT_SEEN_S } from "../../shared/slots.ts";
 import { type Files, NO_ANSWER, type OpenFile, plainFiles } from "./files.ts";
+import { RECORD_WORDS, RECORD_WORDS_WITH_KEY, readRecords, writeRecord, writeRecordKey } from "./record.ts";
 import { ENTRY_SEEN_S, restingPause, SLOTS_PER_SLICE, scanNodes } from "./scan.ts";
 import {
   ForeignFileError,
@@ -75,17 +73,10 @@ const COUNT_AT = 24;
 const CHECKSUM_AT = 28;
 const HEADER_BYTES = 32;
 
-const ENTRY_WORDS = 8;
-const ENTRY_WORDS_WITH_KEYS = ENTRY_WORDS + NODE_KEY_WORDS;
-const ENDPOINT_AT = 1;
-const AGE_S_AT = 7;
-const KEY_AT = 8;
-if (AGE_S_AT !== ENDPOINT_AT + ENDPOINT_WORDS) throw new Error("an entry holds an endpoint");
-
 /** Twice the most that --max-nodes can be: a file with more is none of ours, and is not read through to see that. */
 const ENTRIES_MAX = 2 ** 25;
 /** What is written or read at a time: so many slices of a scan, if every slot holds a node. */
-const CHUNK_WORDS = 32 * SLOTS_PER_SLICE * ENTRY_WORDS_WITH_KEYS;
+const CHUNK_WORDS = 32 * SLOTS_PER_SLICE * RECORD_WORDS_WITH_KEY;
 
 /** Appended to the path of a file that was refused. */
 const REJECTED = ".rejected";
@@ -274,11 +265,11 @@ export class StateFile {
     signal: AbortSignal | undefined,
   ): Promise<Written | undefined> {
     const withKeys = Atomics.load(this.memory.words, this.memory.rulesAt + GRANTS_REQUIRED) !== 0;
-    const entryWords = withKeys ? ENTRY_WORDS_WITH_KEYS : ENTRY_WORDS;
+    const recordWords = withKeys ? RECORD_WORDS_WITH_KEY : RECORD_WORDS;
     const header = Buffer.alloc(HEADER_BYTES);
     MAGIC.copy(header);
     header.writeUInt16LE(withKeys ? FORMAT_VERSION_WITH_KEYS : FORMAT_VERSION, VERSION_AT);
-    header.writeUInt16LE(entryWords * 4, ENTRY_BYTES_AT);
+    header.writeUInt16LE(recordWords * 4, ENTRY_BYTES_AT);
     header.writeBigUInt64LE(BigInt(Math.max(0, Math.floor(this.wallMs()))), SAVED_MS_AT);
     await writeWhole(file, MAGIC, 0);
     const words = new Int32Array(CHUNK_WORDS);
@@ -289,17 +280,17 @@ export class StateFile {
     const flush = async (): Promise<void> => {
       const chunk = bytes.subarray(0, used * 4);
       checksum = crc32(chunk, checksum);
-      await writeWhole(file, chunk, HEADER_BYTES + count * entryWords * 4);
-      count += used / entryWords;
+      await writeWhole(file, chunk, HEADER_BYTES + count * recordWords * 4);
+      count += used / recordWords;
       used = 0;
     };
     let locals = 0;
     for (let number = 1; number < LOCAL_NUMBERS_END; number++) {
       const address = this.#locals.address(number);
       if (address === undefined) continue;
-      words.set(address, used + ENDPOINT_AT);
-      words[used + ENDPOINT_AT] = number << ENDPOINT_LOCAL_SHIFT;
-      used += entryWords;
+      setLocalNumber(address, 0, number);
+      writeRecord(words, used, 0, address, 0);
+      used += recordWords;
       locals++;
     }
     const isWhole = await scanNodes(
@@ -308,16 +299,13 @@ export class StateFile {
         const ageS = Math.max(0, nowS - entry[ENTRY_SEEN_S]!); // heard since the save began: 0
         if (ageS >= this.nodeTtlS || hasNoPort(entry, 0)) return; // one of the bridge's was perhaps never heard by UDP
         if ((entry[0]! & IS_SELF) !== 0) return; // another one after a restart
-        words[used] = nodeId;
-        for (let word = 0; word < ENDPOINT_WORDS; word++) words[used + ENDPOINT_AT + word] = entry[word]!;
-        words[used + ENDPOINT_AT] = entry[0]! & (ENDPOINT_PORT_MASK | ENDPOINT_LOCAL_MASK | WANTS_DEST);
-        words[used + AGE_S_AT] = ageS;
-        if (withKeys) this.#saveKey(nodeId, words, used);
-        used += entryWords;
+        writeRecord(words, used, nodeId, entry, ageS);
+        if (withKeys) writeRecordKey(words, used, this.nodes.keyOf(nodeId));
+        used += recordWords;
       },
       {
         pause: async () => {
-          if (words.length - used < SLOTS_PER_SLICE * entryWords) await flush();
+          if (words.length - used < SLOTS_PER_SLICE * recordWords) await flush();
           await pause();
         },
         ...(signal ? { signal } : {}),
@@ -328,18 +316,7 @@ export class StateFile {
     header.writeUInt32LE(count, COUNT_AT);
     header.writeUInt32LE(crc32(header.subarray(0, CHECKSUM_AT), checksum), CHECKSUM_AT);
     await writeWhole(file, header, 0);
-    return { nodes: count - locals, bytes: HEADER_BYTES + count * entryWords * 4 };
-  }
-
-  /** Puts a node's key, if it has one, into its entry at `words[at]`. */
-  #saveKey(nodeId: number, words: Int32Array, at: number): void {
-    const key = this.nodes.keyOf(nodeId);
-    if (key === undefined) {
-      words.fill(0, at + KEY_AT, at + ENTRY_WORDS_WITH_KEYS);
-    } else {
-      words.set(new Int32Array(key.buffer), at + KEY_AT);
-      words[at + ENDPOINT_AT]! |= HAS_KEY;
-    }
+    return { nodes: count - locals, bytes: HEADER_BYTES + count * recordWords * 4 };
   }
 
   /**
@@ -385,29 +362,24 @@ export class StateFile {
 
   async #restore(file: OpenFile, header: Header, options: LoadOptions, counts: LoadCounts): Promise<void> {
     const elapsedS = Math.max(0, Math.floor((this.wallMs() - header.savedMs) / 1000));
-    const endpoint = new Int32Array(ENDPOINT_WORDS);
     const numbers = new Uint8Array(LOCAL_NUMBERS_END); // by the file's numbers
-    for await (const chunk of entriesIn(file, header)) {
+    for await (const chunk of recordsIn(file, header)) {
       const words = new Int32Array(chunk.buffer, chunk.byteOffset, chunk.length / 4);
       const bytes = new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
-      for (let at = 0; at < words.length; at += header.entryWords) {
-        const ageS = (words[at + AGE_S_AT]! >>> 0) + elapsedS;
-        for (let word = 0; word < ENDPOINT_WORDS; word++) endpoint[word] = words[at + ENDPOINT_AT + word]!;
-        const flags = endpoint[0]! & WANTS_DEST;
-        const hasKey = header.entryWords > ENTRY_WORDS && (endpoint[0]! & HAS_KEY) !== 0;
+      for (const { nodeId, endpoint, flags, ageS, hasKey, keyAt } of readRecords(words, header.recordWords)) {
         const local = localNumber(endpoint, 0);
-        endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
-        if (words[at] === 0 && local !== 0) {
+        if (nodeId === 0 && local !== 0) {
+          endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
           if (numbers[local] === 0) numbers[local] = options.localNumber(endpoint);
           counts.locals++;
           continue;
         }
         setLocalNumber(endpoint, 0, numbers[local]!);
-        if (words[at] === 0 || hasNoPort(endpoint, 0) || !options.accepts(endpoint)) counts.unusable++;
-        else if (ageS >= this.nodeTtlS) counts.tooOld++;
+        if (nodeId === 0 || hasNoPort(endpoint, 0) || !options.accepts(endpoint)) counts.unusable++;
+        else if (ageS + elapsedS >= this.nodeTtlS) counts.tooOld++;
         else {
-          this.#record(words[at]!, endpoint, flags, options.nowS - ageS, counts);
-          if (hasKey) this.nodes.keepKey(words[at]!, endpoint, bytes, (at + KEY_AT) * 4);
+          this.#record(nodeId, endpoint, flags, options.nowS - ageS - elapsedS, counts);
+          if (hasKey) this.nodes.keepKey(nodeId, endpoint, bytes, keyAt);
         }
       }
     }
@@ -472,7 +444,7 @@ type Written = Pick<SaveResult, "nodes" | "bytes">;
 
 interface Header {
   readonly count: number;
-  readonly entryWords: number;
+  readonly recordWords: number;
   readonly savedMs: number;
 }
 
@@ -492,15 +464,15 @@ async function readHeader(file: OpenFile, fileBytes: number): Promise<Header> {
       `is of a newer beacon (format ${version}, this one knows ${FORMAT_VERSION_WITH_KEYS})`,
     );
   const count = header.readUInt32LE(COUNT_AT);
-  const entryWords = version === FORMAT_VERSION_WITH_KEYS ? ENTRY_WORDS_WITH_KEYS : ENTRY_WORDS;
-  const isOurs = version >= FORMAT_VERSION && header.readUInt16LE(ENTRY_BYTES_AT) === entryWords * 4;
+  const recordWords = version === FORMAT_VERSION_WITH_KEYS ? RECORD_WORDS_WITH_KEY : RECORD_WORDS;
+  const isOurs = version >= FORMAT_VERSION && header.readUInt16LE(ENTRY_BYTES_AT) === recordWords * 4;
   if (!isOurs || count > ENTRIES_MAX) throw new Refusal("damaged", "is damaged (its header makes no sense)");
-  const bytes = HEADER_BYTES + count * entryWords * 4;
+  const bytes = HEADER_BYTES + count * recordWords * 4;
   if (fileBytes !== bytes)
     throw new Refusal("damaged", `is damaged (it has ${fileBytes} bytes in place of ${bytes})`);
-  const found = { count, entryWords, savedMs: Number(header.readBigUInt64LE(SAVED_MS_AT)) };
+  const found = { count, recordWords, savedMs: Number(header.readBigUInt64LE(SAVED_MS_AT)) };
   let checksum = 0;
-  for await (const chunk of entriesIn(file, found)) checksum = crc32(chunk, checksum);
+  for await (const chunk of recordsIn(file, found)) checksum = crc32(chunk, checksum);
   checksum = crc32(header.subarray(0, CHECKSUM_AT), checksum);
   if (checksum !== header.readUInt32LE(CHECKSUM_AT))
     throw new Refusal("damaged", "is damaged (its checksum does not match)");
@@ -508,11 +480,11 @@ async function readHeader(file: OpenFile, fileBytes: number): Promise<Header> {
 }
 
 /** The entries, a chunk of whole ones at a time, each good until the next. It ends early if the file does. */
-async function* entriesIn(
+async function* recordsIn(
   file: OpenFile,
-  { count, entryWords }: Pick<Header, "count" | "entryWords">,
+  { count, recordWords }: Pick<Header, "count" | "recordWords">,
 ): AsyncGenerator<Uint8Array> {
-  const entryBytes = entryWords * 4;
+  const entryBytes = recordWords * 4;
   const buffer = new Uint8Array(Math.min(CHUNK_WORDS * 4, count * entryBytes));
   for (let left = count * entryBytes, at = HEADER_BYTES; left > 0; ) {
     const got = await readWhole(file, buffer.subarray(0, Math.min(left, buffer.length)), at);

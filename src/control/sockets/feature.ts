@@ -1,12 +1,13 @@
 /** The public port: its sockets, how the kernel spreads packets over them, and the source addresses. */
 import { attachReusePortProgram } from "../../../ffi/bpf.ts";
-import type { SocketAddress } from "../../../ffi/endpoint.ts";
+import { LOCAL_NUMBERS_END, localNumber, type SocketAddress, setLocalNumber } from "../../../ffi/endpoint.ts";
 import { errnoName, SyscallError } from "../../../ffi/errno.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
 import { parseHostPort } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
+import { LocalAddresses } from "../../shared/local-addresses.ts";
 import { HASH_SECRET, OFFLOAD_ERRNO } from "../../shared/memory.ts";
-import type { AnyFeature, Host, Service } from "../feature.ts";
+import type { AnyFeature, Host, Predecessor, Service } from "../feature.ts";
 import { whileTaken } from "../kit/while-taken.ts";
 import { adoptSockets, type BeaconSockets, openSockets } from "./sockets.ts";
 import { SourceAddresses } from "./source-addresses.ts";
@@ -22,6 +23,8 @@ export class Sockets implements Service {
   readonly offload: boolean;
   readonly sources: SourceAddresses;
   #offloadErrno = 0;
+  /** By the old process's number. */
+  #localNumbers: Uint8Array | undefined;
 
   constructor(
     private readonly host: SocketsHost,
@@ -36,6 +39,27 @@ export class Sockets implements Service {
     if (config.steering && !predecessor) this.#steer();
     this.sources = new SourceAddresses(memory, this.all, config.sourceAddress, log);
     this.address = this.all[0]!.localAddress();
+  }
+
+  /** Replaces the old process's number of a local address in an endpoint by this one's. */
+  translateLocal(endpoint: Int32Array): void {
+    this.#localNumbers ??= this.#numbersOf(this.host.predecessor?.locals ?? []);
+    setLocalNumber(endpoint, 0, this.#localNumbers[localNumber(endpoint, 0)]!);
+  }
+
+  /** The local addresses by number, for a successor. Those added later are left to the kernel there, until the node's next Discover. */
+  get locals(): [number, number[]][] {
+    const locals = new LocalAddresses(this.host.memory);
+    return Array.from({ length: LOCAL_NUMBERS_END }, (_, number) => number).flatMap((number) => {
+      const address = locals.address(number);
+      return address ? [[number, Array.from(address)] as [number, number[]]] : [];
+    });
+  }
+
+  #numbersOf(locals: Predecessor["locals"]): Uint8Array {
+    const numbers = new Uint8Array(LOCAL_NUMBERS_END);
+    for (const [number, address] of locals) numbers[number] = this.sources.adopt(Int32Array.from(address));
+    return numbers;
   }
 
   /** Whether packets to an endpoint can leave from these sockets. */

@@ -4,13 +4,14 @@ import { isClosed, MESSAGE_BYTES_MAX, type UnixChannel } from "../../../ffi/unix
 /**
  * What a message is about; its number on the wire is its place here, so new ones go to the end.
  *
- * A process sends a kind that earlier versions do not know only once the other one has reported in `prepared` that it takes it.
+ * From the old process to the new one: `offer`, its sockets and what goes with them; `prepare`, that
+ * every section was sent once; `sync`, which is answered when all before it is read; `go`, that it has
+ * stopped receiving; `commit`, that it is no longer the service. From the new one: `prepared`, `synced`,
+ * `serving`, and `refused`, with the reason.
  *
- * From the old process to the new one: `offer`, its sockets and what goes with them; `listeners`, the sockets of HTTP and the bridge; `nodes`,
- * `names`, `instances`, `routes`, `claims`, `cells`, `breakers`, what it knows, again and again in part; `removed`, nodes that it no longer has;
- * `prepare`, that it has told all of that once; `sync`, which is answered when all before it is taken; `go`, that it has stopped receiving;
- * `commit`, that it is no longer the service.
- * From the new one: `prepared`, `synced`, `serving`, and `refused`, with the reason.
+ * `section` is a message of a feature's section. Those of earlier versions have a kind of their own,
+ * which is the section of that name in its version 1: nodes, names, instances, routes, cells, breakers,
+ * claims, listeners, removed.
  */
 export const KINDS = [
   "offer",
@@ -31,6 +32,7 @@ export const KINDS = [
   "claims",
   "listeners",
   "removed",
+  "section",
 ] as const;
 export type Kind = (typeof KINDS)[number];
 
@@ -40,6 +42,19 @@ export const BODY_BYTES_MAX = MESSAGE_BYTES_MAX - HEAD_BYTES;
 
 /** A raw descriptor cannot be waited for (Bun 1.4.5): it is looked at so often. */
 const POLL_MS = 1;
+
+/** Sections that have a kind of message of their own. */
+export const SECTION_KINDS = [
+  "nodes",
+  "names",
+  "instances",
+  "routes",
+  "cells",
+  "breakers",
+  "claims",
+  "listeners",
+  "removed",
+] as const satisfies readonly Kind[];
 
 export interface Message {
   readonly kind: Kind;

@@ -9,40 +9,14 @@
  * Nothing is lost in between: what arrives while nobody receives waits in the sockets, some tens of milliseconds. To keep that short,
  * what the other one has to hear then is only what changed within the last seconds, and workers wait in a receive for a millisecond only.
  */
-
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type * as v from "valibot";
-import { CoarseClock } from "../../../ffi/clock.ts";
-import { hasNoPort, LOCAL_NUMBERS_END } from "../../../ffi/endpoint.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
-import { LocalAddresses } from "../../shared/local-addresses.ts";
-import { CLOCK_S, HASH_SECRET, type SharedMemory } from "../../shared/memory.ts";
-import type { NodeTable } from "../../shared/nodes.ts";
-import type { RouteTable } from "../../shared/routes.ts";
-import { HAS_KEY, IS_SELF } from "../../shared/slots.ts";
-import type { Breakers } from "../limits/breakers.ts";
-import { cellBodies } from "../limits/cells.ts";
-import type { Listeners } from "../listeners/listeners.ts";
-import type { Mesh } from "../mesh/mesh.ts";
-import type { Reaper } from "../nodes/expiry.ts";
-import { restingPause, scanNodes } from "../nodes/scan.ts";
-import type { StateKeeper } from "../nodes/state-keeper.ts";
+import type { HandOverPhase, HandOverSections, Service } from "../feature.ts";
 import { RECEIVE_TIMEOUT_MS, setReceiveTimeouts } from "../sockets/sockets.ts";
-import type { Supervisor } from "../workers/supervisor.ts";
-import { BODY_BYTES_MAX, type Kind, LateError, type Message } from "./channel.ts";
-import {
-  CellEntries,
-  FORMAT,
-  NodeEntries,
-  type Offer,
-  preparedSchema,
-  readJson,
-  refusedSchema,
-  writeClaims,
-  writeRemoved,
-  writeRoutes,
-} from "./format.ts";
+import { type Kind, LateError, type Message, SECTION_KINDS } from "./channel.ts";
+import { FORMAT, frameSection, type Offer, preparedSchema, readJson, refusedSchema } from "./format.ts";
 import { type Started, type Successor, start } from "./successor.ts";
 
 const PREPARE_MS = 30_000;
@@ -51,11 +25,6 @@ const CUT_OVER_MS = 5_000;
 /** Rounds of telling what changed: each is shorter than the one before, and one of a second is as short as the table's clock lets it be. */
 const ROUNDS_MAX = 4;
 const ROUND_MS = 1000;
-/** Instances in a message: each is some 80 bytes. */
-const INSTANCES_IN_MESSAGE = 512;
-/** Steps through the routes in one go: below a millisecond. */
-const SLICE_STEPS = 65_536;
-
 /** An upgrade that did not come about; the message says why. The beacon goes on as if nothing had been. */
 export class UpgradeError extends Error {
   override readonly name = "UpgradeError";
@@ -67,52 +36,36 @@ export interface Upgraded {
   readonly version: string;
 }
 
-/** What a beacon consists of that hands over. */
-export interface HandOverParts {
-  readonly memory: SharedMemory;
-  readonly nodes: NodeTable;
+/** The workers' threads, as an upgrade stops and restarts them. */
+export interface ParkedWorkers {
+  /** Whether another process has the sockets, too: nothing may be done to them that it would feel. */
+  sharesSockets: boolean;
+  park(): Promise<void>;
+  unpark(): void;
+}
+
+export interface HandOverDeps {
+  /** In the order of their start. */
+  readonly services: readonly Service[];
+  readonly workers: ParkedWorkers;
   readonly sockets: readonly UdpSocket[];
-  readonly supervisor: Pick<Supervisor, "park" | "unpark" | "sharesSockets">;
-  readonly reaper: Pick<Reaper, "isPaused">;
-  readonly state: StateKeeper | undefined;
-  readonly mesh: Mesh;
-  readonly routes: RouteTable;
-  readonly breakers: Breakers;
-  readonly listeners: Listeners;
-  readonly offer: Pick<Offer, "version" | "addr" | "offload" | "steering">;
+  readonly offer: () => Omit<Offer, "format">;
   readonly log: Logger;
-  /** Leaves accepting connections at HTTP and the bridge to the other process; those that are there stay. */
-  suspend(): void;
-  /** Has them again. */
-  resume(): void;
 }
 
 export class HandOver {
   /** Whether the other process serves, and this one only has to end. */
   hasServed = false;
-  /** Whether all has been told, so that the other process does not learn what changes here. */
+  /** Whether everything was sent, so that the other process does not learn what changes here. */
   hasTold = false;
   readonly #cancel = new AbortController();
-  readonly #nodeEntries = new NodeEntries();
-  readonly #cellEntries = new CellEntries();
-  /** What was told of the mesh last: the names, and the nodes of each peer by its endpoint. */
-  #names = "";
-  /** How many of CELL_LIMITS the new process knows. */
-  #cellLimits = 0;
-  readonly #routes = new Map<string, Uint8Array>();
-  /** Nodes that were removed, and are still to be told. */
-  #removed: number[] = [];
-  #takesRemovals = false;
-  #takesListeners = false;
-  /** Nodes that were refreshed at this clock second or later are still to be told. */
-  #sinceS = Number.NEGATIVE_INFINITY;
+  #takesSections = false;
   #started: Started | undefined;
-  #isSuspended = false;
   #sharedBefore = false;
 
   constructor(
     private readonly successor: Successor,
-    private readonly parts: HandOverParts,
+    private readonly deps: HandOverDeps,
   ) {}
 
   /**
@@ -120,21 +73,14 @@ export class HandOver {
    * @throws UpgradeError if it does not: then the other process is dead, and all is as it was before
    */
   async run(): Promise<Upgraded> {
-    const { reaper, state, supervisor, nodes } = this.parts;
+    const { services, workers } = this.deps;
     let version: string;
-    const removedBefore = nodes.removed;
-    nodes.removed = (nodeId) => {
-      removedBefore?.(nodeId);
-      this.#removed.push(nodeId);
-    };
     try {
-      // So that no node goes while its like is told, and the file is the other's to write.
-      reaper.isPaused = true;
-      await state?.hold();
+      for (const service of services) await service.hold?.();
       this.signal.throwIfAborted();
       this.#started = start(this.successor);
-      this.#sharedBefore = supervisor.sharesSockets;
-      supervisor.sharesSockets = true;
+      this.#sharedBefore = workers.sharesSockets;
+      workers.sharesSockets = true;
       this.#note("started");
       version = await this.#prepare();
       await this.#cutOver();
@@ -142,8 +88,6 @@ export class HandOver {
       const reason = await this.#reasonOf(error);
       await this.resume();
       throw new UpgradeError(reason, { cause: error });
-    } finally {
-      nodes.removed = removedBefore;
     }
     // From here on there is no way back, whatever fails.
     this.hasServed = true;
@@ -175,7 +119,7 @@ export class HandOver {
 
   /** Serves again, once the other process is certainly dead. */
   async resume(): Promise<void> {
-    const { supervisor, reaper, state, mesh, sockets } = this.parts;
+    const { workers, services, sockets } = this.deps;
     this.hasServed = false;
     this.hasTold = false;
     if (this.#started) {
@@ -183,218 +127,81 @@ export class HandOver {
       child.kill("SIGKILL");
       await child.exited;
       channel.close(); // not before: it would take this for the death of this process, and serve
-      supervisor.sharesSockets = this.#sharedBefore; // with the process before this one, which may still be there
-      supervisor.unpark();
+      workers.sharesSockets = this.#sharedBefore; // with the process before this one, which may still be there
+      workers.unpark();
       setReceiveTimeouts(sockets, false);
     }
-    reaper.isPaused = false;
-    state?.release();
-    mesh.isSilent = false;
-    if (this.#isSuspended) this.parts.resume();
-    this.#isSuspended = false;
-  }
-
-  /** Local addresses by number. Nodes with one that is added later are answered from the kernel's choice until their next Discover. */
-  #locals(): Offer["locals"] {
-    const locals = new LocalAddresses(this.parts.memory);
-    return Array.from({ length: LOCAL_NUMBERS_END }, (_, number) => number).flatMap((number) => {
-      const address = locals.address(number);
-      return address ? [[number, Array.from(address)] as [number, number[]]] : [];
-    });
+    for (const service of services) service.resume?.();
   }
 
   /** Has the other process know all that this one knows, or knew a moment ago. @returns the other's version */
   async #prepare(): Promise<string> {
-    const { memory, sockets, state, offer } = this.parts;
     const untilMs = performance.now() + (this.successor.prepareMs ?? PREPARE_MS);
-    const whole: Offer = {
-      ...offer,
-      format: FORMAT,
-      hashSecret: memory.words[HASH_SECRET]!,
-      maySave: state?.maySave ?? true,
-      locals: this.#locals(),
-    };
-    const fds = sockets.map(({ fd }) => fd);
-    await this.#sendJson("offer", whole, untilMs, fds);
+    const fds = this.deps.sockets.map(({ fd }) => fd);
+    const offer: Offer = { ...this.deps.offer(), format: FORMAT };
+    await this.#send("offer", encoded(offer), fds, untilMs);
     let roundMs = performance.now();
-    await this.#tellNodes(untilMs);
-    await this.#tellBreakers(untilMs);
-    await this.#tellMesh(untilMs);
-    await this.#tellClaims(untilMs);
+    await this.#write("all", untilMs, hasKinds);
     await this.#send("prepare", undefined, [], untilMs);
     const { body } = await this.#expect("prepared", untilMs);
-    const { version, cellLimits, takesRemovals, takesListeners } = readJson(preparedSchema, body);
-    this.#cellLimits = cellLimits;
-    this.#takesRemovals = takesRemovals;
-    this.#takesListeners = takesListeners;
-    if (takesListeners) await this.#handOverListeners(untilMs);
+    const { version, takesSections } = readJson(preparedSchema, body);
+    this.#takesSections = takesSections;
     this.#note("prepared");
+    await this.#write("all", untilMs, (sections) => !hasKinds(sections));
     for (let round = 0; round < ROUNDS_MAX && performance.now() - roundMs > ROUND_MS; round++) {
       roundMs = performance.now();
-      await this.#tellRemoved(untilMs);
-      await this.#tellNodes(untilMs);
-      await this.#tellMesh(untilMs);
+      await this.#write("changed", untilMs);
       await this.#sync(untilMs);
     }
     return version;
   }
 
-  /** Stops receiving, tells what changed, and waits until the other process serves. */
+  /** Stops receiving, sends what changed, and waits until the other process serves. */
   async #cutOver(): Promise<void> {
-    const { supervisor, sockets, mesh } = this.parts;
+    const { workers, sockets, services } = this.deps;
     const untilMs = performance.now() + CUT_OVER_MS;
     setReceiveTimeouts(sockets, true);
     await sleep(RECEIVE_TIMEOUT_MS); // until the last that went by the old one has returned
-    await this.#tellCells(untilMs);
+    await this.#write("closing", untilMs);
     await this.#sync(untilMs);
-    this.#isSuspended = true;
-    this.parts.suspend();
-    if (!this.#takesListeners) this.parts.listeners.stopListening(); // it opens the ports itself
-    mesh.isSilent = true;
+    for (const service of services) service.suspend?.();
     this.#note("receiving stops");
     const parkedMs = performance.now();
-    await supervisor.park();
-    await this.#tellRemoved(untilMs);
-    await this.#tellNodes(untilMs, () => Promise.resolve());
-    await this.#tellBreakers(untilMs);
-    await this.#tellMesh(untilMs);
-    // Those removed during the last steps; no worker can have recorded one of them again.
+    await workers.park();
+    await this.#write("stopped", untilMs);
     this.hasTold = true;
-    await this.#tellRemoved(untilMs);
-    this.#note("all is told");
+    await this.#write("sealed", untilMs);
+    this.#note("everything is sent");
     await this.#send("go", undefined, [], untilMs);
     this.#note("the new process goes");
     await this.#expect("serving", untilMs);
     this.#note("the new process serves", { ms: Math.round(performance.now() - parkedMs) });
   }
 
-  /** For who looks on. */
+  /** Logs a step, for an operator who watches. */
   #note(step: string, fields: object = {}): void {
-    this.parts.log.debug({ successor: this.#started!.child.pid, ...fields }, `upgrade: ${step}`);
+    this.deps.log.debug({ successor: this.#started!.child.pid, ...fields }, `upgrade: ${step}`);
   }
 
-  // What is told.
-
-  /** Tells of the nodes that were removed since the last time. One that came back is told of by the `#tellNodes` that follows. */
-  async #tellRemoved(untilMs: number): Promise<void> {
-    const removed = this.#removed;
-    if (removed.length === 0) return;
-    this.#removed = [];
-    if (this.#takesRemovals) {
-      for (const body of writeRemoved(removed)) await this.#send("removed", body, [], untilMs);
-    } else {
-      this.parts.log.warn(
-        `${removed.length} nodes removed during the upgrade may come back: the new process is of a version ` +
-          "that is not told of removals; remove them again there",
-      );
-    }
-  }
-
-  /** Tells of the nodes that were refreshed since this began the last time. */
-  async #tellNodes(untilMs: number, pause = restingPause()): Promise<void> {
-    const { nodes, memory } = this.parts;
-    const entries = this.#nodeEntries;
-    // Less one: a worker may have read the clock just before it went on, and record what it has in hand now.
-    const sinceS = this.#sinceS;
-    this.#sinceS = memory.words[CLOCK_S]! - 1;
-    const flush = async () => {
-      for (const body of entries.take()) await this.#send("nodes", body, [], untilMs);
-    };
-    await scanNodes(
-      nodes,
-      (nodeId, entry) => {
-        if (hasNoPort(entry, 0)) return; // one of the bridge's that was never heard by UDP: it will connect again
-        if ((entry[0]! & IS_SELF) !== 0) return; // this process's own; the other one makes itself another
-        const key = (entry[0]! & HAS_KEY) === 0 ? undefined : nodes.keyOf(nodeId);
-        entries.add(nodeId, entry, memory.words[CLOCK_S]!, key);
-      },
-      {
-        sinceS,
-        pause: async () => {
-          if (!entries.hasRoomForSlice) await flush();
-          await pause();
-        },
-      },
-    );
-    await flush();
-  }
-
-  async #tellCells(untilMs: number): Promise<void> {
-    const nowNs = new CoarseClock().nowNs();
-    for (const body of cellBodies(this.parts.memory, this.#cellLimits, nowNs, this.#cellEntries)) {
-      if (body.length > 0) await this.#send("cells", body, [], untilMs);
-      await sleep(1); // others have their turn
-    }
-  }
-
-  async #handOverListeners(untilMs: number): Promise<void> {
-    const listeners = this.parts.listeners.inheritable;
-    if (listeners.length === 0) return;
-    const names = listeners.map(({ name, address }) => [name, address]);
-    await this.#sendJson(
-      "listeners",
-      names,
-      untilMs,
-      listeners.map(({ fd }) => fd),
-    );
-  }
-
-  async #tellBreakers(untilMs: number): Promise<void> {
-    await this.#sendJson("breakers", this.parts.breakers.states, untilMs);
-  }
-
-  /** Tells of the mesh what was not told before. */
-  async #tellMesh(untilMs: number): Promise<void> {
-    const { mesh } = this.parts;
-    const { names } = mesh;
-    const shownNames = JSON.stringify(names);
-    if (shownNames !== this.#names) {
-      this.#names = shownNames;
-      const isTooLarge = new TextEncoder().encode(shownNames).length > BODY_BYTES_MAX;
-      await this.#sendJson("names", isTooLarge ? { ...names, hosts: [] } : names, untilMs); // they are looked up anew
-    }
-    const { instances } = mesh;
-    for (let at = 0; at < instances.length; at += INSTANCES_IN_MESSAGE)
-      await this.#sendJson("instances", instances.slice(at, at + INSTANCES_IN_MESSAGE), untilMs);
-    for (const peer of mesh.peerNodes()) {
-      const name = peer.endpoint.join();
-      const nodeIds = new Uint8Array(peer.nodeIds.slice().buffer);
-      const told = this.#routes.get(name);
-      if (told !== undefined && Buffer.compare(told, nodeIds) === 0) continue;
-      this.#routes.set(name, nodeIds);
-      await this.#send("routes", writeRoutes(peer), [], untilMs);
-    }
-  }
-
-  /** Tells what the directory told of its beacons' nodes. Once: what changes from now on the other process reads there, too. */
-  async #tellClaims(untilMs: number): Promise<void> {
-    const { mesh, routes } = this.parts;
-    const peers = Array.from(mesh.toldPeers(), ({ number, endpoint }) => ({
-      ...{ number, endpoint },
-      nodeIds: [] as number[],
-      timesMs: [] as number[],
-    }));
-    if (peers.length === 0) return;
-    const byNumber = new Map(peers.map((peer) => [peer.number, peer]));
-    for (let from = 0; from < routes.sweepSteps; from += SLICE_STEPS) {
-      routes.visit(from, Math.min(from + SLICE_STEPS, routes.sweepSteps), (nodeId, number, claimedMs) => {
-        const peer = byNumber.get(number);
-        peer?.nodeIds.push(nodeId);
-        peer?.timesMs.push(claimedMs);
+  /** Has services write their sections. */
+  async #write(
+    phase: HandOverPhase,
+    untilMs: number,
+    isIncluded: (sections: HandOverSections) => boolean = () => true,
+  ): Promise<void> {
+    for (const { handOver } of this.deps.services) {
+      if (handOver === undefined || !isIncluded(handOver)) continue;
+      await handOver.write(phase, (section, body, fds = []) => {
+        const bytes = body instanceof Uint8Array ? body : encoded(body);
+        if (isKind(section)) return this.#send(section, bytes, fds, untilMs);
+        if (!this.#takesSections) return Promise.resolve();
+        const { version } = handOver.sections[section]!;
+        return this.#send("section", frameSection(section, version, bytes), fds, untilMs);
       });
-      for (const { endpoint, nodeIds, timesMs } of peers) {
-        const claims = {
-          endpoint,
-          nodeIds: Int32Array.from(nodeIds.splice(0)),
-          timesMs: Float64Array.from(timesMs.splice(0)),
-        };
-        for (const body of writeClaims(claims)) await this.#send("claims", body, [], untilMs);
-      }
-      await sleep(1); // others have their turn
     }
   }
 
-  /** Waits until the other process has taken all that was told. */
+  /** Waits until the other process has read everything that was sent. */
   async #sync(untilMs: number): Promise<void> {
     await this.#send("sync", undefined, [], untilMs);
     await this.#expect("synced", untilMs);
@@ -411,10 +218,6 @@ export class HandOver {
     const isOpen = await this.#started!.channel.send(kind, body, fds, { untilMs, signal: this.signal });
     if (isOpen) return;
     await this.#lastWord();
-  }
-
-  #sendJson(kind: Kind, value: unknown, untilMs: number, fds: readonly number[] = []): Promise<void> {
-    return this.#send(kind, new TextEncoder().encode(JSON.stringify(value)), fds, untilMs);
   }
 
   /** Waits for the one message that may come now. */
@@ -454,6 +257,14 @@ export class HandOver {
     return message;
   }
 }
+
+const encoded = (value: object): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
+
+const isKind = (section: string): section is (typeof SECTION_KINDS)[number] =>
+  (SECTION_KINDS as readonly string[]).includes(section);
+
+/** Whether every version reads a service's sections, and not only those that say so in `prepared`. */
+const hasKinds = ({ sections }: HandOverSections): boolean => Object.keys(sections).every(isKind);
 
 /** The other process has closed its end, or is dead. */
 class Gone extends Error {}

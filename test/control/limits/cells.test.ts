@@ -1,10 +1,16 @@
 /** Used-up limits that go over to another process: which cells are sent, and where they are put. */
 import { describe, expect, test } from "bun:test";
-import { adoptCell, cellBodies } from "../../../src/control/limits/cells.ts";
-import { BODY_BYTES_MAX } from "../../../src/control/upgrade/channel.ts";
-import { CELL_LIMITS, CellEntries, readCells } from "../../../src/control/upgrade/format.ts";
+import {
+  adoptCell,
+  CELL_LIMITS,
+  CellEntries,
+  cellBodies,
+  readCells,
+} from "../../../src/control/limits/cells.ts";
+import { BODY_BYTES_MAX, FormatError } from "../../../src/control/upgrade/channel.ts";
+import { LIMITS } from "../../../src/shared/counters.ts";
 import { nodeHash } from "../../../src/shared/hash.ts";
-import { ENDPOINT_HOLD, RateLimit, RELAY_ADDRESS_LIMIT, RELAY_LIMIT } from "../../../src/shared/limits.ts";
+import { ENDPOINT_HOLD, GRANT_RATE, RateLimit, RELAY_LIMIT } from "../../../src/shared/limits.ts";
 import { SharedMemory } from "../../../src/shared/memory.ts";
 
 const NOW_NS = 12_345e9;
@@ -22,8 +28,8 @@ function limitOf(memory: SharedMemory, limit: number): RateLimit {
   return rate;
 }
 
-function handOver(from: SharedMemory, to: SharedMemory, cellLimits = CELL_LIMITS.length): void {
-  for (const body of cellBodies(from, cellLimits, NOW_NS, new CellEntries())) {
+function handOver(from: SharedMemory, to: SharedMemory): void {
+  for (const body of cellBodies(from, NOW_NS, new CellEntries())) {
     expect(body.length).toBeLessThanOrEqual(BODY_BYTES_MAX);
     readCells(body, (limit, cell, timeNs) => adoptCell(to, limit, cell, timeNs, NOW_NS));
   }
@@ -49,15 +55,6 @@ describe("what a source has used", () => {
     for (const source of sources) expect(next.used(source, NOW_NS)).toBe(rate.used(source, NOW_NS));
   });
 
-  test("of a limit that the new process does not know is not sent to it", () => {
-    const from = sharedMemory();
-    for (const limit of [RELAY_LIMIT, RELAY_ADDRESS_LIMIT]) limitOf(from, limit).take(SOURCE, 7, NOW_NS);
-    const limits: number[] = [];
-    for (const body of cellBodies(from, 7, NOW_NS, new CellEntries()))
-      readCells(body, (limit) => limits.push(limit));
-    expect(new Set(limits)).toEqual(new Set([RELAY_LIMIT]));
-  });
-
   test("is not adopted in a cell or for a time that cannot be", () => {
     const memory = sharedMemory();
     const { lines } = memory.sources(RELAY_LIMIT);
@@ -65,5 +62,55 @@ describe("what a source has used", () => {
     adoptCell(memory, RELAY_LIMIT, lines * 8, NOW_NS + 1, NOW_NS);
     adoptCell(memory, RELAY_LIMIT, 0, NOW_NS + 3601e9, NOW_NS);
     expect(memory.floats).toEqual(before);
+  });
+});
+
+describe("cells", () => {
+  const read = (body: Uint8Array) => {
+    const cells: number[][] = [];
+    readCells(body, (...cell) => cells.push(cell));
+    return cells;
+  };
+
+  test("are read as they were written, up to a full message", () => {
+    const entries = new CellEntries();
+    const written: number[][] = [];
+    for (let cell = 0; !entries.isFull; cell++) {
+      const place = cell % CELL_LIMITS.length;
+      entries.add(place, cell, 1e15 + cell);
+      written.push([CELL_LIMITS[place]!, cell, 1e15 + cell]);
+    }
+    const body = entries.take();
+    expect(body.length).toBeLessThanOrEqual(BODY_BYTES_MAX);
+    expect(read(body)).toEqual(written);
+  });
+
+  test("are of every limit, under the numbers that earlier versions gave them", () => {
+    const names = [...LIMITS, "grants"];
+    expect(GRANT_RATE).toBe(LIMITS.length);
+    expect(CELL_LIMITS.map((limit) => names[limit]!)).toEqual([
+      ...["relay", "punch_source", "punch", "new_node", "answer", "endpoint_hold", "grants"],
+      "relay_address",
+    ]);
+    expect([...CELL_LIMITS].sort((one, other) => one - other)).toEqual(names.map((_, limit) => limit));
+  });
+
+  test("of a limit of a later version are skipped", () => {
+    const entries = new CellEntries();
+    entries.add(CELL_LIMITS.length, 0, 1);
+    entries.add(0, 5, 7);
+    expect(read(entries.take())).toEqual([[CELL_LIMITS[0]!, 5, 7]]);
+  });
+
+  test("of no time, or cut short, are refused", () => {
+    const entries = new CellEntries();
+    for (const [limit, time] of [
+      [0, Number.NaN],
+      [0, Number.POSITIVE_INFINITY],
+    ] as const) {
+      entries.add(limit, 0, time);
+      expect(() => read(entries.take())).toThrow(FormatError);
+    }
+    expect(() => read(new Uint8Array(15))).toThrow(FormatError);
   });
 });

@@ -4,7 +4,7 @@ import { UnixChannel } from "../../../ffi/unix-channel.ts";
 import { Channel, type Kind } from "../../../src/control/upgrade/channel.ts";
 
 /** The second argument of some steps: a path, beside which files appear that say how far it is, and how far it may go. */
-const [step = "", path = "", httpPort = ""] = process.argv.slice(2);
+const [step = "", path = ""] = process.argv.slice(2);
 const channel = new Channel(new UnixChannel(Number(process.env["BEACON_UPGRADE_FD"])));
 
 function fail(): void {
@@ -41,25 +41,11 @@ if (step === "says what is not its turn") {
   await channel.send("serving");
   await Bun.sleep(600_000);
 }
-if (step === "takes removals" || step === "is of an earlier version") {
+if (step === "looks on") {
   writeFileSync(`${path}.has-nodes`, "");
   while (!existsSync(`${path}.go-on`)) await Bun.sleep(10);
-  const takesRemovals = step === "takes removals";
-  const takes = takesRemovals && { takesRemovals, takesListeners: true };
-  await channel.sendJson("prepared", { version: "fake", ...takes });
+  await channel.sendJson("prepared", { version: "fake" });
   await follow("go");
-  if (!takesRemovals) {
-    // As earlier versions do. The port may take a moment to be free.
-    for (let tries = 0; tries < 100 && !kinds.includes("opens-http"); tries++) {
-      try {
-        const own = Bun.serve({ hostname: "127.0.0.1", port: Number(httpPort), fetch: () => new Response() });
-        await own.stop(true);
-        kinds.push("opens-http");
-      } catch {
-        await Bun.sleep(10);
-      }
-    }
-  }
   writeFileSync(`${path}.has-all`, "");
   while (!existsSync(`${path}.give-up`)) await Bun.sleep(10);
   await channel.sendJson("refused", { reason: kinds.join(" ") });
