@@ -35,28 +35,13 @@ export interface Nat extends Behaviour {
 
 /** RFC 4787, REQ-5: at least two minutes. */
 const TIMEOUT_S = 120;
-const common = { hairpin: false, timeoutS: TIMEOUT_S };
-
-export const FULL_CONE: Nat = {
-  mapping: "endpoint-independent",
-  filtering: "endpoint-independent",
-  ...common,
-};
-export const ADDRESS_RESTRICTED: Nat = {
-  mapping: "endpoint-independent",
-  filtering: "address-dependent",
-  ...common,
-};
-export const PORT_RESTRICTED: Nat = {
-  mapping: "endpoint-independent",
-  filtering: "address-and-port-dependent",
-  ...common,
-};
-export const SYMMETRIC: Nat = {
-  mapping: "address-and-port-dependent",
-  filtering: "address-and-port-dependent",
-  ...common,
-};
+const nat = (mapping: Nat["mapping"], filtering: Dependence): Nat => ({
+  ...{ mapping, filtering, hairpin: false, timeoutS: TIMEOUT_S },
+});
+export const FULL_CONE = nat("endpoint-independent", "endpoint-independent");
+export const ADDRESS_RESTRICTED = nat("endpoint-independent", "address-dependent");
+export const PORT_RESTRICTED = nat("endpoint-independent", "address-and-port-dependent");
+export const SYMMETRIC = nat("address-and-port-dependent", "address-and-port-dependent");
 
 /** The interfaces of a box: towards the internet, and towards the hosts behind it. */
 export const WAN = "wan";

@@ -31,6 +31,7 @@ import {
 } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
 import { PeerTable } from "../../src/shared/peers.ts";
+import { UNLIMITED } from "../e2e/support/beacon.ts";
 import { nameFromBytes } from "../support/arbitraries.ts";
 import {
   controlMessage,
@@ -45,16 +46,6 @@ const MS = 1e6;
 const SECOND = 1e9;
 const WORKERS = 2;
 const BATCH = 8;
-
-const OFF = {
-  relayLimit: 0,
-  relayAddressLimit: 0,
-  punchSourceLimit: 0,
-  punchLimit: 0,
-  endpointHoldMs: 0,
-  newNodeLimit: 0,
-  answerLimit: 0,
-} satisfies Partial<Config>;
 
 interface Counted {
   readonly limited?: Record<string, number>;
@@ -91,7 +82,14 @@ class Beacon {
   }
 
   configure(options: Partial<Config>): void {
-    this.limits.configure(validateConfig({ ...OFF, ...options }), 0);
+    this.limits.configure(validateConfig({ ...UNLIMITED, ...options }), 0);
+  }
+
+  /** The handler of bridged nodes' frames. */
+  frames(kernel: ScriptedKernel): FrameHandler {
+    const { memory, nodes, clock } = this;
+    const options = { fd: 5, family: AF_INET, beaconId: 0, offload: true } as const;
+    return new FrameHandler(kernel, memory, nodes, options, { put: () => true, flush: () => {} }, clock);
   }
 
   /** Time goes by, for the limits and for the node table. */
@@ -322,14 +320,7 @@ describe("relays of a source", () => {
     const beacon = new Beacon({ relayLimit: 10 });
     beacon.register(1, 1);
     const kernel = new ScriptedKernel(EAGAIN);
-    const frames = new FrameHandler(
-      kernel,
-      beacon.memory,
-      beacon.nodes,
-      { fd: 5, family: AF_INET, beaconId: 0, offload: true },
-      { put: () => true, flush: () => {} },
-      beacon.clock,
-    );
+    const frames = beacon.frames(kernel);
     const from = (nodeId: number, host: number) =>
       frames.handle(nodeId, endpointOf(`192.0.2.${host}`, 1000), message(RELAY, [nodeId, 1], [7]));
     for (let i = 0; i < 12; i++) from(50, i);
@@ -431,14 +422,7 @@ describe("relays of an address", () => {
     const beacon = new Beacon({ relayAddressLimit: 2 });
     beacon.register(1, 1);
     const kernel = new ScriptedKernel(EAGAIN);
-    const frames = new FrameHandler(
-      kernel,
-      beacon.memory,
-      beacon.nodes,
-      { fd: 5, family: AF_INET, beaconId: 0, offload: true },
-      { put: () => true, flush: () => {} },
-      beacon.clock,
-    );
+    const frames = beacon.frames(kernel);
     for (let id = 50; id < 60; id++)
       frames.handle(id, endpointOf("192.0.2.1", 1000), message(RELAY, [id, 1], [7]));
     frames.flush();

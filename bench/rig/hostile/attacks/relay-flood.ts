@@ -30,24 +30,17 @@ function asHonestSender({ honestSenders }: Scene): Source {
 }
 
 export const RELAY_FLOODS: readonly Attack[] = [
-  ...AIMS.map(
-    ({ at, destinations, inSmoke }): Attack => ({
-      name: `relay flood to ${at}, one source`,
-      does: `relays to ${at} from one address and port`,
-      stage: "alone",
-      inSmoke,
-      limits: ["relay"],
-      start: (scene) => fromOneSource(scene, relays(SENDER, destinations(scene))),
-    }),
-  ),
-  ...AIMS.map(
-    ({ at, destinations, inSmoke }): Attack => ({
-      name: `relay flood to ${at}, spoofed`,
-      does: `relays to ${at} in the name of many`,
-      stage: "alone",
-      inSmoke,
-      start: (scene) => spoofed(scene, relays(SENDER, destinations(scene))),
-    }),
+  ...[false, true].flatMap((isSpoofed) =>
+    AIMS.map(
+      ({ at, destinations, inSmoke }): Attack => ({
+        name: `relay flood to ${at}, ${isSpoofed ? "spoofed" : "one source"}`,
+        does: `relays to ${at} ${isSpoofed ? "in the name of many" : "from one address and port"}`,
+        stage: "alone",
+        inSmoke,
+        ...(!isSpoofed && { limits: ["relay"] }),
+        start: (scene) => (isSpoofed ? spoofed : fromOneSource)(scene, relays(SENDER, destinations(scene))),
+      }),
+    ),
   ),
   {
     name: "relay flood to nodes, all ports",
