@@ -36,20 +36,18 @@ export class ClockFleet {
     if (clock === undefined) throw new Error(NO_COMPILER);
     const server = await DirectoryServer.prepare({ program, env: clock.env });
     await server.start();
+    let fleet: Fleet | undefined;
+    let nodes: FleetNodes | undefined;
     try {
-      const fleet = await Fleet.start(shape, { directory: server.url, batch });
-      const nodes = new FleetNodes(fleet);
+      fleet = await Fleet.start(shape, { directory: server.url, batch });
+      nodes = new FleetNodes(fleet);
       const one = new ClockFleet(shape, clock, server, fleet, nodes);
-      try {
-        nodes.registerAll();
-        await untilSettled(fleet, one.#beacons, SETTLED_MS_MAX);
-        return one;
-      } catch (error) {
-        nodes.close();
-        await fleet.stop();
-        throw error;
-      }
+      nodes.registerAll();
+      await untilSettled(fleet, one.#beacons, SETTLED_MS_MAX);
+      return one;
     } catch (error) {
+      nodes?.close();
+      await fleet?.stop();
       await server.stop();
       throw error;
     }

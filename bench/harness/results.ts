@@ -8,7 +8,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { dirname } from "node:path";
 import * as v from "valibot";
-import { type Bar, showBar, showSpread, spreadOf } from "./statistics.ts";
+import { showBar, showSpread, spreadOf } from "./statistics.ts";
 
 const FORMAT = 1;
 
@@ -117,9 +117,7 @@ export class Recorder {
     this.#keys.add(key);
     this.#figures.push(v.parse(FigureSchema, figure));
     const spread = showSpread(spreadOf(figure.values), figure.unit);
-    console.log(
-      `  ${figure.name}: ${spread}${figure.bar ? `; ${showBar(figure.values, figure.bar as Bar)}` : ""}`,
-    );
+    console.log(`  ${figure.name}: ${spread}${figure.bar ? `; ${showBar(figure.values, figure.bar)}` : ""}`);
   }
 
   /** Returns a function that records figures of one case; less is better unless given. */

@@ -9,8 +9,8 @@ export interface Spread {
 
 /** What a figure's median should be. */
 export interface Bar {
-  readonly atMost?: number;
-  readonly atLeast?: number;
+  readonly atMost?: number | undefined;
+  readonly atLeast?: number | undefined;
 }
 
 /** @param values at least one */
@@ -48,8 +48,15 @@ export function meets(values: readonly number[], bar: Bar): boolean {
   return median <= (bar.atMost ?? Infinity) && median >= (bar.atLeast ?? -Infinity);
 }
 
-/** A bar and whether the median of a figure meets it. */
-export function showBar(values: readonly number[], bar: Bar): string {
-  const text = bar.atMost === undefined ? `at least ${bar.atLeast}` : `at most ${bar.atMost}`;
-  return `bar: ${text}, ${meets(values, bar) ? "met" : "MISSED"}`;
+/** "at most 1.03"; empty without a bar. */
+export function showLimits({ atMost, atLeast }: Bar = {}): string {
+  const limits = [
+    atMost !== undefined && `at most ${atMost}`,
+    atLeast !== undefined && `at least ${atLeast}`,
+  ];
+  return limits.filter(Boolean).join(", ");
 }
+
+/** A bar and whether the median of a figure meets it. */
+export const showBar = (values: readonly number[], bar: Bar): string =>
+  `bar: ${showLimits(bar)}, ${meets(values, bar) ? "met" : "MISSED"}`;

@@ -1,6 +1,6 @@
 /** Compares two runs of a bench: what got better or worse beyond the noise. */
 import { type Figure, loadRun, type Machine, type Run, showMachine } from "../harness/results.ts";
-import { showValue, spreadOf } from "../harness/statistics.ts";
+import { showLimits, showValue, spreadOf } from "../harness/statistics.ts";
 import {
   barNews,
   type Comparison,
@@ -10,7 +10,6 @@ import {
   P_MAX,
   RATIO,
   roundsNeeded,
-  showLimits,
   titleOf,
   type Verdict,
 } from "./verdicts.ts";
@@ -129,7 +128,9 @@ function barsOf(comparisons: readonly Comparison[]): string[] {
     const text = barNews({ a, b });
     if (text === undefined) return [];
     const [was, is] = [a, b].map(({ values, unit }) => showValue(spreadOf(values).median, unit));
-    return [`  ${text}: ${titleOf(b)}: ${was} → ${is}${b.bar ? `, bar: ${showLimits(b)}` : ""} (${verdict})`];
+    return [
+      `  ${text}: ${titleOf(b)}: ${was} → ${is}${b.bar ? `, bar: ${showLimits(b.bar)}` : ""} (${verdict})`,
+    ];
   });
   const withBar = comparisons.map(({ b }) => b).filter(({ bar }) => bar !== undefined);
   if (withBar.length === 0 && news.length === 0) return [];

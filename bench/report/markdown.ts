@@ -1,8 +1,8 @@
 /** The part of RESULTS.md that is computed from runs: bars, charts, and a table a bench. */
 import { type Figure, type Run, showMachine } from "../harness/results.ts";
-import { showValue, spreadOf } from "../harness/statistics.ts";
+import { showLimits, showValue, spreadOf } from "../harness/statistics.ts";
 import type { Picture } from "./draw.ts";
-import { isSeries, meetsBar, RATIO, showLimits } from "./verdicts.ts";
+import { isSeries, meetsBar, RATIO } from "./verdicts.ts";
 
 export interface NamedPicture extends Picture {
   /** From RESULTS.md: "charts/payload.svg". */
@@ -41,7 +41,7 @@ function bars(runs: readonly Run[]): string {
   const list = missed.map(({ bench, figure }) => {
     const { median } = spreadOf(figure.values);
     const value = `${showValue(median, figure.unit)} ${figure.unit}`;
-    return `- ${bench}: ${plain(`${figure.case}, ${figure.name}: ${value}, ${showLimits(figure)}`)}`;
+    return `- ${bench}: ${plain(`${figure.case}, ${figure.name}: ${value}, ${showLimits(figure.bar)}`)}`;
   });
   return `${head} Missed:\n\n${list.join("\n")}`;
 }
@@ -93,7 +93,7 @@ function table(figures: readonly Figure[]): string {
         `${show(median)}${unit}`,
         min === max ? "" : `${show(min)} to ${show(max)}`,
       ],
-      ...(figure.bar ? [showLimits(figure), meetsBar(figure) ? "met" : "**MISSED**"] : []),
+      ...(figure.bar ? [showLimits(figure.bar), meetsBar(figure) ? "met" : "**MISSED**"] : []),
     ].map((cell) => (cell === "**MISSED**" ? cell : plain(cell)));
   });
   return [head, align, ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");

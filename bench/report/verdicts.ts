@@ -1,6 +1,6 @@
 /** What two runs of a bench say of each other, figure by figure. */
 import type { Figure, Run } from "../harness/results.ts";
-import { type Bar, meets, spreadOf } from "../harness/statistics.ts";
+import { meets, spreadOf } from "../harness/statistics.ts";
 import { leastP, rankTest } from "./rank-test.ts";
 
 /** Chance may say "beyond the noise" so often. */
@@ -105,15 +105,7 @@ function directionOf(better: Figure["better"], changePercent: number): Direction
 
 /** None where the figure has no bar. */
 export function meetsBar({ values, bar }: Figure): boolean | undefined {
-  return bar && meets(values, bar as Bar);
-}
-
-/** "at most 1.03"; empty without a bar. */
-export function showLimits({ bar }: Figure): string {
-  const { atMost, atLeast } = bar ?? {};
-  return [atMost !== undefined && `at most ${atMost}`, atLeast !== undefined && `at least ${atLeast}`]
-    .filter(Boolean)
-    .join(", ");
+  return bar && meets(values, bar);
 }
 
 /** What became of a bar: nothing worth a word, or what. */
