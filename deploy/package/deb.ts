@@ -1,4 +1,11 @@
-/** The Debian package, written without Debian's tools: an ar archive of the format's version, control.tar.gz and data.tar.gz. */
+/**
+ * Builds the Debian package without Debian's tools: an ar archive of the format's version,
+ * control.tar.gz and data.tar.gz.
+ *
+ * nfpm 2.48.0 makes an equivalent package with 21 lines fewer here, but it needs Go 1.26.4 and the Go
+ * module proxy wherever packages are made or tested (Debian 12 has Go 1.19). It takes three times
+ * the CPU time, and its package is 3 % larger.
+ */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Shell } from "../../src/cli/completion.ts";
