@@ -172,7 +172,7 @@ const connect = (server: DirectoryServer, prefix: string) =>
 class Units {
   readonly #routes: FleetRoutes;
   readonly #clock = new FleetClock(() => performance.now(), Date.now());
-  readonly #claimer = { name: NAME, number: 1, mark: 1, waiting: new WaitingClaims() };
+  readonly #claimer = { name: NAME, number: 1, mark: 1, incomplete: 0, waiting: new WaitingClaims() };
   #time = 0;
 
   constructor(

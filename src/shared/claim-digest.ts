@@ -51,10 +51,6 @@ export class ClaimSums {
     this.#words[at + 1]! -= wordsHash(nodeId, bits[0]!, bits[1]!, KEYS[1]);
   }
 
-  clear(): void {
-    this.#words.fill(0);
-  }
-
   /** The sums of a row: CLAIM_RANGES times SUM_WORDS words, which change with it. */
   row(row = 0): Int32Array {
     const words = CLAIM_RANGES * SUM_WORDS;

@@ -140,7 +140,7 @@ export class RouteTable {
     const words = this.#words;
     const slot = this.#search(id, 0);
     const isNew = slot >= 0 && words[slot] === 0;
-    if (slot < 0 || (isNew && this.#routes >= this.#routesMax)) return TABLE_FULL;
+    if (slot < 0 || (isNew && this.room <= 0)) return TABLE_FULL;
     if (this.#claims) {
       const { timesMs, marks, sums } = this.#claims;
       const index = this.#indexOf(slot);
@@ -254,9 +254,9 @@ export class RouteTable {
     return this.#routesOf[peer]!;
   }
 
-  /** Whether there is no room for another route. */
-  get isFull(): boolean {
-    return this.#routes >= this.#routesMax;
+  /** Routes that there is room for. */
+  get room(): number {
+    return this.#routesMax - this.#routes;
   }
 
   /** The sums of a peer's claims (claim-digest.ts), which change with them; claims are kept. */

@@ -268,10 +268,10 @@ describe("claims that are kept", () => {
   test("of new nodes find no room in a full table; those of nodes that it has do", () => {
     const { routes } = keeping(3);
     for (let id = 1; id <= 3; id++) {
-      expect(routes.isFull).toBe(false);
+      expect(routes.room).toBe(4 - id);
       routes.claim(id, 1, 1000, 1);
     }
-    expect(routes.isFull).toBe(true);
+    expect(routes.room).toBe(0);
     expect(routes.claim(4, 1, 1000, 1)).toBe(TABLE_FULL);
     expect(routes.claim(3, 2, 2000, 1)).toBe(1);
     expect([1, 2].map((peer) => routes.routesOf(peer))).toEqual([2, 1]);

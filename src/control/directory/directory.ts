@@ -122,7 +122,7 @@ export class Directory {
       waiters: () => this.#fleet.waiters(),
       claimerAt: (number) => this.#fleet.claimerAt(number),
       claimAgain: (nodeId, afterMs) => this.#announcer.changed(nodeId, afterMs),
-      tooManyWait: (claimer) => this.#fleet.tooManyWait(claimer, monotonicMs()),
+      tooManyWait: (claimer) => this.#fleet.tooManyWait(claimer),
     });
     this.#writer = new SnapshotWriter({
       ...{ name, published, announcer: this.#announcer, clock, pause: slices.pause(), monotonicMs },

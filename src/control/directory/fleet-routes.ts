@@ -32,6 +32,8 @@ export interface Claimer {
   /** What its claims are marked with, so that those that a snapshot no longer names are found. */
   readonly mark: number;
   readonly waiting: WaitingClaims;
+  /** Ranges of node ids in which claims of it were refused since their last snapshot began to load, for lack of room. */
+  incomplete: number;
 }
 
 export interface FleetRoutesParts {
@@ -48,7 +50,7 @@ export interface FleetRoutesParts {
   readonly waiters: () => readonly Claimer[];
   /** A node has to be published again: with the date by which this beacon has it, or a later one than `afterMs`. */
   readonly claimAgain: (nodeId: number, afterMs: number) => void;
-  /** More of this beacon's claims would wait than there is room for. */
+  /** A claim of this beacon was refused, because too many wait. */
   readonly tooManyWait: (claimer: Claimer) => void;
   readonly pause: Pause;
 }
@@ -111,21 +113,21 @@ export class FleetRoutes {
     return waiting.size > 0 || this.parts.table.routesOf(number) > 0;
   }
 
-  /** Whether the table is full: then claims were refused, and may be missing. */
-  get isFull(): boolean {
-    return this.parts.table.isFull;
-  }
-
   /**
-   * Ranges of node ids in which other claims of a beacon stand than it says, or one waits for a node that has no route.
-   * @param sums what it says
+   * Ranges of node ids in which other claims of a beacon stand than it publishes, or one waits for a node that has no route. Ranges
+   * with refused claims count once there is room for all nodes of the beacon that are missing.
+   * @param sums what it publishes
+   * @param nodes how many it has
    */
-  differing({ number, waiting }: Claimer, sums: Int32Array): number {
+  differing(claimer: Claimer, sums: Int32Array, nodes: number): number {
+    const { number, waiting } = claimer;
     const { table } = this.parts;
     let ranges = differingRanges(sums, table.sumsOf(number), waiting.sums);
     for (const nodeId of waiting.nodeIds())
       if (table.holder(nodeId) === NO_PEER) ranges |= 1 << rangeOf(nodeId);
-    return ranges;
+    claimer.incomplete &= ranges;
+    const missing = nodes - table.routesOf(number) - waiting.size;
+    return missing > Math.min(table.room, waiting.room) ? ranges & ~claimer.incomplete : ranges;
   }
 
   /** Withdraws those of a beacon's claims that lack this mark and are to go. One sweep at a time: many beacons may go at once. */
@@ -171,12 +173,16 @@ export class FleetRoutes {
       if (other !== undefined) this.#wait(nodeId, other, heldMs, table.markOf(nodeId));
     }
     if (claimer.waiting.size > 0) claimer.waiting.take(nodeId);
-    if (table.claim(nodeId, claimer.number, timeMs, mark) === TABLE_FULL) this.refused++;
-    else if (timeMs < heldMs) this.settle(nodeId); // earlier than its own claim before: one that waits may be later
+    if (table.claim(nodeId, claimer.number, timeMs, mark) === TABLE_FULL) {
+      this.refused++;
+      claimer.incomplete |= 1 << rangeOf(nodeId);
+    } else if (timeMs < heldMs) this.settle(nodeId); // earlier than its own claim before: one that waits may be later
   }
 
   #wait(nodeId: number, claimer: Claimer, timeMs: number, mark: number): void {
-    if (!claimer.waiting.add(nodeId, { timeMs, mark })) this.parts.tooManyWait(claimer);
+    if (claimer.waiting.add(nodeId, { timeMs, mark })) return;
+    claimer.incomplete |= 1 << rangeOf(nodeId);
+    this.parts.tooManyWait(claimer);
   }
 
   #claimAgain(nodeId: number, afterMs: number): void {

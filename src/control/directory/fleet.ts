@@ -30,7 +30,7 @@ export const RESYNC_REASONS = [
   "gap",
   "diverged",
   "too_far_behind",
-  "too_many_wait",
+  "refused",
   "moved",
 ] as const;
 export type ResyncReason = (typeof RESYNC_REASONS)[number];
@@ -61,6 +61,7 @@ export class Followed {
   readonly waiting: WaitingClaims;
   /** Of node ids, in which it is behind. */
   ranges = ALL_RANGES;
+  incomplete = 0;
   /** It is not compared before that; how long after the next divergence. */
   compareAtMs = 0;
   compareAgainMs = DIVERGED_MS;
@@ -247,13 +248,11 @@ export class Fleet {
     return waiters;
   }
 
-  /** What waits of a beacon's claims is dropped: a snapshot is needed. */
-  tooManyWait({ name, waiting }: Claimer, nowMs: number): void {
-    waiting.clear();
-    const beacon = this.beacons.get(name);
-    if (beacon === undefined) return;
-    this.fallBehind(beacon, "too_many_wait", nowMs);
-    beacon.askAtMs = nowMs + ASK_AGAIN_MS_MAX; // so that it has time to withdraw them
+  tooManyWait({ name, waiting }: Claimer): void {
+    this.parts.complain(
+      "too_many_wait",
+      `more than ${waiting.size} nodes of ${name} have a later claim by another beacon: find it with "beacon explain", and check whether it has these nodes`,
+    );
   }
 
   /** Drops those whose lease is over. @param deadlineMs when that is */
@@ -366,19 +365,23 @@ export class Fleet {
   }
 
   /** Does all stand that the beacon claims, and nothing else? What does not is reloaded, range by range. */
-  #compare(beacon: Followed & Claimer, { sums, seq }: Lease, nowMs: number): void {
+  #compare(beacon: Followed & Claimer, { sums, seq, nodes }: Lease, nowMs: number): void {
     const { routes, complain } = this.parts;
-    if (sums === undefined || routes.isFull || nowMs < beacon.compareAtMs) return;
+    if (sums === undefined || nowMs < beacon.compareAtMs) return;
     // Who had changes of its own that it does not know of had them from a forger.
-    const ranges = seq < beacon.seq ? ALL_RANGES : routes.differing(beacon, sums);
+    const ranges = seq < beacon.seq ? ALL_RANGES : routes.differing(beacon, sums, nodes);
     if (ranges === 0) {
-      beacon.compareAgainMs = DIVERGED_MS;
+      if (beacon.incomplete === 0) beacon.compareAgainMs = DIVERGED_MS;
       return;
     }
-    const count = countRanges(ranges);
-    this.diverged += count;
     beacon.compareAtMs = nowMs + beacon.compareAgainMs;
     beacon.compareAgainMs = Math.min(2 * beacon.compareAgainMs, DIVERGED_MS_MAX);
+    const count = countRanges(ranges & ~beacon.incomplete);
+    if (count === 0) {
+      this.fallBehind(beacon, "refused", nowMs, ranges);
+      return;
+    }
+    this.diverged += count;
     complain(
       "diverged",
       `the routes to ${beacon.name} differ from what it claims, in ${count} of ${CLAIM_RANGES} ranges of node ids: these are reloaded`,

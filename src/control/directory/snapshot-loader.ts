@@ -53,6 +53,7 @@ export class SnapshotLoader {
     await routes.swept();
     await follow(number);
     fleet.nextMark(beacon);
+    beacon.incomplete &= ~snapshot.ranges;
     const hadClaims = routes.hasClaims(beacon); // with other marks
     let bytes = 0;
     let timeMs = 0;

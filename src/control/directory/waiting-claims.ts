@@ -24,10 +24,15 @@ export class WaitingClaims {
     return this.#sums.row();
   }
 
+  /** Claims that there is room for. */
+  get room(): number {
+    return this.max - this.#claims.size;
+  }
+
   /** In place of the node's claim before. @returns false if there is no room */
   add(nodeId: number, claim: WaitingClaim): boolean {
     this.take(nodeId);
-    if (this.#claims.size >= this.max) return false;
+    if (this.room <= 0) return false;
     this.#claims.set(nodeId, claim);
     this.#sums.add(nodeId, claim.timeMs);
     return true;
@@ -44,11 +49,6 @@ export class WaitingClaims {
 
   nodeIds(): Iterable<number> {
     return this.#claims.keys();
-  }
-
-  clear(): void {
-    this.#claims.clear();
-    this.#sums.clear();
   }
 
   /** Removes those that lack this mark and are to go. */

@@ -104,7 +104,7 @@ export function directoryStats(some: Partial<DirectoryStats> = {}): DirectorySta
     snapshotsMalformed: 11,
     lastSnapshotWrittenS: 0.25,
     lastSnapshotLoadedS: 0.5,
-    resyncs: { new: 1, restarted: 2, gap: 3, diverged: 4, too_far_behind: 5, moved: 6, too_many_wait: 16 },
+    resyncs: { new: 1, restarted: 2, gap: 3, diverged: 4, too_far_behind: 5, moved: 6, refused: 16 },
     lag: { bounds: [0.01, 0.02, 0.05, 0.1], counts: [0, 5, 5, 0, 0], sum: 0.3 },
     nodesLost: 12,
     nodesClaimedAgain: 13,

@@ -40,7 +40,7 @@ test("each number of the directory is in a metric", async () => {
     'beacon_directory_resyncs_total{reason="diverged"} 4',
     'beacon_directory_resyncs_total{reason="too_far_behind"} 5',
     'beacon_directory_resyncs_total{reason="moved"} 6',
-    'beacon_directory_resyncs_total{reason="too_many_wait"} 16',
+    'beacon_directory_resyncs_total{reason="refused"} 16',
     "beacon_directory_nodes_lost_total 12",
     "beacon_directory_nodes_claimed_again_total 13",
     "beacon_directory_claims_refused_total 14",

@@ -73,7 +73,7 @@ export type Host = ReturnType<typeof host>;
 
 /** Another beacon, as FleetRoutes knows it. */
 export const claimerOf = (name: string, number: number, mark = 1) => ({
-  ...{ name, number, mark },
+  ...{ name, number, mark, incomplete: 0 },
   waiting: new WaitingClaims(),
 });
 

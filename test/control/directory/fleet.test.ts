@@ -11,15 +11,19 @@ import { Fleet, type Followed } from "../../../src/control/directory/fleet.ts";
 import type { Claimer } from "../../../src/control/directory/fleet-routes.ts";
 import { ALL_RANGES, ClaimSums, rangeOf } from "../../../src/shared/claim-digest.ts";
 import { PEERS_MAX } from "../../../src/shared/memory.ts";
-import { NO_PEER } from "../../../src/shared/routes.ts";
+import { NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
+import { routeMemory } from "../../support/route-memory.ts";
 import { BOOT_MS, changesOf, host, leaseOf, routesOf } from "./fleet-parts.ts";
 
 const B = "b:1";
 const NUMBER = 4;
 
-function fleet() {
-  const parts = host();
-  const { routes, claimers, claimedAgain } = routesOf(parts);
+function fleet({ routesMax = 480, keptNodesMax = 65_536 } = {}) {
+  const parts = { ...host(), table: new RouteTable(routeMemory(routesMax)) };
+  parts.table.keepClaims();
+  const { routes, claimers, claimedAgain } = routesOf(parts, {
+    tooManyWait: (claimer) => made.tooManyWait(claimer),
+  });
   const seen = {
     ofSelf: [] as Entry[],
     asked: [] as [ranges: number, asker: string][],
@@ -28,8 +32,8 @@ function fleet() {
   };
   const left: string[] = [];
   const complaints: string[] = [];
-  const made = new Fleet({
-    ...{ name: "m:1", beaconId: 99, routes, random: () => 0.5 },
+  const made: Fleet = new Fleet({
+    ...{ name: "m:1", beaconId: 99, routes, keptNodesMax, random: () => 0.5 },
     heardOfSelf: (entry) => seen.ofSelf.push(entry),
     asked: (ranges, asker) => seen.asked.push([ranges, asker]),
     applied: (changes) => seen.applied.push(changes),
@@ -391,13 +395,6 @@ describe("who is there", () => {
     at.hear(leaseOf("d:1", 0, { beaconId: 99 }));
     expect(at.complaints).toEqual(["double_id", "double_id"]);
   });
-
-  test("one with more claims that wait than there is room for is behind", () => {
-    const beacon = at.follow() as Followed & Claimer;
-    at.hear(changesOf(B, 1, { 5: 1000 }));
-    at.fleet.tooManyWait(beacon, 1000);
-    expect([beacon.isBehind, beacon.waiting.size, at.fleet.resyncs.too_many_wait]).toEqual([true, 0, 1]);
-  });
 });
 
 describe("the sums of a lease", () => {
@@ -469,12 +466,60 @@ describe("the sums of a lease", () => {
     expect(lease(41_001, { 5: 1000 })).toBe(true);
   });
 
-  test("say nothing while the table is full, or of a beacon of an earlier version", () => {
+  test("of an earlier version, which has none, are not compared", () => {
     const beacon = at.follow();
     at.hear(leaseOf(B, 0));
-    for (let id = 1; !at.table.isFull; id++) at.table.claim(id, 9);
-    at.hear(leaseOf(B, 0, { sums: sumsOf({ 5: 1000 }) }));
+    at.table.claim(5, NUMBER);
     expect(beacon.isBehind).toBe(false);
+  });
+
+  describe("in ranges with refused claims", () => {
+    const nodes = 3;
+    const sums = sumsOf({ 5: 1000, 6: 1000, 7: 1000 });
+    /** But for the id, which all beacons of this file have. */
+    const complaints = () => at.complaints.filter((what) => what !== "double_id");
+
+    test("are compared once the table has room for all nodes that are missing", () => {
+      at = fleet({ routesMax: 3 });
+      const beacon = at.follow();
+      at.follow("c:1", 0, NUMBER + 1);
+      at.hear(changesOf("c:1", 1, { 10: 1000, 11: 1000 }));
+      at.hear(changesOf(B, 1, { 5: 1000, 6: 1000, 7: 1000 }));
+      at.hear(leaseOf(B, 1, { nodes, sums }));
+      at.hear(changesOf("c:1", 2, {}, [10]));
+      at.hear(leaseOf(B, 1, { nodes, sums }));
+      expect(beacon.isBehind).toBe(false);
+      at.hear(changesOf("c:1", 3, {}, [11]));
+      at.hear(leaseOf(B, 1, { nodes, sums }));
+      expect([beacon.isBehind, beacon.ranges]).toEqual([true, rangesOf(6, 7)]);
+      expect([at.fleet.resyncs.refused, at.fleet.diverged, complaints()]).toEqual([1, 0, []]);
+    });
+
+    test("are compared once as many claims may wait", () => {
+      at = fleet({ keptNodesMax: 2 });
+      const beacon = at.follow();
+      at.follow("c:1", 0, NUMBER + 1);
+      at.hear(changesOf(B, 1, { 5: 1000, 6: 1000, 7: 1000 }));
+      at.hear(changesOf("c:1", 1, { 5: 2000, 6: 2000, 7: 2000 }));
+      at.hear(leaseOf(B, 1, { nodes, sums }));
+      expect([beacon.isBehind, beacon.waiting.size, complaints()]).toEqual([false, 2, ["too_many_wait"]]);
+      at.hear(changesOf("c:1", 2, {}, [5, 6, 7]));
+      expect([5, 6, 7].map((id) => at.table.find(id))).toEqual([NUMBER, NUMBER, NO_PEER]);
+      at.hear(leaseOf(B, 1, { nodes, sums }));
+      expect([beacon.isBehind, beacon.ranges, at.fleet.resyncs.refused]).toEqual([true, rangesOf(7), 1]);
+    });
+
+    test("are compared as ever once they match", () => {
+      at = fleet({ routesMax: 3 });
+      const beacon = at.follow();
+      at.table.claim(10, 9);
+      at.hear(changesOf(B, 1, { 5: 1000, 6: 1000, 7: 1000 }));
+      at.hear(changesOf(B, 2, {}, [7]));
+      at.hear(leaseOf(B, 2, { nodes: 2, sums: sumsOf({ 5: 1000, 6: 1000 }) }));
+      expect(beacon.isBehind).toBe(false);
+      at.hear(leaseOf(B, 2, { nodes, sums }));
+      expect([beacon.ranges, at.fleet.diverged, complaints()]).toEqual([rangesOf(7), 1, ["diverged"]]);
+    });
   });
 
   test("with a lower number than was followed, changes were forged: all of it is reloaded", () => {

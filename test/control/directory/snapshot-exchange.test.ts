@@ -127,7 +127,7 @@ describe("a snapshot", () => {
       false,
       7,
     ]);
-    expect(to.routes.differing(to.beacon as Followed & Claimer, from.announcer.sums!)).toBe(0);
+    expect(to.routes.differing(to.beacon as Followed & Claimer, from.announcer.sums!, 0)).toBe(0);
     for (const id of [1, PART_NODES_MAX, PART_NODES_MAX + 1, NODES])
       expect([to.table.find(id), to.table.claimedMs(id)]).toEqual([NUMBER, BOOT_MS + 50_000 + id]);
     expect(2 * to.loader.bytesLoaded).toBe(from.writer.bytesWritten);

@@ -98,7 +98,7 @@ function checkLog(choices: Choices, seen: Seen): void {
     claimerAt: (number) => fleet.claimerAt(number),
     waiters: () => fleet.waiters(),
     claimAgain: (id) => heard.has(id) || fail(`node ${id} is claimed again, and is not here`),
-    tooManyWait: (claimer) => fleet.tooManyWait(claimer, 1000),
+    tooManyWait: (claimer) => fleet.tooManyWait(claimer),
     pause: async () => {},
   });
   const fleet: Fleet = new Fleet({
