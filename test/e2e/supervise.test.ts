@@ -51,6 +51,15 @@ function childrenOf(pid: number): number[] {
   }
 }
 
+/** A process's command; empty once it has ended. */
+function commandOf(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+  } catch {
+    return [];
+  }
+}
+
 /** Every process below one. */
 function descendantsOf(pid: number): number[] {
   return childrenOf(pid).flatMap((child) => [child, ...descendantsOf(child)]);
@@ -130,7 +139,7 @@ async function startUnder(watcher: Watcher, command: readonly string[]): Promise
 /** The beacon's processes below one, the outermost first: the supervising one, and those that serve. */
 function beaconsUnder(pid: number): number[] {
   const found = descendantsOf(pid).filter((each) => {
-    const [program, main] = readFileSync(`/proc/${each}/cmdline`, "utf8").split("\0");
+    const [program, main] = commandOf(each);
     return program === process.execPath && main === MAIN;
   });
   for (const each of found) strays.add(each);
