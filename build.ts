@@ -1,11 +1,15 @@
 /**
- * Makes the single-file binary: `bun run build`, or `bun run build x64 arm64` for named targets. The result needs no Bun
- * and no other file; it is dist/beacon for this machine, dist/beacon-linux-<target> for a named one.
+ * Makes the single-file binary: `bun run build`, or `bun run build x64 arm64` for named targets.
+ * The result needs no Bun and no other file; it is dist/beacon for this machine,
+ * dist/beacon-linux-<target> for a named one.
  */
 export const TARGETS = ["x64", "arm64", "x64-musl", "arm64-musl"] as const;
 export type Target = (typeof TARGETS)[number];
 
-/** The files that threads start from (src/thread-entries.ts) are entry points, so that the binary carries them by their paths. */
+/**
+ * The files that threads start from (src/thread-entries.ts) are entry points, so that the binary
+ * carries them by their paths.
+ */
 export const ENTRY_POINTS = [
   "src/main.ts",
   "src/data/worker.ts",
@@ -15,7 +19,10 @@ export const ENTRY_POINTS = [
 
 const ROOT = import.meta.dir;
 
-/** Compiles the beacon into one file, for this machine unless a target is named. @returns whether that worked */
+/**
+ * Compiles the beacon into one file, for this machine unless a target is named.
+ * @returns whether that worked
+ */
 export function buildBinary(outfile: string, target?: Target): boolean {
   const build = Bun.spawnSync(
     [
@@ -23,13 +30,17 @@ export function buildBinary(outfile: string, target?: Target): boolean {
       "build",
       "--compile",
       "--minify-syntax",
-      // A chunk for each dynamic import: the entry registers its signal handlers 5 ms after exec, and not 60 to 200 ms.
+      // A chunk for each dynamic import: the entry registers its signal handlers 5 ms after exec,
+      // and not 60 to 200 ms.
       "--splitting",
-      // The runtime ends with an error where the working directory was removed, unless it is told which one it is in.
+      // The runtime ends with an error where the working directory was removed, unless it is told
+      // which one it is in.
       "--compile-exec-argv=--cwd=/proc/self/cwd",
-      // Else some packages' folder on this machine would be written into the binary. They want it for threads that nobody starts.
+      // Else some packages' folder on this machine would be written into the binary. They want it
+      // for threads that nobody starts.
       '--define=__dirname="/"',
-      // Else the binary runs code and takes settings of files in the working directory, whoever put them there.
+      // Else the binary runs code and takes settings of files in the working directory, whoever put
+      // them there.
       "--no-compile-autoload-dotenv",
       "--no-compile-autoload-bunfig",
       "--no-compile-autoload-tsconfig",
@@ -46,7 +57,8 @@ export function buildBinary(outfile: string, target?: Target): boolean {
 /** @throws Error for a name that is no target's */
 export function targetNamed(name: string): Target {
   const target = TARGETS.find((each) => each === name);
-  if (target === undefined) throw new Error(`${name}: unknown target; there are ${TARGETS.join(", ")}`);
+  if (target === undefined)
+    throw new Error(`${name}: unknown target; there are ${TARGETS.join(", ")}`);
   return target;
 }
 

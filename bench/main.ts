@@ -1,4 +1,7 @@
-/** The benches: `bun run bench <name>`. All load stays on this machine, and everything ends by itself. */
+/**
+ * The benches: `bun run bench <name>`. All load stays on this machine, and everything ends by
+ * itself.
+ */
 import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { BATCH_MAX_DEFAULT } from "../src/config.ts";
@@ -27,7 +30,11 @@ type Bench = (options: BenchOptions, recorder: Recorder) => Promise<void>;
 
 const BENCHES: readonly [name: string, description: string, run: Bench][] = [
   ["relay", "CPU time a relayed packet, against the reference in C", benchRelay],
-  ["latency", "time through a beacon, from idle to 90 % load, against the reference in C", benchLatency],
+  [
+    "latency",
+    "time through a beacon, from idle to 90 % load, against the reference in C",
+    benchLatency,
+  ],
   [
     "discover",
     "CPU time a Discover: nodes that are known, new, and move, against the reference in C",
@@ -35,12 +42,32 @@ const BENCHES: readonly [name: string, description: string, run: Bench][] = [
   ],
   ["memory", "resident memory, empty and with up to a million nodes", benchMemory],
   ["mesh", "relays through two beacons, what gossip costs, and a full mesh", benchMesh],
-  ["directory", "a fleet of ten beacons with a million nodes, and its route directory", benchDirectory],
-  ["directory-clock", "lookups after the clock of a directory's server has stepped", benchDirectoryClock],
-  ["directory-memory", "memory of a directory's server over minutes of moves", benchDirectoryMemory],
+  [
+    "directory",
+    "a fleet of ten beacons with a million nodes, and its route directory",
+    benchDirectory,
+  ],
+  [
+    "directory-clock",
+    "lookups after the clock of a directory's server has stepped",
+    benchDirectoryClock,
+  ],
+  [
+    "directory-memory",
+    "memory of a directory's server over minutes of moves",
+    benchDirectoryMemory,
+  ],
   ["operator", "what relays notice of operators who look at 500,000 nodes", benchOperator],
-  ["start", "time from exec to the first relayed packet, with and without a state file", benchStart],
-  ["soak", "minutes of everything: whether memory, rate, files and threads stay what they are", benchSoak],
+  [
+    "start",
+    "time from exec to the first relayed packet, with and without a state file",
+    benchStart,
+  ],
+  [
+    "soak",
+    "minutes of everything: whether memory, rate, files and threads stay what they are",
+    benchSoak,
+  ],
   ["coturn", "CPU time a relayed packet, beside coturn", benchCoturn],
   ["wss", "the WebSocket bridge, against a bare server on Bun", benchWss],
   ["idle", "CPU time of a beacon with nothing to do", benchIdle],
@@ -50,7 +77,14 @@ const BENCHES: readonly [name: string, description: string, run: Bench][] = [
 /** Where runs are kept unless told otherwise; git ignores it. */
 const RUNS_FOLDER = join(import.meta.dir, "runs");
 const LIMIT_MINUTES_DEFAULT = 60;
-const SMOKE = { rounds: 1, seconds: 0.1, warmUpSeconds: 0.05, minutes: 0.07, beacons: 3, nodes: 500 };
+const SMOKE = {
+  rounds: 1,
+  seconds: 0.1,
+  warmUpSeconds: 0.05,
+  minutes: 0.07,
+  beacons: 3,
+  nodes: 500,
+};
 
 const positive = (text: string): number => {
   const value = Number(text);
@@ -80,7 +114,8 @@ async function runBench(name: string, run: Bench, flags: Flags): Promise<void> {
 function keep(run: Run, json: string | undefined): void {
   if (run.smoke && json === undefined) return;
   const path =
-    json ?? join(RUNS_FOLDER, `${run.bench}-${run.startedAt.replaceAll(":", "").slice(0, 17)}.json`);
+    json ??
+    join(RUNS_FOLDER, `${run.bench}-${run.startedAt.replaceAll(":", "").slice(0, 17)}.json`);
   saveRun(path, run);
   console.log(`\n${run.figures.length} figures after ${run.elapsedS} s, kept in ${path}`);
 }
@@ -103,7 +138,10 @@ for (const [name, description, run] of BENCHES) {
     .option("--warm-up-seconds <n>", "how long it is loaded before", positive, 1.5)
     .option("--batch <n>", "messages a receive call", positive, BATCH_MAX_DEFAULT)
     .option("--only <text>", "only cases with this in their title", "")
-    .option("--against <folder>", "another checkout, whose beacon is measured beside this one's (relay)")
+    .option(
+      "--against <folder>",
+      "another checkout, whose beacon is measured beside this one's (relay)",
+    )
     .option("--smoke", "a run of seconds, to see that it works", false)
     .option(
       "--json <file>",
@@ -111,7 +149,8 @@ for (const [name, description, run] of BENCHES) {
     )
     .option("--limit <minutes>", "give up after so long", positive, LIMIT_MINUTES_DEFAULT)
     .action((flags: Flags) => runBench(name, run, flags));
-  if (run === benchSoak) command.option("--minutes <n>", "how long it takes", positive, MINUTES_DEFAULT);
+  if (run === benchSoak)
+    command.option("--minutes <n>", "how long it takes", positive, MINUTES_DEFAULT);
   if (run === benchDirectoryMemory)
     command.option("--minutes <n>", "length of each case", positive, MEMORY_MINUTES_DEFAULT);
   if (run === benchDirectory)
@@ -149,7 +188,13 @@ program
     const flags = rounds === undefined ? [] : ["--rounds", String(rounds)];
     const options = { smoke, limitMinutes: limit, flags };
     const run = asProcess(join(import.meta.dir, "main.ts"), root);
-    const failed = await runAll(NAMES, options, "bench/runs/all", pathsIn(import.meta.dir).results, run);
+    const failed = await runAll(
+      NAMES,
+      options,
+      "bench/runs/all",
+      pathsIn(import.meta.dir).results,
+      run,
+    );
     if (!smoke) report(import.meta.dir, NAMES, false);
     process.exitCode = failed.length === 0 ? 0 : 1;
   });

@@ -1,12 +1,14 @@
 /**
- * Linux constants and struct layouts for 64-bit little-endian hosts. The numbers are the same on x86-64 and
- * arm64, in glibc and in musl; test/ffi/abi.test.ts holds them against the C compiler's own headers.
+ * Linux constants and struct layouts for 64-bit little-endian hosts. The numbers are the same on
+ * x86-64 and arm64, in glibc and in musl; test/ffi/abi.test.ts holds them against the C compiler's
+ * own headers.
  *
  * Offsets ending in `Word` count 32-bit words, all others count bytes.
  */
 import { endianness } from "node:os";
 
-if (endianness() !== "LE") throw new Error("the struct layouts in ffi/ are for little-endian hosts");
+if (endianness() !== "LE")
+  throw new Error("the struct layouts in ffi/ are for little-endian hosts");
 
 // Address families and socket kinds: <bits/socket.h>
 export const AF_UNIX = 1;
@@ -38,12 +40,17 @@ export const SK_MEMINFO_VARS = 9;
 export const SCM_RIGHTS = 1;
 export const IPPROTO_TCP = 6;
 export const TCP_DEFER_ACCEPT = 9;
-/** Type of a control message of SOL_SOCKET that carries the sender's struct ucred { pid; uid; gid }. */
+/**
+ * Type of a control message of SOL_SOCKET that carries the sender's struct ucred { pid; uid; gid }.
+ */
 export const SCM_CREDENTIALS = 2;
 export const SO_PASSCRED = 16;
 export const IPPROTO_IPV6 = 41;
 export const IPV6_V6ONLY = 26;
-/** setsockopt level IP, and the option and control message that carry a datagram's local address: <bits/in.h>, ip(7), ipv6(7). */
+/**
+ * setsockopt level IP, and the option and control message that carry a datagram's local address:
+ * <bits/in.h>, ip(7), ipv6(7).
+ */
 export const IPPROTO_IP = 0;
 export const IP_PKTINFO = 8;
 export const IPV6_RECVPKTINFO = 49;
@@ -67,12 +74,19 @@ export const MSG_CMSG_CLOEXEC = 0x4000_0000;
 
 /** The most messages one sendmmsg or recvmmsg takes: UIO_MAXIOV, <linux/uio.h>. */
 export const MESSAGES_MAX = 1024;
-/** The most segments of one merged send that every kernel since 4.18 takes: UDP_MAX_SEGMENTS, <linux/udp.h>. */
+/**
+ * The most segments of one merged send that every kernel since 4.18 takes: UDP_MAX_SEGMENTS,
+ * <linux/udp.h>.
+ */
 export const SEGMENTS_MAX = 64;
-/** The largest UDP payload over IPv4: 65,535 less 20 bytes of IP and 8 bytes of UDP header (RFC 768, RFC 791). */
+/**
+ * The largest UDP payload over IPv4: 65,535 less 20 bytes of IP and 8 bytes of UDP header (RFC 768,
+ * RFC 791).
+ */
 export const UDP_PAYLOAD_MAX = 65_507;
 
-// struct mmsghdr { struct msghdr { name*, namelen, iov*, iovlen, control*, controllen, flags }, len }
+// struct mmsghdr { struct msghdr { name*, namelen, iov*, iovlen, control*, controllen, flags }, len
+// }
 export const MMSGHDR_BYTES = 64;
 export const MMSGHDR_WORDS = MMSGHDR_BYTES / 4;
 export const MSGHDR_BYTES = 56;
@@ -91,8 +105,9 @@ export const IOVEC_WORDS = IOVEC_BYTES / 4;
 export const IOV_BASE_WORD = 0;
 export const IOV_LEN_WORD = 2;
 
-// struct cmsghdr { size_t len; int level; int type; } and its data; every message is padded to 8 bytes.
-// musl declares len as a 32-bit number with padding, which reads the same on a little-endian host.
+// struct cmsghdr { size_t len; int level; int type; } and its data; every message is padded to 8
+// bytes. musl declares len as a 32-bit number with padding, which reads the same on a little-endian
+// host.
 export const CMSG_HEADER_BYTES = 16;
 export const CMSG_LEN_WORD = 0;
 export const CMSG_LEVEL_WORD = 2;
@@ -126,7 +141,10 @@ export const TIMEVAL_BYTES = 16;
 export const CLOCK_MONOTONIC = 1;
 export const CLOCK_MONOTONIC_COARSE = 6;
 export const TIMESPEC_BYTES = 16;
-/** Lower bits of the number of a thread's CPU clock, below the thread's own number: CPUCLOCK_PERTHREAD | CPUCLOCK_SCHED, <linux/posix-timers.h>. */
+/**
+ * Lower bits of the number of a thread's CPU clock, below the thread's own number:
+ * CPUCLOCK_PERTHREAD | CPUCLOCK_SCHED, <linux/posix-timers.h>.
+ */
 export const CPU_CLOCK_OF_THREAD = 6;
 
 /** Number of the call gettid: <asm/unistd.h>, which is not the same for all. */

@@ -1,10 +1,15 @@
 /**
  * Classic BPF programs that pick the socket of an SO_REUSEPORT group for each datagram (socket(7),
- * SO_ATTACH_REUSEPORT_CBPF). Offset 0 is the first byte of the UDP payload; loads are big-endian; a load
- * beyond the end of the datagram ends the program with 0. Loading needs no privilege.
+ * SO_ATTACH_REUSEPORT_CBPF). Offset 0 is the first byte of the UDP payload; loads are big-endian; a
+ * load beyond the end of the datagram ends the program with 0. Loading needs no privilege.
  */
 import { ptr } from "bun:ffi";
-import { SO_ATTACH_REUSEPORT_CBPF, SOCK_FILTER_BYTES, SOCK_FPROG_BYTES, SOL_SOCKET } from "./abi.ts";
+import {
+  SO_ATTACH_REUSEPORT_CBPF,
+  SOCK_FILTER_BYTES,
+  SOCK_FPROG_BYTES,
+  SOL_SOCKET,
+} from "./abi.ts";
 import { SyscallError } from "./errno.ts";
 import { errno, libc } from "./libc.ts";
 import type { UdpSocket } from "./socket.ts";
@@ -19,7 +24,12 @@ export interface Instruction {
 }
 
 // <linux/bpf_common.h>: class | size | mode, class | operation | source
-const instruction = (code: number, k: number, jt = 0, jf = 0): Instruction => ({ code, jt, jf, k: k >>> 0 });
+const instruction = (code: number, k: number, jt = 0, jf = 0): Instruction => ({
+  code,
+  jt,
+  jf,
+  k: k >>> 0,
+});
 
 /** The instructions that a steering program needs; A is the accumulator, X the index register. */
 export const bpf = {
@@ -37,20 +47,28 @@ export const bpf = {
   /** X = A */
   copyToX: () => instruction(0x07, 0),
   jump: (skip: number) => instruction(0x05, skip),
-  jumpIfEqual: (k: number, skipTrue: number, skipFalse: number) => instruction(0x15, k, skipTrue, skipFalse),
+  jumpIfEqual: (k: number, skipTrue: number, skipFalse: number) =>
+    instruction(0x15, k, skipTrue, skipFalse),
   jumpIfAtLeast: (k: number, skipTrue: number, skipFalse: number) =>
     instruction(0x35, k, skipTrue, skipFalse),
-  /** Return k, or A: the index of the socket. An index beyond the group means: choose by the flow's hash. */
+  /**
+   * Return k, or A: the index of the socket. An index beyond the group means: choose by the flow's
+   * hash.
+   */
   return: (k: number) => instruction(0x06, k),
   returnA: () => instruction(0x16, 0),
 } as const;
 
-/** An index that no group has: the kernel falls back to its hash over the flow's addresses and ports. */
+/**
+ * An index that no group has: the kernel falls back to its hash over the flow's addresses and
+ * ports.
+ */
 export const SOCKET_BY_FLOW = 0xffff_ffff;
 
 /**
  * Gives the group that `socket` belongs to its program; it stays until the last socket is closed.
- * @throws SyscallError setsockopt: EINVAL for a bad program or a socket without SO_REUSEPORT, EPERM or ENOMEM
+ * @throws SyscallError setsockopt: EINVAL for a bad program or a socket without SO_REUSEPORT, EPERM
+ * or ENOMEM
  */
 export function attachReusePortProgram(socket: UdpSocket, program: readonly Instruction[]): void {
   const filters = new DataView(new ArrayBuffer(program.length * SOCK_FILTER_BYTES));
@@ -65,7 +83,9 @@ export function attachReusePortProgram(socket: UdpSocket, program: readonly Inst
   fprog.setUint16(0, program.length, true);
   fprog.setBigUint64(8, BigInt(ptr(filters.buffer)), true);
   const bytes = new Uint8Array(fprog.buffer);
-  if (libc.setsockopt(socket.fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, bytes, SOCK_FPROG_BYTES) < 0) {
+  if (
+    libc.setsockopt(socket.fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, bytes, SOCK_FPROG_BYTES) < 0
+  ) {
     throw new SyscallError("setsockopt SO_ATTACH_REUSEPORT_CBPF", errno());
   }
 }

@@ -1,4 +1,7 @@
-/** Time for the packet path: the kernel's monotonic clocks, which all threads and processes of the host share. */
+/**
+ * Time for the packet path: the kernel's monotonic clocks, which all threads and processes of the
+ * host share.
+ */
 import type { Pointer } from "bun:ffi";
 import { CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, TIMESPEC_BYTES } from "./abi.ts";
 import { allocateFixed, libc } from "./libc.ts";
@@ -22,8 +25,9 @@ class KernelClock implements Clock {
 }
 
 /**
- * CLOCK_MONOTONIC_COARSE: as old as the kernel's last tick, 1 to 10 ms at most. A reading costs 9 ns; performance.now() costs 41 and
- * counts from another moment in each thread (Bun 1.4.5, 2026-11).
+ * CLOCK_MONOTONIC_COARSE: as old as the kernel's last tick, 1 to 10 ms at most. A reading costs 9
+ * ns; performance.now() costs 41 and counts from another moment in each thread (Bun 1.4.5,
+ * 2026-11).
  */
 export class CoarseClock extends KernelClock {
   constructor() {
@@ -31,7 +35,10 @@ export class CoarseClock extends KernelClock {
   }
 }
 
-/** CLOCK_MONOTONIC: of this very moment. A reading costs 26 ns (Bun 1.4.5, the processor's own counter; far more where the host has none). */
+/**
+ * CLOCK_MONOTONIC: of this very moment. A reading costs 26 ns (Bun 1.4.5, the processor's own
+ * counter; far more where the host has none).
+ */
 export class MonotonicClock extends KernelClock {
   constructor() {
     super(CLOCK_MONOTONIC);

@@ -1,6 +1,6 @@
 /**
- * Endpoints: an IP address and a UDP port in six 32-bit words, the one form in which this program holds
- * addresses in memory, whatever the family of the socket they came from.
+ * Endpoints: an IP address and a UDP port in six 32-bit words, the one form in which this program
+ * holds addresses in memory, whatever the family of the socket they came from.
  *
  *   word 0     bits 16-31: port in network byte order
  *              bits 8-15:  number of the local address that this endpoint talks to, see below; 0 if unknown
@@ -8,9 +8,10 @@
  *   words 1-4  the 16 bytes of the IPv6 address, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2)
  *   word 5     scope id (the interface, for link-local addresses), else 0
  *
- * A host may have several addresses. A NAT or a connected socket only admits packets from the address that its
- * client sent to, so an endpoint carries that local address: as a number, the place of the address in a list
- * that the holder keeps (`LocalAddresses` in src/shared/). Number 0 leaves the choice to the kernel.
+ * A host may have several addresses. A NAT or a connected socket only admits packets from the
+ * address that its client sent to, so an endpoint carries that local address: as a number, the
+ * place of the address in a list that the holder keeps (`LocalAddresses` in src/shared/). Number 0
+ * leaves the choice to the kernel.
  */
 import ipaddr from "ipaddr.js";
 import { AF_INET, type AF_INET6, SOCKADDR_IN_BYTES, SOCKADDR_IN6_BYTES } from "./abi.ts";
@@ -34,7 +35,10 @@ export function nameBytes(family: Family): number {
   return family === AF_INET ? SOCKADDR_IN_BYTES : SOCKADDR_IN6_BYTES;
 }
 
-/** Copies the sockaddr at `name[nameAt]` into the endpoint at `endpoint[at]`, without local address and flags. */
+/**
+ * Copies the sockaddr at `name[nameAt]` into the endpoint at `endpoint[at]`, without local address
+ * and flags.
+ */
 export function endpointFromName(
   family: Family,
   name: Int32Array,
@@ -84,7 +88,10 @@ export function isIPv4(endpoint: Int32Array, at: number): boolean {
   return endpoint[at + 1] === 0 && endpoint[at + 2] === 0 && endpoint[at + 3] === MAPPED_WORD;
 }
 
-/** Whether the endpoint at `endpoint[at]` is link-local, in fe80::/10 (RFC 4291, 2.5.6): good on one interface only. */
+/**
+ * Whether the endpoint at `endpoint[at]` is link-local, in fe80::/10 (RFC 4291, 2.5.6): good on one
+ * interface only.
+ */
 export function isLinkLocal(endpoint: Int32Array, at: number): boolean {
   return (endpoint[at + 1]! & 0xc0ff) === 0x80fe;
 }

@@ -57,7 +57,10 @@ type ErrnoName =
   | "EMFILE"
   | "ENFILE";
 
-/** The name of an errno ("EADDRINUSE"), or "errno 1234" for a number that this platform does not name. */
+/**
+ * The name of an errno ("EADDRINUSE"), or "errno 1234" for a number that this platform does not
+ * name.
+ */
 export function errnoName(errno: number): string {
   return getSystemErrorMap().get(-errno)?.[0] ?? `errno ${errno}`;
 }
@@ -66,7 +69,8 @@ const ADVICE: Partial<Record<ErrnoName, string>> = {
   EADDRINUSE: "another program has this port: stop it, or choose another port",
   EADDRNOTAVAIL: "this address is not on any interface of this host: choose a local address",
   EACCES: "not permitted: ports below 1024 need root or CAP_NET_BIND_SERVICE",
-  EPERM: "not permitted: run as a user that may do this, or allow it in the container or security policy",
+  EPERM:
+    "not permitted: run as a user that may do this, or allow it in the container or security policy",
   EAFNOSUPPORT: "this kernel has no support for that address family: choose an IPv4 address",
   EMFILE: "too many open files in this process: raise its limit (ulimit -n, LimitNOFILE)",
   ENFILE: "too many open files on this host: raise fs.file-max",
@@ -90,7 +94,8 @@ export class SyscallError extends Error {
     readonly errno: number,
   ) {
     const code = errnoName(errno);
-    const advice = ADVICE[code as ErrnoName] ?? getSystemErrorMap().get(-errno)?.[1] ?? "unknown error";
+    const advice =
+      ADVICE[code as ErrnoName] ?? getSystemErrorMap().get(-errno)?.[1] ?? "unknown error";
     super(`${call}: ${code} (${advice})`);
     this.code = code;
   }

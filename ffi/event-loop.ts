@@ -1,10 +1,10 @@
 /**
  * Puts a listening socket in the place of one that Bun's event loop watches.
  *
- * `Bun.serve` opens its own socket and takes no other (Bun 1.4.5: `fd` is ignored; `Bun.listen` takes
- * one). The kernel shows what an epoll file watches in /proc/self/fdinfo (proc(5)): the file's number,
- * the events, and the word that the loop gets back with them. So another socket can be put under the
- * same number (dup3), and watched again with the same word.
+ * `Bun.serve` opens its own socket and takes no other (Bun 1.4.5: `fd` is ignored; `Bun.listen`
+ * takes one). The kernel shows what an epoll file watches in /proc/self/fdinfo (proc(5)): the
+ * file's number, the events, and the word that the loop gets back with them. So another socket can
+ * be put under the same number (dup3), and watched again with the same word.
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { EPOLL_CTL_ADD, O_CLOEXEC } from "./abi.ts";
@@ -27,7 +27,8 @@ interface Watched {
 /**
  * Has a server accept from a socket that it did not open.
  * @param serve starts it, on any port
- * @returns undefined where the kernel does not show what an epoll file watches (gVisor), or no file is
+ * @returns undefined where the kernel does not show what an epoll file watches (gVisor), or no file
+ * is
  *   left to read that with; the server is stopped then
  * @throws SyscallError listen, dup3, epoll_ctl; whatever `serve` throws
  */
@@ -79,12 +80,15 @@ function listenersOf(epoll: string): Watched[] {
   })).filter(({ fd }) => ListeningSocket.is(fd));
 }
 
-/** Puts `socket` under the number of the watched one, which that closes, and watches it as that was. */
+/**
+ * Puts `socket` under the number of the watched one, which that closes, and watches it as that was.
+ */
 function replace({ epollFd, fd, events, data }: Watched, socket: ListeningSocket): void {
   if (libc.dup3(socket.fd, fd, O_CLOEXEC) < 0) throw new SyscallError("dup3", errno());
   const event = new DataView(new ArrayBuffer(EVENT_BYTES));
   event.setUint32(0, events, true);
   event.setBigUint64(DATA_AT, data, true);
   const bytes = new Uint8Array(event.buffer);
-  if (libc.epoll_ctl(epollFd, EPOLL_CTL_ADD, fd, bytes) < 0) throw new SyscallError("epoll_ctl", errno());
+  if (libc.epoll_ctl(epollFd, EPOLL_CTL_ADD, fd, bytes) < 0)
+    throw new SyscallError("epoll_ctl", errno());
 }

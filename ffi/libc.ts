@@ -1,8 +1,8 @@
 /**
  * The libc functions that the beacon calls, bound once per thread.
  *
- * "libc.so.6" names glibc; musl's dynamic linker answers to every name that starts with "libc." by itself
- * (ldso/dynlink.c, load_library), so one name serves both.
+ * "libc.so.6" names glibc; musl's dynamic linker answers to every name that starts with "libc." by
+ * itself (ldso/dynlink.c, load_library), so one name serves both.
  */
 import { dlopen, type Pointer, ptr, read } from "bun:ffi";
 import { CLOCK_MONOTONIC, TIMESPEC_BYTES } from "./abi.ts";
@@ -34,16 +34,16 @@ const { symbols: libc } = dlopen("libc.so.6", {
 });
 
 /**
- * The errno of the call that just failed. It belongs to the calling thread and is overwritten by the next
- * libc call, so read it at once, and only after a failure.
+ * The errno of the call that just failed. It belongs to the calling thread and is overwritten by
+ * the next libc call, so read it at once, and only after a failure.
  */
 export function errno(): number {
   return read.i32(libc.__errno_location() as Pointer, 0);
 }
 
 /**
- * CLOCK_MONOTONIC in microseconds, which other processes of this host read too. process.hrtime is no substitute:
- * in Bun (1.4.5) it starts with the process.
+ * CLOCK_MONOTONIC in microseconds, which other processes of this host read too. process.hrtime is
+ * no substitute: in Bun (1.4.5) it starts with the process.
  */
 export function monotonicUs(): number {
   const timespec = new BigInt64Array(new ArrayBuffer(TIMESPEC_BYTES));
@@ -52,8 +52,9 @@ export function monotonicUs(): number {
 }
 
 /**
- * The calls of the packet path, as a seam: tests put a scripted kernel here to play short sends, EINTR, EIO
- * and the like. Addresses are plain numbers; user space on x86-64 and arm64 stays below 2^53.
+ * The calls of the packet path, as a seam: tests put a scripted kernel here to play short sends,
+ * EINTR, EIO and the like. Addresses are plain numbers; user space on x86-64 and arm64 stays below
+ * 2^53.
  */
 export interface PacketCalls {
   /** recvmmsg(2). Returns the number of messages, or -1. */
@@ -86,14 +87,15 @@ export interface FixedMemory {
 const FOUR_GIB = 2 ** 32;
 
 /**
- * Zeroed memory for structs and packets. It never crosses a 4 GiB line, so every address inside shares one
- * high word and the packet path writes a pointer as one 32-bit store.
+ * Zeroed memory for structs and packets. It never crosses a 4 GiB line, so every address inside
+ * shares one high word and the packet path writes a pointer as one 32-bit store.
  *
- * The explicit ArrayBuffer matters: a small typed array made without one lives in the garbage collector's heap
- * and may move.
+ * The explicit ArrayBuffer matters: a small typed array made without one lives in the garbage
+ * collector's heap and may move.
  */
 export function allocateFixed(bytes: number): FixedMemory {
-  const crossing: ArrayBuffer[] = []; // kept until we return, so that the next try gets another place
+  // kept until we return, so that the next try gets another place
+  const crossing: ArrayBuffer[] = [];
   for (let attempt = 0; attempt < 8; attempt++) {
     const buffer = new ArrayBuffer(bytes);
     const address = ptr(buffer) as number;

@@ -2,8 +2,8 @@
  * A TCP socket that listens, apart from the server that accepts from it.
  *
  * Closing a listening socket resets every connection that it has accepted for no server yet. So the
- * socket is opened once and outlives its servers: each gets a duplicate, and what arrives between two
- * servers, or two processes, waits in the kernel's queue.
+ * socket is opened once and outlives its servers: each gets a duplicate, and what arrives between
+ * two servers, or two processes, waits in the kernel's queue.
  */
 import {
   AF_INET,
@@ -56,7 +56,8 @@ export class ListeningSocket {
   ) {}
 
   /**
-   * @param host an IP literal; "" and "::" are every address of both families, "" of IPv4 alone where
+   * @param host an IP literal; "" and "::" are every address of both families, "" of IPv4 alone
+   * where
    *   there is no IPv6
    * @throws SyscallError socket, bind or listen: EADDRINUSE, EADDRNOTAVAIL, EACCES, EMFILE, ENFILE
    */
@@ -137,8 +138,8 @@ export class ListeningSocket {
   }
 
   /**
-   * Has it stop listening, for all processes that have it, so that its port can be bound anew; those that
-   * wait in its queue are reset.
+   * Has it stop listening, for all processes that have it, so that its port can be bound anew;
+   * those that wait in its queue are reset.
    */
   stopListening(): void {
     libc.shutdown(this.fd, SHUT_RD);

@@ -1,10 +1,10 @@
 /**
- * Batches of messages for recvmmsg(2) and sendmmsg(2): all structs laid out once in flat arrays, their
- * addresses written once, so that a batch costs the packet path a few 32-bit stores a message and no
- * allocation.
+ * Batches of messages for recvmmsg(2) and sendmmsg(2): all structs laid out once in flat arrays,
+ * their addresses written once, so that a batch costs the packet path a few 32-bit stores a message
+ * and no allocation.
  *
- * A *message* is one struct mmsghdr: on receive one datagram or several merged by UDP_GRO, on send one datagram
- * or several to be cut by UDP_SEGMENT.
+ * A *message* is one struct mmsghdr: on receive one datagram or several merged by UDP_GRO, on send
+ * one datagram or several to be cut by UDP_SEGMENT.
  */
 import {
   AF_INET,
@@ -58,13 +58,17 @@ import {
 } from "./endpoint.ts";
 import { allocateFixed, type FixedMemory, type PacketCalls } from "./libc.ts";
 
-/** Room for the control messages of one received message, a cache line: UDP_GRO takes 24 bytes, IPV6_PKTINFO 40. */
+/**
+ * Room for the control messages of one received message, a cache line: UDP_GRO takes 24 bytes,
+ * IPV6_PKTINFO 40.
+ */
 const RECEIVE_CONTROL_BYTES = 64;
 /** CMSG_SPACE of the control message of a merged send, a u16. */
 const SEGMENT_CONTROL_BYTES = 24;
 /**
- * CMSG_LEN, not CMSG_SPACE, of each family's source address, which comes last: Linux copies up to 36 bytes of control messages to its
- * stack and allocates memory for more (____sys_sendmsg in net/socket.c).
+ * CMSG_LEN, not CMSG_SPACE, of each family's source address, which comes last: Linux copies up to
+ * 36 bytes of control messages to its stack and allocates memory for more (____sys_sendmsg in
+ * net/socket.c).
  */
 const SOURCE_CONTROL_BYTES = CMSG_HEADER_BYTES + IN_PKTINFO_BYTES;
 const SOURCE6_CONTROL_BYTES = CMSG_HEADER_BYTES + IN6_PKTINFO_BYTES;
@@ -73,15 +77,15 @@ const SEND_CONTROL_WORDS = 64 / 4;
 if (SEGMENT_CONTROL_BYTES + SOURCE6_CONTROL_BYTES > SEND_CONTROL_WORDS * 4)
   throw new Error("a message's control messages need more than a cache line");
 /**
- * Iovecs reserved for each message of a send. One more than can be used, so that the first iovecs of
- * neighbouring messages, often the only ones used, do not all fall into the same few cache sets.
+ * Iovecs reserved for each message of a send. One more than can be used, so that the first iovecs
+ * of neighbouring messages, often the only ones used, do not all fall into the same few cache sets.
  */
 const IOVECS_PER_MESSAGE = SEGMENTS_MAX + 1;
 
 /**
- * Offset between the receive buffers of neighbouring messages: room for the largest datagram or merged receive
- * (65,535 bytes), and an odd number of 64-byte lines, so that the heads of all packets in a batch spread over
- * the cache sets instead of sharing a few.
+ * Offset between the receive buffers of neighbouring messages: room for the largest datagram or
+ * merged receive (65,535 bytes), and an odd number of 64-byte lines, so that the heads of all
+ * packets in a batch spread over the cache sets instead of sharing a few.
  */
 const RECEIVE_BUFFER_BYTES = 65_536 + 64;
 
@@ -121,7 +125,10 @@ class StructMemory {
   }
 }
 
-/** Allocates packet memory for a receive batch of `messages`, and `extraBytes` behind it for the caller's own packets. */
+/**
+ * Allocates packet memory for a receive batch of `messages`, and `extraBytes` behind it for the
+ * caller's own packets.
+ */
 export function allocatePacketMemory(messages: number, extraBytes: number): FixedMemory {
   return allocateFixed(messages * RECEIVE_BUFFER_BYTES + extraBytes);
 }
@@ -143,8 +150,10 @@ export class ReceiveBatch {
   #count: number;
 
   /**
-   * @param packets from allocatePacketMemory for the same number of messages; held, as the kernel knows its address
-   * @param withControl whether to ask for control messages: the segment size (UDP_GRO), the local address
+   * @param packets from allocatePacketMemory for the same number of messages; held, as the kernel
+   * knows its address
+   * @param withControl whether to ask for control messages: the segment size (UDP_GRO), the local
+   * address
    */
   constructor(
     private readonly calls: PacketCalls,
@@ -154,7 +163,8 @@ export class ReceiveBatch {
     readonly packets: FixedMemory,
     withControl: boolean,
   ) {
-    if (messages < 1 || messages > MESSAGES_MAX) throw new RangeError(`messages must be 1..${MESSAGES_MAX}`);
+    if (messages < 1 || messages > MESSAGES_MAX)
+      throw new RangeError(`messages must be 1..${MESSAGES_MAX}`);
     const perMessage = MMSGHDR_BYTES + IOVEC_BYTES + NAME_WORDS * 4 + RECEIVE_CONTROL_BYTES;
     const structs = new StructMemory(messages * perMessage);
     this.#structs = structs;
@@ -213,7 +223,10 @@ export class ReceiveBatch {
     return this.#words[this.#headers + m * MMSGHDR_WORDS + MSG_LEN_WORD]!;
   }
 
-  /** Whether message m came from somewhere; what a receive returns after UdpSocket.stopReceiving did not. */
+  /**
+   * Whether message m came from somewhere; what a receive returns after UdpSocket.stopReceiving did
+   * not.
+   */
   hasSender(m: number): boolean {
     return this.#words[this.#headers + m * MMSGHDR_WORDS + MSG_NAMELEN_WORD]! !== 0;
   }
@@ -223,21 +236,25 @@ export class ReceiveBatch {
     return (this.#words[this.#headers + m * MMSGHDR_WORDS + MSG_FLAGS_WORD]! & MSG_TRUNC) !== 0;
   }
 
-  /** Size of the segments that were merged into message m (the last may be shorter), or 0 if it is not merged. */
+  /**
+   * Size of the segments that were merged into message m (the last may be shorter), or 0 if it is
+   * not merged.
+   */
   segmentBytes(m: number): number {
     const controlBytes = this.#words[this.#headers + m * MMSGHDR_WORDS + MSG_CONTROLLEN_WORD]!;
     return controlBytes === 0 ? 0 : groSegmentBytes(this.#words, this.#controlAt(m), controlBytes);
   }
 
   /**
-   * Copies the address of this host that message m was sent to, as an endpoint with word 0 = 0, to `address`; the scope id is the
-   * receiving interface for a link-local address, else 0.
+   * Copies the address of this host that message m was sent to, as an endpoint with word 0 = 0, to
+   * `address`; the scope id is the receiving interface for a link-local address, else 0.
    * @returns false if the kernel did not say
    */
   readLocalAddress(m: number, address: Int32Array): boolean {
     const controlBytes = this.#words[this.#headers + m * MMSGHDR_WORDS + MSG_CONTROLLEN_WORD]!;
     return (
-      controlBytes !== 0 && localAddress(this.family, this.#words, this.#controlAt(m), controlBytes, address)
+      controlBytes !== 0 &&
+      localAddress(this.family, this.#words, this.#controlAt(m), controlBytes, address)
     );
   }
 
@@ -351,14 +368,18 @@ export class SendBatch {
   readonly #controlsLow: number;
   readonly #packetsLow: number;
   readonly #sourceBytes: number;
-  /** Whether message m leaves from an address of its own, 0 or 1, and the number of the address in its control block. */
+  /**
+   * Whether message m leaves from an address of its own, 0 or 1, and the number of the address in
+   * its control block.
+   */
   readonly #hasSource: Uint8Array;
   readonly #written: Uint8Array;
 
   /**
    * @param messages 1 to MESSAGES_MAX
    * @param packets the memory that all pieces lie in; held, as the kernel knows its address
-   * @param locals what the endpoints' numbers of local addresses mean; without it the kernel chooses every source address
+   * @param locals what the endpoints' numbers of local addresses mean; without it the kernel
+   * chooses every source address
    */
   constructor(
     private readonly calls: PacketCalls,
@@ -368,7 +389,8 @@ export class SendBatch {
     readonly packets: FixedMemory,
     private readonly locals?: LocalAddressList,
   ) {
-    if (messages < 1 || messages > MESSAGES_MAX) throw new RangeError(`messages must be 1..${MESSAGES_MAX}`);
+    if (messages < 1 || messages > MESSAGES_MAX)
+      throw new RangeError(`messages must be 1..${MESSAGES_MAX}`);
     const isV4 = family === AF_INET;
     this.#sourceBytes = isV4 ? SOURCE_CONTROL_BYTES : SOURCE6_CONTROL_BYTES;
     this.#hasSource = new Uint8Array(messages);
@@ -408,7 +430,9 @@ export class SendBatch {
     }
   }
 
-  /** Addresses message m to the endpoint at `endpoint[at]`, from the local address that it names. */
+  /**
+   * Addresses message m to the endpoint at `endpoint[at]`, from the local address that it names.
+   */
   setDestination(m: number, endpoint: Int32Array, at: number): void {
     nameFromEndpoint(this.family, endpoint, at, this.#words, this.#nameWords + m * NAME_WORDS);
     const local = endpoint[at]! & ENDPOINT_LOCAL_MASK;
@@ -422,7 +446,8 @@ export class SendBatch {
     if (this.#written[m] === local) return 1; // a number stands for one address for good
     this.#written[m] = local;
     const words = this.#words;
-    const data = this.#controls + m * SEND_CONTROL_WORDS + SEGMENT_CONTROL_BYTES / 4 + CMSG_DATA_WORD;
+    const data =
+      this.#controls + m * SEND_CONTROL_WORDS + SEGMENT_CONTROL_BYTES / 4 + CMSG_DATA_WORD;
     const from = locals.at(local);
     if (this.family === AF_INET) {
       words[data + IN_PKTINFO_LOCAL_WORD] = locals.words[from + 4]!;
@@ -447,14 +472,19 @@ export class SendBatch {
 
   /** Where in the packet memory piece i of message m is. */
   pieceAt(m: number, i: number): number {
-    const base = this.#words[this.#iovecs + (m * IOVECS_PER_MESSAGE + i) * IOVEC_WORDS + IOV_BASE_WORD]!;
+    const base =
+      this.#words[this.#iovecs + (m * IOVECS_PER_MESSAGE + i) * IOVEC_WORDS + IOV_BASE_WORD]!;
     return (base - this.#packetsLow) | 0;
   }
 
-  /** Completes message m: `pieces` of them, to be cut every `segmentBytes`; with one piece nothing is cut. */
+  /**
+   * Completes message m: `pieces` of them, to be cut every `segmentBytes`; with one piece nothing
+   * is cut.
+   */
   finish(m: number, pieces: number, segmentBytes: number): void {
     this.#setPieces(m, 0, pieces);
-    if (pieces > 1) this.#words[this.#controls + m * SEND_CONTROL_WORDS + CMSG_DATA_WORD] = segmentBytes;
+    if (pieces > 1)
+      this.#words[this.#controls + m * SEND_CONTROL_WORDS + CMSG_DATA_WORD] = segmentBytes;
     this.#setControl(m, pieces > 1);
   }
 
@@ -469,7 +499,8 @@ export class SendBatch {
     const header = this.#headers + m * MMSGHDR_WORDS;
     const sourceBytes = this.#hasSource[m]! * this.#sourceBytes;
     const skipped = isMerged ? 0 : SEGMENT_CONTROL_BYTES;
-    this.#words[header + MSG_CONTROL_WORD] = (this.#controlsLow + m * SEND_CONTROL_WORDS * 4 + skipped) | 0;
+    this.#words[header + MSG_CONTROL_WORD] =
+      (this.#controlsLow + m * SEND_CONTROL_WORDS * 4 + skipped) | 0;
     this.#words[header + MSG_CONTROLLEN_WORD] = SEGMENT_CONTROL_BYTES - skipped + sourceBytes;
   }
 
@@ -483,7 +514,8 @@ export class SendBatch {
   /**
    * Sends messages `first` to `end` (exclusive).
    * @param wait whether to wait for buffer space, at most the socket's send timeout
-   * @returns how many the kernel took, from the first on, or a negative errno when it refused the first
+   * @returns how many the kernel took, from the first on, or a negative errno when it refused the
+   * first
    */
   send(first: number, end: number, wait: boolean): number {
     const address = this.#headersAddress + first * MMSGHDR_BYTES;

@@ -1,6 +1,7 @@
 /**
- * The receiving end of sd_notify(3): a Unix datagram socket with a name that the kernel chose in the abstract namespace, unix(7).
- * Any process of the network namespace may send there, so each datagram comes with its sender's process id, which the kernel vouches for.
+ * The receiving end of sd_notify(3): a Unix datagram socket with a name that the kernel chose in
+ * the abstract namespace, unix(7). Any process of the network namespace may send there, so each
+ * datagram comes with its sender's process id, which the kernel vouches for.
  */
 import { ptr } from "bun:ffi";
 import {
@@ -35,7 +36,10 @@ import { allocateFixed, errno, type FixedMemory, libc } from "./libc.ts";
 
 /** As systemd's own bound, NOTIFY_BUFFER_MAX; a longer one is cut, and dropped. */
 const TEXT_BYTES_MAX = 4096;
-/** Room for credentials and for the files that a sender may attach (BARRIER=1 has one), which are closed. */
+/**
+ * Room for credentials and for the files that a sender may attach (BARRIER=1 has one), which are
+ * closed.
+ */
 const CONTROL_BYTES = 1024;
 const IOVEC_AT = 64;
 const CONTROL_AT = 96;
@@ -71,14 +75,18 @@ export class NotifySocket {
     check("setsockopt SO_PASSCRED", libc.setsockopt(fd, SOL_SOCKET, SO_PASSCRED, ptr(on), 4));
     const name = new Uint8Array(new ArrayBuffer(SUN_PATH_AT + SUN_PATH_BYTES));
     new DataView(name.buffer).setUint16(0, AF_UNIX, true);
-    check("bind Unix", libc.bind(fd, ptr(name), SUN_PATH_AT)); // the family alone: the kernel chooses
+    // the family alone: the kernel chooses
+    check("bind Unix", libc.bind(fd, ptr(name), SUN_PATH_AT));
     const bytes = new Int32Array(new ArrayBuffer(4)).fill(name.length);
     check("getsockname", libc.getsockname(fd, ptr(name), ptr(bytes)));
     const chosen = name.subarray(SUN_PATH_AT + 1, bytes[0]);
     return new NotifySocket(fd, `@${new TextDecoder().decode(chosen)}`);
   }
 
-  /** The next notification, undefined if there is none now; never waits. Datagrams that are too long are skipped. */
+  /**
+   * The next notification, undefined if there is none now; never waits. Datagrams that are too long
+   * are skipped.
+   */
   receive(): Notification | undefined {
     const words = this.#words;
     for (;;) {

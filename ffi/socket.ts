@@ -1,4 +1,6 @@
-/** UDP sockets: open, bind, options, close. Every failed call is a SyscallError that names the call. */
+/**
+ * UDP sockets: open, bind, options, close. Every failed call is a SyscallError that names the call.
+ */
 import {
   AF_INET,
   AF_INET6,
@@ -48,7 +50,9 @@ export class UdpSocket {
     readonly family: Family,
   ) {}
 
-  /** @throws SyscallError socket: EAFNOSUPPORT where the kernel has no IPv6, EMFILE, ENFILE, EPERM */
+  /**
+   * @throws SyscallError socket: EAFNOSUPPORT where the kernel has no IPv6, EMFILE, ENFILE, EPERM
+   */
   static open(family: Family): UdpSocket {
     const fd = libc.socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) {
@@ -65,7 +69,8 @@ export class UdpSocket {
    */
   static adopt(fd: number): UdpSocket {
     const family = new UdpSocket(fd, AF_INET).#getOption(SOL_SOCKET, SO_DOMAIN, "SO_DOMAIN");
-    if (family !== AF_INET && family !== AF_INET6) throw new Error(`file ${fd} is no socket for UDP`);
+    if (family !== AF_INET && family !== AF_INET6)
+      throw new Error(`file ${fd} is no socket for UDP`);
     return new UdpSocket(fd, family);
   }
 
@@ -93,33 +98,43 @@ export class UdpSocket {
     return socketAddressOf(endpoint, 0);
   }
 
-  /** Lets an IPv6 socket bound to :: take IPv4 too, as ::ffff:a.b.c.d. @throws SyscallError setsockopt */
+  /**
+   * Lets an IPv6 socket bound to :: take IPv4 too, as ::ffff:a.b.c.d.
+   * @throws SyscallError setsockopt
+   */
   setDualStack(on: boolean): void {
     this.#setOption(IPPROTO_IPV6, IPV6_V6ONLY, on ? 0 : 1, "IPV6_V6ONLY");
   }
 
   /** Whether an IPv6 socket takes IPv4, too. @throws SyscallError getsockopt */
   isDualStack(): boolean {
-    return this.family === AF_INET6 && this.#getOption(IPPROTO_IPV6, IPV6_V6ONLY, "IPV6_V6ONLY") === 0;
+    return (
+      this.family === AF_INET6 && this.#getOption(IPPROTO_IPV6, IPV6_V6ONLY, "IPV6_V6ONLY") === 0
+    );
   }
 
   /**
-   * Has the kernel tell with each datagram which local address it was sent to (IP_PKTINFO, IPV6_RECVPKTINFO; on an
-   * IPv6 socket IPv4 datagrams come with IPV6_PKTINFO, too), or not to. @throws SyscallError setsockopt
+   * Has the kernel tell with each datagram which local address it was sent to (IP_PKTINFO,
+   * IPV6_RECVPKTINFO; on an IPv6 socket IPv4 datagrams come with IPV6_PKTINFO, too), or not to.
+   * @throws SyscallError setsockopt
    */
   receiveLocalAddresses(on: boolean): void {
     if (this.family === AF_INET) this.#setOption(IPPROTO_IP, IP_PKTINFO, Number(on), "IP_PKTINFO");
     else this.#setOption(IPPROTO_IPV6, IPV6_RECVPKTINFO, Number(on), "IPV6_RECVPKTINFO");
   }
 
-  /** Lets other sockets of this user, which set it too, share the port. @throws SyscallError setsockopt */
+  /**
+   * Lets other sockets of this user, which set it too, share the port.
+   * @throws SyscallError setsockopt
+   */
   setReusePort(): void {
     this.#setOption(SOL_SOCKET, SO_REUSEPORT, 1, "SO_REUSEPORT");
   }
 
   /**
    * Asks for buffer space; the kernel caps it without an error at net.core.rmem_max and wmem_max.
-   * @returns the bytes granted. The kernel books twice that for its own overhead (socket(7)), which is left out.
+   * @returns the bytes granted. The kernel books twice that for its own overhead (socket(7)), which
+   * is left out.
    * @throws SyscallError setsockopt or getsockopt
    */
   setBuffers(receiveBytes: number, sendBytes: number): { receiveBytes: number; sendBytes: number } {
@@ -131,7 +146,10 @@ export class UdpSocket {
     };
   }
 
-  /** How long a receive or a send may block before it fails with EAGAIN. @throws SyscallError setsockopt */
+  /**
+   * How long a receive or a send may block before it fails with EAGAIN.
+   * @throws SyscallError setsockopt
+   */
   setTimeouts(receiveMs: number, sendMs: number): void {
     this.#setTimeout(SO_RCVTIMEO, receiveMs, "SO_RCVTIMEO");
     this.#setTimeout(SO_SNDTIMEO, sendMs, "SO_SNDTIMEO");
@@ -145,8 +163,8 @@ export class UdpSocket {
   }
 
   /**
-   * Lets the kernel hand over datagrams of one flow merged (UDP_GRO, Linux 5.0) and says whether it also takes
-   * them merged (UDP_SEGMENT, Linux 4.18).
+   * Lets the kernel hand over datagrams of one flow merged (UDP_GRO, Linux 5.0) and says whether it
+   * also takes them merged (UDP_SEGMENT, Linux 4.18).
    * @returns false where the kernel has not both; then nothing is changed
    * @throws SyscallError for any other failure
    */
@@ -162,8 +180,8 @@ export class UdpSocket {
   }
 
   /**
-   * Datagrams that the kernel dropped at this socket since it was opened: full buffer, bad checksum. A u32
-   * that wraps. @throws SyscallError getsockopt
+   * Datagrams that the kernel dropped at this socket since it was opened: full buffer, bad
+   * checksum. A u32 that wraps. @throws SyscallError getsockopt
    */
   receiveDrops(): number {
     const info = new Uint32Array(new ArrayBuffer(SK_MEMINFO_VARS * 4));
@@ -176,8 +194,9 @@ export class UdpSocket {
   }
 
   /**
-   * Wakes a thread that is blocked in a receive on this socket; that receive and all later ones return empty.
-   * Linux does this for an unconnected UDP socket too, though it answers ENOTCONN (inet_shutdown).
+   * Wakes a thread that is blocked in a receive on this socket; that receive and all later ones
+   * return empty. Linux does this for an unconnected UDP socket too, though it answers ENOTCONN
+   * (inet_shutdown).
    * @throws SyscallError shutdown
    */
   stopReceiving(): void {
@@ -191,7 +210,8 @@ export class UdpSocket {
   close(): void {
     if (!this.#open) return;
     this.#open = false;
-    libc.close(this.fd); // the only failures are EBADF, which #open rules out, and EINTR, which closes all the same
+    // the only failures are EBADF, which #open rules out, and EINTR, which closes all the same
+    libc.close(this.fd);
   }
 
   #setOption(level: number, option: number, value: number, optionName: string): void {
@@ -225,11 +245,11 @@ export class UdpSocket {
 }
 
 /**
- * Opens `count` sockets on one address and port, among which the kernel spreads what arrives (SO_REUSEPORT,
- * socket(7)). Their order is that of the group.
+ * Opens `count` sockets on one address and port, among which the kernel spreads what arrives
+ * (SO_REUSEPORT, socket(7)). Their order is that of the group.
  *
- * The first one is bound without SO_REUSEPORT: else a second server started by the same user on the same port
- * would join this group without an error and take half its traffic.
+ * The first one is bound without SO_REUSEPORT: else a second server started by the same user on the
+ * same port would join this group without an error and take half its traffic.
  *
  * @param prepare is called on each socket before it is bound
  * @throws SyscallError; nothing stays open then

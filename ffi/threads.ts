@@ -2,14 +2,17 @@
 import { CPU_CLOCK_OF_THREAD, SYS_GETTID, TIMESPEC_BYTES } from "./abi.ts";
 import { libc } from "./libc.ts";
 
-/** The calling thread's number in the kernel: gettid(2). By way of syscall(2), for glibc has had the function only since 2.30. */
+/**
+ * The calling thread's number in the kernel: gettid(2). By way of syscall(2), for glibc has had the
+ * function only since 2.30.
+ */
 export function threadId(): number {
   return Number(libc.syscall(SYS_GETTID));
 }
 
 /**
- * Seconds of CPU that a thread of this process has used; undefined if there is no such thread. Its clock has a number that follows from
- * the thread's: the one that pthread_getcpuclockid(3) returns.
+ * Seconds of CPU that a thread of this process has used; undefined if there is no such thread. Its
+ * clock has a number that follows from the thread's: the one that pthread_getcpuclockid(3) returns.
  */
 export function threadCpuS(threadId: number): number | undefined {
   const timespec = new BigInt64Array(new ArrayBuffer(TIMESPEC_BYTES));

@@ -1,6 +1,7 @@
 /**
- * Messages, and files with them, between two processes of this host: one end of a pair of Unix sockets each, unix(7). Messages arrive
- * whole and in order (SOCK_SEQPACKET), so nothing has to say where one ends. No call waits.
+ * Messages, and files with them, between two processes of this host: one end of a pair of Unix
+ * sockets each, unix(7). Messages arrive whole and in order (SOCK_SEQPACKET), so nothing has to say
+ * where one ends. No call waits.
  */
 import { ptr } from "bun:ffi";
 import {
@@ -67,7 +68,10 @@ export class UnixChannel {
     this.#storePointer(IOVEC_AT / 4 + IOV_BASE_WORD, DATA_AT);
   }
 
-  /** Both ends, closed at exec unless handed on as standard files are. @throws SyscallError socketpair: EMFILE, ENFILE */
+  /**
+   * Both ends, closed at exec unless handed on as standard files are.
+   * @throws SyscallError socketpair: EMFILE, ENFILE
+   */
   static pair(): [UnixChannel, UnixChannel] {
     const fds = new Int32Array(new ArrayBuffer(8));
     if (libc.socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ptr(fds)) < 0) {
@@ -83,8 +87,10 @@ export class UnixChannel {
    * @throws SyscallError sendmsg: EPIPE or ECONNRESET when the other end is closed
    */
   send(bytes: Uint8Array, fds: readonly number[] = []): boolean {
-    if (bytes.length === 0 || bytes.length > MESSAGE_BYTES_MAX) throw new RangeError("no size for a message");
-    if (fds.length > MESSAGE_FILES_MAX) throw new RangeError(`more than ${MESSAGE_FILES_MAX} files`);
+    if (bytes.length === 0 || bytes.length > MESSAGE_BYTES_MAX)
+      throw new RangeError("no size for a message");
+    if (fds.length > MESSAGE_FILES_MAX)
+      throw new RangeError(`more than ${MESSAGE_FILES_MAX} files`);
     const words = this.#words;
     this.#data.set(bytes);
     this.#prepare(bytes.length, fds.length);
@@ -112,7 +118,8 @@ export class UnixChannel {
     if (got < 0) {
       const failure = errno();
       if (failure === EAGAIN) return undefined;
-      // The other end was closed with messages unread. What it had sent before is still there behind this.
+      // The other end was closed with messages unread. What it had sent before is still there
+      // behind this.
       if (failure === ECONNRESET) return this.receive();
       throw new SyscallError("recvmsg", failure);
     }
@@ -149,7 +156,10 @@ export class UnixChannel {
     const words = this.#words;
     const control = CONTROL_AT / 4;
     if (words[MSG_CONTROLLEN_WORD]! < CMSG_HEADER_BYTES) return [];
-    if (words[control + CMSG_LEVEL_WORD] !== SOL_SOCKET || words[control + CMSG_TYPE_WORD] !== SCM_RIGHTS)
+    if (
+      words[control + CMSG_LEVEL_WORD] !== SOL_SOCKET ||
+      words[control + CMSG_TYPE_WORD] !== SCM_RIGHTS
+    )
       return [];
     const count = (words[control + CMSG_LEN_WORD]! - CMSG_HEADER_BYTES) / 4;
     return Array.from(words.subarray(control + CMSG_DATA_WORD, control + CMSG_DATA_WORD + count));

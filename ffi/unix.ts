@@ -1,16 +1,27 @@
 /** Datagrams to Unix sockets: unix(7). Every failed call is a SyscallError that names the call. */
-import { AF_UNIX, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_DGRAM, SUN_PATH_AT, SUN_PATH_BYTES } from "./abi.ts";
+import {
+  AF_UNIX,
+  MSG_DONTWAIT,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SUN_PATH_AT,
+  SUN_PATH_BYTES,
+} from "./abi.ts";
 import { SyscallError } from "./errno.ts";
 import { errno, libc } from "./libc.ts";
 
-/** The longest path or abstract name: either shares sun_path with one NUL, a path before it, a name behind it. */
+/**
+ * The longest path or abstract name: either shares sun_path with one NUL, a path before it, a name
+ * behind it.
+ */
 export const UNIX_ADDRESS_BYTES_MAX = SUN_PATH_BYTES - 1;
 
 /**
  * Sends `bytes` as one datagram, from a socket of its own without a name. Never waits.
  * @param address a path, or "@name" for an abstract name
  * @throws RangeError for an address that fits in no sockaddr: empty, too long, or with a NUL in it
- * @throws SyscallError socket: EMFILE, ENFILE; sendto: ENOENT when there is no such socket, ECONNREFUSED when nobody
+ * @throws SyscallError socket: EMFILE, ENFILE; sendto: ENOENT when there is no such socket,
+ * ECONNREFUSED when nobody
  *   holds it, EACCES, EAGAIN when the receiver's queue is full, EMSGSIZE, EPROTOTYPE when it is no datagram socket
  */
 export function sendUnixDatagram(address: string, bytes: Uint8Array): void {
@@ -28,7 +39,10 @@ export function sendUnixDatagram(address: string, bytes: Uint8Array): void {
   }
 }
 
-/** `address` as a sockaddr_un, as long as bind and sendto want it: an abstract name ends where the sockaddr ends. */
+/**
+ * `address` as a sockaddr_un, as long as bind and sendto want it: an abstract name ends where the
+ * sockaddr ends.
+ */
 function unixName(address: string): Uint8Array {
   const isAbstract = address.startsWith("@");
   const text = Buffer.from(isAbstract ? address.slice(1) : address);

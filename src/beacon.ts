@@ -22,14 +22,25 @@ import {
 } from "./config.ts";
 import { admin } from "./control/admin/feature.ts";
 import { bridge } from "./control/bridge/feature.ts";
-import type { AnyFeature, BeaconControl, Host, KeyFunction, Predecessor } from "./control/feature.ts";
+import type {
+  AnyFeature,
+  BeaconControl,
+  Host,
+  KeyFunction,
+  Predecessor,
+} from "./control/feature.ts";
 import { Guard } from "./control/kit/guard.ts";
 import { added, type Counts } from "./control/kit/metrics.ts";
 import { createLogger } from "./control/log/log.ts";
 import { nodes } from "./control/nodes/feature.ts";
 import { FeatureFiles, Services } from "./control/services.ts";
 import { sockets } from "./control/sockets/feature.ts";
-import { HandOver, type HandOverDeps, type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
+import {
+  HandOver,
+  type HandOverDeps,
+  type Upgraded,
+  UpgradeError,
+} from "./control/upgrade/hand-over.ts";
 import type { Successor } from "./control/upgrade/successor.ts";
 import type { TakeOver } from "./control/upgrade/take-over.ts";
 import { workers } from "./control/workers/feature.ts";
@@ -57,7 +68,10 @@ export const version: string = packageJson.version;
 const TICK_MS = 1000;
 /** How long a port may still be held by a process that is about to release it, or dying. */
 const PORT_MS_MAX = 1000;
-/** How long a beacon that has handed over stays: for answers under way, and to serve again if its successor dies at once. */
+/**
+ * How long a beacon that has handed over stays: for answers under way, and to serve again if its
+ * successor dies at once.
+ */
 const RETIRE_MS = 1000;
 
 /** A beacon that listens. */
@@ -70,7 +84,10 @@ interface Running {
 export class Beacon implements BeaconControl {
   /** Settles when the beacon is closed; rejects when it ended by itself, with the reason. */
   readonly closed: Promise<void>;
-  /** How `upgrade` starts the process that takes over, unless given; undefined for a library's beacon. */
+  /**
+   * How `upgrade` starts the process that takes over, unless given; undefined for a library's
+   * beacon.
+   */
   successor: Successor | undefined;
   readonly metrics = metrics;
   #config: Config;
@@ -94,9 +111,11 @@ export class Beacon implements BeaconControl {
   #healthy = true;
 
   /**
-   * @param options over the defaults; unlike the command line's, a library's beacon serves no HTTP unless asked to
+   * @param options over the defaults; unlike the command line's, a library's beacon serves no HTTP
+   * unless asked to
    * @param log a pino logger; silent without it
-   * @param keyOf returns the nodes' public keys, for the WebSocket bridge and for grants, in place of a registry or a file
+   * @param keyOf returns the nodes' public keys, for the WebSocket bridge and for grants, in place
+   * of a registry or a file
    * @throws ConfigError when an option is bad
    */
   constructor(
@@ -127,9 +146,11 @@ export class Beacon implements BeaconControl {
   }
 
   /**
-   * Starts another process, which may be of another version, and hands over to it: sockets, nodes, routes, use of limits. No packet is lost.
-   * Resolves once that one serves; this beacon then sends the bridge's nodes away, to come back to that one, and closes within some seconds.
-   * @throws UpgradeError when the other one did not come to serve; this one goes on as if nothing had been
+   * Starts another process, which may be of another version, and hands over to it: sockets, nodes,
+   * routes, use of limits. No packet is lost. Resolves once that one serves; this beacon then sends
+   * the bridge's nodes away, to come back to that one, and closes within some seconds.
+   * @throws UpgradeError when the other one did not come to serve; this one goes on as if nothing
+   * had been
    */
   async upgrade(successor: Successor | undefined = this.successor): Promise<Upgraded> {
     if (successor === undefined)
@@ -240,9 +261,10 @@ export class Beacon implements BeaconControl {
   }
 
   /**
-   * Goes on with another configuration as far as that can change while the beacon runs; what cannot stays as it is. Files that it
-   * names are read anew.
-   * @throws ConfigError when an option or a file is bad, or bad beside those that stay; nothing has changed then
+   * Goes on with another configuration as far as that can change while the beacon runs; what cannot
+   * stays as it is. Files that it names are read anew.
+   * @throws ConfigError when an option or a file is bad, or bad beside those that stay; nothing has
+   * changed then
    */
   reconfigure(options: Partial<Config>): ConfigChanges {
     const handedOver = { hasKeySource: this.keyOf !== undefined };
@@ -267,8 +289,8 @@ export class Beacon implements BeaconControl {
   }
 
   /**
-   * Says that it is going (unhealthy, not ready), relays on for the time that `drainMs` gives, and closes. A call of `close` ends
-   * the wait, another one of this does not.
+   * Says that it is going (unhealthy, not ready), relays on for the time that `drainMs` gives, and
+   * closes. A call of `close` ends the wait, another one of this does not.
    */
   drain(): Promise<void> {
     if (this.#draining === undefined) {
@@ -285,7 +307,8 @@ export class Beacon implements BeaconControl {
   }
 
   /**
-   * Ends the beacon: tells its peers, saves its state, frees its ports, threads and memory. Safe at any time, and more than once.
+   * Ends the beacon: tells its peers, saves its state, frees its ports, threads and memory. Safe at
+   * any time, and more than once.
    */
   close(): Promise<void> {
     this.#endDrain?.();
@@ -386,7 +409,10 @@ export class Beacon implements BeaconControl {
     });
   }
 
-  /** Ends this beacon, in whose place another process serves; if that one dies meanwhile, it serves again. */
+  /**
+   * Ends this beacon, in whose place another process serves; if that one dies meanwhile, it serves
+   * again.
+   */
   async #retire(handOver: HandOver): Promise<void> {
     const { signal } = handOver;
     const over = Promise.withResolvers<void>();

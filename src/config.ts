@@ -1,7 +1,7 @@
 /**
- * The beacon's configuration, from the command line or from code. A flag outranks the environment, which
- * outranks the config file, which outranks the default; every value given is checked, also one that is
- * outranked, so that no mistake waits for the day when it comes into use.
+ * The beacon's configuration, from the command line or from code. A flag outranks the environment,
+ * which outranks the config file, which outranks the default; every value given is checked, also
+ * one that is outranked, so that no mistake waits for the day when it comes into use.
  */
 import { inspect, isDeepStrictEqual } from "node:util";
 import { Command, CommanderError, Option } from "commander";
@@ -33,12 +33,18 @@ export {
 } from "./config/settings.ts";
 export { ConfigError, type HostPort, parseHostNamePort, parseHostPort } from "./config/units.ts";
 
-/** What the command line asks for: to run, or to print a text that ends in a newline and exit with 0. */
+/**
+ * What the command line asks for: to run, or to print a text that ends in a newline and exit with
+ * 0.
+ */
 export type CommandLine =
   | { readonly kind: "run"; readonly config: Config; readonly places: Places }
   | { readonly kind: "print"; readonly text: string };
 
-/** Where each value came from that is no default, as a message says it: `--workers 2`; a secret's is masked. */
+/**
+ * Where each value came from that is no default, as a message says it: `--workers 2`; a secret's is
+ * masked.
+ */
 export type Places = Readonly<Partial<Record<Property, string>>>;
 
 const HELP_COLUMNS = 100;
@@ -72,8 +78,8 @@ type Level = ReadonlyMap<Property, { readonly value: unknown; readonly where: st
 export const defaultConfig: Config = Object.freeze(settle([]));
 
 /**
- * Reads the arguments (without the program's name), the environment and the config file that they name.
- * Prints nothing and never exits. Throws a ConfigError for whatever cannot be used.
+ * Reads the arguments (without the program's name), the environment and the config file that they
+ * name. Prints nothing and never exits. Throws a ConfigError for whatever cannot be used.
  */
 export function parseCommandLine(
   argv: readonly string[],
@@ -92,7 +98,9 @@ export function parseCommandLine(
     if (error.exitCode === 0) return { kind: "print", text: printed };
     if (error.code === "commander.excessArguments") {
       const [word = ""] = program.args;
-      throw new ConfigError(`${hasSecret(args) ? "***" : shown(word)}: only flags are taken (see --help)`);
+      throw new ConfigError(
+        `${hasSecret(args) ? "***" : shown(word)}: only flags are taken (see --help)`,
+      );
     }
     const near = /\n\(Did you mean (.*)\?\)$/.exec(error.message);
     const hint = near === null ? "" : `; did you mean ${near[1]}?`;
@@ -100,7 +108,8 @@ export function parseCommandLine(
   }
 
   const flags = program.opts<Record<string, string>>();
-  const variable = (flag: string) => env[envName(flag)] || undefined; // set but empty counts as unset
+  // set but empty counts as unset
+  const variable = (flag: string) => env[envName(flag)] || undefined;
   const levels = [
     readLevel(
       ({ flag }) => flags[attributeName(flag)],
@@ -117,8 +126,8 @@ export function parseCommandLine(
 }
 
 /**
- * The config of a beacon started from code: `partial` over the defaults, http "off" unless asked for. The
- * ranges are those of the command line. Throws a ConfigError that names the property.
+ * The config of a beacon started from code: `partial` over the defaults, http "off" unless asked
+ * for. The ranges are those of the command line. Throws a ConfigError that names the property.
  */
 export function validateConfig(partial: Partial<Config>, handedOver: HandedOver = {}): Config {
   const { httpIsDefault, ...options } = partial;
@@ -157,23 +166,26 @@ function createProgram(version: string, print: (text: string) => void): Command 
   for (const group of settingGroups) {
     for (const { flag, value, help, defaultNote, default: fallback } of group.settings) {
       const note = fallback === undefined ? "" : `default: ${defaultNote ?? fallback}; `;
-      // Not Option.env(): commander would read process.env itself, past the environment handed to us.
+      // Not Option.env(): commander would read process.env itself, past the environment handed to
+      // us.
       const text = `${help}\n(${note}env: ${envName(flag)})`;
       program.addOption(new Option(`--${flag} ${value}`, text).helpGroup(group.title));
     }
   }
   return program
     .optionsGroup("General:")
-    .addOption(new Option("--config <path>", "JSON file with any of the above.\n(env: BEACON_CONFIG)"))
+    .addOption(
+      new Option("--config <path>", "JSON file with any of the above.\n(env: BEACON_CONFIG)"),
+    )
     .version(`pilot-beacon ${version}`, "--version", "Print the version and exit.")
     .helpOption("-h, --help", "Print this text and exit.")
     .addHelpText("after", HELP_ENDING);
 }
 
 /**
- * Go's flags take one dash or two, commander's long ones two, and commander lets `--addr --workers` take the
- * second flag as the value of the first. So each flag is joined here with its value, as `--flag=value`.
- * `unknown` is the first unknown flag as it was typed, without its value.
+ * Go's flags take one dash or two, commander's long ones two, and commander lets `--addr --workers`
+ * take the second flag as the value of the first. So each flag is joined here with its value, as
+ * `--flag=value`. `unknown` is the first unknown flag as it was typed, without its value.
  */
 function withTwoDashes(
   argv: readonly string[],
@@ -192,7 +204,8 @@ function withTwoDashes(
     if (match === null || needsValue === undefined) {
       // Without its value: the flag may be a secret's, but for a slip.
       if (arg.startsWith("-") && arg !== "-") unknown ??= flagIn(arg);
-      args.push(match === null ? arg : `--${name}`); // without its value, so that a close name is found
+      // without its value, so that a close name is found
+      args.push(match === null ? arg : `--${name}`);
     } else if (!needsValue) {
       if (match[2] === "=") throw new ConfigError(`${shown(arg)}: --${name} takes no value`);
       args.push(name === "h" ? "--help" : `--${name}`);
@@ -217,12 +230,14 @@ function flagIn(arg: string): string {
 
 /** Whether a secret was given: then a word too many may be the rest of one with a space in it. */
 function hasSecret(args: readonly string[]): boolean {
-  return settings.some(({ flag, secret }) => secret && args.some((arg) => arg.startsWith(`--${flag}=`)));
+  return settings.some(
+    ({ flag, secret }) => secret && args.some((arg) => arg.startsWith(`--${flag}=`)),
+  );
 }
 
 /**
- * Reads from one source whatever `find` has (text, or any value that JSON can hold), checks it, and refuses two flags
- * of one property that disagree.
+ * Reads from one source whatever `find` has (text, or any value that JSON can hold), checks it, and
+ * refuses two flags of one property that disagree.
  */
 function readLevel<T>(
   find: (setting: Setting) => T | undefined,
@@ -239,7 +254,9 @@ function readLevel<T>(
     );
     const other = level.get(setting.property);
     if (other !== undefined && !isDeepStrictEqual(other.value, value))
-      throw new ConfigError(`${where}: ${other.where} sets the same to another value; give one of them`);
+      throw new ConfigError(
+        `${where}: ${other.where} sets the same to another value; give one of them`,
+      );
     level.set(setting.property, { value, where });
   }
   return level;
@@ -261,7 +278,9 @@ function readFileLevel(path: string): Level {
   const object = readJsonObject(path);
   for (const key of Object.keys(object)) {
     if (!settings.some(({ flag }) => flag === key))
-      throw new ConfigError(`${shown(path)}: ${shown(key)}: unknown key (the keys are the flags in --help)`);
+      throw new ConfigError(
+        `${shown(path)}: ${shown(key)}: unknown key (the keys are the flags in --help)`,
+      );
   }
   return readLevel(
     ({ flag }) => (Object.hasOwn(object, flag) ? object[flag] : undefined),
@@ -270,8 +289,8 @@ function readFileLevel(path: string): Level {
 }
 
 /**
- * The first level that has a property decides it. Throws a ConfigError when what was decided does not go together, or
- * the token's file cannot be used.
+ * The first level that has a property decides it. Throws a ConfigError when what was decided does
+ * not go together, or the token's file cannot be used.
  */
 function settle(levels: readonly Level[]): Config {
   const defaults = readLevel(
@@ -282,7 +301,8 @@ function settle(levels: readonly Level[]): Config {
     const level = levels.find((each) => each.has(property)) ?? defaults;
     return [property, level.get(property)?.value] as const;
   });
-  // The table's type ties each property to a kind that yields its type, and every property has a default.
+  // The table's type ties each property to a kind that yields its type, and every property has a
+  // default.
   const decided = Object.fromEntries(values) as Omit<Config, "httpIsDefault">;
   const config = { ...decided, httpIsDefault: !levels.some((level) => level.has("http")) };
   checkTogether(config, flagOf);

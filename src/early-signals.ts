@@ -1,6 +1,7 @@
 /**
- * Signals that arrive before the server can act on them. Without a handler SIGHUP and SIGUSR2 end a process, and process 1
- * of a container never sees its SIGTERM. Loading the server takes some 200 ms, so the handlers are registered before that.
+ * Signals that arrive before the server can act on them. Without a handler SIGHUP and SIGUSR2 end a
+ * process, and process 1 of a container never sees its SIGTERM. Loading the server takes some 200
+ * ms, so the handlers are registered before that.
  */
 const SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"] as const;
 export type ServerSignal = (typeof SIGNALS)[number];
@@ -26,7 +27,10 @@ export class EarlySignals {
     return new EarlySignals();
   }
 
-  /** Calls the handlers of the signals that arrived so far, and of each one that arrives from now on. */
+  /**
+   * Calls the handlers of the signals that arrived so far, and of each one that arrives from now
+   * on.
+   */
   deliverTo(handlers: SignalHandlers): void {
     this.#handlers = handlers;
     for (const signal of this.#pending) handlers[signal]();

@@ -1,12 +1,16 @@
-/** The command that started this process, without its arguments: to be asked for before the working directory changes. */
+/**
+ * The command that started this process, without its arguments: to be asked for before the working
+ * directory changes.
+ */
 import { resolve } from "node:path";
 
 /** A compiled program's own modules lie here. */
 const INSIDE_BINARY = "/$bunfs/";
 
 /**
- * The program, and what Bun needs before the program's own arguments. A compiled program is named by the path that it was started by, and
- * not by the file that this led to: what lies there by then is what is to run.
+ * The program, and what Bun needs before the program's own arguments. A compiled program is named
+ * by the path that it was started by, and not by the file that this led to: what lies there by then
+ * is what is to run.
  */
 export function programCommand(): readonly string[] {
   if (!Bun.main.startsWith(INSIDE_BINARY)) return [process.execPath, ...process.execArgv, Bun.main];

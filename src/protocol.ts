@@ -1,6 +1,6 @@
 /**
- * What a beacon says on the wire. One message a datagram, its first byte the type; integers are big-endian.
- * Bytes behind the fields named here are tolerated and ignored.
+ * What a beacon says on the wire. One message a datagram, its first byte the type; integers are
+ * big-endian. Bytes behind the fields named here are tolerated and ignored.
  *
  *   0x01 Discover          [01][nodeId u32]
  *   0x02 DiscoverReply     [02][ipLen u8 = 4 or 16][ip][port u16]
@@ -62,9 +62,15 @@ export const SECOND_ID_AT = 5;
 /** A Relay becomes a RelayDeliver in place by starting this many bytes later. */
 export const DELIVER_AT = RELAY_BYTES - RELAY_DELIVER_BYTES;
 
-/** Offset of a Sync's count of node ids, from the message's first byte; its beacon id is at FIRST_ID_AT, its node ids start at SYNC_BYTES. */
+/**
+ * Offset of a Sync's count of node ids, from the message's first byte; its beacon id is at
+ * FIRST_ID_AT, its node ids start at SYNC_BYTES.
+ */
 export const SYNC_COUNT_AT = 5;
-/** A signed Sync has so many bytes more behind its node ids, which beacons without a key take no notice of: see gossip-signature.ts. */
+/**
+ * A signed Sync has so many bytes more behind its node ids, which beacons without a key take no
+ * notice of: see gossip-signature.ts.
+ */
 export const SYNC_TRAILER_BYTES = 8 + 8 + 32;
 
 /** The longest DiscoverReply or PunchCommand: an IPv6 one. */
@@ -80,8 +86,8 @@ export function punchGrantText(requesterId: number, targetId: number, expiryS: n
 }
 
 /**
- * Writes a DiscoverReply or PunchCommand for the endpoint at `endpoint[at]` to `bytes[to]`. An IPv4-mapped
- * address is written as 4 bytes.
+ * Writes a DiscoverReply or PunchCommand for the endpoint at `endpoint[at]` to `bytes[to]`. An
+ * IPv4-mapped address is written as 4 bytes.
  * @returns its length: 8 or 20
  */
 export function writeAddressMessage(
@@ -109,7 +115,10 @@ export function writeAddressMessage(
   return next - to;
 }
 
-/** The type byte and the ids of a Relay become those of a RelayDeliver, `DELIVER_AT` bytes on, in place. */
+/**
+ * The type byte and the ids of a Relay become those of a RelayDeliver, `DELIVER_AT` bytes on, in
+ * place.
+ */
 export function rewriteToDeliver(packets: DataView, at: number): void {
   const senderId = packets.getInt32(at + FIRST_ID_AT);
   packets.setUint8(at + DELIVER_AT, RELAY_DELIVER);

@@ -1,6 +1,13 @@
 /** The server's process: reads the configuration, runs one beacon until a signal, exits. */
 import { writeFileSync } from "node:fs";
-import { Beacon, type ConfigChanges, ConfigError, TakeOver, UpgradeError, version } from "./beacon.ts";
+import {
+  Beacon,
+  type ConfigChanges,
+  ConfigError,
+  TakeOver,
+  UpgradeError,
+  version,
+} from "./beacon.ts";
 import { folderForSuccessor } from "./config/start-folder.ts";
 import { type CommandLine, type Config, flagOf, parseCommandLine } from "./config.ts";
 import { createLogger } from "./control/log/log.ts";
@@ -10,12 +17,17 @@ import type { EarlySignals } from "./early-signals.ts";
 import { programCommand } from "./program-command.ts";
 import { SUPERVISOR_VARIABLE } from "./supervise/variable.ts";
 
-/** Exit codes: 1, the beacon could not start or ended by itself; 2, the configuration is bad, or a file that it names. */
+/**
+ * Exit codes: 1, the beacon could not start or ended by itself; 2, the configuration is bad, or a
+ * file that it names.
+ */
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 /** One Ctrl-C can arrive twice: from the terminal, and passed on by npm or timeout(1). */
 const SAME_SIGNAL_MS = 500;
-/** How long a beacon that was asked twice to stop may take for its last gossip and its state file. */
+/**
+ * How long a beacon that was asked twice to stop may take for its last gossip and its state file.
+ */
 const HURRY_MS = 1000;
 /** Time that a service manager is asked to allow beyond the time to drain. */
 const CLOSE_MS_MAX = 30_000;
@@ -48,13 +60,16 @@ export async function serve(signals: EarlySignals): Promise<never> {
     SIGINT: () => server.stop(),
     SIGHUP: () => server.onceStarted(() => server.reload()),
     SIGUSR2: () => server.onceStarted(() => server.upgrade()),
-    // By default it kills, and other programs take it for "open your log again": who sends it by habit means no harm.
+    // By default it kills, and other programs take it for "open your log again": who sends it by
+    // habit means no harm.
     SIGUSR1: () => server.warn("SIGUSR1 means nothing here: SIGHUP reads the configuration again"),
   });
   process.exit(await server.run());
 }
 
-/** Not process.stdout, which makes a pipe non-blocking for all processes that share it (Bun 1.4.5). */
+/**
+ * Not process.stdout, which makes a pipe non-blocking for all processes that share it (Bun 1.4.5).
+ */
 function print(fd: number, text: string): void {
   try {
     writeFileSync(fd, text);
@@ -79,10 +94,14 @@ class Server {
     private readonly takeOver: TakeOver | undefined,
   ) {
     this.#log = createLogger({ level: config.logLevel, format: config.logFormat });
-    // The runtime would print an error itself, which blocks while the reader of standard error stalls.
+    // The runtime would print an error itself, which blocks while the reader of standard error
+    // stalls.
     for (const event of ["uncaughtException", "unhandledRejection"] as const)
       process.on(event, (err: unknown) =>
-        this.#log.error({ err }, "unexpected error: the beacon continues; report it, with this line"),
+        this.#log.error(
+          { err },
+          "unexpected error: the beacon continues; report it, with this line",
+        ),
       );
     this.#beacon = new Beacon(config, this.#log);
     this.#manager = ServiceManager.fromEnvironment(process.env, this.#log);
@@ -142,7 +161,10 @@ class Server {
     }, watchdogMs / 2);
   }
 
-  /** Ends with `beacon supervise`: whatever starts that again starts another server, which needs the ports. */
+  /**
+   * Ends with `beacon supervise`: whatever starts that again starts another server, which needs the
+   * ports.
+   */
   #watchSupervisor(): void {
     const pid = Number(process.env[SUPERVISOR_VARIABLE] ?? "");
     if (!(pid > 0)) return;
@@ -155,9 +177,13 @@ class Server {
     }, SUPERVISOR_CHECK_MS);
   }
 
-  /** Drains and closes; called again, it closes at once. A beacon that does not serve yet has nothing to drain. */
+  /**
+   * Drains and closes; called again, it closes at once. A beacon that does not serve yet has
+   * nothing to drain.
+   */
   stop(): void {
-    if (this.takeOver && !this.takeOver.isServing) process.exit(0); // nothing has begun; the process before goes on
+    // nothing has begun; the process before goes on
+    if (this.takeOver && !this.takeOver.isServing) process.exit(0);
     if (this.#stopMs === undefined) {
       this.#stopMs = performance.now();
       if (!this.#hasHandedOver)
@@ -169,11 +195,16 @@ class Server {
     }
   }
 
-  /** Reads the configuration again: same arguments and environment, but the files they name may say something else now. */
+  /**
+   * Reads the configuration again: same arguments and environment, but the files they name may say
+   * something else now.
+   */
   reload(): void {
     if (this.#stopMs !== undefined) return;
     if (this.#beacon.isUpgrading) {
-      this.warn("configuration not reloaded: an upgrade is under way, and the new process has read it");
+      this.warn(
+        "configuration not reloaded: an upgrade is under way, and the new process has read it",
+      );
       return;
     }
     this.#manager.reloading();
@@ -190,7 +221,8 @@ class Server {
   #report({ reloaded, needRestart }: ConfigChanges): void {
     const flags = (properties: typeof reloaded) => properties.map(flagOf);
     this.#log.info({ changed: flags(reloaded) }, "configuration reloaded");
-    if (needRestart.length > 0) this.warn(`changed only by a restart: ${flags(needRestart).join(", ")}`);
+    if (needRestart.length > 0)
+      this.warn(`changed only by a restart: ${flags(needRestart).join(", ")}`);
   }
 
   /** Starts the program anew, from its file as it is now, and hands over to it. */

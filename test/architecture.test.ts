@@ -47,7 +47,8 @@ const RULES: readonly Rule[] = [
   },
   { title: "the protocol imports only ffi", from: /^src\/protocol\.ts$/, only: /^ffi\// },
   {
-    title: "the control plane imports only the worker, the frames and the introductions of the data plane",
+    title:
+      "the control plane imports only the worker, the frames and the introductions of the data plane",
     from: /^src\/control\//,
     not: /^src\/data\/(?!(worker|frames|introductions)\.ts$)/,
   },

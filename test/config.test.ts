@@ -76,7 +76,18 @@ const samples: Record<string, Samples> = {
       ],
       ["b:1,a:1,b:1", ["b:1", "a:1"]],
     ],
-    bad: [",", "b2", "b2:0", ":9001", "a:1,", "a:1,,b:1", "a:1;b:1", "a:1 b:1", "[fe80::1%eth0]:1", "[...]"],
+    bad: [
+      ",",
+      "b2",
+      "b2:0",
+      ":9001",
+      "a:1,",
+      "a:1,,b:1",
+      "a:1;b:1",
+      "a:1 b:1",
+      "[fe80::1%eth0]:1",
+      "[...]",
+    ],
   },
   "gossip-interval": {
     good: [
@@ -516,7 +527,9 @@ describe("every option", () => {
         ])
           expect(run([...needs, ...spelling])[property]).toEqual(value as never);
         expect(run(needs, { [envName(flag)]: text })[property]).toEqual(value as never);
-        expect(run([...needs, "--config", file({ [flag]: text })])[property]).toEqual(value as never);
+        expect(run([...needs, "--config", file({ [flag]: text })])[property]).toEqual(
+          value as never,
+        );
       }
     });
 
@@ -558,7 +571,9 @@ describe("precedence", () => {
   });
 
   test("an outranked mistake is a mistake", () => {
-    expect(refusal(() => run(["--batch", "1"], { BEACON_BATCH: "x" }))).toStartWith("BEACON_BATCH=x: ");
+    expect(refusal(() => run(["--batch", "1"], { BEACON_BATCH: "x" }))).toStartWith(
+      "BEACON_BATCH=x: ",
+    );
   });
 
   test("an empty variable is unset; an unknown one, and this process's own, are nobody's business", () => {
@@ -640,7 +655,10 @@ describe("--http and --health", () => {
     expect(changes(["--health", ":80"])).toEqual({ http: ":80", httpIsDefault: false });
     expect(changes(["--http", "127.0.0.1:9002"])).toEqual({ httpIsDefault: false });
     expect(changes([], { BEACON_HEALTH: "off" })).toEqual({ http: "off", httpIsDefault: false });
-    expect(changes(["--config", file({ health: false })])).toEqual({ http: "off", httpIsDefault: false });
+    expect(changes(["--config", file({ health: false })])).toEqual({
+      http: "off",
+      httpIsDefault: false,
+    });
   });
 
   test("may agree but not differ at one level; across levels the higher wins", () => {
@@ -648,7 +666,9 @@ describe("--http and --health", () => {
     expect(refusal(() => run(["--health", ":80", "--http", ":81"]))).toBe(
       "--health :80: --http :81 sets the same to another value; give one of them",
     );
-    expect(refusal(() => run([], { BEACON_HEALTH: "off", BEACON_HTTP: ":1" }))).toContain("BEACON_HTTP=:1");
+    expect(refusal(() => run([], { BEACON_HEALTH: "off", BEACON_HTTP: ":1" }))).toContain(
+      "BEACON_HTTP=:1",
+    );
     expect(changes(["--health", ":80"], { BEACON_HTTP: ":81" }).http).toBe(":80");
     expect(changes(["--http", ":80"], { BEACON_HEALTH: ":81" }).http).toBe(":80");
   });
@@ -672,7 +692,10 @@ describe("the command line", () => {
     [["--beacon-id", "-1"], "--beacon-id: needs a value, not -1"],
     [["--beacon-id=-1"], "--beacon-id -1: must be a whole number from 0 to 4294967295"],
     [["--addr", "--"], "--addr: needs a value, not --"],
-    [["--addr", "--registry-admin-token=hunter2"], "--addr: needs a value, not --registry-admin-token"],
+    [
+      ["--addr", "--registry-admin-token=hunter2"],
+      "--addr: needs a value, not --registry-admin-token",
+    ],
     [["--addr"], "--addr: needs a value"],
     [["--offload"], "--offload: needs a value"],
     [["--version=1"], "--version=1: --version takes no value"],
@@ -680,7 +703,10 @@ describe("the command line", () => {
     [["-"], "-: only flags are taken (see --help)"],
     [[""], '"": only flags are taken (see --help)'],
     [["--", "--addr", ":1"], "--addr: only flags are taken (see --help)"],
-    [["--addr", "a\nb"], '--addr "a\\nb": must be address:port, such as :9001, 0.0.0.0:9001 or [::1]:9001'],
+    [
+      ["--addr", "a\nb"],
+      '--addr "a\\nb": must be address:port, such as :9001, 0.0.0.0:9001 or [::1]:9001',
+    ],
   ])("%j", (argv, message) => expect(refusal(() => run(argv))).toBe(message));
 
   test("prints nothing by itself", () => {
@@ -707,7 +733,8 @@ describe("help and version", () => {
       expect(printed(flag)).toStartWith("Usage: beacon [flags]\n");
       expect(printed("--workers", "0", flag)).toStartWith("Usage: ");
     }
-    for (const flag of ["-version", "--version"]) expect(printed(flag)).toBe("pilot-beacon 1.2.3\n");
+    for (const flag of ["-version", "--version"])
+      expect(printed(flag)).toBe("pilot-beacon 1.2.3\n");
   });
 
   test("help names every flag, its default and its variable, within 100 columns", () => {
@@ -761,13 +788,19 @@ describe("the config file", () => {
     ['{"workers": true}', '"workers": true: must be a whole number from 1 to 64'],
     ['{"workers": null}', '"workers": null: must be a whole number from 1 to 64'],
     ['{"workers": [1]}', '"workers": [...]: must be a whole number from 1 to 64'],
-    [`{"workers": ${"[".repeat(400_000)}${"]".repeat(400_000)}}`, '"workers": [...]: must be a whole'],
+    [
+      `{"workers": ${"[".repeat(400_000)}${"]".repeat(400_000)}}`,
+      '"workers": [...]: must be a whole',
+    ],
     ['{"addr": {}}', '"addr": {...}: must be address:port'],
     ['{"state-file": true}', '"state-file": true: must be the path of a file; or off'],
     ['{"state-file": 7}', '"state-file": 7: must be the path'],
     ['{"state-file": null}', '"state-file": null: must be the path'],
     ['{"state-file": ["a"]}', '"state-file": [...]: must be the path'],
-    ['{"registry-admin-token": 12345678901234567890}', '"registry-admin-token": ***: must be a string'],
+    [
+      '{"registry-admin-token": 12345678901234567890}',
+      '"registry-admin-token": ***: must be a string',
+    ],
     ['{"registry-admin-token": null}', '"registry-admin-token": ***: must be a string'],
     ['{"registry": true}', '"registry": true: must be host:port'],
     ['{"drain": 5}', '"drain": 5: needs a unit'],
@@ -797,7 +830,9 @@ describe("the config file", () => {
 
   test("must be UTF-8 and must be readable", () => {
     const latin1 = file(Uint8Array.from([0x7b, 0xe4, 0x7d]));
-    expect(refusal(() => run(["--config", latin1]))).toStartWith(`${latin1}: the config file is not JSON`);
+    expect(refusal(() => run(["--config", latin1]))).toStartWith(
+      `${latin1}: the config file is not JSON`,
+    );
     const missing = join(folder, "missing.json");
     const reason = "the config file cannot be read";
     expect(refusal(() => run(["--config", missing]))).toBe(`${missing}: ${reason} (ENOENT)`);
@@ -846,7 +881,10 @@ describe("validateConfig", () => {
 
   test("has the ranges of the command line", () => {
     const numeric = settings.filter(({ property }) => typeof defaultConfig[property] === "number");
-    const number = fc.oneof(fc.integer({ min: -2, max: 2 ** 33 }), fc.integer({ min: -2, max: 70_000 }));
+    const number = fc.oneof(
+      fc.integer({ min: -2, max: 2 ** 33 }),
+      fc.integer({ min: -2, max: 70_000 }),
+    );
     fc.assert(
       fc.property(fc.constantFrom(...numeric), number, ({ flag, property }, value) => {
         const unit = property.endsWith("Ms") ? "ms" : "";
@@ -867,7 +905,13 @@ describe("validateConfig", () => {
 });
 
 test("whatever the arguments and the environment, the answer is a result or one line", () => {
-  const flag = fc.constantFrom(...settings.map((setting) => setting.flag), "version", "help", "h", "adr");
+  const flag = fc.constantFrom(
+    ...settings.map((setting) => setting.flag),
+    "version",
+    "help",
+    "h",
+    "adr",
+  );
   const good = fc.constantFrom(
     ...Object.values(samples).flatMap((sample) => sample.good.map(([text]) => text)),
   );

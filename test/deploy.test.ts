@@ -1,4 +1,7 @@
-/** The systemd unit: by systemd's own judgement, and under a real systemd that runs in namespaces of its own. */
+/**
+ * The systemd unit: by systemd's own judgement, and under a real systemd that runs in namespaces of
+ * its own.
+ */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import {
   copyFileSync,
@@ -22,7 +25,10 @@ const UNIT = join(ROOT, "deploy/pilot-beacon.service");
 const BINARY = "/usr/local/bin/beacon";
 /** The first version whose `security` looks at files. */
 const SYSTEMD_VERSION_MIN = 250;
-/** In tenths, as --threshold has it; systemd calls anything below 4.0 OK, and this unit has 1.3 (systemd 252). */
+/**
+ * In tenths, as --threshold has it; systemd calls anything below 4.0 OK, and this unit has 1.3
+ * (systemd 252).
+ */
 const EXPOSURE_MAX = 20;
 
 const unit = readFileSync(UNIT, "utf8");
@@ -33,7 +39,9 @@ const settings = (name: string): string[] =>
 const folder = temporaryFolder();
 
 function analyze(...args: string[]): { code: number; complaints: string } {
-  const { exitCode, stderr } = Bun.spawnSync(["systemd-analyze", "--no-pager", ...args], { stderr: "pipe" });
+  const { exitCode, stderr } = Bun.spawnSync(["systemd-analyze", "--no-pager", ...args], {
+    stderr: "pipe",
+  });
   // Of this unit only: the host's own may have their faults.
   const complaints = stderr
     .toString()
@@ -67,7 +75,9 @@ describe.skipIf(whyNotAnalyzed !== undefined)(
     });
 
     test("though it does complain", () => {
-      expect(verify(unit.replace("WatchdogSec=", "WatchdogSecs=")).complaints).toContain("WatchdogSecs");
+      expect(verify(unit.replace("WatchdogSec=", "WatchdogSecs=")).complaints).toContain(
+        "WatchdogSecs",
+      );
     });
 
     test("the exposure is small", () => {
@@ -109,9 +119,10 @@ describe("the unit", () => {
 const PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /**
- * Runs the rest of its arguments as process 1 of a little machine of its own. It sees this host's files and network, but
- * what it writes stays in memory and ends with it; its processes end with the one that this becomes.
- * $1: a cgroup that is its root; $2: an empty folder; $3: the binary; $4: a folder with units.
+ * Runs the rest of its arguments as process 1 of a little machine of its own. It sees this host's
+ * files and network, but what it writes stays in memory and ends with it; its processes end with
+ * the one that this becomes. $1: a cgroup that is its root; $2: an empty folder; $3: the binary;
+ * $4: a folder with units.
  */
 const MACHINE = `
 echo $$ > "$1/cgroup.procs" && shift &&
@@ -139,7 +150,9 @@ exec unshare --fork --kill-child --pid --mount --uts --ipc --cgroup --propagatio
 ' sh "$@"
 `;
 
-const SYSTEMD = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"].find((path) => existsSync(path));
+const SYSTEMD = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"].find((path) =>
+  existsSync(path),
+);
 
 /** Where this process may make cgroups, if anywhere. */
 const cgroups = /^\S+ \S+ \S+ \S+ (\S+) .* - cgroup2 /m.exec(
@@ -171,7 +184,9 @@ async function obstacleToSystemd(): Promise<string | undefined> {
   if (process.getuid?.() !== 0) return "needs root";
   if (SYSTEMD === undefined || !installed("systemctl")) return "needs systemd";
   if (cgroups === undefined) return "needs cgroups, version 2";
-  const missing = ["unshare", "nsenter", "setpriv", "pivot_root"].find((command) => !installed(command));
+  const missing = ["unshare", "nsenter", "setpriv", "pivot_root"].find(
+    (command) => !installed(command),
+  );
   if (missing !== undefined) return `needs ${missing} of util-linux`;
   try {
     mkdirSync(cgroup);
@@ -211,7 +226,8 @@ describe.skipIf(whyNoSystemd !== undefined)(
     const systemctl = (...args: string[]) => inside("systemctl", "--no-pager", ...args);
     const write = (path: string, text: string) =>
       inside("sh", "-c", 'printf %s "$2" > "$1"', "sh", path, text);
-    const property = (name: string) => systemctl("show", "--value", "-p", name, "pilot-beacon").output.trim();
+    const property = (name: string) =>
+      systemctl("show", "--value", "-p", name, "pilot-beacon").output.trim();
     const logged = () => inside("cat", LOG).output;
     /** Those of the service. */
     const processes = () =>
@@ -220,13 +236,15 @@ describe.skipIf(whyNoSystemd !== undefined)(
         .filter(Boolean);
 
     /** Where the last one listens that has said so. */
-    const portLogged = () => Number([...logged().matchAll(/listens on \S+:(\d+)/g)].at(-1)?.[1]) || undefined;
+    const portLogged = () =>
+      Number([...logged().matchAll(/listens on \S+:(\d+)/g)].at(-1)?.[1]) || undefined;
 
     async function start(): Promise<void> {
       write(LOG, "");
       const { code, output } = systemctl("start", "pilot-beacon");
       if (code !== 0) throw new Error(`${output}\n${logged()}`);
-      port = await until("the log says where it listens", portLogged); // the log's own thread may be late
+      // the log's own thread may be late
+      port = await until("the log says where it listens", portLogged);
     }
 
     async function expectRelays(): Promise<void> {
@@ -234,7 +252,11 @@ describe.skipIf(whyNoSystemd !== undefined)(
       expect(await a.discover(1)).toEqual({ type: "discoverReply", ...a.address });
       expect(await b.discover(2)).toEqual({ type: "discoverReply", ...b.address });
       await a.relay(1, 2, new Uint8Array([42]));
-      expect(await b.message()).toEqual({ type: "deliver", senderId: 1, payload: new Uint8Array([42]) });
+      expect(await b.message()).toEqual({
+        type: "deliver",
+        senderId: 1,
+        payload: new Uint8Array([42]),
+      });
     }
 
     beforeAll(async () => {
@@ -251,8 +273,8 @@ describe.skipIf(whyNoSystemd !== undefined)(
       for (const target of ["default", "sysinit", "basic", "shutdown", "network-online"]) {
         writeFileSync(join(units, `${target}.target`), "[Unit]\nDefaultDependencies=no\n");
       }
-      // As it is delivered, but with a log to read, death for a call that is refused, a watchdog with less patience, and
-      // what the unit's own comments say of a token.
+      // As it is delivered, but with a log to read, death for a call that is refused, a watchdog
+      // with less patience, and what the unit's own comments say of a token.
       const changes = [
         `StandardOutput=append:${LOG}`,
         `StandardError=append:${LOG}`,
@@ -260,13 +282,19 @@ describe.skipIf(whyNoSystemd !== undefined)(
         "WatchdogSec=2s",
         "LoadCredential=registry-admin-token:/etc/pilot-beacon/registry-admin-token",
       ];
-      writeFileSync(join(units, "pilot-beacon.service.d/test.conf"), `[Service]\n${changes.join("\n")}\n`);
+      writeFileSync(
+        join(units, "pilot-beacon.service.d/test.conf"),
+        `[Service]\n${changes.join("\n")}\n`,
+      );
       mkdirSync(cgroup);
       const program = programs.spawn(machine(binary, SYSTEMD!, "--log-target=null"), {
         env: { PATH },
       });
       const children = `/proc/${program.pid}/task/${program.pid}/children`;
-      systemd = await until("a process 1", () => Number(readFileSync(children, "utf8")) || undefined);
+      systemd = await until(
+        "a process 1",
+        () => Number(readFileSync(children, "utf8")) || undefined,
+      );
       await untilEqual("systemd", () => systemctl("is-system-running").output, "running\n");
       inside("sh", "-c", "umask 077 && echo secret > /etc/pilot-beacon/registry-admin-token");
     }, TEST_TIMEOUT_MS);
@@ -302,7 +330,9 @@ describe.skipIf(whyNoSystemd !== undefined)(
         expect(status).toMatch(new RegExp(`^Cap${set}:\t0+$`, "m"));
       expect(property("StatusText")).not.toBe("");
       expect(systemctl("reload", "pilot-beacon").code).toBe(0);
-      await until("the configuration is reloaded", () => logged().includes("configuration reloaded"));
+      await until("the configuration is reloaded", () =>
+        logged().includes("configuration reloaded"),
+      );
       await untilEqual("state", () => property("SubState"), "running");
       await expectRelays();
       expect(systemctl("stop", "pilot-beacon").code).toBe(0);
@@ -313,13 +343,17 @@ describe.skipIf(whyNoSystemd !== undefined)(
     });
 
     test("reads secrets of root's as the documents say; a new one takes a restart", async () => {
-      const guide = readFileSync(join(ROOT, "docs/OPERATIONS.md"), "utf8").split("### Secrets\n")[1]!;
+      const guide = readFileSync(join(ROOT, "docs/OPERATIONS.md"), "utf8").split(
+        "### Secrets\n",
+      )[1]!;
       const [, dropIn] = /```ini\n(.*?)```/s.exec(guide)!;
       const [, json] = /```json\n(.*?)```/s.exec(guide)!;
-      const named = [...dropIn!.matchAll(/^LoadCredential=(\S+):(\S+)$/gm)].map(([, name, path]) => ({
-        copy: `/run/credentials/pilot-beacon.service/${name}`,
-        path: path!,
-      }));
+      const named = [...dropIn!.matchAll(/^LoadCredential=(\S+):(\S+)$/gm)].map(
+        ([, name, path]) => ({
+          copy: `/run/credentials/pilot-beacon.service/${name}`,
+          path: path!,
+        }),
+      );
       const documented = JSON.parse(json!) as Record<string, string>;
       expect(Object.values(documented).sort()).toEqual(named.map(({ copy }) => copy).sort());
 
@@ -343,7 +377,13 @@ describe.skipIf(whyNoSystemd !== undefined)(
       write("/run/units/pilot-beacon.service.d/secrets.conf", dropIn!);
       systemctl("daemon-reload");
       const http = `127.0.0.1:${freePort()}`;
-      const others = { addr: "127.0.0.1:0", http, workers: 1, "admin-auth": "always", "beacon-id": 9 };
+      const others = {
+        addr: "127.0.0.1:0",
+        http,
+        workers: 1,
+        "admin-auth": "always",
+        "beacon-id": 9,
+      };
       const bridge = { wss: "127.0.0.1:0", "wss-keys": "/etc/pilot-beacon/keys.json" };
       const far = { directory: "redis://127.0.0.1:1", "advertise-addr": "127.0.0.1:9001" };
       write(CONFIG, JSON.stringify({ ...others, ...bridge, ...far, ...documented }));
@@ -360,7 +400,9 @@ describe.skipIf(whyNoSystemd !== undefined)(
         expect(await statuses()).toEqual([true, false]);
         keep("/etc/pilot-beacon/admin.token", tokens[1]!);
         expect(systemctl("reload", "pilot-beacon").code).toBe(0);
-        await until("the configuration is reloaded", () => logged().includes("configuration reloaded"));
+        await until("the configuration is reloaded", () =>
+          logged().includes("configuration reloaded"),
+        );
         expect(await statuses()).toEqual([true, false]);
         expect(systemctl("restart", "pilot-beacon").code).toBe(0);
         expect(await statuses()).toEqual([false, true]);
@@ -381,7 +423,10 @@ describe.skipIf(whyNoSystemd !== undefined)(
       expect(systemctl("kill", "--signal=USR2", "--kill-who=main", "pilot-beacon").code).toBe(0);
       await until("another main process", () => property("MainPID") !== before);
       const pid = property("MainPID");
-      await until("the one before is gone", () => inside("test", "-e", `/proc/${before}`).code !== 0);
+      await until(
+        "the one before is gone",
+        () => inside("test", "-e", `/proc/${before}`).code !== 0,
+      );
       await a.relay(1, 2, new Uint8Array([42]));
       expect(await b.message()).toMatchObject({ type: "deliver", senderId: 1 });
       expect([property("MainPID"), property("SubState"), property("NRestarts")]).toEqual([
@@ -391,7 +436,9 @@ describe.skipIf(whyNoSystemd !== undefined)(
       ]);
       expect(property("NotifyAccess")).toBe("main");
       expect(systemctl("reload", "pilot-beacon").code).toBe(0);
-      await until("the configuration is reloaded", () => logged().includes("configuration reloaded"));
+      await until("the configuration is reloaded", () =>
+        logged().includes("configuration reloaded"),
+      );
       const starts = () => logged().split("listens on").length;
       const startsBefore = starts();
       inside("sh", "-c", `kill -KILL ${pid}`);

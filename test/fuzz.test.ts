@@ -1,4 +1,7 @@
-/** All fuzzing targets for a moment: a run that finds something belongs into `bun run fuzz`; here it is seen that all of them work. */
+/**
+ * All fuzzing targets for a moment: a run that finds something belongs into `bun run fuzz`; here it
+ * is seen that all of them work.
+ */
 import { describe, expect, test } from "bun:test";
 import { randomInt } from "node:crypto";
 import { fuzz, replay } from "./fuzz/fuzzer.ts";
@@ -53,6 +56,8 @@ describe("the fuzzer", () => {
       await fuzz(picky, 8, limits),
     ];
     expect(one.outcomes).toEqual(same.outcomes);
-    expect([one.cases, same.cases, other.cases].filter((cases) => cases === 2000).length).toBeGreaterThan(0);
+    expect(
+      [one.cases, same.cases, other.cases].filter((cases) => cases === 2000).length,
+    ).toBeGreaterThan(0);
   });
 });

@@ -23,7 +23,10 @@ import {
 import { endpointFromBytes, port, v4Bytes, v6Bytes } from "./support/arbitraries.ts";
 
 const GUARD = 0xa5;
-const type = fc.constantFrom<typeof DISCOVER_REPLY | typeof PUNCH_COMMAND>(DISCOVER_REPLY, PUNCH_COMMAND);
+const type = fc.constantFrom<typeof DISCOVER_REPLY | typeof PUNCH_COMMAND>(
+  DISCOVER_REPLY,
+  PUNCH_COMMAND,
+);
 
 /** What a node reads out of a DiscoverReply or PunchCommand. */
 function decode(bytes: Uint8Array): { type: number; ip: number[]; port: number } {
@@ -97,7 +100,9 @@ describe("punchGrantText", () => {
   const expiry = fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
 
   test("is ASCII, its numbers decimal", () => {
-    expect(punchGrantText(7, 4_294_967_295, 1_790_000_000)).toBe("punch-grant:7:4294967295:1790000000");
+    expect(punchGrantText(7, 4_294_967_295, 1_790_000_000)).toBe(
+      "punch-grant:7:4294967295:1790000000",
+    );
   });
 
   test("says of whatever ids and time exactly what they are, and no two pairs have one text", () => {
@@ -127,7 +132,11 @@ describe("a Relay rewritten in place", () => {
         const at = before.length;
         rewriteToDeliver(new DataView(bytes.buffer), at);
         const end = at + RELAY_BYTES + payload.length;
-        expect([...bytes.subarray(at + DELIVER_AT, end)]).toEqual([RELAY_DELIVER, ...sender, ...payload]);
+        expect([...bytes.subarray(at + DELIVER_AT, end)]).toEqual([
+          RELAY_DELIVER,
+          ...sender,
+          ...payload,
+        ]);
         expect(bytes.subarray(0, at)).toEqual(before);
         expect(bytes.subarray(end)).toEqual(after);
       }),
@@ -140,7 +149,14 @@ describe("a Relay rewritten in place", () => {
       fc.property(relay, ({ before, sender, dest, payload, after }) => {
         const bytes = new Uint8Array([...before, RELAY, ...sender, ...dest, ...payload, ...after]);
         rewriteToDeliverDest(new DataView(bytes.buffer), before.length);
-        expect([...bytes]).toEqual([...before, RELAY_DELIVER_DEST, ...sender, ...dest, ...payload, ...after]);
+        expect([...bytes]).toEqual([
+          ...before,
+          RELAY_DELIVER_DEST,
+          ...sender,
+          ...dest,
+          ...payload,
+          ...after,
+        ]);
       }),
     );
   });

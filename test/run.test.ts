@@ -5,7 +5,13 @@ import { isQuick, outcomesOf, quickFiles, skipLine } from "./run.ts";
 describe("the quick files", () => {
   test("hold the core, and neither processes nor timers", () => {
     const files = quickFiles();
-    for (const core of ["shared/nodes", "data/loop", "protocol", "ffi/mmsg", "control/directory/fleet"])
+    for (const core of [
+      "shared/nodes",
+      "data/loop",
+      "protocol",
+      "ffi/mmsg",
+      "control/directory/fleet",
+    ])
       expect(files).toContain(`test/${core}.test.ts`);
     expect(files.filter((path) => /^test\/(e2e|deploy)\//.test(path))).toEqual([]);
   });
@@ -13,7 +19,8 @@ describe("the quick files", () => {
   test("are judged by what they import, too", () => {
     expect(isQuick("test/e2e/support/random.ts")).toBe(true);
     expect(isQuick("test/e2e/support/wait.ts")).toBe(false);
-    expect(isQuick("test/control/directory/hostile.test.ts")).toBe(false); // it waits, as wait.ts does
+    // it waits, as wait.ts does
+    expect(isQuick("test/control/directory/hostile.test.ts")).toBe(false);
   });
 });
 
@@ -48,6 +55,8 @@ describe("bun's report", () => {
   test("ends in one line on what was skipped, by reason", () => {
     expect(skipLine(outcomesOf(REPORT))).toBe("skipped 3 tests: 2 need valkey-server, 1 needs nc");
     expect(skipLine([])).toBe("skipped 0 tests");
-    expect(skipLine([{ name: "a", outcome: "skipped" }])).toBe("skipped 1 test: 1 needs what is not said: a");
+    expect(skipLine([{ name: "a", outcome: "skipped" }])).toBe(
+      "skipped 1 test: 1 needs what is not said: a",
+    );
   });
 });

@@ -16,7 +16,8 @@ const RIG = "test/e2e/rig.test.ts";
 const AT_ONCE = 3;
 
 /** Calls that make a test file take long, or as long as the machine likes. */
-const SLOW = /Bun\.spawn|node:child_process|Bun\.sleep\(|setTimeout\(|setInterval\(|new Worker\(|\.spawn\(/;
+const SLOW =
+  /Bun\.spawn|node:child_process|Bun\.sleep\(|setTimeout\(|setInterval\(|new Worker\(|\.spawn\(/;
 
 /** Long all the same: 16 s of random bytes, and a compiler's process. */
 const LONG = ["test/fuzz.test.ts", "test/mutation.test.ts"];
@@ -33,7 +34,9 @@ export function importsOf(path: string): string[] {
     .filter((name) => existsSync(join(ROOT, name)));
 }
 
-/** Whether neither a file nor what it imports of the tests' own starts processes, threads or timers. */
+/**
+ * Whether neither a file nor what it imports of the tests' own starts processes, threads or timers.
+ */
 export function isQuick(path: string): boolean {
   const before = known.get(path);
   if (before !== undefined) return before;
@@ -57,7 +60,8 @@ interface Outcome {
 }
 
 const ENTITIES: Record<string, string> = { lt: "<", gt: ">", quot: '"', apos: "'", amp: "&" };
-const decoded = (text: string) => text.replace(/&(\w+);/g, (whole, name) => ENTITIES[name] ?? whole);
+const decoded = (text: string) =>
+  text.replace(/&(\w+);/g, (whole, name) => ENTITIES[name] ?? whole);
 
 /** Reads bun's report in JUnit's format; what is skipped without a name is a hook. */
 export function outcomesOf(report: string): Outcome[] {
@@ -86,13 +90,16 @@ export function outcomesOf(report: string): Outcome[] {
   return outcomes;
 }
 
-/** "skipped 4 tests: 3 need valkey-server, 1 needs nc": the reason is what a name has in brackets. */
+/**
+ * "skipped 4 tests: 3 need valkey-server, 1 needs nc": the reason is what a name has in brackets.
+ */
 export function skipLine(outcomes: readonly Outcome[]): string {
   const skipped = outcomes.filter(({ outcome }) => outcome === "skipped");
   if (skipped.length === 0) return "skipped 0 tests";
   const reasons = Map.groupBy(
     skipped,
-    ({ name }) => [...name.matchAll(/\(needs ([^()]+)\)/g)].at(-1)?.[1] ?? `what is not said: ${name}`,
+    ({ name }) =>
+      [...name.matchAll(/\(needs ([^()]+)\)/g)].at(-1)?.[1] ?? `what is not said: ${name}`,
   );
   const parts = [...reasons]
     .sort(([, one], [, other]) => other.length - one.length)
@@ -103,7 +110,10 @@ export function skipLine(outcomes: readonly Outcome[]): string {
 const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 let isStopped = false;
 
-/** Runs bun's tests, with their output here. @returns whether all is well, and what became of each */
+/**
+ * Runs bun's tests, with their output here.
+ * @returns whether all is well, and what became of each
+ */
 async function run(
   folder: string,
   ...args: readonly string[]
@@ -140,7 +150,8 @@ async function main(args: readonly string[]): Promise<number> {
     const runs: Awaited<ReturnType<typeof run>>[] = [];
     for (const command of commands) if (!isStopped) runs.push(await run(folder, ...command));
     const outcomes = runs.flatMap((one) => one.outcomes);
-    for (const { name, outcome } of outcomes) if (outcome === "failed") console.log(`failed: ${name}`);
+    for (const { name, outcome } of outcomes)
+      if (outcome === "failed") console.log(`failed: ${name}`);
     console.log(skipLine(outcomes));
     return runs.every(({ ok }) => ok) ? 0 : 1;
   } finally {

@@ -52,7 +52,16 @@ export class DirectoryServer {
   async start(): Promise<void> {
     const { cpus = ALL_CPUS, program = directoryProgram(), env = {} } = this.options;
     if (program === undefined) throw new Error(NO_DIRECTORY_PROGRAM);
-    const flags = ["--port", String(this.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+    const flags = [
+      "--port",
+      String(this.port),
+      "--bind",
+      "127.0.0.1",
+      "--save",
+      "",
+      "--appendonly",
+      "no",
+    ];
     const command = [program, ...flags, "--dir", temporaryFolder()];
     const read = (line: string) => ({
       port: line.includes("Ready to accept connections") ? this.port : 0,

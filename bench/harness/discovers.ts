@@ -1,4 +1,7 @@
-/** A load of Discovers: a bounded number in flight, so that the target is never idle and nothing is lost. */
+/**
+ * A load of Discovers: a bounded number in flight, so that the target is never idle and nothing is
+ * lost.
+ */
 import { UdpSocket } from "../../ffi/socket.ts";
 import type { LoadResult } from "./load.ts";
 import { LOOPBACK, type Place } from "./place.ts";
@@ -13,8 +16,8 @@ const LOST_AFTER_NS = 500e6;
 /** Which nodes send Discovers. */
 export interface DiscoverLoad {
   /**
-   * again: each from the same socket every time. new: each just once, until all have. moving: each from another socket than
-   * the time before, as a node whose NAT gives it a new port.
+   * again: each from the same socket every time. new: each just once, until all have. moving: each
+   * from another socket than the time before, as a node whose NAT gives it a new port.
    */
   readonly kind: "again" | "new" | "moving";
   readonly nodes: number;
@@ -35,7 +38,8 @@ export class DiscoverGenerator {
   #pass = 0;
 
   constructor({ kind, nodes, firstId = 1, sockets = 2 }: DiscoverLoad, place: Place = LOOPBACK) {
-    if (kind === "moving" && sockets < 2) throw new RangeError("a node that moves needs two sockets");
+    if (kind === "moving" && sockets < 2)
+      throw new RangeError("a node that moves needs two sockets");
     this.#kind = kind;
     this.#nodes = nodes;
     this.#firstId = firstId;
@@ -88,7 +92,10 @@ export class DiscoverGenerator {
     const stretch = Math.floor(this.#next / DISCOVERS_MAX);
     const source = this.#sources[(stretch + moved) % this.#sources.length]!;
     const untilStretchEnds = (stretch + 1) * DISCOVERS_MAX - this.#next;
-    const taken = source.offer(this.#firstId + this.#next, Math.min(most, untilStretchEnds, this.#left()));
+    const taken = source.offer(
+      this.#firstId + this.#next,
+      Math.min(most, untilStretchEnds, this.#left()),
+    );
     this.#next += taken;
     if (this.#next === this.#nodes) {
       this.#next = 0;

@@ -1,6 +1,6 @@
 /**
- * The nodes of a fleet, all at one socket: their Discovers and Relays go to whichever beacon is to get them, and what comes back is known
- * by the beacon that it comes from.
+ * The nodes of a fleet, all at one socket: their Discovers and Relays go to whichever beacon is to
+ * get them, and what comes back is known by the beacon that it comes from.
  */
 import { AF_INET } from "../../ffi/abi.ts";
 import { endpointOf } from "../../ffi/endpoint.ts";
@@ -45,7 +45,9 @@ export class FleetNodes {
   readonly #beaconAt = new Int16Array(PORTS).fill(-1);
   #queued = 0;
 
-  constructor(private readonly fleet: { readonly targets: readonly Address[]; readonly shape: FleetShape }) {
+  constructor(
+    private readonly fleet: { readonly targets: readonly Address[]; readonly shape: FleetShape },
+  ) {
     this.#socket.bind("127.0.0.1", 0);
     this.#socket.setBuffers(BUFFER_BYTES, BUFFER_BYTES);
     const { fd } = this.#socket;
@@ -100,7 +102,8 @@ export class FleetNodes {
   flush(): void {
     for (let sent = 0, refusals = 0; sent < this.#queued; ) {
       const taken = this.#send.send(sent, this.#queued, true);
-      if (taken < 0 && ++refusals === REFUSALS_MAX) throw new Error(`packets cannot be sent: ${taken}`);
+      if (taken < 0 && ++refusals === REFUSALS_MAX)
+        throw new Error(`packets cannot be sent: ${taken}`);
       sent += Math.max(0, taken);
     }
     this.#queued = 0;

@@ -1,7 +1,18 @@
-/** A fleet of beacons, a process each, on all cores: each with its share of the nodes, and with a directory or without. */
+/**
+ * A fleet of beacons, a process each, on all cores: each with its share of the nodes, and with a
+ * directory or without.
+ */
 import type { Stats } from "../../src/beacon.ts";
 import { PauseProbe } from "./pauses.ts";
-import { ALL_CPUS, answerOf, beaconSources, freePort, startBeacon, statsOf, type Target } from "./targets.ts";
+import {
+  ALL_CPUS,
+  answerOf,
+  beaconSources,
+  freePort,
+  startBeacon,
+  statsOf,
+  type Target,
+} from "./targets.ts";
 
 /** Nodes move: so much more than its share can a beacon hold. */
 const ROOM = 1.3;
@@ -14,7 +25,8 @@ export interface FleetShape {
 }
 
 export const nodesOf = ({ beacons, nodesEach }: FleetShape): number => beacons * nodesEach;
-export const firstNodeOf = ({ nodesEach }: FleetShape, beacon: number): number => 1 + beacon * nodesEach;
+export const firstNodeOf = ({ nodesEach }: FleetShape, beacon: number): number =>
+  1 + beacon * nodesEach;
 
 export interface FleetOptions {
   /** Where the directory is, or "off". */
@@ -86,7 +98,9 @@ export class Fleet {
 
   /** Whether a beacon has a route to a node, or the node itself. */
   async knows(beacon: number, nodeId: number): Promise<boolean> {
-    const report = (await answerOf(this.targets[beacon]!, `api/nodes/${nodeId}`)) as { where: string };
+    const report = (await answerOf(this.targets[beacon]!, `api/nodes/${nodeId}`)) as {
+      where: string;
+    };
     return report.where !== "unknown";
   }
 
@@ -100,7 +114,8 @@ export class Fleet {
   }
 
   async stop(): Promise<void> {
-    await Promise.all(this.targets.map((target) => target?.stop())); // one may not have come to start
+    // one may not have come to start
+    await Promise.all(this.targets.map((target) => target?.stop()));
   }
 }
 
@@ -128,7 +143,8 @@ export function showUnsettled({ nodes, directory, ...stats }: Stats): string {
 /**
  * Asks one beacon after the other until each is settled.
  * @param beacons in the order in which they are asked
- * @returns the stats with which each was found so, by beacon; undefined for those that are not asked
+ * @returns the stats with which each was found so, by beacon; undefined for those that are not
+ * asked
  * @throws Error if one is not in time
  */
 export async function untilSettled(
@@ -147,7 +163,9 @@ export async function untilSettled(
         break;
       }
       if (performance.now() > deadline)
-        throw new Error(`beacon ${beacon} is not settled after ${msMax} ms: ${showUnsettled(stats)}`);
+        throw new Error(
+          `beacon ${beacon} is not settled after ${msMax} ms: ${showUnsettled(stats)}`,
+        );
       await Bun.sleep(POLL_MS);
     }
   }

@@ -27,10 +27,16 @@ const BYTES_MIN = new Map([
   [DISCOVER_EX, DISCOVER_BYTES],
 ]);
 
-/** Every second one a message that is cut short, the others of a type that there is not; the same ones in every run. */
+/**
+ * Every second one a message that is cut short, the others of a type that there is not; the same
+ * ones in every run.
+ */
 export function garbage(): Uint8Array[] {
   let state = 1;
-  /** A number from 0 to `below - 1`, by a linear congruential generator (the constants of C's example of rand). */
+  /**
+   * A number from 0 to `below - 1`, by a linear congruential generator (the constants of C's
+   * example of rand).
+   */
   const next = (below: number) => {
     state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
     return (state >>> 16) % below;

@@ -15,7 +15,12 @@ const AGE_IDS = 0x0100_0000;
  * @param changed share of the nodes, 0 to 1, that have other ids in each `age`
  * @param age 0 to 190
  */
-export function gossipMessage(firstId: number, count: number, changed: number, age: number): Uint8Array {
+export function gossipMessage(
+  firstId: number,
+  count: number,
+  changed: number,
+  age: number,
+): Uint8Array {
   const message = new DataView(new ArrayBuffer(SYNC_BYTES + 4 * count));
   message.setUint8(0, SYNC);
   message.setUint16(SYNC_COUNT_AT, count);

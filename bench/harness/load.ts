@@ -1,9 +1,16 @@
 /**
- * The load generator: senders and a sink, on this project's own syscall layer, in one thread that never waits. It keeps
- * a bounded number of packets in flight, so it offers what the target can just take and nothing is lost on the way; or it
- * sends at a given rate, whatever the target does, and times each packet.
+ * The load generator: senders and a sink, on this project's own syscall layer, in one thread that
+ * never waits. It keeps a bounded number of packets in flight, so it offers what the target can
+ * just take and nothing is lost on the way; or it sends at a given rate, whatever the target does,
+ * and times each packet.
  */
-import { IOV_LEN_WORD, MMSGHDR_WORDS, MSG_IOV_WORD, MSG_TRUNC, SEGMENTS_MAX } from "../../ffi/abi.ts";
+import {
+  IOV_LEN_WORD,
+  MMSGHDR_WORDS,
+  MSG_IOV_WORD,
+  MSG_TRUNC,
+  SEGMENTS_MAX,
+} from "../../ffi/abi.ts";
 import { endpointOf } from "../../ffi/endpoint.ts";
 import type { FixedMemory, PacketCalls } from "../../ffi/libc.ts";
 import { kernel } from "../../ffi/libc.ts";
@@ -25,11 +32,17 @@ const BUFFER_BYTES = 4 << 20;
 const SINK_BATCH = 64;
 /** Packets on their way, where the buffers hold as many: some 3 MiB. */
 const IN_FLIGHT_MAX = 1536;
-/** The same for packets that IP cuts into fragments: what is being put together again has 4 MiB (net.ipv4.ipfrag_high_thresh). */
+/**
+ * The same for packets that IP cuts into fragments: what is being put together again has 4 MiB
+ * (net.ipv4.ipfrag_high_thresh).
+ */
 const FRAGMENTED_IN_FLIGHT_MAX = 256;
 /** More than this, and Ethernet's MTU makes it fragments. */
 const WHOLE_BYTES_MAX = 1472;
-/** What the kernel books for a packet in a buffer beside its bytes: about its own structures and rounding up. */
+/**
+ * What the kernel books for a packet in a buffer beside its bytes: about its own structures and
+ * rounding up.
+ */
 const OVERHEAD_BYTES = 1100;
 /** Messages a send call, where each is a packet, and where each is a burst. */
 const MESSAGES_MAX = 256;
@@ -70,7 +83,10 @@ export interface Load {
   readonly payloadBytes: number;
   /** Destinations, taken in turn. */
   readonly nodes: number;
-  /** Packets to one destination before the next one's turn; over 1, each burst leaves as one merged send. 1 unless given. */
+  /**
+   * Packets to one destination before the next one's turn; over 1, each burst leaves as one merged
+   * send. 1 unless given.
+   */
   readonly burst?: number;
   /** Id of the first destination; 1 unless given. */
   readonly firstId?: number;
@@ -80,9 +96,14 @@ export interface Load {
   readonly unknown?: number;
   /** For `pace`: packets are read when they come out, not just counted. */
   readonly timed?: boolean;
-  /** For another relay than a beacon, and then all destinations are known; a Relay's unless given. */
+  /**
+   * For another relay than a beacon, and then all destinations are known; a Relay's unless given.
+   */
   readonly header?: PacketHeader;
-  /** Packets on their way at most, for a target with small buffers; unless given, as many as a beacon's hold. */
+  /**
+   * Packets on their way at most, for a target with small buffers; unless given, as many as a
+   * beacon's hold.
+   */
   readonly inFlightMax?: number;
 }
 
@@ -97,8 +118,9 @@ export interface LoadResult {
 }
 
 /**
- * For a sink that only counts: with buffers of no bytes and MSG_TRUNC, recvmmsg(2) tells how long a message was and copies nothing of
- * it. Copying bursts would cost the generator as much as the target, which then had to wait for it.
+ * For a sink that only counts: with buffers of no bytes and MSG_TRUNC, recvmmsg(2) tells how long a
+ * message was and copies nothing of it. Copying bursts would cost the generator as much as the
+ * target, which then had to wait for it.
  */
 const COUNTING_KERNEL: PacketCalls = {
   ...kernel,
@@ -165,7 +187,10 @@ export class LoadGenerator {
     const fits = Math.floor((2 * receiveBytes) / (this.#packetBytes + OVERHEAD_BYTES));
     const atMost = this.#packetBytes > WHOLE_BYTES_MAX ? FRAGMENTED_IN_FLIGHT_MAX : IN_FLIGHT_MAX;
     this.#inFlightMax = Math.min(inFlightMax ?? atMost, Math.max(fits, burst));
-    this.#messages = Math.min(burst > 1 ? BURSTS_MAX : MESSAGES_MAX, Math.floor(this.#inFlightMax / burst));
+    this.#messages = Math.min(
+      burst > 1 ? BURSTS_MAX : MESSAGES_MAX,
+      Math.floor(this.#inFlightMax / burst),
+    );
     this.#isKnown = new Uint8Array(this.#messages);
     const memory = allocatePacketMemory(SINK_BATCH, this.#messages * this.#packetBytes);
     this.#packets = new DataView(memory.buffer);
@@ -181,7 +206,8 @@ export class LoadGenerator {
   #sendBatch(sender: UdpSocket, memory: FixedMemory): SendBatch {
     const send = new SendBatch(kernel, sender.fd, sender.family, this.#messages, memory);
     for (let m = 0; m < this.#messages; m++) {
-      for (let i = 0; i < this.#burst; i++) send.setPiece(m, i, this.#packetAt(m), this.#packetBytes);
+      for (let i = 0; i < this.#burst; i++)
+        send.setPiece(m, i, this.#packetAt(m), this.#packetBytes);
       send.finish(m, this.#burst, this.#packetBytes);
     }
     return send;
@@ -220,7 +246,8 @@ export class LoadGenerator {
   }
 
   /**
-   * Announces all nodes to the target, as the gossip of a peer at the sink, and waits until it relays to one of them.
+   * Announces all nodes to the target, as the gossip of a peer at the sink, and waits until it
+   * relays to one of them.
    * @throws Error when it does not, or never said anything to its peer itself
    */
   announce(): void {
@@ -241,7 +268,10 @@ export class LoadGenerator {
     throw new Error("the target does not relay to its peer");
   }
 
-  /** Loads the target with all that it takes for so long, and then until all packets are through or lost. */
+  /**
+   * Loads the target with all that it takes for so long, and then until all packets are through or
+   * lost.
+   */
   run(durationNs: number): LoadResult {
     const knownShare = 1 - this.#unknown;
     const sentMax = (this.#inFlightMax - this.#messages * this.#burst) * knownShare;
@@ -264,9 +294,9 @@ export class LoadGenerator {
   }
 
   /**
-   * Sends `ratePerS` packets a second for so long, whether the target keeps up or not, and times each from when it was due: a
-   * packet that had to wait for its turn here has waited, too. Only without bursts and unknown nodes, and with payloads of at
-   * least STAMP_BYTES.
+   * Sends `ratePerS` packets a second for so long, whether the target keeps up or not, and times
+   * each from when it was due: a packet that had to wait for its turn here has waited, too. Only
+   * without bursts and unknown nodes, and with payloads of at least STAMP_BYTES.
    * @param latenciesNs takes as many as it has room for
    */
   pace(ratePerS: number, durationNs: number, latenciesNs: Float64Array): LoadResult {
@@ -288,7 +318,10 @@ export class LoadGenerator {
     return { handled: received, sent, received, lost: sent - received, elapsedNs: now - start };
   }
 
-  /** Sends one call's worth of packets, without waiting. @returns packets to known nodes that the kernel took */
+  /**
+   * Sends one call's worth of packets, without waiting.
+   * @returns packets to known nodes that the kernel took
+   */
   offer(): number {
     this.#address(this.#messages);
     const taken = this.#nextSender().send(0, this.#messages, false);
@@ -301,7 +334,10 @@ export class LoadGenerator {
   #offerStamped(messages: number, start: number, sent: number, ratePerS: number): number {
     this.#address(messages);
     for (let m = 0; m < messages; m++) {
-      this.#packets.setFloat64(this.#packetAt(m) + RELAY_BYTES, start + ((sent + m) * 1e9) / ratePerS);
+      this.#packets.setFloat64(
+        this.#packetAt(m) + RELAY_BYTES,
+        start + ((sent + m) * 1e9) / ratePerS,
+      );
     }
     return Math.max(0, this.#nextSender().send(0, messages, false));
   }
@@ -323,7 +359,8 @@ export class LoadGenerator {
   #nextKnown(): number {
     const destination = this.#nextDestination;
     this.#nextDestination += this.#destinationStep;
-    if (this.#nextDestination === this.#destinationsEnd) this.#nextDestination = this.#firstDestination;
+    if (this.#nextDestination === this.#destinationsEnd)
+      this.#nextDestination = this.#firstDestination;
     return destination;
   }
 
@@ -356,7 +393,10 @@ export class LoadGenerator {
     return packetsIn(this.#receive, this.#receive.receive(false));
   }
 
-  /** The same, and notes how long each packet took. @param at where in `latenciesNs` the next one goes */
+  /**
+   * The same, and notes how long each packet took.
+   * @param at where in `latenciesNs` the next one goes
+   */
   #drainTimed(latenciesNs: Float64Array, at: number): number {
     const receive = this.#receive;
     const messages = receive.receive(false);

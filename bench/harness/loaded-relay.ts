@@ -1,10 +1,20 @@
-/** One relay of a round, the beacon or the reference in C: its process, the load on it, and what that costs. */
+/**
+ * One relay of a round, the beacon or the reference in C: its process, the load on it, and what
+ * that costs.
+ */
 import type { Stats } from "../../src/beacon.ts";
 import { type Load, LoadGenerator } from "./load.ts";
 import { LoadedTargets } from "./loaded.ts";
 import { untilFollowing } from "./other-fleet.ts";
 import { LOOPBACK, type Place } from "./place.ts";
-import { beaconSources, startBeacon, startReference, startWatcher, statsOf, type Target } from "./targets.ts";
+import {
+  beaconSources,
+  startBeacon,
+  startReference,
+  startWatcher,
+  statsOf,
+  type Target,
+} from "./targets.ts";
 import { workersCpuNs } from "./usage.ts";
 
 /** What is measured, and how it is set up. */
@@ -36,7 +46,10 @@ export interface Contender {
   readonly countsWorkers?: boolean;
 }
 
-/** The sink counts packets: no gossip shall reach it in the middle of a measurement. And it speaks just once. */
+/**
+ * The sink counts packets: no gossip shall reach it in the middle of a measurement. And it speaks
+ * just once.
+ */
 const QUIET = ["--gossip-interval=1m", "--peer-timeout=1h"];
 const NODES_MAX_DEFAULT = 500_000;
 const REFERENCE_SLOTS_LOG2_MIN = 20;
@@ -59,7 +72,10 @@ export class LoadedRelay extends LoadedTargets<LoadGenerator> {
     this.#countsWorkers = countsWorkers;
   }
 
-  /** Starts the program and makes all nodes of the load known to it. @param reference the compiled reference relay */
+  /**
+   * Starts the program and makes all nodes of the load known to it.
+   * @param reference the compiled reference relay
+   */
   static async start(contender: Contender, reference: string, batch: number): Promise<LoadedRelay> {
     const { load, offload, place = LOOPBACK, toPeer = false } = contender;
     const generator = new LoadGenerator(load, place);
@@ -95,7 +111,11 @@ export class LoadedRelay extends LoadedTargets<LoadGenerator> {
     }
     const peers = toPeer ? [`--peers=127.0.0.1:${sinkPort}`, ...QUIET] : [];
     const nodesMax = Math.max(load.nodes, NODES_MAX_DEFAULT);
-    return startBeacon(options, [...peers, `--max-nodes=${nodesMax}`, ...flags], beaconSources(root));
+    return startBeacon(
+      options,
+      [...peers, `--max-nodes=${nodesMax}`, ...flags],
+      beaconSources(root),
+    );
   }
 
   override async stop(): Promise<void> {

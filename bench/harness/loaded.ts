@@ -27,7 +27,10 @@ export interface Generator {
   close(): void;
 }
 
-/** A load that goes through one process, or through several one after the other; what it costs all of them counts. */
+/**
+ * A load that goes through one process, or through several one after the other; what it costs all
+ * of them counts.
+ */
 export class LoadedTargets<G extends Generator = Generator> implements Loaded {
   #cpuNs = 0;
   #elapsedNs = 0;

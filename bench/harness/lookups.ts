@@ -22,7 +22,11 @@ export interface Lookups {
 }
 
 /** Looks up all nodes. No moves may run meanwhile. */
-export async function lookUpAll(nodes: FleetNodes, moves: Moves, shape: FleetShape): Promise<Lookups> {
+export async function lookUpAll(
+  nodes: FleetNodes,
+  moves: Moves,
+  shape: FleetShape,
+): Promise<Lookups> {
   const lookups: { readonly node: number; readonly via: number }[] = [];
   for (let node = 0; node < nodesOf(shape); node++)
     for (let via = 0; via < shape.beacons; via++)

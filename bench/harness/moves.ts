@@ -1,17 +1,23 @@
-/** Nodes that say again that they are there, at the beacon where they are or at another; and how soon relays find those that moved. */
+/**
+ * Nodes that say again that they are there, at the beacon where they are or at another; and how
+ * soon relays find those that moved.
+ */
 import { type FleetShape, firstNodeOf, nodesOf } from "./fleet.ts";
 import type { FleetNodes } from "./fleet-nodes.ts";
 
 const TICK_MS = 1;
-/** A move that is looked at: from a third beacon, its node is sent a relay so often, until one comes through the new beacon. */
+/**
+ * A move that is looked at: from a third beacon, its node is sent a relay so often, until one comes
+ * through the new beacon.
+ */
 const RELAY_EVERY_NS = 2e6;
 /** And for so long after that: what is lost late is lost, too. */
 const RELAY_ON_NS = 50e6;
 const FOUND_NS_MAX = 2e9;
 
 /**
- * A node that moved stays for so long, as nodes do: beacons on a busy host may receive the Discovers
- * of two moves in either order, and then no beacon can tell where the node is.
+ * A node that moved stays for so long, as nodes do: beacons on a busy host may receive the
+ * Discovers of two moves in either order, and then no beacon can tell where the node is.
  */
 const STAY_NS = 1e9;
 /** Nodes tried for one move; the last is taken in any case, as all may have moved a moment ago. */
@@ -25,7 +31,10 @@ export interface MoveSample {
   readonly to: number;
   readonly via: number;
   readonly movedNs: number;
-  /** When the first relay came through the new beacon, since the move; undefined if none did in time. */
+  /**
+   * When the first relay came through the new beacon, since the move; undefined if none did in
+   * time.
+   */
   foundNs: number | undefined;
   sent: number;
   arrived: number;
@@ -67,7 +76,11 @@ export class Moves {
     const start = Bun.nanoseconds();
     let done = 0;
     let sampled = 0;
-    for (let now = start; now - start < seconds * 1e9 || this.#open.length > 0; now = Bun.nanoseconds()) {
+    for (
+      let now = start;
+      now - start < seconds * 1e9 || this.#open.length > 0;
+      now = Bun.nanoseconds()
+    ) {
       const elapsedS = Math.min((now - start) / 1e9, seconds);
       for (const due = Math.floor(elapsedS * perS); done < due; done++) {
         this.#discover(moving, sampled < Math.floor(elapsedS * samplesPerS) && ++sampled > 0);

@@ -3,7 +3,10 @@ export interface BenchOptions {
   readonly rounds: number;
   /** Length of one measurement. */
   readonly seconds: number;
-  /** How long what is measured is loaded before it counts: until all its code is compiled, as that of a relay of months is. */
+  /**
+   * How long what is measured is loaded before it counts: until all its code is compiled, as that
+   * of a relay of months is.
+   */
   readonly warmUpSeconds: number;
   /** Messages a receive call, of every target. */
   readonly batch: number;

@@ -1,4 +1,7 @@
-/** Two beacons and a directory, on the generators' core, for one more beacon that shares it: what it hears of them is what it costs. */
+/**
+ * Two beacons and a directory, on the generators' core, for one more beacon that shares it: what it
+ * hears of them is what it costs.
+ */
 import { DirectoryServer } from "./directory-server.ts";
 import { Fleet, POLL_MS } from "./fleet.ts";
 import type { BenchOptions } from "./options.ts";
@@ -51,7 +54,8 @@ export async function untilFollowing(target: Pick<Target, "http">): Promise<void
     const { directory } = await statsOf(target);
     const following = directory?.beacons.filter(({ state }) => state === "following") ?? [];
     if (following.length === BEACONS) return;
-    if (performance.now() > deadline) throw new Error("the beacon does not follow those in its directory");
+    if (performance.now() > deadline)
+      throw new Error("the beacon does not follow those in its directory");
     await Bun.sleep(POLL_MS);
   }
 }

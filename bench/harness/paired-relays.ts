@@ -1,4 +1,7 @@
-/** Relays at a steady rate between nodes of different beacons, each with a number of its own, so that each that is lost is known. */
+/**
+ * Relays at a steady rate between nodes of different beacons, each with a number of its own, so
+ * that each that is lost is known.
+ */
 import { type FleetShape, firstNodeOf } from "./fleet.ts";
 import type { FleetNodes } from "./fleet-nodes.ts";
 
@@ -15,7 +18,9 @@ interface Pair {
   readonly node: number;
 }
 
-/** Relays of one phase, of those between beacons that were there all the time, and of the others. */
+/**
+ * Relays of one phase, of those between beacons that were there all the time, and of the others.
+ */
 export interface PhaseCount {
   sent: number;
   arrived: number;
@@ -27,8 +32,11 @@ export class PairedRelays {
   readonly #arrived = new Uint8Array(RELAYS_MAX);
   readonly #sentMs = new Float64Array(RELAYS_MAX);
   /** Of each phase, "healthy" and others. */
-  readonly #phases: { readonly name: string; readonly healthy: PhaseCount; readonly others: PhaseCount }[] =
-    [];
+  readonly #phases: {
+    readonly name: string;
+    readonly healthy: PhaseCount;
+    readonly others: PhaseCount;
+  }[] = [];
   #sent = 0;
   duplicates = 0;
   #isRunning = false;
@@ -110,7 +118,10 @@ export class PairedRelays {
     });
   }
 
-  /** Lets all nodes of a beacon say to it that they are there, beside the relays; resolves when all have. */
+  /**
+   * Lets all nodes of a beacon say to it that they are there, beside the relays; resolves when all
+   * have.
+   */
   discoverAll(beacon: number): Promise<void> {
     const next = firstNodeOf(this.shape, beacon);
     this.#discovers = { beacon, next, end: next + this.shape.nodesEach };
@@ -137,7 +148,10 @@ export class PairedRelays {
     return this.#phases;
   }
 
-  /** Longest time, in ms, in which none of the relays between healthy beacons that were sent in a phase arrived. */
+  /**
+   * Longest time, in ms, in which none of the relays between healthy beacons that were sent in a
+   * phase arrived.
+   */
   longestGapMs(phase: number): number {
     let longest = 0;
     let sinceMs: number | undefined;
@@ -154,7 +168,10 @@ export class PairedRelays {
     return longest;
   }
 
-  /** When the last relay of a phase was sent to or from the broken beacon that did not arrive, in the time of performance.now; NaN if all did. */
+  /**
+   * When the last relay of a phase was sent to or from the broken beacon that did not arrive, in
+   * the time of performance.now; NaN if all did.
+   */
   lastLostMs(phase: number): number {
     for (let number = this.#sent - 1; number >= 0; number--) {
       if (this.#phaseOf[number] !== phase || this.#arrived[number]) continue;

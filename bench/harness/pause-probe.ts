@@ -1,11 +1,14 @@
 /**
- * How long a beacon's main thread does not come back to its timers; preloaded into its process (see pauses.ts), which knows nothing of it.
+ * How long a beacon's main thread does not come back to its timers; preloaded into its process (see
+ * pauses.ts), which knows nothing of it.
  *
  *   BENCH_PAUSES=<path> bun --preload pause-probe.ts src/main.ts …
  *
- * A timer is due every millisecond. Each time it is called, two things are noted: how late it is, which is what others had to wait for the
- * thread, and be it that the host gave its core to somebody else; and how much CPU time the thread used since the last call, which is what
- * the beacon itself did meanwhile. The socket at the path takes two requests: /start, and /read, which ends it.
+ * A timer is due every millisecond. Each time it is called, two things are noted: how late it is,
+ * which is what others had to wait for the thread, and be it that the host gave its core to
+ * somebody else; and how much CPU time the thread used since the last call, which is what the
+ * beacon itself did meanwhile. The socket at the path takes two requests: /start, and /read, which
+ * ends it.
  */
 import { isMainThread } from "node:worker_threads";
 import { TIMESPEC_BYTES } from "../../ffi/abi.ts";
@@ -52,7 +55,9 @@ class Probe {
 
   read(): Pauses {
     clearInterval(this.#timer);
-    const [late, used] = [this.#lateMs, this.#usedMs].map((all) => quantiles(all.slice(0, this.#samples)));
+    const [late, used] = [this.#lateMs, this.#usedMs].map((all) =>
+      quantiles(all.slice(0, this.#samples)),
+    );
     return { samples: this.#samples, late: late!, used: used! };
   }
 }

@@ -1,4 +1,7 @@
-/** Where a target is measured: which addresses it and the load generator have, and what lies between them. */
+/**
+ * Where a target is measured: which addresses it and the load generator have, and what lies between
+ * them.
+ */
 import { AF_INET, AF_INET6 } from "../../ffi/abi.ts";
 import type { Family } from "../../ffi/endpoint.ts";
 import { connect, Namespace, removeLeftovers, rootLink } from "../rig/namespace.ts";
@@ -34,8 +37,8 @@ const VETH_TARGET = "198.18.7.1";
 const VETH_GENERATOR = "198.18.7.2";
 
 /**
- * How long packets wait to be merged, as behind a network card that spares interrupts; without it veth takes each one alone
- * (Documentation/networking/napi.rst of Linux).
+ * How long packets wait to be merged, as behind a network card that spares interrupts; without it
+ * veth takes each one alone (Documentation/networking/napi.rst of Linux).
  */
 const COALESCING = { gro_flush_timeout: 20_000, napi_defer_hard_irqs: 2 };
 
@@ -46,8 +49,10 @@ export function vethObstacle(): string | undefined {
 }
 
 /**
- * A network namespace at the other end of a veth pair, with an MTU of 1,500 bytes, for as long as `use` runs.
- * @param gro whether packets are merged as they come in at the target, as a network card's driver does
+ * A network namespace at the other end of a veth pair, with an MTU of 1,500 bytes, for as long as
+ * `use` runs.
+ * @param gro whether packets are merged as they come in at the target, as a network card's driver
+ * does
  */
 export async function overVeth<T>(gro: boolean, use: (place: Place) => Promise<T>): Promise<T> {
   removeLeftovers();
@@ -60,7 +65,8 @@ export async function overVeth<T>(gro: boolean, use: (place: Place) => Promise<T
     );
     namespace.run(["ethtool", "-K", "eth0", "gro", gro ? "on" : "off"]);
     if (gro) {
-      Bun.spawnSync(["ethtool", "-K", here, "tso", "off"]); // else veth thinks that merging was done by the sender
+      // else veth thinks that merging was done by the sender
+      Bun.spawnSync(["ethtool", "-K", here, "tso", "off"]);
       for (const [setting, value] of Object.entries(COALESCING)) {
         namespace.run(["tee", `/sys/class/net/eth0/${setting}`], String(value));
       }

@@ -78,10 +78,16 @@ export function register(
     registerWindow(batch, firstId + done, Math.min(DISCOVERS_MAX, count - done), turn);
 }
 
-function registerWindow(batch: DiscoverBatch, firstId: number, count: number, turn: () => void): void {
+function registerWindow(
+  batch: DiscoverBatch,
+  firstId: number,
+  count: number,
+  turn: () => void,
+): void {
   for (let attempt = 0; attempt < TRIES_MAX; attempt++) {
     for (let sent = 0; sent < count; ) sent += batch.offer(firstId + sent, count - sent, true);
-    // An answer names no node: after a loss, all Discovers are repeated and all answers counted anew.
+    // An answer names no node: after a loss, all Discovers are repeated and all answers counted
+    // anew.
     const until = Bun.nanoseconds() + RETRY_NS;
     for (let answers = 0; Bun.nanoseconds() < until; ) {
       turn();
@@ -98,7 +104,10 @@ const SOCKETS = 64;
 /** Registers nodes 1 to `count` from SOCKETS sockets. */
 export function registerFromMany(target: Address, count: number): void {
   for (let i = 0; i < SOCKETS; i++) {
-    const [from, to] = [i, i + 1].map((part) => Math.floor((count * part) / SOCKETS)) as [number, number];
+    const [from, to] = [i, i + 1].map((part) => Math.floor((count * part) / SOCKETS)) as [
+      number,
+      number,
+    ];
     const socket = UdpSocket.open(AF_INET);
     socket.bind("127.0.0.1", 0);
     register(socket, target, 1 + from, to - from);

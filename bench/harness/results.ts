@@ -1,8 +1,9 @@
 /**
  * What a bench says: figures, printed as they are known and kept, raw, in a JSON file.
  *
- * A *figure* is one quantity, measured once a *round*; all its rounds are kept. A *case* is what it was measured on, such as
- * "200 B, offload off"; case and name together tell a figure from all others of its run. A *run* is one call of a bench.
+ * A *figure* is one quantity, measured once a *round*; all its rounds are kept. A *case* is what it
+ * was measured on, such as "200 B, offload off"; case and name together tell a figure from all
+ * others of its run. A *run* is one call of a bench.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
@@ -18,7 +19,9 @@ const FigureSchema = v.object({
   case: v.string(),
   /** What was measured, and of whom: "CPU a packet, beacon". */
   name: v.string(),
-  /** "ns", "×", "packets/s"; × is a ratio, which holds on a noisy machine where other units do not. */
+  /**
+   * "ns", "×", "packets/s"; × is a ratio, which holds on a noisy machine where other units do not.
+   */
   unit: v.string(),
   better: v.picklist(["less", "more", "neither"]),
   /** One a round, in the order of the rounds. */
@@ -117,7 +120,9 @@ export class Recorder {
     this.#keys.add(key);
     this.#figures.push(v.parse(FigureSchema, figure));
     const spread = showSpread(spreadOf(figure.values), figure.unit);
-    console.log(`  ${figure.name}: ${spread}${figure.bar ? `; ${showBar(figure.values, figure.bar)}` : ""}`);
+    console.log(
+      `  ${figure.name}: ${spread}${figure.bar ? `; ${showBar(figure.values, figure.bar)}` : ""}`,
+    );
   }
 
   /** Returns a function that records figures of one case; less is better unless given. */
@@ -128,7 +133,12 @@ export class Recorder {
       values: readonly number[],
       more: Partial<Pick<Figure, "bar" | "better">> = {},
     ) =>
-      this.figure({ ...{ case: title, name, unit, better: "less" }, values: [...values], params, ...more });
+      this.figure({
+        ...{ case: title, name, unit, better: "less" },
+        values: [...values],
+        params,
+        ...more,
+      });
   }
 
   /** The run as it stands. */
@@ -168,5 +178,7 @@ export function loadRun(path: string): Run {
   const parsed = v.safeParse(RunSchema, json);
   if (parsed.success) return parsed.output;
   const [issue] = parsed.issues;
-  throw new Error(`${path} is no run of a bench: ${v.getDotPath(issue) ?? "the file"}: ${issue.message}`);
+  throw new Error(
+    `${path} is no run of a bench: ${v.getDotPath(issue) ?? "the file"}: ${issue.message}`,
+  );
 }

@@ -1,10 +1,14 @@
-/** Rounds: what is compared runs beside each other, as fresh processes each round, and the order turns. */
+/**
+ * Rounds: what is compared runs beside each other, as fresh processes each round, and the order
+ * turns.
+ */
 export interface Contestant {
   stop(): Promise<void>;
 }
 
 /**
- * Starts contestants, measures and stops them, `rounds` times. Their order turns each round, so that none always goes first.
+ * Starts contestants, measures and stops them, `rounds` times. Their order turns each round, so
+ * that none always goes first.
  * @param start how each contestant is started
  * @param measure gets them in the order of `start`, and in the order of this round
  */

@@ -1,4 +1,7 @@
-/** Contenders side by side: each round all of them are started and loaded in turn, and compared by CPU time a packet. */
+/**
+ * Contenders side by side: each round all of them are started and loaded in turn, and compared by
+ * CPU time a packet.
+ */
 import type { Loaded } from "./loaded.ts";
 import type { BenchOptions } from "./options.ts";
 import type { Figure, Recorder } from "./results.ts";
@@ -72,7 +75,8 @@ export async function compareSideBySide(
   }
   for (const [i, { name }] of contenders.entries()) {
     figure(`CPU a ${unit}, ${name}`, "ns", cpu[i]!);
-    if (workers[i]!.length > 0) figure(`CPU a ${unit} of workers alone, ${name}`, "ns", workers[i]!);
+    if (workers[i]!.length > 0)
+      figure(`CPU a ${unit} of workers alone, ${name}`, "ns", workers[i]!);
     figure(`${unit}s a second, ${name}`, "/s", rate[i]!, { better: "more" });
     if (lost[i]! > 0) recorder.note(`${title}: ${lost[i]} ${unit}s were lost, ${name}`);
   }

@@ -25,7 +25,8 @@ export function quantile(values: readonly number[], q: number): number {
 
 /** Three figures that count and no more digits: "1.02", "345", "1,234,567", "0.0123". */
 export function showNumber(value: number): string {
-  const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : Math.abs(value) >= 0.1 ? 2 : 4;
+  const digits =
+    Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : Math.abs(value) >= 0.1 ? 2 : 4;
   return value.toLocaleString("en-US", {
     maximumFractionDigits: digits,
     minimumFractionDigits: Math.min(digits, 2),

@@ -1,4 +1,7 @@
-/** What the benches measure: a beacon, and the reference relay in C, each as a fresh process on cores of its own. */
+/**
+ * What the benches measure: a beacon, and the reference relay in C, each as a fresh process on
+ * cores of its own.
+ */
 import { randomBytes, randomInt } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
@@ -9,20 +12,28 @@ import type { Stats } from "../../src/beacon.ts";
 import { inBrackets, LOOPBACK, type Place } from "./place.ts";
 import type { Address } from "./register.ts";
 
-/** The load generator has the last core. Targets have the first ones, as many as they have workers, but for the generator's. */
+/**
+ * The load generator has the last core. Targets have the first ones, as many as they have workers,
+ * but for the generator's.
+ */
 const CORES = cpus().length;
 export const GENERATOR_CPU = String(CORES - 1);
-export const targetCpus = (workers: number): string => `0-${Math.max(0, Math.min(workers, CORES - 1) - 1)}`;
+export const targetCpus = (workers: number): string =>
+  `0-${Math.max(0, Math.min(workers, CORES - 1) - 1)}`;
 /** For a fleet, which has the generator's core, too: there are more of them than cores. */
 export const ALL_CPUS = `0-${CORES - 1}`;
-/** Nodes that the reference's table has room for: twice as many slots as a beacon of the default size has nodes. */
+/**
+ * Nodes that the reference's table has room for: twice as many slots as a beacon of the default
+ * size has nodes.
+ */
 const REFERENCE_SLOTS_LOG2 = 20;
 const STOP_MS_MAX = 10_000;
 
 /**
- * A beacon's limits while it is measured: on, so that what they cost is in every figure, and far above what a machine can do, as a load
- * generator is one source. But for the hold: who measures moves nodes from one of its sockets to another. In the environment, which a
- * beacon of a time before limits does not look at.
+ * A beacon's limits while it is measured: on, so that what they cost is in every figure, and far
+ * above what a machine can do, as a load generator is one source. But for the hold: who measures
+ * moves nodes from one of its sockets to another. In the environment, which a beacon of a time
+ * before limits does not look at.
  */
 const LIMITS_FOR_LOAD = {
   BEACON_RELAY_LIMIT: "1000000000",
@@ -38,7 +49,10 @@ const LIMITS_FOR_LOAD = {
 
 /** The same limits, each of them off. The bridge's stay, as no measured packet meets them. */
 const LIMITS_OFF = Object.fromEntries(
-  Object.entries(LIMITS_FOR_LOAD).map(([name, value]) => [name, name.includes("WSS") ? value : "0"]),
+  Object.entries(LIMITS_FOR_LOAD).map(([name, value]) => [
+    name,
+    name.includes("WSS") ? value : "0",
+  ]),
 );
 
 /** A process that serves. */
@@ -63,7 +77,10 @@ export interface TargetOptions {
   readonly place?: Place;
   /** Has a beacon without limits, where it has them on and far away otherwise. */
   readonly unlimited?: boolean;
-  /** Options that a beacon of an earlier checkout may not know: in the environment, which it does not look at. */
+  /**
+   * Options that a beacon of an earlier checkout may not know: in the environment, which it does
+   * not look at.
+   */
   readonly env?: Readonly<Record<string, string>>;
 }
 
@@ -89,7 +106,8 @@ export function compileReference(): string {
   const binary = join(temporaryFolder(), "relay");
   const source = new URL("../reference/relay.c", import.meta.url).pathname;
   const compiled = Bun.spawnSync(["cc", "-O2", "-o", binary, source], { stderr: "pipe" });
-  if (!compiled.success) throw new Error(`the reference relay needs a C compiler (cc): ${compiled.stderr}`);
+  if (!compiled.success)
+    throw new Error(`the reference relay needs a C compiler (cc): ${compiled.stderr}`);
   return binary;
 }
 
@@ -100,8 +118,19 @@ export async function startReference(
   slotsLog2 = REFERENCE_SLOTS_LOG2,
 ): Promise<Target> {
   const family = place.family === AF_INET ? "4" : "6";
-  const command = [binary, String(batch), offload ? "1" : "0", family, place.targetHost, String(slotsLog2)];
-  return startTarget(command, place, targetCpus(1), (line) => ({ port: Number(line), http: "", wss: "" }));
+  const command = [
+    binary,
+    String(batch),
+    offload ? "1" : "0",
+    family,
+    place.targetHost,
+    String(slotsLog2),
+  ];
+  return startTarget(command, place, targetCpus(1), (line) => ({
+    port: Number(line),
+    http: "",
+    wss: "",
+  }));
 }
 
 /** A WebSocket server that does nothing but send back what it gets. Its port is that of TCP. */
@@ -114,7 +143,10 @@ export async function startEcho(): Promise<Target> {
   }));
 }
 
-/** How a beacon is run from its sources. @param root of another checkout; this one's unless given */
+/**
+ * How a beacon is run from its sources.
+ * @param root of another checkout; this one's unless given
+ */
 export const beaconSources = (root = join(import.meta.dir, "../..")): string[] => [
   process.execPath,
   join(root, "src/main.ts"),
@@ -146,7 +178,11 @@ export async function startBeacon(
     `--batch=${batch}`,
   ];
   const read = (line: string) => {
-    const { msg, http = "", wss = "" } = JSON.parse(line) as { msg: string; http?: string; wss?: string };
+    const {
+      msg,
+      http = "",
+      wss = "",
+    } = JSON.parse(line) as { msg: string; http?: string; wss?: string };
     return { port: Number(/listens on .*:(\d+)$/.exec(msg)?.[1]), http, wss };
   };
   const limits = unlimited ? LIMITS_OFF : LIMITS_FOR_LOAD;
@@ -175,7 +211,10 @@ export function freePort(): number {
   }
 }
 
-/** What a beacon's numbers are asked for with, as some are asked from outside of their network namespace; made when it is first needed. */
+/**
+ * What a beacon's numbers are asked for with, as some are asked from outside of their network
+ * namespace; made when it is first needed.
+ */
 const admin = { token: randomBytes(16).toString("hex"), file: "" };
 function adminTokenFile(): string {
   if (admin.file === "") {
@@ -185,9 +224,21 @@ function adminTokenFile(): string {
   return admin.file;
 }
 
-/** Starts a script of this folder on the generators' core. Resolves once it has printed something. */
-export async function startScript(script: string, ...args: readonly string[]): Promise<Bun.Subprocess> {
-  const command = ["taskset", "-c", GENERATOR_CPU, process.execPath, join(import.meta.dir, script), ...args];
+/**
+ * Starts a script of this folder on the generators' core. Resolves once it has printed something.
+ */
+export async function startScript(
+  script: string,
+  ...args: readonly string[]
+): Promise<Bun.Subprocess> {
+  const command = [
+    "taskset",
+    "-c",
+    GENERATOR_CPU,
+    process.execPath,
+    join(import.meta.dir, script),
+    ...args,
+  ];
   const child = mortal(Bun.spawn(command, { stdout: "pipe", stderr: "inherit" }));
   const reader = child.stdout.getReader();
   if ((await reader.read()).done) throw new Error(`${script} ended before it was ready`);
@@ -195,9 +246,14 @@ export async function startScript(script: string, ...args: readonly string[]): P
   return child;
 }
 
-/** Starts a process that watches a beacon as operators do: see watcher.ts. @param pauseMs between requests */
-export const startWatcher = ({ http }: Pick<Target, "http">, pauseMs: number): Promise<Bun.Subprocess> =>
-  startScript("watcher.ts", http, admin.token, String(pauseMs));
+/**
+ * Starts a process that watches a beacon as operators do: see watcher.ts.
+ * @param pauseMs between requests
+ */
+export const startWatcher = (
+  { http }: Pick<Target, "http">,
+  pauseMs: number,
+): Promise<Bun.Subprocess> => startScript("watcher.ts", http, admin.token, String(pauseMs));
 
 /** The numbers of a beacon. */
 export const statsOf = async (target: Pick<Target, "http">): Promise<Stats> =>
@@ -214,7 +270,10 @@ process.on("exit", () => {
   for (const child of running) child.kill("SIGKILL");
 });
 
-/** Lets a process not outlive this one, however this one ends, SIGKILL aside. @returns the process */
+/**
+ * Lets a process not outlive this one, however this one ends, SIGKILL aside.
+ * @returns the process
+ */
 function mortal<T extends Bun.Subprocess>(child: T): T {
   running.add(child);
   void child.exited.then(() => running.delete(child));
@@ -255,7 +314,13 @@ export async function startTarget(
       if (found.port > 0) {
         const startMs = performance.now() - started;
         reader.releaseLock();
-        return { pid: child.pid, host: place.targetHost, startMs, ...found, stop: () => stop(child) };
+        return {
+          pid: child.pid,
+          host: place.targetHost,
+          startMs,
+          ...found,
+          stop: () => stop(child),
+        };
       }
     }
   }
@@ -263,7 +328,10 @@ export async function startTarget(
 
 async function stop(child: Bun.Subprocess): Promise<void> {
   child.kill();
-  const ended = await Promise.race([child.exited.then(() => true), Bun.sleep(STOP_MS_MAX).then(() => false)]);
+  const ended = await Promise.race([
+    child.exited.then(() => true),
+    Bun.sleep(STOP_MS_MAX).then(() => false),
+  ]);
   if (!ended) {
     child.kill("SIGKILL");
     await child.exited;

@@ -1,6 +1,7 @@
 /**
- * A TURN client over UDP, as much of it as relaying through a server without authentication takes: it allocates an address there
- * and binds channels to peers. Sections are those of RFC 8656 (TURN) unless RFC 8489 (STUN) is named.
+ * A TURN client over UDP, as much of it as relaying through a server without authentication takes:
+ * it allocates an address there and binds channels to peers. Sections are those of RFC 8656 (TURN)
+ * unless RFC 8489 (STUN) is named.
  */
 import ipaddr from "ipaddr.js";
 import { kernel } from "../../ffi/libc.ts";
@@ -72,7 +73,8 @@ export function decodeStun(bytes: Uint8Array): StunMessage | undefined {
     if (at + 4 + length > message.length) return undefined;
     const attribute = message.readUInt16BE(at);
     // Of several of one kind the first counts (RFC 8489, 14).
-    if (!attributes.has(attribute)) attributes.set(attribute, message.subarray(at + 4, at + 4 + length));
+    if (!attributes.has(attribute))
+      attributes.set(attribute, message.subarray(at + 4, at + 4 + length));
     at += 4 + Math.ceil(length / 4) * 4;
   }
   const transaction = message.subarray(TRANSACTION_AT, HEADER_BYTES);
@@ -89,7 +91,10 @@ export function encodeXorAddress({ host, port }: Address): Uint8Array {
   return value;
 }
 
-/** What stands before a payload in a channel (12.4): its number, and the bytes that follow. Over UDP nothing is padded. */
+/**
+ * What stands before a payload in a channel (12.4): its number, and the bytes that follow. Over UDP
+ * nothing is padded.
+ */
 export function channelHeader(payloadBytes: number): PacketHeader {
   return {
     bytes: new Uint8Array(4),
@@ -117,7 +122,10 @@ export class TurnClient {
     this.#request("Allocate", ALLOCATE, new Map([[REQUESTED_TRANSPORT, TRANSPORT_UDP]]));
   }
 
-  /** Binds a channel to a peer, which permits what comes from there, too (12). @throws Error if it is refused */
+  /**
+   * Binds a channel to a peer, which permits what comes from there, too (12).
+   * @throws Error if it is refused
+   */
   bindChannel(channel: number, peer: Address): void {
     const number = Uint8Array.of(channel >>> 8, channel, 0, 0);
     const attributes = new Map([
@@ -133,7 +141,9 @@ export class TurnClient {
     for (let attempt = 0; attempt < TRIES_MAX; attempt++) {
       sendOnce(this.socket, request, this.server);
       if (this.#receive.receive(true) < 1) continue;
-      const answer = decodeStun(new Uint8Array(this.#receive.packets.buffer, 0, this.#receive.length(0)));
+      const answer = decodeStun(
+        new Uint8Array(this.#receive.packets.buffer, 0, this.#receive.length(0)),
+      );
       if (answer === undefined || Buffer.compare(answer.transaction, transaction) !== 0) continue;
       if (answer.type === method + SUCCESS) return;
       throw new Error(`the TURN server refuses ${name}: ${errorText(answer.attributes)}`);

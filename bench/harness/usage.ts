@@ -7,19 +7,27 @@ import { libc } from "../../ffi/libc.ts";
 const WORKER = "Worker";
 
 /**
- * CPU time of a process, in nanoseconds, with that of its threads that have ended: a runtime's helpers come and go.
+ * CPU time of a process, in nanoseconds, with that of its threads that have ended: a runtime's
+ * helpers come and go.
  * @throws Error when there is no such process
  */
 export function cpuNs(pid: number): number {
   const timespec = new BigInt64Array(new ArrayBuffer(TIMESPEC_BYTES));
-  if (libc.clock_gettime(cpuClockOf(pid), timespec) < 0) throw new Error(`there is no process ${pid}`);
+  if (libc.clock_gettime(cpuClockOf(pid), timespec) < 0)
+    throw new Error(`there is no process ${pid}`);
   return Number(timespec[0]! * 1_000_000_000n + timespec[1]!);
 }
 
-/** The clock of a process's CPU time; what clock_getcpuclockid(3) makes of its id (CPUCLOCK_SCHED, linux/posix-timers.h). */
+/**
+ * The clock of a process's CPU time; what clock_getcpuclockid(3) makes of its id (CPUCLOCK_SCHED,
+ * linux/posix-timers.h).
+ */
 const cpuClockOf = (pid: number): number => (~pid << 3) | 2;
 
-/** CPU time of a beacon's workers alone, in nanoseconds; of one that runs, up to its last tick (proc_pid_schedstat). */
+/**
+ * CPU time of a beacon's workers alone, in nanoseconds; of one that runs, up to its last tick
+ * (proc_pid_schedstat).
+ */
 export function workersCpuNs(pid: number): number {
   let total = 0;
   for (const task of readdirSync(`/proc/${pid}/task`)) {

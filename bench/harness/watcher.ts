@@ -1,10 +1,11 @@
 /**
- * An operator's eyes, as a process of its own: the page and `beacon top` follow the stream of numbers, Prometheus reads the metrics, and
- * now and then somebody lists nodes.
+ * An operator's eyes, as a process of its own: the page and `beacon top` follow the stream of
+ * numbers, Prometheus reads the metrics, and now and then somebody lists nodes.
  *
  *   bun watcher.ts <the beacon's http url> <its admin token> <milliseconds from one request to the next>
  *
- * Writes "watching" once it follows, and then a line for each path that it asked for: the path, and the milliseconds that the answer took.
+ * Writes "watching" once it follows, and then a line for each path that it asked for: the path, and
+ * the milliseconds that the answer took.
  */
 export {};
 

@@ -2,7 +2,8 @@
 const server = Bun.serve({
   hostname: "127.0.0.1",
   port: 0,
-  fetch: (request, self) => (self.upgrade(request) ? undefined : new Response("no", { status: 426 })),
+  fetch: (request, self) =>
+    self.upgrade(request) ? undefined : new Response("no", { status: 426 }),
   websocket: {
     maxPayloadLength: 65_536,
     perMessageDeflate: false,

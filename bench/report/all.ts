@@ -11,20 +11,26 @@ export interface AllOptions {
   readonly flags: readonly string[];
 }
 
-/** Time beyond its own limit before a bench is ended, s: a busy loop keeps its timer from running. */
+/**
+ * Time beyond its own limit before a bench is ended, s: a busy loop keeps its timer from running.
+ */
 const GRACE_S = 60;
 /** Time to end then, s; a bench that is killed leaves behind what it started. */
 const END_S_MAX = 10;
 
 /** Resolves to whether the bench succeeded. */
-export type RunBench = (name: string, args: readonly string[], timeoutS: number) => Promise<boolean>;
+export type RunBench = (
+  name: string,
+  args: readonly string[],
+  timeoutS: number,
+) => Promise<boolean>;
 
 /**
  * Runs benches one after the other, each as a process of its own: pinning, allocations and leaks of
  * one do not affect the next. A bench that fails does not keep the others from running.
  *
- * All runs are kept aside until the last has ended. Kept in the results at once, they would make the tree
- * dirty, and the later benches would record a dirty commit.
+ * All runs are kept aside until the last has ended. Kept in the results at once, they would make
+ * the tree dirty, and the later benches would record a dirty commit.
  * @param aside folder that git ignores
  * @returns the benches that failed
  */
@@ -42,7 +48,12 @@ export async function runAll(
     console.log(`\n=== ${name} (${i + 1} of ${names.length})`);
     const kept = join(aside, `${name}.json`);
     rmSync(kept, { force: true }); // of an earlier call, which ended before its last bench
-    const args = [...(smoke ? ["--smoke"] : ["--json", kept]), "--limit", String(limitMinutes), ...flags];
+    const args = [
+      ...(smoke ? ["--smoke"] : ["--json", kept]),
+      "--limit",
+      String(limitMinutes),
+      ...flags,
+    ];
     if (!(await run(name, args, limitMinutes * 60 + GRACE_S))) failed.push(name);
     else if (existsSync(kept) && loadRun(kept).figures.length > 0) done.push(name);
     else if (!smoke) console.log(`${name} measured nothing; its kept run is the one before`);

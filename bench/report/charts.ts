@@ -38,14 +38,19 @@ function pointsOf(figures: readonly Figure[], name: string, along: string, scale
 }
 
 /** "1,020 to 1,400", or one number where both read the same. */
-function showRange(values: readonly number[], show: (value: number) => string = showNumber): string {
+function showRange(
+  values: readonly number[],
+  show: (value: number) => string = showNumber,
+): string {
   const [least, most] = [show(Math.min(...values)), show(Math.max(...values))];
   return least === most ? least : `${least} to ${most}`;
 }
 
 const cost = (points: readonly Point[]) => showRange(points.map(({ median }) => median));
 
-/** Ratios of points measured beside each other: points along the axis were measured minutes apart. */
+/**
+ * Ratios of points measured beside each other: points along the axis were measured minutes apart.
+ */
 const overC = (points: readonly Point[], c: readonly Point[]) =>
   `${showRange(
     points.flatMap(({ x, median }) => {
@@ -57,7 +62,10 @@ const overC = (points: readonly Point[], c: readonly Point[]) =>
 
 const growthOf = (points: readonly Point[]) => times(points.at(-1)!.median / points[0]!.median);
 
-/** CPU time a packet of the beacon and C. @param sentence from both ends of the axis, and the cost */
+/**
+ * CPU time a packet of the beacon and C.
+ * @param sentence from both ends of the axis, and the cost
+ */
 function costAlong(
   run: Run,
   along: { readonly group: string; readonly param: string; readonly title: string },
@@ -65,7 +73,9 @@ function costAlong(
   sentence: (least: number, most: number, cost: string) => string,
 ): Picture | undefined {
   const figures = groupOf(run, along.group);
-  const [beacon, c] = [BEACON, C].map(({ name }) => pointsOf(figures, `CPU a packet, ${name}`, along.param));
+  const [beacon, c] = [BEACON, C].map(({ name }) =>
+    pointsOf(figures, `CPU a packet, ${name}`, along.param),
+  );
   if (beacon!.length < 2 || c!.length < 2) return undefined;
   const costs = `costs the beacon ${cost(beacon!)} ns of CPU time, ${overC(beacon!, c!)}`;
   return lineChart(
@@ -110,7 +120,12 @@ function costByUnknown(run: Run): Picture | undefined {
 function costByPayload(run: Run): Picture | undefined {
   const figures = groupOf(run, "payload");
   const of = (name: string) => pointsOf(figures, `CPU a packet, ${name}`, "payloadBytes");
-  const [beacon, c, offload, cOffload] = [of("beacon"), of("C"), of("beacon, offload"), of("C, offload")];
+  const [beacon, c, offload, cOffload] = [
+    of("beacon"),
+    of("C"),
+    of("beacon, offload"),
+    of("C, offload"),
+  ];
   if (beacon.length < 2 || offload.length < 2) return undefined;
   const sentence =
     `From ${beacon[0]!.x} to ${showCount(beacon.at(-1)!.x)} bytes a packet costs the beacon ${cost(beacon)} ns ` +
@@ -142,7 +157,9 @@ function offloadByFlows(run: Run): Picture | undefined {
     }));
   if (lines.length === 0 || lines.some(({ points }) => points.length < 2)) return undefined;
   const at = (end: 0 | -1) =>
-    lines.map(({ name, points }) => `${showNumber(points.at(end)!.median)} times as ${name}`).join(" and ");
+    lines
+      .map(({ name, points }) => `${showNumber(points.at(end)!.median)} times as ${name}`)
+      .join(" and ");
   const [least, most] = [lines[0]!.points[0]!.x, lines[0]!.points.at(-1)!.x].map(showCount);
   return lineChart(
     {
@@ -152,7 +169,10 @@ function offloadByFlows(run: Run): Picture | undefined {
         `with ${most} flows, ${at(-1)}.`,
     },
     {
-      ...{ x: { name: "flows", log: 10 }, y: { name: "times cheaper with offload than without", min: 0 } },
+      ...{
+        x: { name: "flows", log: 10 },
+        y: { name: "times cheaper with offload than without", min: 0 },
+      },
       lines,
     },
   );
@@ -165,7 +185,8 @@ function throughputByWorkers(run: Run): Picture | undefined {
   if (beacon.length < 2 || offload.length < 2) return undefined;
   const { x: workers, median } = beacon.at(-1)!;
   const cores = Math.max(1, run.machine.cpus - 1); // the load generator has one
-  const shared = cores === 1 ? "one core, so this shows their cost and not their gain" : `${cores} cores`;
+  const shared =
+    cores === 1 ? "one core, so this shows their cost and not their gain" : `${cores} cores`;
   const sentence =
     `${workers} workers relay ${showNumber(median)} million packets a second, ${growthOf(beacon)} times what ` +
     `${beacon[0]!.x === 1 ? "1 does" : `${beacon[0]!.x} do`}; in bursts with offload ` +
@@ -209,7 +230,10 @@ function yardstick(run: Run): Picture | undefined {
   const least = Math.min(1, ...rows.map(({ min }) => min));
   return rowChart(
     { title: "CPU time a packet, as a ratio", sentence },
-    { x: { name: "times as much CPU time a packet", min: Math.floor(least * 20) / 20, show: times }, rows },
+    {
+      x: { name: "times as much CPU time a packet", min: Math.floor(least * 20) / 20, show: times },
+      rows,
+    },
   );
 }
 
@@ -246,7 +270,10 @@ function coturnCost(run: Run): Picture | undefined {
   const prefix = "CPU a packet, ";
   const figures = groupOf(run, "coturn").filter(({ name }) => name.startsWith(prefix));
   const medians = new Map(
-    figures.map((figure) => [figure.case + figure.name.slice(prefix.length), spreadOf(figure.values).median]),
+    figures.map((figure) => [
+      figure.case + figure.name.slice(prefix.length),
+      spreadOf(figure.values).median,
+    ]),
   );
   const cases = [...new Set(figures.map((figure) => figure.case))];
   const over = [BEACON, OFFLOAD, C].flatMap(({ name }) => {
@@ -254,7 +281,8 @@ function coturnCost(run: Run): Picture | undefined {
       const [coturn, other] = [medians.get(`${title}coturn`), medians.get(title + name)];
       return coturn && other ? [coturn / other] : [];
     });
-    const whose = name === "C" ? "C's" : `the ${name.replace("beacon", "beacon's").replace(",", " with")}`;
+    const whose =
+      name === "C" ? "C's" : `the ${name.replace("beacon", "beacon's").replace(",", " with")}`;
     return ratios.length === 0 ? [] : [`${showRange(ratios)} times ${whose}`];
   });
   if (over.length === 0) return undefined;
@@ -277,8 +305,12 @@ function soakOverTime(
   scale: number,
   sentence: (values: readonly number[], minutes: number) => string,
 ): Picture | undefined {
-  const series = groupOf(run, "soak").filter((figure) => isSeries(figure) && figure.values.length > 1);
-  const [seconds, samples] = ["s", unit].map((wanted) => series.find((figure) => figure.unit === wanted));
+  const series = groupOf(run, "soak").filter(
+    (figure) => isSeries(figure) && figure.values.length > 1,
+  );
+  const [seconds, samples] = ["s", unit].map((wanted) =>
+    series.find((figure) => figure.unit === wanted),
+  );
   if (seconds === undefined || samples === undefined) return undefined;
   const values = samples.values.map((value) => value * scale);
   const points = seconds.values.map((s, i) => ({ x: s / 60, ...spreadOf([values[i]!]) }));

@@ -49,20 +49,33 @@ export function compareRuns(a: Run, b: Run, nameA: string, nameB: string): Compa
     ...head("A", nameA, a),
     ...head("B", nameB, b),
     ...section("Ratios (×). They hold between machines and days.", ratios),
-    ...section("Absolute figures. They depend on the machine's load: believe the ratios first.", absolutes),
+    ...section(
+      "Absolute figures. They depend on the machine's load: believe the ratios first.",
+      absolutes,
+    ),
   ];
   if (differences.length > 0 && absolutePairs.length > 0) {
     const what = differences.join(", ");
-    lines.push(`\nAbsolute figures: ${absolutePairs.length}, not compared, as the machines differ: ${what}.`);
+    lines.push(
+      `\nAbsolute figures: ${absolutePairs.length}, not compared, as the machines differ: ${what}.`,
+    );
   }
-  lines.push(...barsOf([...ratios, ...absolutes]), ...leftOver("A", onlyA), ...leftOver("B", onlyB));
+  lines.push(
+    ...barsOf([...ratios, ...absolutes]),
+    ...leftOver("A", onlyA),
+    ...leftOver("B", onlyB),
+  );
   const judged = ratios.filter(({ p }) => p !== undefined);
   return { lines, worse: judged.length === 0 || ratios.some(({ verdict }) => verdict === "worse") };
 }
 
 function leftOver(run: string, figures: readonly Figure[]): string[] {
   if (figures.length === 0) return [];
-  return ["", `Only in ${run}:`, ...figures.map((figure) => `  ${titleOf(figure)} (${figure.unit})`)];
+  return [
+    "",
+    `Only in ${run}:`,
+    ...figures.map((figure) => `  ${titleOf(figure)} (${figure.unit})`),
+  ];
 }
 
 function head(letter: string, name: string, { startedAt, command, machine, smoke }: Run): string[] {
@@ -85,7 +98,9 @@ function section(title: string, comparisons: readonly Comparison[]): string[] {
 }
 
 function showComparison({ a, b, changePercent, p, verdict }: Comparison): string {
-  const [before, after] = [a, b].map(({ values, unit }) => showValue(spreadOf(values).median, unit));
+  const [before, after] = [a, b].map(({ values, unit }) =>
+    showValue(spreadOf(values).median, unit),
+  );
   const change = `${changePercent > 0 ? "+" : ""}${changePercent.toFixed(1)} %`;
   const cells = [
     ...[before!, after!, Number.isFinite(changePercent) ? change : "from 0"],

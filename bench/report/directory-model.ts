@@ -1,11 +1,14 @@
 /**
- * The route directory on paper: what a fleet of any size would come to, from what each step costs here. `bun bench/report/directory-model.ts`
- * prints the table of docs/DIRECTORY.md; the chart is one of the report's.
+ * The route directory on paper: what a fleet of any size would come to, from what each step costs
+ * here. `bun bench/report/directory-model.ts` prints the table of docs/DIRECTORY.md; the chart is
+ * one of the report's.
  *
- * A beacon tells what changed 50 times a second, and reads what all others told as often; a move is two changes, the claim of the one beacon
- * and the loss of the other. So the log's entries grow with the beacons, what the server sends with their square, and what a beacon reads with
- * their number. What a beacon and the server are woken for, a hundred times a second each, costs the more the less there is to do each time:
- * that part is what the fleet that was measured took beyond the steps, and grows with the beacons at the server and with nothing at a beacon.
+ * A beacon tells what changed 50 times a second, and reads what all others told as often; a move is
+ * two changes, the claim of the one beacon and the loss of the other. So the log's entries grow
+ * with the beacons, what the server sends with their square, and what a beacon reads with their
+ * number. What a beacon and the server are woken for, a hundred times a second each, costs the more
+ * the less there is to do each time: that part is what the fleet that was measured took beyond the
+ * steps, and grows with the beacons at the server and with nothing at a beacon.
  */
 import { join } from "node:path";
 import { CHANGES, encodeEntry } from "../../src/control/directory/entries.ts";
@@ -60,7 +63,10 @@ export interface Estimate {
   readonly routeBytes: number;
   /** Of the server, a minute of the log and all snapshots at once. */
   readonly serverBytes: number;
-  /** All beacons at once, from nothing: the server's core, its line at 10 Gbit/s, and a beacon's main thread. */
+  /**
+   * All beacons at once, from nothing: the server's core, its line at 10 Gbit/s, and a beacon's
+   * main thread.
+   */
   readonly startS: { readonly server: number; readonly line: number; readonly beacon: number };
 }
 
@@ -70,13 +76,18 @@ export function estimate(costs: Costs, { beacons, nodesEach, movesPerS }: Fleet)
   const entriesPerS = Math.min(beacons * TELLS_PER_S, changesPerS);
   const headBytes = encodeEntry({
     ...{ kind: CHANGES, name: "n".repeat(NAME_BYTES), epoch: 1, seq: 1, timeMs: 0 },
-    ...{ claims: { nodeIds: new Int32Array(0), timesMs: new Float64Array(0) }, gone: new Int32Array(0) },
+    ...{
+      claims: { nodeIds: new Int32Array(0), timesMs: new Float64Array(0) },
+      gone: new Int32Array(0),
+    },
   }).length;
-  const readPerS = entriesPerS * (headBytes * BASE64 + ENTRY_FRAME_BYTES) + movesPerS * MOVE_BYTES * BASE64;
+  const readPerS =
+    entriesPerS * (headBytes * BASE64 + ENTRY_FRAME_BYTES) + movesPerS * MOVE_BYTES * BASE64;
   const reads = Math.min(READS_PER_S, entriesPerS);
   const ns = (of: "server" | "beacon", followers: number, writers: number) =>
     writers * costs.write[of] * (entriesPerS / beacons) +
-    followers * (reads * costs.read[of] + entriesPerS * costs.entry[of] + changesPerS * costs.change[of]);
+    followers *
+      (reads * costs.read[of] + entriesPerS * costs.entry[of] + changesPerS * costs.change[of]);
   const fleetNodes = beacons * nodesEach;
   const others = fleetNodes - nodesEach;
   const loadedBytes = beacons * others * SNAPSHOT_NODE_BYTES;
@@ -90,9 +101,12 @@ export function estimate(costs: Costs, { beacons, nodesEach, movesPerS }: Fleet)
     serverBytes: 60 * readPerS + fleetNodes * SNAPSHOT_NODE_BYTES,
     startS: {
       server:
-        (fleetNodes * costs.snapshotWritten.server + beacons * others * costs.snapshotLoaded.server) / 1e9,
+        (fleetNodes * costs.snapshotWritten.server +
+          beacons * others * costs.snapshotLoaded.server) /
+        1e9,
       line: (loadedBytes * 8) / LINE_BITS_PER_S,
-      beacon: (nodesEach * costs.snapshotWritten.beacon + others * costs.snapshotLoaded.beacon) / 1e9,
+      beacon:
+        (nodesEach * costs.snapshotWritten.beacon + others * costs.snapshotLoaded.beacon) / 1e9,
     },
   };
 }
@@ -101,11 +115,16 @@ export function estimate(costs: Costs, { beacons, nodesEach, movesPerS }: Fleet)
 export function costsOf(run: Run): Costs | undefined {
   const figures = groupOf(run, UNITS_GROUP);
   const cost = (unit: string, side: string) => {
-    const figure = figures.find(({ params }) => params?.["unit"] === unit && params["side"] === side);
+    const figure = figures.find(
+      ({ params }) => params?.["unit"] === unit && params["side"] === side,
+    );
     return figure ? Math.max(0, spreadOf(figure.values).median) : Number.NaN;
   };
   const steps = Object.fromEntries(
-    Object.keys(UNITS).map((unit) => [unit, { server: cost(unit, "server"), beacon: cost(unit, "beacon") }]),
+    Object.keys(UNITS).map((unit) => [
+      unit,
+      { server: cost(unit, "server"), beacon: cost(unit, "beacon") },
+    ]),
   ) as Record<keyof typeof UNITS, Sides>;
   const measured = groupOf(run, "directory churn");
   const percent = (name: string) => {
@@ -163,8 +182,17 @@ export function directoryModel(run: Run): Picture | undefined {
       y: { name: "% of a core, or of the line", log: 10 },
       lines: [
         { name: "server's core", colour: "blue", points: points(({ server }) => server) },
-        { name: "server's line, 10 Gbit/s", colour: "vermilion", dash: "dashed", points: points(line) },
-        { name: "main thread of a beacon", colour: "green", points: points(({ beacon }) => beacon) },
+        {
+          name: "server's line, 10 Gbit/s",
+          colour: "vermilion",
+          dash: "dashed",
+          points: points(line),
+        },
+        {
+          name: "main thread of a beacon",
+          colour: "green",
+          points: points(({ beacon }) => beacon),
+        },
       ],
     },
   );

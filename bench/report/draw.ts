@@ -31,7 +31,12 @@ export interface Picture {
 }
 
 /** Colours of Okabe and Ito, which colour-blind readers tell apart. */
-const COLOURS = { blue: "#0072b2", vermilion: "#d55e00", green: "#009e73", purple: "#cc79a7" } as const;
+const COLOURS = {
+  blue: "#0072b2",
+  vermilion: "#d55e00",
+  green: "#009e73",
+  purple: "#cc79a7",
+} as const;
 export type Colour = keyof typeof COLOURS;
 const [TEXT, GRID] = ["#1f2328", "#e4e8ec"];
 
@@ -54,7 +59,12 @@ const axis = ({ name, log, min, max, show = showTick }: Axis) => ({
   ...(max !== undefined && { max }),
 });
 
-function draw(title: string, sentence: string, height: number, option: echarts.EChartsOption): Picture {
+function draw(
+  title: string,
+  sentence: string,
+  height: number,
+  option: echarts.EChartsOption,
+): Picture {
   const chart = echarts.init(null, null, { renderer: "svg", ssr: true, width: WIDTH, height });
   chart.setOption({
     ...{ animation: false, backgroundColor: "#ffffff", textStyle: FONT },
@@ -77,7 +87,11 @@ const whiskers = (ends: readonly number[][], stroke: string): echarts.CustomSeri
   renderItem: (_params, api) => {
     const [x1 = 0, y1 = 0] = api.coord([api.value(0), api.value(1)]);
     const [x2 = 0, y2 = 0] = api.coord([api.value(2), api.value(3)]);
-    return { type: "line", shape: { x1, y1, x2, y2 }, style: { stroke, lineWidth: 4, opacity: 0.4 } };
+    return {
+      type: "line",
+      shape: { x1, y1, x2, y2 },
+      style: { stroke, lineWidth: 4, opacity: 0.4 },
+    };
   },
 });
 
@@ -124,7 +138,13 @@ export function rowChart(
     yAxis: {
       ...{ type: "category", inverse: true, data: rows.map(({ name }) => name) },
       ...{ axisTick: { show: false }, axisLine: { show: false } },
-      axisLabel: { ...FONT, inside: true, margin: 0, verticalAlign: "bottom", padding: [0, 0, 8, 0] },
+      axisLabel: {
+        ...FONT,
+        inside: true,
+        margin: 0,
+        verticalAlign: "bottom",
+        padding: [0, 0, 8, 0],
+      },
     },
     series: rows.flatMap(({ colour, median, min, max }, i) => [
       whiskers([[min, i, max, i]], COLOURS[colour]),

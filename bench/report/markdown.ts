@@ -9,7 +9,8 @@ export interface NamedPicture extends Picture {
   readonly path: string;
 }
 
-const CHARTS_HEAD = "Marks are medians over rounds; bars reach from the least to the most of the rounds.";
+const CHARTS_HEAD =
+  "Marks are medians over rounds; bars reach from the least to the most of the rounds.";
 
 /** Longer tables are folded. */
 const OPEN_ROWS_MAX = 12;
@@ -52,7 +53,8 @@ function benchSection(run: Run): string[] {
     ...new Set(figures.filter((figure) => !isSeries(figure)).map(({ values }) => values.length)),
   ];
   const [least, most] = [Math.min(...rounds), Math.max(...rounds)];
-  const count = rounds.length === 0 ? "" : `, rounds: ${least === most ? least : `${least} to ${most}`}`;
+  const count =
+    rounds.length === 0 ? "" : `, rounds: ${least === most ? least : `${least} to ${most}`}`;
   const withBar = figures.filter(({ bar }) => bar);
   const others = figures.filter(({ bar }) => !bar);
   return [
@@ -62,7 +64,11 @@ function benchSection(run: Run): string[] {
     ...(notes.length > 0 ? [notes.map((note) => `- ${plain(note)}`).join("\n")] : []),
     ...(withBar.length > 0 ? [table(withBar)] : []),
     ...(others.length > OPEN_ROWS_MAX
-      ? [`<details>\n<summary>${others.length} figures without a bar</summary>`, table(others), "</details>"]
+      ? [
+          `<details>\n<summary>${others.length} figures without a bar</summary>`,
+          table(others),
+          "</details>",
+        ]
       : others.length > 0
         ? [table(others)]
         : []),

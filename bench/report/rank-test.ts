@@ -3,11 +3,12 @@
  *
  * Ranks, because the load of a shared machine gives rounds far outliers and no normal distribution.
  * Exact, because six rounds are too few for the normal approximation, and because a random
- * permutation test (as in simple-statistics) gives another result each time. A figure with 60 rounds in each
- * run takes 0.25 s.
+ * permutation test (as in simple-statistics) gives another result each time. A figure with 60
+ * rounds in each run takes 0.25 s.
  */
 /**
- * Twice the rank of each value among all, so that ties, which share the mean of their ranks, stay whole numbers.
+ * Twice the rank of each value among all, so that ties, which share the mean of their ranks, stay
+ * whole numbers.
  * @returns in the order of the values
  */
 function doubledRanks(values: readonly number[]): number[] {
@@ -29,15 +30,16 @@ function waysBySum(ranks: readonly number[], count: number): Float64Array {
   ways[0]![0] = 1;
   for (const rank of ranks) {
     for (let chosen = count; chosen > 0; chosen--) {
-      for (let total = rank; total < sums; total++) ways[chosen]![total]! += ways[chosen - 1]![total - rank]!;
+      for (let total = rank; total < sums; total++)
+        ways[chosen]![total]! += ways[chosen - 1]![total - rank]!;
     }
   }
   return ways[count]!;
 }
 
 /**
- * How often chance alone would set two samples at least so far apart, in either direction, if both came from the same
- * distribution.
+ * How often chance alone would set two samples at least so far apart, in either direction, if both
+ * came from the same distribution.
  * @param a at least one value, and `b` too
  * @returns 0 to 1
  */

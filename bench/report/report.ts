@@ -1,4 +1,7 @@
-/** The report: from the runs kept in bench/results/ to the charts and the computed part of RESULTS.md. */
+/**
+ * The report: from the runs kept in bench/results/ to the charts and the computed part of
+ * RESULTS.md.
+ */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join, relative } from "node:path";
 import { loadRun, type Run } from "../harness/results.ts";
@@ -46,7 +49,9 @@ export function report(bench: string, order: readonly string[], check: boolean):
     for (const path of files.keys()) console.log(`written: ${shown(path)}`);
     return 0;
   }
-  const other = [...files].filter(([path, text]) => !existsSync(path) || readFileSync(path, "utf8") !== text);
+  const other = [...files].filter(
+    ([path, text]) => !existsSync(path) || readFileSync(path, "utf8") !== text,
+  );
   for (const path of [...other.map(([path]) => path), ...stale]) {
     console.error(`not what the runs give: ${shown(path)}`);
   }
@@ -84,13 +89,19 @@ export function composeReport(bench: string, order: readonly string[]): Report {
   return { files, stale, leftOut };
 }
 
-/** @throws Error that names the file, if it is damaged, a smoke run, or not the run that its name says */
+/**
+ * @throws Error that names the file, if it is damaged, a smoke run, or not the run that its name
+ * says
+ */
 export function readRuns(folder: string, order: readonly string[]): Run[] {
-  const names = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith(".json")) : [];
+  const names = existsSync(folder)
+    ? readdirSync(folder).filter((name) => name.endsWith(".json"))
+    : [];
   const runs = names.sort().map((name) => {
     const path = join(folder, name);
     const run = loadRun(path);
-    if (run.smoke) throw new Error(`${path} is a smoke run: its figures mean nothing, and are not reported`);
+    if (run.smoke)
+      throw new Error(`${path} is a smoke run: its figures mean nothing, and are not reported`);
     if (run.bench !== basename(name, ".json")) throw new Error(`${path} is a run of ${run.bench}`);
     return run;
   });

@@ -7,11 +7,14 @@ import { leastP, rankTest } from "./rank-test.ts";
 export const P_MAX = 0.05;
 
 /**
- * - `worse`, `better`; `moved` where neither is better: beyond the noise, all figures of its table considered
- * - with a question mark: p < 0.05 when looked at alone, but among so many figures that may be chance
+ * - `worse`, `better`; `moved` where neither is better: beyond the noise, all figures of its table
+ *   considered
+ * - with a question mark: p < 0.05 when looked at alone, but among so many figures that may be
+ *   chance
  * - `noise`: nothing that chance does not do
  * - `few rounds`: not even rounds that do not overlap would have p < 0.05
- * - `no rounds`: its values are samples over time; each depends on the one before, so that a rank test says nothing
+ * - `no rounds`: its values are samples over time; each depends on the one before, so that a rank
+ *   test says nothing
  */
 export type Verdict = Direction | `${Direction}?` | "noise" | "few rounds" | "no rounds";
 type Direction = "worse" | "better" | "moved";
@@ -58,13 +61,15 @@ export function match(a: Run, b: Run): Matched {
 }
 
 /**
- * Compares each pair, and judges them as one table: of the figures called beyond the noise, at most 5 % are so by chance, by
- * the procedure of Benjamini and Hochberg. Not Holm's, which keeps even one false call from the whole table: a table of 40
- * figures would then want more rounds of every figure than a bench has time for. What passes alone but not in the table keeps
- * a question mark.
+ * Compares each pair, and judges them as one table: of the figures called beyond the noise, at most
+ * 5 % are so by chance, by the procedure of Benjamini and Hochberg. Not Holm's, which keeps even
+ * one false call from the whole table: a table of 40 figures would then want more rounds of every
+ * figure than a bench has time for. What passes alone but not in the table keeps a question mark.
  */
 export function judge(pairs: Matched["pairs"]): Comparison[] {
-  const ps = pairs.map(([a, b]) => (reasonForNone(a, b) === undefined ? rankTest(a.values, b.values) : NaN));
+  const ps = pairs.map(([a, b]) =>
+    reasonForNone(a, b) === undefined ? rankTest(a.values, b.values) : NaN,
+  );
   const limit = limitOf(ps.filter((p) => !Number.isNaN(p)));
   return pairs.map(([a, b], i) => {
     const p = ps[i]!;
@@ -90,14 +95,20 @@ function limitOf(ps: readonly number[]): number {
   return sorted[passing] ?? 0;
 }
 
-/** Rounds of both runs that one figure, the only one of `figures` that changed, needs to be beyond the noise. */
+/**
+ * Rounds of both runs that one figure, the only one of `figures` that changed, needs to be beyond
+ * the noise.
+ */
 export function roundsNeeded(figures: number): number {
   let rounds = 1;
   while (leastP(rounds, rounds) > P_MAX / Math.max(1, figures)) rounds++;
   return rounds;
 }
 
-/** The ranks can differ where the medians do not; then nothing got better or worse that the medians would show. */
+/**
+ * The ranks can differ where the medians do not; then nothing got better or worse that the medians
+ * would show.
+ */
 function directionOf(better: Figure["better"], changePercent: number): Direction {
   if (better === "neither" || changePercent === 0) return "moved";
   return changePercent < 0 === (better === "less") ? "better" : "worse";

@@ -47,7 +47,11 @@ export function since({ numbers, delaysUs, atUs }: Arrivals, number: number): Ar
 }
 
 /** The longest time without an arrival, in milliseconds, and the numbers on either side of it. */
-export function longestGap({ numbers, atUs }: Arrivals): { ms: number; before: number; after: number } {
+export function longestGap({ numbers, atUs }: Arrivals): {
+  ms: number;
+  before: number;
+  after: number;
+} {
   let gap = { ms: 0, before: -1, after: -1 };
   for (let i = 1; i < atUs.length; i++) {
     const ms = (atUs[i]! - atUs[i - 1]!) / 1000;
@@ -56,7 +60,10 @@ export function longestGap({ numbers, atUs }: Arrivals): { ms: number; before: n
   return gap;
 }
 
-/** How far a count of independent events may lie from its mean: beyond five standard deviations is one case in a million. */
+/**
+ * How far a count of independent events may lie from its mean: beyond five standard deviations is
+ * one case in a million.
+ */
 export function isPlausibleCount(count: number, trials: number, probability: number): boolean {
   const deviation = Math.sqrt(trials * probability * (1 - probability));
   return Math.abs(count - trials * probability) <= 5 * deviation + 1;

@@ -24,7 +24,9 @@ export class RigBeacon {
 
   /** Starts it with the flags it had before; it must have ended. */
   async startAgain(): Promise<void> {
-    this.#program = this.#programs.spawn(beaconCommand(this.namespace, this.flags), { env: CLEAN_ENV });
+    this.#program = this.#programs.spawn(beaconCommand(this.namespace, this.flags), {
+      env: CLEAN_ENV,
+    });
     await this.#program.listening();
   }
 
@@ -41,6 +43,11 @@ export class RigBeacon {
 
 /** The command that runs one. @param flags beside those for its ports and its log */
 export function beaconCommand(namespace: Namespace, flags: readonly string[]): readonly string[] {
-  const fixed = [`--addr=:${BEACON_PORT}`, "--workers=2", "--http=127.0.0.1:9002", "--log-format=json"];
+  const fixed = [
+    `--addr=:${BEACON_PORT}`,
+    "--workers=2",
+    "--http=127.0.0.1:9002",
+    "--log-format=json",
+  ];
   return namespace.exec(process.execPath, MAIN, ...fixed, ...flags);
 }

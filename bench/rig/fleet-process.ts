@@ -1,4 +1,7 @@
-/** A process that is many nodes at once, all on one socket: they register, and again in turn, as with heartbeats. Their answers are not read. */
+/**
+ * A process that is many nodes at once, all on one socket: they register, and again in turn, as
+ * with heartbeats. Their answers are not read.
+ */
 import { discover } from "../../test/e2e/support/wire.ts";
 import { obey } from "./remote.ts";
 

@@ -1,4 +1,7 @@
-/** The keys of nodes that come to the bridge, honest or not: one secret for all, so that whoever runs here can be any of them. */
+/**
+ * The keys of nodes that come to the bridge, honest or not: one secret for all, so that whoever
+ * runs here can be any of them.
+ */
 import { base64, NodeIdentity } from "../../test/support/pilot-node.ts";
 
 const SECRET_BYTES = 32;

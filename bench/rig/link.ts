@@ -1,4 +1,7 @@
-/** Cables and their conditions: by tc-netem(8) where the kernel has it, else by wirefilter(1) of VDE between two TAP devices. */
+/**
+ * Cables and their conditions: by tc-netem(8) where the kernel has it, else by wirefilter(1) of VDE
+ * between two TAP devices.
+ */
 import { addCables, attempt, type LinkEnd, type Namespace } from "./namespace.ts";
 import { netemCommands } from "./netem.ts";
 import { layWirefilter, missingIn } from "./wirefilter.ts";

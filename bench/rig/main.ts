@@ -1,4 +1,7 @@
-/** The test rig: `bun run rig <name>`. Small internets of network namespaces; all traffic stays inside and ends by itself. */
+/**
+ * The test rig: `bun run rig <name>`. Small internets of network namespaces; all traffic stays
+ * inside and ends by itself.
+ */
 import { writeFileSync } from "node:fs";
 import { Command, InvalidArgumentError } from "commander";
 import { removeLeftovers } from "./namespace.ts";
@@ -69,7 +72,8 @@ program
 
 async function start(run: Run, options: RunOptions & { readonly json?: string }): Promise<void> {
   refuseWithout(obstacle([...NEEDED_FOR_NAMESPACES, ...run.needs]));
-  for (const [signal, code] of Object.entries(SIGNALS)) process.on(signal, () => process.exit(code));
+  for (const [signal, code] of Object.entries(SIGNALS))
+    process.on(signal, () => process.exit(code));
   const removed = removeLeftovers();
   if (removed.length > 0) console.log(`removed what an earlier run left: ${removed.join(", ")}`);
   const report = new Report(run.name);

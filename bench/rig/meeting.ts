@@ -1,4 +1,7 @@
-/** Two nodes, or more, of one beacon on a small internet, and one of them relaying to another without pause. */
+/**
+ * Two nodes, or more, of one beacon on a small internet, and one of them relaying to another
+ * without pause.
+ */
 import { accountOf, longestGap } from "./account.ts";
 import { BEACON_PORT } from "./beacon.ts";
 import { join } from "./pair.ts";
@@ -16,7 +19,10 @@ const AFTER_MS = 600;
 /** For what is still under way when the last packet has been sent. */
 const LATE_MS = 300;
 
-/** Starts a process on a host, with registered nodes in it. @param beacon the host of their beacon */
+/**
+ * Starts a process on a host, with registered nodes in it.
+ * @param beacon the host of their beacon
+ */
 export async function joinAt(
   internet: Internet,
   name: string,

@@ -1,20 +1,27 @@
 /**
- * Network namespaces that go away again: ip-netns(8) and veth(4), with names that tell which process they belong to.
+ * Network namespaces that go away again: ip-netns(8) and veth(4), with names that tell which
+ * process they belong to.
  *
- * Everything here is called after its owner, this process: namespaces pilot-rig-<pid>-<label>, interfaces in the root
- * namespace pr<pid>…, folders pilot-rig-<pid>-…. What this process made is removed when it ends; what a process left that
- * was killed, by removeLeftovers() of any later one.
+ * Everything here is called after its owner, this process: namespaces pilot-rig-<pid>-<label>,
+ * interfaces in the root namespace pr<pid>…, folders pilot-rig-<pid>-…. What this process made is
+ * removed when it ends; what a process left that was killed, by removeLeftovers() of any later one.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const PREFIX = "pilot-rig-";
-/** An interface's name has 15 characters at most (IFNAMSIZ of linux/if.h, less the zero), so its prefix is short. */
+/**
+ * An interface's name has 15 characters at most (IFNAMSIZ of linux/if.h, less the zero), so its
+ * prefix is short.
+ */
 const LINK_PREFIX = "pr";
 /** Where ip keeps a file for each namespace. */
 const NAMESPACES = "/run/netns";
-/** Rounds of killing what lives in a namespace: something killed may have started something just before. */
+/**
+ * Rounds of killing what lives in a namespace: something killed may have started something just
+ * before.
+ */
 const KILL_ROUNDS_MAX = 50;
 const KILL_WAIT_MS = 10;
 /** What Ethernet carries. */
@@ -23,14 +30,20 @@ export const MTU_DEFAULT = 1500;
 export class Namespace {
   private constructor(readonly name: string) {}
 
-  /** A new namespace with its loopback interface up. @param label unique in this process, of letters, digits and dashes */
+  /**
+   * A new namespace with its loopback interface up.
+   * @param label unique in this process, of letters, digits and dashes
+   */
   static create(label: string): Namespace {
     const [namespace] = Namespace.createAll([label]);
     namespace!.ip("link set lo up");
     return namespace!;
   }
 
-  /** Several in one go, with nothing up yet: starting a program for each step is what takes the time. */
+  /**
+   * Several in one go, with nothing up yet: starting a program for each step is what takes the
+   * time.
+   */
   static createAll(labels: readonly string[]): Namespace[] {
     removeAtExit();
     const all = labels.map((label) => new Namespace(`${PREFIX}${process.pid}-${label}`));
@@ -43,12 +56,18 @@ export class Namespace {
     return ["ip", "netns", "exec", this.name, ...command];
   }
 
-  /** Runs a short command in here to its end. @returns its standard output @throws Error, with what it said, if it fails */
+  /**
+   * Runs a short command in here to its end.
+   * @returns its standard output
+   * @throws Error, with what it said, if it fails
+   */
   run(command: readonly string[], input = ""): string {
     return must(this.exec(...command), input);
   }
 
-  /** Runs lines of ip's own language (ip-link(8), ip-address(8), ip-route(8)) in here, in one call. */
+  /**
+   * Runs lines of ip's own language (ip-link(8), ip-address(8), ip-route(8)) in here, in one call.
+   */
   ip(...lines: string[]): void {
     ip(this, ...lines);
   }
@@ -89,14 +108,22 @@ export function connect(one: LinkEnd, other: LinkEnd, mtu = MTU_DEFAULT): void {
 }
 
 /** Lays cables, and leaves them switched off. */
-export function addCables(cables: readonly (readonly [LinkEnd, LinkEnd])[], mtu = MTU_DEFAULT): void {
+export function addCables(
+  cables: readonly (readonly [LinkEnd, LinkEnd])[],
+  mtu = MTU_DEFAULT,
+): void {
   // A namespace can be named by a process in it; this one is in the root namespace.
-  const end = ({ link, namespace }: LinkEnd) => `${link} netns ${namespace?.name ?? process.pid} mtu ${mtu}`;
-  const line = (one: LinkEnd, other: LinkEnd) => `link add ${end(one)} type veth peer name ${end(other)}`;
+  const end = ({ link, namespace }: LinkEnd) =>
+    `${link} netns ${namespace?.name ?? process.pid} mtu ${mtu}`;
+  const line = (one: LinkEnd, other: LinkEnd) =>
+    `link add ${end(one)} type veth peer name ${end(other)}`;
   ip(undefined, ...cables.map((ends) => line(...ends)));
 }
 
-/** Lines for ip that give an interface its addresses and bring it up. IPv6 addresses serve at once: nobody else has them. */
+/**
+ * Lines for ip that give an interface its addresses and bring it up. IPv6 addresses serve at once:
+ * nobody else has them.
+ */
 export function switchOn({ link, addresses = [] }: Omit<LinkEnd, "namespace">): string[] {
   const add = (address: string) =>
     `address add ${address} dev ${link}${address.includes(":") ? " nodad" : ""}`;
@@ -116,7 +143,10 @@ function removeAtExit(): void {
   removesAtExit = true;
 }
 
-/** Removes what runs have left whose process has ended, and everything that still runs in it. @returns names of what was removed */
+/**
+ * Removes what runs have left whose process has ended, and everything that still runs in it.
+ * @returns names of what was removed
+ */
 export function removeLeftovers(): string[] {
   return removeAll((pid) => !lives(pid));
 }
@@ -156,7 +186,9 @@ function inside(names: readonly string[]): number[] {
   const inodes = new Set(names.flatMap((name) => inodeOf(join(NAMESPACES, name))));
   if (inodes.size === 0) return [];
   const pids = list("/proc").filter((name) => /^\d+$/.test(name));
-  return pids.filter((pid) => inodeOf(`/proc/${pid}/ns/net`).some((inode) => inodes.has(inode))).map(Number);
+  return pids
+    .filter((pid) => inodeOf(`/proc/${pid}/ns/net`).some((inode) => inodes.has(inode)))
+    .map(Number);
 }
 
 /** None if there is no such file. */
@@ -168,7 +200,10 @@ function inodeOf(path: string): number[] {
   }
 }
 
-/** Whether there is a process of this id; one that ended and whose parent has not asked for its code counts as gone (proc_pid_stat(5)). */
+/**
+ * Whether there is a process of this id; one that ended and whose parent has not asked for its code
+ * counts as gone (proc_pid_stat(5)).
+ */
 function lives(pid: number): boolean {
   try {
     return !/^\d+ \(.*\) [ZX]/s.test(readFileSync(`/proc/${pid}/stat`, "utf8"));

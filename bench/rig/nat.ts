@@ -1,23 +1,29 @@
 /**
  * NATs as RFC 4787 describes them, made of the kernel's own nftables.
  *
- * A _mapping_ is what an inside endpoint looks like outside. It is endpoint-independent where all destinations see the same
- * external port, and address-and-port-dependent where each sees another one. _Filtering_ says from whom a mapping lets
- * packets in: from anybody (endpoint-independent), from addresses that the inside endpoint has sent to (address-dependent),
- * or from addresses and ports that it has sent to (address-and-port-dependent). The older names: full cone,
+ * A _mapping_ is what an inside endpoint looks like outside. It is endpoint-independent where all
+ * destinations see the same external port, and address-and-port-dependent where each sees another
+ * one. _Filtering_ says from whom a mapping lets packets in: from anybody (endpoint-independent),
+ * from addresses that the inside endpoint has sent to (address-dependent), or from addresses and
+ * ports that it has sent to (address-and-port-dependent). The older names: full cone,
  * address-restricted, port-restricted, symmetric.
  *
- * How Linux does that. Its source NAT keeps the source port where it can: with one inside host a port, that is an
- * endpoint-independent mapping, and connection tracking, which only lets in what answers, is address-and-port-dependent
- * filtering. Looser filters are rules on top that send a newcomer's packet to whom the external port belongs, which rules on
- * the way out have noted. With random ports the same source NAT is symmetric.
+ * How Linux does that. Its source NAT keeps the source port where it can: with one inside host a
+ * port, that is an endpoint-independent mapping, and connection tracking, which only lets in what
+ * answers, is address-and-port-dependent filtering. Looser filters are rules on top that send a
+ * newcomer's packet to whom the external port belongs, which rules on the way out have noted. With
+ * random ports the same source NAT is symmetric.
  *
- * One trap: a packet that reaches the NAT itself, because nobody inside is meant, makes an entry in connection tracking.
- * When the inside host sends to where it came from a moment later, the two collide, and the mapping gets another port. Such
- * packets are dropped before their entry is confirmed.
+ * One trap: a packet that reaches the NAT itself, because nobody inside is meant, makes an entry in
+ * connection tracking. When the inside host sends to where it came from a moment later, the two
+ * collide, and the mapping gets another port. Such packets are dropped before their entry is
+ * confirmed.
  */
 
-export type Dependence = "endpoint-independent" | "address-dependent" | "address-and-port-dependent";
+export type Dependence =
+  | "endpoint-independent"
+  | "address-dependent"
+  | "address-and-port-dependent";
 
 export interface Behaviour {
   readonly mapping: Dependence;
@@ -27,7 +33,10 @@ export interface Behaviour {
 export interface Nat extends Behaviour {
   /** nftables has no rules for address-dependent mapping. */
   readonly mapping: Exclude<Dependence, "address-dependent">;
-  /** Whether inside hosts reach each other by their external endpoints (RFC 4787, section 6). Not for symmetric NATs. */
+  /**
+   * Whether inside hosts reach each other by their external endpoints (RFC 4787, section 6). Not
+   * for symmetric NATs.
+   */
   readonly hairpin: boolean;
   /** How long a mapping lives that nobody uses. */
   readonly timeoutS: number;
@@ -47,7 +56,10 @@ export const SYMMETRIC = nat("address-and-port-dependent", "address-and-port-dep
 export const WAN = "wan";
 export const LAN = "lan";
 
-/** Kernel parameters that a NAT wants in its namespace (nf_conntrack-sysctl of the kernel's documentation). */
+/**
+ * Kernel parameters that a NAT wants in its namespace (nf_conntrack-sysctl of the kernel's
+ * documentation).
+ */
 export function natSysctl({ timeoutS }: Nat): Record<string, number> {
   return {
     "net.netfilter.nf_conntrack_udp_timeout": timeoutS,

@@ -1,17 +1,28 @@
 /** Link conditions in the words of tc-netem(8). */
 import type { Conditions } from "./link.ts";
 
-/** Packets that may wait: some 100 Mbit of them, a second at that rate. With the default, 1,000, a burst would lose what should be late. */
+/**
+ * Packets that may wait: some 100 Mbit of them, a second at that rate. With the default, 1,000, a
+ * burst would lose what should be late.
+ */
 const LIMIT_PACKETS = 10_000;
 /**
  * The commands that bring an interface's outgoing packets under these conditions.
  *
- * netem sends each packet when its time has come, so jitter alone makes packets overtake each other. Behind a plain queue in
- * place of its own they keep their order (the manual page, under "delay").
+ * netem sends each packet when its time has come, so jitter alone makes packets overtake each
+ * other. Behind a plain queue in place of its own they keep their order (the manual page, under
+ * "delay").
  * @throws RangeError for conditions that contradict each other
  */
 export function netemCommands(link: string, conditions: Conditions): string[][] {
-  const { delayMs = 0, jitterMs = 0, lossPercent, duplicatePercent, reorder, rateKbitPerS } = conditions;
+  const {
+    delayMs = 0,
+    jitterMs = 0,
+    lossPercent,
+    duplicatePercent,
+    reorder,
+    rateKbitPerS,
+  } = conditions;
   checkConditions(conditions);
   const words = ["limit", String(LIMIT_PACKETS)];
   if (delayMs > 0) words.push("delay", `${delayMs}ms`);

@@ -1,4 +1,7 @@
-/** A process that holds nodes, and does what its parent tells it over Bun's IPC. Started inside a namespace by remote.ts. */
+/**
+ * A process that holds nodes, and does what its parent tells it over Bun's IPC. Started inside a
+ * namespace by remote.ts.
+ */
 import { discoverNameless, Node } from "./node.ts";
 import { type Command, obey } from "./remote.ts";
 

@@ -1,10 +1,17 @@
 /**
- * A node as daemons are, with one UDP socket, or a connection to the beacon's bridge in its place: it registers, punches, answers
- * whoever reaches it directly, relays, and keeps an account of what it gets.
+ * A node as daemons are, with one UDP socket, or a connection to the beacon's bridge in its place:
+ * it registers, punches, answers whoever reaches it directly, relays, and keeps an account of what
+ * it gets.
  */
 import { monotonicUs } from "../../ffi/libc.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
-import { decode, discover, punchRequest, relay, type WireAddress } from "../../test/e2e/support/wire.ts";
+import {
+  decode,
+  discover,
+  punchRequest,
+  relay,
+  type WireAddress,
+} from "../../test/e2e/support/wire.ts";
 import { type Door, type Line, lineTo } from "./line.ts";
 
 /** First byte of what nodes send each other directly. A beacon's messages are all below 0x10. */
@@ -16,11 +23,17 @@ const PUNCHES_MAX = 40;
 /** Datagrams to the beacon may be lost: between two tries, and how many. */
 const RETRY_EVERY_MS = 250;
 const TRIES_MAX = 12;
-/** As much as a beacon's own: what a node's process is too slow for, on a busy machine, is no loss of the beacon's. */
+/**
+ * As much as a beacon's own: what a node's process is too slow for, on a busy machine, is no loss
+ * of the beacon's.
+ */
 const BUFFER_BYTES = 4 << 20;
 /** How fine a timer is: what a stream owes, it sends at the next tick. */
 const TICK_MS = 1;
-/** In a numbered relay, behind the header: number u32, then the time it left, microseconds of CLOCK_MONOTONIC, f64. */
+/**
+ * In a numbered relay, behind the header: number u32, then the time it left, microseconds of
+ * CLOCK_MONOTONIC, f64.
+ */
 const STAMP_BYTES = 12;
 
 export interface NodeOptions {
@@ -29,7 +42,9 @@ export interface NodeOptions {
   /** 0 for any. */
   readonly port: number;
   readonly beacon: WireAddress;
-  /** For a node without UDP: it comes to the beacon's bridge, and `host` and `port` mean nothing. */
+  /**
+   * For a node without UDP: it comes to the beacon's bridge, and `host` and `port` mean nothing.
+   */
   readonly door?: Door;
 }
 
@@ -99,7 +114,10 @@ export class Node {
         error() {}, // an ICMP answer: what does not arrive is seen by who waits for it
       },
     });
-    UdpSocket.adopt((socket as unknown as { fd: number }).fd).setBuffers(BUFFER_BYTES, BUFFER_BYTES);
+    UdpSocket.adopt((socket as unknown as { fd: number }).fd).setBuffers(
+      BUFFER_BYTES,
+      BUFFER_BYTES,
+    );
     node = new Node(options, {
       send: (bytes, to) => void socket.send(bytes, to.port, to.address),
       close: () => socket.close(),
@@ -107,7 +125,10 @@ export class Node {
     return node;
   }
 
-  /** Asks the beacon for this node's address, and so registers it. @returns the address, or undefined if no answer came */
+  /**
+   * Asks the beacon for this node's address, and so registers it.
+   * @returns the address, or undefined if no answer came
+   */
   async discover(): Promise<WireAddress | undefined> {
     this.#seen = undefined;
     for (let n = 0; n < TRIES_MAX && this.#seen === undefined; n++) {
@@ -135,7 +156,10 @@ export class Node {
     }
   }
 
-  /** Waits until a datagram has gone to the peer and back, or the time is over. With `peer`, asks for it, more than once. */
+  /**
+   * Waits until a datagram has gone to the peer and back, or the time is over. With `peer`, asks
+   * for it, more than once.
+   */
   async punch(withinMs: number, peer?: number): Promise<Punched> {
     const deadline = performance.now() + withinMs;
     const done = () => this.#punched.direct !== undefined;
@@ -171,7 +195,10 @@ export class Node {
     return this.#arrivals.get(from) ?? { numbers: [], delaysUs: [], atUs: [] };
   }
 
-  /** Waits until so many packets of a sender have arrived, or the time is over. @returns how many have */
+  /**
+   * Waits until so many packets of a sender have arrived, or the time is over.
+   * @returns how many have
+   */
   async arrived(from: number, count: number, withinMs: number): Promise<number> {
     await this.#within(withinMs, () => this.arrivals(from).numbers.length >= count);
     return this.arrivals(from).numbers.length;
@@ -186,7 +213,8 @@ export class Node {
   #take(bytes: Buffer, from: WireAddress): void {
     if (bytes[0] === HELLO) {
       this.#send(Uint8Array.of(ANSWER), from);
-      void this.#punchAt(from, false); // its datagrams come through here; ours may go back that way only
+      // its datagrams come through here; ours may go back that way only
+      void this.#punchAt(from, false);
     } else if (bytes[0] === ANSWER) {
       this.#punched.direct = from;
     } else {
@@ -241,11 +269,15 @@ export class Node {
   }
 
   async #within(ms: number, done: () => boolean): Promise<void> {
-    for (const until = performance.now() + ms; !done() && performance.now() < until; ) await Bun.sleep(2);
+    for (const until = performance.now() + ms; !done() && performance.now() < until; )
+      await Bun.sleep(2);
   }
 }
 
-/** Learns its address as daemons do before they have an id: with id 0, from a socket thrown away afterwards. */
+/**
+ * Learns its address as daemons do before they have an id: with id 0, from a socket thrown away
+ * afterwards.
+ */
 export async function discoverNameless(
   options: Omit<NodeOptions, "id" | "port">,
 ): Promise<WireAddress | undefined> {

@@ -26,12 +26,16 @@ export interface Corner {
 export async function join({ host, address, beacon }: Corner): Promise<RemoteNode> {
   await host.discoverNameless({ host: address, beacon });
   const node = await host.open({ id: nextId++, host: address, port: nextPort++, beacon });
-  if ((await node.call("discover")) === undefined) throw new Error(`${address}: the beacon does not answer`);
+  if ((await node.call("discover")) === undefined)
+    throw new Error(`${address}: the beacon does not answer`);
   return node;
 }
 
 /** Opens a node at the beacon's bridge. @throws Error if it is not let in */
-export async function joinBridged({ host, address, beacon }: Corner, door: Door): Promise<RemoteNode> {
+export async function joinBridged(
+  { host, address, beacon }: Corner,
+  door: Door,
+): Promise<RemoteNode> {
   return host.open({ id: nextId++, host: address, port: 0, beacon, door });
 }
 

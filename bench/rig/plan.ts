@@ -56,9 +56,11 @@ const SEATS_MAX = 253;
 const BOXES_MAX = 255;
 
 /**
- * Gives everybody an address: on the internet 203.0.113.0/24 (RFC 5737) and 2001:db8::/64 (RFC 3849), behind the n-th box
+ * Gives everybody an address: on the internet 203.0.113.0/24 (RFC 5737) and 2001:db8::/64 (RFC
+ * 3849), behind the n-th box
  * 10.0.n.0/24 and 2001:db8:n::/64. The router of each is number 1.
- * @throws Error for a name that is taken twice or unknown, boxes behind each other in a circle, or too many places
+ * @throws Error for a name that is taken twice or unknown, boxes behind each other in a circle, or
+ * too many places
  */
 export function plan({ boxes = {}, hosts }: Description): Plan {
   const lans = new Map<string, Lan>([[INTERNET, lanOf("203.0.113", "2001:db8")]]);
@@ -74,7 +76,14 @@ export function plan({ boxes = {}, hosts }: Description): Plan {
     taken.set(behind, number - 1);
     if (number - 1 > SEATS_MAX) throw new Error(`more than ${SEATS_MAX} places behind ${behind}`);
     const ipv4 = lan.ipv4.replace(/\d+$/, String(number));
-    return { name, behind, link, ipv4, ipv6: `${lan.prefixIPv6}${number.toString(16)}`, lan: lans.get(name) };
+    return {
+      name,
+      behind,
+      link,
+      ipv4,
+      ipv6: `${lan.prefixIPv6}${number.toString(16)}`,
+      lan: lans.get(name),
+    };
   };
   for (const name of [INTERNET, ...Object.keys(boxes)]) {
     if (name in hosts) throw new Error(`two places are called ${name}`);

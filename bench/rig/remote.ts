@@ -8,7 +8,12 @@ export type Command =
   | { readonly do: "open"; readonly options: NodeOptions }
   | { readonly do: "nameless"; readonly options: Omit<NodeOptions, "id" | "port"> }
   | { readonly do: "fetch"; readonly url: string }
-  | { readonly do: "call"; readonly node: number; readonly method: keyof Node; readonly args: unknown[] };
+  | {
+      readonly do: "call";
+      readonly node: number;
+      readonly method: keyof Node;
+      readonly args: unknown[];
+    };
 
 /** To the command of the same number; 0 says that the process is ready. */
 export interface Answer {
@@ -23,7 +28,10 @@ const ANSWER_MS_MAX = 60_000;
 /** A process that answers commands over Bun's IPC, inside a namespace or outside of all. */
 export class RemoteProcess<C> {
   readonly #child: Bun.Subprocess;
-  readonly #waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
+  readonly #waiting = new Map<
+    number,
+    { resolve(value: unknown): void; reject(error: Error): void }
+  >();
   readonly #ready: Promise<unknown>;
   #commands = 0;
 
@@ -102,7 +110,9 @@ export class NodeHost extends RemoteProcess<Command> {
     return new RemoteNode(this, options.id);
   }
 
-  async discoverNameless(options: Omit<NodeOptions, "id" | "port">): Promise<WireAddress | undefined> {
+  async discoverNameless(
+    options: Omit<NodeOptions, "id" | "port">,
+  ): Promise<WireAddress | undefined> {
     return (await this.tell({ do: "nameless", options })) as WireAddress | undefined;
   }
 
@@ -117,7 +127,9 @@ export class NodeHost extends RemoteProcess<Command> {
   }
 }
 
-type Method = { [M in keyof Node]: Node[M] extends (...args: never[]) => unknown ? M : never }[keyof Node];
+type Method = {
+  [M in keyof Node]: Node[M] extends (...args: never[]) => unknown ? M : never;
+}[keyof Node];
 
 /** A node in another process. */
 export class RemoteNode {

@@ -22,7 +22,9 @@ export class Report {
 
   /** Prints rows in columns, the first row as their heads. */
   table(title: string, rows: readonly (readonly string[])[]): void {
-    const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => (row[i] ?? "").length)));
+    const widths = (rows[0] ?? []).map((_, i) =>
+      Math.max(...rows.map((row) => (row[i] ?? "").length)),
+    );
     console.log(`\n${title}`);
     for (const row of rows)
       console.log(

@@ -1,12 +1,21 @@
 /**
- * Builds an internet of network namespaces from its description. Each network is a bridge in its router's namespace; who is
- * connected to it has an interface of the name WAN. It goes away with this process.
+ * Builds an internet of network namespaces from its description. Each network is a bridge in its
+ * router's namespace; who is connected to it has an interface of the name WAN. It goes away with
+ * this process.
  */
 import { existsSync } from "node:fs";
 import { type Cable, layCables } from "./link.ts";
 import { Namespace, switchOn } from "./namespace.ts";
 import { FIREWALL_IPV6, LAN, type Nat, natRules, natSysctl, WAN } from "./nat.ts";
-import { type Box, boxesOf, type Description, INTERNET, type Lan, plan, type Seat } from "./plan.ts";
+import {
+  type Box,
+  boxesOf,
+  type Description,
+  INTERNET,
+  type Lan,
+  plan,
+  type Seat,
+} from "./plan.ts";
 
 /** Where br_netfilter is loaded, bridged frames would meet the rules of routed packets. */
 const PLAIN_BRIDGE = {
@@ -76,7 +85,8 @@ export class Internet {
     const { namespace, ipv4 } = this.site(box);
     const moved = ipv4.replace(/\d+$/, String(SPARE_ADDRESS));
     namespace.ip(
-      `address del ${ipv4}/24 dev ${WAN}`, // first: the second address of a network goes with the first
+      // first: the second address of a network goes with the first
+      `address del ${ipv4}/24 dev ${WAN}`,
       `address add ${moved}/24 dev ${WAN}`,
       `route replace default via ${gatewayOf(ipv4)}`,
     );
@@ -114,7 +124,12 @@ table inet cut {
   }
 
   /** Everything in one place, with as few programs as can be: interfaces, routes, rules. */
-  #configure(name: string, seat: Seat | undefined, lan: Lan | undefined, seats: readonly Seat[]): void {
+  #configure(
+    name: string,
+    seat: Seat | undefined,
+    lan: Lan | undefined,
+    seats: readonly Seat[],
+  ): void {
     const namespace = this.#namespaces.get(name)!;
     const lines = ["link set lo up"];
     if (lan !== undefined) {
@@ -135,7 +150,8 @@ table inet cut {
     lines.push(...routesOf(name, seats));
     namespace.ip(...lines);
     const nat = this.#boxes[name]?.nat;
-    if (lan !== undefined) namespace.sysctl({ ...FORWARDING, ...(nat === undefined ? {} : natSysctl(nat)) });
+    if (lan !== undefined)
+      namespace.sysctl({ ...FORWARDING, ...(nat === undefined ? {} : natSysctl(nat)) });
     if (nat === undefined || seat === undefined) return;
     const firewall = this.#boxes[name]?.firewallIPv6 ? FIREWALL_IPV6 : "";
     namespace.run(["nft", "-f", "-"], natRules(nat, seat.ipv4) + firewall);
@@ -154,7 +170,10 @@ const portOf = (i: number): string => `port${i}`;
 /** The router of an address's network: number 1. */
 const gatewayOf = (address: string): string => address.replace(/[^.:]+$/, "1");
 
-/** IPv6 has no NAT, so a router must know the way to each network that is somewhere behind one that is connected to it. */
+/**
+ * IPv6 has no NAT, so a router must know the way to each network that is somewhere behind one that
+ * is connected to it.
+ */
 function routesOf(router: string, seats: readonly Seat[]): string[] {
   return seats.flatMap(({ name, lan }) => {
     if (lan === undefined) return [];

@@ -1,4 +1,7 @@
-/** A beacon in a namespace that hands over, again and again, and of which one process or the other is killed on the way. */
+/**
+ * A beacon in a namespace that hands over, again and again, and of which one process or the other
+ * is killed on the way.
+ */
 import { readdirSync, readFileSync } from "node:fs";
 import { isAlive, type LogLine, type Program, Programs } from "../../test/e2e/support/program.ts";
 import { until } from "../../test/e2e/support/wait.ts";
@@ -46,7 +49,10 @@ export class UpgradedBeacon {
     };
   }
 
-  /** Hands over, and waits until the process before has ended. @returns what it says of how long that took, from its last receive on */
+  /**
+   * Hands over, and waits until the process before has ended.
+   * @returns what it says of how long that took, from its last receive on
+   */
   async upgrade(): Promise<number> {
     const { successor, line } = await this.begin()("the new process serves");
     const before = this.pid;
@@ -61,7 +67,10 @@ export class UpgradedBeacon {
   }
 }
 
-/** Whether a thread of a process is in a call that receives datagrams, which is where workers are nearly always. */
+/**
+ * Whether a thread of a process is in a call that receives datagrams, which is where workers are
+ * nearly always.
+ */
 export function receives(pid: number): boolean {
   try {
     return readdirSync(`/proc/${pid}/task`).some((thread) =>

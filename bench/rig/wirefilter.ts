@@ -1,16 +1,19 @@
 /**
- * Link conditions by wirefilter(1) of VDE (Debian: vde2), where the kernel has no netem. Two TAP devices are the ends of the
- * cable; programs carry every frame from one to the other, through a pipe, and wirefilter sits in the middle:
+ * Link conditions by wirefilter(1) of VDE (Debian: vde2), where the kernel has no netem. Two TAP
+ * devices are the ends of the cable; programs carry every frame from one to the other, through a
+ * pipe, and wirefilter sits in the middle:
  *
  *   vde_plug tap://a  =  wirefilter -d 20 -l 5  =  ip netns exec B vde_plug tap://b
  *
- * A TAP device takes neither merged packets nor packets without their checksum (ethtool -k: tx-udp-segmentation and
- * tx-checksum-ip-generic are off), so the kernel cuts and sums up before it: UDP_SEGMENT works over it, but saves less than
- * over veth(4), which passes merged packets on as they are.
+ * A TAP device takes neither merged packets nor packets without their checksum (ethtool -k:
+ * tx-udp-segmentation and tx-checksum-ip-generic are off), so the kernel cuts and sums up before
+ * it: UDP_SEGMENT works over it, but saves less than over veth(4), which passes merged packets on
+ * as they are.
  *
- * One fault to know: where bursts of fragmented packets cross in both directions, wirefilter of vde2 2.3.2 loses frames, and
- * damages some. Of 60 packets of 1,480 B, echoed as they came, 16 and 40 came back; all 60 through vde_plug alone, over veth, and
- * of packets that fit a frame (2026-11-25). So no run sends packets over the MTU through it.
+ * One fault to know: where bursts of fragmented packets cross in both directions, wirefilter of
+ * vde2 2.3.2 loses frames, and damages some. Of 60 packets of 1,480 B, echoed as they came, 16 and
+ * 40 came back; all 60 through vde_plug alone, over veth, and of packets that fit a frame
+ * (2026-11-25). So no run sends packets over the MTU through it.
  */
 import { until } from "../../test/e2e/support/wait.ts";
 import type { Conditions } from "./link.ts";
@@ -26,7 +29,10 @@ export const missingIn: readonly string[] = [
   "takes processor time for every frame, which two programs and a pipe carry",
 ];
 
-/** Bytes that may wait where the rate is limited. Without a bound everything is only late; a real queue is some 100 ms deep. */
+/**
+ * Bytes that may wait where the rate is limited. Without a bound everything is only late; a real
+ * queue is some 100 ms deep.
+ */
 const QUEUE_BYTES_MIN = 16 * 1024;
 const QUEUE_S = 0.1;
 const BITS_PER_KBIT = 1000;
@@ -34,7 +40,14 @@ const BITS_PER_BYTE = 8;
 
 /** @throws RangeError for conditions that contradict each other */
 export function wirefilterArguments(conditions: Conditions): string[] {
-  const { delayMs = 0, jitterMs = 0, lossPercent, duplicatePercent, reorder, rateKbitPerS } = conditions;
+  const {
+    delayMs = 0,
+    jitterMs = 0,
+    lossPercent,
+    duplicatePercent,
+    reorder,
+    rateKbitPerS,
+  } = conditions;
   checkConditions(conditions);
   const words: string[] = [];
   if (delayMs > 0) words.push("-d", jitterMs > 0 ? `${delayMs}+${jitterMs}U` : String(delayMs));
@@ -55,7 +68,10 @@ export function wirefilterArguments(conditions: Conditions): string[] {
 
 type End = LinkEnd & { readonly namespace: Namespace };
 
-/** Lays a cable, and leaves it switched off. All its programs live in the two namespaces, and end with them. */
+/**
+ * Lays a cable, and leaves it switched off. All its programs live in the two namespaces, and end
+ * with them.
+ */
 export async function layWirefilter(one: End, other: End, conditions: Conditions): Promise<void> {
   const pipeline = [
     ...["dpipe", "vde_plug", `tap://${one.link}`],
@@ -69,7 +85,9 @@ export async function layWirefilter(one: End, other: End, conditions: Conditions
   });
   program.unref();
   try {
-    await until(`a cable of wirefilter from ${one.namespace.name}`, () => [one, other].every(exists));
+    await until(`a cable of wirefilter from ${one.namespace.name}`, () =>
+      [one, other].every(exists),
+    );
   } catch (error) {
     program.kill();
     throw new Error(`${error}: ${await new Response(program.stderr).text()}`);

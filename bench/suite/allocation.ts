@@ -1,4 +1,7 @@
-/** Whether the packet path allocates: the worker's own loop, in this thread, where its heap can be watched. */
+/**
+ * Whether the packet path allocates: the worker's own loop, in this thread, where its heap can be
+ * watched.
+ */
 import { heapStats } from "bun:jsc";
 import { AF_INET } from "../../ffi/abi.ts";
 import { endpointOf } from "../../ffi/endpoint.ts";
@@ -16,18 +19,24 @@ const PACKETS = 5_000_000;
 const PACKETS_SMOKE = 100_000;
 /** Until everything is compiled; compiling allocates. */
 const WARM_UP_PACKETS = 300_000;
-/** Steps, of at most the receive timeout of 100 ms, in which nothing arrives before what was sent counts as lost. */
+/**
+ * Steps, of at most the receive timeout of 100 ms, in which nothing arrives before what was sent
+ * counts as lost.
+ */
 const IDLE_STEPS_MAX = 20;
 /** For what the measuring itself allocates. An object a packet would be 100 MB and more. */
 const GROWTH_BYTES_MAX = 65_536;
 
 /**
- * What the heap has taken from the system. It grows with the first objects that find no free cell after a collection;
- * heapSize() would not do, it stands still until the next collection.
+ * What the heap has taken from the system. It grows with the first objects that find no free cell
+ * after a collection; heapSize() would not do, it stands still until the next collection.
  */
 const heapBytes = () => heapStats().heapCapacity;
 
-/** Every packet to another node, bursts that are merged, and nodes of a peer: all branches of the relay path. */
+/**
+ * Every packet to another node, bursts that are merged, and nodes of a peer: all branches of the
+ * relay path.
+ */
 const LOADS: readonly [string, Load, offload: boolean, toPeer: boolean][] = [
   ["scattered, offload off", { payloadBytes: 200, nodes: 64, burst: 1 }, false, false],
   ["scattered, offload on", { payloadBytes: 200, nodes: 64, burst: 1 }, true, false],
@@ -92,7 +101,8 @@ function relay(generator: LoadGenerator, loop: RelayLoop, packets: number): numb
   while (relayed < packets) {
     const offered = generator.offer();
     for (let arrived = 0, idle = 0; arrived < offered; idle++) {
-      if (idle > IDLE_STEPS_MAX) throw new Error(`${offered - arrived} of ${offered} packets were lost`);
+      if (idle > IDLE_STEPS_MAX)
+        throw new Error(`${offered - arrived} of ${offered} packets were lost`);
       loop.step();
       const more = generator.drain();
       if (more > 0) idle = 0;

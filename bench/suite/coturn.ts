@@ -1,4 +1,7 @@
-/** The beacon beside coturn, the TURN server most in use, as relays of packets: channels there, Relays here. */
+/**
+ * The beacon beside coturn, the TURN server most in use, as relays of packets: channels there,
+ * Relays here.
+ */
 import { type Load, LoadGenerator } from "../harness/load.ts";
 import { type Loaded, LoadedTargets } from "../harness/loaded.ts";
 import { LoadedRelay } from "../harness/loaded-relay.ts";
@@ -20,10 +23,16 @@ import { CHANNEL_FIRST, channelHeader, TurnClient } from "../harness/turn.ts";
 const PROGRAM = "turnserver";
 const PAYLOADS = [200, 1200];
 const DESTINATIONS = [1, 64];
-/** coturn asks for a receive buffer of half the size of ours (2 MiB): so many packets of any size here never overflow it. */
+/**
+ * coturn asks for a receive buffer of half the size of ours (2 MiB): so many packets of any size
+ * here never overflow it.
+ */
 const IN_FLIGHT_MAX = 512;
 
-/** A channel leads to one address: the sink has as many as there are destinations, 127.0.0.1 and those behind it. */
+/**
+ * A channel leads to one address: the sink has as many as there are destinations, 127.0.0.1 and
+ * those behind it.
+ */
 const PLACE: Place = { ...LOOPBACK, generatorHost: "0.0.0.0" };
 const sinkHost = (i: number): string => `127.0.0.${1 + i}`;
 
@@ -34,7 +43,9 @@ export async function benchCoturn(options: BenchOptions, recorder: Recorder): Pr
   }
   pinGenerator();
   const reference = compileReference();
-  recorder.note(`coturn ${versionOf(PROGRAM)} runs with one relay thread, UDP alone and no authentication`);
+  recorder.note(
+    `coturn ${versionOf(PROGRAM)} runs with one relay thread, UDP alone and no authentication`,
+  );
   recorder.note(
     "this compares what one core spends on passing a packet on, client to peer, on loopback. A TURN server does more: " +
       "it authenticates, counts quotas and bandwidth, keeps permissions, and gives each client a port of its own, " +
@@ -46,7 +57,13 @@ export async function benchCoturn(options: BenchOptions, recorder: Recorder): Pr
       const title = `${payloadBytes} B to ${nodes === 1 ? "one destination" : `${nodes} destinations`}`;
       if (!title.includes(options.only)) continue;
       recorder.title(title);
-      await compare(title, { payloadBytes, nodes, inFlightMax: IN_FLIGHT_MAX }, reference, options, recorder);
+      await compare(
+        title,
+        { payloadBytes, nodes, inFlightMax: IN_FLIGHT_MAX },
+        reference,
+        options,
+        recorder,
+      );
     }
   }
 }

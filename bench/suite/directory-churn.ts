@@ -1,6 +1,7 @@
 /**
- * Nodes that move from beacon to beacon: how soon all know, and what that costs; beside it the same Discovers of nodes that stay, and a
- * fleet without a directory. The three go on in turn, in the moods of the same minutes.
+ * Nodes that move from beacon to beacon: how soon all know, and what that costs; beside it the same
+ * Discovers of nodes that stay, and a fleet without a directory. The three go on in turn, in the
+ * moods of the same minutes.
  */
 import type { Stats } from "../../src/beacon.ts";
 import { DirectoryServer } from "../harness/directory-server.ts";
@@ -74,7 +75,9 @@ export async function measureChurn(
         await Bun.sleep(kind !== "off" ? SETTLE_MS : smoke ? RESUMED_MS_SMOKE : RESUMED_MS);
         const during = kind === "off" ? without : fleet;
         await during.probe.start();
-        used[kind].push(await fleetUseDuring(during, kind === "off" ? undefined : server, acts[kind]));
+        used[kind].push(
+          await fleetUseDuring(during, kind === "off" ? undefined : server, acts[kind]),
+        );
         pauses[kind].push(await during.probe.read());
         if (kind === "off") without.suspend();
       }
@@ -131,19 +134,25 @@ function report(measured: Measured, recorder: Recorder): void {
     `${moves.moved} moves, ${found.length} looked at, of which ${found.length - inTime.length} were not found`,
   );
   if (inTime.length < found.length)
-    recorder.note(`${found.length - inTime.length} of ${found.length} moves were not found within 2 s`);
+    recorder.note(
+      `${found.length - inTime.length} of ${found.length} moves were not found within 2 s`,
+    );
   for (const q of [0.5, 0.9, 0.99]) {
     const name = `p${q * 100} from a node's Discover until a relay from a third beacon finds it`;
     figure(name, "ms", [quantile(inTime, q)], q === 0.99 ? { bar: { atMost: FOUND_MS_BAR } } : {});
   }
   figure("longest of these", "ms", [Math.max(...inTime)]);
   for (const q of [0.5, 0.99])
-    figure(`p${q * 100} of the same for nodes that stay: a relay's way, and the machine's moods`, "ms", [
-      quantile(stayed, q),
-    ]);
+    figure(
+      `p${q * 100} of the same for nodes that stay: a relay's way, and the machine's moods`,
+      "ms",
+      [quantile(stayed, q)],
+    );
   const relays = samples.reduce((all, { sent }) => all + sent, 0);
   const arrived = samples.reduce((all, one) => all + one.arrived, 0);
-  figure("without relays a move, of those looked at", "ms", [((relays - arrived) * 2) / found.length]);
+  figure("without relays a move, of those looked at", "ms", [
+    ((relays - arrived) * 2) / found.length,
+  ]);
   for (const q of [0.5, 0.99]) {
     const name = `p${q * 100} of changes, from written until applied (within the bounds of the histogram)`;
     figure(name, "ms", [quantileOfHistogram(bounds, lag, q) * 1000]);
@@ -151,7 +160,8 @@ function report(measured: Measured, recorder: Recorder): void {
   const less = (kind: Kind, other: Kind, of: (use: FleetUse) => readonly number[]) =>
     used[kind].map((use, round) => mean(of(use)) - mean(of(used[other][round]!)));
   const control = ({ control }: FleetUse) => control;
-  const whole = ({ control, workers }: FleetUse) => control.map((percent, i) => percent + workers[i]!);
+  const whole = ({ control, workers }: FleetUse) =>
+    control.map((percent, i) => percent + workers[i]!);
   const core = "% of a core";
   const mainThread = "main thread of a beacon";
   const bar = { atMost: CPU_PERCENT_BAR };
@@ -190,7 +200,9 @@ function report(measured: Measured, recorder: Recorder): void {
       `and as much comes in; but its message holds ${GOSSIP_NODES_MAX} nodes of a beacon at most`,
   );
   const grew = (of: (stats: Stats) => number) => sumOf(after, of) - sumOf(before, of);
-  figure("entries written, of a beacon", "", [grew((stats) => stats.directory!.entriesTold) / beacons]);
+  figure("entries written, of a beacon", "", [
+    grew((stats) => stats.directory!.entriesTold) / beacons,
+  ]);
   figure("resyncs meanwhile, of all", "", [
     grew((stats) => sumOf(Object.values(stats.directory!.resyncs), (n) => n)),
   ]);
@@ -199,11 +211,17 @@ function report(measured: Measured, recorder: Recorder): void {
 /** Counts of all beacons by bound. */
 function lagOf(all: readonly Stats[]): number[] {
   const [first] = all;
-  return first!.directory!.lag.counts.map((_, i) => sumOf(all, ({ directory }) => directory!.lag.counts[i]!));
+  return first!.directory!.lag.counts.map((_, i) =>
+    sumOf(all, ({ directory }) => directory!.lag.counts[i]!),
+  );
 }
 
 /** As Prometheus has it: evenly spread within a bucket. */
-function quantileOfHistogram(bounds: readonly number[], counts: readonly number[], q: number): number {
+function quantileOfHistogram(
+  bounds: readonly number[],
+  counts: readonly number[],
+  q: number,
+): number {
   let left = q * sumOf(counts, (count) => count);
   for (const [i, count] of counts.entries()) {
     const [from, to] = [bounds[i - 1] ?? 0, bounds[i] ?? bounds.at(-1)!];

@@ -37,7 +37,14 @@ const STEPS_SMOKE = STEPS.slice(0, 2);
 
 /** Moves before the step and after the step back; then calm, whose last part is measured. */
 const TIMES = { beforeS: 5, stepS: Infinity, afterS: 10, calmS: 30, measuredS: 10, sampleMs: 1000 };
-const TIMES_SMOKE = { beforeS: 0.5, stepS: 0.5, afterS: 0.5, calmS: 0.5, measuredS: 0.5, sampleMs: 100 };
+const TIMES_SMOKE = {
+  beforeS: 0.5,
+  stepS: 0.5,
+  afterS: 0.5,
+  calmS: 0.5,
+  measuredS: 0.5,
+  sampleMs: 100,
+};
 /** A calm fleet writes one lease every three seconds for each beacon. */
 const CALM_ENTRIES_PER_S_BAR = 2;
 const ROUNDS_SHARE = 1 / 6;
@@ -53,7 +60,10 @@ interface Measured {
   readonly log: LogSample;
 }
 
-export async function benchDirectoryClock(options: BenchOptions, recorder: Recorder): Promise<void> {
+export async function benchDirectoryClock(
+  options: BenchOptions,
+  recorder: Recorder,
+): Promise<void> {
   if (Bun.which("cc") === null) return recorder.note(`${NO_COMPILER}: nothing was measured`);
   const steps = options.smoke ? STEPS_SMOKE : STEPS;
   const programs = DIRECTORY_PROGRAMS.filter((program) => Bun.which(program) !== null);
@@ -65,10 +75,13 @@ export async function benchDirectoryClock(options: BenchOptions, recorder: Recor
       .filter(({ title }) => title.includes(options.only));
     const rounds: Measured[][] = cases.map(() => []);
     for (let round = 0; round < Math.ceil(options.rounds * ROUNDS_SHARE); round++) {
-      const measured = await Promise.all(cases.map(({ program }) => measure(step, program, options)));
+      const measured = await Promise.all(
+        cases.map(({ program }) => measure(step, program, options)),
+      );
       for (const [i, one] of measured.entries()) rounds[i]!.push(one);
     }
-    for (const [i, { program, title }] of cases.entries()) report(title, program, step, rounds[i]!, recorder);
+    for (const [i, { program, title }] of cases.entries())
+      report(title, program, step, rounds[i]!, recorder);
   }
 }
 
@@ -90,9 +103,15 @@ async function measure(
     await fleet.step(offsetS, forS, stays);
     await moving;
     await fleet.calm(calmS - measuredS);
-    const [began, before] = [await fleet.log.sample(), await fleet.count((one) => one.nodesClaimedAgain)];
+    const [began, before] = [
+      await fleet.log.sample(),
+      await fleet.count((one) => one.nodesClaimedAgain),
+    ];
     await fleet.calm(measuredS);
-    const [log, again] = [await fleet.log.sample(), await fleet.count((one) => one.nodesClaimedAgain)];
+    const [log, again] = [
+      await fleet.log.sample(),
+      await fleet.count((one) => one.nodesClaimedAgain),
+    ];
     const tookS = (log.atMs - began.atMs) / 1000;
     const fromFuture = await fleet.count((one) => one.claimsFromFuture);
     const lookups = await fleet.lookUp();

@@ -66,7 +66,8 @@ export async function measureConvergence(
   const record = recorder.of(title, params);
   const figure = (name: string, unit: string, of: (one: Measured) => number, atMost?: number) =>
     record(name, unit, rounds.map(of), atMost === undefined ? {} : { bar: { atMost } });
-  const each = (of: (stats: Stats) => number) => (one: Measured) => sum(one.stats.map(of)) / one.stats.length;
+  const each = (of: (stats: Stats) => number) => (one: Measured) =>
+    sum(one.stats.map(of)) / one.stats.length;
   const directory = (of: (directory: NonNullable<Stats["directory"]>) => number) =>
     each((stats) => of(stats.directory!));
   const aRoute = (of: readonly number[], { stats }: Measured) => sum(of) / sum(stats.map(routesOf));
@@ -82,13 +83,22 @@ export async function measureConvergence(
     directory(({ bytesPerRoute }) => bytesPerRoute),
   );
   figure("memory that a beacon grew by, a route", "bytes", (one) => aRoute(one.grownBytes, one));
-  const ofSnapshots: readonly [name: string, unit: string, of: Parameters<typeof directory>[0]][] = [
-    ["a beacon's last snapshot", "ms", ({ lastSnapshotWrittenS }) => lastSnapshotWrittenS * 1000],
-    ["last load of a snapshot", "ms", ({ lastSnapshotLoadedS }) => lastSnapshotLoadedS * 1000],
-    ["snapshots written, of a beacon", "", ({ snapshotsWritten }) => snapshotsWritten],
-    ["written into snapshots, of a beacon", "MB", ({ snapshotBytesWritten }) => snapshotBytesWritten / 1e6],
-    ["loaded from snapshots, of a beacon", "MB", ({ snapshotBytesLoaded }) => snapshotBytesLoaded / 1e6],
-  ];
+  const ofSnapshots: readonly [name: string, unit: string, of: Parameters<typeof directory>[0]][] =
+    [
+      ["a beacon's last snapshot", "ms", ({ lastSnapshotWrittenS }) => lastSnapshotWrittenS * 1000],
+      ["last load of a snapshot", "ms", ({ lastSnapshotLoadedS }) => lastSnapshotLoadedS * 1000],
+      ["snapshots written, of a beacon", "", ({ snapshotsWritten }) => snapshotsWritten],
+      [
+        "written into snapshots, of a beacon",
+        "MB",
+        ({ snapshotBytesWritten }) => snapshotBytesWritten / 1e6,
+      ],
+      [
+        "loaded from snapshots, of a beacon",
+        "MB",
+        ({ snapshotBytesLoaded }) => snapshotBytesLoaded / 1e6,
+      ],
+    ];
   for (const [name, unit, of] of ofSnapshots) figure(name, unit, directory(of));
   figure("peak memory of the server", "MB", ({ serverPeakMb }) => serverPeakMb);
   figure("sent by the server", "MB", ({ serverOutMb }) => serverOutMb);
@@ -124,8 +134,10 @@ async function measure(shape: FleetShape, { batch, smoke }: BenchOptions): Promi
     nodes.registerAll();
     const probes = [fleet.probe, idleProbe];
     const quietMs = smoke ? QUIET_MS_SMOKE : QUIET_MS;
-    // A beacon's first answer takes it longer, as all that is done for the first time: here it is the bench that asks.
-    for (const target of [...fleet.targets, idle]) for (let i = 0; i < ANSWERS; i++) await statsOf(target);
+    // A beacon's first answer takes it longer, as all that is done for the first time: here it is
+    // the bench that asks.
+    for (const target of [...fleet.targets, idle])
+      for (let i = 0; i < ANSWERS; i++) await statsOf(target);
     await Bun.sleep(quietMs);
     for (const probe of probes) await probe.start();
     await Bun.sleep(quietMs);
@@ -175,4 +187,5 @@ async function measure(shape: FleetShape, { batch, smoke }: BenchOptions): Promi
   }
 }
 
-const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+const sum = (values: readonly number[]): number =>
+  values.reduce((total, value) => total + value, 0);

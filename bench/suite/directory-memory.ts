@@ -45,7 +45,10 @@ const FULL_S = 10;
 const RECOVERED_S_MAX = 180;
 const SMOKE_S = 2;
 
-export async function benchDirectoryMemory(options: BenchOptions, recorder: Recorder): Promise<void> {
+export async function benchDirectoryMemory(
+  options: BenchOptions,
+  recorder: Recorder,
+): Promise<void> {
   if (Bun.which("cc") === null) return recorder.note(`${NO_COMPILER}: nothing was measured`);
   const { minutes = MEMORY_MINUTES_DEFAULT, only } = options;
   for (const program of DIRECTORY_PROGRAMS) {
@@ -62,7 +65,8 @@ export async function benchDirectoryMemory(options: BenchOptions, recorder: Reco
     const measured = await Promise.all(
       cases.map(([, isStepping]) => measureMemory(program, isStepping, minutes, options)),
     );
-    for (const [i, [title]] of cases.entries()) reportMemory(title, program, measured[i]!, recorder);
+    for (const [i, [title]] of cases.entries())
+      reportMemory(title, program, measured[i]!, recorder);
     const full = `${program} full after its clock was an hour ahead, ${MOVES_PER_S} moves a second`;
     if (full.includes(only)) await measureFull(full, program, options, recorder);
   }
@@ -112,7 +116,8 @@ function reportMemory(
   figure("memory used, growth over the second half", "%", [growthOf(half, mb)], {
     bar: { atMost: GROWTH_PERCENT_BAR },
   });
-  // Entries a second depend on the machine's load: a beacon that is late puts more nodes into one entry.
+  // Entries a second depend on the machine's load: a beacon that is late puts more nodes into one
+  // entry.
   figure("length of the log, growth over the second half", "%", [growthOf(half, length)]);
   const oldest = Math.max(...half.map(({ oldestS }) => oldestS));
   figure("greatest age of the log's oldest entry, second half", "s", [oldest], {
@@ -140,13 +145,17 @@ async function measureFull(
   try {
     // Ids of the log are ahead of the clock then: a time does not tell which entries are old.
     const stepS = smoke ? SMOKE_S : AHEAD.seconds;
-    await Promise.all([fleet.moves.run(stepS, MOVES_PER_S, true), fleet.step(AHEAD.offsetS, stepS)]);
+    await Promise.all([
+      fleet.moves.run(stepS, MOVES_PER_S, true),
+      fleet.step(AHEAD.offsetS, stepS),
+    ]);
     const { memoryBytes } = await fleet.server.use();
     const room = smoke ? ROOM_BYTES_SMOKE : ROOM_BYTES;
     await fleet.server.command("CONFIG", "SET", "maxmemory-policy", "noeviction");
     await fleet.server.command("CONFIG", "SET", "maxmemory", String(memoryBytes + room));
     const began = performance.now();
-    const isFull = async () => (await fleet.stats()).some(({ directory }) => directory!.state === "full");
+    const isFull = async () =>
+      (await fleet.stats()).some(({ directory }) => directory!.state === "full");
     while (!(await isFull())) {
       if (performance.now() - began > FULL_MS_MAX) throw new Error("the server was never full");
       await fleet.moves.run(1, MOVES_PER_S, true);
@@ -160,12 +169,16 @@ async function measureFull(
     for (; !(await isWell()) && tookS < limitS; tookS = (performance.now() - calmed) / 1000)
       await fleet.calm(0.5);
     const recovered = await isWell();
-    if (!recovered) recorder.note(`${title}: ${(await fleet.stats()).map(showUnsettled).join("; ")}`);
+    if (!recovered)
+      recorder.note(`${title}: ${(await fleet.stats()).map(showUnsettled).join("; ")}`);
     const lookups = await fleet.lookUp();
     const params = { group: "directory full", program, movesPerS: MOVES_PER_S, ...SHAPE };
     const figure = recorder.of(title, params);
     figure("until full", "s", [fullS], { better: "more" });
-    figure("recovered by itself", "fleets", [Number(recovered)], { better: "more", bar: { atLeast: 1 } });
+    figure("recovered by itself", "fleets", [Number(recovered)], {
+      better: "more",
+      bar: { atLeast: 1 },
+    });
     figure("from the last move until recovered, or given up", "s", [tookS]);
     figure("nodes with a wrong lookup then", "nodes", [lookups.nodesWrong], { bar: { atMost: 0 } });
   } finally {

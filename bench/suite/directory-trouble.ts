@@ -1,7 +1,17 @@
-/** Relays between the beacons of a fleet while one of them is killed and comes back, and while the directory is, and comes back empty. */
+/**
+ * Relays between the beacons of a fleet while one of them is killed and comes back, and while the
+ * directory is, and comes back empty.
+ */
 import type { Stats } from "../../src/beacon.ts";
 import { DirectoryServer } from "../harness/directory-server.ts";
-import { Fleet, type FleetShape, firstNodeOf, isSettled, POLL_MS, untilSettled } from "../harness/fleet.ts";
+import {
+  Fleet,
+  type FleetShape,
+  firstNodeOf,
+  isSettled,
+  POLL_MS,
+  untilSettled,
+} from "../harness/fleet.ts";
 import { FleetNodes } from "../harness/fleet-nodes.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import { PairedRelays } from "../harness/paired-relays.ts";
@@ -49,7 +59,9 @@ export async function measureTrouble(
     const one = await measure(shape, leaseS, options);
     rounds.push(one);
     const { withdrawnS, backS, emptyS } = one.times;
-    const lost = one.relays.phases.map(({ name, healthy }) => `${healthy.sent - healthy.arrived} ${name}`);
+    const lost = one.relays.phases.map(
+      ({ name, healthy }) => `${healthy.sent - healthy.arrived} ${name}`,
+    );
     recorder.progress(
       `round ${round + 1}  withdrawn after ${withdrawnS.toFixed(1)} s, back after ${backS.toFixed(1)} s, ` +
         `an empty directory filled after ${emptyS.toFixed(1)} s; lost between healthy beacons: ${lost.join(", ")}`,
@@ -58,7 +70,11 @@ export async function measureTrouble(
   const title = `trouble of ${shape.beacons} beacons with ${shape.nodesEach} nodes each`;
   const params = { group: "directory trouble", ...shape };
   const figure = recorder.of(title, params);
-  const time = (name: string, of: (times: Times) => number, more: Parameters<typeof figure>[3] = {}) =>
+  const time = (
+    name: string,
+    of: (times: Times) => number,
+    more: Parameters<typeof figure>[3] = {},
+  ) =>
     figure(
       name,
       "s",
@@ -70,7 +86,10 @@ export async function measureTrouble(
   time(withdrawn, ({ withdrawnS }) => withdrawnS, { bar });
   time("until the first one has", (times) => times.withdrawnFirstS);
   time("from its new start until all know its nodes, and it all others", (times) => times.backS);
-  time("from its new start until no relay to its nodes or from them is lost", (times) => times.foundS);
+  time(
+    "from its new start until no relay to its nodes or from them is lost",
+    (times) => times.foundS,
+  );
   time("from the new start of an empty directory until all is as before", (times) => times.emptyS);
   for (const [phase, { name }] of rounds[0]!.relays.phases.entries()) {
     const delivered = (of: "healthy" | "others") =>
@@ -94,7 +113,11 @@ export async function measureTrouble(
   );
 }
 
-async function measure(shape: FleetShape, leaseS: number, { batch, smoke }: BenchOptions): Promise<Measured> {
+async function measure(
+  shape: FleetShape,
+  leaseS: number,
+  { batch, smoke }: BenchOptions,
+): Promise<Measured> {
   const server = await DirectoryServer.prepare();
   await server.start();
   const flags = [`--directory-lease=${leaseS}s`];
@@ -174,12 +197,17 @@ const hasHeardAll = ({ directory }: Stats, seconds: number): boolean =>
   directory!.beacons.every(({ ageS }) => ageS < seconds);
 
 /** @returns when each beacon was found not to route to the nodes of the broken one any more */
-async function untilWithdrawn(fleet: Fleet, beacons: readonly number[], broken: number): Promise<number[]> {
+async function untilWithdrawn(
+  fleet: Fleet,
+  beacons: readonly number[],
+  broken: number,
+): Promise<number[]> {
   const deadline = performance.now() + SETTLED_MS_MAX;
   const nodeId = firstNodeOf(fleet.shape, broken);
   const found: number[] = [];
   for (let left = [...beacons]; left.length > 0; await Bun.sleep(POLL_MS)) {
-    if (performance.now() > deadline) throw new Error(`beacons ${left} still route to one that was killed`);
+    if (performance.now() > deadline)
+      throw new Error(`beacons ${left} still route to one that was killed`);
     for (const beacon of left) {
       const { directory } = await fleet.statsOf(beacon);
       const isThere = directory!.beacons.some(({ name }) => name === fleet.nameOf(broken));

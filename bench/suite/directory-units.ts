@@ -1,6 +1,7 @@
 /**
- * What each step of the route directory costs its server and a beacon's main thread, one by one: what a fleet of any size comes to is computed
- * from that (bench/report/directory-model.ts). The real store, entries, snapshots and routes; the beacon's side is this process.
+ * What each step of the route directory costs its server and a beacon's main thread, one by one:
+ * what a fleet of any size comes to is computed from that (bench/report/directory-model.ts). The
+ * real store, entries, snapshots and routes; the beacon's side is this process.
  */
 import { FleetClock } from "../../src/control/directory/clock.ts";
 import {
@@ -21,7 +22,12 @@ import {
 import { connectStore, NO_ENTRY, type Store } from "../../src/control/directory/store.ts";
 import { WaitingClaims } from "../../src/control/directory/waiting-claims.ts";
 import { ClaimSums, differingRanges } from "../../src/shared/claim-digest.ts";
-import { HASH_SECRET, MAIN_THREAD_LOCK, PEER_PLACES, SharedMemory } from "../../src/shared/memory.ts";
+import {
+  HASH_SECRET,
+  MAIN_THREAD_LOCK,
+  PEER_PLACES,
+  SharedMemory,
+} from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
 import { RouteTable } from "../../src/shared/routes.ts";
 import { DirectoryServer } from "../harness/directory-server.ts";
@@ -51,10 +57,16 @@ export const UNITS = {
 export const SIDES = { server: "server", beacon: "beacon's main thread" } as const;
 export const UNITS_GROUP = "directory units";
 
-/** The cost of comparing sums is stated for this fleet: each beacon applies these moves and reads all leases. */
+/**
+ * The cost of comparing sums is stated for this fleet: each beacon applies these moves and reads
+ * all leases.
+ */
 const SUMS_NODES = 100_000;
 const SUMS_MOVES_PER_S = 200;
-/** Most sums that one move changes in one beacon: claim, waiting claim and withdrawal, each added or removed once. */
+/**
+ * Most sums that one move changes in one beacon: claim, waiting claim and withdrawal, each added or
+ * removed once.
+ */
 const UPDATES_PER_MOVE = 4;
 /** `--directory-lease` is 10 s, and a beacon renews three times in it. */
 const RENEWALS_PER_S = 3 / 10;
@@ -122,7 +134,12 @@ function measureSums(beacons: number, { smoke, rounds }: BenchOptions, recorder:
     const perS = SUMS_MOVES_PER_S * UPDATES_PER_MOVE * update + beacons * RENEWALS_PER_S * lease;
     shares.push((100 * perS) / 1e9);
   }
-  const params = { group: "directory sums", beacons, nodes: SUMS_NODES, movesPerS: SUMS_MOVES_PER_S };
+  const params = {
+    group: "directory sums",
+    beacons,
+    nodes: SUMS_NODES,
+    movesPerS: SUMS_MOVES_PER_S,
+  };
   const figure = recorder.of("sums of claims, beacon's main thread", params);
   figure("a claim added or removed", "ns", updates);
   figure("a lease's sums written, read and compared", "ns", leases);
@@ -150,7 +167,16 @@ function leaseNs(count: number): number {
     const began = cpuNs(process.pid);
     for (let seq = 1; seq <= count; seq++) {
       const lease: Lease = {
-        ...{ kind: LEASE, name: NAME, epoch: 1, seq, timeMs: 0, beaconId: 1, nodes: 1, leaseMs: 10_000 },
+        ...{
+          kind: LEASE,
+          name: NAME,
+          epoch: 1,
+          seq,
+          timeMs: 0,
+          beaconId: 1,
+          nodes: 1,
+          leaseMs: 10_000,
+        },
         ...{ isLeaving: false, snapshot: undefined, ranged: undefined, sums },
       };
       const read = decodeEntry(encodeEntry(lease), encodeExtra(lease));
@@ -172,7 +198,13 @@ const connect = (server: DirectoryServer, prefix: string) =>
 class Units {
   readonly #routes: FleetRoutes;
   readonly #clock = new FleetClock(() => performance.now(), Date.now());
-  readonly #claimer = { name: NAME, number: 1, mark: 1, incomplete: 0, waiting: new WaitingClaims() };
+  readonly #claimer = {
+    name: NAME,
+    number: 1,
+    mark: 1,
+    incomplete: 0,
+    waiting: new WaitingClaims(),
+  };
   #time = 0;
 
   constructor(
@@ -207,7 +239,10 @@ class Units {
   }
 
   /** Per entry. */
-  async entries(count: number, changes: number): Promise<{ written: Use; oneByOne: Use; atOnce: Use }> {
+  async entries(
+    count: number,
+    changes: number,
+  ): Promise<{ written: Use; oneByOne: Use; atOnce: Use }> {
     const { id: first } = await this.store.last();
     const written = await this.#use(count, async () => {
       for (let seq = 1; seq <= count; seq++) await this.#append(seq, changes);
@@ -294,7 +329,8 @@ class Units {
     if (entry?.kind !== CHANGES) throw new Error("not what was written");
     const { nodeIds, timesMs } = entry.claims;
     for (const nodeId of entry.gone) this.#routes.withdraw(nodeId, this.#claimer);
-    for (let i = 0; i < nodeIds.length; i++) this.#routes.claim(nodeIds[i]!, this.#claimer, timesMs[i]!);
+    for (let i = 0; i < nodeIds.length; i++)
+      this.#routes.claim(nodeIds[i]!, this.#claimer, timesMs[i]!);
   }
 }
 

@@ -1,4 +1,7 @@
-/** A fleet and its route directory: how fast it learns, what it costs, and what it does when something breaks. All are processes. */
+/**
+ * A fleet and its route directory: how fast it learns, what it costs, and what it does when
+ * something breaks. All are processes.
+ */
 import { directoryProgram, NO_DIRECTORY_PROGRAM } from "../harness/directory-server.ts";
 import type { FleetShape } from "../harness/fleet.ts";
 import type { BenchOptions } from "../harness/options.ts";

@@ -1,4 +1,7 @@
-/** CPU time a Discover, and registrations a second: nodes that are known, new, and move, against the reference in C. */
+/**
+ * CPU time a Discover, and registrations a second: nodes that are known, new, and move, against the
+ * reference in C.
+ */
 import { cpus } from "node:os";
 import { DiscoverGenerator, type DiscoverLoad } from "../harness/discovers.ts";
 import { type Loaded, LoadedTargets } from "../harness/loaded.ts";
@@ -12,7 +15,10 @@ const CORES = cpus().length;
 const FEW_NODES = 1_000;
 const NODES = 100_000;
 const MANY_NODES = 500_000;
-/** As many as can come in the seconds that are usual here, each just once; the first of them before it counts. */
+/**
+ * As many as can come in the seconds that are usual here, each just once; the first of them before
+ * it counts.
+ */
 const NEW_NODES = 1_000_000;
 /** Those touch nearly every page of the tables, so that what follows costs no page faults. */
 const NEW_NODES_BEFORE = 150_000;
@@ -30,7 +36,9 @@ interface Setup {
 export async function benchDiscover(options: BenchOptions, recorder: Recorder): Promise<void> {
   pinGenerator();
   const reference = compileReference();
-  const cases = discoverCases(reference, options).filter(({ title }) => title.includes(options.only));
+  const cases = discoverCases(reference, options).filter(({ title }) =>
+    title.includes(options.only),
+  );
   for (const one of cases) {
     recorder.title(one.title);
     if (one.params["group"] === "discover workers" && CORES <= 2) {
@@ -38,7 +46,8 @@ export async function benchDiscover(options: BenchOptions, recorder: Recorder): 
         `${CORES} workers share ${Math.max(1, CORES - 1)} core here: what they cost holds, their rate says nothing`,
       );
     }
-    // Who comes just once must not be used up before it counts; those that came at the start have warmed up everything.
+    // Who comes just once must not be used up before it counts; those that came at the start have
+    // warmed up everything.
     const comesOnce = one.params["kind"] === "new";
     await compareSideBySide(one, comesOnce ? { ...options, warmUpSeconds: 0 } : options, recorder);
   }
@@ -105,7 +114,10 @@ function discoverCases(reference: string, options: BenchOptions): Comparison[] {
   ];
 }
 
-/** Nodes that are to be known are made known. @throws Error when the target leaves Discovers unanswered */
+/**
+ * Nodes that are to be known are made known.
+ * @throws Error when the target leaves Discovers unanswered
+ */
 async function loaded(
   name: string,
   load: DiscoverLoad,

@@ -1,4 +1,7 @@
-/** Time through a relay, from idle to nearly all that it can take: the beacon against the reference in C. */
+/**
+ * Time through a relay, from idle to nearly all that it can take: the beacon against the reference
+ * in C.
+ */
 import { type Load, type LoadGenerator, STAMP_BYTES } from "../harness/load.ts";
 import { type Contender, LoadedRelay } from "../harness/loaded-relay.ts";
 import type { BenchOptions } from "../harness/options.ts";
@@ -27,7 +30,11 @@ const CONTENDERS: readonly Contender[] = [
   { name: "C", program: "C", load: LOAD, offload: true },
 ];
 
-const LATENCIES = { names: ["beacon", "C"], over: "beacon over C", quantiles: [0.5, 0.9, 0.99, 0.999] };
+const LATENCIES = {
+  names: ["beacon", "C"],
+  over: "beacon over C",
+  quantiles: [0.5, 0.9, 0.99, 0.999],
+};
 
 export async function benchLatency(options: BenchOptions, recorder: Recorder): Promise<void> {
   pinGenerator();
@@ -56,7 +63,8 @@ export async function pingInTurn(
   recorder.title(`one packet at a time, ${IDLE_PACKETS_PER_S} a second`);
   await eachRound(rounds, start, async (relays, turn, round) => {
     const us = new Map(turn.map((relay) => [relay, [] as number[]]));
-    for (const { generator } of turn) pingSteadily(generator, warmUpSeconds / 2); // compiled code, caches
+    // compiled code, caches
+    for (const { generator } of turn) pingSteadily(generator, warmUpSeconds / 2);
     for (let s = 0; s < seconds; s += SLICE_NS / 1e9) {
       for (const relay of turn)
         us.get(relay)!.push(...pingSteadily(relay.generator, Math.min(seconds, SLICE_NS / 1e9)));
@@ -91,7 +99,9 @@ async function loaded(
   options: BenchOptions,
   recorder: Recorder,
 ): Promise<void> {
-  recorder.title(`${titleOf(share)}: a packet to each of ${LOAD.nodes} nodes in turn, at a steady rate`);
+  recorder.title(
+    `${titleOf(share)}: a packet to each of ${LOAD.nodes} nodes in turn, at a steady rate`,
+  );
   const latencies = new Latencies(LATENCIES);
   const rates: number[] = [];
   await eachRound(options.rounds, starts(reference, options), async (relays, turn, round) => {
@@ -143,7 +153,11 @@ export class Latencies {
     this.#us = of.names.map(() => of.quantiles.map(() => []));
   }
 
-  /** Adds a round. @param us of each contender, a lost packet's Infinity @returns the round as text */
+  /**
+   * Adds a round.
+   * @param us of each contender, a lost packet's Infinity
+   * @returns the round as text
+   */
   add(us: readonly (readonly number[])[]): string[] {
     this.#rounds++;
     return us.map((times, contender) => {
@@ -160,7 +174,12 @@ export class Latencies {
   }
 
   /** @param bar on the ratio of the medians */
-  report(title: string, params: Parameters<Recorder["of"]>[1], recorder: Recorder, bar?: Bar): void {
+  report(
+    title: string,
+    params: Parameters<Recorder["of"]>[1],
+    recorder: Recorder,
+    bar?: Bar,
+  ): void {
     const figure = recorder.of(title, params);
     for (const [i, q] of this.of.quantiles.entries()) {
       const [one = [], other = []] = this.#us.map((quantiles) => quantiles[i]!);
@@ -169,7 +188,8 @@ export class Latencies {
       for (const [contender, name] of this.of.names.entries())
         figure(`${nameOf(q)}, ${name}`, "µs", this.#us[contender]![i]!);
     }
-    if (this.#lost > 0) recorder.note(`${title}: ${this.#lost} packets were lost in ${this.#rounds} rounds`);
+    if (this.#lost > 0)
+      recorder.note(`${title}: ${this.#lost} packets were lost in ${this.#rounds} rounds`);
   }
 }
 

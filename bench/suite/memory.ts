@@ -11,7 +11,10 @@ const NODES = [100_000, 500_000, 1_000_000];
 const NODES_SMOKE = [20_000];
 const WORKERS = 2;
 const RESIDENT_MB_MAX = 250;
-/** These are registered again and again first, so that what compiled code and the runtime take is not put down to the nodes. */
+/**
+ * These are registered again and again first, so that what compiled code and the runtime take is
+ * not put down to the nodes.
+ */
 const WARM_UP_NODES = 1_000;
 
 /** Of one beacon. */

@@ -1,4 +1,7 @@
-/** What a full mesh costs a beacon: gossip in and out, reaping and saving, in CPU time and in pauses of the relay path. */
+/**
+ * What a full mesh costs a beacon: gossip in and out, reaping and saving, in CPU time and in pauses
+ * of the relay path.
+ */
 import { join } from "node:path";
 import { AF_INET } from "../../ffi/abi.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
@@ -19,7 +22,10 @@ import {
 import { controlCpuNs } from "../harness/usage.ts";
 import { pingSteadily } from "./latency.ts";
 
-/** A datagram holds 16,375 ids, so a peer with 65,535 nodes is four here, each with an address of its own. */
+/**
+ * A datagram holds 16,375 ids, so a peer with 65,535 nodes is four here, each with an address of
+ * its own.
+ */
 const PEERS = 32;
 const LOCAL_NODES = 500_000;
 const PEERS_SMOKE = 2;
@@ -82,7 +88,10 @@ export async function measureFullMesh(
   }
 }
 
-/** Relays through one target, one packet at a time. Beside the beacon, C shows what pauses the machine makes by itself. */
+/**
+ * Relays through one target, one packet at a time. Beside the beacon, C shows what pauses the
+ * machine makes by itself.
+ */
 class Pinger {
   readonly #generator = new LoadGenerator({ payloadBytes: 200, nodes: 1 });
   readonly #ms: number[] = [];

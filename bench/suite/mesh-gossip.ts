@@ -1,4 +1,6 @@
-/** What a peer's message costs the beacon that gets it: CPU time of all its threads but the workers. */
+/**
+ * What a peer's message costs the beacon that gets it: CPU time of all its threads but the workers.
+ */
 import { AF_INET } from "../../ffi/abi.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { GOSSIP_NODES_MAX, gossipMessage, PEER_NODES_FROM } from "../harness/gossip.ts";
@@ -15,7 +17,10 @@ const CHANGED = [0, 0.01, 1];
 const NODES_SMOKE = [1_000];
 /** Longer than most messages take to be in force. */
 const MESSAGE_MS = 40;
-/** Messages between two stretches without any; one takes longer on a busy machine, and has until the end of its stretch. */
+/**
+ * Messages between two stretches without any; one takes longer on a busy machine, and has until the
+ * end of its stretch.
+ */
 const STRETCH = 5;
 const IN_FORCE_MS_MAX = 5_000;
 /** Ids of different ages are different ones; so many are told apart. */
@@ -47,7 +52,9 @@ export async function measureGossip(
   { rounds, seconds, batch, smoke }: BenchOptions,
   recorder: Recorder,
 ): Promise<void> {
-  recorder.note("gossip: what the beacon uses without any is measured in turn with it, and taken off");
+  recorder.note(
+    "gossip: what the beacon uses without any is measured in turn with it, and taken off",
+  );
   const sizes = smoke ? NODES_SMOKE : NODES;
   const kinds = sizes.flatMap((nodes) => CHANGED.map((changed) => new Kind(nodes, changed)));
   const peer = UdpSocket.open(AF_INET);
@@ -74,7 +81,12 @@ export async function measureGossip(
 }
 
 /** @returns microseconds a message */
-async function measure(kind: Kind, peer: UdpSocket, beacon: Target, seconds: number): Promise<number> {
+async function measure(
+  kind: Kind,
+  peer: UdpSocket,
+  beacon: Target,
+  seconds: number,
+): Promise<number> {
   const tell = () => kind.tell(peer, beacon);
   tell(); // it replaces what another kind left
   await inForce(kind, beacon);
@@ -100,7 +112,10 @@ async function controlNsIn({ pid }: Target, messages: number, tell: () => void):
   return controlCpuNs(pid) - before;
 }
 
-/** Waits until the nodes of a message have routes. @throws Error if they never do: then it would be something else that costs */
+/**
+ * Waits until the nodes of a message have routes.
+ * @throws Error if they never do: then it would be something else that costs
+ */
 async function inForce({ title, nodes }: Kind, beacon: Target): Promise<void> {
   const deadline = performance.now() + IN_FORCE_MS_MAX;
   do {

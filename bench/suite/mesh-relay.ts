@@ -7,7 +7,10 @@ import { compareSideBySide } from "../harness/side-by-side.ts";
 import { freePort, startBeacon, statsOf, type TargetOptions } from "../harness/targets.ts";
 import { Latencies, pingInTurn } from "./latency.ts";
 
-/** So a beacon learns within a second who has the nodes; more often would cost CPU time that counts here. */
+/**
+ * So a beacon learns within a second who has the nodes; more often would cost CPU time that counts
+ * here.
+ */
 const GOSSIP_FLAGS = ["--gossip-interval=1s", "--self-check=off"]; // which has a route of its own
 const ROUTES_MS_MAX = 20_000;
 const POLL_MS = 20;
@@ -19,7 +22,9 @@ const LOADS: readonly [title: string, load: Load, offload: boolean][] = [
 ];
 
 export async function measureTwoBeacons(options: BenchOptions, recorder: Recorder): Promise<void> {
-  recorder.note("the two beacons of a relay share one core, so that their rate is about half of one's");
+  recorder.note(
+    "the two beacons of a relay share one core, so that their rate is about half of one's",
+  );
   for (const [title, load, offload] of options.smoke ? LOADS.slice(-1) : LOADS) {
     const target = { offload, batch: options.batch };
     const params = { group: "two beacons", payloadBytes: load.payloadBytes, offload };
@@ -60,7 +65,10 @@ async function startOne(load: Load, options: TargetOptions): Promise<LoadedTarge
   return relay;
 }
 
-/** Nodes are known to the second beacon, and packets go to the first. @throws Error if that never learns of the nodes */
+/**
+ * Nodes are known to the second beacon, and packets go to the first.
+ * @throws Error if that never learns of the nodes
+ */
 async function startTwo(load: Load, options: TargetOptions): Promise<LoadedTargets<LoadGenerator>> {
   const secondPort = freePort();
   const first = await startBeacon(options, [

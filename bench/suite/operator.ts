@@ -1,6 +1,7 @@
 /**
- * What relays notice of operators who look: a beacon with 500,000 nodes, relays at a steady rate, and every call of the admin API again and
- * again, against the same minutes without; and how much memory the answers take.
+ * What relays notice of operators who look: a beacon with 500,000 nodes, relays at a steady rate,
+ * and every call of the admin API again and again, against the same minutes without; and how much
+ * memory the answers take.
  */
 import { LoadedRelay } from "../harness/loaded-relay.ts";
 import type { BenchOptions } from "../harness/options.ts";
@@ -15,7 +16,10 @@ const NODES_SMOKE = 20_000;
 const LOAD = { payloadBytes: 200, nodes: 256, timed: true };
 /** Some 5 % of what one core relays. */
 const PACKETS_PER_S = 20_000;
-/** Watched and not in turn: both see the same moods of the machine. A page of 500,000 nodes takes as long. */
+/**
+ * Watched and not in turn: both see the same moods of the machine. A page of 500,000 nodes takes as
+ * long.
+ */
 const SLICE_NS = 2e9;
 /** Between two requests: the beacon is never without one for long. */
 const PAUSE_MS = 20;
@@ -94,7 +98,8 @@ async function measure(nodes: number, { batch, seconds, smoke }: BenchOptions) {
       await Bun.sleep(SETTLE_MS);
       slice(latencies.watched);
     }
-    if (watcher.exitCode !== null) throw new Error("the watcher ended early: what it said is above");
+    if (watcher.exitCode !== null)
+      throw new Error("the watcher ended early: what it said is above");
     watcher.kill("SIGCONT");
     watcher.kill();
     const grownMb = (residentBytes(target.pid) - before) / 1e6;

@@ -15,9 +15,15 @@ export interface Case {
   readonly ratios: readonly Ratio[];
   /** What is to be seen at a glance, not to a per cent: half the rounds will do. */
   readonly coarse?: boolean;
-  /** Measured over a veth pair in place of the loopback interface, with packets merged on arrival (GRO) or not. */
+  /**
+   * Measured over a veth pair in place of the loopback interface, with packets merged on arrival
+   * (GRO) or not.
+   */
   readonly veth?: { readonly gro: boolean };
-  /** Measured beside other beacons, whose directory some of the contenders share: so many of their nodes move a second. */
+  /**
+   * Measured beside other beacons, whose directory some of the contenders share: so many of their
+   * nodes move a second.
+   */
   readonly movesPerS?: number;
 }
 
@@ -90,7 +96,12 @@ const YARDSTICK: readonly Case[] = [
     params: { group: "yardstick", payloadBytes: 1200 },
     contenders: [beacon(scattered(1200), true), beacon(scattered(1200), false)],
     ratios: [
-      { name: "offload on over off", subject: "beacon, offload", against: "beacon", bar: { atMost: 1.03 } },
+      {
+        name: "offload on over off",
+        subject: "beacon, offload",
+        against: "beacon",
+        bar: { atMost: 1.03 },
+      },
     ],
   },
 ];
@@ -104,11 +115,19 @@ const toPeer = (title: string, load: Load, offload: boolean): Case => ({
     beacon(load, offload, { name: "to nodes" }),
   ],
   ratios: [
-    { name: "to a peer over to nodes", subject: "to a peer", against: "to nodes", bar: { atMost: 1 } },
+    {
+      name: "to a peer over to nodes",
+      subject: "to a peer",
+      against: "to nodes",
+      bar: { atMost: 1 },
+    },
   ],
 });
 
-/** More sources than a batch has packets, each with a cache line of its own among those of the limit. */
+/**
+ * More sources than a batch has packets, each with a cache line of its own among those of the
+ * limit.
+ */
 const SOURCES_MANY = 256;
 
 const limits = (title: string, load: Load, offload: boolean): Case => ({
@@ -118,7 +137,9 @@ const limits = (title: string, load: Load, offload: boolean): Case => ({
     beacon(load, offload, { name: "limits on" }),
     beacon(load, offload, { name: "limits off", unlimited: true }),
   ],
-  ratios: [{ name: "on over off", subject: "limits on", against: "limits off", bar: { atMost: 1.05 } }],
+  ratios: [
+    { name: "on over off", subject: "limits on", against: "limits off", bar: { atMost: 1.05 } },
+  ],
 });
 
 const LIMITS: readonly Case[] = [
@@ -128,8 +149,8 @@ const LIMITS: readonly Case[] = [
 ];
 
 /**
- * A host with several addresses, where packets leave from the one that their destination sent to, against a host
- * with one.
+ * A host with several addresses, where packets leave from the one that their destination sent to,
+ * against a host with one.
  */
 const sources = (title: string, load: Load, offload: boolean): Case => ({
   title: `several addresses and one, ${title}`,
@@ -161,7 +182,10 @@ const SOURCES: readonly Case[] = [
   sources(`bursts of ${BURST} × 1200 B, offload on`, bursts(1200), true),
 ];
 
-/** All that lets operators see, against nothing of it. The one peer, which makes the beacon check its mesh, is a port where nobody is. */
+/**
+ * All that lets operators see, against nothing of it. The one peer, which makes the beacon check
+ * its mesh, is a port where nobody is.
+ */
 const SEEN = ["--peers=127.0.0.1:9", "--punch-watch=on", "--self-check=on"];
 const UNSEEN = ["--peers=127.0.0.1:9", "--punch-watch=off", "--self-check=off"];
 const watched = (title: string, load: Load, offload: boolean): Case => ({
@@ -171,7 +195,9 @@ const watched = (title: string, load: Load, offload: boolean): Case => ({
     beacon(load, offload, { name: "watched", flags: SEEN, watched: true }),
     beacon(load, offload, { name: "not watched", flags: UNSEEN }),
   ],
-  ratios: [{ name: "watched over not", subject: "watched", against: "not watched", bar: { atMost: 1.03 } }],
+  ratios: [
+    { name: "watched over not", subject: "watched", against: "not watched", bar: { atMost: 1.03 } },
+  ],
 });
 
 const WATCHED: readonly Case[] = [
@@ -183,7 +209,10 @@ const WATCHED: readonly Case[] = [
 /** Nodes of the load, apart from those of the other beacons. */
 const LOAD_FROM = 0x0100_0000;
 const inDirectory = { subject: "directory on", against: "directory off" };
-/** The directory costs a beacon so much a second, whatever it relays: so of workers alone, too, as a beacon here may have half a core. */
+/**
+ * The directory costs a beacon so much a second, whatever it relays: so of workers alone, too, as a
+ * beacon here may have half a core.
+ */
 const directory = (title: string, load: Load, offload: boolean, movesPerS: number): Case => ({
   title: `directory on and off, ${movesPerS === 0 ? "nobody moves" : `${movesPerS} moves a second`}, ${title}`,
   params: { group: "directory relay", payloadBytes: load.payloadBytes, offload, movesPerS },
@@ -225,7 +254,9 @@ const payload = (payloadBytes: number): Case => ({
   ratios: [overC(), overCOffload()],
 });
 
-/** Many flows at once: by single packets, of which one batch holds fewer to each node, or by bursts. */
+/**
+ * Many flows at once: by single packets, of which one batch holds fewer to each node, or by bursts.
+ */
 function flows(count: number, burst: number): Case {
   const load = { payloadBytes: 1200, nodes: count, burst, senders: Math.min(count, SENDERS_MAX) };
   return {
@@ -292,7 +323,11 @@ const steering = (count: number): Case => ({
   title: `steering, ${count} workers`,
   params: { group: "steering", workers: count },
   contenders: (["on", "off"] as const).map((state) =>
-    beacon(manyFlows, false, { name: `steering ${state}`, workers: count, flags: [`--steering=${state}`] }),
+    beacon(manyFlows, false, {
+      name: `steering ${state}`,
+      workers: count,
+      flags: [`--steering=${state}`],
+    }),
   ),
   ratios: [{ name: "on over off", subject: "steering on", against: "steering off" }],
 });
@@ -319,7 +354,10 @@ const FAMILY: readonly Case[] = [
   },
 ];
 
-/** Packets of one flow, one by one: on the loopback interface they stay so, over veth GRO merges them. */
+/**
+ * Packets of one flow, one by one: on the loopback interface they stay so, over veth GRO merges
+ * them.
+ */
 const overVeth = (gro: boolean): Case => ({
   title: `veth with GRO ${gro ? "on" : "off"}, 1200 B to one node`,
   params: { group: "link", gro },
@@ -350,9 +388,14 @@ const FRAGMENTED: Case = {
 };
 
 /** Powers of two up to the cores, and the cores. */
-const WORKERS = [...new Set([1, 2, 4, 8, 16, 32, 64].filter((count) => count < CORES).concat(CORES))];
+const WORKERS = [
+  ...new Set([1, 2, 4, 8, 16, 32, 64].filter((count) => count < CORES).concat(CORES)),
+];
 
-/** The same case with another checkout's beacon beside each of this one's. @param root of that checkout */
+/**
+ * The same case with another checkout's beacon beside each of this one's.
+ * @param root of that checkout
+ */
 export function withOther(root: string, { contenders, ratios, ...rest }: Case): Case {
   const others = contenders
     .filter(({ program }) => program === "beacon")
@@ -370,7 +413,10 @@ export function relayCases(smoke: boolean): Case[] {
   const million = smoke ? 5000 : 1_000_000;
   const coarse = [
     ...range([64, 200, 600, 1200, 1400]).map(payload),
-    ...range([1, 10, 100, 1000, 10_000]).flatMap((count) => [flows(count, 1), flows(count, BURST_OF_ANY)]),
+    ...range([1, 10, 100, 1000, 10_000]).flatMap((count) => [
+      flows(count, 1),
+      flows(count, BURST_OF_ANY),
+    ]),
     ...(smoke ? [1000, 5000] : [1000, 10_000, 100_000, 300_000, 1_000_000]).map(nodes),
     ...range([0, 0.3, 0.6, 0.9]).map(unknown),
     ...WORKERS.map(workers),

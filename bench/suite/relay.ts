@@ -72,5 +72,9 @@ async function measure(
     start: () => LoadedRelay.start(contender, reference, options.batch),
   }));
   const rounds = one.coarse ? Math.ceil(options.rounds / 2) : options.rounds;
-  await compareSideBySide({ ...one, unit: "packet", contenders: starts }, { ...options, rounds }, recorder);
+  await compareSideBySide(
+    { ...one, unit: "packet", contenders: starts },
+    { ...options, rounds },
+    recorder,
+  );
 }

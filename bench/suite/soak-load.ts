@@ -5,11 +5,17 @@ import { LoadGenerator } from "../harness/load.ts";
 import type { Target } from "../harness/targets.ts";
 import { cpuNs } from "../harness/usage.ts";
 
-/** Relays take 40 of these at full rate, the reference 20, and Discovers a few: about half of what the core can do. */
+/**
+ * Relays take 40 of these at full rate, the reference 20, and Discovers a few: about half of what
+ * the core can do.
+ */
 const CYCLE_MS = 100;
 const RELAYS_NS = 20e6;
 const DISCOVERS_NS_MAX = 20e6;
-/** Nodes that send a Discover in each cycle, out of those that stay, and others that come and are silent from then on. */
+/**
+ * Nodes that send a Discover in each cycle, out of those that stay, and others that come and are
+ * silent from then on.
+ */
 const STAYING = 500;
 const COMING = 500;
 const GARBAGE = 20;
@@ -49,12 +55,33 @@ export class Tally {
   }
 }
 
-/** The load on the beacon, and beside it one that is always the same, on the reference: what changes there is the machine's doing. */
+/**
+ * The load on the beacon, and beside it one that is always the same, on the reference: what changes
+ * there is the machine's doing.
+ */
 export class SoakLoad {
-  readonly #scattered = new LoadGenerator({ payloadBytes: 200, nodes: 256, senders: 4, unknown: 0.1 });
-  readonly #bursts = new LoadGenerator({ payloadBytes: 1200, nodes: 64, burst: 32, firstId: BURSTS_FROM });
-  readonly #staying = new DiscoverGenerator({ kind: "again", nodes: STAYING_NODES, firstId: STAYING_FROM });
-  readonly #coming = new DiscoverGenerator({ kind: "new", nodes: COMING_NODES_MAX, firstId: COMING_FROM });
+  readonly #scattered = new LoadGenerator({
+    payloadBytes: 200,
+    nodes: 256,
+    senders: 4,
+    unknown: 0.1,
+  });
+  readonly #bursts = new LoadGenerator({
+    payloadBytes: 1200,
+    nodes: 64,
+    burst: 32,
+    firstId: BURSTS_FROM,
+  });
+  readonly #staying = new DiscoverGenerator({
+    kind: "again",
+    nodes: STAYING_NODES,
+    firstId: STAYING_FROM,
+  });
+  readonly #coming = new DiscoverGenerator({
+    kind: "new",
+    nodes: COMING_NODES_MAX,
+    firstId: COMING_FROM,
+  });
   readonly #garbage = new GarbageSender();
   readonly #beside = new LoadGenerator({ payloadBytes: 200, nodes: 256 });
   #relays = new Tally();
@@ -68,7 +95,8 @@ export class SoakLoad {
     private readonly beacon: Target,
     private readonly c: Target,
   ) {
-    for (const load of [this.#scattered, this.#bursts, this.#staying, this.#coming]) load.aim(beacon);
+    for (const load of [this.#scattered, this.#bursts, this.#staying, this.#coming])
+      load.aim(beacon);
     this.#beside.aim(c);
     this.#beside.register();
   }
@@ -105,7 +133,14 @@ export class SoakLoad {
   }
 
   close(): void {
-    const all = [this.#scattered, this.#bursts, this.#staying, this.#coming, this.#garbage, this.#beside];
+    const all = [
+      this.#scattered,
+      this.#bursts,
+      this.#staying,
+      this.#coming,
+      this.#garbage,
+      this.#beside,
+    ];
     for (const load of all) load.close();
   }
 }

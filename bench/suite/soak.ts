@@ -19,16 +19,22 @@ export const MINUTES_DEFAULT = 5;
 const SAMPLE_MS = 5000;
 /** So many at least, in a run of less than two minutes too. */
 const SAMPLES_MIN = 25;
-/** Silent nodes are forgotten after a tenth of the run, within these bounds; from then on as many go as come. */
+/**
+ * Silent nodes are forgotten after a tenth of the run, within these bounds; from then on as many go
+ * as come.
+ */
 const NODE_TTL_S_MIN = 3;
 const NODE_TTL_S_MAX = 30;
 /**
- * What is left after the collector's rounds, which move some 15 MB to and fro: the least of the last tenth over the least of the
- * sixth. Half of five minutes is more than 10 million packets and half a million nodes that come and go, so that a byte lost a
- * packet would be 10 MB.
+ * What is left after the collector's rounds, which move some 15 MB to and fro: the least of the
+ * last tenth over the least of the sixth. Half of five minutes is more than 10 million packets and
+ * half a million nodes that come and go, so that a byte lost a packet would be 10 MB.
  */
 const GROWTH_MB_MAX = 4;
-/** Rate at the end over that at the start, both over the reference's at that time: what is less is more than noise. */
+/**
+ * Rate at the end over that at the start, both over the reference's at that time: what is less is
+ * more than noise.
+ */
 const RATE_MIN = 0.95;
 
 interface Sample {
@@ -135,7 +141,9 @@ function report(
   );
   const growth = "growth of resident memory in the second half";
   figure(growth, "MB", [memoryGrowth], { bar: { atMost: GROWTH_MB_MAX } });
-  figure("relays and Discovers lost", "packets", [lost + load.discoversLost], { bar: { atMost: 0 } });
+  figure("relays and Discovers lost", "packets", [lost + load.discoversLost], {
+    bar: { atMost: 0 },
+  });
   const rateName = "rate in the last tenth over the second, beside C's";
   figure(rateName, "×", [rate], { better: "more", bar: { atLeast: RATE_MIN } });
   for (const [name, of] of [
@@ -163,7 +171,9 @@ const SERIES: readonly [name: string, of: keyof Sample, unit: string][] = [
   ["threads", "threads", "threads"],
 ];
 
-/** What was sent to no avail must stand in the beacon's numbers, and nothing may have overflowed. */
+/**
+ * What was sent to no avail must stand in the beacon's numbers, and nothing may have overflowed.
+ */
 async function reportGarbage(
   load: SoakLoad,
   beacon: Target,
@@ -177,6 +187,8 @@ async function reportGarbage(
   );
   const drops = workers.reduce((all, worker) => all + (worker.socketReceiveDrops ?? 0), 0);
   const uncounted = [load.garbageSent - counted];
-  recorder.of("soak", params)("garbage that no counter shows", "packets", uncounted, { bar: { atMost: 0 } });
+  recorder.of("soak", params)("garbage that no counter shows", "packets", uncounted, {
+    bar: { atMost: 0 },
+  });
   if (drops > 0) recorder.note(`the kernel dropped ${drops} datagrams at the beacon's socket`);
 }

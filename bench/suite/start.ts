@@ -1,4 +1,7 @@
-/** Time from exec to the first relayed packet: from the sources, as a binary, and the reference in C. */
+/**
+ * Time from exec to the first relayed packet: from the sources, as a binary, and the reference in
+ * C.
+ */
 import { copyFileSync } from "node:fs";
 import { join } from "node:path";
 import { buildBinary } from "../../build.ts";
@@ -21,7 +24,10 @@ import {
 const STATE_NODES = 500_000;
 const STATE_NODES_SMOKE = 5_000;
 const SAVE_FLAGS = ["--node-ttl=24h"];
-/** From exec until a packet went through, the median; a restart that takes less is a short gap in a stream. */
+/**
+ * From exec until a packet went through, the median; a restart that takes less is a short gap in a
+ * stream.
+ */
 const EMPTY_MS_MAX = 500;
 
 interface Contender {
@@ -82,7 +88,10 @@ export async function benchStart(options: BenchOptions, recorder: Recorder): Pro
 
 /** Leaves a state file with all nodes of the generator. */
 async function saveNodes(generator: LoadGenerator, path: string, batch: number): Promise<void> {
-  const target = await startBeacon({ offload: true, batch }, [`--state-file=${path}`, ...SAVE_FLAGS]);
+  const target = await startBeacon({ offload: true, batch }, [
+    `--state-file=${path}`,
+    ...SAVE_FLAGS,
+  ]);
   generator.aim(target);
   generator.register();
   await target.stop();

@@ -1,6 +1,6 @@
 /**
- * A fleet of nodes on WebSockets, in a process of its own so that its load runs beside another. It is told what to do in messages
- * (Command), one after the other, and answers each with a Result.
+ * A fleet of nodes on WebSockets, in a process of its own so that its load runs beside another. It
+ * is told what to do in messages (Command), one after the other, and answers each with a Result.
  *
  * Frames are made once and counted by their bytes: what is measured is the server.
  */
@@ -17,14 +17,24 @@ export const FIRST_ID = 1_000_000;
 export const IDENTITY = NodeIdentity.create(0, new Uint8Array(32).fill(7));
 
 /**
- * echo: every frame comes back to where it came from. pairs: node i relays to its neighbour. toUdp: to nodes on a UDP socket. fromUdp:
- * from a UDP socket to the nodes here.
+ * echo: every frame comes back to where it came from. pairs: node i relays to its neighbour. toUdp:
+ * to nodes on a UDP socket. fromUdp: from a UDP socket to the nodes here.
  */
 export type Way = "echo" | "pairs" | "toUdp" | "fromUdp";
 
 export type Command =
-  | { readonly do: "connect"; readonly url: string; readonly count: number; readonly proves: boolean }
-  | { readonly do: "prepare"; readonly way: Way; readonly payloadBytes: number; readonly port: number }
+  | {
+      readonly do: "connect";
+      readonly url: string;
+      readonly count: number;
+      readonly proves: boolean;
+    }
+  | {
+      readonly do: "prepare";
+      readonly way: Way;
+      readonly payloadBytes: number;
+      readonly port: number;
+    }
   | { readonly do: "run"; readonly ms: number };
 
 export interface Result {
@@ -207,8 +217,10 @@ const NOTHING: Result = { received: 0, lost: 0, elapsedMs: 0 };
 if (process.send) {
   const fleet = new Fleet();
   obey<Command>(async (command): Promise<Result> => {
-    if (command.do === "connect") await fleet.connect(new URL(command.url), command.count, command.proves);
-    else if (command.do === "prepare") fleet.prepare(command.way, command.payloadBytes, command.port);
+    if (command.do === "connect")
+      await fleet.connect(new URL(command.url), command.count, command.proves);
+    else if (command.do === "prepare")
+      fleet.prepare(command.way, command.payloadBytes, command.port);
     else return fleet.run(command.ms);
     return NOTHING;
   });

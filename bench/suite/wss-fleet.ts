@@ -1,4 +1,7 @@
-/** A WebSocket server under the load of a fleet of nodes, which is a process of its own (wss-clients.ts), and what that costs. */
+/**
+ * A WebSocket server under the load of a fleet of nodes, which is a process of its own
+ * (wss-clients.ts), and what that costs.
+ */
 import type { Contestant } from "../harness/rounds.ts";
 import { pinGenerator, type Target } from "../harness/targets.ts";
 import { cpuNs } from "../harness/usage.ts";

@@ -1,4 +1,7 @@
-/** The WebSocket bridge: memory a connection, frames a CPU second against a bare server on Bun, and what UDP loses by it. */
+/**
+ * The WebSocket bridge: memory a connection, frames a CPU second against a bare server on Bun, and
+ * what UDP loses by it.
+ */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { base64 } from "../../test/support/pilot-node.ts";
@@ -6,7 +9,13 @@ import { LoadGenerator } from "../harness/load.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import type { Recorder } from "../harness/results.ts";
 import { eachRound } from "../harness/rounds.ts";
-import { pinGenerator, startBeacon, startEcho, type Target, temporaryFolder } from "../harness/targets.ts";
+import {
+  pinGenerator,
+  startBeacon,
+  startEcho,
+  type Target,
+  temporaryFolder,
+} from "../harness/targets.ts";
 import { residentBytes, workersCpuNs } from "../harness/usage.ts";
 import { FIRST_ID, IDENTITY, type Way } from "./wss-clients.ts";
 import { Fleet } from "./wss-fleet.ts";
@@ -63,7 +72,10 @@ class Bench {
   async memory(): Promise<void> {
     const nodes = this.options.smoke ? IDLE_NODES_SMOKE : IDLE_NODES;
     const bytes: readonly number[][] = [[], []];
-    const starts = [async () => new Fleet(await this.#beacon()), async () => new Fleet(await startEcho())];
+    const starts = [
+      async () => new Fleet(await this.#beacon()),
+      async () => new Fleet(await startEcho()),
+    ];
     await eachRound(this.options.rounds, starts, async (fleets, _, round) => {
       for (const [i, fleet] of fleets.entries()) {
         const before = residentBytes(fleet.target.pid);
@@ -71,7 +83,9 @@ class Bench {
         bytes[i]!.push((residentBytes(fleet.target.pid) - before) / nodes);
       }
       const [beacon, bare] = bytes.map((values) => values.at(-1)!.toFixed(0));
-      this.recorder.progress(`round ${round + 1}  bytes each: beacon ${beacon}, bare server ${bare}`);
+      this.recorder.progress(
+        `round ${round + 1}  bytes each: beacon ${beacon}, bare server ${bare}`,
+      );
     });
     const [beacon = [], bare = []] = bytes;
     const figure = this.recorder.of(`${nodes} idle connections`, { group: "wss memory", nodes });
@@ -87,7 +101,10 @@ class Bench {
     const { rounds, seconds } = this.options;
     const { title } = WAYS.find((one) => one.way === way)!;
     const cpu: readonly number[][] = [[], []];
-    const starts = [async () => new Fleet(await this.#beacon()), async () => new Fleet(await startEcho())];
+    const starts = [
+      async () => new Fleet(await this.#beacon()),
+      async () => new Fleet(await startEcho()),
+    ];
     await eachRound(rounds, starts, async (fleets, turn, round) => {
       const [beacon] = fleets;
       for (const fleet of turn) {
@@ -115,36 +132,43 @@ class Bench {
     figure("CPU a frame, bare echo", "ns", echo);
   }
 
-  /** The worker's CPU time a UDP packet, with WebSocket nodes at full rate beside it over without them. */
+  /**
+   * The worker's CPU time a UDP packet, with WebSocket nodes at full rate beside it over without
+   * them.
+   */
   async beside(): Promise<void> {
     const { rounds, seconds } = this.options;
     const ratios: number[] = [];
-    await eachRound(rounds, [async () => new Fleet(await this.#beacon())], async ([fleet], _, round) => {
-      const { target } = fleet!;
-      const generator = new LoadGenerator({ payloadBytes: PAYLOAD_BYTES, nodes: 64 });
-      generator.aim(target);
-      generator.register();
-      await fleet!.connect(BUSY_NODES);
-      await fleet!.tell({ do: "prepare", way: "pairs", payloadBytes: PAYLOAD_BYTES, port: 0 });
-      await fleet!.tell({ do: "run", ms: (seconds * 1000) / 2 });
-      generator.run(seconds * 0.5e9);
-      const alone = { cpuNs: 0, packets: 0 };
-      const beside = { cpuNs: 0, packets: 0 };
-      let frames = 0;
-      for (let ms = 0; ms < seconds * 1000; ms += SLICE_MS) {
-        measureUdp(target, generator, alone);
-        const running = fleet!.tell({ do: "run", ms: SLICE_MS });
-        measureUdp(target, generator, beside);
-        frames += (await running).received;
-      }
-      generator.close();
-      const [besideNs, aloneNs] = [beside, alone].map(({ cpuNs: ns, packets }) => ns / packets);
-      ratios.push(besideNs! / aloneNs!);
-      this.recorder.progress(
-        `round ${round + 1}  worker: ${besideNs!.toFixed(0)} ns a packet beside ` +
-          `${(frames / seconds / 1000).toFixed(0)} k frames/s, ${aloneNs!.toFixed(0)} ns alone`,
-      );
-    });
+    await eachRound(
+      rounds,
+      [async () => new Fleet(await this.#beacon())],
+      async ([fleet], _, round) => {
+        const { target } = fleet!;
+        const generator = new LoadGenerator({ payloadBytes: PAYLOAD_BYTES, nodes: 64 });
+        generator.aim(target);
+        generator.register();
+        await fleet!.connect(BUSY_NODES);
+        await fleet!.tell({ do: "prepare", way: "pairs", payloadBytes: PAYLOAD_BYTES, port: 0 });
+        await fleet!.tell({ do: "run", ms: (seconds * 1000) / 2 });
+        generator.run(seconds * 0.5e9);
+        const alone = { cpuNs: 0, packets: 0 };
+        const beside = { cpuNs: 0, packets: 0 };
+        let frames = 0;
+        for (let ms = 0; ms < seconds * 1000; ms += SLICE_MS) {
+          measureUdp(target, generator, alone);
+          const running = fleet!.tell({ do: "run", ms: SLICE_MS });
+          measureUdp(target, generator, beside);
+          frames += (await running).received;
+        }
+        generator.close();
+        const [besideNs, aloneNs] = [beside, alone].map(({ cpuNs: ns, packets }) => ns / packets);
+        ratios.push(besideNs! / aloneNs!);
+        this.recorder.progress(
+          `round ${round + 1}  worker: ${besideNs!.toFixed(0)} ns a packet beside ` +
+            `${(frames / seconds / 1000).toFixed(0)} k frames/s, ${aloneNs!.toFixed(0)} ns alone`,
+        );
+      },
+    );
     const params = { group: "wss beside UDP", nodes: BUSY_NODES };
     const name = "CPU of UDP's worker a packet, over alone";
     this.recorder.of("UDP beside WebSocket", params)(name, "×", ratios);

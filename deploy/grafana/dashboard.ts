@@ -1,6 +1,6 @@
 /**
- * The Grafana dashboard of beacons: what each panel asks, and how that becomes the JSON that Grafana imports.
- * `bun deploy/grafana/dashboard.ts` writes beacon.json beside this file.
+ * The Grafana dashboard of beacons: what each panel asks, and how that becomes the JSON that
+ * Grafana imports. `bun deploy/grafana/dashboard.ts` writes beacon.json beside this file.
  */
 
 /** One line, or a line for each value of the labels that the query leaves. */
@@ -24,7 +24,10 @@ interface Panel {
 /** Which beacons are looked at: chosen at the top of the dashboard. */
 const CHOSEN = 'job=~"$job",instance=~"$instance"';
 
-/** A metric of the chosen beacons. @param matchers more of PromQL's, as they stand between braces */
+/**
+ * A metric of the chosen beacons.
+ * @param matchers more of PromQL's, as they stand between braces
+ */
 const of = (metric: string, matchers = ""): string =>
   `${metric}{${CHOSEN}${matchers === "" ? "" : `,${matchers}`}}`;
 
@@ -91,7 +94,8 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
       },
       {
         title: "Relays, by tier",
-        about: "local: to this beacon's nodes; peer: through another beacon; bridged: over a WebSocket.",
+        about:
+          "local: to this beacon's nodes; peer: through another beacon; bridged: over a WebSocket.",
         unit: "pps",
         stacked: true,
         lines: [
@@ -109,8 +113,14 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
           { query: rateBy("reason", "beacon_relay_dropped_total"), legend: "relay: {{reason}}" },
           { query: rateBy("reason", "beacon_reply_dropped_total"), legend: "answer: {{reason}}" },
           { query: rateBy("reason", "beacon_malformed_total"), legend: "malformed: {{reason}}" },
-          { query: rateBy("reason", "beacon_nodes_refused_total"), legend: "node refused: {{reason}}" },
-          { query: rateBy("breaker", "beacon_switched_off_total"), legend: "switched off: {{breaker}}" },
+          {
+            query: rateBy("reason", "beacon_nodes_refused_total"),
+            legend: "node refused: {{reason}}",
+          },
+          {
+            query: rateBy("breaker", "beacon_switched_off_total"),
+            legend: "switched off: {{breaker}}",
+          },
         ],
       },
       {
@@ -143,7 +153,8 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
       },
       {
         title: "Pairs that were brought together",
-        about: "direct: they did not go on relaying within a minute. unwatched: there was no room to look.",
+        about:
+          "direct: they did not go on relaying within a minute. unwatched: there was no room to look.",
         unit: "pps",
         stacked: true,
         lines: [
@@ -245,7 +256,12 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
       {
         title: "Since the nodes were saved",
         unit: "s",
-        lines: [{ query: `time() - (${of("beacon_state_saved_timestamp_seconds")} > 0)`, legend: INSTANCE }],
+        lines: [
+          {
+            query: `time() - (${of("beacon_state_saved_timestamp_seconds")} > 0)`,
+            legend: INSTANCE,
+          },
+        ],
       },
     ],
   },
@@ -256,7 +272,9 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
         title: "Time since peers' last gossip",
         about: "Over 90 s a peer's routes are withdrawn.",
         unit: "s",
-        lines: [{ query: of("beacon_peer_gossip_age_seconds"), legend: `${INSTANCE} from {{peer}}` }],
+        lines: [
+          { query: of("beacon_peer_gossip_age_seconds"), legend: `${INSTANCE} from {{peer}}` },
+        ],
       },
       {
         title: "Nodes reached through peers",
@@ -270,8 +288,14 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
         title: "Gossip turned away, by reason",
         unit: "pps",
         lines: [
-          { query: rateBy("reason", "beacon_gossip_rejected_total"), legend: "rejected: {{reason}}" },
-          { query: rateBy("reason", "beacon_gossip_refused_total"), legend: "not believed: {{reason}}" },
+          {
+            query: rateBy("reason", "beacon_gossip_rejected_total"),
+            legend: "rejected: {{reason}}",
+          },
+          {
+            query: rateBy("reason", "beacon_gossip_refused_total"),
+            legend: "not believed: {{reason}}",
+          },
         ],
       },
       {
@@ -296,7 +320,9 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
       {
         title: "Rounds with the registry, by outcome",
         unit: "none",
-        lines: [{ query: rateBy("outcome", "beacon_registry_rounds_total"), legend: "{{outcome}}" }],
+        lines: [
+          { query: rateBy("outcome", "beacon_registry_rounds_total"), legend: "{{outcome}}" },
+        ],
       },
     ],
   },
@@ -351,7 +377,12 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
         title: "Time since each beacon was heard",
         about: "Its routes are withdrawn after its lease, 10 s unless it says otherwise.",
         unit: "s",
-        lines: [{ query: of("beacon_directory_beacon_age_seconds"), legend: `${INSTANCE} from {{beacon}}` }],
+        lines: [
+          {
+            query: of("beacon_directory_beacon_age_seconds"),
+            legend: `${INSTANCE} from {{beacon}}`,
+          },
+        ],
       },
       {
         title: "Nodes that came and went",
@@ -387,18 +418,25 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
         unit: "none",
         lines: [
           { query: rateBy("outcome", "beacon_directory_snapshots_total"), legend: "{{outcome}}" },
-          { query: rateBy("reason", "beacon_directory_resyncs_total"), legend: "needed: {{reason}}" },
+          {
+            query: rateBy("reason", "beacon_directory_resyncs_total"),
+            legend: "needed: {{reason}}",
+          },
         ],
       },
       {
         title: "How long the last snapshot took",
         unit: "s",
-        lines: [{ query: of("beacon_directory_snapshot_seconds"), legend: `${INSTANCE} {{outcome}}` }],
+        lines: [
+          { query: of("beacon_directory_snapshot_seconds"), legend: `${INSTANCE} {{outcome}}` },
+        ],
       },
       {
         title: "Failures, by reason",
         unit: "none",
-        lines: [{ query: rateBy("reason", "beacon_directory_failures_total"), legend: "{{reason}}" }],
+        lines: [
+          { query: rateBy("reason", "beacon_directory_failures_total"), legend: "{{reason}}" },
+        ],
       },
       {
         title: "What is left out",
@@ -406,10 +444,19 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
         unit: "none",
         lines: [
           { query: rate("beacon_directory_malformed_total"), legend: `${INSTANCE} malformed` },
-          { query: rate("beacon_directory_stale_total"), legend: `${INSTANCE} of an earlier start` },
-          { query: rate("beacon_directory_ignored_total"), legend: `${INSTANCE} of a beacon too many` },
+          {
+            query: rate("beacon_directory_stale_total"),
+            legend: `${INSTANCE} of an earlier start`,
+          },
+          {
+            query: rate("beacon_directory_ignored_total"),
+            legend: `${INSTANCE} of a beacon too many`,
+          },
           { query: rate("beacon_directory_claims_refused_total"), legend: `${INSTANCE} no room` },
-          { query: rate("beacon_directory_claims_from_future_total"), legend: `${INSTANCE} from the future` },
+          {
+            query: rate("beacon_directory_claims_from_future_total"),
+            legend: `${INSTANCE} from the future`,
+          },
         ],
       },
       {
@@ -418,7 +465,10 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
         unit: "none",
         lines: [
           { query: rate("beacon_directory_nodes_lost_total"), legend: `${INSTANCE} lost` },
-          { query: rate("beacon_directory_nodes_claimed_again_total"), legend: `${INSTANCE} claimed again` },
+          {
+            query: rate("beacon_directory_nodes_claimed_again_total"),
+            legend: `${INSTANCE} claimed again`,
+          },
         ],
       },
     ],
@@ -449,8 +499,14 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
         unit: "pps",
         lines: [
           { query: rateBy("reason", "beacon_wss_dropped_total"), legend: "{{reason}}" },
-          { query: rate("beacon_wss_idle_disconnects_total"), legend: `${INSTANCE} idle, disconnected` },
-          { query: rate("beacon_wss_slow_disconnects_total"), legend: `${INSTANCE} slow, disconnected` },
+          {
+            query: rate("beacon_wss_idle_disconnects_total"),
+            legend: `${INSTANCE} idle, disconnected`,
+          },
+          {
+            query: rate("beacon_wss_slow_disconnects_total"),
+            legend: `${INSTANCE} slow, disconnected`,
+          },
         ],
       },
       {

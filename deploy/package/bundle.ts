@@ -1,4 +1,7 @@
-/** What is in a binary beside the beacon's own sources: the runtime, and the npm packages that the bundler took in. */
+/**
+ * What is in a binary beside the beacon's own sources: the runtime, and the npm packages that the
+ * bundler took in.
+ */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Target } from "../../build.ts";
@@ -32,11 +35,16 @@ function component(lock: Lock, folder: string): Component {
   return { name: folder.replace(/.*node_modules\//, ""), version, license, integrity, licenseText };
 }
 
-/** The runtime first, then the packages by name. @throws Error if package-lock.json does not know one */
+/**
+ * The runtime first, then the packages by name.
+ * @throws Error if package-lock.json does not know one
+ */
 export async function bundled(target: Target): Promise<Component[]> {
-  const lock = (JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8")) as { packages: Lock })
-    .packages;
-  // The bundler's own account, for not all that is installed is used: pino-pretty brings packages for its command line.
+  const lock = (
+    JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8")) as { packages: Lock }
+  ).packages;
+  // The bundler's own account, for not all that is installed is used: pino-pretty brings packages
+  // for its command line.
   const { metafile } = await Bun.build({
     // The page is bundled by itself, and carried as text.
     entrypoints: [...ENTRY_POINTS, "src/page/app.ts"].map((path) => join(ROOT, path)),
@@ -44,7 +52,8 @@ export async function bundled(target: Target): Promise<Component[]> {
     metafile: true,
   });
   const folders = Object.keys(metafile!.inputs).flatMap(
-    (path) => /(?:^|\/)((?:node_modules\/(?:@[^/]+\/)?[^/]+\/)+)/.exec(path)?.[1]?.slice(0, -1) ?? [],
+    (path) =>
+      /(?:^|\/)((?:node_modules\/(?:@[^/]+\/)?[^/]+\/)+)/.exec(path)?.[1]?.slice(0, -1) ?? [],
   );
   const packages = [...new Set(folders)].sort().map((folder) => component(lock, folder));
   return [component(lock, `node_modules/${MACHINES[target].runtime}`), ...packages];

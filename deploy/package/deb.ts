@@ -2,9 +2,9 @@
  * Builds the Debian package without Debian's tools: an ar archive of the format's version,
  * control.tar.gz and data.tar.gz.
  *
- * nfpm 2.48.0 makes an equivalent package with 21 lines fewer here, but it needs Go 1.26.4 and the Go
- * module proxy wherever packages are made or tested (Debian 12 has Go 1.19). It takes three times
- * the CPU time, and its package is 3 % larger.
+ * nfpm 2.48.0 makes an equivalent package with 21 lines fewer here, but it needs Go 1.26.4 and the
+ * Go module proxy wherever packages are made or tested (Debian 12 has Go 1.19). It takes three
+ * times the CPU time, and its package is 3 % larger.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,7 +13,10 @@ import type { Contents } from "./contents.ts";
 import { DESCRIPTION, MACHINES, NAME, VERSION } from "./release.ts";
 import { type Entry, gzip, gzipText, tar, textEntry } from "./tar.ts";
 
-/** The newest symbols that Bun's runtime has of glibc (readelf --version-info); the test looks again. */
+/**
+ * The newest symbols that Bun's runtime has of glibc (readelf --version-info); the test looks
+ * again.
+ */
 export const GLIBC_MIN = "2.17";
 
 /** .invalid: whoever publishes packages puts themselves in here. */
@@ -28,12 +31,18 @@ const COMPLETION_PATHS: Readonly<Record<Shell, string>> = {
 
 const DOC = `usr/share/doc/${NAME}`;
 
-const ownFile = (name: string): string => readFileSync(join(import.meta.dir, "debian", name), "utf8");
+const ownFile = (name: string): string =>
+  readFileSync(join(import.meta.dir, "debian", name), "utf8");
 
-/** A paragraph in lines of at most 79 characters, each behind a space, as descriptions are written. */
+/**
+ * A paragraph in lines of at most 79 characters, each behind a space, as descriptions are written.
+ */
 const folded = (text: string): string => text.replace(/(.{1,78})(?:\s+|$)/g, " $1\n").trimEnd();
 
-/** The unit where the binary is in /usr/bin. @throws Error if it does not name the binary as it did */
+/**
+ * The unit where the binary is in /usr/bin.
+ * @throws Error if it does not name the binary as it did
+ */
 function packagedUnit(unit: string): string {
   const installing = "The binary goes to /usr/local/bin/beacon, this file to /etc/systemd/system.";
   const start = "ExecStart=/usr/local/bin/beacon ";
@@ -50,7 +59,10 @@ function debianChangelog(timeS: number): string {
   return `${NAME} (${VERSION}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- ${MAINTAINER}  ${date}\n`;
 }
 
-/** Others' licences are in a file of their own, for the Apache licence's text may not stand in this one. */
+/**
+ * Others' licences are in a file of their own, for the Apache licence's text may not stand in this
+ * one.
+ */
 function copyright({ license }: Contents): string {
   return `${DESCRIPTION}
 
@@ -64,7 +76,10 @@ ${license}`;
 }
 
 function files(contents: Contents): Entry[] {
-  const gzipped = (path: string, text: string): Entry => ({ path: `${path}.gz`, data: gzipText(text) });
+  const gzipped = (path: string, text: string): Entry => ({
+    path: `${path}.gz`,
+    data: gzipText(text),
+  });
   return [
     { path: "usr/bin/beacon", data: contents.binary, mode: 0o755 },
     textEntry("usr/lib/systemd/system/pilot-beacon.service", packagedUnit(contents.unit)),
@@ -92,7 +107,8 @@ function control(all: readonly Entry[], architecture: string): Entry[] {
     Maintainer: MAINTAINER,
     "Installed-Size": kib,
     Depends: `libc6 (>= ${GLIBC_MIN})`,
-    // deb-systemd-helper, which the maintainer scripts call. Its package is essential, but old versions lack it.
+    // deb-systemd-helper, which the maintainer scripts call. Its package is essential, but old
+    // versions lack it.
     "Pre-Depends": "init-system-helpers (>= 1.54~)",
     Section: "net",
     Priority: "optional",
@@ -100,7 +116,9 @@ function control(all: readonly Entry[], architecture: string): Entry[] {
   };
   const sums = all
     .filter((entry) => !isConfiguration(entry))
-    .map(({ path, data }) => `${new Bun.CryptoHasher("md5").update(data!).digest("hex")}  ${path}\n`);
+    .map(
+      ({ path, data }) => `${new Bun.CryptoHasher("md5").update(data!).digest("hex")}  ${path}\n`,
+    );
   const script = (path: string): Entry => ({
     path,
     data: Buffer.from(ownFile(path)),
@@ -126,7 +144,10 @@ function control(all: readonly Entry[], architecture: string): Entry[] {
 }
 
 /** ar: a line, then members, each with a header of 60 characters and an even length. */
-function ar(members: readonly (readonly [name: string, data: Uint8Array])[], timeS: number): Uint8Array {
+function ar(
+  members: readonly (readonly [name: string, data: Uint8Array])[],
+  timeS: number,
+): Uint8Array {
   const parts: Uint8Array[] = [Buffer.from("!<arch>\n")];
   for (const [name, data] of members) {
     const fields = [

@@ -1,6 +1,7 @@
 /**
- * The container image: an OCI image layout in a tar archive ("oci-archive"), made without a container engine. Of an operating
- * system it has glibc, a user and a folder for what the beacon keeps; no shell.
+ * The container image: an OCI image layout in a tar archive ("oci-archive"), made without a
+ * container engine. Of an operating system it has glibc, a user and a folder for what the beacon
+ * keeps; no shell.
  *
  *   podman load --input pilot-beacon-0.1.0-oci.tar
  *   podman run --publish 9001:9001/udp localhost/pilot-beacon:0.1.0
@@ -85,10 +86,12 @@ function addMachine(blobs: Blobs, contents: Contents, libc: Libc, architecture: 
     os: "linux",
     config: {
       User: `${USER}:${USER}`,
-      // The process that stays: the container ends with its first one. Other commands may stand behind it.
+      // The process that stays: the container ends with its first one. Other commands may stand
+      // behind it.
       Entrypoint: ["/usr/bin/beacon", "supervise"],
       WorkingDir: "/",
-      // HTTP is served on loopback unless told otherwise, and then reached from within the container alone.
+      // HTTP is served on loopback unless told otherwise, and then reached from within the
+      // container alone.
       ExposedPorts: { "9001/udp": {}, "9002/tcp": {} },
       StopSignal: "SIGTERM",
       Labels: labels,
@@ -108,19 +111,29 @@ function addMachine(blobs: Blobs, contents: Contents, libc: Libc, architecture: 
 
 export const IMAGE_NAME = `${NAME}-${VERSION}-oci.tar`;
 
-/** One image of several machines' builds. @param parts the builds, of targets that Debian has, each with its glibc */
-export function image(parts: readonly { readonly contents: Contents; readonly libc: Libc }[]): Uint8Array {
+/**
+ * One image of several machines' builds.
+ * @param parts the builds, of targets that Debian has, each with its glibc
+ */
+export function image(
+  parts: readonly { readonly contents: Contents; readonly libc: Libc }[],
+): Uint8Array {
   const blobs = new Blobs();
   const manifests = parts.map(({ contents, libc }) =>
     addMachine(blobs, contents, libc, MACHINES[contents.target].debian!),
   );
   const all = blobs.addJson(MEDIA.index, { schemaVersion: 2, mediaType: MEDIA.index, manifests });
-  // The layout's own index names one thing, an index again, so that who loads it gets the image of their machine by one name.
+  // The layout's own index names one thing, an index again, so that who loads it gets the image of
+  // their machine by one name.
   const annotations = { "org.opencontainers.image.ref.name": `${NAME}:${VERSION}` };
   const index = { schemaVersion: 2, mediaType: MEDIA.index, manifests: [{ ...all, annotations }] };
   const json = (path: string, value: object) => textEntry(path, JSON.stringify(value));
   return tar(
-    [json("oci-layout", { imageLayoutVersion: "1.0.0" }), json("index.json", index), ...blobs.entries],
+    [
+      json("oci-layout", { imageLayoutVersion: "1.0.0" }),
+      json("index.json", index),
+      ...blobs.entries,
+    ],
     "",
     parts[0]!.contents.timeS,
   );

@@ -1,6 +1,7 @@
 /**
- * glibc for container images, out of Debian's package libc6: fetched by apt from the mirrors that this host is set up with, and
- * as apt does it, signatures and all, but with lists of its own, so that no right and no foreign architecture is needed.
+ * glibc for container images, out of Debian's package libc6: fetched by apt from the mirrors that
+ * this host is set up with, and as apt does it, signatures and all, but with lists of its own, so
+ * that no right and no foreign architecture is needed.
  */
 import { globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -20,7 +21,10 @@ const PLACES = {
   arm64: { linker: "lib/ld-linux-aarch64.so.1", libraries: "lib/aarch64-linux-gnu" },
 } as const;
 
-/** What the binary is linked with (readelf --dynamic), and that is all: names are looked up within libc.so.6 itself. */
+/**
+ * What the binary is linked with (readelf --dynamic), and that is all: names are looked up within
+ * libc.so.6 itself.
+ */
 const LIBRARIES = ["libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0"];
 
 function run(command: readonly string[], cwd: string): string {
@@ -50,7 +54,12 @@ export function fetchLibc(architecture: keyof typeof PLACES): Libc {
     };
     const apt = (...words: string[]) =>
       run(
-        ["apt-get", "-qq", ...Object.entries(options).map(([name, value]) => `-o${name}=${value}`), ...words],
+        [
+          "apt-get",
+          "-qq",
+          ...Object.entries(options).map(([name, value]) => `-o${name}=${value}`),
+          ...words,
+        ],
         folder,
       );
     apt("update");
@@ -63,7 +72,8 @@ export function fetchLibc(architecture: keyof typeof PLACES): Libc {
     /** Whichever side of /usr the package has it on. */
     const entry = (path: string, name: string, mode: number): Entry => {
       const [found] = globSync(`root/{,usr/}${libraries}/${name}`, { cwd: folder });
-      if (found === undefined) throw new Error(`${file} has no ${name}: adapt deploy/package/libc.ts`);
+      if (found === undefined)
+        throw new Error(`${file} has no ${name}: adapt deploy/package/libc.ts`);
       return { path, data: readFileSync(join(folder, found)), mode };
     };
     const license = readFileSync(join(folder, "root/usr/share/doc/libc6/copyright"));

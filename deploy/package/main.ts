@@ -1,7 +1,8 @@
 /**
- * Makes what is published: `bun run package`, or `bun run package x64 arm64` for some machines only. For each, a tarball and a
- * bill of materials; for glibc's, a Debian package, and together a container image; then SHA256SUMS. The same sources, and
- * for the image the same glibc, make the same bytes.
+ * Makes what is published: `bun run package`, or `bun run package x64 arm64` for some machines
+ * only. For each, a tarball and a bill of materials; for glibc's, a Debian package, and together a
+ * container image; then SHA256SUMS. The same sources, and for the image the same glibc, make the
+ * same bytes.
  */
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -44,7 +45,10 @@ async function make(target: Target, timeS: number, published: Published): Promis
   try {
     const all = await contents(target, timeS, folder);
     await published.write(tarballName(all), tarball(all));
-    await published.write(`${NAME}-${VERSION}-linux-${target}.cdx.json`, sbom(target, all.components, timeS));
+    await published.write(
+      `${NAME}-${VERSION}-linux-${target}.cdx.json`,
+      sbom(target, all.components, timeS),
+    );
     const name = debName(all);
     if (name !== undefined) await published.write(name, deb(all));
     return all;
@@ -76,7 +80,10 @@ const program = new Command("package")
   .description("Makes tarballs, Debian packages, a container image and bills of materials.")
   .argument("[target...]", `of ${TARGETS.join(", ")}; all unless given`)
   .option("--out <folder>", "where to put them", `${ROOT}/dist/packages`)
-  .option("--no-image", "make no container image, which takes apt and a mirror of Debian's packages")
+  .option(
+    "--no-image",
+    "make no container image, which takes apt and a mirror of Debian's packages",
+  )
   .action(main);
 try {
   await program.parseAsync();

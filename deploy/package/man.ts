@@ -2,7 +2,10 @@
 import type { Command } from "commander";
 import { envName, settingGroups } from "../../src/config/settings.ts";
 
-/** Text that roff prints as it is: no escapes, no dash that becomes a hyphen, no line that begins as a request. */
+/**
+ * Text that roff prints as it is: no escapes, no dash that becomes a hyphen, no line that begins as
+ * a request.
+ */
 function plain(text: string): string {
   return text
     .replaceAll("\\", "\\e")
@@ -12,7 +15,8 @@ function plain(text: string): string {
     .replace(/^([.'])/gm, "\\&$1");
 }
 
-const section = (title: string, ...lines: readonly string[]): string => [`.SH ${title}`, ...lines].join("\n");
+const section = (title: string, ...lines: readonly string[]): string =>
+  [`.SH ${title}`, ...lines].join("\n");
 
 /** A term in bold, and what it means. */
 const item = (term: string, ...lines: readonly string[]): string =>
@@ -75,8 +79,14 @@ export function manPage(version: string, date: string, program: Command): string
     section(
       "SIGNALS",
       item("SIGTERM, SIGINT", "Relay on for --drain, then stop. A second one skips the wait."),
-      item("SIGHUP", "Read the configuration file again; what needs a restart is named in the log."),
-      item("SIGUSR2", "Upgrade in place: start the program again and hand the sockets and nodes to it."),
+      item(
+        "SIGHUP",
+        "Read the configuration file again; what needs a restart is named in the log.",
+      ),
+      item(
+        "SIGUSR2",
+        "Upgrade in place: start the program again and hand the sockets and nodes to it.",
+      ),
     ),
     section(
       "EXIT STATUS",

@@ -2,7 +2,12 @@
 import type { Target } from "../../build.ts";
 import manifest from "../../package.json" with { type: "json" };
 
-export const { name: NAME, version: VERSION, license: LICENSE, description: DESCRIPTION } = manifest;
+export const {
+  name: NAME,
+  version: VERSION,
+  license: LICENSE,
+  description: DESCRIPTION,
+} = manifest;
 
 export const ROOT = `${import.meta.dir}/../..`;
 
@@ -10,7 +15,9 @@ export const ROOT = `${import.meta.dir}/../..`;
 interface Machine {
   /** The runtime inside, as its npm package is called. */
   readonly runtime: string;
-  /** Debian's name and that of OCI for the processor, where there is a package and an image for it. */
+  /**
+   * Debian's name and that of OCI for the processor, where there is a package and an image for it.
+   */
   readonly debian?: "amd64" | "arm64";
 }
 
@@ -22,8 +29,8 @@ export const MACHINES: Readonly<Record<Target, Machine>> = {
 };
 
 /**
- * The time that everything in the packages bears, in Unix seconds, so that the same sources make the same bytes:
- * SOURCE_DATE_EPOCH, or that of the last commit.
+ * The time that everything in the packages bears, in Unix seconds, so that the same sources make
+ * the same bytes: SOURCE_DATE_EPOCH, or that of the last commit.
  * @throws Error if there is neither
  */
 export function releaseTimeS(env: Readonly<Record<string, string | undefined>>): number {

@@ -8,18 +8,26 @@ const packageUrl = (name: string, version: string): string =>
   `pkg:npm/${name.replace(/^@/, "%40")}@${version}`;
 
 /** CycloneDX's names of the hashes that package-lock.json has. */
-const HASHES: Readonly<Record<string, string>> = { sha512: "SHA-512", sha256: "SHA-256", sha1: "SHA-1" };
+const HASHES: Readonly<Record<string, string>> = {
+  sha512: "SHA-512",
+  sha256: "SHA-256",
+  sha1: "SHA-1",
+};
 
 function hash(integrity: string): { alg: string; content: string } {
   const [name = "", base64 = ""] = integrity.split(/-(.*)/s);
   const alg = HASHES[name];
   if (alg === undefined)
-    throw new Error(`${integrity}: a hash that package-lock.json did not have before; add it to sbom.ts`);
+    throw new Error(
+      `${integrity}: a hash that package-lock.json did not have before; add it to sbom.ts`,
+    );
   return { alg, content: Buffer.from(base64, "base64").toString("hex") };
 }
 
 /** One id, or an expression such as "(MIT OR Apache-2.0)". */
-const licenses = (spdx: string) => [/[ (]/.test(spdx) ? { expression: spdx } : { license: { id: spdx } }];
+const licenses = (spdx: string) => [
+  /[ (]/.test(spdx) ? { expression: spdx } : { license: { id: spdx } },
+];
 
 /** @param components the runtime first @param timeS of the release, in Unix seconds */
 export function sbom(target: Target, components: readonly Component[], timeS: number): string {

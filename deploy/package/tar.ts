@@ -1,7 +1,7 @@
 /**
- * Archives that are the same whenever they are made from the same files: tar (POSIX ustar), with an order, times and owners
- * that are given and not found. A small writer of its own: the libraries at hand bring ten packages for one header, or
- * leave out the end of the archive.
+ * Archives that are the same whenever they are made from the same files: tar (POSIX ustar), with an
+ * order, times and owners that are given and not found. A small writer of its own: the libraries at
+ * hand bring ten packages for one header, or leave out the end of the archive.
  */
 import { gzipSync } from "node:zlib";
 
@@ -32,7 +32,9 @@ function header({ path, data, mode, owner = 0 }: Entry, prefix: string, timeS: n
   const name = `${prefix}${path}${isFolder ? "/" : ""}`;
   const block = Buffer.alloc(BLOCK_BYTES);
   if (Buffer.byteLength(name) > NAME_BYTES)
-    throw new Error(`${name}: a name in an archive is at most ${NAME_BYTES} bytes; choose a shorter one`);
+    throw new Error(
+      `${name}: a name in an archive is at most ${NAME_BYTES} bytes; choose a shorter one`,
+    );
   /** Numbers are octal digits that fill the field but for a last byte of 0. */
   const number = (value: number, at: number, bytes: number) =>
     block.write(value.toString(8).padStart(bytes - 1, "0"), at, "latin1");
@@ -54,7 +56,10 @@ function header({ path, data, mode, owner = 0 }: Entry, prefix: string, timeS: n
   return block;
 }
 
-/** The folders that the entries lie in, and the entries, in the order of their paths: a folder comes before what it holds. */
+/**
+ * The folders that the entries lie in, and the entries, in the order of their paths: a folder comes
+ * before what it holds.
+ */
 function withFolders(entries: readonly Entry[]): Entry[] {
   const byPath = new Map<string, Entry>();
   for (const entry of entries) {
@@ -64,12 +69,14 @@ function withFolders(entries: readonly Entry[]): Entry[] {
     }
     byPath.set(entry.path, entry);
   }
-  const parts = (path: string) => path.replaceAll("/", "\0"); // so that "a/b" stands right behind "a"
+  // so that "a/b" stands right behind "a"
+  const parts = (path: string) => path.replaceAll("/", "\0");
   return [...byPath.values()].sort((a, b) => (parts(a.path) < parts(b.path) ? -1 : 1));
 }
 
 /**
- * @param prefix stands before each path as it is, such as "./"; one that ends in "/" is a folder of the archive, too
+ * @param prefix stands before each path as it is, such as "./"; one that ends in "/" is a folder of
+ * the archive, too
  * @param timeS when everything was last changed, in Unix seconds
  * @throws Error for a name that is too long
  */
@@ -89,7 +96,10 @@ export function gzipText(text: string): Uint8Array {
   return gzipSync(text, { level: 9 });
 }
 
-/** Level 6 of libdeflate: a third faster than zlib, and smaller. The header holds no time and no name. */
+/**
+ * Level 6 of libdeflate: a third faster than zlib, and smaller. The header holds no time and no
+ * name.
+ */
 export function gzip(data: Uint8Array): Uint8Array {
   return Bun.gzipSync(data as Uint8Array<ArrayBuffer>, { level: 6, library: "libdeflate" });
 }

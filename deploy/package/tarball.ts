@@ -1,4 +1,7 @@
-/** The archive for a machine without packages: everything in one folder, to be put where it is wanted. */
+/**
+ * The archive for a machine without packages: everything in one folder, to be put where it is
+ * wanted.
+ */
 import type { Contents } from "./contents.ts";
 import { NAME, VERSION } from "./release.ts";
 import { type Entry, gzip, tar, textEntry } from "./tar.ts";
@@ -6,7 +9,8 @@ import { type Entry, gzip, tar, textEntry } from "./tar.ts";
 /** Names that shells want of a file with completions. */
 const COMPLETION_NAMES = { bash: "beacon", zsh: "_beacon", fish: "beacon.fish" } as const;
 
-export const tarballName = ({ target }: Contents): string => `${NAME}-${VERSION}-linux-${target}.tar.gz`;
+export const tarballName = ({ target }: Contents): string =>
+  `${NAME}-${VERSION}-linux-${target}.tar.gz`;
 
 export function tarball(contents: Contents): Uint8Array {
   const entries: Entry[] = [

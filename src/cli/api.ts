@@ -1,9 +1,18 @@
 /** The admin API from outside (docs/API.md): requests, and what goes wrong with them in words. */
 import { readBounded } from "../config/file.ts";
-import { ConfigError, parseHostNamePort, parseHostPort, shown, withReason } from "../config/units.ts";
+import {
+  ConfigError,
+  parseHostNamePort,
+  parseHostPort,
+  shown,
+  withReason,
+} from "../config/units.ts";
 import { printable } from "./text.ts";
 
-/** Refusals of beacons that put no version on them. What else has none is a proxy's, or of no beacon. */
+/**
+ * Refusals of beacons that put no version on them. What else has none is a proxy's, or of no
+ * beacon.
+ */
 const IS_OLDER_BEACONS =
   /^(?:the admin token|too many wrong tokens|not found: there are|only \w+ is answered)/;
 
@@ -18,14 +27,18 @@ const TIMEOUT_MS = 15_000;
 export const UPGRADE_TIMEOUT_MS = 180_000;
 /** Lines come once a second. */
 const SILENCE_MS = 10_000;
-/** A page of 10,000 nodes is a tenth of it. Whatever is at the other end fills no more memory than that. */
+/**
+ * A page of 10,000 nodes is a tenth of it. Whatever is at the other end fills no more memory than
+ * that.
+ */
 const ANSWER_BYTES_MAX = 16 << 20;
 const TOKEN_FILE_BYTES_MAX = 4096;
 const ERROR_CHARS_MAX = 200;
 
 /**
  * What went wrong.
- * unreachable: no beacon answers, or none that is understood. forbidden: the token is missing or wrong. refused: the beacon answers no.
+ * unreachable: no beacon answers, or none that is understood. forbidden: the token is missing or
+ * wrong. refused: the beacon answers no.
  */
 export type Trouble = "unreachable" | "forbidden" | "refused";
 
@@ -48,11 +61,13 @@ export interface Access {
 
 /**
  * Where the API is.
- * @param text "host:port" as the server's --http has it, or a URL. Every address of a host (":9002") is meant as this host.
+ * @param text "host:port" as the server's --http has it, or a URL. Every address of a host
+ * (":9002") is meant as this host.
  * @throws ConfigError, without saying where the text came from
  */
 export function apiUrl(text: string): URL {
-  if (text === "off") throw new ConfigError("that beacon serves no HTTP; name one that does with --http");
+  if (text === "off")
+    throw new ConfigError("that beacon serves no HTTP; name one that does with --http");
   if (/^https?:\/\//i.test(text)) {
     const url = URL.parse(text);
     if (url === null || url.username !== "") throw new ConfigError("must be host:port or a URL");
@@ -61,7 +76,8 @@ export function apiUrl(text: string): URL {
   }
   const unspecified = /^(?:0\.0\.0\.0|\[::\]|):\d+$/.test(text);
   const { host, port } = unspecified ? parseHostPort(text) : parseHostNamePort(text);
-  if (port === 0) throw new ConfigError("port 0 is none to ask at; name the one that the beacon got");
+  if (port === 0)
+    throw new ConfigError("port 0 is none to ask at; name the one that the beacon got");
   const named = host === "" || host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host;
   return new URL(`http://${named.includes(":") ? `[${named}]` : named}:${port}/`);
 }
@@ -78,7 +94,10 @@ export class Api {
   }
 
   /** @throws ConfigError that names what was given: a flag, or else a variable */
-  static from({ http, adminTokenFile }: Access, env: Readonly<Record<string, string | undefined>>): Api {
+  static from(
+    { http, adminTokenFile }: Access,
+    env: Readonly<Record<string, string | undefined>>,
+  ): Api {
     const [where, text] =
       http === undefined ? ["BEACON_HTTP=", env["BEACON_HTTP"] || API_DEFAULT] : ["--http ", http];
     const url = withReason(
@@ -99,10 +118,14 @@ export class Api {
     return parsed(await this.#text("POST", path, timeoutMs), this.url);
   }
 
-  /** What a page beside the API says: for /healthz and /readyz, which answer 503 as readily as 200. @throws ApiError */
+  /**
+   * What a page beside the API says: for /healthz and /readyz, which answer 503 as readily as 200.
+   * @throws ApiError
+   */
   async plain(path: string): Promise<{ ok: boolean; text: string }> {
     const response = await this.#fetch("GET", path, AbortSignal.timeout(TIMEOUT_MS));
-    if (response.status !== 200 && response.status !== 503) throw notBeacon(this.url, response.status);
+    if (response.status !== 200 && response.status !== 503)
+      throw notBeacon(this.url, response.status);
     return { ok: response.ok, text: oneLine(await this.#body(response)) };
   }
 
@@ -152,7 +175,10 @@ export class Api {
     const said = oneLine(await this.#body(response));
     if (api === null && !IS_OLDER_BEACONS.test(said)) throw notBeacon(this.url, status);
     if (status === 401 || status === 403 || status === 429)
-      throw new ApiError("forbidden", `${this.url}: ${said} (${status}): ${this.#tokenHint(status)}`);
+      throw new ApiError(
+        "forbidden",
+        `${this.url}: ${said} (${status}): ${this.#tokenHint(status)}`,
+      );
     if (status === 503) throw new ApiError("refused", `${this.url}${path}: ${said}; try again`);
     if (said.startsWith("not found: there are"))
       throw new ApiError(
@@ -233,7 +259,10 @@ function oneLine(text: string): string {
   return printable(text.trim().slice(0, ERROR_CHARS_MAX));
 }
 
-/** Of an address at which something else is, or of a proxy that cannot or may not pass on what it gets. */
+/**
+ * Of an address at which something else is, or of a proxy that cannot or may not pass on what it
+ * gets.
+ */
 function notBeacon(url: URL, status: number): ApiError {
   const kind = status === 200 ? "" : ` (${status})`;
   return new ApiError(

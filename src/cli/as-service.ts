@@ -1,4 +1,7 @@
-/** `check-config --as-service`: the same check as a systemd service's user, with the service's environment and view of the file system. */
+/**
+ * `check-config --as-service`: the same check as a systemd service's user, with the service's
+ * environment and view of the file system.
+ */
 import { readFileSync } from "node:fs";
 import { EXIT_USAGE } from "./console.ts";
 
@@ -8,8 +11,8 @@ export class ServiceError extends Error {
 }
 
 /**
- * Runs this program again as the service's main process would: as its user and group, with its mounts (credentials, private directories) and
- * its environment. Needs root.
+ * Runs this program again as the service's main process would: as its user and group, with its
+ * mounts (credentials, private directories) and its environment. Needs root.
  * @param unit a systemd service that runs
  * @returns the exit code
  * @throws ServiceError
@@ -21,8 +24,18 @@ export async function runAsService(unit: string, args: readonly string[]): Promi
     : [process.execPath, ...process.execArgv, Bun.main];
   const nsenter = Bun.which("nsenter"); // by this process's PATH, not the service's
   if (nsenter === null) throw new ServiceError("--as-service needs nsenter: install util-linux");
-  const enter = [nsenter, `--target=${pid}`, "--mount", `--setuid=${user}`, `--setgid=${group}`, "--"];
-  const child = Bun.spawn([...enter, ...program, ...args], { stdio: ["ignore", "inherit", "inherit"], env });
+  const enter = [
+    nsenter,
+    `--target=${pid}`,
+    "--mount",
+    `--setuid=${user}`,
+    `--setgid=${group}`,
+    "--",
+  ];
+  const child = Bun.spawn([...enter, ...program, ...args], {
+    stdio: ["ignore", "inherit", "inherit"],
+    env,
+  });
   return (await child.exited) ?? EXIT_USAGE;
 }
 
@@ -38,7 +51,8 @@ async function mainProcess(unit: string): Promise<MainProcess> {
   try {
     const status = readFileSync(`/proc/${pid}/status`, "utf8");
     // Real, effective, saved, of the file system: the second decides which files may be read.
-    const effective = (name: string) => new RegExp(`^${name}:\\t\\d+\\t(\\d+)`, "m").exec(status)![1]!;
+    const effective = (name: string) =>
+      new RegExp(`^${name}:\\t\\d+\\t(\\d+)`, "m").exec(status)![1]!;
     const variables = readFileSync(`/proc/${pid}/environ`, "utf8").split("\0").filter(Boolean);
     const env = Object.fromEntries(
       variables.map((variable) => [
@@ -49,7 +63,9 @@ async function mainProcess(unit: string): Promise<MainProcess> {
     return { pid, user: effective("Uid"), group: effective("Gid"), env };
   } catch (error) {
     const { code = "unknown error" } = error as NodeJS.ErrnoException;
-    throw new ServiceError(`--as-service ${unit}: process ${pid} cannot be read (${code}): run this as root`);
+    throw new ServiceError(
+      `--as-service ${unit}: process ${pid} cannot be read (${code}): run this as root`,
+    );
   }
 }
 
@@ -63,6 +79,7 @@ async function mainPid(unit: string): Promise<number> {
     throw new ServiceError(`--as-service ${unit}: there is no systemctl here`);
   }
   const pid = Number(shown.trim());
-  if (!(pid > 0)) throw new ServiceError(`--as-service ${unit}: the service does not run: start it first`);
+  if (!(pid > 0))
+    throw new ServiceError(`--as-service ${unit}: the service does not run: start it first`);
   return pid;
 }

@@ -1,11 +1,18 @@
-/** `beacon disconnect`, `drain` and `upgrade`: what changes a beacon, and so needs its admin token. */
+/**
+ * `beacon disconnect`, `drain` and `upgrade`: what changes a beacon, and so needs its admin token.
+ */
 import { type Api, UPGRADE_TIMEOUT_MS } from "./api.ts";
 import { type Console, EXIT_OK } from "./console.ts";
 
 type Answer = Readonly<Record<string, unknown>>;
 
 /** @throws ApiError, as the others */
-export async function disconnect(api: Api, id: number, asJson: boolean, out: Console): Promise<number> {
+export async function disconnect(
+  api: Api,
+  id: number,
+  asJson: boolean,
+  out: Console,
+): Promise<number> {
   const answer = (await api.post(`api/nodes/${id}/disconnect`)) as Answer;
   return tell(answer, asJson, out, () => `node ${id} is forgotten; it was ${answer["was"]}`);
 }

@@ -1,4 +1,7 @@
-/** `beacon check-config`: what the server would make of its flags, its environment and its files, without serving. */
+/**
+ * `beacon check-config`: what the server would make of its flags, its environment and its files,
+ * without serving.
+ */
 import { accessSync, constants, existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { ConfigError, shown } from "../config/units.ts";
@@ -58,14 +61,21 @@ export async function checkConfig(
   if (line === undefined) return code;
   if (problems.length === 0) out.line("the configuration is good");
   if (process.geteuid!() === 0)
-    out.line("checked as root, who may read every file: --as-service <unit> checks as a service's user");
+    out.line(
+      "checked as root, who may read every file: --as-service <unit> checks as a service's user",
+    );
   for (const text of placesLines(line.places)) out.line(text);
   for (const text of runningLines(running)) out.line(text);
   return code;
 }
 
-/** Reads the files with the code of the server's start. Returns errors, and mistakes that the server serves with. */
-async function checkFiles(config: Config): Promise<{ problems: string[]; warnings: readonly string[] }> {
+/**
+ * Reads the files with the code of the server's start. Returns errors, and mistakes that the server
+ * serves with.
+ */
+async function checkFiles(
+  config: Config,
+): Promise<{ problems: string[]; warnings: readonly string[] }> {
   const problems: string[] = [];
   const onMistake = ({ message }: ConfigError) => void problems.push(message);
   const files = new FeatureFiles(features, config, {}, undefined, onMistake);
@@ -89,7 +99,11 @@ async function checkFiles(config: Config): Promise<{ problems: string[]; warning
         problems.push(`${shown(path)}: --state-file: ${what} (${code ?? "unknown error"})`);
       }
     };
-    must(dirname(stateFile), constants.W_OK | constants.X_OK, "nothing can be written into the folder");
+    must(
+      dirname(stateFile),
+      constants.W_OK | constants.X_OK,
+      "nothing can be written into the folder",
+    );
     if (existsSync(stateFile)) must(stateFile, constants.R_OK, "it cannot be read");
   }
   return { problems, warnings };
@@ -97,7 +111,11 @@ async function checkFiles(config: Config): Promise<{ problems: string[]; warning
 
 /** What a beacon that runs would make of this configuration. */
 type Running =
-  | { readonly url: string; readonly reloaded: readonly string[]; readonly needRestart: readonly string[] }
+  | {
+      readonly url: string;
+      readonly reloaded: readonly string[];
+      readonly needRestart: readonly string[];
+    }
   | { readonly url: string; readonly unknown: string };
 
 /** @returns undefined where HTTP is off, or where it will be is not known yet */
@@ -111,7 +129,10 @@ async function askRunning(config: Config): Promise<Running | undefined> {
   try {
     const api = new Api(url, config.adminTokenFile === "off" ? undefined : config.adminTokenFile);
     const running = (await api.get("api/config")) as Config;
-    const { reloaded, needRestart } = compareConfigs(running, maskedConfig(config) as unknown as Config);
+    const { reloaded, needRestart } = compareConfigs(
+      running,
+      maskedConfig(config) as unknown as Config,
+    );
     return { url: url.href, reloaded: reloaded.map(flagOf), needRestart: needRestart.map(flagOf) };
   } catch (error) {
     return { url: url.href, unknown: error instanceof Error ? error.message : String(error) };

@@ -1,4 +1,7 @@
-/** What shells need to complete `beacon`: made from the commands that there are and the server's flags. */
+/**
+ * What shells need to complete `beacon`: made from the commands that there are and the server's
+ * flags.
+ */
 import type { Argument, Command, Option } from "commander";
 import { commands } from "../config/commands.ts";
 import { settings } from "../config/settings.ts";
@@ -7,7 +10,10 @@ import { createProgram } from "./program.ts";
 export const SHELLS = ["bash", "zsh", "fish"] as const;
 export type Shell = (typeof SHELLS)[number];
 
-/** Parts of an option's `<a|b>` that stand for something else; the others are to be typed as they are. */
+/**
+ * Parts of an option's `<a|b>` that stand for something else; the others are to be typed as they
+ * are.
+ */
 const PLACEHOLDERS = /^(address|count|duration|host:port|level|list|number|path|size|token|url)$/;
 
 /** Something that can be typed. */
@@ -144,7 +150,8 @@ function zsh(places: readonly Place[]): string {
     return `'${text}[${help}]${takesValue ? `:value:${action}` : ""}'`;
   };
   const options = ({ options, words }: Place) => {
-    const rest = words.length === 0 ? [] : [`'1:word:(${words.map(({ text }) => text).join(" ")})'`];
+    const rest =
+      words.length === 0 ? [] : [`'1:word:(${words.map(({ text }) => text).join(" ")})'`];
     return [...rest, ...options.map(spec)].join(" \\\n        ");
   };
   const [server, ...others] = places;
@@ -176,7 +183,9 @@ function fish(places: readonly Place[]): string {
   const names = places.flatMap(({ name }) => (name === "" ? [] : [name])).join(" ");
   const lines = places.flatMap(({ name, options, words }) => {
     const where =
-      name === "" ? `not __fish_seen_subcommand_from ${names}` : `__fish_seen_subcommand_from ${name}`;
+      name === ""
+        ? `not __fish_seen_subcommand_from ${names}`
+        : `__fish_seen_subcommand_from ${name}`;
     const line = (rest: string, help: string) =>
       `complete -c beacon -n '${where}' ${rest}${help === "" ? "" : ` -d '${help}'`}\n`;
     return [

@@ -1,4 +1,7 @@
-/** Where a command reads its surroundings and writes to: the process, or what a test puts in its place. */
+/**
+ * Where a command reads its surroundings and writes to: the process, or what a test puts in its
+ * place.
+ */
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { jsonLine, printable } from "./text.ts";
@@ -27,19 +30,26 @@ export const EXIT_UNREACHABLE = 3;
 /** The admin token is missing or wrong. */
 export const EXIT_FORBIDDEN = 4;
 
-/** How long a reader that is slow, of a pipe that does not wait, is waited for before the next attempt. */
+/**
+ * How long a reader that is slow, of a pipe that does not wait, is waited for before the next
+ * attempt.
+ */
 const FULL_WAIT_MS = 5;
 
 export const processConsole: Console = {
   env: process.env,
-  isTerminal: isatty(1), // process.stdout would make a pipe non-blocking, for all processes that share it (Bun 1.4.5)
+  // process.stdout would make a pipe non-blocking, for all processes that share it (Bun 1.4.5)
+  isTerminal: isatty(1),
   line: (text) => write(1, `${printable(text)}\n`),
   json: (value) => write(1, `${jsonLine(value)}\n`),
   problem: (text) => write(2, `beacon: ${printable(text)}\n`),
   raw: (text) => write(1, text),
 };
 
-/** At once and whole, so that the process may end behind it. A reader that has gone (`| head`) ends the process, as it would any other. */
+/**
+ * At once and whole, so that the process may end behind it. A reader that has gone (`| head`) ends
+ * the process, as it would any other.
+ */
 function write(fd: number, text: string): void {
   let bytes: Uint8Array = new TextEncoder().encode(text);
   while (bytes.length > 0) {

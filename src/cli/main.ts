@@ -20,7 +20,10 @@ const EXIT_OF: Readonly<Record<Trouble, number>> = {
   refused: EXIT_NO,
 };
 
-/** A proxy of the environment is the way to others; at this host it would lead nowhere, or to the proxy's own loopback. */
+/**
+ * A proxy of the environment is the way to others; at this host it would lead nowhere, or to the
+ * proxy's own loopback.
+ */
 const OWN_HOSTS = "localhost,127.0.0.1,::1,[::1]";
 
 /**
@@ -41,7 +44,9 @@ export async function run(args: readonly string[], out: Console = processConsole
   } catch (error) {
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return EXIT_OK; // it has printed its help
-      out.problem(`${error.message.replace(/^error: /, "").replace(/\s*\n\s*/g, " ")} (see beacon help)`);
+      out.problem(
+        `${error.message.replace(/^error: /, "").replace(/\s*\n\s*/g, " ")} (see beacon help)`,
+      );
       return EXIT_USAGE;
     }
     if (error instanceof ConfigError || error instanceof ServiceError) {

@@ -41,7 +41,13 @@ const explanationSchema = v.object({
   ),
   drops: v.nullish(
     v.array(
-      v.object({ ageS: v.number(), reason: v.string(), from: v.number(), to: v.number(), count: v.number() }),
+      v.object({
+        ageS: v.number(),
+        reason: v.string(),
+        from: v.number(),
+        to: v.number(),
+        count: v.number(),
+      }),
     ),
   ),
   next: v.object({ outcome: v.string(), why: v.string() }),
@@ -89,7 +95,12 @@ export async function nodes(
 }
 
 /** @returns EXIT_NO if the next relay to the node would be dropped @throws ApiError */
-export async function explain(api: Api, id: number, asJson: boolean, out: Console): Promise<number> {
+export async function explain(
+  api: Api,
+  id: number,
+  asJson: boolean,
+  out: Console,
+): Promise<number> {
   const answer = await api.get(`api/nodes/${id}`);
   const explanation = checked(explanationSchema, answer, api.url);
   if (asJson) out.json(answer);
@@ -133,10 +144,17 @@ export function explanationLines(node: Explanation): string[] {
           ),
           ...(peer.claimAgeS == null
             ? []
-            : [row("claim", `by the directory, that beacon heard the node ${duration(peer.claimAgeS)} ago`)]),
+            : [
+                row(
+                  "claim",
+                  `by the directory, that beacon heard the node ${duration(peer.claimAgeS)} ago`,
+                ),
+              ]),
         ]
       : []),
-    ...(typeof shard === "number" ? [row("shard", `${shard}${shards == null ? "" : ` of ${shards}`}`)] : []),
+    ...(typeof shard === "number"
+      ? [row("shard", `${shard}${shards == null ? "" : ` of ${shards}`}`)]
+      : []),
     ...(node.wantsDest ? [row("wants", "RelayDeliverDest (it registered with DiscoverEx)")] : []),
     ...(node.hasKey ? [row("key", "known, from its Discover")] : []),
     row("next", `a relay to it would be ${node.next.outcome}: ${node.next.why}`),

@@ -1,4 +1,7 @@
-/** The commands beside the server, as commander has them: their names, arguments and options, and what each runs. */
+/**
+ * The commands beside the server, as commander has them: their names, arguments and options, and
+ * what each runs.
+ */
 import { Argument, Command, InvalidArgumentError, Option } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
 import { type CommandName, commands } from "../config/commands.ts";
@@ -16,7 +19,8 @@ import { top } from "./top/command.ts";
 const HELP_COLUMNS = 100;
 
 /** Further exit codes of a command that asks a beacon. */
-const EXITS_OF_ASKING = "2 wrong usage,\n3 no beacon answers, 4 the admin token is missing or wrong.";
+const EXITS_OF_ASKING =
+  "2 wrong usage,\n3 no beacon answers, 4 the admin token is missing or wrong.";
 
 const NODE_ID_MAX = 2 ** 32 - 1;
 /** Seconds; longer than any node is remembered. */
@@ -48,7 +52,9 @@ export function createProgram(
   end: (code: number) => void = () => {},
 ): Command {
   const program = new Command("beacon")
-    .description("Commands beside the server, which `beacon` with flags alone is (see beacon --help).")
+    .description(
+      "Commands beside the server, which `beacon` with flags alone is (see beacon --help).",
+    )
     .usage("<command> [options]")
     .enablePositionalOptions()
     .exitOverride()
@@ -62,7 +68,10 @@ export function createProgram(
 
   /** A command that ends with what `run` returns. */
   const add = (name: CommandName) =>
-    program.command(name).description(`${commands[name]}.`).option("--json", "Print JSON, for programs.");
+    program
+      .command(name)
+      .description(`${commands[name]}.`)
+      .option("--json", "Print JSON, for programs.");
 
   /** One that asks a beacon. @param yes, no what the exit codes 0 and 1 mean */
   const ask = (name: CommandName, yes = "done", no = "the beacon refused") =>
@@ -88,7 +97,13 @@ export function createProgram(
 
   ask("top")
     .addOption(
-      count("--count <n>", "Print so many lines and end, without a terminal's screen.", undefined, 1, 1e9),
+      count(
+        "--count <n>",
+        "Print so many lines and end, without a terminal's screen.",
+        undefined,
+        1,
+        1e9,
+      ),
     )
     .addHelpText(
       "after",
@@ -127,7 +142,9 @@ when the beacon is started anew. NO_COLOR in the environment leaves colours out.
       end(await disconnect(api(options), id, options.json === true, out)),
     );
 
-  ask("drain").action(async (options: Asking) => end(await drain(api(options), options.json === true, out)));
+  ask("drain").action(async (options: Asking) =>
+    end(await drain(api(options), options.json === true, out)),
+  );
 
   ask("upgrade").action(async (options: Asking) =>
     end(await upgrade(api(options), options.json === true, out)),
@@ -153,7 +170,10 @@ starts another one when it crashes or hangs, and ends when it ends, with its exi
     .usage("[--json] [--as-service <unit>] [flags of the server]")
     .argument("[flags...]", "what the server is started with, such as --config beacon.json")
     .allowUnknownOption()
-    .option("--as-service <unit>", "Check as the user of this systemd service, which must run. Needs root.")
+    .option(
+      "--as-service <unit>",
+      "Check as the user of this systemd service, which must run. Needs root.",
+    )
     .addHelpText("after", "\nExit code: 0 the server would start with it, 2 it would not.")
     .action(async (flags: string[], { json, asService }: { json?: true; asService?: string }) => {
       const jsonFlag = json ? ["--json"] : [];
@@ -205,7 +225,13 @@ Exit code: 0 all is well, 1 something was lost or failed, 2 wrong usage, 3 no an
 }
 
 /** An option that is a whole number. */
-function count(flags: string, help: string, fallback: number | undefined, min: number, max: number): Option {
+function count(
+  flags: string,
+  help: string,
+  fallback: number | undefined,
+  min: number,
+  max: number,
+): Option {
   const option = new Option(flags, help).argParser(wholeFrom(min, max));
   return fallback === undefined ? option : option.default(fallback);
 }

@@ -1,4 +1,7 @@
-/** A beacon's numbers as the API tells them, checked before anybody counts with them: whoever answers may be no beacon, or a later one. */
+/**
+ * A beacon's numbers as the API tells them, checked before anybody counts with them: whoever
+ * answers may be no beacon, or a later one.
+ */
 import * as v from "valibot";
 import type { Stats } from "../features.ts";
 import { ApiError } from "./api.ts";
@@ -72,7 +75,11 @@ const statsSchema = v.looseObject({
     }),
   ),
   bridge: v.nullable(
-    v.looseObject({ peers: v.number(), listening: v.boolean(), packets: v.looseObject(packetEntries) }),
+    v.looseObject({
+      peers: v.number(),
+      listening: v.boolean(),
+      packets: v.looseObject(packetEntries),
+    }),
   ),
   grants: v.nullable(v.looseObject(packetEntries)),
 });
@@ -82,8 +89,15 @@ export function statsOf(value: unknown, url: URL): Stats {
   return checked(statsSchema, value, url) as unknown as Stats;
 }
 
-/** The value as the schema has it. @throws ApiError that names the first place where it is otherwise */
-export function checked<T extends v.GenericSchema>(schema: T, value: unknown, url: URL): v.InferOutput<T> {
+/**
+ * The value as the schema has it.
+ * @throws ApiError that names the first place where it is otherwise
+ */
+export function checked<T extends v.GenericSchema>(
+  schema: T,
+  value: unknown,
+  url: URL,
+): v.InferOutput<T> {
   const result = v.safeParse(schema, value);
   if (result.success) return result.output;
   const place = v.getDotPath(result.issues[0]) ?? "all of it";

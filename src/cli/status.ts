@@ -24,7 +24,8 @@ export async function status(api: Api, asJson: boolean, out: Console): Promise<n
   const [earlier, later] = await twoReadings(api);
   const [health, ready] = await Promise.all([api.plain("healthz"), api.plain("readyz")]);
   const rates = ratesBetween(earlier, later);
-  if (asJson) out.json({ health, ready, rates: rates ?? null, dropped: nonZero(drops(later)), stats: later });
+  if (asJson)
+    out.json({ health, ready, rates: rates ?? null, dropped: nonZero(drops(later)), stats: later });
   else for (const line of statusLines(later, rates, { health, ready })) out.line(line);
   return health.ok && ready.ok ? EXIT_OK : EXIT_NO;
 }
@@ -39,7 +40,11 @@ async function twoReadings(api: Api): Promise<[Stats, Stats]> {
 }
 
 /** @param rates undefined if they cannot be told */
-export function statusLines(stats: Stats, rates: Rates | undefined, { health, ready }: Readiness): string[] {
+export function statusLines(
+  stats: Stats,
+  rates: Rates | undefined,
+  { health, ready }: Readiness,
+): string[] {
   const { workers, mesh } = stats;
   const received = totalsOf(stats, ({ packetsReceived }) => packetsReceived);
   const row = (name: string, text: string) => `${name.padEnd(9)} ${text}`;
@@ -48,7 +53,8 @@ export function statusLines(stats: Stats, rates: Rates | undefined, { health, re
   const off = Object.entries(stats.breakers).filter(([, state]) => state === "off");
   return [
     `beacon ${stats.version} at ${hostPort(stats.address)}, id ${stats.beaconId}, up ${duration(stats.uptimeS)}`,
-    // Warnings are whole in the statistics; /readyz has them in one line, which may be cut. Older beacons have them only there.
+    // Warnings are whole in the statistics; /readyz has them in one line, which may be cut. Older
+    // beacons have them only there.
     row(
       "health",
       `${health.text}; ${stats.warnings ? ready.text.replace(/^ready; .*/, "ready") : ready.text}`,
@@ -92,7 +98,8 @@ export function statusLines(stats: Stats, rates: Rates | undefined, { health, re
 /** What the beacon uses of the machine. */
 export function cpuText({ cores, workers }: Rates): string {
   const busy = workers.flatMap((worker) => (worker.busy === null ? [] : [worker.busy]));
-  const busiest = busy.length === 0 ? "" : `, the busiest worker ${percent(Math.max(...busy))} of its core`;
+  const busiest =
+    busy.length === 0 ? "" : `, the busiest worker ${percent(Math.max(...busy))} of its core`;
   return cores === null ? "unknown" : `${percent(cores)} of a core${busiest}`;
 }
 
@@ -106,7 +113,8 @@ function peerLine({
   const where = isInDirectory ? " in the directory" : "";
   const heard = gossipAgeS === null ? "not heard yet" : `heard ${duration(gossipAgeS)} ago${where}`;
   const rtt = check?.lastRttMs == null ? "" : `, round trip ${check.lastRttMs.toFixed(1)} ms`;
-  const lost = check && check.lost > 0 ? `, ${whole(check.lost)} of ${whole(check.sent)} checks lost` : "";
+  const lost =
+    check && check.lost > 0 ? `, ${whole(check.lost)} of ${whole(check.sent)} checks lost` : "";
   return `  ${address}: ${whole(routes)} nodes, ${heard}${rtt}${lost}`;
 }
 

@@ -1,4 +1,7 @@
-/** How numbers and words are shown to people, and what comes from others made harmless to a terminal. */
+/**
+ * How numbers and words are shown to people, and what comes from others made harmless to a
+ * terminal.
+ */
 
 /** What moves a cursor, changes colours, breaks a line or turns the direction of writing. */
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
@@ -8,7 +11,10 @@ export function printable(text: string): string {
   return text.replace(UNPRINTABLE, "?");
 }
 
-/** A value as one line of JSON that is harmless to a terminal, too: JSON by itself leaves C1 controls and bidirectional marks as they are. */
+/**
+ * A value as one line of JSON that is harmless to a terminal, too: JSON by itself leaves C1
+ * controls and bidirectional marks as they are.
+ */
 export function jsonLine(value: unknown): string {
   return JSON.stringify(value).replace(
     UNPRINTABLE,
@@ -36,9 +42,12 @@ const STEPS = [
 export function short(value: number): string {
   for (const [step, unit] of STEPS) {
     // What rounds up to the next step is written with its unit: 999,950 is 1.0M.
-    if (value >= step * 0.99995) return `${(value / step).toFixed(value < 100 * step ? 1 : 0)}${unit}`;
+    if (value >= step * 0.99995)
+      return `${(value / step).toFixed(value < 100 * step ? 1 : 0)}${unit}`;
   }
-  return value > 0 && value < 10 && !Number.isInteger(value) ? value.toFixed(1) : String(Math.round(value));
+  return value > 0 && value < 10 && !Number.isInteger(value)
+    ? value.toFixed(1)
+    : String(Math.round(value));
 }
 
 /** @param share 0 to 1 */
@@ -58,14 +67,18 @@ export function duration(seconds: number): string {
 /** Names with their rates, those at 0 left out: "local 12.3k/s, peer 5/s". */
 export function rateList(rates: Readonly<Record<string, number>>, none: string): string {
   const some = Object.entries(rates).filter(([, rate]) => rate > 0);
-  return some.length === 0 ? none : some.map(([name, rate]) => `${name} ${short(rate)}/s`).join(", ");
+  return some.length === 0
+    ? none
+    : some.map(([name, rate]) => `${name} ${short(rate)}/s`).join(", ");
 }
 
 /** Names with their counts, those at 0 left out, the largest first. */
 export function countList(counts: Readonly<Record<string, number>>, none: string): string {
   const some = Object.entries(counts).filter(([, count]) => count > 0);
   some.sort(([, a], [, b]) => b - a);
-  return some.length === 0 ? none : some.map(([name, count]) => `${name} ${whole(count)}`).join(", ");
+  return some.length === 0
+    ? none
+    : some.map(([name, count]) => `${name} ${whole(count)}`).join(", ");
 }
 
 /** Rows under a head, columns as wide as they need, all but those of `left` to the right. */
@@ -74,7 +87,9 @@ export function table(
   rows: readonly (readonly string[])[],
   left: readonly number[] = [],
 ): string[] {
-  const widths = head.map((name, i) => Math.max(name.length, ...rows.map((row) => row[i]?.length ?? 0)));
+  const widths = head.map((name, i) =>
+    Math.max(name.length, ...rows.map((row) => row[i]?.length ?? 0)),
+  );
   return [head, ...rows].map((row) =>
     row
       .map((cell, i) => (left.includes(i) ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))

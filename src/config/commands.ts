@@ -1,4 +1,7 @@
-/** The words that may stand behind `beacon` in place of flags: what it does instead of serving. Apart, so that the server loads no more of them. */
+/**
+ * The words that may stand behind `beacon` in place of flags: what it does instead of serving.
+ * Apart, so that the server loads no more of them.
+ */
 
 export const commands = {
   status: "How a beacon does: health, rates, drops, peers, workers",

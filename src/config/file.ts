@@ -1,12 +1,21 @@
-/** Files that options come from, of bounded size: the config file, one JSON object, and what it may hold. */
+/**
+ * Files that options come from, of bounded size: the config file, one JSON object, and what it may
+ * hold.
+ */
 import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { duplicateKey } from "./duplicate-key.ts";
 import { ConfigError, quoted, shown } from "./units.ts";
 
-/** Options are a page at most; the bound keeps a wrong path (a log, a device) from filling the memory. */
+/**
+ * Options are a page at most; the bound keeps a wrong path (a log, a device) from filling the
+ * memory.
+ */
 const CONFIG_FILE_BYTES_MAX = 1024 * 1024;
 
-/** What nearly every file fits into; more is taken as it is needed, as the bound may be many times that. */
+/**
+ * What nearly every file fits into; more is taken as it is needed, as the bound may be many times
+ * that.
+ */
 const FIRST_READ_BYTES = 16 * 1024;
 
 /** The object that the file holds. Throws a ConfigError that names the file. */
@@ -32,7 +41,10 @@ export function readJsonObject(path: string): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-/** A JSON value as it would stand on the command line; what has no such form becomes text that none accepts. */
+/**
+ * A JSON value as it would stand on the command line; what has no such form becomes text that none
+ * accepts.
+ */
 export function jsonText(value: unknown): string {
   if (typeof value === "string") return value;
   if (typeof value === "boolean") return value ? "on" : "off";
@@ -43,10 +55,14 @@ export function jsonText(value: unknown): string {
 export function jsonShown(value: unknown): string {
   if (typeof value === "string") return quoted(value);
   if (typeof value !== "object" || value === null) return JSON.stringify(value);
-  return Array.isArray(value) ? "[...]" : "{...}"; // not whole: JSON.stringify overflows on deep nesting
+  // not whole: JSON.stringify overflows on deep nesting
+  return Array.isArray(value) ? "[...]" : "{...}";
 }
 
-/** The bytes of the file, `bytesMax` at most. Throws a ConfigError that names it; `what` says what it is for. */
+/**
+ * The bytes of the file, `bytesMax` at most. Throws a ConfigError that names it; `what` says what
+ * it is for.
+ */
 export function readBounded(path: string, what: string, bytesMax: number): Uint8Array {
   let bytes: Uint8Array;
   try {
@@ -64,8 +80,9 @@ export function readBounded(path: string, what: string, bytesMax: number): Uint8
 const OTHERS = 0o077;
 
 /**
- * Whether others than its owner may do anything with the file; false if it is gone. A credential of systemd is never exposed: its folder is
- * the unit's alone, and where an access list lets the unit's user read it (systemd 254), its mode shows rights of a group.
+ * Whether others than its owner may do anything with the file; false if it is gone. A credential of
+ * systemd is never exposed: its folder is the unit's alone, and where an access list lets the
+ * unit's user read it (systemd 254), its mode shows rights of a group.
  */
 export function isExposed(
   path: string,
@@ -76,7 +93,10 @@ export function isExposed(
   return ((statSync(path, { throwIfNoEntry: false })?.mode ?? 0) & OTHERS) !== 0;
 }
 
-/** Reads in steps instead of trusting the size, which is 0 for a pipe or /dev/stdin and for all of /proc. */
+/**
+ * Reads in steps instead of trusting the size, which is 0 for a pipe or /dev/stdin and for all of
+ * /proc.
+ */
 function readAtMost(bytesMax: number, path: string): Uint8Array {
   const fd = openSync(path, "r");
   try {

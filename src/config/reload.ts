@@ -17,7 +17,9 @@ const reloadable: ReadonlySet<Property> = new Set(
 
 export function compareConfigs(running: Config, wanted: Config): ConfigChanges {
   const properties = [...new Set(settings.map(({ property }) => property))];
-  const changed = properties.filter((property) => !isDeepStrictEqual(running[property], wanted[property]));
+  const changed = properties.filter(
+    (property) => !isDeepStrictEqual(running[property], wanted[property]),
+  );
   return {
     reloaded: changed.filter((property) => reloadable.has(property)),
     needRestart: changed.filter((property) => !reloadable.has(property)),
@@ -25,11 +27,15 @@ export function compareConfigs(running: Config, wanted: Config): ConfigChanges {
 }
 
 /**
- * The running config with what can change taken from the wanted one. Throws a ConfigError where the two do not go
- * together: a registry, and the beacon id that it needs only in the wanted config; or a bridge that goes on, and
- * nothing left that knows the nodes' keys.
+ * The running config with what can change taken from the wanted one. Throws a ConfigError where the
+ * two do not go together: a registry, and the beacon id that it needs only in the wanted config; or
+ * a bridge that goes on, and nothing left that knows the nodes' keys.
  */
-export function reloadedConfig(running: Config, wanted: Config, handedOver: HandedOver = {}): Config {
+export function reloadedConfig(
+  running: Config,
+  wanted: Config,
+  handedOver: HandedOver = {},
+): Config {
   const { reloaded } = compareConfigs(running, wanted);
   const config = {
     ...running,

@@ -13,8 +13,8 @@ export interface HandedOver {
 }
 
 /**
- * Throws a ConfigError for options that do not go together. `nameOf` says what a property is called where the config
- * comes from: its flag, or itself.
+ * Throws a ConfigError for options that do not go together. `nameOf` says what a property is called
+ * where the config comes from: its flag, or itself.
  */
 export function checkTogether(
   config: Config,
@@ -30,7 +30,9 @@ export function checkTogether(
       `${nameOf("directory")} needs ${nameOf("beaconId")}: a number other than 0, its own for each beacon`,
     );
   if (config.directoryCaFile !== "off" && !config.directory.startsWith("rediss:"))
-    throw new ConfigError(`${nameOf("directoryCaFile")} needs ${nameOf("directory")} to be rediss://`);
+    throw new ConfigError(
+      `${nameOf("directoryCaFile")} needs ${nameOf("directory")} to be rediss://`,
+    );
   if (
     config.directory !== "off" &&
     config.advertiseAddr === "auto" &&
@@ -56,8 +58,15 @@ export function checkTogether(
       `${nameOf("wssTlsCert")} needs ${nameOf("wssTlsKey")}: the certificate's private key`,
     );
   if (config.wssTlsKey !== "off" && config.wssTlsCert === "off")
-    throw new ConfigError(`${nameOf("wssTlsKey")} needs ${nameOf("wssTlsCert")}: the key's certificate`);
-  if (config.wss !== "off" && config.wssKeys === "off" && config.registry === "off" && !hasKeySource)
+    throw new ConfigError(
+      `${nameOf("wssTlsKey")} needs ${nameOf("wssTlsCert")}: the key's certificate`,
+    );
+  if (
+    config.wss !== "off" &&
+    config.wssKeys === "off" &&
+    config.registry === "off" &&
+    !hasKeySource
+  )
     throw new ConfigError(
       `${nameOf("wss")} needs ${nameOf("wssKeys")} or ${nameOf("registry")}: ` +
         "something that knows the nodes' keys",
@@ -65,13 +74,16 @@ export function checkTogether(
 }
 
 /**
- * The config with the token in the place of the file that holds it, so that a config that was checked is right when it
- * is checked again. Throws a ConfigError that names the file, never what it holds.
+ * The config with the token in the place of the file that holds it, so that a config that was
+ * checked is right when it is checked again. Throws a ConfigError that names the file, never what
+ * it holds.
  */
 export function withTokenRead(config: Config): Config {
   const path = config.registryAdminTokenFile;
   if (path === "off") return config;
-  const text = new TextDecoder().decode(readBounded(path, "the token file", TOKEN_FILE_BYTES_MAX)).trim();
+  const text = new TextDecoder()
+    .decode(readBounded(path, "the token file", TOKEN_FILE_BYTES_MAX))
+    .trim();
   if (text === "") throw new ConfigError(`${shown(path)}: the token file is empty`);
   const registryAdminToken = withReason(
     () => token.check(text),

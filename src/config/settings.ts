@@ -1,6 +1,7 @@
 /**
- * Every option of the beacon, declared once: its flag, its property, its range, its default and its help. The
- * environment variable (BEACON_MAX_NODES) and the config-file key ("max-nodes") follow from the flag.
+ * Every option of the beacon, declared once: its flag, its property, its range, its default and its
+ * help. The environment variable (BEACON_MAX_NODES) and the config-file key ("max-nodes") follow
+ * from the flag.
  */
 import { availableParallelism } from "node:os";
 import { pathFromStart } from "./start-folder.ts";
@@ -45,7 +46,10 @@ export interface Config {
   readonly offload: boolean;
   /** Steer what writes a node's entry to the worker that owns it. */
   readonly steering: boolean;
-  /** Whether packets leave from the address that their destination sent to; "auto" is "on" where the host has several. */
+  /**
+   * Whether packets leave from the address that their destination sent to; "auto" is "on" where the
+   * host has several.
+   */
   readonly sourceAddress: (typeof ON_OFF_AUTO)[number];
   /** Datagrams per receive call. */
   readonly batchMax: number;
@@ -54,7 +58,10 @@ export interface Config {
   /** The other beacons, each "host:port" for parseHostNamePort; no text stands twice. */
   readonly peers: readonly string[];
   readonly gossipIntervalMs: number;
-  /** The routes of a peer that has not been heard for this long are withdrawn; longer than the gossip interval. */
+  /**
+   * The routes of a peer that has not been heard for this long are withdrawn; longer than the
+   * gossip interval.
+   */
   readonly peerTimeoutMs: number;
   /** Look each gossip interval whether this beacon is reached through its peers. */
   readonly selfCheck: boolean;
@@ -62,7 +69,10 @@ export interface Config {
   readonly maxRoutes: number;
   /** Most nodes that count of one peer's gossip. */
   readonly maxPeerRoutes: number;
-  /** Whether gossip is taken from peers alone; "auto" is "on" where peers or a directory are configured, and no registry is. */
+  /**
+   * Whether gossip is taken from peers alone; "auto" is "on" where peers or a directory are
+   * configured, and no registry is.
+   */
   readonly gossipStrict: (typeof ON_OFF_AUTO)[number];
   /** A path. */
   readonly gossipKeyFile: string | "off";
@@ -72,7 +82,10 @@ export interface Config {
   readonly registryIntervalMs: number;
   /** A secret; "" is none. */
   readonly registryAdminToken: string;
-  /** A path. "off" in every config that was checked: what the file held is the registryAdminToken then. */
+  /**
+   * A path. "off" in every config that was checked: what the file held is the registryAdminToken
+   * then.
+   */
   readonly registryAdminTokenFile: string | "off";
   /** "host:port" for parseHostNamePort, as others reach this beacon. */
   readonly advertiseAddr: string | "auto";
@@ -96,15 +109,23 @@ export interface Config {
   readonly wssTlsKey: string | "off";
   /** Most connections of the bridge at once. */
   readonly wssMaxPeers: number;
-  /** The proxies whose X-Forwarded-For is believed, each for parseAddressPrefix; no text stands twice. */
+  /**
+   * The proxies whose X-Forwarded-For is believed, each for parseAddressPrefix; no text stands
+   * twice.
+   */
   readonly wssTrustedProxies: readonly string[];
   /** A path. "off" leaves the nodes' keys to the registry, or to a source that code hands over. */
   readonly wssKeys: string | "off";
   /** Upgrades a second from one client's address, 0 for any number. */
   readonly wssUpgradeLimit: number;
-  /** Failed handshakes a second from one client's address before it has to wait, 0 for any number. */
+  /**
+   * Failed handshakes a second from one client's address before it has to wait, 0 for any number.
+   */
   readonly wssFailureLimit: number;
-  /** Relays a second from one source, which is an address and a port or a bridged node; 0 for any number. */
+  /**
+   * Relays a second from one source, which is an address and a port or a bridged node; 0 for any
+   * number.
+   */
   readonly relayLimit: number;
   /** Relays a second from one address, whatever the ports; 0 for any number. */
   readonly relayAddressLimit: number;
@@ -112,9 +133,15 @@ export interface Config {
   readonly punchSourceLimit: number;
   /** Punch requests a second in all, 0 for any number; "auto" grows with the nodes. */
   readonly punchLimit: number | "auto";
-  /** Whose punch requests are not limited: each for parseAddressPrefix, or "*" for everybody's; no text stands twice. */
+  /**
+   * Whose punch requests are not limited: each for parseAddressPrefix, or "*" for everybody's; no
+   * text stands twice.
+   */
   readonly punchAllow: readonly string[];
-  /** A node that was refreshed within this time keeps its endpoint, whatever others claim; 0 lets everybody move it. */
+  /**
+   * A node that was refreshed within this time keeps its endpoint, whatever others claim; 0 lets
+   * everybody move it.
+   */
   readonly endpointHoldMs: number;
   /** New nodes a second from one address, 0 for any number. */
   readonly newNodeLimit: number;
@@ -124,7 +151,10 @@ export interface Config {
   readonly limitsShadow: boolean;
   /** A punch request needs the target's signature. */
   readonly requirePunchGrant: boolean;
-  /** Where nodes may not be, beside addresses that are nobody's: each for parseAddressPrefix; no text stands twice. */
+  /**
+   * Where nodes may not be, beside addresses that are nobody's: each for parseAddressPrefix; no
+   * text stands twice.
+   */
   readonly denyEndpoint: readonly string[];
   /** Watch whether nodes that were told of each other go on relaying. */
   readonly punchWatch: boolean;
@@ -144,33 +174,46 @@ export interface Config {
 const WORKERS_MAX = 64;
 
 /**
- * Messages per receive call, unless the operator says otherwise. From 32 to 256 the CPU time a packet is the same within
- * the noise (bench relay --batch, 2026-11, 2 cores); a batch of 64 keeps packet heads and structs in the L2 cache.
+ * Messages per receive call, unless the operator says otherwise. From 32 to 256 the CPU time a
+ * packet is the same within the noise (bench relay --batch, 2026-11, 2 cores); a batch of 64 keeps
+ * packet heads and structs in the L2 cache.
  */
 export const BATCH_MAX_DEFAULT = 64;
 
-/** Every beacon tells every other about its nodes, so a mesh is small; a longer list is something else. */
+/**
+ * Every beacon tells every other about its nodes, so a mesh is small; a longer list is something
+ * else.
+ */
 const PEERS_MAX = 128;
 
 /** Every upgrade's address is compared with each of them. */
 const PROXIES_MAX = 128;
 
-/** Most of a limit that is a number a second: far above what a machine can do, so as good as none, and still measured. */
+/**
+ * Most of a limit that is a number a second: far above what a machine can do, so as good as none,
+ * and still measured.
+ */
 const RATE_MAX = 1_000_000_000;
 
-/** As many fit into the shared memory, where workers look through all of them (src/shared/prefixes.ts). */
+/**
+ * As many fit into the shared memory, where workers look through all of them
+ * (src/shared/prefixes.ts).
+ */
 export const PREFIXES_MAX = 128;
 
 const TOKEN_CHARS_MAX = 1024;
 
 export type Property = Exclude<keyof Config, "httpIsDefault">;
 
-/** How one sort of value is read from text and, however it came, checked. Both throw only the reason. */
+/**
+ * How one sort of value is read from text and, however it came, checked. Both throw only the
+ * reason.
+ */
 export interface Kind<T> {
   parse(text: string): unknown;
   /**
-   * What a JSON value means that is not a string. Without this it means what its text would (5 is "5", true is
-   * "on"), which is wrong for a kind that takes any text.
+   * What a JSON value means that is not a string. Without this it means what its text would (5 is
+   * "5", true is "on"), which is wrong for a kind that takes any text.
    */
   fromJson?(value: unknown): unknown;
   check(value: unknown): T;
@@ -211,7 +254,8 @@ function whole(min: number, max: number): Kind<number> {
 
 function duration(min: string, max: string): Kind<number> {
   const check = ranged(parseDurationMs(min), parseDurationMs(max), `must be from ${min} to ${max}`);
-  return { parse: (text) => (text === "0" ? 0 : parseDurationMs(text)), check }; // as in Go, 0 needs no unit
+  // as in Go, 0 needs no unit
+  return { parse: (text) => (text === "0" ? 0 : parseDurationMs(text)), check };
 }
 
 function bytes(min: string, max: string): Kind<number> {
@@ -324,7 +368,10 @@ function listOf(kind: Kind<string>, max: number, what: string): Kind<readonly st
 }
 
 /** Every option, in the order and under the headings of the help text. */
-export const settingGroups: readonly { readonly title: string; readonly settings: readonly Setting[] }[] = [
+export const settingGroups: readonly {
+  readonly title: string;
+  readonly settings: readonly Setting[];
+}[] = [
   {
     title: "Network:",
     settings: [
@@ -498,7 +545,8 @@ export const settingGroups: readonly { readonly title: string; readonly settings
         help:
           "Redis or Valkey that the fleet shares its routes in: redis://host:port, or rediss:// for TLS; " +
           "several with commas between. Needs --beacon-id.",
-        secretPart: /(?<=^"?)(?!").*(?:@|…$)/s, // up to where user and password end, or all that is left where that was cut off
+        // up to where user and password end, or all that is left where that was cut off
+        secretPart: /(?<=^"?)(?!").*(?:@|…$)/s,
       },
       {
         flag: "directory-ca-file",

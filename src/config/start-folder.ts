@@ -1,4 +1,7 @@
-/** Relative paths: resolved against the directory that the process was started in, which may be gone by the time of a reload. */
+/**
+ * Relative paths: resolved against the directory that the process was started in, which may be gone
+ * by the time of a reload.
+ */
 import { existsSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
 import { ConfigError } from "./units.ts";
@@ -14,7 +17,10 @@ function currentFolder(): string | undefined {
   }
 }
 
-/** The absolute path. @throws ConfigError for a relative one if the process was started in a removed directory */
+/**
+ * The absolute path.
+ * @throws ConfigError for a relative one if the process was started in a removed directory
+ */
 export function pathFromStart(path: string): string {
   if (isAbsolute(path)) return path;
   if (startFolder === undefined)
@@ -22,7 +28,10 @@ export function pathFromStart(path: string): string {
   return resolve(startFolder, path);
 }
 
-/** Where a new process with the same relative paths has to start; undefined if that directory is gone. */
+/**
+ * Where a new process with the same relative paths has to start; undefined if that directory is
+ * gone.
+ */
 export function folderForSuccessor(): string | undefined {
   return startFolder !== undefined && existsSync(startFolder) ? startFolder : undefined;
 }

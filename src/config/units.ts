@@ -1,16 +1,23 @@
 /**
- * The small languages that options are written in: durations, sizes, addresses and prefixes. Each parser throws a
- * ConfigError that holds only the reason; whoever knows where the text came from puts that before it.
+ * The small languages that options are written in: durations, sizes, addresses and prefixes. Each
+ * parser throws a ConfigError that holds only the reason; whoever knows where the text came from
+ * puts that before it.
  */
 import { isIPv4, isIPv6 } from "node:net";
 import ipaddr from "ipaddr.js";
 
-/** A setting that cannot be used. The message is one line: where it stands, what it is, what would be right. */
+/**
+ * A setting that cannot be used. The message is one line: where it stands, what it is, what would
+ * be right.
+ */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
 }
 
-/** Long enough for any sensible path or address, short enough for one line of a terminal or a journal. */
+/**
+ * Long enough for any sensible path or address, short enough for one line of a terminal or a
+ * journal.
+ */
 const SHOWN_CHARS_MAX = 100;
 
 /** As DNS has it (RFC 1123), with the underscore that some networks use all the same. */
@@ -37,20 +44,22 @@ const unitBytes = new Map([
 ]);
 
 /**
- * Text from outside, made fit for a message: plain words as they are, anything else quoted; at most 100
- * characters.
+ * Text from outside, made fit for a message: plain words as they are, anything else quoted; at most
+ * 100 characters.
  */
 export function shown(text: string): string {
   return /^[\w.,:;/%@+=*~[\]-]+$/.test(text) ? cut(text) : quoted(text);
 }
 
 /**
- * Text as a JSON string, cut to 100 characters, with everything escaped that moves a cursor or breaks a line:
- * JSON leaves DEL, C1 controls, bidirectional marks and U+2028 as they are.
+ * Text as a JSON string, cut to 100 characters, with everything escaped that moves a cursor or
+ * breaks a line: JSON leaves DEL, C1 controls, bidirectional marks and U+2028 as they are.
  */
 export function quoted(text: string): string {
   const json = JSON.stringify(text.slice(0, 2 * SHOWN_CHARS_MAX));
-  return cut(json.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${char.codePointAt(0)!.toString(16)}}`));
+  return cut(
+    json.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${char.codePointAt(0)!.toString(16)}}`),
+  );
 }
 
 function cut(text: string): string {
@@ -75,7 +84,9 @@ export function parseDurationMs(text: string): number {
 export function parseBytes(text: string): number {
   const match = /^(\d+)([KMG](?:iB)?|)$/.exec(text);
   if (match === null)
-    throw new ConfigError("must be a whole number of bytes, or one with KiB, MiB or GiB, such as 4MiB");
+    throw new ConfigError(
+      "must be a whole number of bytes, or one with KiB, MiB or GiB, such as 4MiB",
+    );
   return Number(match[1]) * unitBytes.get(match[2]!)!;
 }
 
@@ -89,15 +100,25 @@ export function withReason<T>(read: () => T, tell: (reason: string) => string): 
 }
 
 export interface HostPort {
-  /** An address without brackets, or a name where names are taken; "" is every address of both families. */
+  /**
+   * An address without brackets, or a name where names are taken; "" is every address of both
+   * families.
+   */
   readonly host: string;
   /** 0 to 65535; 0 lets the kernel pick one. */
   readonly port: number;
 }
 
-/** Splits ":9001", "0.0.0.0:9001" or "[::1]:9001". Throws a ConfigError for names, zones and short forms. */
+/**
+ * Splits ":9001", "0.0.0.0:9001" or "[::1]:9001". Throws a ConfigError for names, zones and short
+ * forms.
+ */
 export function parseHostPort(text: string): HostPort {
-  const address = splitHostPort(text, 0, "must be address:port, such as :9001, 0.0.0.0:9001 or [::1]:9001");
+  const address = splitHostPort(
+    text,
+    0,
+    "must be address:port, such as :9001, 0.0.0.0:9001 or [::1]:9001",
+  );
   if (!address.bracketed && address.host !== "" && !isIPv4(address.host))
     throw new ConfigError(
       "use an IP address in full, such as 127.0.0.1; names and short forms are not taken",
@@ -109,26 +130,35 @@ export function parseHostPort(text: string): HostPort {
 export const isWildcard = (host: string): boolean => ["", "0.0.0.0", "::"].includes(host);
 
 /**
- * Splits "beacon.example:9001", "192.0.2.1:9001" or "[2001:db8::1]:9001": somebody to send to, so neither the host
- * nor the port may be left open. Throws a ConfigError, also for zones and for the short forms of IPv4 addresses.
+ * Splits "beacon.example:9001", "192.0.2.1:9001" or "[2001:db8::1]:9001": somebody to send to, so
+ * neither the host nor the port may be left open. Throws a ConfigError, also for zones and for the
+ * short forms of IPv4 addresses.
  */
 export function parseHostNamePort(text: string): HostPort {
-  const form = "must be host:port, such as beacon.example:9001, 192.0.2.1:9001 or [2001:db8::1]:9001";
+  const form =
+    "must be host:port, such as beacon.example:9001, 192.0.2.1:9001 or [2001:db8::1]:9001";
   const { host, port, bracketed } = splitHostPort(text, 1, form);
   if (host === "") throw new ConfigError(form);
   if (bracketed || isIPv4(host)) return { host, port };
   const labels = host.split(".");
   if (host.length > HOST_NAME_CHARS_MAX || !labels.every((label) => HOST_NAME_LABEL.test(label)))
-    throw new ConfigError("use a host name of letters, digits, dots and inner hyphens, or an IP address");
+    throw new ConfigError(
+      "use a host name of letters, digits, dots and inner hyphens, or an IP address",
+    );
   // No top-level domain is a number, but resolvers read 127.1, 010.0.0.1 and 0x7f.1 as addresses.
   if (/^(?:\d+|0x[\da-f]*)$/i.test(labels.at(-1)!))
-    throw new ConfigError("use an IP address in full, such as 192.0.2.1; short forms are not taken");
+    throw new ConfigError(
+      "use an IP address in full, such as 192.0.2.1; short forms are not taken",
+    );
   return { host, port };
 }
 
 /** The port of Redis and of Valkey. */
 const DIRECTORY_PORT = 6379;
-/** A primary and its replicas, or the nodes of a cluster; each is tried, and costs a time-out when it is down. */
+/**
+ * A primary and its replicas, or the nodes of a cluster; each is tried, and costs a time-out when
+ * it is down.
+ */
 const DIRECTORY_SERVERS_MAX = 16;
 /** More than any server is set up with; by default it has 16. */
 const DIRECTORY_DATABASE_MAX = 65_535;
@@ -141,22 +171,26 @@ export interface DirectoryAddress {
 }
 
 /**
- * Splits "redis://host[:port][,host[:port]…][/database]", or rediss:// for TLS; hosts as in parseHostNamePort. Throws a
- * ConfigError, also for a user or a password, which does not belong where all can see it.
+ * Splits "redis://host[:port][,host[:port]…][/database]", or rediss:// for TLS; hosts as in
+ * parseHostNamePort. Throws a ConfigError, also for a user or a password, which does not belong
+ * where all can see it.
  */
 export function parseDirectory(text: string): DirectoryAddress {
   if (text.includes("@"))
     throw new ConfigError(
       "leave out user and password, which show in the process list; name a file with them in --directory-auth-file",
     );
-  const [, scheme, hosts = "", digits = "0"] = /^(rediss?):\/\/([^/]*)(?:\/(\d*))?$/.exec(text) ?? [];
+  const [, scheme, hosts = "", digits = "0"] =
+    /^(rediss?):\/\/([^/]*)(?:\/(\d*))?$/.exec(text) ?? [];
   if (scheme === undefined || hosts === "")
     throw new ConfigError(
       "must be redis://host:port, such as redis://192.0.2.1:6379 or rediss://r1.example,r2.example/3",
     );
   const database = Number(digits);
   if (database > DIRECTORY_DATABASE_MAX)
-    throw new ConfigError(`the database must be a whole number from 0 to ${DIRECTORY_DATABASE_MAX}`);
+    throw new ConfigError(
+      `the database must be a whole number from 0 to ${DIRECTORY_DATABASE_MAX}`,
+    );
   const entries = [...new Set(hosts.split(",").map(withDirectoryPort))];
   if (entries.length > DIRECTORY_SERVERS_MAX)
     throw new ConfigError(`must name at most ${DIRECTORY_SERVERS_MAX} servers`);
@@ -173,8 +207,15 @@ function withDirectoryPort(entry: string): string {
   return /^(?:\[[^\]]*\]|[^:]+)$/.test(entry) ? `${entry}:${DIRECTORY_PORT}` : entry;
 }
 
-/** What parseHostPort and parseHostNamePort have in common. `form` is the reason where the text is nothing of the kind. */
-function splitHostPort(text: string, portMin: number, form: string): HostPort & { bracketed: boolean } {
+/**
+ * What parseHostPort and parseHostNamePort have in common. `form` is the reason where the text is
+ * nothing of the kind.
+ */
+function splitHostPort(
+  text: string,
+  portMin: number,
+  form: string,
+): HostPort & { bracketed: boolean } {
   const match = /^(?:\[([^\]]*)\]|([^:]*)):(\d+)$/.exec(text);
   if (match === null)
     throw new ConfigError(
@@ -191,9 +232,10 @@ function splitHostPort(text: string, portMin: number, form: string): HostPort & 
 }
 
 /**
- * Reads an IP address or a prefix, such as 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32, as its address and number of bits.
- * An address alone has them all; an IPv4-mapped one (::ffff:192.0.2.1) becomes IPv4. Throws a ConfigError, also for
- * zones, for the short forms of IPv4 addresses, and for bits set behind the prefix.
+ * Reads an IP address or a prefix, such as 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32, as its address
+ * and number of bits. An address alone has them all; an IPv4-mapped one (::ffff:192.0.2.1) becomes
+ * IPv4. Throws a ConfigError, also for zones, for the short forms of IPv4 addresses, and for bits
+ * set behind the prefix.
  */
 export function parseAddressPrefix(text: string): readonly [ipaddr.IPv4 | ipaddr.IPv6, number] {
   const [, written = "", digits] = /^([^/]*)(?:\/(0|[1-9]\d*))?$/.exec(text) ?? [];

@@ -156,7 +156,10 @@ export interface BeaconControl {
  * `start`, where it ends the start.
  */
 export interface Service {
-  /** Fills tables before the first packet is read. @param isWhole whether the predecessor's are complete */
+  /**
+   * Fills tables before the first packet is read.
+   * @param isWhole whether the predecessor's are complete
+   */
   restore?(isWhole: boolean): Promise<void>;
   start?(): void | Promise<void>;
   /** Runs about once a second. */
@@ -171,9 +174,15 @@ export interface Service {
   suspend?(): void;
   /** The upgrade failed: undoes `hold` and `suspend`. */
   resume?(): void;
-  /** The successor serves: ends what nodes and clients still have here. @param signal ends the wait */
+  /**
+   * The successor serves: ends what nodes and clients still have here.
+   * @param signal ends the wait
+   */
   retire?(signal: AbortSignal): Promise<unknown>;
-  /** Releases everything. Called once, also if `start` never was. @param isReplaced whether a successor serves */
+  /**
+   * Releases everything. Called once, also if `start` never was.
+   * @param isReplaced whether a successor serves
+   */
   stop?(isReplaced: boolean): unknown;
   /** The values of the feature's `stats`. */
   stats?(): object;
@@ -194,9 +203,9 @@ export interface HandOverSections {
 }
 
 /**
- * all: everything, while packets arrive. changed: what changed since the last call. closing: what is
- * large and needs no repetition, just before receiving stops. stopped: workers are parked and nobody
- * receives, so only what changed in the last seconds. sealed: what changed during `stopped`.
+ * all: everything, while packets arrive. changed: what changed since the last call. closing: what
+ * is large and needs no repetition, just before receiving stops. stopped: workers are parked and
+ * nobody receives, so only what changed in the last seconds. sealed: what changed during `stopped`.
  */
 export type HandOverPhase = "all" | "changed" | "closing" | "stopped" | "sealed";
 
@@ -204,7 +213,11 @@ export interface Section {
   readonly version: number;
   /** Whether it accepts files; those that come with other sections are closed. */
   readonly readsFiles?: true;
-  /** @param body good until it returns @param fds files that came with it, which it owns. @throws FormatError */
+  /**
+   * @param body good until it returns
+   * @param fds files that came with it, which it owns.
+   * @throws FormatError
+   */
   read(body: Uint8Array, fds: readonly number[]): void | Promise<void>;
 }
 

@@ -55,13 +55,15 @@ export class Services {
 
   /** @throws what a feature throws; `stop` releases what was made before it */
   async create(hostOf: (feature: AnyFeature) => Host<unknown, unknown>): Promise<void> {
-    for (const feature of this.features) this.#made.set(feature, await feature.create(hostOf(feature)));
+    for (const feature of this.features)
+      this.#made.set(feature, await feature.create(hostOf(feature)));
   }
 
   /** Returns a service that was made. */
   use<F extends AnyFeature>(feature: F): ServiceOf<F> {
     const service = this.#made.get(feature);
-    if (service === undefined) throw new Error(`${feature.name} stands later in the list of features`);
+    if (service === undefined)
+      throw new Error(`${feature.name} stands later in the list of features`);
     return service as ServiceOf<F>;
   }
 
@@ -78,14 +80,17 @@ export class Services {
 
   /** Calls each service; an error in one is logged and keeps no other from being called. */
   each(call: (service: Service, feature: AnyFeature) => void): void {
-    for (const [feature, service] of this.#made) this.guard.run(feature.name, () => call(service, feature));
+    for (const [feature, service] of this.#made)
+      this.guard.run(feature.name, () => call(service, feature));
   }
 
   /** Stops all in reverse, each once the one before has stopped. */
   async stop(isReplaced: boolean): Promise<void> {
     const made = [...this.#made].reverse();
     await this.guard.runAll(
-      made.map(([{ name }, service]) => [`stopping ${name}`, () => service.stop?.(isReplaced)] as const),
+      made.map(
+        ([{ name }, service]) => [`stopping ${name}`, () => service.stop?.(isReplaced)] as const,
+      ),
     );
   }
 

@@ -1,6 +1,6 @@
 /**
- * What is let in: the operator's limits and breakers, as one thread asks for them. What is refused is counted here, by reason; in
- * shadow, what would be, and it is let in.
+ * What is let in: the operator's limits and breakers, as one thread asks for them. What is refused
+ * is counted here, by reason; in shadow, what would be, and it is let in.
  */
 import type { Clock } from "../../ffi/clock.ts";
 import { BROKEN_AT, LIMITED_AT, SHADOWED_AT } from "../shared/counters.ts";
@@ -96,11 +96,11 @@ export class Admission {
   }
 
   /**
-   * Returns how many of some Relays of one source the limits admit, all of them in shadow. The caller
-   * counts each Relay that it drops (`relayLimited`).
+   * Returns how many of some Relays of one source the limits admit, all of them in shadow. The
+   * caller counts each Relay that it drops (`relayLimited`).
    *
-   * The source's own limit is asked first and charged last, so that what one limit refuses costs nothing
-   * of the other. A proven node has no address here: it may be that of a proxy for many.
+   * The source's own limit is asked first and charged last, so that what one limit refuses costs
+   * nothing of the other. A proven node has no address here: it may be that of a proxy for many.
    * @param provenId the node that the source is, 0 if it is an endpoint
    */
   relays(provenId: number, source: Int32Array, packets: number): number {
@@ -111,7 +111,8 @@ export class Admission {
     const room = this.#relays.room(hash, packets, nowNs);
     let taken = room;
     if (room > 0) {
-      if (!isProven) taken = this.#relaysOfAddress.take(addressHash(source, 0, secret), room, nowNs);
+      if (!isProven)
+        taken = this.#relaysOfAddress.take(addressHash(source, 0, secret), room, nowNs);
       this.#relays.take(hash, taken, nowNs);
     }
     if (taken === packets) return packets;
@@ -119,7 +120,10 @@ export class Admission {
     return this.#isShadowed(this.#relayLimit, packets - taken) ? packets : taken;
   }
 
-  /** Counts a dropped Relay. @returns the limit that refused it: RELAY_LIMIT or RELAY_ADDRESS_LIMIT */
+  /**
+   * Counts a dropped Relay.
+   * @returns the limit that refused it: RELAY_LIMIT or RELAY_ADDRESS_LIMIT
+   */
   relayLimited(): number {
     this.#counters[this.row + LIMITED_AT + this.#relayLimit]!++;
     return this.#relayLimit;
@@ -129,12 +133,19 @@ export class Admission {
   punch(source: Int32Array): boolean {
     return (
       this.#punchAllowed.has(source, 0) ||
-      (this.#takesOne(this.#punchesOfSource, PUNCH_SOURCE_LIMIT, addressHash(source, 0, this.#secret)) &&
+      (this.#takesOne(
+        this.#punchesOfSource,
+        PUNCH_SOURCE_LIMIT,
+        addressHash(source, 0, this.#secret),
+      ) &&
         this.#takesOne(this.#punches, PUNCH_LIMIT, EVERYBODY))
     );
   }
 
-  /** Whether one more grant is verified. What is not is for the caller to count: this is no limit of the operator's. */
+  /**
+   * Whether one more grant is verified. What is not is for the caller to count: this is no limit of
+   * the operator's.
+   */
   grant(): boolean {
     return this.#grants.take(EVERYBODY, 1, this.#now()) === 1;
   }

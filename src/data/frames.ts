@@ -1,6 +1,7 @@
 /**
- * Packets that come as frames through the WebSocket bridge, on the main thread: they are handled as those that come as datagrams, and
- * leave from the beacon's public port. Frames are collected until `flush`, so that a burst of them leaves merged.
+ * Packets that come as frames through the WebSocket bridge, on the main thread: they are handled as
+ * those that come as datagrams, and leave from the beacon's public port. Frames are collected until
+ * `flush`, so that a burst of them leaves merged.
  */
 import { type Clock, CoarseClock } from "../../ffi/clock.ts";
 import { ENDPOINT_WORDS, type Family } from "../../ffi/endpoint.ts";

@@ -1,21 +1,31 @@
 /**
- * How often one worker lets gossip through to the main thread, to which each message is up to half a millisecond's work: so many a
- * second of each peer, and so many of all strangers together. The generic cell rate algorithm, as in src/shared/limits.ts, with a cell
- * for each place of a peer, and another for what names the instance that the peer's signed gossip named: who fakes a peer's address and
- * does not hear it uses up the one, and not the other.
+ * How often one worker lets gossip through to the main thread, to which each message is up to half
+ * a millisecond's work: so many a second of each peer, and so many of all strangers together. The
+ * generic cell rate algorithm, as in src/shared/limits.ts, with a cell for each place of a peer,
+ * and another for what names the instance that the peer's signed gossip named: who fakes a peer's
+ * address and does not hear it uses up the one, and not the other.
  */
 import type { Clock } from "../../ffi/clock.ts";
 import { PEER_PLACES } from "../shared/memory.ts";
 
-/** Three times what a peer says at the shortest of gossip intervals, 100 ms; and a second's worth at once. */
+/**
+ * Three times what a peer says at the shortest of gossip intervals, 100 ms; and a second's worth at
+ * once.
+ */
 const PEER_INTERVAL_NS = Math.round(1e9 / 30);
 const PEER_BURST = 30;
-/** LEARNED_PEERS_MAX strangers that gossip every ten seconds are all heard, and learned, within the first ten. */
+/**
+ * LEARNED_PEERS_MAX strangers that gossip every ten seconds are all heard, and learned, within the
+ * first ten.
+ */
 const STRANGERS_INTERVAL_NS = 1e9 / 4;
 const STRANGERS_BURST = 8;
 
 export class GossipAllowance {
-  /** When what was let through will have been paid for: by peer, by peer of known instance, and the strangers'. */
+  /**
+   * When what was let through will have been paid for: by peer, by peer of known instance, and the
+   * strangers'.
+   */
   readonly #paidNs = new Float64Array(2 * PEER_PLACES + 1);
 
   constructor(private readonly clock: Clock) {}

@@ -1,6 +1,6 @@
 /**
- * Punches whose grants were good, on the main thread: both ends are told of each other from the beacon's public port, as a worker would
- * have done at once if it had not had to ask for a grant.
+ * Punches whose grants were good, on the main thread: both ends are told of each other from the
+ * beacon's public port, as a worker would have done at once if it had not had to ask for a grant.
  */
 import { type Clock, CoarseClock } from "../../ffi/clock.ts";
 import type { Family } from "../../ffi/endpoint.ts";
@@ -61,8 +61,8 @@ export class Introductions {
   }
 
   /**
-   * Sends PunchCommands to an endpoint and to a node, each about the other. Nothing is sent, which is counted, if the node is not known
-   * any more, or is behind the WebSocket bridge by now.
+   * Sends PunchCommands to an endpoint and to a node, each about the other. Nothing is sent, which
+   * is counted, if the node is not known any more, or is behind the WebSocket bridge by now.
    * @param requesterId of the node at that endpoint
    */
   introduce(requester: Int32Array, requesterId: number, targetId: number): void {

@@ -1,6 +1,6 @@
 /**
- * The loop of one worker: receive a batch, handle each packet, send what came of it, again. It runs to completion:
- * no queue, no timer, no copy, and no allocation once it is built.
+ * The loop of one worker: receive a batch, handle each packet, send what came of it, again. It runs
+ * to completion: no queue, no timer, no copy, and no allocation once it is built.
  */
 
 import { type Clock, CoarseClock } from "../../ffi/clock.ts";
@@ -38,7 +38,9 @@ import { Sender } from "./sender.ts";
 /** A parked worker looks so often whether it is to go on; a heartbeat each. */
 const PARKED_MS = 1;
 
-/** Receive calls that may fail in a row, with an error that may pass, before the worker gives up. */
+/**
+ * Receive calls that may fail in a row, with an error that may pass, before the worker gives up.
+ */
 const RECEIVE_ERRORS_MAX = 1000;
 
 const MALFORMED_EMPTY = malformedColumn("empty");
@@ -109,7 +111,8 @@ export class RelayLoop {
   }
 
   /**
-   * Runs until the main thread says stop, and receives nothing while it says to park, be that from the start.
+   * Runs until the main thread says stop, and receives nothing while it says to park, be that from
+   * the start.
    * @throws SyscallError when receiving fails for good
    */
   run(): void {
@@ -175,7 +178,8 @@ export class RelayLoop {
     if (errno === EAGAIN || errno === EINTR) return;
     this.#counters[this.#row + RECEIVE_ERRORS]!++;
     const final = errno === EBADF || errno === ENOTSOCK || errno === EFAULT || errno === EINVAL;
-    if (final || ++this.#errorsInARow > RECEIVE_ERRORS_MAX) throw new SyscallError("recvmmsg", errno);
+    if (final || ++this.#errorsInARow > RECEIVE_ERRORS_MAX)
+      throw new SyscallError("recvmmsg", errno);
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * What happens to one packet: parsed, routed, rewritten in place and put into a run, all before the next one is
- * looked at.
+ * What happens to one packet: parsed, routed, rewritten in place and put into a run, all before the
+ * next one is looked at.
  */
 
 import { MESSAGES_MAX } from "../../ffi/abi.ts";
@@ -115,11 +115,14 @@ const KEEPS_HEAD = WANTS_DEST | IS_PEER;
 
 /** Packet memory for one reply, a reply a run. */
 export const REPLY_BYTES = 32;
-if (REPLY_BYTES < ADDRESS_MESSAGE_BYTES_MAX) throw new Error("REPLY_BYTES is too small for an IPv6 address");
+if (REPLY_BYTES < ADDRESS_MESSAGE_BYTES_MAX)
+  throw new Error("REPLY_BYTES is too small for an IPv6 address");
 
 /** Where the packets of a batch come from. */
 export interface PacketSource {
-  /** Copies the endpoint that message m came from to `endpoint`, without local address and flags. */
+  /**
+   * Copies the endpoint that message m came from to `endpoint`, without local address and flags.
+   */
   readSource(m: number, endpoint: Int32Array): void;
   /** As ReceiveBatch.readLocalAddress. */
   readLocalAddress(m: number, address: Int32Array): boolean;
@@ -128,7 +131,8 @@ export interface PacketSource {
 /** Where messages go that leave this thread by another way than the kernel's. */
 export interface MessageTaker {
   /**
-   * @param label ENDPOINT_WORDS words: whom the message came from, or, in the first, the node that it is for
+   * @param label ENDPOINT_WORDS words: whom the message came from, or, in the first, the node that
+   * it is for
    * @param packets where the message is, from `from` on
    * @returns false if there was no room
    */
@@ -153,15 +157,18 @@ export interface HandlerParts {
   readonly frames: MessageTaker;
   /** Takes punch requests whose grants are to be verified. */
   readonly grants: MessageTaker;
-  /** The first of this thread's words in the shared memory, and its first column among the counters. */
+  /**
+   * The first of this thread's words in the shared memory, and its first column among the counters.
+   */
   readonly threadWords: number;
   readonly counterRow: number;
 }
 
 export class PacketHandler {
   /**
-   * The node that the packets come from, by proof of its key; 0 for datagrams, which anybody may have sent. A proven node sends in its
-   * own name alone, is answered through the bridge, and has no endpoint that could be recorded or told to others.
+   * The node that the packets come from, by proof of its key; 0 for datagrams, which anybody may
+   * have sent. A proven node sends in its own name alone, is answered through the bridge, and has
+   * no endpoint that could be recorded or told to others.
    */
   #provenId = 0;
   readonly #view: DataView;
@@ -171,24 +178,33 @@ export class PacketHandler {
   readonly #target = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
   /** The local address that a packet was sent to. */
   readonly #local = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
-  /** The slot whose endpoint is in `#target`, and the endpoint's version, which no other endpoint of this slot has; -1 for none. */
+  /**
+   * The slot whose endpoint is in `#target`, and the endpoint's version, which no other endpoint of
+   * this slot has; -1 for none.
+   */
   #targetSlot = -1;
   #targetVersion = -1;
   /**
-   * Destination of the last Relay, its run, -1 if there is none that takes more or the node may have changed, and up to which message
-   * of the batch that holds.
+   * Destination of the last Relay, its run, -1 if there is none that takes more or the node may
+   * have changed, and up to which message of the batch that holds.
    */
   #burstDestId = 0;
   #burstRun = -1;
   #burstEnd = 0;
   /** Keeps the compiler from leaving out loads. */
   #touched = 0;
-  /** The message of this batch whose source was last looked for among the peers, -1 for none, and which one that is, -1 for none. */
+  /**
+   * The message of this batch whose source was last looked for among the peers, -1 for none, and
+   * which one that is, -1 for none.
+   */
   #peerCheckedMessage = -1;
   #fromPeer = -1;
   /** Packets of this message. */
   #messagePackets = 1;
-  /** The message of this batch for which the limit on Relays was last asked, -1 for none, and how many more of it are let in. */
+  /**
+   * The message of this batch for which the limit on Relays was last asked, -1 for none, and how
+   * many more of it are let in.
+   */
   #allowedMessage = -1;
   #allowance = 0;
 
@@ -243,13 +259,19 @@ export class PacketHandler {
     this.#row = parts.counterRow;
   }
 
-  /** From now on the packets come from this node, which has proven its id, each in a message of its own. */
+  /**
+   * From now on the packets come from this node, which has proven its id, each in a message of its
+   * own.
+   */
   speaksFor(nodeId: number): void {
     this.#provenId = nodeId;
     this.#allowedMessage = -1;
   }
 
-  /** Has the processor fetch the slot that the packet at `at` will need; for each packet of a batch before the first is handled. */
+  /**
+   * Has the processor fetch the slot that the packet at `at` will need; for each packet of a batch
+   * before the first is handled.
+   */
   touch(at: number): void {
     const isRelay = this.#view.getUint8(at) === RELAY;
     this.#touched ^= isRelay
@@ -257,7 +279,10 @@ export class PacketHandler {
       : this.#nodes.touchToRecord(this.#view.getInt32(at + FIRST_ID_AT));
   }
 
-  /** Handles the packets of `segmentBytes`, the last may be shorter, that make up message m: `bytes` at `at`. */
+  /**
+   * Handles the packets of `segmentBytes`, the last may be shorter, that make up message m: `bytes`
+   * at `at`.
+   */
   handleSegments(at: number, bytes: number, segmentBytes: number, m: number): void {
     const end = at + bytes;
     this.#messagePackets = Math.ceil(bytes / segmentBytes);
@@ -268,7 +293,10 @@ export class PacketHandler {
     this.#messagePackets = 1;
   }
 
-  /** Handles the packet of `bytes` (at least 1) at `at` in the packet memory, from message m of the batch. */
+  /**
+   * Handles the packet of `bytes` (at least 1) at `at` in the packet memory, from message m of the
+   * batch.
+   */
   handle(at: number, bytes: number, m: number): void {
     const type = this.#view.getUint8(at);
     if (type >= MESSAGE_NAMES.length) {
@@ -302,7 +330,10 @@ export class PacketHandler {
     }
   }
 
-  /** Whether the Relay at `at`, of message m, is let in. All of its packets are of one source, so the limit is asked once. */
+  /**
+   * Whether the Relay at `at`, of message m, is let in. All of its packets are of one source, so
+   * the limit is asked once.
+   */
   #letsIn(at: number, m: number): boolean {
     const admission = this.#admission;
     if (admission.isBroken(RELAY_BREAKER)) {
@@ -317,13 +348,17 @@ export class PacketHandler {
       this.#allowance--;
       return true;
     }
-    this.#noteDrop(at, admission.relayLimited() === RELAY_LIMIT ? RELAY_LIMITED : RELAY_ADDRESS_LIMITED);
+    this.#noteDrop(
+      at,
+      admission.relayLimited() === RELAY_LIMIT ? RELAY_LIMITED : RELAY_ADDRESS_LIMITED,
+    );
     return false;
   }
 
   /**
-   * Returns how many of the packets of message m the limits admit. Peers speak for many nodes: they are
-   * exempt, and use up nothing of what other nodes at their address may send. Learned peers are limited.
+   * Returns how many of the packets of message m the limits admit. Peers speak for many nodes: they
+   * are exempt, and use up nothing of what other nodes at their address may send. Learned peers are
+   * limited.
    */
   #askFor(m: number): number {
     const packets = this.#messagePackets;
@@ -345,7 +380,8 @@ export class PacketHandler {
     const sender = this.#sender;
     const { runs } = sender;
     const destId = this.#view.getInt32(at + SECOND_ID_AT);
-    // In a burst, each packet goes where the one before went: half the work of a merged packet is saved.
+    // In a burst, each packet goes where the one before went: half the work of a merged packet is
+    // saved.
     if (destId === this.#burstDestId && this.#burstRun >= 0 && m <= this.#burstEnd) {
       if (this.#join(this.#burstRun, at, bytes)) return;
     }
@@ -383,7 +419,8 @@ export class PacketHandler {
       this.#toBridge(destId, at + DELIVER_AT, bytes - DELIVER_AT, RELAY_DROPPED_AT);
       return;
     }
-    // Once a run: who relays on instead of talking directly will start one, whoever else's packets go the same way.
+    // Once a run: who relays on instead of talking directly will start one, whoever else's packets
+    // go the same way.
     const senderId = this.#view.getInt32(at + FIRST_ID_AT);
     if (this.#punchWatch.mayWatch(senderId, destId)) this.#punchWatch.relayed(senderId, destId);
     const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
@@ -395,7 +432,10 @@ export class PacketHandler {
     else this.#burstRun = -1;
   }
 
-  /** The next Relay to the same destination may join this run; on the way to a peer, only if it comes from the same source. */
+  /**
+   * The next Relay to the same destination may join this run; on the way to a peer, only if it
+   * comes from the same source.
+   */
   #remember(destId: number, run: number, m: number): void {
     this.#burstDestId = destId;
     this.#burstRun = run;
@@ -412,10 +452,14 @@ export class PacketHandler {
     this.#drops.note(nodeId, senderId, BRIDGE_FULL);
   }
 
-  /** Reads a slot's endpoint, unless it is the one read last and nothing has changed. @returns as Slots.read */
+  /**
+   * Reads a slot's endpoint, unless it is the one read last and nothing has changed.
+   * @returns as Slots.read
+   */
   #readTarget(slot: number, id: number): number {
     const { slots } = this.#nodes;
-    if (slot === this.#targetSlot && slots.version(slot) === this.#targetVersion) return this.#targetVersion;
+    if (slot === this.#targetSlot && slots.version(slot) === this.#targetVersion)
+      return this.#targetVersion;
     this.#targetVersion = slots.read(slot, id, this.#target, 0);
     this.#targetSlot = slot;
     return this.#targetVersion;
@@ -434,8 +478,8 @@ export class PacketHandler {
   }
 
   /**
-   * Puts the Relays of `bytes` each, from `at` on, into the run of the one before, as long as they go to the same destination: what a
-   * burst is made of, in the tightest of loops.
+   * Puts the Relays of `bytes` each, from `at` on, into the run of the one before, as long as they
+   * go to the same destination: what a burst is made of, in the tightest of loops.
    * @param end where the message ends
    * @returns where the first packet is that did not join
    */
@@ -448,7 +492,8 @@ export class PacketHandler {
     const flags = runs.flags[run]!;
     const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
     const place = runs.packets[run]!;
-    // A run takes packets of its own size in a series, so what is shorter than a Relay's head finds no room.
+    // A run takes packets of its own size in a series, so what is shorter than a Relay's head finds
+    // no room.
     const room = Math.min(runs.room(run, bytes - cut), Math.floor((end - at) / bytes));
     const packetsMax = Math.min(room, this.#allowance);
     let packets = 0;
@@ -487,9 +532,11 @@ export class PacketHandler {
   }
 
   /**
-   * Whether the Relay at `at`, of message m, may go on to a peer beacon. A Relay passes one beacon at most on its way to the
-   * destination's: beacons that each believe the next one has a node would pass it on for ever. So a peer's goes to nodes of this beacon
-   * only. Where gossip of unlisted beacons is accepted, any source may be a beacon; there, the sender has to be a node at that source.
+   * Whether the Relay at `at`, of message m, may go on to a peer beacon. A Relay passes one beacon
+   * at most on its way to the destination's: beacons that each believe the next one has a node
+   * would pass it on for ever. So a peer's goes to nodes of this beacon only. Where gossip of
+   * unlisted beacons is accepted, any source may be a beacon; there, the sender has to be a node at
+   * that source.
    */
   #mayForward(at: number, m: number): boolean {
     if (this.#peerOf(m) >= 0) return false;
@@ -503,7 +550,8 @@ export class PacketHandler {
     if (slot < 0 || this.#readTarget(slot, senderId) < 0) return false;
     this.#packetSource.readSource(m, this.#source);
     let differs = (this.#target[0]! ^ this.#source[0]!) & ENDPOINT_PORT_MASK;
-    for (let word = 1; word < ENDPOINT_WORDS; word++) differs |= this.#target[word]! ^ this.#source[word]!;
+    for (let word = 1; word < ENDPOINT_WORDS; word++)
+      differs |= this.#target[word]! ^ this.#source[word]!;
     return differs === 0;
   }
 
@@ -551,7 +599,8 @@ export class PacketHandler {
       peer >= 0 &&
       taken === syncBytes + SYNC_TRAILER_BYTES &&
       this.#peers.hasInstance(peer, this.#view, at + syncBytes);
-    if (!this.#gossipAllowance.take(peer, namesInstance)) return peer < 0 ? "stranger_limit" : "peer_limit";
+    if (!this.#gossipAllowance.take(peer, namesInstance))
+      return peer < 0 ? "stranger_limit" : "peer_limit";
     this.#readLocal(m);
     return this.#gossip.put(this.#source, this.#view, at, taken) ? undefined : "mailbox_full";
   }
@@ -579,7 +628,8 @@ export class PacketHandler {
   /** Keeps the key of a node, for as long as grants are asked for. */
   #keepKey(nodeId: number, at: number): void {
     if (this.#words[this.#grantsRequired] === 0) return;
-    if (this.#nodes.keepKey(nodeId, this.#source, this.#view, at) === KEY_REFUSED) this.#count(KEYS_REFUSED);
+    if (this.#nodes.keepKey(nodeId, this.#source, this.#view, at) === KEY_REFUSED)
+      this.#count(KEYS_REFUSED);
   }
 
   #punch(at: number, bytes: number, m: number): void {
@@ -598,8 +648,8 @@ export class PacketHandler {
     }
     const requesterId = this.#view.getInt32(at + FIRST_ID_AT);
     const targetId = this.#view.getInt32(at + SECOND_ID_AT);
-    // The requester's address may be new: a symmetric NAT gives each socket another port. Whether there is room
-    // for it in the table or not, both ends can be told.
+    // The requester's address may be new: a symmetric NAT gives each socket another port. Whether
+    // there is room for it in the table or not, both ends can be told.
     if (requesterId !== 0) this.#record(requesterId, -1);
     const needsGrant = this.#words[this.#grantsRequired] !== 0;
     if (needsGrant && bytes < PUNCH_REQUEST_WITH_GRANT_BYTES) {
@@ -614,7 +664,10 @@ export class PacketHandler {
     }
   }
 
-  /** Hands a PunchRequest over for its grant to be verified. @returns whether there is room for one more */
+  /**
+   * Hands a PunchRequest over for its grant to be verified.
+   * @returns whether there is room for one more
+   */
   #handOver(at: number): boolean {
     return (
       this.#admission.grant() &&
@@ -623,7 +676,8 @@ export class PacketHandler {
   }
 
   /**
-   * Tells a requester and its target of each other: for a PunchRequest of before, whose grant is good. Leaves with `flush`.
+   * Tells a requester and its target of each other: for a PunchRequest of before, whose grant is
+   * good. Leaves with `flush`.
    * @param requesterId signed, as the target's id
    */
   introduce(requester: Int32Array, requesterId: number, targetId: number): void {
@@ -654,10 +708,17 @@ export class PacketHandler {
     if (!requesterKnows || !targetKnows) return;
     const isV4 = isIPv4(this.#source, 0);
     const isMixed = isV4 !== isIPv4(this.#target, 0);
-    this.#punchWatch.watch(requesterId, targetId, isMixed ? MIXED_PAIR : isV4 ? IPV4_PAIR : IPV6_PAIR);
+    this.#punchWatch.watch(
+      requesterId,
+      targetId,
+      isMixed ? MIXED_PAIR : isV4 ? IPV4_PAIR : IPV6_PAIR,
+    );
   }
 
-  /** Reads whom message m, with a node's packet at `at`, came from. @returns false, counted, if nothing could, or may, be sent there */
+  /**
+   * Reads whom message m, with a node's packet at `at`, came from.
+   * @returns false, counted, if nothing could, or may, be sent there
+   */
   #readSource(at: number, m: number): boolean {
     this.#packetSource.readSource(m, this.#source);
     if (hasNoPort(this.#source, 0)) {
@@ -705,7 +766,11 @@ export class PacketHandler {
   }
 
   /** Tells `to` about the endpoint `about`. @returns false if it was told too much */
-  #reply(type: typeof DISCOVER_REPLY | typeof PUNCH_COMMAND, about: Int32Array, to: Int32Array): boolean {
+  #reply(
+    type: typeof DISCOVER_REPLY | typeof PUNCH_COMMAND,
+    about: Int32Array,
+    to: Int32Array,
+  ): boolean {
     if (!this.#admission.answer(to)) return false;
     const { runs, batch } = this.#sender;
     if (runs.count === runs.capacity) this.#send();
@@ -719,7 +784,11 @@ export class PacketHandler {
 
   /** Notes that the Relay or PunchRequest at `at` was dropped: whose it is, and whom it is for. */
   #noteDrop(at: number, reason: number): void {
-    this.#drops.note(this.#view.getInt32(at + SECOND_ID_AT), this.#view.getInt32(at + FIRST_ID_AT), reason);
+    this.#drops.note(
+      this.#view.getInt32(at + SECOND_ID_AT),
+      this.#view.getInt32(at + FIRST_ID_AT),
+      reason,
+    );
   }
 
   #count(column: number): void {

@@ -1,13 +1,15 @@
 /**
  * Merging: which packets of a batch leave as one message.
  *
- * The words of the batch path: a *datagram* arrives, or several merged into one message, then each is a
- * *segment*; each is one beacon *packet*; packets that leave as one message are a *run*; what one receive call
- * brings is a *batch*.
+ * The words of the batch path: a *datagram* arrives, or several merged into one message, then each
+ * is a
+ * *segment*; each is one beacon *packet*; packets that leave as one message are a *run*; what one
+ * receive call brings is a *batch*.
  *
- * A run has one destination. Its packets have one size, but for the last, which may be shorter and ends it
- * (udp(7), UDP_SEGMENT). A packet joins the newest run of its destination or starts a newer one, and runs leave
- * in the order they were started, so what one destination gets keeps its order, whatever lies between.
+ * A run has one destination. Its packets have one size, but for the last, which may be shorter and
+ * ends it (udp(7), UDP_SEGMENT). A packet joins the newest run of its destination or starts a newer
+ * one, and runs leave in the order they were started, so what one destination gets keeps its order,
+ * whatever lies between.
  */
 import { SEGMENTS_MAX, UDP_PAYLOAD_MAX } from "../../ffi/abi.ts";
 
@@ -20,13 +22,16 @@ export const REPLY = 2;
 export const NO_SLOT = -1;
 
 /**
- * Most runs of a batch, and so messages of a send call: more would save little, the call's own cost is a hundredth of what
- * 256 messages cost. A batch that needs more is sent in parts.
+ * Most runs of a batch, and so messages of a send call: more would save little, the call's own cost
+ * is a hundredth of what 256 messages cost. A batch that needs more is sent in parts.
  */
 export const RUNS_MAX = 256;
 if (RUNS_MAX > 256) throw new Error("a run's number must fit into a byte of the map");
 
-/** Entries of the map from slot to newest run; a power of two, several times the runs of a batch. 1 KiB: it stays cached. */
+/**
+ * Entries of the map from slot to newest run; a power of two, several times the runs of a batch. 1
+ * KiB: it stays cached.
+ */
 const MAP_ENTRIES = 1024;
 const MAP_SHIFT = 32 - Math.log2(MAP_ENTRIES);
 
@@ -45,13 +50,15 @@ export class Runs {
   /** Largest packet that may join; 0 once the run is closed. */
   readonly joinBytesMax: Int32Array;
 
-  // Slot → newest run, in either of two neighbouring entries, so that two slots that meet do not push each other out at every
-  // packet. Nothing in it is ever cleared: an entry counts if the run that it names is of this batch and goes to this slot.
+  // Slot → newest run, in either of two neighbouring entries, so that two slots that meet do not
+  // push each other out at every packet. Nothing in it is ever cleared: an entry counts if the run
+  // that it names is of this batch and goes to this slot.
   readonly #map = new Uint8Array(MAP_ENTRIES);
 
   /** @param capacity runs of a batch, 1 to RUNS_MAX */
   constructor(readonly capacity: number) {
-    if (capacity < 1 || capacity > RUNS_MAX) throw new RangeError(`capacity must be 1..${RUNS_MAX}`);
+    if (capacity < 1 || capacity > RUNS_MAX)
+      throw new RangeError(`capacity must be 1..${RUNS_MAX}`);
     this.slot = new Int32Array(capacity);
     this.version = new Int32Array(capacity);
     this.flags = new Int32Array(capacity);
@@ -80,20 +87,30 @@ export class Runs {
   #setNewest(slot: number, run: number): void {
     const entry = this.#entryOf(slot);
     this.#map[entry] = run;
-    // The neighbour may name an older run to this slot; it would pass for the newest once this entry is somebody else's.
+    // The neighbour may name an older run to this slot; it would pass for the newest once this
+    // entry is somebody else's.
     if (this.#goesTo(this.#map[entry ^ 1]!, slot)) this.#map[entry ^ 1] = run;
   }
 
-  /** The slot's entry if it has one, else the one to take: a vacant one, or, if there is none, somebody's. */
+  /**
+   * The slot's entry if it has one, else the one to take: a vacant one, or, if there is none,
+   * somebody's.
+   */
   #entryOf(slot: number): number {
-    const entry = Math.imul(slot, 0x9e37_79b1) >>> MAP_SHIFT; // Fibonacci hashing: all slots are multiples of 16
+    // Fibonacci hashing: all slots are multiples of 16
+    const entry = Math.imul(slot, 0x9e37_79b1) >>> MAP_SHIFT;
     const run = this.#map[entry]!;
     if (this.#goesTo(run, slot)) return entry;
     const otherRun = this.#map[entry ^ 1]!;
-    return this.#goesTo(otherRun, slot) || (run < this.count && otherRun >= this.count) ? entry ^ 1 : entry;
+    return this.#goesTo(otherRun, slot) || (run < this.count && otherRun >= this.count)
+      ? entry ^ 1
+      : entry;
   }
 
-  /** Adds a packet to a run if it can still take one of this size. @returns its place in the run, or -1 */
+  /**
+   * Adds a packet to a run if it can still take one of this size.
+   * @returns its place in the run, or -1
+   */
   join(run: number, packetBytes: number): number {
     const place = this.packets[run]!;
     if (packetBytes > this.joinBytesMax[run]! || packetBytes === 0) return -1;
@@ -101,7 +118,8 @@ export class Runs {
     if (bytes > UDP_PAYLOAD_MAX) return -1;
     this.packets[run] = place + 1;
     this.bytes[run] = bytes;
-    if (packetBytes < this.segmentBytes[run]! || place + 1 === SEGMENTS_MAX) this.joinBytesMax[run] = 0;
+    if (packetBytes < this.segmentBytes[run]! || place + 1 === SEGMENTS_MAX)
+      this.joinBytesMax[run] = 0;
     return place;
   }
 
@@ -112,7 +130,9 @@ export class Runs {
     return Math.min(segments, Math.floor((UDP_PAYLOAD_MAX - this.bytes[run]!) / packetBytes));
   }
 
-  /** Adds that many packets to a run, at most what `room` says, at the places behind its last one. */
+  /**
+   * Adds that many packets to a run, at most what `room` says, at the places behind its last one.
+   */
   joinSeries(run: number, packets: number, packetBytes: number): void {
     this.packets[run]! += packets;
     this.bytes[run]! += packets * packetBytes;
@@ -121,7 +141,8 @@ export class Runs {
 
   /**
    * Starts a run with one packet. The caller has seen to it that `count` < `capacity`.
-   * @param mergeBytesMax largest packet that may be merged with others to this destination, 0 for none
+   * @param mergeBytesMax largest packet that may be merged with others to this destination, 0 for
+   * none
    * @returns the run
    */
   start(

@@ -1,6 +1,7 @@
 /**
- * Sending: hands the runs of a batch to the kernel in one call, and sees to what the kernel refuses. A refusal
- * costs the packets it is about and no others. Counters count what the kernel took.
+ * Sending: hands the runs of a batch to the kernel in one call, and sees to what the kernel
+ * refuses. A refusal costs the packets it is about and no others. Counters count what the kernel
+ * took.
  */
 import { UDP_PAYLOAD_MAX } from "../../ffi/abi.ts";
 import {
@@ -53,7 +54,9 @@ export function dropOffsetOfErrno(errno: number): number {
     case ENETUNREACH:
     case EHOSTUNREACH:
     case ENETDOWN:
-    case EINVAL: // a blackhole route, or a source address that this host has lost meanwhile (ip_route_output_key_hash)
+    // a blackhole route, or a source address that this host has lost meanwhile
+    // (ip_route_output_key_hash)
+    case EINVAL:
       return DROP_UNREACHABLE;
     case EPERM:
     case EACCES:
@@ -82,7 +85,8 @@ export class Sender {
   /**
    * @param memory for its counters, its drops, and OFFLOAD_ERRNO
    * @param row this thread's first column in `counters`
-   * @param options whether packets may be merged, and whether a full socket buffer may be waited for
+   * @param options whether packets may be merged, and whether a full socket buffer may be waited
+   * for
    */
   constructor(
     readonly batch: SendBatch,
@@ -92,7 +96,8 @@ export class Sender {
     private readonly row: number,
     options: { readonly offload: boolean; readonly mayWait: boolean },
   ) {
-    if (runs.capacity !== batch.messages) throw new Error("a run is a message: the capacities must agree");
+    if (runs.capacity !== batch.messages)
+      throw new Error("a run is a message: the capacities must agree");
     this.#waits = this.#mayWait = options.mayWait;
     this.#words = memory.words;
     this.#counters = memory.counters;
@@ -150,12 +155,16 @@ export class Sender {
     for (let attempt = 0; attempt < INTERRUPTS_MAX && taken === -EINTR; attempt++) {
       taken = this.batch.send(first, end, this.#mayWait);
     }
-    // The socket's buffer stayed full for the whole send timeout: wait no second time in this batch.
+    // The socket's buffer stayed full for the whole send timeout: wait no second time in this
+    // batch.
     if (taken === -EAGAIN) this.#mayWait = false;
     return taken;
   }
 
-  /** The kernel refused a run: send its packets one by one where that may help, else count them as dropped. */
+  /**
+   * The kernel refused a run: send its packets one by one where that may help, else count them as
+   * dropped.
+   */
   #refused(run: number, errno: number): void {
     const { runs } = this;
     const packets = runs.packets[run]!;
@@ -184,14 +193,18 @@ export class Sender {
   #dropped(run: number, piece: number, packets: number, bytes: number, errno: number): void {
     const kind = this.runs.kind[run]!;
     const reason = dropOffsetOfErrno(errno);
-    this.#counters[this.row + (kind === REPLY ? REPLY_DROPPED_AT : RELAY_DROPPED_AT) + reason]! += packets;
+    this.#counters[this.row + (kind === REPLY ? REPLY_DROPPED_AT : RELAY_DROPPED_AT) + reason]! +=
+      packets;
     if (kind !== REPLY) for (let i = 0; i < packets; i++) this.#note(run, piece + i, reason);
     this.#packets[kind]! -= packets;
     if (packets > 1) this.#segments -= packets;
     this.#bytes -= bytes;
   }
 
-  /** What goes to a peer still names its node; what goes to a node stands under the slot, which hardly ever is another's by now. */
+  /**
+   * What goes to a peer still names its node; what goes to a node stands under the slot, which
+   * hardly ever is another's by now.
+   */
   #note(run: number, piece: number, reason: number): void {
     const at = this.batch.pieceAt(run, piece);
     const isForPeer = this.runs.kind[run] === TO_PEER;

@@ -1,4 +1,7 @@
-/** The page: follows one beacon's numbers and shows what happens now, and what happened in the last ten minutes. */
+/**
+ * The page: follows one beacon's numbers and shows what happens now, and what happened in the last
+ * ten minutes.
+ */
 import type { Stats } from "../features.ts";
 import { type Rates, ratesBetween } from "../view/rates.ts";
 import { sumOf } from "../view/totals.ts";
@@ -62,7 +65,12 @@ const CHARTS: readonly ChartSpec<Column>[] = [
     format: short,
     atLeast: 10,
   },
-  { title: "CPU cores", series: [{ name: "cores", label: "all threads" }], format: cores, atLeast: 0.1 },
+  {
+    title: "CPU cores",
+    series: [{ name: "cores", label: "all threads" }],
+    format: cores,
+    atLeast: 0.1,
+  },
   { title: "Nodes", series: [{ name: "nodes", label: "known" }], format: short, atLeast: 10 },
 ];
 

@@ -4,7 +4,10 @@ import { create, setText } from "./dom.ts";
 import { type History, WINDOW_S } from "./history.ts";
 
 const HEIGHT = 150;
-/** What charts span, and how far apart their ticks are, in seconds: no more than there is to show, so that the first minute is no thin line. */
+/**
+ * What charts span, and how far apart their ticks are, in seconds: no more than there is to show,
+ * so that the first minute is no thin line.
+ */
 const SPANS = [
   { spanS: 60, tickS: 15 },
   { spanS: 120, tickS: 30 },
@@ -39,7 +42,9 @@ export class Charts<Name extends string> {
   constructor(place: HTMLElement, history: History<Name>, specs: readonly ChartSpec<Name>[]) {
     const palette = new Palette();
     this.#charts = specs.map((spec) => new Chart(place, history, spec, palette));
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw(Date.now() / 1000));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
+      this.draw(Date.now() / 1000),
+    );
   }
 
   /** @param nowS Unix seconds, where the charts end */
@@ -146,7 +151,10 @@ class Chart<Name extends string> {
           gap: 7,
           splits: () => {
             const { spanS, tickS } = this.#span;
-            return Array.from({ length: spanS / tickS + 1 }, (_, i) => this.#nowS - spanS + i * tickS);
+            return Array.from(
+              { length: spanS / tickS + 1 },
+              (_, i) => this.#nowS - spanS + i * tickS,
+            );
           },
           values: (_, splits) =>
             splits.map((atS) => (this.#nowS - atS < 1 ? "now" : `−${ago(this.#nowS - atS)}`)),
@@ -166,7 +174,8 @@ class Chart<Name extends string> {
           width: 1.5,
           points: { show: false },
           stroke: () => palette.get(COLOURS[i]!),
-          ...(i === 0 ? { fill: () => palette.get("first-fill") } : {}), // so that it shows below another that is as large
+          // so that it shows below another that is as large
+          ...(i === 0 ? { fill: () => palette.get("first-fill") } : {}),
         })),
       ],
       hooks: { setCursor: [() => this.#say()] },

@@ -23,11 +23,15 @@ export class History<Name extends string> {
     return this.#columns[name];
   }
 
-  /** @param atS Unix seconds; a moment that is not later than the last is moved behind it, as clocks may be set back */
+  /**
+   * @param atS Unix seconds; a moment that is not later than the last is moved behind it, as clocks
+   * may be set back
+   */
   add(atS: number, values: Values<Name>): void {
     const lastS = this.times.at(-1) ?? Number.NEGATIVE_INFINITY;
     this.#push(Math.max(atS, lastS + 1e-3), values);
-    while (this.times.length > POINTS_MAX || this.times[0]! < this.times.at(-1)! - WINDOW_S) this.#shift();
+    while (this.times.length > POINTS_MAX || this.times[0]! < this.times.at(-1)! - WINDOW_S)
+      this.#shift();
   }
 
   /** Nothing is known of what follows until the next values: no line is drawn there. */

@@ -12,12 +12,15 @@ export function serveLookups(): void {
   byId<HTMLFormElement>("lookup").addEventListener("submit", async (event) => {
     event.preventDefault();
     const id = Number(input.value);
-    byId("answer").replaceChildren(await answerFor(id).catch(() => said("The beacon cannot be reached.")));
+    byId("answer").replaceChildren(
+      await answerFor(id).catch(() => said("The beacon cannot be reached.")),
+    );
   });
 }
 
 async function answerFor(id: number): Promise<Node> {
-  if (!Number.isInteger(id) || id < 1 || id > ID_MAX) return said(`A node's id is 1 to ${count(ID_MAX)}.`);
+  if (!Number.isInteger(id) || id < 1 || id > ID_MAX)
+    return said(`A node's id is 1 to ${count(ID_MAX)}.`);
   const response = await fetch(`api/nodes/${id}`, { headers: authorization(), cache: "no-store" });
   const text = await response.text();
   if (!response.ok) return said(text);

@@ -1,4 +1,7 @@
-/** Follows the beacon's numbers for as long as the page is open, whatever becomes of the connection or of the beacon. */
+/**
+ * Follows the beacon's numbers for as long as the page is open, whatever becomes of the connection
+ * or of the beacon.
+ */
 import type { Stats } from "../features.ts";
 import { authorization, forgetToken, hasToken } from "./token.ts";
 
@@ -30,7 +33,10 @@ export async function follow(follower: Follower): Promise<never> {
         pauseMs = FIRST_PAUSE_MS;
       });
     } catch (error) {
-      reason = error instanceof Refused || error instanceof Silence ? error.message : "it cannot be reached";
+      reason =
+        error instanceof Refused || error instanceof Silence
+          ? error.message
+          : "it cannot be reached";
     }
     if (reason === undefined) continue;
     follower.lost(reason, pauseMs);
@@ -49,7 +55,11 @@ async function followOnce(follower: Follower, hasRead: () => void): Promise<stri
   const beSilent = () => abort.abort(new Silence("it says nothing any more"));
   let timer = setTimeout(beSilent, SILENCE_MS_MAX);
   try {
-    const response = await fetch(PATH, { headers: authorization(), cache: "no-store", signal: abort.signal });
+    const response = await fetch(PATH, {
+      headers: authorization(),
+      cache: "no-store",
+      signal: abort.signal,
+    });
     if (response.status === 401) {
       clearTimeout(timer);
       const had = hasToken();

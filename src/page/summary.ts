@@ -1,4 +1,6 @@
-/** The head of the page, and the tiles: what the beacon is, how it is, and what it does this second. */
+/**
+ * The head of the page, and the tiles: what the beacon is, how it is, and what it does this second.
+ */
 import type { Stats } from "../features.ts";
 import { conditionOf, warningsOf } from "../view/condition.ts";
 import { hostPort } from "../view/host-port.ts";
@@ -117,7 +119,13 @@ class Tile {
   readonly #bar = createBar();
 
   constructor(id: string, title: string) {
-    const value = create("p", { className: "value" }, this.#value, document.createTextNode(" "), this.#unit);
+    const value = create(
+      "p",
+      { className: "value" },
+      this.#value,
+      document.createTextNode(" "),
+      this.#unit,
+    );
     const card = create(
       "div",
       { className: "card" },

@@ -2,7 +2,9 @@
 import { create, createBar, setBar, setText } from "./dom.ts";
 
 /** @property share draws a bar, 0 to 1 */
-export type Cell = string | { readonly text: string; readonly share?: number; readonly isBad?: boolean };
+export type Cell =
+  | string
+  | { readonly text: string; readonly share?: number; readonly isBad?: boolean };
 
 /** More would slow down the browser, and be read by nobody. */
 const ROWS_MAX = 2000;
@@ -58,7 +60,11 @@ function newRow(length: number): HTMLTableRowElement {
 }
 
 function showCell(place: HTMLElement, cell: Cell): void {
-  const { text, share = undefined, isBad = false } = typeof cell === "string" ? { text: cell } : cell;
+  const {
+    text,
+    share = undefined,
+    isBad = false,
+  } = typeof cell === "string" ? { text: cell } : cell;
   place.classList.toggle("warn", isBad);
   if (share === undefined) {
     setText(place, text);

@@ -94,7 +94,9 @@ function workerRows(stats: Stats, rates: Rates | undefined): Cell[][] {
             now.batch.toFixed(1),
             share(now.mergedIn),
             share(now.mergedOut),
-            now.kernelDrops === null ? UNKNOWN : { text: short(now.kernelDrops), isBad: now.kernelDrops > 0 },
+            now.kernelDrops === null
+              ? UNKNOWN
+              : { text: short(now.kernelDrops), isBad: now.kernelDrops > 0 },
           ]),
     ];
   });
@@ -107,7 +109,9 @@ function peerRow({ address, routes, gossipAgeS, isInDirectory, check }: PeerStat
     isInDirectory ? "directory" : "gossip",
     gossipAgeS === null ? { text: "never", isBad: true } : `${duration(gossipAgeS)} ago`,
     check?.lastRttMs == null ? UNKNOWN : `${check.lastRttMs.toFixed(1)} ms`,
-    check && check.sent > 0 ? { text: lossText(check), isBad: check.lost + check.disagreed > 0 } : UNKNOWN,
+    check && check.sent > 0
+      ? { text: lossText(check), isBad: check.lost + check.disagreed > 0 }
+      : UNKNOWN,
   ];
 }
 

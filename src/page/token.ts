@@ -1,4 +1,7 @@
-/** The admin token, for those who look from elsewhere: asked for when it is needed, kept while the tab is open. */
+/**
+ * The admin token, for those who look from elsewhere: asked for when it is needed, kept while the
+ * tab is open.
+ */
 import { byId, setText } from "./dom.ts";
 
 /** By path: behind one proxy, other beacons share the origin, and this token is not theirs. */
@@ -19,7 +22,10 @@ export function forgetToken(): void {
   sessionStorage.removeItem(KEY);
 }
 
-/** Shows the form until there is a token. @param why the last one did not do, or why one is needed */
+/**
+ * Shows the form until there is a token.
+ * @param why the last one did not do, or why one is needed
+ */
 export async function askForToken(why: string): Promise<void> {
   const form = byId<HTMLFormElement>("token-form");
   const input = byId<HTMLInputElement>("token");

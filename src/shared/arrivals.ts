@@ -1,17 +1,26 @@
 /**
- * Arrivals: the ids of nodes that were added to the node table, for the main thread, which would otherwise have to look through all of it
- * for them. Each thread that adds has a ring of its own; it never waits and never looks whether the main thread is behind. What it writes
- * over before that is lost, and the main thread can tell: then it has to look through the table after all.
+ * Arrivals: the ids of nodes that were added to the node table, for the main thread, which would
+ * otherwise have to look through all of it for them. Each thread that adds has a ring of its own;
+ * it never waits and never looks whether the main thread is behind. What it writes over before that
+ * is lost, and the main thread can tell: then it has to look through the table after all.
  *
- * A hint, not a log: a node may be gone again by the time its id is drained, or be there several times.
+ * A hint, not a log: a node may be gone again by the time its id is drained, or be there several
+ * times.
  */
-import { ARRIVALS_HEAD, ARRIVALS_IDS, ARRIVALS_RING, MAIN_THREAD_LOCK, type SharedMemory } from "./memory.ts";
+import {
+  ARRIVALS_HEAD,
+  ARRIVALS_IDS,
+  ARRIVALS_RING,
+  MAIN_THREAD_LOCK,
+  type SharedMemory,
+} from "./memory.ts";
 
 const MASK = ARRIVALS_RING - 1;
 if ((ARRIVALS_RING & MASK) !== 0) throw new Error("a ring's ids must be a power of two");
 /**
- * Ids behind a ring's head that are whole. Where the next one is to be stood the oldest, and processors other than x86 may show that
- * store a little before the head that precedes it; so none of a cache line is read.
+ * Ids behind a ring's head that are whole. Where the next one is to be stood the oldest, and
+ * processors other than x86 may show that store a little before the head that precedes it; so none
+ * of a cache line is read.
  */
 export const ARRIVALS_READABLE = ARRIVALS_RING - 16;
 
@@ -37,7 +46,10 @@ export class ArrivalNotes {
     Atomics.store(words, this.#head, (head + 1) | 0);
   }
 
-  /** Notes that there may be nodes that nobody noted: the same as if so many had come at once that some were lost. */
+  /**
+   * Notes that there may be nodes that nobody noted: the same as if so many had come at once that
+   * some were lost.
+   */
   lose(): void {
     Atomics.add(this.#words, this.#head, ARRIVALS_RING);
   }
@@ -45,13 +57,18 @@ export class ArrivalNotes {
 
 /** What a drain came to. */
 export interface Drained {
-  /** Ids were lost: only who looks through the whole table now has seen all that were added so far. */
+  /**
+   * Ids were lost: only who looks through the whole table now has seen all that were added so far.
+   */
   readonly lost: boolean;
   /** There are ids that were not visited. */
   readonly more: boolean;
 }
 
-/** What all threads noted; for one reader, on the main thread. It sees what is noted from now on: what is there already is in the table. */
+/**
+ * What all threads noted; for one reader, on the main thread. It sees what is noted from now on:
+ * what is there already is in the table.
+ */
 export class Arrivals {
   readonly #words: Int32Array;
   readonly #rows: readonly number[];
@@ -78,11 +95,15 @@ export class Arrivals {
       if (visited < 0) lost = true;
       else left -= visited;
     }
-    this.#firstRow = (this.#firstRow + 1) % rows; // so that none waits for good behind one that always has more than `max`
+    // so that none waits for good behind one that always has more than `max`
+    this.#firstRow = (this.#firstRow + 1) % rows;
     return { lost, more: this.#tails.some((tail, row) => tail !== this.#head(row)) };
   }
 
-  /** @returns how many were visited, or -1 if some were lost: then the others of the row are passed over, as all are in the table */
+  /**
+   * @returns how many were visited, or -1 if some were lost: then the others of the row are passed
+   * over, as all are in the table
+   */
   #drainRow(row: number, visit: (nodeId: number) => void, max: number): number {
     const tails = this.#tails;
     const ids = this.#rows[row]! + ARRIVALS_IDS;

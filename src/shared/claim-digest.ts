@@ -1,8 +1,10 @@
 /**
- * Sums of claims that do not depend on their order: two beacons that hold the same claims of a third have the same sums. Node ids
- * fall into ranges, each with a sum of its own, so that a difference names the part of the ids that it lies in.
+ * Sums of claims that do not depend on their order: two beacons that hold the same claims of a
+ * third have the same sums. Node ids fall into ranges, each with a sum of its own, so that a
+ * difference names the part of the ids that it lies in.
  *
- * A sum has 64 bits: two words, each the sum, modulo 2^32, of a hash of every claim's node id and date.
+ * A sum has 64 bits: two words, each the sum, modulo 2^32, of a hash of every claim's node id and
+ * date.
  */
 import { wordsHash } from "./hash.ts";
 
@@ -23,9 +25,13 @@ const KEYS = [0x3c6e_f372, 0x510e_527f] as const;
 export const rangeOf = (nodeId: number): number => Math.imul(nodeId, SPREAD) >>> RANGE_SHIFT;
 
 /** Whether a set of ranges has a node id. */
-export const isIn = (ranges: number, nodeId: number): boolean => ((ranges >>> rangeOf(nodeId)) & 1) === 1;
+export const isIn = (ranges: number, nodeId: number): boolean =>
+  ((ranges >>> rangeOf(nodeId)) & 1) === 1;
 
-/** A date, and the words that it consists of: a conversion of numbers beyond 32 bits takes several times as long. */
+/**
+ * A date, and the words that it consists of: a conversion of numbers beyond 32 bits takes several
+ * times as long.
+ */
 const date = new Float64Array(1);
 const bits = new Int32Array(date.buffer);
 
@@ -59,7 +65,11 @@ export class ClaimSums {
 }
 
 /** The ranges in which the sums of some claims and of others do not add up to the expected ones. */
-export function differingRanges(expected: Int32Array, some: Int32Array, others: Int32Array): number {
+export function differingRanges(
+  expected: Int32Array,
+  some: Int32Array,
+  others: Int32Array,
+): number {
   let ranges = 0;
   for (let i = 0; i < CLAIM_RANGES * SUM_WORDS; i++)
     if (((some[i]! + others[i]!) | 0) !== expected[i]!) ranges |= 1 << (i >> 1);

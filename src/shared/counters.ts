@@ -1,7 +1,8 @@
 /**
- * What is counted of packets. Each worker owns one row of 64-bit floats in shared memory and is its only writer; the
- * main thread reads, and has rows of its own for what comes through the WebSocket bridge and for punches with grants. A float counts
- * exactly to 2^53, and no allocation is needed to write one.
+ * What is counted of packets. Each worker owns one row of 64-bit floats in shared memory and is its
+ * only writer; the main thread reads, and has rows of its own for what comes through the WebSocket
+ * bridge and for punches with grants. A float counts exactly to 2^53, and no allocation is needed
+ * to write one.
  */
 import { MESSAGE_NAMES } from "../protocol.ts";
 
@@ -17,8 +18,9 @@ export const MALFORMED_REASONS = [
 export type MalformedReason = (typeof MALFORMED_REASONS)[number];
 
 /**
- * Packets dropped because the kernel did not take them; or the node's entry did not hold still to be read; or there was no room on the
- * way to the WebSocket bridge; or they came from there with the sender id of another node.
+ * Packets dropped because the kernel did not take them; or the node's entry did not hold still to
+ * be read; or there was no room on the way to the WebSocket bridge; or they came from there with
+ * the sender id of another node.
  */
 export const DROP_REASONS = [
   "buffer_full",
@@ -33,8 +35,8 @@ export const DROP_REASONS = [
 export type DropReason = (typeof DROP_REASONS)[number];
 
 /**
- * Gossip that changed nothing: cut short, of a count that it does not hold, from no peer, from this beacon itself, too much of a peer's,
- * of strangers', or of all.
+ * Gossip that changed nothing: cut short, of a count that it does not hold, from no peer, from this
+ * beacon itself, too much of a peer's, of strangers', or of all.
  */
 export const GOSSIP_REJECTIONS = [
   "short",
@@ -48,10 +50,15 @@ export const GOSSIP_REJECTIONS = [
 export type GossipRejection = (typeof GOSSIP_REJECTIONS)[number];
 
 /**
- * Why a Discover or PunchRequest recorded no node; the first three in the order of the node table's results. The last: it came from an
- * address at which no node may be, and nothing was answered.
+ * Why a Discover or PunchRequest recorded no node; the first three in the order of the node table's
+ * results. The last: it came from an address at which no node may be, and nothing was answered.
  */
-export const REFUSAL_REASONS = ["node_limit", "shard_full", "contended", "denied_endpoint"] as const;
+export const REFUSAL_REASONS = [
+  "node_limit",
+  "shard_full",
+  "contended",
+  "denied_endpoint",
+] as const;
 
 /** Limits that packets meet, in the order of limits.ts. */
 export const LIMITS = [
@@ -65,13 +72,17 @@ export const LIMITS = [
 ] as const;
 export type Limit = (typeof LIMITS)[number];
 
-/** What an operator can switch off of the packets' ways; the order is that of the bits in the rules' word BREAKERS. */
+/**
+ * What an operator can switch off of the packets' ways; the order is that of the bits in the rules'
+ * word BREAKERS.
+ */
 export const BREAKERS = ["discover", "punch", "relay"] as const;
 
 /**
- * What became of punch requests while grants were required. missing: without one. expired, too_long: by its time, see
- * src/control/punch/grants.ts. forged: not signed by the target's key, or for another pair. unknown_key: the target's is not known;
- * bad_key: it is none. key_source: at the moment it could not be had. overload: more than are verified.
+ * What became of punch requests while grants were required. missing: without one. expired,
+ * too_long: by its time, see src/control/punch/grants.ts. forged: not signed by the target's key,
+ * or for another pair. unknown_key: the target's is not known; bad_key: it is none. key_source: at
+ * the moment it could not be had. overload: more than are verified.
  */
 export const GRANT_OUTCOMES = [
   "ok",
@@ -89,7 +100,8 @@ export type GrantOutcome = (typeof GRANT_OUTCOMES)[number];
 /** Upper bounds of the batch histogram's buckets: messages a receive call brought. */
 export const BATCH_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024] as const;
 
-// The columns of a row, in order. Names ending in `_AT` start as many columns as the list behind them has.
+// The columns of a row, in order. Names ending in `_AT` start as many columns as the list behind
+// them has.
 export const RECEIVED_AT = 0; // by message type
 export const MALFORMED_AT = RECEIVED_AT + MESSAGE_NAMES.length;
 export const RELAY_DROPPED_AT = MALFORMED_AT + MALFORMED_REASONS.length;
@@ -121,11 +133,14 @@ export const KEYS_REFUSED = SINGLES_AT + 15;
 export const REPLIES_SENT = SINGLES_AT + 16;
 const COLUMNS = SINGLES_AT + 17;
 
-/** Floats from one row to the next: whole cache lines, so that workers do not slow each other down. */
+/**
+ * Floats from one row to the next: whole cache lines, so that workers do not slow each other down.
+ */
 export const COUNTER_ROW = Math.ceil(COLUMNS / 8) * 8;
 
 /** Offset of a reason in its list, for code that counts it. */
 export const malformedColumn = (reason: MalformedReason): number =>
   MALFORMED_AT + MALFORMED_REASONS.indexOf(reason);
-export const grantColumn = (outcome: GrantOutcome): number => GRANTS_AT + GRANT_OUTCOMES.indexOf(outcome);
+export const grantColumn = (outcome: GrantOutcome): number =>
+  GRANTS_AT + GRANT_OUTCOMES.indexOf(outcome);
 export const dropOffset = (reason: DropReason): number => DROP_REASONS.indexOf(reason);

@@ -1,16 +1,19 @@
 /**
- * The last drops, by node: what became of packets for it, when and why, for who asks after one node. A thread keeps those that it counts
- * in a row of its own, and is its only writer; the main thread reads.
+ * The last drops, by node: what became of packets for it, when and why, for who asks after one
+ * node. A thread keeps those that it counts in a row of its own, and is its only writer; the main
+ * thread reads.
  *
- * A row is sets of four entries; a set is a cache line, and a node's hash names its set. An entry is four words:
+ * A row is sets of four entries; a set is a cache line, and a node's hash names its set. An entry
+ * is four words:
  *
  *   word 0  the node that the packet was for; of Discovers, whose it was
  *   word 1  whose it was, by what it says; 0 where nobody else is named
  *   word 2  clock second of the last drop
  *   word 3  reason in the upper 8 bits; below, how many of the same there were since it is here, 0 for a vacant entry
  *
- * Drops of the same node, sender and reason are one entry, so a stream to a node that is gone takes one place; a new one takes that of the
- * oldest. Who makes up ids without end pushes others out: what is asked for then may not be there, and the counters still have it.
+ * Drops of the same node, sender and reason are one entry, so a stream to a node that is gone takes
+ * one place; a new one takes that of the oldest. Who makes up ids without end pushes others out:
+ * what is asked for then may not be there, and the counters still have it.
  *
  * A reader may come while a set is written. It reads until it gets the same twice.
  */
@@ -26,9 +29,10 @@ import {
 } from "./memory.ts";
 
 /**
- * Why a packet was dropped, over all kinds. Of relays: those of DROP_REASONS, not_found, relay_limit,
- * relay_address_limit, relay_off, slow_reader. Of punch requests: punch_limit, punch_off, target_unknown. Of Discovers: discover_off. Of both, where the node was not recorded: new_node_limit,
- * endpoint_hold, node_limit, shard_full, contended, denied_endpoint.
+ * Why a packet was dropped, over all kinds. Of relays: those of DROP_REASONS, not_found,
+ * relay_limit, relay_address_limit, relay_off, slow_reader. Of punch requests: punch_limit,
+ * punch_off, target_unknown. Of Discovers: discover_off. Of both, where the node was not recorded:
+ * new_node_limit, endpoint_hold, node_limit, shard_full, contended, denied_endpoint.
  */
 export const NODE_DROP_REASONS = [
   ...DROP_REASONS,
@@ -88,7 +92,11 @@ export class DropLog {
     let oldest = set;
     for (let entry = set; entry < set + SET_WORDS; entry += DROP_ENTRY_WORDS) {
       const word = words[entry + REASON_AND_COUNT]!;
-      if (words[entry] === nodeId && words[entry + OTHER] === otherId && word >>> REASON_SHIFT === reason) {
+      if (
+        words[entry] === nodeId &&
+        words[entry + OTHER] === otherId &&
+        word >>> REASON_SHIFT === reason
+      ) {
         words[entry + SECOND] = words[CLOCK_S]!;
         words[entry + REASON_AND_COUNT] = (word & COUNT_MAX) === COUNT_MAX ? word : word + 1;
         return;
@@ -113,8 +121,8 @@ export interface NodeDrop {
 }
 
 /**
- * The drops that a node was part of, for it or of its own, newest first. Goes through all rows: a quarter of a million entries with 64
- * workers.
+ * The drops that a node was part of, for it or of its own, newest first. Goes through all rows: a
+ * quarter of a million entries with 64 workers.
  * @param nodeId not 0
  */
 export function dropsOf(memory: SharedMemory, nodeId: number): NodeDrop[] {
@@ -137,7 +145,8 @@ function copySet(words: Int32Array, at: number, set: Int32Array): boolean {
   for (let attempt = 0; attempt < READS_MAX; attempt++) {
     let isSame = true;
     for (let word = 0; word < SET_WORDS; word++) set[word] = Atomics.load(words, at + word);
-    for (let word = 0; word < SET_WORDS; word++) isSame &&= set[word] === Atomics.load(words, at + word);
+    for (let word = 0; word < SET_WORDS; word++)
+      isSame &&= set[word] === Atomics.load(words, at + word);
     if (isSame) return true;
   }
   return false;
@@ -147,7 +156,8 @@ function* entriesOf(set: Int32Array, id: number): Generator<NodeDrop> {
   for (let entry = 0; entry < SET_WORDS; entry += DROP_ENTRY_WORDS) {
     const count = set[entry + REASON_AND_COUNT]! & COUNT_MAX;
     const reason = NODE_DROP_REASONS[set[entry + REASON_AND_COUNT]! >>> REASON_SHIFT];
-    if (count === 0 || reason === undefined || (set[entry] !== id && set[entry + OTHER] !== id)) continue;
+    if (count === 0 || reason === undefined || (set[entry] !== id && set[entry + OTHER] !== id))
+      continue;
     yield {
       to: set[entry]! >>> 0,
       from: set[entry + OTHER]! >>> 0,

@@ -1,11 +1,13 @@
 /**
- * Hashes: of a node id, which says where the node is kept, and of an endpoint, which says where a source's use of limits is.
+ * Hashes: of a node id, which says where the node is kept, and of an endpoint, which says where a
+ * source's use of limits is.
  *
  * A node's says which shard, and so which worker, and which slot in it.
  *
- * It is keyed with a secret of the process, so that nobody can choose node ids that all meet in one shard or one
- * chain of slots. The first step runs inside the kernel too (src/control/sockets/steering.ts), which is why it uses only
- * what classic BPF has: 32-bit multiply, xor and shift. Multipliers: odd, from MurmurHash3's finalizer.
+ * It is keyed with a secret of the process, so that nobody can choose node ids that all meet in one
+ * shard or one chain of slots. The first step runs inside the kernel too
+ * (src/control/sockets/steering.ts), which is why it uses only what classic BPF has: 32-bit
+ * multiply, xor and shift. Multipliers: odd, from MurmurHash3's finalizer.
  */
 import { ENDPOINT_PORT_MASK, isIPv4 } from "../../ffi/endpoint.ts";
 
@@ -26,8 +28,8 @@ export function nodeHash(nodeId: number, secret: number): number {
 }
 
 /**
- * The shard, 0 to shards - 1, of a node with this hash: the upper 16 bits as a fraction of the shards. No modulo:
- * of a number that may pass 2^31 it would be one of floating point.
+ * The shard, 0 to shards - 1, of a node with this hash: the upper 16 bits as a fraction of the
+ * shards. No modulo: of a number that may pass 2^31 it would be one of floating point.
  */
 export function shardOfHash(hash: number, shards: number): number {
   return Math.imul(hash >>> SHARD_SHIFT, shards) >>> SHARD_SHIFT;
@@ -48,7 +50,8 @@ export function endpointHash(endpoint: Int32Array, at: number, secret: number): 
 }
 
 /**
- * @returns a signed 32-bit hash of whose the address of the endpoint at `endpoint[at]` is: all of an IPv4 address, and the first 64 bits
+ * @returns a signed 32-bit hash of whose the address of the endpoint at `endpoint[at]` is: all of
+ * an IPv4 address, and the first 64 bits
  * of an IPv6 one, as a host has the other 64 for itself (RFC 4291, 2.5.4)
  */
 export function addressHash(endpoint: Int32Array, at: number, secret: number): number {

@@ -1,9 +1,11 @@
 /**
- * When each node was last heard, to the millisecond and on the host's monotonic clock: beacons that share a directory go by it where
- * more than one has heard a node. The second that is in a node's slot is too coarse for that.
+ * When each node was last heard, to the millisecond and on the host's monotonic clock: beacons that
+ * share a directory go by it where more than one has heard a node. The second that is in a node's
+ * slot is too coarse for that.
  *
- * A float a slot, in a part of the memory that nobody touches, and no clock read, until the main thread sets ARRIVALS_NOTED. Written under
- * the shard's lock, before the id of a node that is new. 0: not noted.
+ * A float a slot, in a part of the memory that nobody touches, and no clock read, until the main
+ * thread sets ARRIVALS_NOTED. Written under the shard's lock, before the id of a node that is new.
+ * 0: not noted.
  */
 import type { Clock } from "../../ffi/clock.ts";
 import { ARRIVALS_NOTED, CLOCK_S, MAIN_THREAD_LOCK, type SharedMemory } from "./memory.ts";
@@ -36,16 +38,21 @@ export class HeardTimes {
     return this.isNoted ? this.#floats[this.memory.heard(slot)]! : 0;
   }
 
-  /** As NodeTable's. By a word: a double would first have to be made an integer, which waits for it (Bun 1.4.5). */
+  /**
+   * As NodeTable's. By a word: a double would first have to be made an integer, which waits for it
+   * (Bun 1.4.5).
+   */
   touch(slot: number): number {
     return this.isNoted ? this.#words[2 * this.memory.heard(slot)]! : 0;
   }
 
   /**
-   * Notes that the slot's node was heard at clock second `nowS`, a little ago if that is the present one.
+   * Notes that the slot's node was heard at clock second `nowS`, a little ago if that is the
+   * present one.
    *
-   * The main thread restores nodes that were heard earlier: as many whole seconds before now, but not before the clock's beginning.
-   * A worker's second is the present one, though the main thread may have gone on to the next one meanwhile.
+   * The main thread restores nodes that were heard earlier: as many whole seconds before now, but
+   * not before the clock's beginning. A worker's second is the present one, though the main thread
+   * may have gone on to the next one meanwhile.
    * @param isNew what is noted is another node's
    */
   note(slot: number, nowS: number, isNew: boolean): void {
@@ -65,6 +72,7 @@ export class HeardTimes {
 
   /** Notes for the node that moves to `vacant` what was noted for it where it is. */
   move(slot: number, vacant: number): void {
-    if (this.isNoted) this.#floats[this.memory.heard(vacant)] = this.#floats[this.memory.heard(slot)]!;
+    if (this.isNoted)
+      this.#floats[this.memory.heard(vacant)] = this.#floats[this.memory.heard(slot)]!;
   }
 }

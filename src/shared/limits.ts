@@ -1,15 +1,18 @@
 /**
- * Limits of so many packets a second by source, whatever the number of sources: a bounded sketch in shared memory instead of a table.
+ * Limits of so many packets a second by source, whatever the number of sources: a bounded sketch in
+ * shared memory instead of a table.
  *
- * A source is a hash. It names a line of eight cells, which is a cache line, and two cells in it. A cell holds the time at which
- * everything that was let in through it will have been paid for, at the limit's rate: a packet moves it on by 1/rate, and is let in
- * as long as that is not further ahead of now than the burst (the generic cell rate algorithm of ITU-T I.371, as a virtual clock).
- * Sources that share a cell only ever make it too late, so of a source's two the earlier one counts, and a packet moves each no
- * further than to the source's new time (conservative update, Estan and Varghese 2002). A source is limited too early only if both
- * of its cells are ahead because of others; never too late. No source has an entry, so a flood of sources evicts nobody.
+ * A source is a hash. It names a line of eight cells, which is a cache line, and two cells in it. A
+ * cell holds the time at which everything that was let in through it will have been paid for, at
+ * the limit's rate: a packet moves it on by 1/rate, and is let in as long as that is not further
+ * ahead of now than the burst (the generic cell rate algorithm of ITU-T I.371, as a virtual clock).
+ * Sources that share a cell only ever make it too late, so of a source's two the earlier one
+ * counts, and a packet moves each no further than to the source's new time (conservative update,
+ * Estan and Varghese 2002). A source is limited too early only if both of its cells are ahead
+ * because of others; never too late. No source has an entry, so a flood of sources evicts nobody.
  *
- * All threads read and write the cells, without locks or atomics: when two do so within the same nanoseconds, one packet may go
- * uncounted, in the source's favour.
+ * All threads read and write the cells, without locks or atomics: when two do so within the same
+ * nanoseconds, one packet may go uncounted, in the source's favour.
  */
 import { LIMITS, type Limit } from "./counters.ts";
 import { SOURCE_LINE_FLOATS } from "./memory.ts";
@@ -22,7 +25,10 @@ export const NEW_NODE_LIMIT = limitNumber("new_node");
 export const ANSWER_LIMIT = limitNumber("answer");
 export const ENDPOINT_HOLD = limitNumber("endpoint_hold");
 
-/** Grants that are verified: as many as the host can spare, whatever the operator allows of punch requests. */
+/**
+ * Grants that are verified: as many as the host can spare, whatever the operator allows of punch
+ * requests.
+ */
 export const GRANT_RATE = LIMITS.length;
 
 function limitNumber(limit: Limit): number {
@@ -40,7 +46,10 @@ export interface LimitMemory {
   readonly floats: Float64Array;
   /** First float of a limit's rate. */
   rate(limit: number): number;
-  /** First float of the lines that a limit's sources share, and how many lines they are: a power of two. */
+  /**
+   * First float of the lines that a limit's sources share, and how many lines they are: a power of
+   * two.
+   */
   sources(limit: number): { readonly at: number; readonly lines: number };
 }
 
@@ -59,13 +68,20 @@ export class RateLimit {
     this.#rate = memory.rate(limit);
     this.#cells = at;
     this.#lineShift = 32 - Math.log2(lines);
-    if (!Number.isInteger(this.#lineShift)) throw new Error("a limit's lines must be a power of two");
+    if (!Number.isInteger(this.#lineShift))
+      throw new Error("a limit's lines must be a power of two");
   }
 
-  /** A limit that no other thread knows of, and that lets in everything at first. @param lines that its sources share */
+  /**
+   * A limit that no other thread knows of, and that lets in everything at first.
+   * @param lines that its sources share
+   */
   static ofThisThread(lines: number): RateLimit {
     const floats = new Float64Array((1 + lines) * SOURCE_LINE_FLOATS);
-    return new RateLimit({ floats, rate: () => 0, sources: () => ({ at: SOURCE_LINE_FLOATS, lines }) }, 0);
+    return new RateLimit(
+      { floats, rate: () => 0, sources: () => ({ at: SOURCE_LINE_FLOATS, lines }) },
+      0,
+    );
   }
 
   /**
@@ -116,7 +132,8 @@ export class RateLimit {
     const floats = this.#floats;
     const intervalNs = floats[this.#rate + INTERVAL_NS]!;
     if (intervalNs === 0) return packets;
-    const aheadNs = nowNs + floats[this.#rate + AHEAD_NS]! - Math.max(this.#beginsNs(source), nowNs);
+    const aheadNs =
+      nowNs + floats[this.#rate + AHEAD_NS]! - Math.max(this.#beginsNs(source), nowNs);
     if (aheadNs >= packets * intervalNs) return packets;
     return Math.max(0, Math.floor(aheadNs / intervalNs));
   }
@@ -127,7 +144,9 @@ export class RateLimit {
     return intervalNs === 0 ? 0 : Math.round(1e9 / intervalNs);
   }
 
-  /** How much of its burst a source has used up, 0 to 1; at 1, packets are dropped. Changes nothing. */
+  /**
+   * How much of its burst a source has used up, 0 to 1; at 1, packets are dropped. Changes nothing.
+   */
   used(source: number, nowNs: number): number {
     const floats = this.#floats;
     const intervalNs = floats[this.#rate + INTERVAL_NS]!;

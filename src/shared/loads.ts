@@ -1,15 +1,16 @@
 /**
  * Loads of words that other threads write, where their order matters.
  *
- * An atomic load keeps what stands before it before it, and what stands behind it behind it. In JavaScriptCore it is a locked addition
- * of zero: 6 ns at the least, and the cache line is taken away from all other readers. So the packet path has none where the processor
- * keeps the order of loads by itself, and the compiler is kept from merging two loads of a word into one by a store between them into
- * another array of the same type, which for all it knows is the same memory.
+ * An atomic load keeps what stands before it before it, and what stands behind it behind it. In
+ * JavaScriptCore it is a locked addition of zero: 6 ns at the least, and the cache line is taken
+ * away from all other readers. So the packet path has none where the processor keeps the order of
+ * loads by itself, and the compiler is kept from merging two loads of a word into one by a store
+ * between them into another array of the same type, which for all it knows is the same memory.
  */
 
 /**
- * Whether the processor makes loads in the order that the program has them: x86 does (Intel SDM 3A, 8.2.2; AMD64 APM 2, 7.2), arm64
- * does not.
+ * Whether the processor makes loads in the order that the program has them: x86 does (Intel SDM 3A,
+ * 8.2.2; AMD64 APM 2, 7.2), arm64 does not.
  */
 export const LOADS_IN_ORDER = process.arch === "x64";
 

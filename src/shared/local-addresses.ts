@@ -1,13 +1,15 @@
 /**
  * The addresses of this host that nodes and peers send to, by number, in shared memory.
  *
- * A wildcard socket receives at every address of its host. A NAT or a connected socket on the other side only admits what comes from
- * the address that its client sent to, so each endpoint carries the number of that local address (ffi/endpoint.ts), and a send batch
- * turns the number into the source address of a message.
+ * A wildcard socket receives at every address of its host. A NAT or a connected socket on the other
+ * side only admits what comes from the address that its client sent to, so each endpoint carries
+ * the number of that local address (ffi/endpoint.ts), and a send batch turns the number into the
+ * source address of a message.
  *
- * Any thread adds an address when a datagram was sent to it, without a lock: it claims a vacant entry, writes the address and then
- * marks the entry as valid. Entries stay for the life of the process, as slots anywhere may carry their numbers. Two threads that add
- * the same address at the same time may give it two numbers; the lower one is found from then on, and both mean the same.
+ * Any thread adds an address when a datagram was sent to it, without a lock: it claims a vacant
+ * entry, writes the address and then marks the entry as valid. Entries stay for the life of the
+ * process, as slots anywhere may carry their numbers. Two threads that add the same address at the
+ * same time may give it two numbers; the lower one is found from then on, and both mean the same.
  *
  *   word 0     VACANT, CLAIMED or VALID
  *   words 1-5  address and scope id, as in an endpoint
@@ -38,7 +40,8 @@ export class LocalAddresses implements LocalAddressList {
 
   /**
    * @param address as an endpoint, at `address[0]`; the port does not matter
-   * @returns its number, which it has from now on if it had none; 0 if there is no room for another one
+   * @returns its number, which it has from now on if it had none; 0 if there is no room for another
+   * one
    */
   numberOf(address: Int32Array): number {
     if (this.#lastNumber !== 0 && isSame(this.#last, 0, address)) return this.#lastNumber;
@@ -53,7 +56,9 @@ export class LocalAddresses implements LocalAddressList {
     return Atomics.load(this.words, this.at(LOCAL_NUMBERS_END - 1)) !== VACANT;
   }
 
-  /** A copy of the address with this number, as an endpoint with port 0; undefined if there is none. */
+  /**
+   * A copy of the address with this number, as an endpoint with port 0; undefined if there is none.
+   */
   address(number: number): Int32Array | undefined {
     const at = this.at(number);
     if (number === 0 || Atomics.load(this.words, at) !== VALID) return undefined;

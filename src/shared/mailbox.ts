@@ -1,10 +1,12 @@
 /**
- * A worker's mailbox: messages that the main thread has to see to, in a ring of bounded size. The worker puts in, the main thread
- * takes out, neither waits for the other. What finds no room is the sender's loss, as with a socket's buffer.
+ * A worker's mailbox: messages that the main thread has to see to, in a ring of bounded size. The
+ * worker puts in, the main thread takes out, neither waits for the other. What finds no room is the
+ * sender's loss, as with a socket's buffer.
  *
- * A message in the ring is a head of MESSAGE_HEAD_WORDS words (its length in the ring in words, its bytes or SKIP, its label) and its
- * bytes, in one piece. Where the ring's end comes too soon for one, a SKIP fills the rest. The label is for those who put in and take
- * out: whom the message came from, or whom it is for.
+ * A message in the ring is a head of MESSAGE_HEAD_WORDS words (its length in the ring in words, its
+ * bytes or SKIP, its label) and its bytes, in one piece. Where the ring's end comes too soon for
+ * one, a SKIP fills the rest. The label is for those who put in and take out: whom the message came
+ * from, or whom it is for.
  */
 import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import {
@@ -67,7 +69,8 @@ export class Mailbox {
   /**
    * Puts a message in and wakes the main thread. Worker only.
    * @param label ENDPOINT_WORDS words
-   * @param packets where the message is, from `from` on; whole words of it are read, so up to 3 bytes more than the message has
+   * @param packets where the message is, from `from` on; whole words of it are read, so up to 3
+   * bytes more than the message has
    * @param bytes at most MAILBOX_MESSAGE_BYTES_MAX
    * @returns false if there was no room
    */
@@ -93,7 +96,8 @@ export class Mailbox {
     words[at + WORDS] = size;
     words[at + BYTES] = bytes;
     for (let word = 0; word < ENDPOINT_WORDS; word++) words[at + LABEL + word] = label[word]!;
-    // Word by word: a copy by TypedArray.set would need a view of the message, an object for each packet.
+    // Word by word: a copy by TypedArray.set would need a view of the message, an object for each
+    // packet.
     const body = at + MESSAGE_HEAD_WORDS;
     for (let word = 0; word < messageWords; word++) {
       words[body + word] = packets.getInt32(from + 4 * word, true);
@@ -104,7 +108,10 @@ export class Mailbox {
     return true;
   }
 
-  /** The oldest message not taken yet, or undefined. It stays where it is until `release`. Main thread only. */
+  /**
+   * The oldest message not taken yet, or undefined. It stays where it is until `release`. Main
+   * thread only.
+   */
   take(): Mail | undefined {
     const words = this.#words;
     const head = Atomics.load(words, this.#head);
@@ -113,7 +120,11 @@ export class Mailbox {
       const size = words[at + WORDS]!;
       this.#taken = (this.#taken + size) | 0;
       if (size > BYTES && words[at + BYTES] !== SKIP) {
-        return { at: (at + MESSAGE_HEAD_WORDS) * 4, bytes: words[at + BYTES]!, labelAt: at + LABEL };
+        return {
+          at: (at + MESSAGE_HEAD_WORDS) * 4,
+          bytes: words[at + BYTES]!,
+          labelAt: at + LABEL,
+        };
       }
     }
     return undefined;
@@ -124,7 +135,10 @@ export class Mailbox {
     Atomics.store(this.#words, this.#tail, this.#taken);
   }
 
-  /** Where the ring has the word that is put in after `count` others. For the main thread only while the ring is not empty. */
+  /**
+   * Where the ring has the word that is put in after `count` others. For the main thread only while
+   * the ring is not empty.
+   */
   #offset(count: number): number {
     return (count - Atomics.load(this.#words, this.#begun)) & (this.#ringWords - 1);
   }

@@ -1,5 +1,6 @@
 /**
- * The one map of the memory that the main thread and the workers share. Nobody else computes an offset in it.
+ * The one map of the memory that the main thread and the workers share. Nobody else computes an
+ * offset in it.
  *
  *   process words   64 bytes             what the main thread tells all workers, and they tell it
  *   rules           64 bytes, and lists  what the operator allows, which the main thread alone writes
@@ -19,8 +20,9 @@
  *   routes          8 bytes a slot       which peer has a node, see routes.ts
  *   heard           8 bytes a node slot  when the node was last heard, a float, see heard.ts
  *
- * Everything starts on a cache line and starts as zero. Nodes' public keys, 32 bytes a slot, have a buffer of their own: no buffer may be
- * larger than 4 GiB (JavaScriptCore), and for the largest tables one for all would be.
+ * Everything starts on a cache line and starts as zero. Nodes' public keys, 32 bytes a slot, have a
+ * buffer of their own: no buffer may be larger than 4 GiB (JavaScriptCore), and for the largest
+ * tables one for all would be.
  */
 import { LOCAL_NUMBERS_END } from "../../ffi/endpoint.ts";
 import { COUNTER_ROW, LIMITS, type Limit } from "./counters.ts";
@@ -29,58 +31,73 @@ import { SLOT_WORDS } from "./slots.ts";
 const LINE_WORDS = 64 / 4;
 
 /**
- * Slots for each node, and for each route, of the limit. With half of them empty, a search looks at 1.5 slots for a node that is
- * there and 2.5 for one that is not (Knuth, TAOCP 6.4), each a cache line.
+ * Slots for each node, and for each route, of the limit. With half of them empty, a search looks at
+ * 1.5 slots for a node that is there and 2.5 for one that is not (Knuth, TAOCP 6.4), each a cache
+ * line.
  */
 const SLOTS_PER_ENTRY = 2;
-/** So that a shard that gets more than its share of a small table still has room, and no search meets its own start. */
+/**
+ * So that a shard that gets more than its share of a small table still has room, and no search
+ * meets its own start.
+ */
 const SLOTS_MIN = 1024;
 
-/** Slots of a shard of which it is noted together whether any was ever used: 4 KiB, which is a page of most kernels. */
+/**
+ * Slots of a shard of which it is noted together whether any was ever used: 4 KiB, which is a page
+ * of most kernels.
+ */
 export const GROUP_SLOTS = 64;
 
-/** Endpoints of peer beacons. A mesh in which everybody tells everybody is of tens, not hundreds. */
+/**
+ * Endpoints of peer beacons. A mesh in which everybody tells everybody is of tens, not hundreds.
+ */
 export const PEERS_MAX = 128;
 /**
- * Endpoints of learned peers, strangers whose gossip is believed: the lowest of their numbers is PEERS_MAX. So few that they can route
- * half a million nodes between them, and yet more than a mesh of beacons that do not name each other has.
+ * Endpoints of learned peers, strangers whose gossip is believed: the lowest of their numbers is
+ * PEERS_MAX. So few that they can route half a million nodes between them, and yet more than a mesh
+ * of beacons that do not name each other has.
  */
 export const LEARNED_PEERS_MAX = 32;
 export const PEER_PLACES = PEERS_MAX + LEARNED_PEERS_MAX;
 /** A route's slot: node id, and which peer has it. */
 export const ROUTE_WORDS = 2;
 /**
- * Pairs of nodes whose punch is watched at once: for a minute each, 273 new ones a second, twice what the limit on punch requests lets
- * in of 4,000 nodes. A power of two.
+ * Pairs of nodes whose punch is watched at once: for a minute each, 273 new ones a second, twice
+ * what the limit on punch requests lets in of 4,000 nodes. A power of two.
  */
 export const PUNCH_PLACES = 2 ** 14;
 /** Words of such a pair's place. */
 export const PUNCH_WORDS = 4;
-/** Words of the filter before them, each of 16 bits in two epochs: with all places taken, a fifth of the bits of an epoch are set. */
+/**
+ * Words of the filter before them, each of 16 bits in two epochs: with all places taken, a fifth of
+ * the bits of an epoch are set.
+ */
 export const PUNCH_FILTER_WORDS = 2 ** 12;
 /** Words of a local address: its state and an endpoint's, rounded up. */
 export const LOCAL_ADDRESS_WORDS = 8;
 /** Words of a node's Ed25519 public key. */
 export const NODE_KEY_WORDS = 8;
 /**
- * What a worker's mailboxes hold: gossip of peers; frames for nodes behind the WebSocket bridge; punch requests whose grants are to be
- * verified.
+ * What a worker's mailboxes hold: gossip of peers; frames for nodes behind the WebSocket bridge;
+ * punch requests whose grants are to be verified.
  */
 export const GOSSIP = 0;
 export const FRAMES = 1;
 export const GRANTS = 2;
 /**
- * A mailbox: a gossip message of the largest size from nearly each of PEERS_MAX peers, which may all speak at once; or frames of 1,200
- * bytes for 30 ms at 200,000 a second, far more than the main thread ever looks away. Only as much of it takes memory as was ever full
- * (mailbox.ts). A power of two.
+ * A mailbox: a gossip message of the largest size from nearly each of PEERS_MAX peers, which may
+ * all speak at once; or frames of 1,200 bytes for 30 ms at 200,000 a second, far more than the main
+ * thread ever looks away. Only as much of it takes memory as was ever full (mailbox.ts). A power of
+ * two.
  */
 export const MAILBOX_WORDS = (8 << 20) / 4;
 /** The last mailbox: grants for half a second, as many as are verified. A power of two. */
 export const GRANTS_MAILBOX_WORDS = (64 << 10) / 4;
 
 /**
- * Ids that a row of arrivals holds: what a worker that does nothing else adds in 80 ms. Who looks away for longer while so many come
- * finds more in the table than in the ring anyway. A power of two.
+ * Ids that a row of arrivals holds: what a worker that does nothing else adds in 80 ms. Who looks
+ * away for longer while so many come finds more in the table than in the ring anyway. A power of
+ * two.
  */
 export const ARRIVALS_RING = 2 ** 15;
 
@@ -96,7 +113,10 @@ export interface MemoryShape {
 export const STOPPING = 0;
 /** Every worker leaves its loop. */
 export const STOP = 1;
-/** Every worker sleeps in its loop, with nothing in hand, until this changes: another process receives from its socket. */
+/**
+ * Every worker sleeps in its loop, with nothing in hand, until this changes: another process
+ * receives from its socket.
+ */
 export const PARK = 2;
 /** Seconds on the main thread's monotonic clock, from 1. */
 export const CLOCK_S = 1;
@@ -121,11 +141,15 @@ export const STRANGERS_BELIEVED = 4;
 /** Not 0: pairs of nodes that are told of each other are watched. */
 export const PUNCH_WATCH = 5;
 /**
- * Not 0: it is noted which nodes are added, and when each was heard. May be set at any time, and then stays set: what is noted would not
- * move with its node meanwhile. Whoever sets it begins to read arrivals then, and looks through the table after that.
+ * Not 0: it is noted which nodes are added, and when each was heard. May be set at any time, and
+ * then stays set: what is noted would not move with its node meanwhile. Whoever sets it begins to
+ * read arrivals then, and looks through the table after that.
  */
 export const ARRIVALS_NOTED = 6;
-/** Lists of prefixes, see prefixes.ts: where no node may be, whose punch requests are not limited, and what is no host's address. */
+/**
+ * Lists of prefixes, see prefixes.ts: where no node may be, whose punch requests are not limited,
+ * and what is no host's address.
+ */
 export const DENIED_ENDPOINTS = 0;
 export const PUNCH_ALLOWED = 1;
 export const NO_HOSTS = 2;
@@ -142,9 +166,11 @@ export const RATE_FLOATS = 2;
 /** Floats of a line of sources, a cache line. */
 export const SOURCE_LINE_FLOATS = LINE_WORDS / 2;
 /**
- * Lines that a limit's sources share, by limit. 8 MiB for relays, so that two busy sources among hundreds hardly ever share their cells
- * (a pair does by 1 in 3.7 million), and for the punch requests of a source, of which the fewest are allowed, so that a flood of made-up
- * sources is thinly spread; 1 MiB else. One for what all share; none for the endpoint hold, which counts nothing.
+ * Lines that a limit's sources share, by limit. 8 MiB for relays, so that two busy sources among
+ * hundreds hardly ever share their cells (a pair does by 1 in 3.7 million), and for the punch
+ * requests of a source, of which the fewest are allowed, so that a flood of made-up sources is
+ * thinly spread; 1 MiB else. One for what all share; none for the endpoint hold, which counts
+ * nothing.
  */
 const SOURCE_LINES: Readonly<Record<Limit, number>> = {
   relay: 2 ** 17,
@@ -156,7 +182,9 @@ const SOURCE_LINES: Readonly<Record<Limit, number>> = {
   endpoint_hold: 0,
 };
 
-/** A row of drops: sets, a power of two; entries of a set, which is a cache line; words of an entry. */
+/**
+ * A row of drops: sets, a power of two; entries of a set, which is a cache line; words of an entry.
+ */
 export const DROP_SETS = 1024;
 export const DROP_SET_ENTRIES = 4;
 export const DROP_ENTRY_WORDS = LINE_WORDS / DROP_SET_ENTRIES;
@@ -167,12 +195,19 @@ const DROP_ROW_WORDS = DROP_SETS * LINE_WORDS;
 export const LAST_UNKNOWN_TARGET = 0;
 /** +1 at every step of its loop, so at least at every receive timeout. */
 export const HEARTBEAT = 1;
-/** Why gossip was last rejected, as 1 + the offset into GOSSIP_REJECTIONS, and whose: an endpoint. */
+/**
+ * Why gossip was last rejected, as 1 + the offset into GOSSIP_REJECTIONS, and whose: an endpoint.
+ */
 export const LAST_REJECTION = 2;
 export const LAST_REJECTED_SOURCE = 3;
-/** Its thread's number in the kernel, whose CPU time the main thread asks for; behind LAST_REJECTED_SOURCE's words. */
+/**
+ * Its thread's number in the kernel, whose CPU time the main thread asks for; behind
+ * LAST_REJECTED_SOURCE's words.
+ */
 export const THREAD_ID = 9;
-/** Not 0 once it saw PARK and is parked; the main thread sets it to 0 before. Behind the endpoint. */
+/**
+ * Not 0 once it saw PARK and is parked; the main thread sets it to 0 before. Behind the endpoint.
+ */
 export const IS_PARKED = 10;
 
 // Shard words, from `shardWords(shard)`.
@@ -180,8 +215,8 @@ export const IS_PARKED = 10;
 export const SHARD_LOCK = 0;
 export const SHARD_NODES = 1;
 /**
- * +1 when a removal begins and +1 when it is done: while it is odd, or if it changed, a search may have missed a node. Every search
- * reads it, so it has a line to itself.
+ * +1 when a removal begins and +1 when it is done: while it is odd, or if it changed, a search may
+ * have missed a node. Every search reads it, so it has a line to itself.
  */
 export const SHARD_REMOVALS = LINE_WORDS;
 const SHARD_WORDS = 2 * LINE_WORDS;
@@ -208,22 +243,28 @@ const ARRIVALS_ROW_WORDS = ARRIVALS_IDS + ARRIVALS_RING;
 // Route words, from `routesAt`.
 export const ROUTE_REMOVALS = 0;
 
-// Mailbox words, from `mailbox(kind, worker)`; each on a line of its own, as each has another writer.
+// Mailbox words, from `mailbox(kind, worker)`; each on a line of its own, as each has another
+// writer.
 /** Words ever put in; only the worker writes it. */
 export const MAILBOX_HEAD = 0;
-/** How many those were when the ring was last begun; only the worker writes it, too, and only while the ring is empty. */
+/**
+ * How many those were when the ring was last begun; only the worker writes it, too, and only while
+ * the ring is empty.
+ */
 export const MAILBOX_BEGUN = 1;
 /** Words ever taken out; only the main thread writes it. */
 export const MAILBOX_TAIL = LINE_WORDS;
 export const MAILBOX_RING = 2 * LINE_WORDS;
 /** All of a worker's. */
-const MAILBOXES_WORDS = GRANTS * (MAILBOX_RING + MAILBOX_WORDS) + MAILBOX_RING + GRANTS_MAILBOX_WORDS;
+const MAILBOXES_WORDS =
+  GRANTS * (MAILBOX_RING + MAILBOX_WORDS) + MAILBOX_RING + GRANTS_MAILBOX_WORDS;
 
 export const MAIN_THREAD_LOCK = 1;
 export const workerLock = (worker: number): number => 2 + worker;
 
 /** Slots of a table of so many routes. */
-export const routeSlotsFor = (routesMax: number): number => Math.max(SLOTS_MIN, routesMax * SLOTS_PER_ENTRY);
+export const routeSlotsFor = (routesMax: number): number =>
+  Math.max(SLOTS_MIN, routesMax * SLOTS_PER_ENTRY);
 
 export class SharedMemory {
   readonly buffer: SharedArrayBuffer;
@@ -317,10 +358,13 @@ export class SharedMemory {
     this.routeSlotsAt = reserve(this.routeSlots * ROUTE_WORDS);
     this.#heardAt = reserve(this.shards * this.slotsPerShard * 2);
     this.buffer = buffer ?? new SharedArrayBuffer(words * 4);
-    if (this.buffer.byteLength !== words * 4) throw new Error("this shared memory has another shape");
-    const keysBytes = buffer && !keysBuffer ? 0 : this.shards * this.slotsPerShard * NODE_KEY_WORDS * 4;
+    if (this.buffer.byteLength !== words * 4)
+      throw new Error("this shared memory has another shape");
+    const keysBytes =
+      buffer && !keysBuffer ? 0 : this.shards * this.slotsPerShard * NODE_KEY_WORDS * 4;
     this.keysBuffer = keysBuffer ?? new SharedArrayBuffer(keysBytes);
-    if (this.keysBuffer.byteLength !== keysBytes) throw new Error("these keys are of another shape");
+    if (this.keysBuffer.byteLength !== keysBytes)
+      throw new Error("these keys are of another shape");
     this.nodeKeys = new Int32Array(this.keysBuffer);
     this.words = new Int32Array(this.buffer);
     this.bytes = new Uint8Array(this.buffer);
@@ -376,17 +420,26 @@ export class SharedMemory {
     return this.#ratesAt / 2 + limit * RATE_FLOATS;
   }
 
-  /** First float of the lines that a limit's sources share, in `floats`, and how many lines they are. */
+  /**
+   * First float of the lines that a limit's sources share, in `floats`, and how many lines they
+   * are.
+   */
   sources(limit: number): { readonly at: number; readonly lines: number } {
     return { at: this.#sourcesAt[limit]! / 2, lines: this.#sourceLines[limit]! };
   }
 
-  /** First word of the arrivals that one thread notes. @param row its number in the shard locks, less the main thread's */
+  /**
+   * First word of the arrivals that one thread notes.
+   * @param row its number in the shard locks, less the main thread's
+   */
   arrivals(row: number): number {
     return this.#arrivalsAt + row * ARRIVALS_ROW_WORDS;
   }
 
-  /** The word that is not 0 once any slot of the group was used that slot `index` of the shard is in. */
+  /**
+   * The word that is not 0 once any slot of the group was used that slot `index` of the shard is
+   * in.
+   */
   groupWord(shard: number, index: number): number {
     return this.#groupsAt + shard * this.#groupsPerShard + Math.floor(index / GROUP_SLOTS);
   }

@@ -1,14 +1,18 @@
 /**
- * The node table: node id → endpoint, in shared memory, read by every thread and written by every thread.
+ * The node table: node id → endpoint, in shared memory, read by every thread and written by every
+ * thread.
  *
- * It is cut into shards, each with a lock and an area of slots (slots.ts) with open addressing (open-addressing.ts). A writer holds
- * the shard's lock; a reader needs none and never waits. A writer that dies at any instruction leaves a whole table, and its lock.
- * Only the main thread removes nodes, whose death is the process's.
+ * It is cut into shards, each with a lock and an area of slots (slots.ts) with open addressing
+ * (open-addressing.ts). A writer holds the shard's lock; a reader needs none and never waits. A
+ * writer that dies at any instruction leaves a whole table, and its lock. Only the main thread
+ * removes nodes, whose death is the process's.
  *
- * Beside a slot there is room for the node's public key (`keepKey`). The first one stays until the node is removed, so whoever reads
- * it on the main thread, where nodes are removed, needs no lock; nobody else does.
+ * Beside a slot there is room for the node's public key (`keepKey`). The first one stays until the
+ * node is removed, so whoever reads it on the main thread, where nodes are removed, needs no lock;
+ * nobody else does.
  *
- * Once ARRIVALS_NOTED is set, it is noted which nodes are added (arrivals.ts) and when each was last heard (heard.ts).
+ * Once ARRIVALS_NOTED is set, it is noted which nodes are added (arrivals.ts) and when each was
+ * last heard (heard.ts).
  *
  * Node ids are taken signed or unsigned, and held signed, as Int32Array has them.
  */
@@ -35,13 +39,24 @@ import {
   type SharedMemory,
 } from "./memory.ts";
 import { type Area, FINDS_MAX, removeSlot, searchSlots } from "./open-addressing.ts";
-import { HAS_KEY, IS_BRIDGED, SLOT_ID, SLOT_SEEN_S, SLOT_WORDS, Slots, WANTS_DEST } from "./slots.ts";
+import {
+  HAS_KEY,
+  IS_BRIDGED,
+  SLOT_ID,
+  SLOT_SEEN_S,
+  SLOT_WORDS,
+  Slots,
+  WANTS_DEST,
+} from "./slots.ts";
 
-/** Tries of the lock without a pause: some 10 µs, far longer than a writer holds it while it runs. */
+/**
+ * Tries of the lock without a pause: some 10 µs, far longer than a writer holds it while it runs.
+ */
 const LOCK_SPINS_MAX = 1000;
 /**
- * Then the holder is off its core or dead. A worker waits, up to a second; the supervisor frees a dead worker's lock sooner.
- * The main thread never waits: the supervisor, which frees the lock, runs there. Its callers retry after `LOCK_RETRY_MS`.
+ * Then the holder is off its core or dead. A worker waits, up to a second; the supervisor frees a
+ * dead worker's lock sooner. The main thread never waits: the supervisor, which frees the lock,
+ * runs there. Its callers retry after `LOCK_RETRY_MS`.
  */
 const LOCK_WAIT_MS = 1;
 const LOCK_WAITS_MAX = 1000;
@@ -49,8 +64,8 @@ const LOCK_WAITS_MAX = 1000;
 export const LOCK_RETRY_MS = 10;
 
 /**
- * What `record` or `bridge` did. HELD: the node stays where it is, as if nothing had come. From NODE_LIMIT on, nothing was recorded;
- * the order is that of REFUSAL_REASONS.
+ * What `record` or `bridge` did. HELD: the node stays where it is, as if nothing had come. From
+ * NODE_LIMIT on, nothing was recorded; the order is that of REFUSAL_REASONS.
  */
 export const REFRESHED = 0;
 export const MOVED = 1;
@@ -60,7 +75,10 @@ export const NODE_LIMIT = 4;
 export const SHARD_FULL = 5;
 export const CONTENDED = 6;
 
-/** What `keepKey` did: the key is the node's, the node is not there or not known to be, or it has another key. */
+/**
+ * What `keepKey` did: the key is the node's, the node is not there or not known to be, or it has
+ * another key.
+ */
 export const KEY_KEPT = 0;
 export const KEY_IGNORED = 1;
 export const KEY_REFUSED = 2;
@@ -74,7 +92,10 @@ export interface NodeEntry {
   readonly endpoint: Int32Array;
   readonly seenS: number;
   readonly wantsDest: boolean;
-  /** Connected through the bridge. Then the endpoint is the one heard by UDP, with port 0 if there was none. */
+  /**
+   * Connected through the bridge. Then the endpoint is the one heard by UDP, with port 0 if there
+   * was none.
+   */
   readonly isBridged: boolean;
 }
 
@@ -92,8 +113,8 @@ export class NodeTable {
   readonly #arrivals: ArrivalNotes;
   readonly #lockTriesMax: number;
   /**
-   * Told of each node, by its signed id, that this thread removed, whatever for; after the lock was released, so it may be there again.
-   * Main thread only.
+   * Told of each node, by its signed id, that this thread removed, whatever for; after the lock was
+   * released, so it may be there again. Main thread only.
    */
   removed: ((nodeId: number) => void) | undefined;
   /** The slots, whose endpoints anybody may read by what `find` returned. */
@@ -119,7 +140,10 @@ export class NodeTable {
     this.slots = new Slots(memory.words);
   }
 
-  /** @returns the slot of a node, for the methods below, or -1. Use it at once: a removal may move the node. */
+  /**
+   * @returns the slot of a node, for the methods below, or -1. Use it at once: a removal may move
+   * the node.
+   */
   find(nodeId: number): number {
     const words = this.#words;
     const id = nodeId | 0;
@@ -127,7 +151,9 @@ export class NodeTable {
     const hash = nodeHash(id, this.#secret);
     const shard = shardOfHash(hash, this.#shards);
     const slot = this.#search(id, hash, shard, 0);
-    return slot >= 0 && words[slot + SLOT_ID] === id ? slot : this.#findDespiteRemovals(id, hash, shard);
+    return slot >= 0 && words[slot + SLOT_ID] === id
+      ? slot
+      : this.#findDespiteRemovals(id, hash, shard);
   }
 
   /** Finds a node that was not found at first look: is it absent, or did a removal hide it? */
@@ -144,8 +170,8 @@ export class NodeTable {
   }
 
   /**
-   * Reads where the search for a node begins, so that the processor has it at hand when the node is looked up: for several nodes,
-   * one after the other, it fetches them side by side.
+   * Reads where the search for a node begins, so that the processor has it at hand when the node is
+   * looked up: for several nodes, one after the other, it fetches them side by side.
    * @returns what nobody needs, for the compiler to leave the load in
    */
   touch(nodeId: number): number {
@@ -176,11 +202,20 @@ export class NodeTable {
   /**
    * Records that `nodeId` was heard from the endpoint at `endpoint[at]` at clock second `nowS`.
    * @param flags WANTS_DEST, IS_SELF or 0, or -1 to leave that as it is
-   * @param holdS seconds after its last refresh in which a node stays at its endpoint; one that is bridged, always. 0 for none
-   * @returns REFRESHED, MOVED (endpoint or flags changed) or ADDED, or why not: HELD, NODE_LIMIT, SHARD_FULL, CONTENDED
+   * @param holdS seconds after its last refresh in which a node stays at its endpoint; one that is
+   * bridged, always. 0 for none
+   * @returns REFRESHED, MOVED (endpoint or flags changed) or ADDED, or why not: HELD, NODE_LIMIT,
+   * SHARD_FULL, CONTENDED
    * @throws RangeError for node id 0, which is nobody's
    */
-  record(nodeId: number, endpoint: Int32Array, at: number, flags: number, nowS: number, holdS = 0): number {
+  record(
+    nodeId: number,
+    endpoint: Int32Array,
+    at: number,
+    flags: number,
+    nowS: number,
+    holdS = 0,
+  ): number {
     const id = nodeId | 0;
     if (id === 0) throw new RangeError("node id 0 cannot be recorded");
     const hash = nodeHash(id, this.#secret);
@@ -216,20 +251,31 @@ export class NodeTable {
   }
 
   /** Whether the node is to stay at its endpoint, which is another one. */
-  #isHeldLocked(slot: number, endpoint: Int32Array, at: number, nowS: number, holdS: number): boolean {
+  #isHeldLocked(
+    slot: number,
+    endpoint: Int32Array,
+    at: number,
+    nowS: number,
+    holdS: number,
+  ): boolean {
     if (holdS === 0) return false;
     if (this.#isAtLocked(slot, endpoint, at)) return false;
     const isBridged = (this.slots.flags(slot) & IS_BRIDGED) !== 0;
     return isBridged || nowS - this.#words[slot + SLOT_SEEN_S]! < holdS;
   }
 
-  /** Whether the slot's endpoint is the one at `endpoint[at]`; a slot without a local address is at any. */
+  /**
+   * Whether the slot's endpoint is the one at `endpoint[at]`; a slot without a local address is at
+   * any.
+   */
   #isAtLocked(slot: number, endpoint: Int32Array, at: number): boolean {
     const words = this.#words;
     const copy = this.slots.endpointAt(slot);
-    const compared = (words[copy]! & ENDPOINT_LOCAL_MASK) === 0 ? ENDPOINT_PORT_MASK : ~ENDPOINT_FLAGS_MASK;
+    const compared =
+      (words[copy]! & ENDPOINT_LOCAL_MASK) === 0 ? ENDPOINT_PORT_MASK : ~ENDPOINT_FLAGS_MASK;
     let differs = (words[copy]! ^ endpoint[at]!) & compared;
-    for (let word = 1; word < ENDPOINT_WORDS; word++) differs |= words[copy + word]! ^ endpoint[at + word]!;
+    for (let word = 1; word < ENDPOINT_WORDS; word++)
+      differs |= words[copy + word]! ^ endpoint[at + word]!;
     return differs === 0;
   }
 
@@ -237,12 +283,20 @@ export class NodeTable {
     return this.size() >= this.memory.shape.nodesMax;
   }
 
-  #addLocked(slot: number, id: number, shard: number, endpoint: Int32Array, at: number, flags: number): void {
+  #addLocked(
+    slot: number,
+    id: number,
+    shard: number,
+    endpoint: Int32Array,
+    at: number,
+    flags: number,
+  ): void {
     this.slots.publish(slot, endpoint, at, flags);
     this.#words[this.memory.groupWord(shard, (slot - this.#firstSlot(shard)) / SLOT_WORDS)] = 1;
     Atomics.store(this.#words, slot + SLOT_ID, id);
     Atomics.add(this.#words, this.memory.shardWords(shard) + SHARD_NODES, 1);
-    if (this.#heard.isNoted) this.#arrivals.note(id); // under the lock: `breakLocks` is told of who dies before
+    // under the lock: `breakLocks` is told of who dies before
+    if (this.#heard.isNoted) this.#arrivals.note(id);
   }
 
   /** @returns whether anything changed */
@@ -252,21 +306,25 @@ export class NodeTable {
     const flagsBefore = words[copy]! & ENDPOINT_FLAGS_MASK;
     const newFlags = flags < 0 ? flagsBefore : flags | (flagsBefore & (IS_BRIDGED | HAS_KEY));
     let changed = words[copy]! ^ ((endpoint[at]! & ~ENDPOINT_FLAGS_MASK) | newFlags);
-    for (let word = 1; word < ENDPOINT_WORDS; word++) changed |= words[copy + word]! ^ endpoint[at + word]!;
+    for (let word = 1; word < ENDPOINT_WORDS; word++)
+      changed |= words[copy + word]! ^ endpoint[at + word]!;
     if (changed === 0) return false;
     this.slots.publish(slot, endpoint, at, newFlags);
     return true;
   }
 
   /**
-   * Keeps a node's public key, if it has none and is where the key came from, until the node is removed. A key of zeros is none.
+   * Keeps a node's public key, if it has none and is where the key came from, until the node is
+   * removed. A key of zeros is none.
    * @param nodeId not 0
    * @param endpoint where the key came from, at `endpoint[0]`
    * @param key where its 32 bytes are, from `from` on
-   * @returns KEY_KEPT if it is the node's now, or was before; KEY_IGNORED or KEY_REFUSED; or CONTENDED
+   * @returns KEY_KEPT if it is the node's now, or was before; KEY_IGNORED or KEY_REFUSED; or
+   * CONTENDED
    */
   keepKey(nodeId: number, endpoint: Int32Array, key: DataView, from: number): number {
-    if (this.memory.nodeKeys.length === 0) throw new Error("this thread was not given the memory of keys");
+    if (this.memory.nodeKeys.length === 0)
+      throw new Error("this thread was not given the memory of keys");
     const id = nodeId | 0;
     const hash = nodeHash(id, this.#secret);
     const shard = shardOfHash(hash, this.#shards);
@@ -296,22 +354,28 @@ export class NodeTable {
       any |= nodeKeys[at + word]!;
     }
     if (any === 0) return KEY_IGNORED;
-    this.slots.setFlags(slot, flags | HAS_KEY); // last: a writer that dies before leaves no half key
+    // last: a writer that dies before leaves no half key
+    this.slots.setFlags(slot, flags | HAS_KEY);
     return KEY_KEPT;
   }
 
-  /** @returns a copy of the 32 bytes of a node's public key, or undefined if it has none. Main thread only. */
+  /**
+   * @returns a copy of the 32 bytes of a node's public key, or undefined if it has none. Main
+   * thread only.
+   */
   keyOf(nodeId: number): Uint8Array | undefined {
     const slot = this.find(nodeId);
     if (slot < 0 || this.slots.read(slot, nodeId, this.#scratch, 0) < 0) return undefined;
     if ((this.#scratch[0]! & HAS_KEY) === 0) return undefined;
     const at = this.memory.nodeKey(slot);
-    return new Uint8Array(Int32Array.from(this.memory.nodeKeys.subarray(at, at + NODE_KEY_WORDS)).buffer);
+    return new Uint8Array(
+      Int32Array.from(this.memory.nodeKeys.subarray(at, at + NODE_KEY_WORDS)).buffer,
+    );
   }
 
   /**
-   * From now on `nodeId` gets its packets through the bridge, whether it was known or not. It is not removed before `unbridge`, and
-   * keeps the endpoint that it has, or gets by UDP meanwhile.
+   * From now on `nodeId` gets its packets through the bridge, whether it was known or not. It is
+   * not removed before `unbridge`, and keeps the endpoint that it has, or gets by UDP meanwhile.
    * @returns as `record`
    * @throws RangeError for node id 0
    */
@@ -345,8 +409,8 @@ export class NodeTable {
   }
 
   /**
-   * The node left the bridge: it gets its packets at its endpoint again, or is removed if it has none. Main thread only, as for every
-   * removal.
+   * The node left the bridge: it gets its packets at its endpoint again, or is removed if it has
+   * none. Main thread only, as for every removal.
    * @returns false if the lock could not be had, and nothing changed
    */
   unbridge(nodeId: number): boolean {
@@ -383,8 +447,10 @@ export class NodeTable {
   }
 
   /**
-   * Removes a node, bridged or not, if it was not heard after `ms`, as `heardMs` tells it. Main thread only.
-   * @returns 1 if it was removed, 0 if it is not there, -1 if the lock could not be had, or HEARD_SINCE
+   * Removes a node, bridged or not, if it was not heard after `ms`, as `heardMs` tells it. Main
+   * thread only.
+   * @returns 1 if it was removed, 0 if it is not there, -1 if the lock could not be had, or
+   * HEARD_SINCE
    */
   removeUnlessHeardSince(nodeId: number, ms: number): number {
     const id = nodeId | 0;
@@ -407,13 +473,16 @@ export class NodeTable {
   }
 
   /**
-   * When a node was last heard, by Discover or by coming to the bridge: CLOCK_MONOTONIC in milliseconds, a float. Main thread only,
-   * where nodes are removed: for any other, the node may move meanwhile.
-   * @returns 0 if that was not noted, as before ARRIVALS_NOTED was set, or if it was before the host started; -1 if the node is not there
+   * When a node was last heard, by Discover or by coming to the bridge: CLOCK_MONOTONIC in
+   * milliseconds, a float. Main thread only, where nodes are removed: for any other, the node may
+   * move meanwhile.
+   * @returns 0 if that was not noted, as before ARRIVALS_NOTED was set, or if it was before the
+   * host started; -1 if the node is not there
    */
   heardMs(nodeId: number): number {
     const slot = this.find(nodeId);
-    // The id once more, by a load that those behind it wait for: a new node's time is written before its id.
+    // The id once more, by a load that those behind it wait for: a new node's time is written
+    // before its id.
     if (slot < 0 || Atomics.load(this.#words, slot + SLOT_ID) !== (nodeId | 0)) return -1;
     return this.#heard.at(slot);
   }
@@ -442,8 +511,9 @@ export class NodeTable {
   }
 
   /**
-   * Removes the nodes among `count` slots of a shard, from slot `from` on, that were last refreshed before clock
-   * second `beforeS`; not those that are bridged. The lock is held meanwhile: keep `count` small.
+   * Removes the nodes among `count` slots of a shard, from slot `from` on, that were last refreshed
+   * before clock second `beforeS`; not those that are bridged. The lock is held meanwhile: keep
+   * `count` small.
    * @returns how many were removed, or -1 if the lock could not be had
    */
   expire(shard: number, from: number, count: number, beforeS: number): number {
@@ -453,7 +523,8 @@ export class NodeTable {
     let index = this.#nextUsed(shard, from, end);
     if (index === end) return 0;
     const area = this.#area(shard);
-    const gone: number[] | undefined = this.removed && []; // removals move others up, so there may be more than `count`
+    // removals move others up, so there may be more than `count`
+    const gone: number[] | undefined = this.removed && [];
     if (!this.#lock(shard)) return -1;
     let removed = 0;
     while (index < end) {
@@ -474,8 +545,9 @@ export class NodeTable {
   }
 
   /**
-   * The first of the slots `from` to `end` of a shard, or `end`, that may ever have held a node; removals move nodes only to where others
-   * were. Slots that never did are passed over: they are not even memory yet, and reading them would make the kernel find some.
+   * The first of the slots `from` to `end` of a shard, or `end`, that may ever have held a node;
+   * removals move nodes only to where others were. Slots that never did are passed over: they are
+   * not even memory yet, and reading them would make the kernel find some.
    */
   #nextUsed(shard: number, from: number, end: number): number {
     let index = from;
@@ -495,7 +567,8 @@ export class NodeTable {
       end: first + this.#slotsPerShard * SLOT_WORDS,
       slotWords: SLOT_WORDS,
       removals: this.memory.shardWords(shard) + SHARD_REMOVALS,
-      homeOf: (id) => first + slotOfHash(nodeHash(id, this.#secret), this.#slotsPerShard) * SLOT_WORDS,
+      homeOf: (id) =>
+        first + slotOfHash(nodeHash(id, this.#secret), this.#slotsPerShard) * SLOT_WORDS,
       copy: (slot, vacant) => {
         if ((this.slots.flags(slot) & HAS_KEY) !== 0) {
           const key = this.memory.nodeKey(slot);
@@ -511,8 +584,8 @@ export class NodeTable {
   }
 
   /**
-   * Frees the locks that a dead thread left behind, and counts its shard's nodes anew; one that was just added may not be among the
-   * arrivals, so they count as lost. Main thread only.
+   * Frees the locks that a dead thread left behind, and counts its shard's nodes anew; one that was
+   * just added may not be among the arrivals, so they count as lost. Main thread only.
    * @returns how many
    */
   breakLocks(deadHolder: number): number {
@@ -520,7 +593,10 @@ export class NodeTable {
     let broken = 0;
     for (let shard = 0; shard < this.#shards; shard++) {
       const shardWords = this.memory.shardWords(shard);
-      if (Atomics.compareExchange(words, shardWords + SHARD_LOCK, deadHolder, this.holder) !== deadHolder)
+      if (
+        Atomics.compareExchange(words, shardWords + SHARD_LOCK, deadHolder, this.holder) !==
+        deadHolder
+      )
         continue;
       const first = this.#firstSlot(shard);
       let nodes = 0;
@@ -536,14 +612,17 @@ export class NodeTable {
   }
 
   /**
-   * Copies what is in slot `index` of a shard to `out`: ENDPOINT_WORDS words of endpoint with the node's flags in the free
-   * byte of the first, and behind them the clock second of its last refresh. For whoever goes through the whole table beside
-   * the workers, without a lock. Removals move nodes to lower slots, or from the first PROBES_MAX of a shard to its last.
+   * Copies what is in slot `index` of a shard to `out`: ENDPOINT_WORDS words of endpoint with the
+   * node's flags in the free byte of the first, and behind them the clock second of its last
+   * refresh. For whoever goes through the whole table beside the workers, without a lock. Removals
+   * move nodes to lower slots, or from the first PROBES_MAX of a shard to its last.
    * @param sinceS a node that was last refreshed before this clock second is passed over
-   * @returns the node's id, signed, or 0 if the slot is vacant, passed over, or its entry did not hold still
+   * @returns the node's id, signed, or 0 if the slot is vacant, passed over, or its entry did not
+   * hold still
    */
   entryAt(shard: number, index: number, out: Int32Array, sinceS = -Infinity): number {
-    if (this.#words[this.memory.groupWord(shard, index)] === 0) return 0; // never used, not even memory yet
+    // never used, not even memory yet
+    if (this.#words[this.memory.groupWord(shard, index)] === 0) return 0;
     const slot = this.#firstSlot(shard) + index * SLOT_WORDS;
     const nodeId = this.#words[slot + SLOT_ID]!;
     if (nodeId === 0 || this.#words[slot + SLOT_SEEN_S]! < sinceS) return 0;
@@ -552,7 +631,10 @@ export class NodeTable {
     return nodeId;
   }
 
-  /** Every node, in no order, without holding any lock; for tools and tests, not for the packet path. */
+  /**
+   * Every node, in no order, without holding any lock; for tools and tests, not for the packet
+   * path.
+   */
   *entries(): Generator<NodeEntry> {
     const words = this.#words;
     for (let shard = 0; shard < this.#shards; shard++) {
@@ -566,7 +648,13 @@ export class NodeTable {
         const wantsDest = (endpoint[0]! & WANTS_DEST) !== 0;
         const isBridged = (endpoint[0]! & IS_BRIDGED) !== 0;
         endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
-        yield { nodeId: nodeId >>> 0, endpoint, seenS: words[slot + SLOT_SEEN_S]!, wantsDest, isBridged };
+        yield {
+          nodeId: nodeId >>> 0,
+          endpoint,
+          seenS: words[slot + SLOT_SEEN_S]!,
+          wantsDest,
+          isBridged,
+        };
       }
     }
   }
@@ -580,8 +668,9 @@ export class NodeTable {
     for (let attempt = 0; attempt < this.#lockTriesMax; attempt++) {
       const holder = Atomics.compareExchange(this.#words, lock, 0, this.holder);
       if (holder === 0) return true;
-      // Not Atomics.wait: nobody notifies, as releasing a lock costs no system call; and its timeout goes by the host's clock (Bun 1.4.5),
-      // so that it would last for hours where that is set back by hours meanwhile.
+      // Not Atomics.wait: nobody notifies, as releasing a lock costs no system call; and its
+      // timeout goes by the host's clock (Bun 1.4.5), so that it would last for hours where that is
+      // set back by hours meanwhile.
       if (attempt >= LOCK_SPINS_MAX) Bun.sleepSync(LOCK_WAIT_MS);
     }
     return false;

@@ -1,28 +1,35 @@
 /**
- * Open addressing with linear probing (Knuth, TAOCP 6.4): an id is found in the slot that its hash names, or in one of the next,
- * before the first vacant one. Slots of one search lie side by side, so finding costs about one cache miss.
+ * Open addressing with linear probing (Knuth, TAOCP 6.4): an id is found in the slot that its hash
+ * names, or in one of the next, before the first vacant one. Slots of one search lie side by side,
+ * so finding costs about one cache miss.
  *
- * A slot is `slotWords` words, the first of which is the id, 0 while vacant. An area is `slots` of them from word `first` on; a
- * search that reaches its end goes on at its beginning.
+ * A slot is `slotWords` words, the first of which is the id, 0 while vacant. An area is `slots` of
+ * them from word `first` on; a search that reaches its end goes on at its beginning.
  *
- * Removing an id closes the gap: ids behind it that would no longer be found move up (algorithm R). Tombstones in place of gaps were
- * tried: after some turnovers of a full table every vacant slot is one, and a search for an absent id walks hundreds.
+ * Removing an id closes the gap: ids behind it that would no longer be found move up (algorithm R).
+ * Tombstones in place of gaps were tried: after some turnovers of a full table every vacant slot is
+ * one, and a search for an absent id walks hundreds.
  */
 
 /**
- * The longest search. At half load a chain of 100 slots is already one in many millions; reaching this means an area so
- * full that it must refuse.
+ * The longest search. At half load a chain of 100 slots is already one in many millions; reaching
+ * this means an area so full that it must refuse.
  */
 export const PROBES_MAX = 512;
 
-/** Searches for an id that is not found while removals may have moved it: each of a series may spoil one. */
+/**
+ * Searches for an id that is not found while removals may have moved it: each of a series may spoil
+ * one.
+ */
 export const FINDS_MAX = 16;
 
 /**
  * @param home the slot that the id's hash names
- * @param gaps vacant slots to pass. For a reader 1 while a removal goes on: there may be one gap then, between an id and its home,
+ * @param gaps vacant slots to pass. For a reader 1 while a removal goes on: there may be one gap
+ * then, between an id and its home,
  * and for long, if the thread that removes is taken off its core
- * @returns the slot that holds the id, or else the vacant one that ends the search for it, or -1 for neither
+ * @returns the slot that holds the id, or else the vacant one that ends the search for it, or -1
+ * for neither
  */
 export function searchSlots(
   words: Int32Array,
@@ -50,7 +57,10 @@ export interface Area {
   readonly first: number;
   readonly end: number;
   readonly slotWords: number;
-  /** Word that is odd while a removal goes on, and another one after it: a search may have missed an id then. */
+  /**
+   * Word that is odd while a removal goes on, and another one after it: a search may have missed an
+   * id then.
+   */
   readonly removals: number;
   homeOf(id: number): number;
   /** Makes a vacant slot hold what `slot` holds, its id last. */

@@ -1,19 +1,30 @@
 /**
- * The peer beacons: peer number → endpoint, and back. The main thread alone writes; every worker reads, without a lock.
+ * The peer beacons: peer number → endpoint, and back. The main thread alone writes; every worker
+ * reads, without a lock.
  *
- * A peer has a slot (slots.ts) and a key, a word that two endpoints seldom share. Few peers make a mesh, and their keys lie side by
- * side: to find whose endpoint this is, all of them are looked through.
+ * A peer has a slot (slots.ts) and a key, a word that two endpoints seldom share. Few peers make a
+ * mesh, and their keys lie side by side: to find whose endpoint this is, all of them are looked
+ * through.
  *
- * Learned peers, strangers whose gossip is believed, have places of their own behind those of the others, so that they never take one
- * from them. An endpoint that is in both is the other's.
+ * Learned peers, strangers whose gossip is believed, have places of their own behind those of the
+ * others, so that they never take one from them. An endpoint that is in both is the other's.
  */
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, localNumber } from "../../ffi/endpoint.ts";
-import { LEARNED_END, LEARNED_PEERS_MAX, PEERS_END, PEERS_MAX, type SharedMemory } from "./memory.ts";
+import {
+  LEARNED_END,
+  LEARNED_PEERS_MAX,
+  PEERS_END,
+  PEERS_MAX,
+  type SharedMemory,
+} from "./memory.ts";
 import { IS_PEER, SLOT_ID, SLOT_WORDS, Slots } from "./slots.ts";
 
 const NO_ENDPOINT = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
 
-/** Whether a peer is a stranger whose gossip is believed, and none that was configured or registered. */
+/**
+ * Whether a peer is a stranger whose gossip is believed, and none that was configured or
+ * registered.
+ */
 export const isLearned = (peer: number): boolean => peer >= PEERS_MAX;
 
 export class PeerTable {
@@ -59,7 +70,8 @@ export class PeerTable {
 
   #findIn(from: number, end: number, key: number, endpoint: Int32Array, at: number): number {
     for (let peer = from; peer < end; peer++) {
-      if (this.#words[this.#keysAt + peer] === key && this.#hasEndpoint(peer, endpoint, at)) return peer;
+      if (this.#words[this.#keysAt + peer] === key && this.#hasEndpoint(peer, endpoint, at))
+        return peer;
     }
     return -1;
   }
@@ -68,11 +80,15 @@ export class PeerTable {
     const found = this.#found;
     if (this.slots.read(this.slot(peer), this.slotId(peer), found, 0) < 0) return false;
     let differs = (found[0]! ^ endpoint[at]!) & ENDPOINT_PORT_MASK;
-    for (let word = 1; word < ENDPOINT_WORDS - 1; word++) differs |= found[word]! ^ endpoint[at + word]!;
+    for (let word = 1; word < ENDPOINT_WORDS - 1; word++)
+      differs |= found[word]! ^ endpoint[at + word]!;
     return differs === 0;
   }
 
-  /** Adds a peer, which is not in the table. Main thread only. @returns its number, or -1 if there are PEERS_MAX */
+  /**
+   * Adds a peer, which is not in the table. Main thread only.
+   * @returns its number, or -1 if there are PEERS_MAX
+   */
   add(endpoint: Int32Array, at: number): number {
     return this.#addIn(0, PEERS_MAX, this.#end, endpoint, at);
   }
@@ -99,8 +115,8 @@ export class PeerTable {
   }
 
   /**
-   * Has packets to a peer leave from the local address that the endpoint at `endpoint[at]`, which is the peer's, names. Main thread
-   * only.
+   * Has packets to a peer leave from the local address that the endpoint at `endpoint[at]`, which
+   * is the peer's, names. Main thread only.
    */
   setLocal(peer: number, endpoint: Int32Array, at: number): void {
     const slot = this.slot(peer);
@@ -108,13 +124,19 @@ export class PeerTable {
       this.slots.publish(slot, endpoint, at, IS_PEER);
   }
 
-  /** Notes which instance its signed gossip named, upper and lower half; 0 for none. Main thread only. */
+  /**
+   * Notes which instance its signed gossip named, upper and lower half; 0 for none. Main thread
+   * only.
+   */
   setInstance(peer: number, upper: number, lower: number): void {
     this.#words[this.#instancesAt + 2 * peer] = upper;
     this.#words[this.#instancesAt + 2 * peer + 1] = lower;
   }
 
-  /** Whether the 8 bytes at `at` are the instance that it named, which nobody knows who does not hear it. */
+  /**
+   * Whether the 8 bytes at `at` are the instance that it named, which nobody knows who does not
+   * hear it.
+   */
   hasInstance(peer: number, view: DataView, at: number): boolean {
     const words = this.#words;
     const upper = words[this.#instancesAt + 2 * peer]!;
@@ -122,7 +144,10 @@ export class PeerTable {
     return (upper | lower) !== 0 && view.getInt32(at) === upper && view.getInt32(at + 4) === lower;
   }
 
-  /** From now on, what comes from its endpoint comes from no peer. What goes there still may. Main thread only. */
+  /**
+   * From now on, what comes from its endpoint comes from no peer. What goes there still may. Main
+   * thread only.
+   */
   disown(peer: number): void {
     Atomics.store(this.#words, this.#keysAt + peer, 0);
   }
@@ -132,7 +157,8 @@ export class PeerTable {
     this.disown(peer);
     const slot = this.slot(peer);
     Atomics.store(this.#words, slot + SLOT_ID, 0);
-    this.slots.publish(slot, NO_ENDPOINT, 0, 0); // whoever remembers the endpoint by its version sees that it is gone
+    // whoever remembers the endpoint by its version sees that it is gone
+    this.slots.publish(slot, NO_ENDPOINT, 0, 0);
   }
 
   /** Notes nothing of merged sizes any more: paths change. Main thread only. */
@@ -141,7 +167,10 @@ export class PeerTable {
   }
 }
 
-/** Not 0, which is a vacant place. The port's half of the word is the upper one, an IPv4 address is all of the fourth. */
+/**
+ * Not 0, which is a vacant place. The port's half of the word is the upper one, an IPv4 address is
+ * all of the fourth.
+ */
 function keyOf(endpoint: Int32Array, at: number): number {
   const port = endpoint[at]! & ENDPOINT_PORT_MASK;
   return (port ^ endpoint[at + 1]! ^ endpoint[at + 2]! ^ endpoint[at + 3]! ^ endpoint[at + 4]!) | 1;

@@ -1,6 +1,6 @@
 /**
- * Lists of address prefixes, written by the main thread and read by every worker without a lock. A new list is put beside the one in
- * force, and comes in force with one store.
+ * Lists of address prefixes, written by the main thread and read by every worker without a lock. A
+ * new list is put beside the one in force, and comes in force with one store.
  */
 import { PREFIX_LIST_MAX, PREFIX_WORDS, type SharedMemory } from "./memory.ts";
 
@@ -43,7 +43,8 @@ export class PrefixList {
 
   /** Replaces the list. Main thread only. @throws RangeError for more than PREFIX_LIST_MAX */
   set(prefixes: readonly Prefix[]): void {
-    if (prefixes.length > PREFIX_LIST_MAX) throw new RangeError(`at most ${PREFIX_LIST_MAX} prefixes`);
+    if (prefixes.length > PREFIX_LIST_MAX)
+      throw new RangeError(`at most ${PREFIX_LIST_MAX} prefixes`);
     const words = this.#words;
     const copy = words[this.#head]! >>> COPY_SHIFT === 0 ? 1 : 0;
     for (const [i, prefix] of prefixes.entries())
@@ -52,18 +53,30 @@ export class PrefixList {
   }
 }
 
-/** Whether the endpoint at `endpoint[at]` has an address in the prefix at `words[prefix]`, as prefixWords has it. */
-export function isWithin(endpoint: Int32Array, at: number, words: Int32Array, prefix: number): boolean {
+/**
+ * Whether the endpoint at `endpoint[at]` has an address in the prefix at `words[prefix]`, as
+ * prefixWords has it.
+ */
+export function isWithin(
+  endpoint: Int32Array,
+  at: number,
+  words: Int32Array,
+  prefix: number,
+): boolean {
   let differs = 0;
   for (let word = 0; word < ADDRESS_WORDS; word++) {
-    differs |= (endpoint[at + 1 + word]! & words[prefix + ADDRESS_WORDS + word]!) ^ words[prefix + word]!;
+    differs |=
+      (endpoint[at + 1 + word]! & words[prefix + ADDRESS_WORDS + word]!) ^ words[prefix + word]!;
   }
   return differs === 0;
 }
 
 /** A prefix in PREFIX_WORDS words: its address, and a mask of the bits that count. */
 export function prefixWords({ bytes, bits }: Prefix): Int32Array {
-  const mask = Array.from({ length: 16 }, (_, byte) => 0xff00 >> Math.min(Math.max(bits - 8 * byte, 0), 8));
+  const mask = Array.from(
+    { length: 16 },
+    (_, byte) => 0xff00 >> Math.min(Math.max(bits - 8 * byte, 0), 8),
+  );
   return Int32Array.from([...wordsOf(bytes), ...wordsOf(Uint8Array.from(mask))]);
 }
 

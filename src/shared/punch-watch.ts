@@ -1,18 +1,22 @@
 /**
- * Which punches led nowhere: of each pair of nodes that were told of each other, whether it relays through this beacon all the same.
+ * Which punches led nowhere: of each pair of nodes that were told of each other, whether it relays
+ * through this beacon all the same.
  *
- * Whoever tells both ends of a punch enters the pair into a table of bounded size, for WATCH_S. A Relay between the two after SETTLE_S
- * marks it: before that, daemons relay while they punch. The main thread counts who is due and frees the places (`sweep`). A pair that
- * says nothing more through this beacon counts as direct, whether it found a way or gave up; and whoever fakes a node's Relays makes it
- * look relayed, as a sender's id has no proof.
+ * Whoever tells both ends of a punch enters the pair into a table of bounded size, for WATCH_S. A
+ * Relay between the two after SETTLE_S marks it: before that, daemons relay while they punch. The
+ * main thread counts who is due and frees the places (`sweep`). A pair that says nothing more
+ * through this beacon counts as direct, whether it found a way or gave up; and whoever fakes a
+ * node's Relays makes it look relayed, as a sender's id has no proof.
  *
- * A pair belongs into a set of four places, a cache line, by a keyed hash. A place is claimed by whoever first puts the clock, negated,
- * into it; nobody waits for anybody, and a claim that its thread never ended, as it died, is freed like any other.
+ * A pair belongs into a set of four places, a cache line, by a keyed hash. A place is claimed by
+ * whoever first puts the clock, negated, into it; nobody waits for anybody, and a claim that its
+ * thread never ended, as it died, is freed like any other.
  *
- * Relays have a filter to ask before the table: 2^16 bits twice, of which a pair has the one that the exclusive or of its ids names, so
- * a Relay that is none of theirs costs one load nearly always, and at worst one cache line of the table. The two halves of a filter's
- * word are two epochs: bits are set in the present one, and the main thread clears the one before when the next begins, so that a bit
- * lives for as long as its pair is watched, at least.
+ * Relays have a filter to ask before the table: 2^16 bits twice, of which a pair has the one that
+ * the exclusive or of its ids names, so a Relay that is none of theirs costs one load nearly
+ * always, and at worst one cache line of the table. The two halves of a filter's word are two
+ * epochs: bits are set in the present one, and the main thread clears the one before when the next
+ * begins, so that a bit lives for as long as its pair is watched, at least.
  */
 import { nodeHash } from "./hash.ts";
 import {
@@ -30,7 +34,10 @@ import {
 
 /** How long a pair is watched. */
 export const WATCH_S = 60;
-/** How long a pair may relay before its punch counts as failed: daemons' own tries take two or three seconds. */
+/**
+ * How long a pair may relay before its punch counts as failed: daemons' own tries take two or three
+ * seconds.
+ */
 export const SETTLE_S = 5;
 
 /** Address families of a pair's two endpoints. */
@@ -47,7 +54,10 @@ const SET_SHIFT = 32 - Math.log2(PUNCH_PLACES / SET_PLACES);
 // Words of a place. The two ids, the lower one first, as signed numbers.
 const LOW_ID = 0;
 const HIGH_ID = 1;
-/** The clock second in which the watch began, 0 for a vacant place; negative while the rest is being written. */
+/**
+ * The clock second in which the watch began, 0 for a vacant place; negative while the rest is being
+ * written.
+ */
 const SINCE_S = 2;
 /** Address family, and whether the pair relayed. */
 const STATE = 3;
@@ -59,7 +69,10 @@ const EPOCH_BITS = 16;
 const FILTER_MASK = PUNCH_FILTER_WORDS * EPOCH_BITS - 1;
 /** A bit, in either epoch. */
 const EITHER = 1 | (1 << EPOCH_BITS);
-/** So much later than the clock said may a pair be entered: the clock moves on meanwhile, and a thread may be off its core. */
+/**
+ * So much later than the clock said may a pair be entered: the clock moves on meanwhile, and a
+ * thread may be off its core.
+ */
 const LATE_S = 2;
 
 export class PunchWatch {
@@ -83,7 +96,10 @@ export class PunchWatch {
     this.#places = memory.punchPlacesAt;
   }
 
-  /** Whether a Relay from one node to another may be of a pair that is watched: asked before `relayed`. */
+  /**
+   * Whether a Relay from one node to another may be of a pair that is watched: asked before
+   * `relayed`.
+   */
   mayWatch(senderId: number, destId: number): boolean {
     const bit = (senderId ^ destId) & FILTER_MASK;
     return ((this.#words[this.#filter + (bit >>> 4)]! >>> (bit & 15)) & EITHER) !== 0;
@@ -100,14 +116,15 @@ export class PunchWatch {
       const sinceS = words[place + SINCE_S]!;
       const ageS = words[CLOCK_S]! - sinceS;
       const state = words[place + STATE]!;
-      if (sinceS <= 0 || ageS < SETTLE_S || ageS >= WATCH_S || (state & HAS_RELAYED) !== 0) continue;
+      if (sinceS <= 0 || ageS < SETTLE_S || ageS >= WATCH_S || (state & HAS_RELAYED) !== 0)
+        continue;
       words[place + STATE] = state | HAS_RELAYED;
     }
   }
 
   /**
-   * Watches two nodes that were told of each other, unless they are watched already, or the operator does not want it. Where there is no
-   * room, that is counted.
+   * Watches two nodes that were told of each other, unless they are watched already, or the
+   * operator does not want it. Where there is no room, that is counted.
    * @param oneId signed, as the other; 0 is nobody
    * @param family IPV4_PAIR, IPV6_PAIR or MIXED_PAIR
    */
@@ -145,7 +162,8 @@ export class PunchWatch {
   }
 
   /**
-   * Takes out the pairs that were watched for WATCH_S. Main thread only, to be called about every second, with the clock's time.
+   * Takes out the pairs that were watched for WATCH_S. Main thread only, to be called about every
+   * second, with the clock's time.
    * @param ended is told of each, with its family
    * @returns how many are watched
    */
@@ -176,7 +194,10 @@ export class PunchWatch {
     return Atomics.exchange(this.#words, this.#at + PUNCH_UNWATCHED, 0);
   }
 
-  /** Two threads may enter one pair at the same time, if both ends ask: the one that is left last counts, for both. */
+  /**
+   * Two threads may enter one pair at the same time, if both ends ask: the one that is left last
+   * counts, for both.
+   */
   #isThereAgain(place: number, hasRelayed: boolean): boolean {
     const words = this.#words;
     const set = place - ((place - this.#places) % SET_WORDS);

@@ -1,9 +1,11 @@
 /**
- * The route table: node id → the peer beacon that announced it last. The main thread alone writes, one route at a time and in place;
- * every worker reads, without a lock. An update of any size holds up nobody.
+ * The route table: node id → the peer beacon that announced it last. The main thread alone writes,
+ * one route at a time and in place; every worker reads, without a lock. An update of any size holds
+ * up nobody.
  *
- * Open addressing (open-addressing.ts), a slot of two words: node id, and the peer's number. Where the later claim is to win, whatever
- * the order in which claims come (src/control/directory), the main thread keeps when each was made beside the table.
+ * Open addressing (open-addressing.ts), a slot of two words: node id, and the peer's number. Where
+ * the later claim is to win, whatever the order in which claims come (src/control/directory), the
+ * main thread keeps when each was made beside the table.
  */
 import { ClaimSums } from "./claim-digest.ts";
 import { nodeHash, slotOfHash } from "./hash.ts";
@@ -25,11 +27,17 @@ const PEER = 1;
 export const NO_PEER = -1;
 export const TABLE_FULL = -2;
 
-/** Marks are bytes: this is that of a claim whose claimer gave none, and in place of one, for `sweep`, that of no route. */
+/**
+ * Marks are bytes: this is that of a claim whose claimer gave none, and in place of one, for
+ * `sweep`, that of no route.
+ */
 export const UNMARKED = 0;
 export const NO_MARK = -1;
 
-/** What the main thread keeps of each slot's claim, by the slot's index; nothing while only the last to claim counts. */
+/**
+ * What the main thread keeps of each slot's claim, by the slot's index; nothing while only the last
+ * to claim counts.
+ */
 interface Claims {
   /** When it was made. */
   readonly timesMs: Float64Array;
@@ -40,7 +48,10 @@ interface Claims {
 }
 
 /** What a table lies in. */
-export type RouteMemory = Pick<SharedMemory, "words" | "routesAt" | "routeSlots" | "routeSlotsAt"> & {
+export type RouteMemory = Pick<
+  SharedMemory,
+  "words" | "routesAt" | "routeSlots" | "routeSlotsAt"
+> & {
   readonly shape: Pick<MemoryShape, "routesMax">;
 };
 
@@ -48,7 +59,9 @@ export type RouteMemory = Pick<SharedMemory, "words" | "routesAt" | "routeSlots"
 export function privateRouteMemory(routesMax: number, secret: number): RouteMemory {
   const routeSlots = routeSlotsFor(routesMax);
   const [routesAt, routeSlotsAt] = [16, 32];
-  const words = new Int32Array(new SharedArrayBuffer(4 * (routeSlotsAt + routeSlots * ROUTE_WORDS)));
+  const words = new Int32Array(
+    new SharedArrayBuffer(4 * (routeSlotsAt + routeSlots * ROUTE_WORDS)),
+  );
   words[HASH_SECRET] = secret;
   return { words, routesAt, routeSlots, routeSlotsAt, shape: { routesMax } };
 }
@@ -96,7 +109,10 @@ export class RouteTable {
     return peer === NO_PEER ? this.#findDespiteRemovals(id) : peer;
   }
 
-  /** The same for a node that was not found at first look: has it no route, or did a removal hide it? */
+  /**
+   * The same for a node that was not found at first look: has it no route, or did a removal hide
+   * it?
+   */
   #findDespiteRemovals(id: number): number {
     const { removals } = this.#area;
     for (let attempt = 0; attempt < FINDS_MAX; attempt++) {
@@ -104,8 +120,10 @@ export class RouteTable {
       const slot = this.#search(id, removalsBefore & 1);
       const peer = slot < 0 ? NO_PEER : this.#peerAt(slot, id);
       if (peer !== NO_PEER) return peer;
-      // No route, unless a removal hid it meanwhile, or moved it away between the look at its id and that at its peer.
-      if ((removalsBefore & 1) === 0 && this.#ordered.load(removals) === removalsBefore) return NO_PEER;
+      // No route, unless a removal hid it meanwhile, or moved it away between the look at its id
+      // and that at its peer.
+      if ((removalsBefore & 1) === 0 && this.#ordered.load(removals) === removalsBefore)
+        return NO_PEER;
     }
     return NO_PEER;
   }
@@ -114,12 +132,16 @@ export class RouteTable {
   #peerAt(slot: number, id: number): number {
     const words = this.#words;
     if (words[slot] !== id) return NO_PEER;
-    const peer = this.#ordered.load(slot + PEER); // so that the loads of the id stay where they are, before and behind
+    // so that the loads of the id stay where they are, before and behind
+    const peer = this.#ordered.load(slot + PEER);
     // A removal may have let another route move into this slot between the two.
     return words[slot] === id ? peer : NO_PEER;
   }
 
-  /** From now on it is kept when claims are made; those until now count as made at 0. Main thread only, as all that follows. */
+  /**
+   * From now on it is kept when claims are made; those until now count as made at 0. Main thread
+   * only, as all that follows.
+   */
   keepClaims(): void {
     this.#claims ??= {
       timesMs: new Float64Array(this.#slots),
@@ -133,7 +155,8 @@ export class RouteTable {
    * @param nodeId not 0
    * @param timeMs when the claim was made, on whatever clock all claims go by
    * @param mark for `sweep`
-   * @returns the number of the peer that had it, NO_PEER, or TABLE_FULL if there is no room for another route
+   * @returns the number of the peer that had it, NO_PEER, or TABLE_FULL if there is no room for
+   * another route
    */
   claim(nodeId: number, peer: number, timeMs = 0, mark = UNMARKED): number {
     const id = nodeId | 0;
@@ -203,9 +226,10 @@ export class RouteTable {
   }
 
   /**
-   * A part of a sweep over the whole table: withdraws those routes of a peer that do not have this mark. All parts, in order, miss none
-   * of them, whatever is claimed and withdrawn in between: as node-scan.ts has it, removals move a route only to lower slots, or from the
-   * first PROBES_MAX to the last, so the sweep goes backwards and looks at the last ones again.
+   * A part of a sweep over the whole table: withdraws those routes of a peer that do not have this
+   * mark. All parts, in order, miss none of them, whatever is claimed and withdrawn in between: as
+   * node-scan.ts has it, removals move a route only to lower slots, or from the first PROBES_MAX to
+   * the last, so the sweep goes backwards and looks at the last ones again.
    * @param mark NO_MARK to withdraw all
    * @param from step, from 0 on
    * @param end step behind the last
@@ -233,8 +257,15 @@ export class RouteTable {
     }
   }
 
-  /** A part of going through the table, likewise: calls `visit` for each route, for some of them twice. */
-  visit(from: number, end: number, visit: (nodeId: number, peer: number, claimedMs: number) => void): void {
+  /**
+   * A part of going through the table, likewise: calls `visit` for each route, for some of them
+   * twice.
+   */
+  visit(
+    from: number,
+    end: number,
+    visit: (nodeId: number, peer: number, claimedMs: number) => void,
+  ): void {
     const words = this.#words;
     for (let step = from; step < end; step++) {
       const index = this.#indexAt(step);

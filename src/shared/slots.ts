@@ -1,5 +1,6 @@
 /**
- * Slots: one endpoint each, one cache line each, in shared memory. Nodes and peers are kept in them.
+ * Slots: one endpoint each, one cache line each, in shared memory. Nodes and peers are kept in
+ * them.
  *
  *   word 0       whose slot it is, 0 while vacant
  *   word 1       version: +1 with every change of endpoint; its lowest bit names the copy in force
@@ -8,9 +9,10 @@
  *   words 4-9    endpoint, copy 0, with flags in the free byte of its first word
  *   words 10-15  endpoint, copy 1
  *
- * A writer fills the copy that is not in force, and brings it in force with one store; a new slot appears with one store, too. So a
- * reader needs no lock and never waits: it reads the copy in force and then asks whether it still is. Writers of one slot have to
- * keep out of each other's way.
+ * A writer fills the copy that is not in force, and brings it in force with one store; a new slot
+ * appears with one store, too. So a reader needs no lock and never waits: it reads the copy in
+ * force and then asks whether it still is. Writers of one slot have to keep out of each other's
+ * way.
  */
 import { ENDPOINT_FLAGS_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import { LOADS_IN_ORDER } from "./loads.ts";
@@ -21,20 +23,30 @@ const VERSION = 1;
 export const SLOT_SEEN_S = 2;
 const MERGE_LIMIT = 3;
 const COPIES = 4;
-if (COPIES + 2 * ENDPOINT_WORDS !== SLOT_WORDS) throw new Error("a slot holds two copies of an endpoint");
+if (COPIES + 2 * ENDPOINT_WORDS !== SLOT_WORDS)
+  throw new Error("a slot holds two copies of an endpoint");
 
 /** Flag: the node asked for RelayDeliverDest in place of RelayDeliver. */
 export const WANTS_DEST = 1;
 /** Flag: not a node but a peer beacon, which gets Relays as they are. */
 export const IS_PEER = 2;
-/** Flag: the node is connected through the WebSocket bridge, and gets its packets there, whatever its endpoint. */
+/**
+ * Flag: the node is connected through the WebSocket bridge, and gets its packets there, whatever
+ * its endpoint.
+ */
 export const IS_BRIDGED = 4;
 /** Flag: the node's public key is known, and stands where the memory's `nodeKey` says. */
 export const HAS_KEY = 8;
-/** Flag: not a node but this beacon itself, which looks whether it is reached (src/control/mesh/self-check.ts). */
+/**
+ * Flag: not a node but this beacon itself, which looks whether it is reached
+ * (src/control/mesh/self-check.ts).
+ */
 export const IS_SELF = 16;
 
-/** A reader tries again when a writer changed the entry twice within the few nanoseconds of the read. */
+/**
+ * A reader tries again when a writer changed the entry twice within the few nanoseconds of the
+ * read.
+ */
 const READS_MAX = 16;
 
 /** Slots, named by the index of their first word in the shared memory. */
@@ -46,12 +58,18 @@ export class Slots {
     return this.words[slot + VERSION]!;
   }
 
-  /** Largest packet that may be merged on the way to this slot's endpoint, 0 while no limit is known. */
+  /**
+   * Largest packet that may be merged on the way to this slot's endpoint, 0 while no limit is
+   * known.
+   */
   mergeLimit(slot: number): number {
     return this.words[slot + MERGE_LIMIT]!;
   }
 
-  /** Notes that packets over `bytes` cannot be merged on the way to this endpoint, 0 for no limit. A hint. */
+  /**
+   * Notes that packets over `bytes` cannot be merged on the way to this endpoint, 0 for no limit. A
+   * hint.
+   */
   limitMerge(slot: number, bytes: number): void {
     this.words[slot + MERGE_LIMIT] = bytes;
   }
@@ -74,7 +92,9 @@ export class Slots {
       out[outAt + 4] = words[copy + 4]!;
       out[outAt + 5] = words[copy + 5]!;
       // As in loads.ts: for all the compiler knows, `out` may be the slot.
-      const versionNow = LOADS_IN_ORDER ? words[slot + VERSION]! : Atomics.load(words, slot + VERSION);
+      const versionNow = LOADS_IN_ORDER
+        ? words[slot + VERSION]!
+        : Atomics.load(words, slot + VERSION);
       if (versionNow === version) return words[slot + SLOT_ID] === (id | 0) ? version : -1;
     }
     return -1;
@@ -98,7 +118,8 @@ export class Slots {
   /** Puts the endpoint at `endpoint[at]` in force, with these flags. Only for the slot's writer. */
   publish(slot: number, endpoint: Int32Array, at: number, flags: number): void {
     const { words } = this;
-    const version = (words[slot + VERSION]! + 1) & 0x7fff_ffff; // never -1, which means "could not be read"
+    // never -1, which means "could not be read"
+    const version = (words[slot + VERSION]! + 1) & 0x7fff_ffff;
     const copy = slot + COPIES + (version & 1) * ENDPOINT_WORDS;
     words[copy] = (endpoint[at]! & ~ENDPOINT_FLAGS_MASK) | flags;
     for (let word = 1; word < ENDPOINT_WORDS; word++) words[copy + word] = endpoint[at + word]!;

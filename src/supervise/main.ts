@@ -1,7 +1,9 @@
 /**
- * `beacon supervise`: a process that stays while serving processes come and go behind it. A container, or a program such as runit, watches
- * it, and an upgrade looks to them as if nothing had happened. It is a small service manager: the serving process gets a NOTIFY_SOCKET,
- * and names its successor there (MAINPID). Whatever else it notifies goes on to the service manager of this process, if there is one.
+ * `beacon supervise`: a process that stays while serving processes come and go behind it. A
+ * container, or a program such as runit, watches it, and an upgrade looks to them as if nothing had
+ * happened. It is a small service manager: the serving process gets a NOTIFY_SOCKET, and names its
+ * successor there (MAINPID). Whatever else it notifies goes on to the service manager of this
+ * process, if there is one.
  *
  * Loads none of the server's modules, so that it stays small.
  */
@@ -16,15 +18,26 @@ import { childPids, hasVariable } from "./processes.ts";
 import { RESTARTS_MAX, Restarts } from "./restarts.ts";
 import { SUPERVISOR_VARIABLE } from "./variable.ts";
 
-/** A raw descriptor cannot be waited for (Bun 1.4.5): notifications and orphans are looked for this often. */
+/**
+ * A raw descriptor cannot be waited for (Bun 1.4.5): notifications and orphans are looked for this
+ * often.
+ */
 const TICK_MS = 50;
-/** As WatchdogSec of the systemd unit. Counted in ticks: a container that was paused is not taken for one that hangs. */
+/**
+ * As WatchdogSec of the systemd unit. Counted in ticks: a container that was paused is not taken
+ * for one that hangs.
+ */
 const WATCHDOG_MS = 30_000;
-/** A successor whose predecessor died serves within 30 s to prepare and 5 s to cut over, or never. */
+/**
+ * A successor whose predecessor died serves within 30 s to prepare and 5 s to cut over, or never.
+ */
 const HEIR_MS = 40_000;
 /** Of notifications and of orphans, in one go; the rest waits for the next. */
 const BATCH_MAX = 1000;
-/** Exit codes that the server ends with on purpose: it was asked to end, or its configuration is bad. */
+/**
+ * Exit codes that the server ends with on purpose: it was asked to end, or its configuration is
+ * bad.
+ */
 const EXITS_ON_PURPOSE = [0, 2];
 const EXIT_FAILED = 1;
 const STDERR_FD = 2;
@@ -61,12 +74,17 @@ class Supervision {
   readonly #finish: (code: number) => void;
   readonly #socket = NotifySocket.bind();
   readonly #outer = process.env["NOTIFY_SOCKET"] || undefined;
-  /** In µs, as text: what is asked of this process, if that is watched, is asked of the serving one. */
+  /**
+   * In µs, as text: what is asked of this process, if that is watched, is asked of the serving one.
+   */
   readonly #watchdogUs: string;
   readonly #watchdogTicks: number;
   readonly #restarts = new Restarts();
   #serving: Serving | undefined;
-  /** Processes beside the serving one that said that they serve: a successor whose predecessor died, or the reverse. */
+  /**
+   * Processes beside the serving one that said that they serve: a successor whose predecessor died,
+   * or the reverse.
+   */
   readonly #readyHeirs = new Set<number>();
   /** Whether such a process is waited for, as the serving one died. */
   #awaitsHeir = false;
@@ -160,7 +178,8 @@ class Supervision {
       say(`process ${pid} died (${howEnded(code, signal)}) amid a hand-over`);
       this.#awaitsHeir = true;
       this.#ticksLeft = HEIR_MS / TICK_MS;
-    } else this.#restart(`process ${pid} died (${howEnded(code, signal)})`, exitCodeOf(code, signal));
+    } else
+      this.#restart(`process ${pid} died (${howEnded(code, signal)})`, exitCodeOf(code, signal));
   }
 
   /** Starts the server again after a while, or gives up. */
@@ -178,7 +197,8 @@ class Supervision {
   /** Processes that the dead one left behind: its successor, or its predecessor. */
   #heirs(): number[] {
     return childPids().filter(
-      (pid) => pid !== this.#serving?.pid && hasVariable(pid, "NOTIFY_SOCKET", this.#socket.address),
+      (pid) =>
+        pid !== this.#serving?.pid && hasVariable(pid, "NOTIFY_SOCKET", this.#socket.address),
     );
   }
 
@@ -237,7 +257,9 @@ class Supervision {
     if (this.#isStopping) kill(pid, "SIGTERM"); // which its predecessor got, and not it
   }
 
-  /** To the service manager of this process. What it misses is in the next notification, or in none. */
+  /**
+   * To the service manager of this process. What it misses is in the next notification, or in none.
+   */
   #passOn(lines: readonly string[]): void {
     if (this.#outer === undefined || lines.length === 0) return;
     try {
@@ -269,7 +291,10 @@ function exitCodeOf(code: number | undefined, signal: number | undefined): numbe
 function howEnded(code: number | undefined, signal: number | undefined): string {
   if (code !== undefined) return `exit code ${code}`;
   if (signal === undefined) return "its predecessor knows how";
-  return Object.entries(constants.signals).find(([, number]) => number === signal)?.[0] ?? `signal ${signal}`;
+  return (
+    Object.entries(constants.signals).find(([, number]) => number === signal)?.[0] ??
+    `signal ${signal}`
+  );
 }
 
 /** Whether there is a process of this number, a zombie included. */

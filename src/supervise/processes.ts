@@ -5,7 +5,10 @@ import { readdirSync, readFileSync } from "node:fs";
 export function childPids(): number[] {
   try {
     return readdirSync("/proc/self/task").flatMap((task) =>
-      readFileSync(`/proc/self/task/${task}/children`, "utf8").split(" ").filter(Boolean).map(Number),
+      readFileSync(`/proc/self/task/${task}/children`, "utf8")
+        .split(" ")
+        .filter(Boolean)
+        .map(Number),
     );
   } catch {
     return [];

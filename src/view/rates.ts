@@ -1,4 +1,7 @@
-/** What happens now: the difference of two readings of a beacon's numbers, as people want to see it. For the page and the command line. */
+/**
+ * What happens now: the difference of two readings of a beacon's numbers, as people want to see it.
+ * For the page and the command line.
+ */
 import type { Counts } from "../control/kit/metrics.ts";
 import type { WorkerStats } from "../control/workers/feature.ts";
 import type { PacketStats } from "../control/workers/packet-stats.ts";
@@ -15,9 +18,14 @@ export interface Rates {
   readonly bytesOut: number;
   /** Relays that went on, by tier: local, peer, bridged. */
   readonly relays: Counts;
-  /** Packets that went no further, by reason; only reasons that occurred, the most frequent first. */
+  /**
+   * Packets that went no further, by reason; only reasons that occurred, the most frequent first.
+   */
   readonly drops: Counts;
-  /** The beacon's share of a core, of all threads: above 1 it uses more than one. null if the beacon does not know. */
+  /**
+   * The beacon's share of a core, of all threads: above 1 it uses more than one. null if the beacon
+   * does not know.
+   */
   readonly cores: number | null;
   readonly workers: readonly WorkerRates[];
 }
@@ -46,7 +54,8 @@ export function ratesBetween(earlier: Stats, later: Stats): Rates | undefined {
   const overS = later.uptimeS - earlier.uptimeS;
   if (overS <= 0 || earlier.workers.length !== later.workers.length) return undefined;
   const per = (from: number, to: number) => Math.max(0, to - from) / overS;
-  const packets = (value: (stats: PacketStats) => number) => per(sum(earlier, value), sum(later, value));
+  const packets = (value: (stats: PacketStats) => number) =>
+    per(sum(earlier, value), sum(later, value));
   return {
     overS,
     packetsIn: packets(packetsIn),
@@ -98,7 +107,8 @@ function dropRates(earlier: Stats, later: Stats, overS: number): Counts {
 }
 
 function workerRates(earlier: WorkerStats, later: WorkerStats, overS: number): WorkerRates {
-  const per = (value: (stats: WorkerStats) => number) => Math.max(0, value(later) - value(earlier)) / overS;
+  const per = (value: (stats: WorkerStats) => number) =>
+    Math.max(0, value(later) - value(earlier)) / overS;
   const ratio = (part: number, whole: number) => (whole === 0 ? 0 : part / whole);
   const share = (part: number, whole: number) => Math.min(1, ratio(part, whole));
   const received = per(packetsIn);
@@ -125,7 +135,8 @@ function workerRates(earlier: WorkerStats, later: WorkerStats, overS: number): W
       per((stats) => stats.offloadSegments.sent),
       sent,
     ),
-    kernelDrops: later.socketReceiveDrops === null ? null : per((stats) => stats.socketReceiveDrops ?? 0),
+    kernelDrops:
+      later.socketReceiveDrops === null ? null : per((stats) => stats.socketReceiveDrops ?? 0),
   };
 }
 

@@ -21,6 +21,7 @@ export function totalOf(stats: Stats, counts: (row: PacketStats) => Counts): num
 export function totalsOf(stats: Stats, counts: (row: PacketStats) => Counts): Counts {
   const totals: Record<string, number> = {};
   for (const row of rows(stats))
-    for (const [name, count] of Object.entries(counts(row))) totals[name] = (totals[name] ?? 0) + count;
+    for (const [name, count] of Object.entries(counts(row)))
+      totals[name] = (totals[name] ?? 0) + count;
   return totals;
 }

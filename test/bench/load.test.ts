@@ -1,4 +1,7 @@
-/** The load generators, against a socket of this test in place of a target: what they send, and what they count. */
+/**
+ * The load generators, against a socket of this test in place of a target: what they send, and what
+ * they count.
+ */
 import { afterEach, describe, expect, test } from "bun:test";
 import { DiscoverGenerator, type DiscoverLoad } from "../../bench/harness/discovers.ts";
 import { type Load, LoadGenerator, sendOnce } from "../../bench/harness/load.ts";
@@ -137,9 +140,13 @@ describe("a load of Relays", () => {
 
   test("refuses what it cannot do", () => {
     expect(() => new LoadGenerator({ payloadBytes: 20, nodes: 1, burst: 65 })).toThrow(RangeError);
-    expect(() => new LoadGenerator({ payloadBytes: 20, nodes: 1, unknown: 0.95 })).toThrow(RangeError);
+    expect(() => new LoadGenerator({ payloadBytes: 20, nodes: 1, unknown: 0.95 })).toThrow(
+      RangeError,
+    );
     const header = channelHeader(20);
-    expect(() => new LoadGenerator({ payloadBytes: 20, nodes: 1, unknown: 0.5, header })).toThrow(RangeError);
+    expect(() => new LoadGenerator({ payloadBytes: 20, nodes: 1, unknown: 0.5, header })).toThrow(
+      RangeError,
+    );
   });
 });
 
@@ -147,29 +154,41 @@ test("a load of data in TURN channels goes to all channels in turn", () => {
   const { generator, listener } = aimed({ payloadBytes: 20, nodes: 3, header: channelHeader(20) });
   generator.offer();
   const { packets, ports } = listener.take();
-  expect(packets.map((packet) => packet.getUint16(0))).toEqual(packets.map((_, i) => 0x4000 + (i % 3)));
+  expect(packets.map((packet) => packet.getUint16(0))).toEqual(
+    packets.map((_, i) => 0x4000 + (i % 3)),
+  );
   for (const packet of packets) expect([packet.getUint16(2), packet.byteLength]).toEqual([20, 24]);
   expect(new Set(ports)).toEqual(new Set([generator.sender.localAddress().port]));
 });
 
 describe("a load of Discovers", () => {
   /** A run to a target that never answers. */
-  function discovers(load: DiscoverLoad, runs: readonly number[]): { ids: number[]; ports: number[] }[] {
+  function discovers(
+    load: DiscoverLoad,
+    runs: readonly number[],
+  ): { ids: number[]; ports: number[] }[] {
     const listener = closes(new Listener());
     const generator = closes(new DiscoverGenerator(load));
     generator.aim(listener.address);
     return runs.map((most) => {
       const { sent, received, lost } = generator.run(1e9, most);
       const { packets, ports } = listener.take();
-      expect({ received, lost, arrived: packets.length }).toEqual({ received: 0, lost: sent, arrived: sent });
-      for (const packet of packets) expect([packet.getUint8(0), packet.byteLength]).toEqual([DISCOVER, 5]);
+      expect({ received, lost, arrived: packets.length }).toEqual({
+        received: 0,
+        lost: sent,
+        arrived: sent,
+      });
+      for (const packet of packets)
+        expect([packet.getUint8(0), packet.byteLength]).toEqual([DISCOVER, 5]);
       return { ids: packets.map((packet) => packet.getUint32(FIRST_ID_AT)), ports };
     });
   }
 
   test("again: all nodes in turn, each from its own socket", () => {
     const [one, two] = discovers({ kind: "again", nodes: 300, firstId: 5 }, [300, 300]);
-    expect(one!.ids.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 300 }, (_, i) => 5 + i));
+    expect(one!.ids.toSorted((a, b) => a - b)).toEqual(
+      Array.from({ length: 300 }, (_, i) => 5 + i),
+    );
     const socketOf = ({ ids, ports }: { ids: number[]; ports: number[] }) =>
       new Map(ids.map((id, i) => [id, ports[i]!]));
     expect(socketOf(two!)).toEqual(socketOf(one!));

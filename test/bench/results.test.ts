@@ -38,7 +38,10 @@ describe("a file of a run", () => {
       ["[]", "is no run of a bench"],
       ["{}", "is no run of a bench: format"],
       [JSON.stringify({ ...madeUpRun([]), format: 2 }), "is no run of a bench: format"],
-      [JSON.stringify({ ...madeUpRun([]), figures: [{ case: "a" }] }), "is no run of a bench: figures.0."],
+      [
+        JSON.stringify({ ...madeUpRun([]), figures: [{ case: "a" }] }),
+        "is no run of a bench: figures.0.",
+      ],
     ] as const) {
       writeFileSync(path, damaged);
       expect(() => loadRun(path)).toThrow(path);
@@ -62,7 +65,12 @@ describe("a recorder", () => {
     recording.note("a note");
     const { figures, notes, machine, bench, smoke } = recording.run();
     expect({ figures, notes, bench, smoke }).toEqual({
-      ...{ figures: [{ ...one, bar: { atMost: 2 } }], notes: ["a note"], bench: "test", smoke: true },
+      ...{
+        figures: [{ ...one, bar: { atMost: 2 } }],
+        notes: ["a note"],
+        bench: "test",
+        smoke: true,
+      },
     });
     expect(machine.bun).toBe(Bun.version);
     expect(log.mock.calls.map(([line]) => line)).toContain(

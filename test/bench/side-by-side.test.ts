@@ -1,4 +1,6 @@
-/** Contenders side by side: what is recorded of them, with contenders that cost what the test says. */
+/**
+ * Contenders side by side: what is recorded of them, with contenders that cost what the test says.
+ */
 import { afterEach, beforeEach, expect, spyOn, test } from "bun:test";
 import type { Loaded } from "../../bench/harness/loaded.ts";
 import { Recorder } from "../../bench/harness/results.ts";
@@ -53,7 +55,11 @@ test("ratios are those of each round, contenders are loaded in turn, and losses 
     contenders: [starting("a", [20, 60], 0, trace), starting("b", [10, 15], 3, trace)],
     ratios: [{ name: "a over b", subject: "a", against: "b", bar: { atMost: 3 } }],
   };
-  const lost = await compareSideBySide(comparison, { rounds: 2, seconds: 0.2, warmUpSeconds: 0.1 }, recorder);
+  const lost = await compareSideBySide(
+    comparison,
+    { rounds: 2, seconds: 0.2, warmUpSeconds: 0.1 },
+    recorder,
+  );
   expect(lost).toEqual([0, 6]);
   const { figures, notes } = recorder.run();
   expect(figures.map(({ name, values }) => [name, values])).toEqual([
@@ -63,9 +69,9 @@ test("ratios are those of each round, contenders are loaded in turn, and losses 
     ["CPU a packet, b", [10, 15]],
     ["packets a second, b", [2, 2]],
   ]);
-  expect(figures.every((figure) => figure.params?.["group"] === "test" && figure.case === "a case")).toBe(
-    true,
-  );
+  expect(
+    figures.every((figure) => figure.params?.["group"] === "test" && figure.case === "a case"),
+  ).toBe(true);
   expect(figures[0]?.bar).toEqual({ atMost: 3 });
   expect(notes).toEqual(["a case: 6 packets were lost, b"]);
   expect(trace.slice(0, 8)).toEqual([

@@ -1,6 +1,11 @@
 /** TURN messages: against the test vectors of RFC 5769, and as RFC 8656 draws them. */
 import { describe, expect, test } from "bun:test";
-import { channelHeader, decodeStun, encodeStun, encodeXorAddress } from "../../bench/harness/turn.ts";
+import {
+  channelHeader,
+  decodeStun,
+  encodeStun,
+  encodeXorAddress,
+} from "../../bench/harness/turn.ts";
 
 /** The sample IPv4 response of RFC 5769, 2.2. */
 const RESPONSE = Buffer.from(

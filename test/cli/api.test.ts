@@ -58,7 +58,9 @@ test("a flag outranks the environment, which outranks the default; mistakes name
   expect(Api.from({}, { BEACON_HTTP: "" }).url.port).toBe("9002");
   expect(() => Api.from({ http: "x" }, env)).toThrow(/^--http x: must be host:port/);
   expect(() => Api.from({}, { BEACON_HTTP: "off" })).toThrow(/^BEACON_HTTP=off: /);
-  expect(() => Api.from({}, { BEACON_ADMIN_TOKEN_FILE: join(folder, "none") })).toThrow(/none.*ENOENT/);
+  expect(() => Api.from({}, { BEACON_ADMIN_TOKEN_FILE: join(folder, "none") })).toThrow(
+    /none.*ENOENT/,
+  );
 });
 
 test("the token is borne, and goes nowhere else", async () => {
@@ -95,12 +97,19 @@ test.each([
   { name: "too many", status: 429, says: "wait", token: tokenFile },
 ])("the token: $name", async ({ status, says, token }) => {
   const api = answering(() => new Response("the admin token is needed\n", { status }), token);
-  expect(await troubleOf(api.get("api/stats"))).toEqual(["forbidden", expect.stringContaining(says)]);
+  expect(await troubleOf(api.get("api/stats"))).toEqual([
+    "forbidden",
+    expect.stringContaining(says),
+  ]);
 });
 
 test("not a beacon, another version, no JSON, a refusal, one too many", async () => {
   const cases: [Response, string, RegExp][] = [
-    [new Response("{}", { headers: { "beacon-api": "2" } }), "unreachable", /version 2 of the admin API/],
+    [
+      new Response("{}", { headers: { "beacon-api": "2" } }),
+      "unreachable",
+      /version 2 of the admin API/,
+    ],
     [new Response("<html>"), "unreachable", /no answer of a beacon/],
     [new Response("5"), "unreachable", /no answer of a beacon/],
     [new Response("not here: \x1b[2J", { status: 404 }), "refused", /not here: \?\[2J \(404\)/],
@@ -130,13 +139,21 @@ test.each([200, 301, 401, 403, 404, 405, 429, 500, 502, 503])(
 test("refusals of older beacons, which name no version, are understood", async () => {
   const older: [number, string, string][] = [
     [401, "the admin token is needed", "forbidden"],
-    [403, "the admin token is needed, and this beacon has none: see --admin-token-file", "forbidden"],
+    [
+      403,
+      "the admin token is needed, and this beacon has none: see --admin-token-file",
+      "forbidden",
+    ],
     [429, "too many wrong tokens", "forbidden"],
     [404, "not found: there are /api", "refused"],
     [405, "only GET is answered here", "refused"],
   ];
   for (const [status, text, trouble] of older) {
-    const server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response(text, { status }) });
+    const server = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      fetch: () => new Response(text, { status }),
+    });
     expect((await troubleOf(new Api(server.url).post("api/drain")))[0]).toBe(trouble as never);
     await server.stop(true);
   }

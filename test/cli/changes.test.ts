@@ -26,12 +26,16 @@ test.each([
       answer: { drainMs: 5000, leftMs: 5000, wasDraining: false },
       says: "the beacon drains, and exits in 5 s",
     },
-    { answer: { drainMs: 0, leftMs: 0, wasDraining: false }, says: "the beacon drains, and exits now" },
+    {
+      answer: { drainMs: 0, leftMs: 0, wasDraining: false },
+      says: "the beacon drains, and exits now",
+    },
     {
       answer: { drainMs: 5000, leftMs: 1234, wasDraining: true },
       says: "the beacon was draining already, and exits in 1.234 s",
     },
-    { answer: { drainMs: 5000 }, says: "the beacon drains, and exits in 5 s" }, // of an older beacon
+    // of an older beacon
+    { answer: { drainMs: 5000 }, says: "the beacon drains, and exits in 5 s" },
   ].map((of) => ({ args: ["drain"], path: "/api/drain", ...of })),
   {
     args: ["upgrade"],
@@ -44,7 +48,11 @@ test.each([
   const out = new TestConsole({ BEACON_HTTP: fake.url.host, BEACON_ADMIN_TOKEN_FILE: tokenFile });
   expect(await run(args, out)).toBe(0);
   expect(await run([...args, "--json"], out)).toBe(0);
-  expect(fake.asked[0]).toEqual({ method: "POST", path, authorization: "Bearer a-token-of-16-characters" });
+  expect(fake.asked[0]).toEqual({
+    method: "POST",
+    path,
+    authorization: "Bearer a-token-of-16-characters",
+  });
   expect(out.lines).toEqual([says]);
   expect(out.values).toEqual([answer]);
 });

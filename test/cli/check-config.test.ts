@@ -36,7 +36,9 @@ test("a good one, and where each part of it is from; secrets stay where they are
     "the configuration is good",
     "other than the defaults were given:",
     "--beacon-id             BEACON_BEACON_ID=7",
-    expect.stringMatching(/^--registry-admin-token {2}.*good\.json: "registry-admin-token": \*\*\*$/),
+    expect.stringMatching(
+      /^--registry-admin-token {2}.*good\.json: "registry-admin-token": \*\*\*$/,
+    ),
     expect.stringMatching(/^--max-nodes .*good\.json: "max-nodes": 5$/),
     "--workers               --workers 2",
     "--http                  --http off",
@@ -44,9 +46,17 @@ test("a good one, and where each part of it is from; secrets stay where they are
 });
 
 test.each([
-  { name: "an unknown flag", args: ["--adr", ":1"], says: "--adr: unknown flag; did you mean --addr?" },
+  {
+    name: "an unknown flag",
+    args: ["--adr", ":1"],
+    says: "--adr: unknown flag; did you mean --addr?",
+  },
   { name: "a bad value", args: ["--workers=0"], says: "--workers 0: must be" },
-  { name: "what does not go together", args: ["--registry=a:1"], says: "--registry needs --beacon-id" },
+  {
+    name: "what does not go together",
+    args: ["--registry=a:1"],
+    says: "--registry needs --beacon-id",
+  },
   { name: "a word", args: ["serve"], says: "only flags are taken" },
 ])("$name: what the server says, exit code 2", async ({ args, says }) => {
   const { code, out } = await check(args);
@@ -69,7 +79,11 @@ test("files that cannot be read, all of them", async () => {
     "wss-tls-key",
   ].map((flag) => `--${flag}=${join(folder, `no-${flag}`)}`);
   args.push("--wss=:0", "--directory=redis://127.0.0.1:1", "--beacon-id=1", "--addr=127.0.0.1:0");
-  const { code, out } = await check([...args, `--state-file=${join(folder, "none/state")}`, "--http=off"]);
+  const { code, out } = await check([
+    ...args,
+    `--state-file=${join(folder, "none/state")}`,
+    "--http=off",
+  ]);
   expect(code).toBe(2);
   expect(out.problems).toHaveLength(6); // the certificate's key is read once the certificate is
   for (const problem of out.problems) expect(problem).toMatch(/ENOENT/);
@@ -85,9 +99,19 @@ test("files that cannot be read, all of them", async () => {
 test("beside a beacon that runs: what a SIGHUP changes, and what needs a restart", async () => {
   fake = new FakeApi(() => Response.json(running));
   const http = fake.url.host;
-  const running = maskedConfig({ ...defaultConfig, http, maxNodes: 5, registryAdminToken: "secret" });
+  const running = maskedConfig({
+    ...defaultConfig,
+    http,
+    maxNodes: 5,
+    registryAdminToken: "secret",
+  });
   const token = file("token", "another");
-  const args = [`--http=${http}`, "--relay-limit=7", "--max-nodes=6", `--registry-admin-token-file=${token}`];
+  const args = [
+    `--http=${http}`,
+    "--relay-limit=7",
+    "--max-nodes=6",
+    `--registry-admin-token-file=${token}`,
+  ];
   const { code, out } = await check(args);
   expect(code).toBe(0);
   expect(out.lines.slice(-2)).toEqual([
@@ -117,7 +141,9 @@ test("a beacon that asks for its token is there, and check-config says so", asyn
   fake = new FakeApi(() => new Response("the admin token is needed", { status: 401 }));
   const { code, out } = await check([`--http=${fake.url.host}`]);
   expect(code).toBe(0);
-  expect(out.lines.at(-1)).toMatch(/^not compared with a running beacon: .*give it with --admin-token-file$/);
+  expect(out.lines.at(-1)).toMatch(
+    /^not compared with a running beacon: .*give it with --admin-token-file$/,
+  );
 });
 
 test("--help is its own, --version the server's", async () => {

@@ -69,7 +69,10 @@ test("no more than were asked for, those that were asked for, one a line with --
   ];
   const { out, asked } = await ran(pages, "nodes", ...args);
   const filters = "prefix=192.0.2.0%2F24&min-age=1&max-age=60&bridged=true";
-  expect(asked).toEqual([`GET /api/nodes?${filters}&limit=3`, `GET /api/nodes?${filters}&limit=1&after=2`]);
+  expect(asked).toEqual([
+    `GET /api/nodes?${filters}&limit=3`,
+    `GET /api/nodes?${filters}&limit=1&after=2`,
+  ]);
   expect(out.values).toEqual([node(1), node(2), node(3)]);
 });
 

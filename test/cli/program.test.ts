@@ -24,7 +24,8 @@ test("are those that the entry knows, each with a help of its own", async () => 
 
 test("are words and no flags", () => {
   for (const word of ["status", "check-config", "help"]) expect(isCommand(word)).toBe(true);
-  for (const word of ["--status", "serve", "", "constructor", undefined]) expect(isCommand(word)).toBe(false);
+  for (const word of ["--status", "serve", "", "constructor", undefined])
+    expect(isCommand(word)).toBe(false);
 });
 
 test.each([

@@ -1,4 +1,7 @@
-/** The directory: how it is written, what its options need, and that no password gets into a message. */
+/**
+ * The directory: how it is written, what its options need, and that no password gets into a
+ * message.
+ */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { parseDirectory } from "../../src/config/units.ts";
@@ -12,8 +15,14 @@ describe("parseDirectory", () => {
     ["redis://r1", { servers: [server("r1")], tls: false, database: 0 }],
     ["redis://r1:1/", { servers: [server("r1", 1)], tls: false, database: 0 }],
     ["rediss://192.0.2.1/15", { servers: [server("192.0.2.1")], tls: true, database: 15 }],
-    ["redis://[::1],r2:7/3", { servers: [server("::1"), server("r2", 7)], tls: false, database: 3 }],
-    ["redis://r1,r1:6379,r1:6380", { servers: [server("r1"), server("r1", 6380)], tls: false, database: 0 }],
+    [
+      "redis://[::1],r2:7/3",
+      { servers: [server("::1"), server("r2", 7)], tls: false, database: 3 },
+    ],
+    [
+      "redis://r1,r1:6379,r1:6380",
+      { servers: [server("r1"), server("r1", 6380)], tls: false, database: 0 },
+    ],
   ])("%s", (text, address) => expect(parseDirectory(text)).toEqual(address));
 
   test.each([
@@ -48,7 +57,9 @@ describe("options that do not go together", () => {
     const directory = ["--beacon-id=1", "--directory=redis://r1"];
     const message = "needs --advertise-addr where --addr is every address";
     for (const addr of [":9001", "0.0.0.0:9001", "[::]:9001"])
-      expect(refusal(() => run([...directory, `--addr=${addr}`]))).toStartWith(`--directory ${message}`);
+      expect(refusal(() => run([...directory, `--addr=${addr}`]))).toStartWith(
+        `--directory ${message}`,
+      );
     run([...directory, "--addr=192.0.2.1:9001"]);
     run([...directory, "--advertise-addr=b1.example:9001"]);
   });
@@ -56,7 +67,9 @@ describe("options that do not go together", () => {
   test("certificates need TLS", () => {
     for (const directory of ["off", "redis://r1"])
       expect(
-        refusal(() => run(["--beacon-id=1", `--directory=${directory}`, "--directory-ca-file=ca.pem"])),
+        refusal(() =>
+          run(["--beacon-id=1", `--directory=${directory}`, "--directory-ca-file=ca.pem"]),
+        ),
       ).toBe("--directory-ca-file needs --directory to be rediss://");
   });
 });
@@ -64,17 +77,22 @@ describe("options that do not go together", () => {
 test("a password that was written into the address is in no message", () => {
   const word = fc.string({ minLength: 1, maxLength: 150 }).map((text) => `pass${text}`);
   fc.assert(
-    fc.property(word, word, fc.constantFrom("redis://", "rediss:", ""), (user, password, scheme) => {
-      const url = `${scheme}${user}:${password}@r1:6379`;
-      for (const read of [
-        () => run([`--directory=${url}`]),
-        () => run([], { BEACON_DIRECTORY: url }),
-        () => validateConfig({ directory: url }),
-      ]) {
-        const message = refusal(read);
-        expect(message.replace("leave out user and password", "")).not.toContain("pass");
-        expect(message).toContain("***");
-      }
-    }),
+    fc.property(
+      word,
+      word,
+      fc.constantFrom("redis://", "rediss:", ""),
+      (user, password, scheme) => {
+        const url = `${scheme}${user}:${password}@r1:6379`;
+        for (const read of [
+          () => run([`--directory=${url}`]),
+          () => run([], { BEACON_DIRECTORY: url }),
+          () => validateConfig({ directory: url }),
+        ]) {
+          const message = refusal(read);
+          expect(message.replace("leave out user and password", "")).not.toContain("pass");
+          expect(message).toContain("***");
+        }
+      },
+    ),
   );
 });

@@ -32,12 +32,18 @@ test.each<[string, DuplicateKey | undefined]>([
 
 test("no JSON that was made of a value has a duplicate key, and one that repeats an entry has", () => {
   fc.assert(
-    fc.property(fc.jsonValue(), fc.string(), fc.jsonValue(), fc.nat(2), (value, key, other, indent) => {
-      expect(duplicateKey(JSON.stringify(value, undefined, indent))).toBeUndefined();
-      const entry = `${JSON.stringify(key)}: ${JSON.stringify(other, undefined, indent)}`;
-      const twice = `[{"x": ${JSON.stringify(value)}},\n{${entry},\n${entry}}]`;
-      expect(duplicateKey(twice)?.key).toBe(key);
-    }),
+    fc.property(
+      fc.jsonValue(),
+      fc.string(),
+      fc.jsonValue(),
+      fc.nat(2),
+      (value, key, other, indent) => {
+        expect(duplicateKey(JSON.stringify(value, undefined, indent))).toBeUndefined();
+        const entry = `${JSON.stringify(key)}: ${JSON.stringify(other, undefined, indent)}`;
+        const twice = `[{"x": ${JSON.stringify(value)}},\n{${entry},\n${entry}}]`;
+        expect(duplicateKey(twice)?.key).toBe(key);
+      },
+    ),
   );
 });
 

@@ -12,7 +12,8 @@ const inFile = (peers: unknown) => run(["--config", file({ peers })]).peers;
 const inCode = (peers: unknown) => validateConfig({ peers } as never).peers;
 
 /** What the reason ends in where the value is no list of peers at all. */
-const NO_LIST = "must be a list of at most 128 host:port with commas between (in JSON and in code, an array)";
+const NO_LIST =
+  "must be a list of at most 128 host:port with commas between (in JSON and in code, an array)";
 
 describe("an array of peers", () => {
   test.each([
@@ -73,7 +74,9 @@ test("in code, text is no list", () => {
 });
 
 test("a message names the entry", () => {
-  expect(refusal(() => run(["--peers", "b2:1,b3"]))).toStartWith("--peers b2:1,b3: b3: must be host:port");
+  expect(refusal(() => run(["--peers", "b2:1,b3"]))).toStartWith(
+    "--peers b2:1,b3: b3: must be host:port",
+  );
   expect(refusal(() => run([], { BEACON_PEERS: "b2:0" }))).toBe(
     "BEACON_PEERS=b2:0: b2:0: the port must be a whole number from 1 to 65535",
   );

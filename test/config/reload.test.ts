@@ -120,11 +120,13 @@ describe("options that do not go together", () => {
     const reason = "a number other than 0, its own for each beacon";
     const message = `--registry needs --beacon-id: ${reason}`;
     expect(refusal(() => run(["--registry", "r:1"]))).toBe(message);
-    expect(refusal(() => run(["--beacon-id=0"], { BEACON_REGISTRY: "r:1", BEACON_BEACON_ID: "1" }))).toBe(
-      message,
-    );
+    expect(
+      refusal(() => run(["--beacon-id=0"], { BEACON_REGISTRY: "r:1", BEACON_BEACON_ID: "1" })),
+    ).toBe(message);
     expect(refusal(() => run(["--config", file({ registry: "r:1" })]))).toBe(message);
-    expect(refusal(() => validateConfig({ registry: "r:1" }))).toBe(`registry needs beaconId: ${reason}`);
+    expect(refusal(() => validateConfig({ registry: "r:1" }))).toBe(
+      `registry needs beaconId: ${reason}`,
+    );
     expect(run(["--registry", "r:1"], { BEACON_BEACON_ID: "1" }).registry).toBe("r:1");
     expect(run(["--registry=off"], { BEACON_REGISTRY: "r:1" }).registry).toBe("off");
     expect(validateConfig({ registry: "r:1", beaconId: 1 }).registry).toBe("r:1");
@@ -145,7 +147,9 @@ describe("options that do not go together", () => {
     const message = "--peer-timeout: must be longer than --gossip-interval, 10000ms";
     expect(refusal(() => run(["--peer-timeout", "10s"]))).toBe(message);
     expect(refusal(() => run(["--peer-timeout", "1s"]))).toBe(message);
-    expect(refusal(() => run(["--gossip-interval=1m"], { BEACON_PEER_TIMEOUT: "1m" }))).toContain("60000ms");
+    expect(refusal(() => run(["--gossip-interval=1m"], { BEACON_PEER_TIMEOUT: "1m" }))).toContain(
+      "60000ms",
+    );
     expect(refusal(() => validateConfig({ peerTimeoutMs: 10_000 }))).toBe(
       "peerTimeoutMs: must be longer than gossipIntervalMs, 10000ms",
     );
@@ -161,11 +165,15 @@ describe("compareConfigs", () => {
     const peers = ["--peers", "a:1,b:1"];
     expect(compareConfigs(run(peers), run(peers))).toEqual(nothing);
     expect(compareConfigs(run([]), { ...run([]), httpIsDefault: false })).toEqual(nothing);
-    expect(compareConfigs(validateConfig({ drainMs: 0 }), validateConfig({ drainMs: -0 }))).toEqual(nothing);
+    expect(compareConfigs(validateConfig({ drainMs: 0 }), validateConfig({ drainMs: -0 }))).toEqual(
+      nothing,
+    );
   });
 
   test("every property is in these tests", () => {
-    expect(properties.toSorted()).toEqual([...new Set(settings.map(({ property }) => property))].sort());
+    expect(properties.toSorted()).toEqual(
+      [...new Set(settings.map(({ property }) => property))].sort(),
+    );
   });
 
   for (const property of properties) {
@@ -181,7 +189,10 @@ describe("compareConfigs", () => {
   }
 
   test("tells all that changed, in the order of the help, each once", () => {
-    const { reloaded, needRestart } = compareConfigs(defaultConfig, { ...others, httpIsDefault: false });
+    const { reloaded, needRestart } = compareConfigs(defaultConfig, {
+      ...others,
+      httpIsDefault: false,
+    });
     const inOrder = [...new Set(settings.map(({ property }) => property))];
     expect(reloaded).toEqual(inOrder.filter((property) => reloadable.includes(property)));
     expect(needRestart).toEqual(inOrder.filter((property) => !reloadable.includes(property)));
@@ -190,7 +201,10 @@ describe("compareConfigs", () => {
   test("sees a token's file that was rewritten, by the token", () => {
     const before = run(["--registry-admin-token-file", file("one")]);
     const after = run(["--registry-admin-token-file", file("two")]);
-    expect(compareConfigs(before, after)).toEqual({ reloaded: ["registryAdminToken"], needRestart: [] });
+    expect(compareConfigs(before, after)).toEqual({
+      reloaded: ["registryAdminToken"],
+      needRestart: [],
+    });
   });
 });
 
@@ -200,7 +214,9 @@ describe("reloadedConfig", () => {
     const wanted = { ...others, httpIsDefault: false, registryAdminTokenFile: "off" };
     const config = reloadedConfig(running, wanted);
     for (const property of properties)
-      expect(config[property]).toEqual((reloadable.includes(property) ? wanted : running)[property]);
+      expect(config[property]).toEqual(
+        (reloadable.includes(property) ? wanted : running)[property],
+      );
     expect(config.httpIsDefault).toBe(running.httpIsDefault);
     expect(compareConfigs(config, wanted).reloaded).toEqual([]);
     expect(running).toEqual({ ...defaultConfig, beaconId: 1 });

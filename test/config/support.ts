@@ -7,7 +7,9 @@ import { type Config, ConfigError, parseCommandLine } from "../../src/config.ts"
 
 export type Environment = Record<string, string | undefined>;
 
-/** A folder for one test file: `file` writes a new file into it, as JSON unless it is text or bytes. */
+/**
+ * A folder for one test file: `file` writes a new file into it, as JSON unless it is text or bytes.
+ */
 export function temporaryFiles() {
   const folder = mkdtempSync(join(tmpdir(), "beacon-config-"));
   let filesWritten = 0;

@@ -84,7 +84,9 @@ describe("a token and a file", () => {
   });
 
   test("are not when one of them is none", () => {
-    expect(run([`${FLAG}=`, FILE_FLAG, path], { [ENV]: "other" }).registryAdminToken).toBe("s3cret");
+    expect(run([`${FLAG}=`, FILE_FLAG, path], { [ENV]: "other" }).registryAdminToken).toBe(
+      "s3cret",
+    );
     expect(run([FLAG, "other", FILE_FLAG, "off"]).registryAdminToken).toBe("other");
   });
 });
@@ -135,9 +137,14 @@ describe("no message shows a token", () => {
   });
 
   test("whatever it is, wherever it is given", () => {
-    // Eight letters at least, so that none of them stands in a message by chance; one bad character.
+    // Eight letters at least, so that none of them stands in a message by chance; one bad
+    // character.
     const bad = fc
-      .tuple(fc.string({ minLength: 8 }), fc.constantFrom(" ", "\n", "ü", "\0"), fc.string({ minLength: 8 }))
+      .tuple(
+        fc.string({ minLength: 8 }),
+        fc.constantFrom(" ", "\n", "ü", "\0"),
+        fc.string({ minLength: 8 }),
+      )
       .map((parts) => parts.join(""));
     fc.assert(
       fc.property(bad, (token) => {
@@ -148,7 +155,9 @@ describe("no message shows a token", () => {
           refusal(() => validateConfig({ registryAdminToken: token })),
         ];
         for (const message of messages)
-          expect(message).toMatch(/(^| |=)(\*\*\*|"registry-admin-token": \*\*\*): must be a string of/);
+          expect(message).toMatch(
+            /(^| |=)(\*\*\*|"registry-admin-token": \*\*\*): must be a string of/,
+          );
         for (const message of messages) expect(message).not.toContain(token.slice(0, 8));
       }),
     );

@@ -34,9 +34,22 @@ describe("parseDurationMs", () => {
     ["1h1m1s1ms", 3_661_001],
   ])("%s", (text, ms) => expect(parseDurationMs(text)).toBe(ms));
 
-  test.each(["", "m", "10 m", "-1s", "+1s", "1d", "1M", "10m5", "1e3s", "1..5s", ".s", "10m\n", "٣s"])(
-    "refuses %j",
-    (text) => expect(refusal(() => parseDurationMs(text))).toContain("must be a duration in h, m, s or ms"),
+  test.each([
+    "",
+    "m",
+    "10 m",
+    "-1s",
+    "+1s",
+    "1d",
+    "1M",
+    "10m5",
+    "1e3s",
+    "1..5s",
+    ".s",
+    "10m\n",
+    "٣s",
+  ])("refuses %j", (text) =>
+    expect(refusal(() => parseDurationMs(text))).toContain("must be a duration in h, m, s or ms"),
   );
 
   test("says which part is missing from a plain number", () => {
@@ -54,7 +67,8 @@ describe("parseDurationMs", () => {
   });
 
   test("takes linear time on a long line of digits", () => {
-    // A pattern that backtracks would need minutes here, and the runner's time limit would end the test.
+    // A pattern that backtracks would need minutes here, and the runner's time limit would end the
+    // test.
     expect(refusal(() => parseDurationMs(`1${"1".repeat(1_000_000)}x`))).toBeDefined();
   });
 });
@@ -69,17 +83,36 @@ describe("parseBytes", () => {
     ["1GiB", 1_073_741_824],
   ])("%s", (text, bytes) => expect(parseBytes(text)).toBe(bytes));
 
-  test.each(["", "K", "4k", "4KB", "4MB", "4 MiB", "4.5MiB", "-4K", "4KiBK", "4iB", "0x10", "4M\n"])(
-    "refuses %j",
-    (text) => expect(refusal(() => parseBytes(text))).toContain("must be a whole number of bytes"),
+  test.each([
+    "",
+    "K",
+    "4k",
+    "4KB",
+    "4MB",
+    "4 MiB",
+    "4.5MiB",
+    "-4K",
+    "4KiBK",
+    "4iB",
+    "0x10",
+    "4M\n",
+  ])("refuses %j", (text) =>
+    expect(refusal(() => parseBytes(text))).toContain("must be a whole number of bytes"),
   );
 
   test("a suffix multiplies by its power of 1024", () => {
     fc.assert(
-      fc.property(fc.nat(1_000_000), fc.constantFrom("", "K", "M", "G"), fc.boolean(), (n, letter, iB) => {
-        const power = ["", "K", "M", "G"].indexOf(letter);
-        expect(parseBytes(`${n}${letter}${iB && letter !== "" ? "iB" : ""}`)).toBe(n * 1024 ** power);
-      }),
+      fc.property(
+        fc.nat(1_000_000),
+        fc.constantFrom("", "K", "M", "G"),
+        fc.boolean(),
+        (n, letter, iB) => {
+          const power = ["", "K", "M", "G"].indexOf(letter);
+          expect(parseBytes(`${n}${letter}${iB && letter !== "" ? "iB" : ""}`)).toBe(
+            n * 1024 ** power,
+          );
+        },
+      ),
     );
   });
 });
@@ -136,7 +169,9 @@ describe("parseHostPort", () => {
   });
 
   test("refuses or returns, whatever the text", () => {
-    fc.assert(fc.property(fc.string({ unit: "binary" }), (text) => void refusal(() => parseHostPort(text))));
+    fc.assert(
+      fc.property(fc.string({ unit: "binary" }), (text) => void refusal(() => parseHostPort(text))),
+    );
   });
 });
 
@@ -204,7 +239,9 @@ describe("parseHostNamePort", () => {
     ["[127.0.0.1]:9", "use an IPv6 address in the brackets"],
     ["[]:9", "use an IPv6 address in the brackets"],
     ["[fe80::1%eth0]:9", "zone"],
-  ])("refuses %j", (text, reason) => expect(refusal(() => parseHostNamePort(text))).toContain(reason));
+  ])("refuses %j", (text, reason) =>
+    expect(refusal(() => parseHostNamePort(text))).toContain(reason),
+  );
 
   test("reads back every name, address and port", () => {
     const domain = fc.domain().filter((name) => name.length <= 253); // fast-check makes some of 255
@@ -240,8 +277,12 @@ describe("parseHostNamePort", () => {
   test("refuses or returns, whatever the text, and soon", () => {
     const text = fc.oneof(fc.string(), fc.string({ unit: "binary" }));
     fc.assert(fc.property(text, (host) => void refusal(() => parseHostNamePort(`${host}:9`))));
-    expect(refusal(() => parseHostNamePort(`${"a-".repeat(1_000_000)}:9`))).toContain("use a host name");
-    expect(refusal(() => parseHostNamePort(`${"a.".repeat(1_000_000)}:9`))).toContain("use a host name");
+    expect(refusal(() => parseHostNamePort(`${"a-".repeat(1_000_000)}:9`))).toContain(
+      "use a host name",
+    );
+    expect(refusal(() => parseHostNamePort(`${"a.".repeat(1_000_000)}:9`))).toContain(
+      "use a host name",
+    );
   });
 });
 
@@ -295,7 +336,9 @@ describe("parseAddressPrefix", () => {
     ["::ffff:10.1.2.3/104", "10.0.0.0/8"],
     ["::ffff:10.1.2.3/96", "0.0.0.0/0"],
   ])("refuses %s, and names %s", (text, right) => {
-    expect(refusal(() => parseAddressPrefix(text))).toBe(`has bits set behind the prefix; use ${right}`);
+    expect(refusal(() => parseAddressPrefix(text))).toBe(
+      `has bits set behind the prefix; use ${right}`,
+    );
     expect(refusal(() => parseAddressPrefix(right))).toBeUndefined();
   });
 
@@ -338,7 +381,9 @@ describe("parseAddressPrefix", () => {
     ["::ffff:010.0.0.1", "must be an IP address in full"],
     ["::1]/[::1", "must be an IP address in full"],
     ["localhost", "must be an IP address in full"],
-  ])("refuses %j", (text, reason) => expect(refusal(() => parseAddressPrefix(text))).toContain(reason));
+  ])("refuses %j", (text, reason) =>
+    expect(refusal(() => parseAddressPrefix(text))).toContain(reason),
+  );
 
   test("an address alone is itself with all of its bits", () => {
     fc.assert(fc.property(fc.ipV4(), (text) => expect(read(text)).toEqual(["ipv4", text, 32])));
@@ -346,7 +391,9 @@ describe("parseAddressPrefix", () => {
 
   test("an IPv6 address is the same however it is written", () => {
     const groups = fc.array(fc.nat(0xffff), { minLength: 8, maxLength: 8 });
-    const zeros = fc.tuple(fc.nat(8), fc.nat(8)).map(([a, b]) => [Math.min(a, b), Math.max(a, b)] as const);
+    const zeros = fc
+      .tuple(fc.nat(8), fc.nat(8))
+      .map(([a, b]) => [Math.min(a, b), Math.max(a, b)] as const);
     fc.assert(
       fc.property(groups, zeros, fc.boolean(), (any, [from, to], isDotted) => {
         const parts = any.map((group, i) => (i >= from && i < to ? 0 : group));
@@ -354,7 +401,8 @@ describe("parseAddressPrefix", () => {
         const bytes = parts.slice(6).flatMap((group) => [group >> 8, group & 0xff]);
         const end = isDotted ? [bytes.join(".")] : hex.slice(6);
         const written = [...hex.slice(0, 6), ...end];
-        if (from < to && to <= 6) written.splice(from, to - from, ...(from === 0 ? ["", ""] : [""]));
+        if (from < to && to <= 6)
+          written.splice(from, to - from, ...(from === 0 ? ["", ""] : [""]));
         const [address, bits] = parseAddressPrefix(written.join(":"));
         const isMapped = parts.slice(0, 5).every((part) => part === 0) && parts[5] === 0xffff;
         expect(address.toByteArray()).toEqual(

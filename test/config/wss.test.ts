@@ -1,4 +1,7 @@
-/** The WebSocket bridge: what its options take, what they need, and what of them a reload may change. */
+/**
+ * The WebSocket bridge: what its options take, what they need, and what of them a reload may
+ * change.
+ */
 import { afterAll, describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { settingGroups } from "../../src/config/settings.ts";
@@ -57,9 +60,9 @@ test("off is a value: it outranks the environment", () => {
     BEACON_WSS_KEYS: "/keys.json",
   };
   expect(run([], env)).toMatchObject({ wss: ":443", wssTlsKey: "/key.pem" });
-  expect(run(["--wss=off", "--wss-tls-cert=off", "--wss-tls-key=off", "--wss-keys=off"], env)).toEqual(
-    run([]),
-  );
+  expect(
+    run(["--wss=off", "--wss-tls-cert=off", "--wss-tls-key=off", "--wss-keys=off"], env),
+  ).toEqual(run([]));
 });
 
 test.each([
@@ -67,7 +70,10 @@ test.each([
   [["--wss", "443"], "must be address:port"],
   [["--wss-tls-cert="], "must be the path of a file; or off"],
   [["--wss-max-peers", "0"], "must be a whole number from 1 to 1000000"],
-  [["--wss-trusted-proxy", "10.1.2.3/8"], "10.1.2.3/8: has bits set behind the prefix; use 10.0.0.0/8"],
+  [
+    ["--wss-trusted-proxy", "10.1.2.3/8"],
+    "10.1.2.3/8: has bits set behind the prefix; use 10.0.0.0/8",
+  ],
 ])("%j", (argv, reason) => expect(refusal(() => run(argv))).toContain(reason));
 
 describe("the trusted proxies", () => {
@@ -152,7 +158,9 @@ describe("the trusted proxies", () => {
       fc.property(fc.array(prefix, { maxLength: 20 }), comma, (prefixes, separator) => {
         const expected = [...new Set(prefixes)];
         expect(inCode(prefixes)).toEqual(expected);
-        expect(run([`--wss-trusted-proxy=${prefixes.join(separator)}`]).wssTrustedProxies).toEqual(expected);
+        expect(run([`--wss-trusted-proxy=${prefixes.join(separator)}`]).wssTrustedProxies).toEqual(
+          expected,
+        );
       }),
     );
   });
@@ -175,8 +183,12 @@ describe("a certificate and its key", () => {
     expect(refusal(() => run(["--config", file({ "wss-tls-cert": "/c" })]))).toBe(certAlone);
     const both = { BEACON_WSS_TLS_CERT: "/c", BEACON_WSS_TLS_KEY: "/k" };
     expect(refusal(() => run(["--wss-tls-cert=off"], both))).toBe(keyAlone);
-    expect(refusal(() => validateConfig({ wssTlsCert: "/c" }))).toStartWith("wssTlsCert needs wssTlsKey: ");
-    expect(refusal(() => validateConfig({ wssTlsKey: "/k" }))).toStartWith("wssTlsKey needs wssTlsCert: ");
+    expect(refusal(() => validateConfig({ wssTlsCert: "/c" }))).toStartWith(
+      "wssTlsCert needs wssTlsKey: ",
+    );
+    expect(refusal(() => validateConfig({ wssTlsKey: "/k" }))).toStartWith(
+      "wssTlsKey needs wssTlsCert: ",
+    );
     expect(validateConfig({ wssTlsCert: "/c", wssTlsKey: "/k" }).wssTlsCert).toBe("/c");
   });
 });
@@ -187,7 +199,9 @@ describe("a bridge needs something that knows the nodes' keys", () => {
 
   test("a file, the registry, or both", () => {
     expect(refusal(() => run(["--wss", ":443"]))).toBe(message);
-    expect(refusal(() => run(["--wss", ":443", "--wss-keys=off"], { BEACON_WSS_KEYS: "/k" }))).toBe(message);
+    expect(refusal(() => run(["--wss", ":443", "--wss-keys=off"], { BEACON_WSS_KEYS: "/k" }))).toBe(
+      message,
+    );
     expect(refusal(() => run(["--config", file({ wss: ":443" })]))).toBe(message);
     expect(run(["--wss", ":443", "--wss-keys", "k"]).wss).toBe(":443");
     expect(run(["--wss", ":443", ...REGISTRY]).wss).toBe(":443");
@@ -202,13 +216,21 @@ describe("a bridge needs something that knows the nodes' keys", () => {
   });
 
   test("in code, a source that is handed over will do, and stands in for nothing else", () => {
-    expect(refusal(() => validateConfig({ wss: ":443" }))).toBe(`wss needs wssKeys or registry: ${REASON}`);
-    expect(refusal(() => validateConfig({ wss: ":443" }, { hasKeySource: false }))).toContain(REASON);
+    expect(refusal(() => validateConfig({ wss: ":443" }))).toBe(
+      `wss needs wssKeys or registry: ${REASON}`,
+    );
+    expect(refusal(() => validateConfig({ wss: ":443" }, { hasKeySource: false }))).toContain(
+      REASON,
+    );
     expect(validateConfig({ wss: ":443" }, KEY_SOURCE).wss).toBe(":443");
     expect(validateConfig({ wss: ":443", wssKeys: "/k" }, KEY_SOURCE).wssKeys).toBe("/k");
     expect(validateConfig({}, KEY_SOURCE)).toEqual(validateConfig({}));
-    expect(refusal(() => validateConfig({ registry: "r:1" }, KEY_SOURCE))).toContain("needs beaconId");
-    expect(refusal(() => validateConfig({ wssTlsKey: "/k" }, KEY_SOURCE))).toContain("needs wssTlsCert");
+    expect(refusal(() => validateConfig({ registry: "r:1" }, KEY_SOURCE))).toContain(
+      "needs beaconId",
+    );
+    expect(refusal(() => validateConfig({ wssTlsKey: "/k" }, KEY_SOURCE))).toContain(
+      "needs wssTlsCert",
+    );
   });
 });
 
@@ -220,7 +242,13 @@ describe("a reload", () => {
 
   test("changes what can change of a bridge, and leaves its address", () => {
     const wanted = run([
-      ...["--wss=:444", "--wss-keys=other", "--beacon-id=1", "--wss-tls-cert=/c", "--wss-tls-key=/k"],
+      ...[
+        "--wss=:444",
+        "--wss-keys=other",
+        "--beacon-id=1",
+        "--wss-tls-cert=/c",
+        "--wss-tls-key=/k",
+      ],
       ...["--wss-max-peers=7", "--wss-trusted-proxy=::1"],
     ]);
     expect(compareConfigs(withKeys, wanted)).toEqual({
@@ -233,12 +261,20 @@ describe("a reload", () => {
   test("sees proxies that are others, not the same in another array", () => {
     const proxies = (list: string) => run([`--wss-trusted-proxy=${list}`]);
     expect(compareConfigs(proxies("::1,::2"), proxies("::1,::2")).reloaded).toEqual([]);
-    expect(compareConfigs(proxies("::1,::2"), proxies("::1")).reloaded).toEqual(["wssTrustedProxies"]);
+    expect(compareConfigs(proxies("::1,::2"), proxies("::1")).reloaded).toEqual([
+      "wssTrustedProxies",
+    ]);
   });
 
   test("may take the keys from elsewhere", () => {
-    expect(reloadedConfig(withKeys, withRegistry)).toMatchObject({ wssKeys: "off", registry: "r:1" });
-    expect(reloadedConfig(withRegistry, withKeys)).toMatchObject({ wssKeys: "/k", registry: "off" });
+    expect(reloadedConfig(withKeys, withRegistry)).toMatchObject({
+      wssKeys: "off",
+      registry: "r:1",
+    });
+    expect(reloadedConfig(withRegistry, withKeys)).toMatchObject({
+      wssKeys: "/k",
+      registry: "off",
+    });
   });
 
   test("is refused when it takes them away from a bridge that goes on", () => {

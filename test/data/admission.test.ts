@@ -1,4 +1,7 @@
-/** What limits, holds, denied addresses and breakers let in, from the datagram to what leaves. Time is played. */
+/**
+ * What limits, holds, denied addresses and breakers let in, from the datagram to what leaves. Time
+ * is played.
+ */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { AF_INET, AF_INET6, SOL_UDP, UDP_GRO } from "../../ffi/abi.ts";
@@ -89,7 +92,14 @@ class Beacon {
   frames(kernel: ScriptedKernel): FrameHandler {
     const { memory, nodes, clock } = this;
     const options = { fd: 5, family: AF_INET, beaconId: 0, offload: true } as const;
-    return new FrameHandler(kernel, memory, nodes, options, { put: () => true, flush: () => {} }, clock);
+    return new FrameHandler(
+      kernel,
+      memory,
+      nodes,
+      options,
+      { put: () => true, flush: () => {} },
+      clock,
+    );
   }
 
   /** Time goes by, for the limits and for the node table. */
@@ -113,7 +123,13 @@ class Beacon {
   }
 
   register(nodeId: number, host: number): void {
-    this.nodes.record(nodeId, endpointOf(`10.0.0.${host}`, 4000 + host), 0, 0, this.memory.words[CLOCK_S]!);
+    this.nodes.record(
+      nodeId,
+      endpointOf(`10.0.0.${host}`, 4000 + host),
+      0,
+      0,
+      this.memory.words[CLOCK_S]!,
+    );
   }
 
   /** What was counted by limits, without what stands at 0. */
@@ -140,7 +156,24 @@ class Beacon {
 
 /** struct sockaddr_in of 10.0.0.`host`. */
 function name(host: number, port = 4000 + host): Uint8Array {
-  return new Uint8Array([AF_INET, 0, port >> 8, port & 0xff, 10, 0, 0, host, 0, 0, 0, 0, 0, 0, 0, 0]);
+  return new Uint8Array([
+    AF_INET,
+    0,
+    port >> 8,
+    port & 0xff,
+    10,
+    0,
+    0,
+    host,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+  ]);
 }
 const nameOf4 = (address: readonly number[], port = 4000) =>
   new Uint8Array(nameFromBytes(AF_INET, Uint8Array.from(address), port).buffer, 0, 16);
@@ -180,7 +213,8 @@ const merged = (host: number, packets: readonly Uint8Array[]): ReceivedMessage =
   bytes: new Uint8Array(Buffer.concat(packets)),
   control: controlMessage(SOL_UDP, UDP_GRO, int32Bytes(packets[0]!.length)),
 });
-const times = <T>(count: number, make: (i: number) => T) => Array.from({ length: count }, (_, i) => make(i));
+const times = <T>(count: number, make: (i: number) => T) =>
+  Array.from({ length: count }, (_, i) => make(i));
 
 describe("relays of a source", () => {
   test("are let in up to the limit, and then at its rate; another port is another source", () => {
@@ -430,7 +464,10 @@ describe("relays of an address", () => {
     expect(beacon.counted).toEqual({});
   });
 
-  /** Has each of some ports of one address send so many Relays a second, for 3 s. @returns how many a second are let in */
+  /**
+   * Has each of some ports of one address send so many Relays a second, for 3 s.
+   * @returns how many a second are let in
+   */
   function letInPerSecond(ports: number, perSecond: number): number {
     const { relayLimit, relayAddressLimit } = validateConfig({});
     const beacon = new Beacon({ relayLimit, relayAddressLimit });
@@ -600,7 +637,10 @@ describe("a node's endpoint", () => {
 describe("new nodes of an address", () => {
   test("are recorded ten seconds' worth at once, and then at the rate; the others are answered all the same", () => {
     const beacon = new Beacon({ newNodeLimit: 5 });
-    const answers = times(60, (i) => beacon.send(name(2, 100 + i), message(DISCOVER, [1 + i])).length);
+    const answers = times(
+      60,
+      (i) => beacon.send(name(2, 100 + i), message(DISCOVER, [1 + i])).length,
+    );
     expect(answers).toEqual(times(60, () => 1));
     expect(beacon.nodes.size()).toBe(50);
     expect(beacon.counted).toEqual({ limited: { new_node: 10 } });
@@ -638,7 +678,10 @@ describe("new nodes of an address", () => {
     for (let second = 0; second < ttlS + 60; second++) {
       for (let sent = 0; sent < 1.5 * newNodeLimit; sent += BATCH)
         beacon.step(
-          times(BATCH, (i) => ({ name: name(2, 1024 + sent + i), bytes: message(DISCOVER, [++id]) })),
+          times(BATCH, (i) => ({
+            name: name(2, 1024 + sent + i),
+            bytes: message(DISCOVER, [++id]),
+          })),
         );
       beacon.pass(SECOND);
       for (let shard = 0; second % 5 === 0 && shard < WORKERS; shard++)
@@ -726,28 +769,34 @@ describe("a breaker", () => {
     relay: [relay(1), relay(404)],
   };
 
-  test.each(BREAKERS)("of %s lets none of these through while it is off, and all others", (breaker) => {
-    const beacon = new Beacon();
-    beacon.register(1, 1);
-    beacon.memory.words[beacon.memory.rulesAt + BREAKER_BITS] = 1 << BREAKERS.indexOf(breaker);
-    for (const one of messages[breaker]) expect(beacon.send(name(2), one)).toEqual([]);
-    expect(beacon.counted).toEqual({ switchedOff: { [breaker]: 2 } });
-    for (const other of BREAKERS.filter((each) => each !== breaker)) {
-      expect(beacon.send(name(2), messages[other][0]!).length).toBeGreaterThan(0);
-    }
-    beacon.memory.words[beacon.memory.rulesAt + BREAKER_BITS] = 0;
-    expect(beacon.send(name(2), messages[breaker][0]!).length).toBeGreaterThan(0);
-  });
+  test.each(BREAKERS)(
+    "of %s lets none of these through while it is off, and all others",
+    (breaker) => {
+      const beacon = new Beacon();
+      beacon.register(1, 1);
+      beacon.memory.words[beacon.memory.rulesAt + BREAKER_BITS] = 1 << BREAKERS.indexOf(breaker);
+      for (const one of messages[breaker]) expect(beacon.send(name(2), one)).toEqual([]);
+      expect(beacon.counted).toEqual({ switchedOff: { [breaker]: 2 } });
+      for (const other of BREAKERS.filter((each) => each !== breaker)) {
+        expect(beacon.send(name(2), messages[other][0]!).length).toBeGreaterThan(0);
+      }
+      beacon.memory.words[beacon.memory.rulesAt + BREAKER_BITS] = 0;
+      expect(beacon.send(name(2), messages[breaker][0]!).length).toBeGreaterThan(0);
+    },
+  );
 });
 
 describe("a datagram with a made-up source", () => {
   const [HEADERS, HEADERS_6] = [20 + 8, 40 + 8];
   const GROWTH_MAX = 1.3;
 
-  /** The bytes on the wire that go to a sockaddr, IP and UDP headers included; punch commands aside. */
+  /**
+   * The bytes on the wire that go to a sockaddr, IP and UDP headers included; punch commands aside.
+   */
   function wireBytesTo(victim: Uint8Array, sent: readonly SentDatagram[], headers: number): number {
     const to = sent.filter(
-      ({ name: at, bytes }) => at === Buffer.from(victim).toString("hex") && bytes[0] !== PUNCH_COMMAND,
+      ({ name: at, bytes }) =>
+        at === Buffer.from(victim).toString("hex") && bytes[0] !== PUNCH_COMMAND,
     );
     return to.reduce((sum, { bytes }) => sum + headers + bytes.length, 0);
   }
@@ -762,7 +811,8 @@ describe("a datagram with a made-up source", () => {
     ],
     ["IPv6", AF_INET6, nameOf6(ipv6(1, 66)), HEADERS_6],
   ] as const)("over %s", (_, family, victim, headers) => {
-    const node = family === AF_INET ? endpointOf("10.0.0.1", 4001) : endpointOf("2001:db8:1::1", 4001);
+    const node =
+      family === AF_INET ? endpointOf("10.0.0.1", 4001) : endpointOf("2001:db8:1::1", 4001);
     const beacon = new Beacon({}, family);
     beacon.nodes.record(1, node, 0, 0, 1);
     /** The whole type space, and bytes behind the fixed part that may mean something. */
@@ -793,11 +843,15 @@ describe("a datagram with a made-up source", () => {
     test("and of each type the shortest that is answered is the worst", () => {
       const growth = times(256, (type) => {
         const sizes = times(40, (size) =>
-          new Uint8Array([type, ...u32(7), ...u32(9999), ...times(40, () => 0)]).subarray(0, 1 + size),
+          new Uint8Array([type, ...u32(7), ...u32(9999), ...times(40, () => 0)]).subarray(
+            0,
+            1 + size,
+          ),
         );
         return Math.max(
           ...sizes.map(
-            (bytes) => wireBytesTo(victim, beacon.send(victim, bytes), headers) / (headers + bytes.length),
+            (bytes) =>
+              wireBytesTo(victim, beacon.send(victim, bytes), headers) / (headers + bytes.length),
           ),
         );
       });

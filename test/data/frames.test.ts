@@ -81,7 +81,10 @@ interface Frame {
   readonly bytes: Uint8Array;
 }
 
-/** What connections would get. Frames are read when they are flushed, and no sooner: until then they have to stay as they are. */
+/**
+ * What connections would get. Frames are read when they are flushed, and no sooner: until then they
+ * have to stay as they are.
+ */
 class Connections implements FrameTaker {
   readonly got: Frame[] = [];
   flushes = 0;
@@ -103,7 +106,10 @@ class Connections implements FrameTaker {
   }
 }
 
-/** Counts by name, without those that stand at 0; not how many bytes, segments and batches there were. */
+/**
+ * Counts by name, without those that stand at 0; not how many bytes, segments and batches there
+ * were.
+ */
 function namedCounts(memory: SharedMemory): Record<string, number> {
   const lists: [string, number, readonly string[]][] = [
     ["received", RECEIVED_AT, MESSAGE_NAMES],
@@ -140,7 +146,9 @@ interface BenchOptions {
   readonly fd?: number;
 }
 
-/** A handler of frames, and what is in its memory: nodes heard by UDP, nodes of the bridge, peers. */
+/**
+ * A handler of frames, and what is in its memory: nodes heard by UDP, nodes of the bridge, peers.
+ */
 class Bench<Calls extends PacketCalls> {
   readonly memory: SharedMemory;
   readonly nodes: NodeTable;
@@ -219,8 +227,11 @@ const u32 = (value: number): number[] => [
   (value >>> 8) & 0xff,
   value & 0xff,
 ];
-const message = (type: number, ids: readonly number[], tail: Uint8Array | number[] = []): Uint8Array =>
-  new Uint8Array([type, ...ids.flatMap(u32), ...tail]);
+const message = (
+  type: number,
+  ids: readonly number[],
+  tail: Uint8Array | number[] = [],
+): Uint8Array => new Uint8Array([type, ...ids.flatMap(u32), ...tail]);
 /** A Relay of `bytes` bytes in all, whose payload tells it from others. */
 const relay = (sender: number, dest: number, serial = 0, bytes = 29): Uint8Array =>
   message(RELAY, [sender, dest], payload(serial, bytes - 9));
@@ -239,7 +250,9 @@ const nodeEndpoint = (host: number): Int32Array => endpointOf(`10.0.0.${host}`, 
 /** struct sockaddr_in of that. */
 function nodeName(host: number): string {
   const port = 4000 + host;
-  return hex(new Uint8Array([AF_INET, 0, port >> 8, port & 0xff, 10, 0, 0, host, 0, 0, 0, 0, 0, 0, 0, 0]));
+  return hex(
+    new Uint8Array([AF_INET, 0, port >> 8, port & 0xff, 10, 0, 0, host, 0, 0, 0, 0, 0, 0, 0, 0]),
+  );
 }
 
 /** Where the connections come from. */
@@ -264,7 +277,9 @@ function scripted(options: BenchOptions = {}): Bench<ScriptedKernel> {
 
 function fill(bench: Bench<PacketCalls>): void {
   expect(bench.nodes.record(NODE, nodeEndpoint(NODE), 0, 0, 1)).toBe(ADDED);
-  expect(bench.nodes.record(WANTS_DEST_NODE, nodeEndpoint(WANTS_DEST_NODE), 0, WANTS_DEST, 1)).toBe(ADDED);
+  expect(bench.nodes.record(WANTS_DEST_NODE, nodeEndpoint(WANTS_DEST_NODE), 0, WANTS_DEST, 1)).toBe(
+    ADDED,
+  );
   for (const id of [OWN, OTHER]) expect(bench.nodes.bridge(id, 1)).toBe(ADDED);
   expect(bench.peers.add(nodeEndpoint(PEER), 0)).toBe(0);
   bench.routes.claim(REMOTE, 0);
@@ -362,7 +377,9 @@ describe.each([AF_INET, AF_INET6] as const)("on a real socket of family %d", (fa
       expect(carol.receive()?.bytes).toEqual(relay(OWN, REMOTE, serial, bytes));
     }
     expect(bench.got()).toEqual(
-      Array.from({ length: BURST }, (_, serial) => from(OTHER, deliver(relay(OWN, OTHER, serial, bytes)))),
+      Array.from({ length: BURST }, (_, serial) =>
+        from(OTHER, deliver(relay(OWN, OTHER, serial, bytes))),
+      ),
     );
     expect(bench.counts).toEqual({
       "received: relay": 4 * BURST,
@@ -407,7 +424,10 @@ describe("Relay", () => {
       to(WANTS_DEST_NODE, deliverDest(packets[2]!)),
       to(PEER, packets[4]!),
     ]);
-    expect(bench.got()).toEqual([from(OTHER, deliver(packets[1]!)), from(OWN, deliver(packets[3]!))]);
+    expect(bench.got()).toEqual([
+      from(OTHER, deliver(packets[1]!)),
+      from(OWN, deliver(packets[3]!)),
+    ]);
     expect(bench.counts).toEqual({
       "received: relay": 6,
       "relayed: local": 2,
@@ -483,7 +503,8 @@ describe("Relay", () => {
     bench.flush();
     const got = bench.got();
     expect(got.map(({ bytes }) => bytes.length)).toEqual(sizes.map((size) => size - 4));
-    for (const [i, { bytes }] of got.entries()) expect(Buffer.compare(bytes, deliver(packets[i]!))).toBe(0);
+    for (const [i, { bytes }] of got.entries())
+      expect(Buffer.compare(bytes, deliver(packets[i]!))).toBe(0);
     expect(bench.counts).toEqual({ "received: relay": sizes.length });
   });
 
@@ -539,7 +560,9 @@ describe("merging", () => {
     bench.flush();
     for (let i = 3; i < 6; i++) bench.frame(OWN, relay(OWN, NODE, i));
     bench.flush();
-    expect(sent(bench)).toEqual([0, 1, 2, 3, 4, 5].map((i) => to(NODE, deliver(relay(OWN, NODE, i)))));
+    expect(sent(bench)).toEqual(
+      [0, 1, 2, 3, 4, 5].map((i) => to(NODE, deliver(relay(OWN, NODE, i)))),
+    );
     expect(bench.calls.sent.every(({ segmentBytes }) => segmentBytes === 0)).toBe(true);
     expect(bench.memory.words[OFFLOAD_ERRNO]).toBe(EIO);
     const { calls, memory, nodes, connections } = bench;
@@ -558,7 +581,9 @@ describe("merging", () => {
     }
     bench.flush();
     expect(bench.calls.sendCalls).toHaveLength(2);
-    expect(sent(bench)).toEqual([1, 2].map((serial) => to(NODE, deliver(relay(OWN, NODE, serial)))));
+    expect(sent(bench)).toEqual(
+      [1, 2].map((serial) => to(NODE, deliver(relay(OWN, NODE, serial)))),
+    );
   });
 });
 
@@ -575,7 +600,11 @@ describe("Discover", () => {
       const before = bench.untouched();
       const ids = [OWN, OTHER, NODE, WANTS_DEST_NODE, REMOTE, NOBODY, 0, 0x7fff_ffff];
       for (const id of ids) bench.frame(OWN, message(type, [id]));
-      bench.frame(OTHER, message(type, [OWN], [1, 2, 3, 4, 5, 6, 7, 8, 9]), endpointOf("203.0.113.9", 443));
+      bench.frame(
+        OTHER,
+        message(type, [OWN], [1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        endpointOf("203.0.113.9", 443),
+      );
       bench.flush();
       expect(bench.got()).toEqual([
         ...ids.map(() => from(OWN, new Uint8Array([DISCOVER_REPLY, ...CLIENT_ADDRESS]))),
@@ -665,7 +694,8 @@ describe("Sync", () => {
     "a gossip%s is rejected as %s, even of a connection with a peer's address",
     (_, reason, bytes) => {
       const bench = scripted({ beaconId: BEACON_ID });
-      bench.memory.words[bench.memory.rulesAt + STRANGERS_BELIEVED] = 1; // a proven node is no stranger
+      // a proven node is no stranger
+      bench.memory.words[bench.memory.rulesAt + STRANGERS_BELIEVED] = 1;
       const before = bench.untouched();
       const sources = [CLIENT, nodeEndpoint(PEER)];
       for (const source of sources) {
@@ -673,9 +703,9 @@ describe("Sync", () => {
         const at = bench.memory.bridgeWords;
         const { words } = bench.memory;
         expect(words[at + LAST_REJECTION]).toBe(1 + GOSSIP_REJECTIONS.indexOf(reason));
-        expect(words.slice(at + LAST_REJECTED_SOURCE, at + LAST_REJECTED_SOURCE + ENDPOINT_WORDS)).toEqual(
-          new Int32Array(source),
-        );
+        expect(
+          words.slice(at + LAST_REJECTED_SOURCE, at + LAST_REJECTED_SOURCE + ENDPOINT_WORDS),
+        ).toEqual(new Int32Array(source));
       }
       bench.flush();
       expect(bench.counts).toEqual({ "received: sync": 2, [`gossip rejected: ${reason}`]: 2 });
@@ -699,7 +729,11 @@ describe("what is no message for a beacon is malformed", () => {
       message(10, [1, 2]),
       { "received: unknown": 1, "malformed: unknown_type": 1 },
     ],
-    ["of the last", new Uint8Array([255]), { "received: unknown": 1, "malformed: unknown_type": 1 }],
+    [
+      "of the last",
+      new Uint8Array([255]),
+      { "received: unknown": 1, "malformed: unknown_type": 1 },
+    ],
     [
       "a reply",
       message(DISCOVER_REPLY, [1, 2]),
@@ -843,7 +877,8 @@ describe("what the kernel refuses", () => {
         "relayed: peer": 1,
         "relay dropped: too_big": 3,
       });
-      expect(bench.nodes.slots.mergeLimit(bench.nodes.find(NODE))).toBe(0); // nothing was learnt of merging
+      // nothing was learnt of merging
+      expect(bench.nodes.slots.mergeLimit(bench.nodes.find(NODE))).toBe(0);
     }
   });
 });
@@ -890,40 +925,46 @@ describe("more than there is room for", () => {
     120_000,
   );
 
-  test.each(["on", "off"])("destinations before a flush: all get theirs, in order, offload %s", (offload) => {
-    const NODES = 2 * RUNS_MAX + 100;
-    const ROUNDS = 3;
-    const bench = scripted({ offload: offload === "on", nodesMax: 2 * NODES });
-    const first = 1000;
-    const endpointOfNode = (i: number) => endpointOf(`10.1.${i >> 8}.${i & 0xff}`, 5000);
-    for (let i = 0; i < NODES; i++) bench.nodes.record(first + i, endpointOfNode(i), 0, 0, 1);
-    const expected = new Map<string, string[]>();
-    for (let round = 0; round < ROUNDS; round++) {
-      for (let i = 0; i < NODES; i++) {
-        const packet = relay(OWN, first + i, round);
-        bench.frame(OWN, packet);
-        bench.frame(OWN, relay(OWN, OTHER, i));
-        const key = hex(new Uint8Array([10, 1, i >> 8, i & 0xff]));
-        expected.set(key, [...(expected.get(key) ?? []), hex(deliver(packet))]);
+  test.each(["on", "off"])(
+    "destinations before a flush: all get theirs, in order, offload %s",
+    (offload) => {
+      const NODES = 2 * RUNS_MAX + 100;
+      const ROUNDS = 3;
+      const bench = scripted({ offload: offload === "on", nodesMax: 2 * NODES });
+      const first = 1000;
+      const endpointOfNode = (i: number) => endpointOf(`10.1.${i >> 8}.${i & 0xff}`, 5000);
+      for (let i = 0; i < NODES; i++) bench.nodes.record(first + i, endpointOfNode(i), 0, 0, 1);
+      const expected = new Map<string, string[]>();
+      for (let round = 0; round < ROUNDS; round++) {
+        for (let i = 0; i < NODES; i++) {
+          const packet = relay(OWN, first + i, round);
+          bench.frame(OWN, packet);
+          bench.frame(OWN, relay(OWN, OTHER, i));
+          const key = hex(new Uint8Array([10, 1, i >> 8, i & 0xff]));
+          expected.set(key, [...(expected.get(key) ?? []), hex(deliver(packet))]);
+        }
       }
-    }
-    bench.flush();
-    const found = new Map<string, string[]>();
-    for (const { name, bytes } of bench.calls.datagrams) {
-      const key = name.slice(8, 16);
-      found.set(key, [...(found.get(key) ?? []), hex(bytes)]);
-    }
-    expect(found).toEqual(expected);
-    for (const { offered } of bench.calls.sendCalls) expect(offered).toBeLessThanOrEqual(RUNS_MAX);
-    expect(bench.calls.sendCalls.length).toBeGreaterThan(2);
-    expect(bench.got().map(({ bytes }) => hex(bytes))).toEqual(
-      Array.from({ length: ROUNDS * NODES }, (_, i) => hex(deliver(relay(OWN, OTHER, i % NODES)))),
-    );
-    expect(bench.counts).toEqual({
-      "received: relay": 2 * ROUNDS * NODES,
-      "relayed: local": ROUNDS * NODES,
-    });
-  });
+      bench.flush();
+      const found = new Map<string, string[]>();
+      for (const { name, bytes } of bench.calls.datagrams) {
+        const key = name.slice(8, 16);
+        found.set(key, [...(found.get(key) ?? []), hex(bytes)]);
+      }
+      expect(found).toEqual(expected);
+      for (const { offered } of bench.calls.sendCalls)
+        expect(offered).toBeLessThanOrEqual(RUNS_MAX);
+      expect(bench.calls.sendCalls.length).toBeGreaterThan(2);
+      expect(bench.got().map(({ bytes }) => hex(bytes))).toEqual(
+        Array.from({ length: ROUNDS * NODES }, (_, i) =>
+          hex(deliver(relay(OWN, OTHER, i % NODES))),
+        ),
+      );
+      expect(bench.counts).toEqual({
+        "received: relay": 2 * ROUNDS * NODES,
+        "relayed: local": ROUNDS * NODES,
+      });
+    },
+  );
 });
 
 describe("any frames at all", () => {
@@ -954,90 +995,101 @@ describe("any frames at all", () => {
       }),
     },
     { weight: 2, arbitrary: fc.record({ kind: fc.constant("flush" as const) }) },
-    // What others do meanwhile: a node comes to the bridge or leaves it, or is heard from elsewhere.
+    // What others do meanwhile: a node comes to the bridge or leaves it, or is heard from
+    // elsewhere.
     {
       weight: 1,
       arbitrary: fc.record({ kind: fc.constant("bridge" as const), comes: fc.boolean() }),
     },
     {
       weight: 1,
-      arbitrary: fc.record({ kind: fc.constant("move" as const), host: fc.integer({ min: 30, max: 33 }) }),
+      arbitrary: fc.record({
+        kind: fc.constant("move" as const),
+        host: fc.integer({ min: 30, max: 33 }),
+      }),
     },
   );
 
   test("each goes where it should, in order for each destination", () => {
     fc.assert(
-      fc.property(fc.array(step, { minLength: 1, maxLength: 120 }), fc.boolean(), (steps, offload) => {
-        const bench = new Bench(new LimitedKernel(), { offload });
-        fill(bench);
-        const out: { name: string; bytes: string }[] = [];
-        const got: { nodeId: number; bytes: string }[] = [];
-        const counts = { forged: 0, notFound: 0, tooBig: 0, local: 0, peer: 0 };
-        let [isBridged, host] = [false, NODE];
-        const send = (to: number, bytes: Uint8Array, kind: "local" | "peer"): void => {
-          if (bytes.length > UDP_PAYLOAD_MAX) {
-            counts.tooBig++;
-            return;
-          }
-          counts[kind]++;
-          out.push({ name: nodeName(to), bytes: hex(bytes) });
-        };
-        const relayed = (to: number, packet: Uint8Array): void => {
-          if (to === OWN || to === OTHER || (to === NODE && isBridged))
-            got.push({ nodeId: to, bytes: hex(deliver(packet)) });
-          else if (to === NODE) send(host, deliver(packet), "local");
-          else if (to === WANTS_DEST_NODE) send(to, deliverDest(packet), "local");
-          else if (to === REMOTE) send(PEER, packet, "peer");
-          else counts.notFound++;
-        };
-        for (const [serial, action] of steps.entries()) {
-          switch (action.kind) {
-            case "relay": {
-              const packet = relay(action.sender, action.dest, serial, action.size);
-              bench.frame(action.node, packet);
-              if (action.sender !== action.node) counts.forged++;
-              else relayed(action.dest, packet);
-              break;
+      fc.property(
+        fc.array(step, { minLength: 1, maxLength: 120 }),
+        fc.boolean(),
+        (steps, offload) => {
+          const bench = new Bench(new LimitedKernel(), { offload });
+          fill(bench);
+          const out: { name: string; bytes: string }[] = [];
+          const got: { nodeId: number; bytes: string }[] = [];
+          const counts = { forged: 0, notFound: 0, tooBig: 0, local: 0, peer: 0 };
+          let [isBridged, host] = [false, NODE];
+          const send = (to: number, bytes: Uint8Array, kind: "local" | "peer"): void => {
+            if (bytes.length > UDP_PAYLOAD_MAX) {
+              counts.tooBig++;
+              return;
             }
-            case "discover":
-              bench.frame(action.node, message(action.type, [serial]));
-              got.push({
-                nodeId: action.node,
-                bytes: hex(new Uint8Array([DISCOVER_REPLY, ...CLIENT_ADDRESS])),
-              });
-              break;
-            case "flush":
-              bench.flush();
-              break;
-            case "bridge":
-              bench.flush();
-              isBridged = action.comes;
-              if (isBridged) bench.nodes.bridge(NODE, 1);
-              else bench.nodes.unbridge(NODE);
-              break;
-            case "move":
-              bench.flush();
-              host = action.host;
-              bench.nodes.record(NODE, nodeEndpoint(host), 0, 0, 1);
+            counts[kind]++;
+            out.push({ name: nodeName(to), bytes: hex(bytes) });
+          };
+          const relayed = (to: number, packet: Uint8Array): void => {
+            if (to === OWN || to === OTHER || (to === NODE && isBridged))
+              got.push({ nodeId: to, bytes: hex(deliver(packet)) });
+            else if (to === NODE) send(host, deliver(packet), "local");
+            else if (to === WANTS_DEST_NODE) send(to, deliverDest(packet), "local");
+            else if (to === REMOTE) send(PEER, packet, "peer");
+            else counts.notFound++;
+          };
+          for (const [serial, action] of steps.entries()) {
+            switch (action.kind) {
+              case "relay": {
+                const packet = relay(action.sender, action.dest, serial, action.size);
+                bench.frame(action.node, packet);
+                if (action.sender !== action.node) counts.forged++;
+                else relayed(action.dest, packet);
+                break;
+              }
+              case "discover":
+                bench.frame(action.node, message(action.type, [serial]));
+                got.push({
+                  nodeId: action.node,
+                  bytes: hex(new Uint8Array([DISCOVER_REPLY, ...CLIENT_ADDRESS])),
+                });
+                break;
+              case "flush":
+                bench.flush();
+                break;
+              case "bridge":
+                bench.flush();
+                isBridged = action.comes;
+                if (isBridged) bench.nodes.bridge(NODE, 1);
+                else bench.nodes.unbridge(NODE);
+                break;
+              case "move":
+                bench.flush();
+                host = action.host;
+                bench.nodes.record(NODE, nodeEndpoint(host), 0, 0, 1);
+            }
           }
-        }
-        bench.flush();
-        // Destinations keep their order, whatever lies between them; the node is one, wherever it is heard from.
-        const others = [nodeName(PEER), nodeName(WANTS_DEST_NODE)];
-        const byDestination = (list: typeof out) => [
-          ...others.map((name) => list.filter((one) => one.name === name)),
-          list.filter(({ name }) => !others.includes(name)),
-        ];
-        expect(byDestination(sent(bench))).toEqual(byDestination(out));
-        expect(bench.got().map(({ nodeId, bytes }) => ({ nodeId, bytes: hex(bytes) }))).toEqual(got);
-        expect({
-          forged: bench.counts["relay dropped: forged_sender"] ?? 0,
-          notFound: bench.count(RELAY_NOT_FOUND),
-          tooBig: bench.counts["relay dropped: too_big"] ?? 0,
-          local: bench.count(RELAYED_LOCAL),
-          peer: bench.count(RELAYED_TO_PEER),
-        }).toEqual(counts);
-      }),
+          bench.flush();
+          // Destinations keep their order, whatever lies between them; the node is one, wherever it
+          // is heard from.
+          const others = [nodeName(PEER), nodeName(WANTS_DEST_NODE)];
+          const byDestination = (list: typeof out) => [
+            ...others.map((name) => list.filter((one) => one.name === name)),
+            list.filter(({ name }) => !others.includes(name)),
+          ];
+          expect(byDestination(sent(bench))).toEqual(byDestination(out));
+          expect(bench.got().map(({ nodeId, bytes }) => ({ nodeId, bytes: hex(bytes) }))).toEqual(
+            got,
+          );
+          expect({
+            forged: bench.counts["relay dropped: forged_sender"] ?? 0,
+            notFound: bench.count(RELAY_NOT_FOUND),
+            tooBig: bench.counts["relay dropped: too_big"] ?? 0,
+            local: bench.count(RELAYED_LOCAL),
+            peer: bench.count(RELAYED_TO_PEER),
+          }).toEqual(counts);
+        },
+      ),
       { numRuns: 150 },
     );
   });
@@ -1054,7 +1106,12 @@ describe("any frames at all", () => {
     const ids = [OWN, OTHER, NODE, NODE, WANTS_DEST_NODE, REMOTE, NOBODY, 0];
     const anyId = () => (random.below(8) === 0 ? random.word() : ids[random.below(ids.length)]!);
     const types = [RELAY, RELAY, RELAY, RELAY, DISCOVER, DISCOVER_EX, PUNCH_REQUEST, SYNC];
-    const sources = [CLIENT, nodeEndpoint(PEER), endpointOf("2001:db8::7", 443), endpointOf("192.0.2.1", 0)];
+    const sources = [
+      CLIENT,
+      nodeEndpoint(PEER),
+      endpointOf("2001:db8::7", 443),
+      endpointOf("192.0.2.1", 0),
+    ];
 
     /** @returns a frame's bytes in `room` */
     const write = (node: number): number => {
@@ -1110,7 +1167,8 @@ describe("any frames at all", () => {
       gossip: bench.sum(GOSSIP_REJECTED_AT, GOSSIP_REJECTIONS.length),
     };
     expect(Object.values(outcomes).reduce((sum, count) => sum + count, 0)).toBe(COUNT);
-    for (const count of Object.values(outcomes)) expect(count).toBeGreaterThan(COUNT / 200); // else this tests little
+    // else this tests little
+    for (const count of Object.values(outcomes)) expect(count).toBeGreaterThan(COUNT / 200);
     expect(repliesGot + bench.counts["reply dropped: bridge_full"]!).toBe(outcomes.discovers);
     expect(bench.sum(REPLY_DROPPED_AT, DROP_REASONS.length)).toBe(
       bench.counts["reply dropped: bridge_full"]!,

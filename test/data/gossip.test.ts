@@ -1,4 +1,7 @@
-/** Gossip as anybody may send it, a million times: counted, and handed on if it is what it should be. */
+/**
+ * Gossip as anybody may send it, a million times: counted, and handed on if it is what it should
+ * be.
+ */
 import { heapStats } from "bun:jsc";
 import { expect, test } from "bun:test";
 import { AF_INET } from "../../ffi/abi.ts";
@@ -30,7 +33,10 @@ import { BulkKernel } from "../support/bulk-kernel.ts";
 const MESSAGES = 1_000_000;
 const BATCH = 256;
 const OWN_ID = 0x8000_0007;
-/** Nodes of most messages, at most; so many that a batch never fills the mailbox, with one message of the largest size. */
+/**
+ * Nodes of most messages, at most; so many that a batch never fills the mailbox, with one message
+ * of the largest size.
+ */
 const NODES_MAX = 40;
 const LARGEST_NODES = 16_375;
 /** A retained object a message would be 12 MB and more. */
@@ -53,7 +59,24 @@ const sources: Source[] = (
     [6, 4000, false],
   ] as const
 ).map(([host, port, isPeer]) => ({
-  name: new Uint8Array([AF_INET, 0, port >> 8, port & 0xff, 10, 0, 0, host, 0, 0, 0, 0, 0, 0, 0, 0]),
+  name: new Uint8Array([
+    AF_INET,
+    0,
+    port >> 8,
+    port & 0xff,
+    10,
+    0,
+    0,
+    host,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+  ]),
   endpoint: endpointFromBytes(new Uint8Array([10, 0, 0, host]), port),
   isPeer,
 }));
@@ -77,7 +100,10 @@ function writeFuzz(bytes: Uint8Array, view: DataView): number {
     case 1: // longer than it says
       return length + random.below(30);
     case 2: // of another count
-      view.setUint16(5, random.below(2) === 0 ? random.below(2 * NODES_MAX) : random.word() & 0xffff);
+      view.setUint16(
+        5,
+        random.below(2) === 0 ? random.below(2 * NODES_MAX) : random.word() & 0xffff,
+      );
       return length;
     case 3: // some bytes changed, one of them perhaps the type
       for (let i = random.below(4); i >= 0; i--) bytes[random.below(length)] = random.word();
@@ -184,7 +210,9 @@ test("a million random messages: each counted once, and the mailbox gets what a 
   expect(counters[RECEIVED_AT + SYNC]).toBe(gossip);
   expect(counters[GOSSIP_RECEIVED]).toBe(accepted);
   expect(
-    Object.fromEntries(GOSSIP_REJECTIONS.map((reason, i) => [reason, counters[GOSSIP_REJECTED_AT + i]])),
+    Object.fromEntries(
+      GOSSIP_REJECTIONS.map((reason, i) => [reason, counters[GOSSIP_REJECTED_AT + i]]),
+    ),
   ).toEqual(rejected);
   const others = [
     DISCOVERS,

@@ -21,9 +21,12 @@ const TARGET = 0xffff_fff0;
 const REQUESTER = 7;
 const ASKING = endpointOf("192.0.2.9", 4009);
 const HOME = endpointOf("192.0.2.1", 4001);
-const command = (host: number, port: number) => hex(new Uint8Array([4, 4, 192, 0, 2, host, port >> 8, port]));
+const command = (host: number, port: number) =>
+  hex(new Uint8Array([4, 4, 192, 0, 2, host, port >> 8, port]));
 const nameOf = (host: number, port: number) =>
-  hex(new Uint8Array(nameFromBytes(AF_INET, new Uint8Array([192, 0, 2, host]), port).buffer, 0, 16));
+  hex(
+    new Uint8Array(nameFromBytes(AF_INET, new Uint8Array([192, 0, 2, host]), port).buffer, 0, 16),
+  );
 
 function office() {
   const kernel = new ScriptedKernel(EAGAIN);
@@ -73,7 +76,8 @@ describe("an introduction", () => {
     nodes.bridge(TARGET, 1);
     introductions.introduce(ASKING, REQUESTER, TARGET);
     nodes.unbridge(TARGET);
-    for (let shard = 0; shard < nodes.shards; shard++) nodes.expire(shard, 0, nodes.slotsPerShard, 2);
+    for (let shard = 0; shard < nodes.shards; shard++)
+      nodes.expire(shard, 0, nodes.slotsPerShard, 2);
     introductions.introduce(ASKING, REQUESTER, TARGET);
     expect(sent()).toHaveLength(2);
     expect(stats().punches).toEqual({ sent: 1, target_unknown: 1, bridged: 1 });

@@ -110,7 +110,13 @@ import { ADDED, MOVED, NodeTable } from "../../src/shared/nodes.ts";
 import { PeerTable } from "../../src/shared/peers.ts";
 import { RouteTable } from "../../src/shared/routes.ts";
 import { endpointFromBytes, nameFromBytes } from "../support/arbitraries.ts";
-import { controlMessage, hex, int32Bytes, type ReceivedMessage, ScriptedKernel } from "../support/kernel.ts";
+import {
+  controlMessage,
+  hex,
+  int32Bytes,
+  type ReceivedMessage,
+  ScriptedKernel,
+} from "../support/kernel.ts";
 import { patience } from "../support/patience.ts";
 import { Peer } from "../support/peer.ts";
 
@@ -153,7 +159,12 @@ class Bench {
   }: BenchOptions = {}) {
     this.memory = sharedMemory(nodesMax);
     const options = { worker: 0, fd: 5, family, beaconId, batchMax, offload };
-    this.loop = new RelayLoop(this.kernel, this.memory, options, clock ?? { nowNs: () => this.#tick() });
+    this.loop = new RelayLoop(
+      this.kernel,
+      this.memory,
+      options,
+      clock ?? { nowNs: () => this.#tick() },
+    );
     this.peers = new PeerTable(this.memory);
     this.routes = new RouteTable(this.memory);
     this.nodes = new NodeTable(this.memory, MAIN_THREAD_LOCK);
@@ -227,7 +238,10 @@ class Bench {
     const { words } = this.memory;
     const at = this.memory.workerWords(0);
     const reason = GOSSIP_REJECTIONS[words[at + LAST_REJECTION]! - 1];
-    const source = words.slice(at + LAST_REJECTED_SOURCE, at + LAST_REJECTED_SOURCE + ENDPOINT_WORDS);
+    const source = words.slice(
+      at + LAST_REJECTED_SOURCE,
+      at + LAST_REJECTED_SOURCE + ENDPOINT_WORDS,
+    );
     return reason && { reason, source: [...source].join() };
   }
 
@@ -258,7 +272,9 @@ class Bench {
   /** Counts by name, without those that stand at 0. */
   #named<Name extends string>(at: number, names: readonly Name[]): Partial<Record<Name, number>> {
     const counts = names.map((one, i) => [one, this.count(at + i)] as const);
-    return Object.fromEntries(counts.filter(([, count]) => count !== 0)) as Partial<Record<Name, number>>;
+    return Object.fromEntries(counts.filter(([, count]) => count !== 0)) as Partial<
+      Record<Name, number>
+    >;
   }
 }
 
@@ -286,7 +302,24 @@ function endpointOfName(bytes: Uint8Array): Int32Array {
 
 /** struct sockaddr_in of 10.0.0.`host`. */
 function name(host: number, port = 4000 + host): Uint8Array {
-  return new Uint8Array([AF_INET, 0, port >> 8, port & 0xff, 10, 0, 0, host, 0, 0, 0, 0, 0, 0, 0, 0]);
+  return new Uint8Array([
+    AF_INET,
+    0,
+    port >> 8,
+    port & 0xff,
+    10,
+    0,
+    0,
+    host,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+  ]);
 }
 
 const u32 = (value: number): number[] => [
@@ -295,12 +328,16 @@ const u32 = (value: number): number[] => [
   (value >>> 8) & 0xff,
   value & 0xff,
 ];
-const message = (type: number, ids: readonly number[], tail: Uint8Array | number[] = []): Uint8Array =>
-  new Uint8Array([type, ...ids.flatMap(u32), ...tail]);
+const message = (
+  type: number,
+  ids: readonly number[],
+  tail: Uint8Array | number[] = [],
+): Uint8Array => new Uint8Array([type, ...ids.flatMap(u32), ...tail]);
 /** A Sync that says it names `count` nodes. */
 const sync = (beaconId: number, nodeIds: readonly number[], count = nodeIds.length): Uint8Array =>
   new Uint8Array([SYNC, ...u32(beaconId), ...u32(count).slice(2), ...nodeIds.flatMap(u32)]);
-const gro = (segmentBytes: number): Uint8Array => controlMessage(SOL_UDP, UDP_GRO, int32Bytes(segmentBytes));
+const gro = (segmentBytes: number): Uint8Array =>
+  controlMessage(SOL_UDP, UDP_GRO, int32Bytes(segmentBytes));
 const text = (value: string): Uint8Array => new TextEncoder().encode(value);
 
 describe("RelayLoop on real sockets", () => {
@@ -357,7 +394,9 @@ describe("RelayLoop on real sockets", () => {
       alice.send(message(RELAY, [1, 2], new Uint8Array(1000).fill(i)), beacon);
     stepUntil(RELAYED_LOCAL, packets);
     for (let i = 0; i < packets; i++) {
-      expect(bob.receive()?.bytes).toEqual(message(RELAY_DELIVER_DEST, [1, 2], new Uint8Array(1000).fill(i)));
+      expect(bob.receive()?.bytes).toEqual(
+        message(RELAY_DELIVER_DEST, [1, 2], new Uint8Array(1000).fill(i)),
+      );
     }
     bob.send(message(RELAY, [2, 1], text("back")), beacon);
     stepUntil(RELAYED_LOCAL, packets + 1);
@@ -373,7 +412,8 @@ describe("RelayLoop on real sockets", () => {
     const peer = peers.add(carol.endpoint, 0);
     new RouteTable(memory).claim(11, peer);
     const packets = 40;
-    const relayTo = (dest: number, i: number) => message(RELAY, [1, dest], new Uint8Array(1000).fill(i));
+    const relayTo = (dest: number, i: number) =>
+      message(RELAY, [1, dest], new Uint8Array(1000).fill(i));
     for (let i = 0; i < packets; i++) alice.send(relayTo(11, i), beacon);
     stepUntil(RELAYED_TO_PEER, packets);
     for (let i = 0; i < packets; i++) expect(carol.receive()?.bytes).toEqual(relayTo(11, i));
@@ -382,7 +422,9 @@ describe("RelayLoop on real sockets", () => {
     for (const dest of [11, 1]) carol.send(relayTo(dest, 7), beacon);
     stepUntil(RELAYED_LOCAL, local + 1);
     stepUntil(RELAY_NOT_FOUND, unknown + 1);
-    expect(alice.receive()?.bytes).toEqual(message(RELAY_DELIVER, [1], new Uint8Array(1000).fill(7)));
+    expect(alice.receive()?.bytes).toEqual(
+      message(RELAY_DELIVER, [1], new Uint8Array(1000).fill(7)),
+    );
     carol.send(sync(8, [21, 22]), beacon);
     stepUntil(GOSSIP_RECEIVED, 1);
     const mail = new Mailbox(memory, GOSSIP, 0).take()!;
@@ -427,7 +469,14 @@ describe("RelayLoop on real sockets", () => {
 
   test("a descriptor that is none, or no socket, is fatal at once", () => {
     const failure = (fd: number): unknown => {
-      const options = { worker: 0, fd, family: AF_INET, beaconId: 0, batchMax: 4, offload: true } as const;
+      const options = {
+        worker: 0,
+        fd,
+        family: AF_INET,
+        beaconId: 0,
+        batchMax: 4,
+        offload: true,
+      } as const;
       try {
         new RelayLoop(kernel, sharedMemory(), options).run();
       } catch (error) {
@@ -445,7 +494,14 @@ describe("RelayLoop on real sockets", () => {
 
 test("each step moves the worker's own heartbeat, be it with packets or without", () => {
   const memory = new SharedMemory({ workers: 2, nodesMax: 100, routesMax: 100 });
-  const options = { worker: 1, fd: 5, family: AF_INET as Family, beaconId: 0, batchMax: 8, offload: true };
+  const options = {
+    worker: 1,
+    fd: 5,
+    family: AF_INET as Family,
+    beaconId: 0,
+    batchMax: 8,
+    offload: true,
+  };
   const loop = new RelayLoop(new ScriptedKernel(EAGAIN), memory, options);
   const beats = () => [0, 1].map((worker) => memory.words[memory.workerWords(worker) + HEARTBEAT]);
   for (let steps = 1; steps <= 3; steps++) {
@@ -529,7 +585,9 @@ describe("a scripted batch", () => {
       control: gro(packets[0]!.length),
     });
     const relays = (count: number, bytes: number, dest = 2) =>
-      Array.from({ length: count }, (_, i) => message(RELAY, [i, dest], new Uint8Array(bytes - 9).fill(i)));
+      Array.from({ length: count }, (_, i) =>
+        message(RELAY, [i, dest], new Uint8Array(bytes - 9).fill(i)),
+      );
     const delivered = (relay: Uint8Array) =>
       hex(new Uint8Array([RELAY_DELIVER, ...relay.slice(1, 5), ...relay.slice(9)]));
     const sent = (bench: Bench) => bench.kernel.datagrams.map(({ bytes }) => hex(bytes));
@@ -558,7 +616,10 @@ describe("a scripted batch", () => {
         const [relay] = relays(1, 12);
         const short = new Uint8Array(Buffer.concat(relays(4, 12))).slice(0, 4 * bytes);
         for (let at = 0; at < short.length; at += bytes) short[at] = RELAY;
-        bench.step({ bytes: relay!, name: name(1) }, { bytes: short, name: name(1), control: gro(bytes) });
+        bench.step(
+          { bytes: relay!, name: name(1) },
+          { bytes: short, name: name(1), control: gro(bytes) },
+        );
         expect(sent(bench)).toEqual([delivered(relay!)]);
         expect(bench.malformed()).toEqual({ short: 4 });
       },
@@ -581,7 +642,8 @@ describe("a scripted batch", () => {
       const packets = relays(40, 2004);
       bench.step(merged(...packets.slice(0, 20)), merged(...packets.slice(20)));
       expect(sent(bench)).toEqual(packets.map(delivered));
-      expect(bench.kernel.sent.map(({ pieces }) => pieces.length)).toEqual([32, 8]); // 32 × 2,000 bytes
+      // 32 × 2,000 bytes
+      expect(bench.kernel.sent.map(({ pieces }) => pieces.length)).toEqual([32, 8]);
     });
   });
 
@@ -618,7 +680,11 @@ describe("a scripted batch", () => {
     const bench = new Bench();
     bench.step({ bytes: message(DISCOVER, [2]), name: name(2) });
     const table = bench.memory.words.slice(bench.memory.slotsAt);
-    for (const bytes of [message(DISCOVER, [0]), message(DISCOVER_EX, [0]), message(PUNCH_REQUEST, [0, 2])]) {
+    for (const bytes of [
+      message(DISCOVER, [0]),
+      message(DISCOVER_EX, [0]),
+      message(PUNCH_REQUEST, [0, 2]),
+    ]) {
       bench.step({ bytes, name: name(1) });
     }
     expect(bench.kernel.sent).toHaveLength(1 + 1 + 1 + 2);
@@ -647,7 +713,9 @@ describe("a scripted batch", () => {
     bench.step(...messages);
     expect(bench.kernel.sendCalls.map(({ offered }) => offered)).toEqual([256, 256, 256, 232]);
     for (const [i, { bytes }] of bench.kernel.datagrams.entries()) {
-      expect(bytes).toEqual(new Uint8Array([DISCOVER_REPLY, 4, 10, 0, 0, i & 0xff, ...u32(i + 1).slice(2)]));
+      expect(bytes).toEqual(
+        new Uint8Array([DISCOVER_REPLY, 4, 10, 0, 0, i & 0xff, ...u32(i + 1).slice(2)]),
+      );
     }
   });
 });
@@ -658,7 +726,9 @@ describe("peers", () => {
   const REMOTE = 11;
   const OTHER_REMOTE = 12;
 
-  /** A beacon with two peers, a node of its own, and a route to each of two nodes at the first peer. */
+  /**
+   * A beacon with two peers, a node of its own, and a route to each of two nodes at the first peer.
+   */
   function mesh(options: BenchOptions = {}): Bench {
     const bench = new Bench(options);
     for (const [number, peerName] of [PEER, OTHER_PEER].entries())
@@ -678,12 +748,14 @@ describe("peers", () => {
 
   test.each(["on", "off"])("a relay for a peer's node leaves as it came, offload %s", (offload) => {
     const bench = mesh({ offload: offload === "on" });
-    bench.step(...[1, 2, 3].map((serial) => ({ bytes: relayTo(REMOTE, serial), name: name(serial) })));
+    bench.step(
+      ...[1, 2, 3].map((serial) => ({ bytes: relayTo(REMOTE, serial), name: name(serial) })),
+    );
     expect(sent(bench)).toEqual(forwarded(REMOTE, [1, 2, 3]));
     expect(bench.kernel.sent).toHaveLength(offload === "on" ? 1 : 3);
-    expect([RELAYED_LOCAL, RELAYED_TO_PEER, RELAY_NOT_FOUND].map((column) => bench.count(column))).toEqual([
-      0, 3, 0,
-    ]);
+    expect(
+      [RELAYED_LOCAL, RELAYED_TO_PEER, RELAY_NOT_FOUND].map((column) => bench.count(column)),
+    ).toEqual([0, 3, 0]);
   });
 
   test("relays for several nodes of one peer leave as one message", () => {
@@ -757,18 +829,32 @@ describe("peers", () => {
         name: name(9, i + 1),
       }));
       const both = [NODE, PEER].map((from, i) => ({ bytes: relayTo(REMOTE, i), name: from }));
-      // The node's relay takes the last run of the first part; after the second, it stands behind the peer's.
-      bench.step(...filling, ...both, ...filling, ...filling.slice(0, 1), ...both.toReversed(), ...both);
+      // The node's relay takes the last run of the first part; after the second, it stands behind
+      // the peer's.
+      bench.step(
+        ...filling,
+        ...both,
+        ...filling,
+        ...filling.slice(0, 1),
+        ...both.toReversed(),
+        ...both,
+      );
       expect(bench.kernel.sendCalls.length).toBeGreaterThan(2);
-      expect(sent(bench).filter(({ to }) => to === hex(PEER))).toEqual(forwarded(REMOTE, [0, 0, 0]));
+      expect(sent(bench).filter(({ to }) => to === hex(PEER))).toEqual(
+        forwarded(REMOTE, [0, 0, 0]),
+      );
       expect([bench.count(RELAYED_TO_PEER), bench.count(RELAY_NOT_FOUND)]).toEqual([3, 3]);
     });
 
     test("but delivered to a node of this beacon, before and behind a node's", () => {
       const bench = mesh();
-      bench.step(...[PEER, NODE, PEER].map((from, serial) => ({ bytes: relayTo(1, serial), name: from })));
+      bench.step(
+        ...[PEER, NODE, PEER].map((from, serial) => ({ bytes: relayTo(1, serial), name: from })),
+      );
       expect(sent(bench).map(({ bytes }) => bytes)).toEqual(
-        [0, 1, 2].map((serial) => hex(message(RELAY_DELIVER, [serial], relayTo(1, serial).subarray(9)))),
+        [0, 1, 2].map((serial) =>
+          hex(message(RELAY_DELIVER, [serial], relayTo(1, serial).subarray(9))),
+        ),
       );
       expect(bench.kernel.sent).toHaveLength(1);
     });
@@ -849,11 +935,14 @@ describe("peers", () => {
 
     test("bytes behind the last node are taken as far as a signature may reach", () => {
       const bench = mesh();
-      const behind = (bytes: number) => new Uint8Array([...sync(8, [1, 2]), ...Array<number>(bytes).fill(9)]);
+      const behind = (bytes: number) =>
+        new Uint8Array([...sync(8, [1, 2]), ...Array<number>(bytes).fill(9)]);
       for (const bytes of [5, SYNC_TRAILER_BYTES, SYNC_TRAILER_BYTES + 1, 1000])
         bench.step({ bytes: behind(bytes), name: PEER });
       expect(bench.takeMail().map(({ bytes }) => bytes)).toEqual(
-        [5, SYNC_TRAILER_BYTES, SYNC_TRAILER_BYTES, SYNC_TRAILER_BYTES].map((bytes) => hex(behind(bytes))),
+        [5, SYNC_TRAILER_BYTES, SYNC_TRAILER_BYTES, SYNC_TRAILER_BYTES].map((bytes) =>
+          hex(behind(bytes)),
+        ),
       );
     });
 
@@ -913,14 +1002,19 @@ describe("peers", () => {
     test("own ids count in all their bits", () => {
       const bench = mesh({ beaconId: 0xffff_fff0 });
       bench.step(
-        ...[0xffff_fff0, 0xffff_fff1, 0x7fff_fff0].map((id) => ({ bytes: sync(id, []), name: PEER })),
+        ...[0xffff_fff0, 0xffff_fff1, 0x7fff_fff0].map((id) => ({
+          bytes: sync(id, []),
+          name: PEER,
+        })),
       );
       expect([bench.count(GOSSIP_RECEIVED), bench.rejected()]).toEqual([2, { own_id: 1 }]);
     });
 
     test("what finds the mailbox full is rejected, what is in it stays, and there is room again once it is taken", () => {
       const bench = mesh({ batchMax: 64 });
-      const messages = Array.from({ length: 192 }, (_, i) => sync(100 + i, Array<number>(16_375).fill(i)));
+      const messages = Array.from({ length: 192 }, (_, i) =>
+        sync(100 + i, Array<number>(16_375).fill(i)),
+      );
       expect(messages[0]!.length).toBe(UDP_PAYLOAD_MAX);
       for (let from = 0; from < messages.length; from += 64)
         bench.step(...messages.slice(from, from + 64).map((bytes) => ({ bytes, name: PEER })));
@@ -939,8 +1033,14 @@ describe("peers", () => {
       const bench = mesh({ beaconId: OWN });
       const segments = [sync(8, [1, 2]), relayTo(REMOTE, 1, 6), sync(OWN, [3, 4]), sync(9, [5, 6])];
       const last = sync(10, []);
-      bench.step({ bytes: new Uint8Array(Buffer.concat([...segments, last])), name: PEER, control: gro(15) });
-      expect(bench.takeMail().map(({ bytes }) => bytes)).toEqual([segments[0]!, segments[3]!, last].map(hex));
+      bench.step({
+        bytes: new Uint8Array(Buffer.concat([...segments, last])),
+        name: PEER,
+        control: gro(15),
+      });
+      expect(bench.takeMail().map(({ bytes }) => bytes)).toEqual(
+        [segments[0]!, segments[3]!, last].map(hex),
+      );
       expect(bench.rejected()).toEqual({ own_id: 1 });
       expect(bench.count(RELAY_NOT_FOUND)).toBe(1);
     });
@@ -952,7 +1052,10 @@ describe("nodes behind the bridge", () => {
   const BRIDGED = 9;
   const HIGH_BRIDGED = 0xffff_fff9;
 
-  /** A beacon with two nodes heard by UDP, the second of which asked for RelayDeliverDest, and two others behind the bridge. */
+  /**
+   * A beacon with two nodes heard by UDP, the second of which asked for RelayDeliverDest, and two
+   * others behind the bridge.
+   */
   function bridged(options: BenchOptions = {}): Bench {
     const bench = new Bench(options);
     bench.step(
@@ -981,17 +1084,22 @@ describe("nodes behind the bridge", () => {
   });
   const NONE = { local: 0, peer: 0, notFound: 0, dropped: {} };
 
-  test.each(["on", "off"])("get relays as RelayDeliver, each node its own, offload %s", (offload) => {
-    const bench = bridged({ offload: offload === "on" });
-    const to = [BRIDGED, HIGH_BRIDGED, BRIDGED, BRIDGED, HIGH_BRIDGED];
-    const mailsBefore = bench.memory.words[MAIL]!;
-    bench.step(...to.map((dest, serial) => ({ bytes: relayTo(dest, serial), name: name(20 + serial) })));
-    expect(bench.takeFrames()).toEqual(to.flatMap((dest, serial) => framesTo(dest, [serial])));
-    expect(bench.memory.words[MAIL]).toBe(mailsBefore + 5);
-    expect(bench.kernel.sent).toEqual([]);
-    expect(bench.count(RECEIVED_AT + RELAY)).toBe(5);
-    expect(relays(bench)).toEqual(NONE); // the main thread counts what its nodes get
-  });
+  test.each(["on", "off"])(
+    "get relays as RelayDeliver, each node its own, offload %s",
+    (offload) => {
+      const bench = bridged({ offload: offload === "on" });
+      const to = [BRIDGED, HIGH_BRIDGED, BRIDGED, BRIDGED, HIGH_BRIDGED];
+      const mailsBefore = bench.memory.words[MAIL]!;
+      bench.step(
+        ...to.map((dest, serial) => ({ bytes: relayTo(dest, serial), name: name(20 + serial) })),
+      );
+      expect(bench.takeFrames()).toEqual(to.flatMap((dest, serial) => framesTo(dest, [serial])));
+      expect(bench.memory.words[MAIL]).toBe(mailsBefore + 5);
+      expect(bench.kernel.sent).toEqual([]);
+      expect(bench.count(RECEIVED_AT + RELAY)).toBe(5);
+      expect(relays(bench)).toEqual(NONE); // the main thread counts what its nodes get
+    },
+  );
 
   test("get payloads as they were, from none to the largest", () => {
     const bench = bridged({ batchMax: 64 });
@@ -1006,7 +1114,10 @@ describe("nodes behind the bridge", () => {
     for (let from = 0; from < sizes.length; from += 64) {
       const some = sizes.slice(from, from + 64);
       bench.step(
-        ...some.map((size) => ({ bytes: message(RELAY, [size, BRIDGED], payload(size)), name: NODE })),
+        ...some.map((size) => ({
+          bytes: message(RELAY, [size, BRIDGED], payload(size)),
+          name: NODE,
+        })),
       );
       const frames = bench.takeFrames();
       expect(frames.map(({ nodeId, bytes }) => [nodeId, bytes.length])).toEqual(
@@ -1027,7 +1138,11 @@ describe("nodes behind the bridge", () => {
       const last = tail >> 1;
       const tails = to.map((_, i) => (i === to.length - 1 ? last : tail));
       const packets = to.map((dest, i) => relayTo(dest, 100 + i, tails[i]));
-      bench.step({ bytes: new Uint8Array(Buffer.concat(packets)), name: OTHER, control: gro(9 + tail) });
+      bench.step({
+        bytes: new Uint8Array(Buffer.concat(packets)),
+        name: OTHER,
+        control: gro(9 + tail),
+      });
       const of = (serial: number, nodeId: number): Frame => ({
         nodeId,
         bytes: delivered(100 + serial, tails[serial]),
@@ -1133,7 +1248,9 @@ describe("nodes behind the bridge", () => {
       { bytes: sync(8, [2]), name: PEER },
     );
     expect(bench.takeFrames()).toEqual(framesTo(BRIDGED, [1]));
-    expect(bench.takeMail().map(({ bytes }) => bytes)).toEqual([sync(8, [1]), sync(8, [2])].map(hex));
+    expect(bench.takeMail().map(({ bytes }) => bytes)).toEqual(
+      [sync(8, [1]), sync(8, [2])].map(hex),
+    );
   });
 
   test("what finds the mailbox full is dropped and counted, all else goes on, and there is room once it is released", () => {
@@ -1161,7 +1278,9 @@ describe("nodes behind the bridge", () => {
     bench.step({ bytes: relayTo(BRIDGED, 1, tail), name: NODE });
     expect(bench.relaysDropped()).toEqual({ bridge_full: full + 1 });
     for (const [i, { at, bytes }] of mails.entries())
-      expect(Buffer.compare(bench.memory.bytes.subarray(at, at + bytes), delivered(2 * i, tail))).toBe(0);
+      expect(
+        Buffer.compare(bench.memory.bytes.subarray(at, at + bytes), delivered(2 * i, tail)),
+      ).toBe(0);
     bench.frames.release();
     bench.step({ bytes: relayTo(BRIDGED, 7), name: NODE });
     expect(bench.takeFrames()).toEqual(framesTo(BRIDGED, [7]));
@@ -1171,7 +1290,8 @@ describe("nodes behind the bridge", () => {
   describe("cannot be punched to", () => {
     test("whether they were heard by UDP or not: nothing is sent, the requester is recorded all the same", () => {
       const bench = bridged();
-      expect(bench.nodes.bridge(2, 1)).toBe(MOVED); // it has an endpoint, where nobody may be any more
+      // it has an endpoint, where nobody may be any more
+      expect(bench.nodes.bridge(2, 1)).toBe(MOVED);
       const requests = [BRIDGED, 2, HIGH_BRIDGED].map((target, i) => ({
         bytes: message(PUNCH_REQUEST, [30 + i, target]),
         name: name(30 + i),
@@ -1308,7 +1428,8 @@ describe("while grants are required", () => {
     const batch = Array.from({ length: 64 }, () => ({ bytes: punch(), name: ASKING }));
     bench.step(...batch);
     expect([bench.takeGrants().length, bench.grantsRefused()]).toEqual([10, { overload: 54 }]);
-    bench.memory.words[bench.memory.rulesAt + LIMITS_SHADOW] = 1; // it is no limit of the operator's
+    // it is no limit of the operator's
+    bench.memory.words[bench.memory.rulesAt + LIMITS_SHADOW] = 1;
     nowNs += 3e6;
     const mailsBefore = bench.memory.words[MAIL]!;
     bench.step(...batch);
@@ -1328,7 +1449,9 @@ describe("while grants are required", () => {
     bench.requireGrants(false);
     bench.step({ bytes: punch(), name: ASKING });
     bench.step({ bytes: punch(TARGET, new Uint8Array()), name: ASKING });
-    expect(bench.kernel.datagrams.map(({ name: to }) => to)).toEqual([ASKING, NODE, ASKING, NODE].map(hex));
+    expect(bench.kernel.datagrams.map(({ name: to }) => to)).toEqual(
+      [ASKING, NODE, ASKING, NODE].map(hex),
+    );
     expect([bench.takeGrants(), bench.grantsRefused()]).toEqual([[], {}]);
     expect(punches(bench)).toEqual({ ...NONE, sent: 2 });
   });
@@ -1339,24 +1462,27 @@ describe("while grants are required", () => {
   test.each([
     ["Discover", DISCOVER],
     ["DiscoverEx", DISCOVER_EX],
-  ] as const)("the first key that a node's %s brings is kept, and another one is counted", (_name, type) => {
-    const bench = required();
-    const hear = (id: number, tail: Uint8Array, from = NODE) =>
-      bench.step({ bytes: message(type, [id], tail), name: from });
-    hear(TARGET, KEY.subarray(0, 31));
-    expect(bench.nodes.keyOf(TARGET)).toBeUndefined();
-    hear(TARGET, new Uint8Array([...KEY, 1, 2, 3]));
-    hear(TARGET, KEY);
-    expect([bench.nodes.keyOf(TARGET), bench.count(KEYS_REFUSED)]).toEqual([KEY, 0]);
-    hear(TARGET, OTHER_KEY);
-    hear(TARGET, OTHER_KEY, ASKING); // it moves, as far as there is no hold
-    hear(TARGET, new Uint8Array());
-    expect([bench.nodes.keyOf(TARGET), bench.count(KEYS_REFUSED)]).toEqual([KEY, 2]);
-    hear(0, KEY);
-    hear(8, OTHER_KEY); // new
-    expect([bench.nodes.keyOf(0), bench.nodes.keyOf(8)]).toEqual([undefined, OTHER_KEY]);
-    expect(bench.kernel.datagrams).toHaveLength(8); // each is answered
-  });
+  ] as const)(
+    "the first key that a node's %s brings is kept, and another one is counted",
+    (_name, type) => {
+      const bench = required();
+      const hear = (id: number, tail: Uint8Array, from = NODE) =>
+        bench.step({ bytes: message(type, [id], tail), name: from });
+      hear(TARGET, KEY.subarray(0, 31));
+      expect(bench.nodes.keyOf(TARGET)).toBeUndefined();
+      hear(TARGET, new Uint8Array([...KEY, 1, 2, 3]));
+      hear(TARGET, KEY);
+      expect([bench.nodes.keyOf(TARGET), bench.count(KEYS_REFUSED)]).toEqual([KEY, 0]);
+      hear(TARGET, OTHER_KEY);
+      hear(TARGET, OTHER_KEY, ASKING); // it moves, as far as there is no hold
+      hear(TARGET, new Uint8Array());
+      expect([bench.nodes.keyOf(TARGET), bench.count(KEYS_REFUSED)]).toEqual([KEY, 2]);
+      hear(0, KEY);
+      hear(8, OTHER_KEY); // new
+      expect([bench.nodes.keyOf(0), bench.nodes.keyOf(8)]).toEqual([undefined, OTHER_KEY]);
+      expect(bench.kernel.datagrams).toHaveLength(8); // each is answered
+    },
+  );
 
   test("only then: before, and after, keys are not looked at", () => {
     const bench = required();
@@ -1416,7 +1542,9 @@ describe("any traffic at all", () => {
     .map(([type, a, b, tail]) =>
       message(type, type === DISCOVER || type === DISCOVER_EX ? [a] : [a, b], new Uint8Array(tail)),
     );
-  /** A beacon id that may be the own one, perhaps more nodes than there are, or fewer, perhaps cut. */
+  /**
+   * A beacon id that may be the own one, perhaps more nodes than there are, or fewer, perhaps cut.
+   */
   const gossip = fc
     .record({
       beaconId: fc.constantFrom(0, 7, 8, 0xffff_ffff),
@@ -1427,11 +1555,15 @@ describe("any traffic at all", () => {
     })
     .map(({ beaconId, nodeIds, more, trailing, length }) => {
       const whole = sync(beaconId, nodeIds, Math.max(0, nodeIds.length + more));
-      return new Uint8Array([...whole, ...new Uint8Array(trailing).fill(0xee)].slice(0, Math.max(length, 1)));
+      return new Uint8Array(
+        [...whole, ...new Uint8Array(trailing).fill(0xee)].slice(0, Math.max(length, 1)),
+      );
     });
   const valid = fc.oneof({ weight: 4, arbitrary: nodeMessage }, { weight: 1, arbitrary: gossip });
   /** Routes as the main thread changes them, to the number of a peer or -1 to none. */
-  const routeChanges = fc.array(fc.tuple(remoteIds, fc.constantFrom(0, 1, 1, -1)), { maxLength: 4 });
+  const routeChanges = fc.array(fc.tuple(remoteIds, fc.constantFrom(0, 1, 1, -1)), {
+    maxLength: 4,
+  });
 
   function applyRoutes(bench: Bench, changes: readonly (readonly [number, number])[]): void {
     for (const [id, peer] of changes) {
@@ -1440,9 +1572,12 @@ describe("any traffic at all", () => {
     }
   }
   /** Nodes that come to the bridge, or leave it. */
-  const bridgeChanges = fc.array(fc.tuple(fc.constantFrom(1, 2, 3, 11, 0x8000_0000), fc.boolean()), {
-    maxLength: 3,
-  });
+  const bridgeChanges = fc.array(
+    fc.tuple(fc.constantFrom(1, 2, 3, 11, 0x8000_0000), fc.boolean()),
+    {
+      maxLength: 3,
+    },
+  );
 
   function applyBridge(bench: Bench, changes: readonly (readonly [number, boolean])[]): void {
     for (const [id, comes] of changes) {
@@ -1451,7 +1586,9 @@ describe("any traffic at all", () => {
     }
   }
   const random = fc.uint8Array({ maxLength: 100 });
-  const lowType = fc.tuple(fc.nat(0x0f), random).map(([type, tail]) => new Uint8Array([type, ...tail]));
+  const lowType = fc
+    .tuple(fc.nat(0x0f), random)
+    .map(([type, tail]) => new Uint8Array([type, ...tail]));
   const messages = fc.record({
     bytes: fc.oneof(
       valid,
@@ -1468,7 +1605,8 @@ describe("any traffic at all", () => {
     maxLength: 6,
   });
 
-  const isMerged = (bytes: number, segmentBytes: number): boolean => segmentBytes > 0 && segmentBytes < bytes;
+  const isMerged = (bytes: number, segmentBytes: number): boolean =>
+    segmentBytes > 0 && segmentBytes < bytes;
   const segmentBytesOf = (control: Uint8Array): number =>
     control.length === 0 ? 0 : new DataView(control.buffer).getInt32(16, true);
 
@@ -1519,7 +1657,10 @@ describe("any traffic at all", () => {
     );
   });
 
-  /** One datagram that leaves: to whom, what, and for relays the node it is for, or the peer that it is forwarded to. */
+  /**
+   * One datagram that leaves: to whom, what, and for relays the node it is for, or the peer that it
+   * is forwarded to.
+   */
   interface Expected {
     readonly name: string;
     readonly bytes: string;
@@ -1633,13 +1774,19 @@ describe("any traffic at all", () => {
           if (peer !== undefined) this.#send(PEERS[peer]!, bytes, `relay to peer ${peer}`);
           return;
         }
-        const deliver = new Uint8Array([RELAY_DELIVER, ...bytes.subarray(1, 5), ...bytes.subarray(9)]);
+        const deliver = new Uint8Array([
+          RELAY_DELIVER,
+          ...bytes.subarray(1, 5),
+          ...bytes.subarray(9),
+        ]);
         if (node.isBridged) {
           this.frames.push({ nodeId: dest, bytes: hex(deliver) });
           return;
         }
         this.relays.local++;
-        const sent = node.wantsDest ? new Uint8Array([RELAY_DELIVER_DEST, ...bytes.subarray(1)]) : deliver;
+        const sent = node.wantsDest
+          ? new Uint8Array([RELAY_DELIVER_DEST, ...bytes.subarray(1)])
+          : deliver;
         this.#send(node.name!, sent, `relay to ${dest}`);
       }
     }
@@ -1712,7 +1859,9 @@ describe("any traffic at all", () => {
               const packets = contents.map((content, i) => {
                 const size = 9 + (i === contents.length - 1 ? Math.min(tail, last) : tail);
                 if (typeof content !== "number")
-                  return new Uint8Array([...content, ...Array<number>(size).fill(0xdd)].slice(0, size));
+                  return new Uint8Array(
+                    [...content, ...Array<number>(size).fill(0xdd)].slice(0, size),
+                  );
                 return message(RELAY, [serial++, content], new Uint8Array(size - 9).fill(serial));
               });
               for (const packet of packets) model.datagram(packet, entry.name);
@@ -1733,7 +1882,9 @@ describe("any traffic at all", () => {
           const lanes = new Map(
             model.out.map((out) => [key(out.name, out.bytes), `${out.lane} at ${out.name}`]),
           );
-          const byLane = (list: readonly { name: string; bytes: string }[]): Record<string, string[]> => {
+          const byLane = (
+            list: readonly { name: string; bytes: string }[],
+          ): Record<string, string[]> => {
             const result: Record<string, string[]> = {};
             for (const { name: to, bytes } of list) {
               const lane = lanes.get(key(to, bytes)) ?? "nobody expected these";
@@ -1744,7 +1895,8 @@ describe("any traffic at all", () => {
           };
           expect(byLane(sent)).toEqual(byLane(model.out));
           expect(bench.sum(REFUSED_AT, 1)).toBe(model.refused);
-          const unknown = bench.memory.words[bench.memory.workerWords(0) + LAST_UNKNOWN_TARGET]! >>> 0;
+          const unknown =
+            bench.memory.words[bench.memory.workerWords(0) + LAST_UNKNOWN_TARGET]! >>> 0;
           expect(unknown).toBe(model.lastUnknown);
           expect({
             local: bench.count(RELAYED_LOCAL),
@@ -1752,7 +1904,9 @@ describe("any traffic at all", () => {
             notFound: bench.count(RELAY_NOT_FOUND),
           }).toEqual(model.relays);
           const frames = bench.takeFrames();
-          expect(frames.map(({ nodeId, bytes }) => ({ nodeId, bytes: hex(bytes) }))).toEqual(model.frames);
+          expect(frames.map(({ nodeId, bytes }) => ({ nodeId, bytes: hex(bytes) }))).toEqual(
+            model.frames,
+          );
           expect(bench.count(PUNCHES_BRIDGED)).toBe(model.punchesBridged);
           expect(bench.takeMail()).toEqual(model.mail);
           expect(bench.count(GOSSIP_RECEIVED)).toBe(model.mail.length);
@@ -1806,7 +1960,11 @@ describe("where gossip of unlisted beacons is accepted", () => {
 
 describe("local addresses", () => {
   const sentTo = (host: number) =>
-    controlMessage(IPPROTO_IP, IP_PKTINFO, Uint8Array.of(2, 0, 0, 0, 192, 0, 2, host, 192, 0, 2, host));
+    controlMessage(
+      IPPROTO_IP,
+      IP_PKTINFO,
+      Uint8Array.of(2, 0, 0, 0, 192, 0, 2, host, 192, 0, 2, host),
+    );
   const sourceOf = (host: number) => hex(Uint8Array.of(0, 0, 0, 0, 192, 0, 2, host, 0, 0, 0, 0));
   const from = (id: number, host: number, local: number): ReceivedMessage => ({
     bytes: message(DISCOVER, [id]),

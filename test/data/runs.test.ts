@@ -14,8 +14,15 @@ interface Packet {
 /** Which packets lie in which run, by their place in the input. */
 type Members = number[][];
 
-/** Puts packets into runs as the packet handler does: into the newest run of the destination, or a newer one. */
-function merge(runs: Runs, packets: readonly Packet[], mergeBytesMax: (slot: number) => number): Members {
+/**
+ * Puts packets into runs as the packet handler does: into the newest run of the destination, or a
+ * newer one.
+ */
+function merge(
+  runs: Runs,
+  packets: readonly Packet[],
+  mergeBytesMax: (slot: number) => number,
+): Members {
   const members: Members = [];
   for (const [i, { slot, version, bytes }] of packets.entries()) {
     const newest = runs.newest(slot, version);
@@ -24,7 +31,9 @@ function merge(runs: Runs, packets: readonly Packet[], mergeBytesMax: (slot: num
       expect(place).toBe(members[newest]!.length);
       members[newest]!.push(i);
     } else {
-      expect(runs.start(TO_NODE, slot, version, 0, bytes, mergeBytesMax(slot))).toBe(members.length);
+      expect(runs.start(TO_NODE, slot, version, 0, bytes, mergeBytesMax(slot))).toBe(
+        members.length,
+      );
       members.push([i]);
     }
   }
@@ -49,7 +58,8 @@ function expectRules(runs: Runs, packets: readonly Packet[], members: Members): 
     const list = places.map((place) => packets[place]!);
     const first = list[0]!;
     // One destination, as one version of its entry says it.
-    for (const { slot, version } of list) expect([slot, version]).toEqual([first.slot, first.version]);
+    for (const { slot, version } of list)
+      expect([slot, version]).toEqual([first.slot, first.version]);
     // udp(7), UDP_SEGMENT: one size, only the last may be shorter; no empty segment in company.
     for (const { bytes } of list.slice(0, -1)) expect(bytes).toBe(first.bytes);
     expect(list.at(-1)!.bytes).toBeLessThanOrEqual(first.bytes);
@@ -69,7 +79,8 @@ function expectRules(runs: Runs, packets: readonly Packet[], members: Members): 
   const last = new Map<number, number>();
   for (const place of order) {
     const { slot } = packets[place]!;
-    if (place < (last.get(slot) ?? -1)) throw new Error(`packet ${place} leaves after ${last.get(slot)}`);
+    if (place < (last.get(slot) ?? -1))
+      throw new Error(`packet ${place} leaves after ${last.get(slot)}`);
     last.set(slot, place);
   }
 }
@@ -91,27 +102,31 @@ describe("Runs", () => {
 
   test("merge as much as a plain search over all runs would, when slots do not share a map entry", () => {
     fc.assert(
-      fc.property(packetLists, fc.constantFrom(0, 150, 1199, 1200, UDP_PAYLOAD_MAX), (packets, limit) => {
-        const expected: Members = [];
-        for (const [i, packet] of packets.entries()) {
-          const run = expected.findLast((places) => packets[places[0]!]!.slot === packet.slot);
-          const list = run?.map((place) => packets[place]!) ?? [];
-          const [first] = list;
-          const total = list.reduce((sum, { bytes }) => sum + bytes, packet.bytes);
-          const joins =
-            first !== undefined &&
-            first.version === packet.version &&
-            first.bytes <= limit &&
-            packet.bytes > 0 &&
-            packet.bytes <= first.bytes &&
-            list.every(({ bytes }) => bytes === first.bytes) &&
-            list.length < SEGMENTS_MAX &&
-            total <= UDP_PAYLOAD_MAX;
-          if (joins) run!.push(i);
-          else expected.push([i]);
-        }
-        expect(merge(new Runs(CAPACITY), packets, () => limit)).toEqual(expected);
-      }),
+      fc.property(
+        packetLists,
+        fc.constantFrom(0, 150, 1199, 1200, UDP_PAYLOAD_MAX),
+        (packets, limit) => {
+          const expected: Members = [];
+          for (const [i, packet] of packets.entries()) {
+            const run = expected.findLast((places) => packets[places[0]!]!.slot === packet.slot);
+            const list = run?.map((place) => packets[place]!) ?? [];
+            const [first] = list;
+            const total = list.reduce((sum, { bytes }) => sum + bytes, packet.bytes);
+            const joins =
+              first !== undefined &&
+              first.version === packet.version &&
+              first.bytes <= limit &&
+              packet.bytes > 0 &&
+              packet.bytes <= first.bytes &&
+              list.every(({ bytes }) => bytes === first.bytes) &&
+              list.length < SEGMENTS_MAX &&
+              total <= UDP_PAYLOAD_MAX;
+            if (joins) run!.push(i);
+            else expected.push([i]);
+          }
+          expect(merge(new Runs(CAPACITY), packets, () => limit)).toEqual(expected);
+        },
+      ),
       { numRuns: 200 },
     );
   });
@@ -137,25 +152,39 @@ describe("Runs", () => {
     expect(merge(new Runs(CAPACITY), packets, UNLIMITED)).toEqual([[0, 1], [2, 3], [4]]);
   });
 
-  /** Slots that all share slot 16's two entries of the map, by the same hash as in src/data/runs.ts. */
+  /**
+   * Slots that all share slot 16's two entries of the map, by the same hash as in src/data/runs.ts.
+   */
   const pairOf = (slot: number): number => Math.imul(slot, 0x9e37_79b1) >>> 23;
   const rivals = Array.from({ length: 20_000 }, (_, i) => 16 * (1 + i)).filter(
     (slot) => pairOf(slot) === pairOf(16),
   );
   const inTurn = (slots: readonly number[]) =>
-    Array.from({ length: CAPACITY }, (_, i) => ({ slot: slots[i % slots.length]!, version: 1, bytes: 10 }));
+    Array.from({ length: CAPACITY }, (_, i) => ({
+      slot: slots[i % slots.length]!,
+      version: 1,
+      bytes: 10,
+    }));
 
   test("two slots that meet in the map are both merged", () => {
     expect(rivals.length).toBeGreaterThan(4);
     for (const rival of rivals.slice(1)) {
       const lone = merge(new Runs(CAPACITY), inTurn([16]), UNLIMITED).length;
-      expect(merge(new Runs(CAPACITY), inTurn([16, rival]), UNLIMITED).length).toBeLessThanOrEqual(lone + 1);
+      expect(merge(new Runs(CAPACITY), inTurn([16, rival]), UNLIMITED).length).toBeLessThanOrEqual(
+        lone + 1,
+      );
     }
   });
 
   test("more slots than that push each other out, merge less, and keep order", () => {
-    expect(merge(new Runs(CAPACITY), inTurn(rivals.slice(0, 4)), UNLIMITED).length).toBeGreaterThan(4);
-    const packets = fc.record({ slot: fc.constantFrom(...rivals), version: fc.nat(1), bytes: sizes });
+    expect(merge(new Runs(CAPACITY), inTurn(rivals.slice(0, 4)), UNLIMITED).length).toBeGreaterThan(
+      4,
+    );
+    const packets = fc.record({
+      slot: fc.constantFrom(...rivals),
+      version: fc.nat(1),
+      bytes: sizes,
+    });
     fc.assert(
       fc.property(fc.array(packets, { maxLength: CAPACITY }), (list) => {
         const runs = new Runs(CAPACITY);
@@ -171,19 +200,23 @@ describe("Runs", () => {
       bytes: fc.constantFrom(50, 100, 150),
     });
     fc.assert(
-      fc.property(fc.array(fc.array(few, { maxLength: 16 }), { minLength: 1, maxLength: 4 }), (batches) => {
-        const runs = new Runs(CAPACITY);
-        for (const packets of batches) {
-          expectRules(runs, packets, merge(runs, packets, UNLIMITED));
-          runs.clear();
-        }
-      }),
+      fc.property(
+        fc.array(fc.array(few, { maxLength: 16 }), { minLength: 1, maxLength: 4 }),
+        (batches) => {
+          const runs = new Runs(CAPACITY);
+          for (const packets of batches) {
+            expectRules(runs, packets, merge(runs, packets, UNLIMITED));
+            runs.clear();
+          }
+        },
+      ),
       { numRuns: 1000 },
     );
   });
 
   test("are 1 to RUNS_MAX", () => {
-    for (const capacity of [0, -1, RUNS_MAX + 1]) expect(() => new Runs(capacity)).toThrow(RangeError);
+    for (const capacity of [0, -1, RUNS_MAX + 1])
+      expect(() => new Runs(capacity)).toThrow(RangeError);
     const runs = new Runs(RUNS_MAX);
     for (let run = 0; run < RUNS_MAX; run++) {
       expect(runs.start(TO_NODE, run * 16, 1, 0, 100, UDP_PAYLOAD_MAX)).toBe(run);

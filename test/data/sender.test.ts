@@ -50,7 +50,10 @@ const fail =
   (errno: number): SendStep =>
   () =>
     -errno;
-/** Takes what stands before the first message of which `refused` holds; refuses that with `errno` when it comes first. */
+/**
+ * Takes what stands before the first message of which `refused` holds; refuses that with `errno`
+ * when it comes first.
+ */
 const refuse =
   (errno: number, refused: (message: Parameters<SendStep>[0][number]) => boolean): SendStep =>
   (messages) => {
@@ -59,8 +62,9 @@ const refuse =
   };
 
 /**
- * A sender on a scripted kernel. Destinations are nodes 0, 1, 2…, and a peer beacon at the same endpoint as each; each packet starts
- * with its serial number, the lower three bytes of which stand where its sender's id begins, and 1000 more than its node as whom it is for.
+ * A sender on a scripted kernel. Destinations are nodes 0, 1, 2…, and a peer beacon at the same
+ * endpoint as each; each packet starts with its serial number, the lower three bytes of which stand
+ * where its sender's id begins, and 1000 more than its node as whom it is for.
  */
 class Bench {
   readonly kernel = new ScriptedKernel(EAGAIN);
@@ -144,10 +148,15 @@ class Bench {
 
   /** Serial numbers of the packets that left, in order. */
   get left(): number[] {
-    return this.kernel.datagrams.map(({ bytes }) => new DataView(bytes.buffer).getUint32(bytes.byteOffset));
+    return this.kernel.datagrams.map(({ bytes }) =>
+      new DataView(bytes.buffer).getUint32(bytes.byteOffset),
+    );
   }
 
-  /** What holds whatever the kernel did: nothing twice, order kept, and every packet counted as what became of it. */
+  /**
+   * What holds whatever the kernel did: nothing twice, order kept, and every packet counted as what
+   * became of it.
+   */
   check(): void {
     const { left, packets, kernel } = this;
     expect(new Set(left).size).toBe(left.length);
@@ -169,17 +178,22 @@ class Bench {
     const relays = packets.filter(({ kind }) => kind !== REPLY).length;
     const leftOf = (kind: number) => left.filter((serial) => packets[serial]!.kind === kind).length;
     const relaysLeft = leftOf(TO_NODE) + leftOf(TO_PEER);
-    const sum = (at: number): number => DROP_REASONS.reduce((total, _, i) => total + this.count(at + i), 0);
+    const sum = (at: number): number =>
+      DROP_REASONS.reduce((total, _, i) => total + this.count(at + i), 0);
     expect(this.count(RELAYED_LOCAL)).toBe(leftOf(TO_NODE));
     expect(this.count(RELAYED_TO_PEER)).toBe(leftOf(TO_PEER));
     expect(sum(RELAY_DROPPED_AT)).toBe(relays - relaysLeft);
     expect(sum(REPLY_DROPPED_AT)).toBe(packets.length - relays - (left.length - relaysLeft));
-    expect(this.count(SENT_BYTES)).toBe(left.reduce((bytes, serial) => bytes + packets[serial]!.bytes, 0));
+    expect(this.count(SENT_BYTES)).toBe(
+      left.reduce((bytes, serial) => bytes + packets[serial]!.bytes, 0),
+    );
     const merged = kernel.sent.map((message) => cut(message).length).filter((count) => count > 1);
     expect(this.count(SEGMENTS_SENT)).toBe(merged.reduce((total, count) => total + count, 0));
     // Nobody else's row was written.
     expect(
-      this.memory.counters.subarray(0, this.memory.counterRow(WORKER)).every((value) => value === 0),
+      this.memory.counters
+        .subarray(0, this.memory.counterRow(WORKER))
+        .every((value) => value === 0),
     ).toBe(true);
   }
 }
@@ -320,7 +334,9 @@ describe("Sender", () => {
     const before = bench.kernel.sent.length;
     mixed(bench);
     bench.sender.flush();
-    expect(bench.kernel.sent.slice(before).every(({ segmentBytes }) => segmentBytes === 0)).toBe(true);
+    expect(bench.kernel.sent.slice(before).every(({ segmentBytes }) => segmentBytes === 0)).toBe(
+      true,
+    );
     bench.check();
     // A worker that is started anew does not try again.
     expect(new Bench(true, bench.memory).sender.merging).toBe(false);
@@ -428,7 +444,9 @@ describe("Sender", () => {
       { ...drop, to: 1, from: 0, reason: "unreachable" },
       { ...drop, to: 1, from: 1 << 8, reason: "unreachable" },
     ]);
-    expect(dropsOf(bench.memory, 1001)).toEqual([{ ...drop, to: 1001, from: 2 << 8, reason: "denied" }]);
+    expect(dropsOf(bench.memory, 1001)).toEqual([
+      { ...drop, to: 1001, from: 2 << 8, reason: "denied" },
+    ]);
     for (const nodeId of [3, 1002, 4]) expect(dropsOf(bench.memory, nodeId)).toEqual([]);
   });
 
@@ -448,7 +466,17 @@ describe("Sender", () => {
   });
 
   test("whatever the kernel answers: nothing twice, order kept, everything counted", () => {
-    const errnos = [EINTR, EAGAIN, EPERM, EIO, EMSGSIZE, EINVAL, ENOBUFS, ENETUNREACH, ECONNREFUSED];
+    const errnos = [
+      EINTR,
+      EAGAIN,
+      EPERM,
+      EIO,
+      EMSGSIZE,
+      EINVAL,
+      ENOBUFS,
+      ENETUNREACH,
+      ECONNREFUSED,
+    ];
     const step = fc.oneof(
       fc.constantFrom(...errnos).map(fail),
       fc.integer({ min: 0, max: 4 }).map(take),

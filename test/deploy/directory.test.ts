@@ -1,4 +1,7 @@
-/** What OPERATIONS.md says of the directory's server, tried: its settings, the user's rights, and a change of the password. */
+/**
+ * What OPERATIONS.md says of the directory's server, tried: its settings, the user's rights, and a
+ * change of the password.
+ */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -19,7 +22,9 @@ const settings = /```conf\n# redis\.conf\n([^`]*)```/
   .filter((line) => line !== "" && !line.startsWith("#"))
   .map((line) => line.split(" "));
 /** "beacon on >a-long-password …", in words. */
-const [user, ...rights] = settings.find(([name, who]) => name === "user" && who === "beacon")!.slice(1);
+const [user, ...rights] = settings
+  .find(([name, who]) => name === "user" && who === "beacon")!
+  .slice(1);
 const password = rights.find((right) => right.startsWith(">"))!.slice(1);
 const isNoUser = ([name]: readonly string[]) => name !== "user";
 
@@ -38,7 +43,13 @@ describe.skipIf(!REDIS.program)(
 
     async function start(beaconId: number): Promise<Beacon> {
       const beacon = new Beacon({
-        ...{ addr: "127.0.0.1:0", http: "127.0.0.1:0", workers: 1, maxNodes: 1000, selfCheck: false },
+        ...{
+          addr: "127.0.0.1:0",
+          http: "127.0.0.1:0",
+          workers: 1,
+          maxNodes: 1000,
+          selfCheck: false,
+        },
         ...{ beaconId, directoryAuthFile, directory: `redis://127.0.0.1:${server.port}` },
         ...UNLIMITED,
       });
@@ -53,8 +64,12 @@ describe.skipIf(!REDIS.program)(
     let beacons: Beacon[] = [];
 
     beforeAll(async () => {
-      const config = settings.filter(isNoUser).flatMap(([name, ...values]) => [`--${name}`, ...values]);
-      server = await RedisServer.start({ config: config.map((value) => (value === '""' ? "" : value)) });
+      const config = settings
+        .filter(isNoUser)
+        .flatMap(([name, ...values]) => [`--${name}`, ...values]);
+      server = await RedisServer.start({
+        config: config.map((value) => (value === '""' ? "" : value)),
+      });
       endings.push(() => server.stop());
       await server.command("ACL", "SETUSER", user!, ...rights);
       writeAuth(password);
@@ -99,7 +114,9 @@ describe.skipIf(!REDIS.program)(
       const third = await start(3);
       await untilEqual("a snapshot", () => whereIs(third, FIRST), "peer");
       await third.close();
-      await until("it has left", () => beacons.every((one) => one.stats().directory!.beacons.length === 1));
+      await until("it has left", () =>
+        beacons.every((one) => one.stats().directory!.beacons.length === 1),
+      );
       expect(await server.command("ACL", "LOG")).toEqual([]);
       expect(states()).toEqual(["ok", "ok"]);
     });
@@ -110,8 +127,9 @@ describe.skipIf(!REDIS.program)(
         /cmdstat_([\w|]+):calls=[1-9]/g,
       );
       const commands = new Set(Array.from(used, ([, command]) => command!));
-      // To know what an entry that was read last is good for, one has to be away: the test below. And a snapshot is kept for longer only
-      // where somebody asks for one that is there already. The log is trimmed by a command of its own while the server is full.
+      // To know what an entry that was read last is good for, one has to be away: the test below.
+      // And a snapshot is kept for longer only where somebody asks for one that is there already.
+      // The log is trimmed by a command of its own while the server is full.
       const unused = granted.filter((command) => !commands.has(command));
       expect(["xrange", "pexpire", "xtrim"]).toEqual(expect.arrayContaining(unused));
       expect(rights.filter((right) => !/^[+>]/.test(right))).toEqual([

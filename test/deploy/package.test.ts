@@ -1,7 +1,8 @@
 /**
- * What `bun run package` makes, for this machine: the same bytes each time, sound by the judgement of those who read them, and
- * at work where it is put. By default the Debian package goes into a copy of this host; PACKAGE_CLEAN_ROOT=1 has debootstrap
- * make the smallest Debian for it (a minute, once; kept in /var/tmp).
+ * What `bun run package` makes, for this machine: the same bytes each time, sound by the judgement
+ * of those who read them, and at work where it is put. By default the Debian package goes into a
+ * copy of this host; PACKAGE_CLEAN_ROOT=1 has debootstrap make the smallest Debian for it (a
+ * minute, once; kept in /var/tmp).
  */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import {
@@ -57,7 +58,10 @@ function run(...command: string[]): { code: number; stdout: string; stderr: stri
   return { code: exitCode, stdout: stdout.toString(), stderr: stderr.toString() };
 }
 
-/** A copy of what packages are made of; a checkout may have its packages behind a link, which the bundler would notice. */
+/**
+ * A copy of what packages are made of; a checkout may have its packages behind a link, which the
+ * bundler would notice.
+ */
 function copySources(to: string): string {
   mkdirSync(to, { recursive: true });
   const names = readdirSync(ROOT).filter((name) => !SOURCES_NOT.includes(name));
@@ -67,7 +71,8 @@ function copySources(to: string): string {
   const packages = Object.entries(lock.packages).flatMap(([path, { dev, optional }]) =>
     path === "" || path === "node_modules/bun" || dev || optional ? [] : [path],
   );
-  for (const path of [...names, ...packages]) cpSync(join(ROOT, path), join(to, path), { recursive: true });
+  for (const path of [...names, ...packages])
+    cpSync(join(ROOT, path), join(to, path), { recursive: true });
   return to;
 }
 
@@ -101,7 +106,10 @@ function hasMirror(): boolean {
   return readdirSync(lists).some((name) => name.includes("_Packages"));
 }
 
-/** Why there is no image, or undefined: it takes apt and a mirror. Where both are there, it must be made; all else in any case. */
+/**
+ * Why there is no image, or undefined: it takes apt and a mirror. Where both are there, it must be
+ * made; all else in any case.
+ */
 function obstacleToImage(): string | undefined {
   const sources = copySources(join(folder, "sources"));
   const complaint = make(sources, out);
@@ -120,7 +128,13 @@ beforeAll(() => {
 
 /** The beacon, run so, serves and answers a node. */
 async function expectServes(command: readonly string[]): Promise<void> {
-  const flags = ["--addr=127.0.0.1:0", "--http=off", "--workers=2", "--max-nodes=1000", "--log-format=json"];
+  const flags = [
+    "--addr=127.0.0.1:0",
+    "--http=off",
+    "--workers=2",
+    "--max-nodes=1000",
+    "--log-format=json",
+  ];
   const beacon = programs.spawn([...command, ...flags], { env: { PATH } });
   port = (await beacon.listening()).port;
   const client = await clients.open();
@@ -144,7 +158,9 @@ test("the same sources make the same bytes, wherever and whenever", () => {
 test("SHA256SUMS is right, and of all", () => {
   const { stdout } = Bun.spawnSync(["sha256sum", "--check", "SHA256SUMS"], { cwd: out });
   const others = readdirSync(out).filter((name) => name !== "SHA256SUMS");
-  expect(stdout.toString().trim().split("\n").sort()).toEqual(others.map((name) => `${name}: OK`).sort());
+  expect(stdout.toString().trim().split("\n").sort()).toEqual(
+    others.map((name) => `${name}: OK`).sort(),
+  );
 });
 
 describe("the tarball", () => {
@@ -168,12 +184,22 @@ describe("the tarball", () => {
   test.skipIf(!installed("man"))(
     `its manual page is sound and knows every option and command${without("man")}`,
     () => {
-      const { stdout, stderr } = run("man", "--warnings", "--encoding=ASCII", "-l", join(inside, "beacon.1"));
+      const { stdout, stderr } = run(
+        "man",
+        "--warnings",
+        "--encoding=ASCII",
+        "-l",
+        join(inside, "beacon.1"),
+      );
       expect(stderr).toBe("");
       const words = new Set(stdout.split(/\s+/));
-      expect(settings.map(({ flag }) => `--${flag}`).filter((flag) => !words.has(flag))).toEqual([]);
+      expect(settings.map(({ flag }) => `--${flag}`).filter((flag) => !words.has(flag))).toEqual(
+        [],
+      );
       expect(
-        Object.keys(commands).filter((name) => !stdout.includes(`beacon ${name}`) && name !== "help"),
+        Object.keys(commands).filter(
+          (name) => !stdout.includes(`beacon ${name}`) && name !== "help",
+        ),
       ).toEqual([]);
     },
   );
@@ -182,7 +208,9 @@ describe("the tarball", () => {
     `the binary needs of glibc what is said of it${without("readelf")}`,
     () => {
       const symbols = run("readelf", "--wide", "--version-info", join(inside, "beacon")).stdout;
-      const versions = [...symbols.matchAll(/Name: GLIBC_([\d.]+)/g)].map(([, version]) => version!);
+      const versions = [...symbols.matchAll(/Name: GLIBC_([\d.]+)/g)].map(
+        ([, version]) => version!,
+      );
       const byNumber = (a: string, b: string) => a.localeCompare(b, "en", { numeric: true });
       expect(versions.sort(byNumber).at(-1)).toBe(GLIBC_MIN);
     },
@@ -237,27 +265,30 @@ describe("the bill of materials", () => {
 });
 
 describe("the Debian package", () => {
-  test.skipIf(!installed("dpkg-deb"))(`holds files of root's at their places${without("dpkg-deb")}`, () => {
-    const { code, stdout, stderr } = run("dpkg-deb", "--contents", join(out, DEB));
-    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-    const lines = stdout
-      .trim()
-      .split("\n")
-      .map((line) => line.split(/\s+/));
-    expect(new Set(lines.map(([, owner]) => owner))).toEqual(new Set(["root/root"]));
-    const files = Object.fromEntries(lines.map((words) => [words.at(-1)!, words[0]!]));
-    expect(files).toMatchObject({
-      "./usr/bin/beacon": "-rwxr-xr-x",
-      "./usr/lib/systemd/system/pilot-beacon.service": "-rw-r--r--",
-      "./usr/lib/sysusers.d/pilot-beacon.conf": "-rw-r--r--",
-      "./etc/pilot-beacon/config.json": "-rw-r--r--",
-      "./usr/share/man/man1/beacon.1.gz": "-rw-r--r--",
-      "./usr/share/doc/pilot-beacon/copyright": "-rw-r--r--",
-      "./usr/share/bash-completion/completions/beacon": "-rw-r--r--",
-      "./usr/share/zsh/vendor-completions/_beacon": "-rw-r--r--",
-      "./usr/share/fish/vendor_completions.d/beacon.fish": "-rw-r--r--",
-    });
-  });
+  test.skipIf(!installed("dpkg-deb"))(
+    `holds files of root's at their places${without("dpkg-deb")}`,
+    () => {
+      const { code, stdout, stderr } = run("dpkg-deb", "--contents", join(out, DEB));
+      expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+      const lines = stdout
+        .trim()
+        .split("\n")
+        .map((line) => line.split(/\s+/));
+      expect(new Set(lines.map(([, owner]) => owner))).toEqual(new Set(["root/root"]));
+      const files = Object.fromEntries(lines.map((words) => [words.at(-1)!, words[0]!]));
+      expect(files).toMatchObject({
+        "./usr/bin/beacon": "-rwxr-xr-x",
+        "./usr/lib/systemd/system/pilot-beacon.service": "-rw-r--r--",
+        "./usr/lib/sysusers.d/pilot-beacon.conf": "-rw-r--r--",
+        "./etc/pilot-beacon/config.json": "-rw-r--r--",
+        "./usr/share/man/man1/beacon.1.gz": "-rw-r--r--",
+        "./usr/share/doc/pilot-beacon/copyright": "-rw-r--r--",
+        "./usr/share/bash-completion/completions/beacon": "-rw-r--r--",
+        "./usr/share/zsh/vendor-completions/_beacon": "-rw-r--r--",
+        "./usr/share/fish/vendor_completions.d/beacon.fish": "-rw-r--r--",
+      });
+    },
+  );
 
   test.skipIf(!installed("lintian"))(
     `lintian has nothing to say${without("lintian")}`,
@@ -273,7 +304,8 @@ const CLEAN_ROOT = "/var/tmp/beacon-clean-root";
 const wantsCleanRoot = process.env["PACKAGE_CLEAN_ROOT"] === "1";
 
 function obstacleToInstalling(): string | undefined {
-  if (wantsCleanRoot && !existsSync(CLEAN_ROOT) && !installed("debootstrap")) return "needs debootstrap";
+  if (wantsCleanRoot && !existsSync(CLEAN_ROOT) && !installed("debootstrap"))
+    return "needs debootstrap";
   if (!wantsCleanRoot && !installed("deb-systemd-helper")) return "needs a host that is a Debian";
   return obstacleToRoots();
 }
@@ -292,7 +324,10 @@ function debian(): string {
   return CLEAN_ROOT;
 }
 
-/** Programs in the place of systemd's, which the scripts of the package call: they write down how, and do as /run/will says. */
+/**
+ * Programs in the place of systemd's, which the scripts of the package call: they write down how,
+ * and do as /run/will says.
+ */
 const STAND_INS = {
   systemctl: `
     echo "systemctl $*" >>/run/calls
@@ -303,7 +338,8 @@ const STAND_INS = {
       *kill*) if [ -e /run/hands-over ]; then echo 43 >/run/pid; fi ;;
     esac`,
   "deb-systemd-invoke": 'echo "invoke $*" >>/run/calls',
-  // The other process is in another root: what would run beside it runs here, as the unit's user would.
+  // The other process is in another root: what would run beside it runs here, as the unit's user
+  // would.
   nsenter: `
     while [ "$1" != -- ]; do shift; done
     shift
@@ -328,7 +364,9 @@ describe.skipIf(whyNotInstalled !== undefined)(
 
     test("it runs, serves and answers", async () => {
       expect(root.sh("beacon --version")).toBe(`pilot-beacon ${VERSION}`);
-      await expectServes(root.command(["beacon", "--config", "/etc/pilot-beacon/config.json"], 65534));
+      await expectServes(
+        root.command(["beacon", "--config", "/etc/pilot-beacon/config.json"], 65534),
+      );
     });
 
     test("its files are whole, its configuration is the operator's, and it starts with the host", () => {
@@ -348,7 +386,8 @@ describe.skipIf(whyNotInstalled !== undefined)(
         `rm -rf /run/*; mkdir -p /run/systemd/system; echo ${process.pid} >/run/pid; for file; do touch "/run/$file"; done`,
         ...state,
       );
-      root.sh("install --directory --owner=pilot-beacon /var/lib/pilot-beacon"); // as the unit has systemd do
+      // as the unit has systemd do
+      root.sh("install --directory --owner=pilot-beacon /var/lib/pilot-beacon");
       root.sh("PATH=/mnt/stand-ins:$PATH /var/lib/dpkg/info/pilot-beacon.postinst configure 0.0.9");
       const calls = root.sh("cat /run/calls").split("\n");
       return calls.filter((call) => / (--signal\S+|start|stop|restart) |^invoke/.test(call));
@@ -398,7 +437,9 @@ describe.skipIf(whyNotInstalled !== undefined)(
       root.sh(
         "rm -r /var/lib/pilot-beacon; mkdir -p /var/lib/private/pilot-beacon && ln -s private/pilot-beacon /var/lib/pilot-beacon",
       );
-      expect(root.run("dpkg", "--no-triggers", "--purge", "pilot-beacon")).toMatchObject({ code: 0 });
+      expect(root.run("dpkg", "--no-triggers", "--purge", "pilot-beacon")).toMatchObject({
+        code: 0,
+      });
       const own = files.filter((path) => /beacon/.test(path));
       const gone = [...own, "/var/lib/pilot-beacon", "/var/lib/private/pilot-beacon", WANTS];
       const left = root.sh(
@@ -482,7 +523,9 @@ describe.skipIf(whyImageNotTried !== undefined)(
       const { uid, mode } = statSync(root.outside("/var/lib/pilot-beacon"));
       expect({ uid, mode: mode & 0o7777 }).toEqual({ uid: USER, mode: 0o700 });
       const state = "/var/lib/pilot-beacon/nodes";
-      await expectServes(root.command(["/usr/bin/beacon", "supervise", `--state-file=${state}`], USER));
+      await expectServes(
+        root.command(["/usr/bin/beacon", "supervise", `--state-file=${state}`], USER),
+      );
       expect(existsSync(root.outside(state))).toBe(true);
     });
 

@@ -1,4 +1,7 @@
-/** The alert rules and the dashboard: sound by promtool's judgement, and about numbers that a beacon really has. */
+/**
+ * The alert rules and the dashboard: sound by promtool's judgement, and about numbers that a beacon
+ * really has.
+ */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -63,7 +66,9 @@ const asked: readonly Asked[] = [
 ];
 
 /** The metrics of a query, each with what it asks of their labels. */
-function selectors(query: string): { metric: string; matchers: { label: string; values: string[] }[] }[] {
+function selectors(
+  query: string,
+): { metric: string; matchers: { label: string; values: string[] }[] }[] {
   return [...query.matchAll(/\b(beacon_\w+|process_\w+|up)\b(?:\{([^}]*)\})?/g)].map(
     ([, metric, braces]) => ({
       metric: metric!,
@@ -79,8 +84,12 @@ function selectors(query: string): { metric: string; matchers: { label: string; 
 
 /** The labels that a query names outside of braces. */
 function groupings(query: string): string[] {
-  const lists = query.matchAll(/\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)/g);
-  return [...lists].flatMap(([, list]) => list!.split(",").map((label) => label.trim())).filter(Boolean);
+  const lists = query.matchAll(
+    /\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)/g,
+  );
+  return [...lists]
+    .flatMap(([, list]) => list!.split(",").map((label) => label.trim()))
+    .filter(Boolean);
 }
 
 const folder = temporaryFolder();
@@ -90,26 +99,30 @@ function promtool(...args: string[]): { code: number; output: string } {
   return { code: exitCode, output: `${stdout}${stderr}` };
 }
 
-describe.skipIf(!installed("promtool"))(`promtool${installed("promtool") ? "" : " (needs promtool)"}`, () => {
-  test("finds the alert rules sound", () => {
-    expect(promtool("check", "rules", ALERTS)).toMatchObject({ code: 0 });
-  });
+describe.skipIf(!installed("promtool"))(
+  `promtool${installed("promtool") ? "" : " (needs promtool)"}`,
+  () => {
+    test("finds the alert rules sound", () => {
+      expect(promtool("check", "rules", ALERTS)).toMatchObject({ code: 0 });
+    });
 
-  test("sees each alert go off when it should, and none when all is well", () => {
-    const { code, output } = promtool("test", "rules", ALERTS_TEST);
-    expect({ code, output }).toEqual({ code: 0, output: expect.stringContaining("SUCCESS") });
-  });
+    test("sees each alert go off when it should, and none when all is well", () => {
+      const { code, output } = promtool("test", "rules", ALERTS_TEST);
+      expect({ code, output }).toEqual({ code: 0, output: expect.stringContaining("SUCCESS") });
+    });
 
-  test("understands the dashboard's questions", () => {
-    const file = join(folder, "dashboard.yml");
-    const recorded = targets.map(({ expr }, i) => ({
-      record: `dashboard:${i}`,
-      expr: expr.replaceAll("$__rate_interval", "5m"),
-    }));
-    writeFileSync(file, JSON.stringify({ groups: [{ name: "dashboard", rules: recorded }] })); // JSON is YAML
-    expect(promtool("check", "rules", file)).toMatchObject({ code: 0 });
-  });
-});
+    test("understands the dashboard's questions", () => {
+      const file = join(folder, "dashboard.yml");
+      const recorded = targets.map(({ expr }, i) => ({
+        record: `dashboard:${i}`,
+        expr: expr.replaceAll("$__rate_interval", "5m"),
+      }));
+      // JSON is YAML
+      writeFileSync(file, JSON.stringify({ groups: [{ name: "dashboard", rules: recorded }] }));
+      expect(promtool("check", "rules", file)).toMatchObject({ code: 0 });
+    });
+  },
+);
 
 describe("what is asked", () => {
   const metrics = new Map<string, Record<string, string>[]>();
@@ -128,14 +141,18 @@ describe("what is asked", () => {
       const scraped = await (await fetch(new URL("/metrics", beacon.httpUrl))).text();
       return scraped.includes("beacon_peer_gossip_age_seconds{") && scraped;
     });
-    // A directory would take a server: its numbers, and what they change of the mesh's, are made up.
+    // A directory would take a server: its numbers, and what they change of the mesh's, are made
+    // up.
     const { mesh, ...others } = beacon.stats();
     const peers = mesh.peers.map((one) => ({ ...one, isInDirectory: true }));
     const withDirectory = { ...others, mesh: { ...mesh, peers }, directory: directoryStats() };
     const text = own + (await createMetrics(declared, () => withDirectory).metrics());
     for (const [, name] of text.matchAll(/^# TYPE (\S+) /gm)) metrics.set(name!, []);
     for (const [, name, braces = ""] of text.matchAll(/^(\w+)(?:\{(.*)\})? \S+$/gm)) {
-      const labels = [...braces.matchAll(/(\w+)="([^"]*)"/g)].map(([, label, value]) => [label, value]);
+      const labels = [...braces.matchAll(/(\w+)="([^"]*)"/g)].map(([, label, value]) => [
+        label,
+        value,
+      ]);
       const family = metrics.get(name!) ?? metrics.get(name!.replace(/_(bucket|sum|count)$/, ""));
       family!.push(Object.fromEntries(labels));
     }
@@ -160,10 +177,14 @@ describe("what is asked", () => {
   });
 
   test("names labels that they have", () => {
-    const real = [...metrics.values()].flatMap((all) => all.flatMap((labels) => Object.keys(labels)));
+    const real = [...metrics.values()].flatMap((all) =>
+      all.flatMap((labels) => Object.keys(labels)),
+    );
     const known = new Set([...TARGET_LABELS, ...real]);
     const unknown = asked.flatMap(({ where, query, shown }) => {
-      const matched = selectors(query).flatMap(({ matchers }) => matchers.map(({ label }) => label));
+      const matched = selectors(query).flatMap(({ matchers }) =>
+        matchers.map(({ label }) => label),
+      );
       const named = [...matched, ...groupings(query), ...shown];
       return named.filter((label) => !known.has(label)).map((label) => `${where}: ${label}`);
     });

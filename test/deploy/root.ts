@@ -1,11 +1,17 @@
-/** Another root for programs: a file system of which nothing that is written stays, and commands that see only it. */
+/**
+ * Another root for programs: a file system of which nothing that is written stays, and commands
+ * that see only it.
+ */
 import { mkdirSync, mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import type { Program, Programs } from "../e2e/support/program.ts";
 
 export const PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/** $1: an empty folder; $2: what the root begins as; $3: a folder that is seen at /mnt. Ends when it is killed, and the mounts with it. */
+/**
+ * $1: an empty folder; $2: what the root begins as; $3: a folder that is seen at /mnt. Ends when it
+ * is killed, and the mounts with it.
+ */
 const MOUNT = `
   mount -t tmpfs tmpfs "$1" && mkdir "$1/upper" "$1/work" "$1/root" &&
   mount -t overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" overlay "$1/root" &&
@@ -26,7 +32,12 @@ export class Root {
    * @param shared a folder that is seen at /mnt
    * @param scratch where a folder may be made
    */
-  static async mount(programs: Programs, lower: string, shared: string, scratch: string): Promise<Root> {
+  static async mount(
+    programs: Programs,
+    lower: string,
+    shared: string,
+    scratch: string,
+  ): Promise<Root> {
     const room = mkdtempSync(join(scratch, "room-"));
     mkdirSync(shared, { recursive: true });
     const unshare = ["unshare", "--mount", "--propagation=private", "sh", "-c", MOUNT, "sh"];
@@ -48,7 +59,10 @@ export class Root {
 
   run(...words: string[]): { code: number; output: string } {
     const env = { PATH, DEBIAN_FRONTEND: "noninteractive" };
-    const { exitCode, stdout, stderr } = Bun.spawnSync(this.command(words), { env, stderr: "pipe" });
+    const { exitCode, stdout, stderr } = Bun.spawnSync(this.command(words), {
+      env,
+      stderr: "pipe",
+    });
     return { code: exitCode, output: `${stdout}${stderr}` };
   }
 

@@ -1,6 +1,7 @@
 /**
- * Bytes on the wire that a datagram makes a dual-stack beacon send, IP and UDP headers included: measured
- * for each message that it acts on, between all families, and compared with the table in SECURITY.md.
+ * Bytes on the wire that a datagram makes a dual-stack beacon send, IP and UDP headers included:
+ * measured for each message that it acts on, between all families, and compared with the table in
+ * SECURITY.md.
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
@@ -23,7 +24,10 @@ const IP_HEADER: Record<IP, number> = { IPv4: 20, IPv6: 40 };
 const FRAME_BYTES_MIN = 64;
 const FRAME_BYTES_MORE = 14 + 4;
 const EMPTY = new Uint8Array(0);
-/** Ids of the nodes that the tests register: the sender by Discover, the target by DiscoverEx, for the longer delivery. */
+/**
+ * Ids of the nodes that the tests register: the sender by Discover, the target by DiscoverEx, for
+ * the longer delivery.
+ */
 const SENDER: Record<IP, number> = { IPv4: 14, IPv6: 16 };
 const TARGET: Record<IP, number> = { IPv4: 24, IPv6: 26 };
 
@@ -70,14 +74,22 @@ async function punchRow(from: IP, to: IP): Promise<Row> {
   const message = punchRequest(SENDER[from], TARGET[to]);
   await senders[from].send(message);
   const out = [size(from, await senders[from].next()), size(to, await targets[to].next())];
-  return { message: `PunchRequest over ${from}, target on ${to}`, in: onWire(from, message.length), out };
+  return {
+    message: `PunchRequest over ${from}, target on ${to}`,
+    in: onWire(from, message.length),
+    out,
+  };
 }
 
 async function relayRow(from: IP, to: IP, payload = EMPTY): Promise<Row> {
   const message = relay(SENDER[from], TARGET[to], payload);
   await senders[from].send(message);
   const out = [size(to, await targets[to].next())];
-  return { message: `empty Relay over ${from}, node on ${to}`, in: onWire(from, message.length), out };
+  return {
+    message: `empty Relay over ${from}, node on ${to}`,
+    in: onWire(from, message.length),
+    out,
+  };
 }
 
 async function allRows(): Promise<Row[]> {
@@ -112,7 +124,8 @@ describe("what a datagram makes the beacon send", () => {
   });
 
   test("is at most 1.3 times as much where the answer goes to the address that the datagram came from", async () => {
-    for (const family of FAMILIES) expect(growth(await discoverRow(family))).toBeLessThanOrEqual(1.3);
+    for (const family of FAMILIES)
+      expect(growth(await discoverRow(family))).toBeLessThanOrEqual(1.3);
     for (const from of FAMILIES) {
       for (const to of FAMILIES) {
         const { in: bytes, out } = await punchRow(from, to);
@@ -132,7 +145,10 @@ describe("what a datagram makes the beacon send", () => {
   test("is at most 84/64 of a Relay in Ethernet frames, which have a least size", () => {
     const frame = (family: IP, payloadBytes: number) =>
       Math.max(FRAME_BYTES_MIN, FRAME_BYTES_MORE + onWire(family, RELAY_BYTES + payloadBytes));
-    const factors = Array.from({ length: 1400 }, (_, bytes) => frame("IPv6", bytes) / frame("IPv4", bytes));
+    const factors = Array.from(
+      { length: 1400 },
+      (_, bytes) => frame("IPv6", bytes) / frame("IPv4", bytes),
+    );
     expect(Math.max(...factors)).toBe(84 / 64);
   });
 });

@@ -44,7 +44,11 @@ afterAll(async () => {
   rmSync(folder, { recursive: true });
 });
 
-function ask(path: string, headers: Record<string, string> = {}, host = "127.0.0.1"): Promise<Response> {
+function ask(
+  path: string,
+  headers: Record<string, string> = {},
+  host = "127.0.0.1",
+): Promise<Response> {
   return fetch(`http://${host}:${beacon.httpUrl!.port}${path}`, { headers });
 }
 
@@ -67,7 +71,11 @@ async function* lines(response: Response): AsyncGenerator<Stats> {
 }
 
 test("every answer names the API's version; /api lists what there is", async () => {
-  const index = (await (await ask("/api")).json()) as { api: number; version: string; paths: string[] };
+  const index = (await (await ask("/api")).json()) as {
+    api: number;
+    version: string;
+    paths: string[];
+  };
   const paths = index.paths.map((path) => path.replace(":id", "7"));
   expect({ ...index, paths }).toEqual({ api: 1, version, paths: expect.arrayContaining(READS) });
   for (const path of paths) {
@@ -156,7 +164,11 @@ describe("a web page of another origin", () => {
   test("changes nothing by a form or a plain request, though a proxy adds the token", async () => {
     const url = (path: string) => `http://127.0.0.1:${beacon.httpUrl!.port}${path}`;
     for (const from of CROSS) {
-      for (const type of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]) {
+      for (const type of [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+      ]) {
         const headers = { ...from, ...BEARER, "content-type": type };
         for (const path of CHANGES) {
           const answer = fetch(url(path), { method: "POST", headers, body: '{"on":false}' });
@@ -188,7 +200,9 @@ describe("a web page of another origin", () => {
       const { headers, body } = await ask(path);
       await body?.cancel();
       expect([path, headers.get("cross-origin-resource-policy")]).toEqual([path, "same-origin"]);
-      expect(headers.get("content-security-policy")).toBe("default-src 'none'; frame-ancestors 'none'");
+      expect(headers.get("content-security-policy")).toBe(
+        "default-src 'none'; frame-ancestors 'none'",
+      );
       expect(headers.get("referrer-policy")).toBe("no-referrer");
     }
   });

@@ -1,4 +1,7 @@
-/** Every bench runs, with tiny parameters: what it measures is not looked at, only that it does. And it leaves nothing behind. */
+/**
+ * Every bench runs, with tiny parameters: what it measures is not looked at, only that it does. And
+ * it leaves nothing behind.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -49,7 +52,9 @@ async function smoke(name: string): Promise<Run> {
 
 /** Figures of this name, in all cases. */
 const named = ({ figures }: Run, name: string | RegExp): Figure[] =>
-  figures.filter((figure) => (typeof name === "string" ? figure.name === name : name.test(figure.name)));
+  figures.filter((figure) =>
+    typeof name === "string" ? figure.name === name : name.test(figure.name),
+  );
 
 const without = (...commands: string[]) => {
   const missing = commands.filter((command) => !installed(command));
@@ -66,7 +71,8 @@ describe("a bench runs:", () => {
   });
 
   test.skipIf(needs !== "")(`latency${needs}`, async () => {
-    expect(named(await smoke("latency"), "p50, beacon over C")).toHaveLength(2); // at idle and under load
+    // at idle and under load
+    expect(named(await smoke("latency"), "p50, beacon over C")).toHaveLength(2);
   });
 
   test.skipIf(needs !== "")(`discover${needs}`, async () => {
@@ -111,9 +117,12 @@ describe("a bench runs:", () => {
   });
 
   test("coturn, where that is not installed", async () => {
-    const program = programs.spawn([process.execPath, join(ROOT, "bench/main.ts"), "coturn", "--smoke"], {
-      env: { ...CLEAN_ENV, PATH: "/nonexistent" },
-    });
+    const program = programs.spawn(
+      [process.execPath, join(ROOT, "bench/main.ts"), "coturn", "--smoke"],
+      {
+        env: { ...CLEAN_ENV, PATH: "/nonexistent" },
+      },
+    );
     expect(await program.exited()).toBe(0);
     expect(program.lines.join("\n")).toContain("turnserver is not installed");
   });
@@ -123,7 +132,9 @@ describe("a bench runs:", () => {
     const run = await smoke("directory");
     const groups = new Set(run.figures.map(({ params }) => params?.["group"]));
     expect(groups).toEqual(
-      new Set(["convergence", "churn", "trouble", "units", "sums"].map((part) => `directory ${part}`)),
+      new Set(
+        ["convergence", "churn", "trouble", "units", "sums"].map((part) => `directory ${part}`),
+      ),
     );
     expect(named(run, /^delivered between healthy beacons/)).toHaveLength(5);
     expect(run.notes.join()).not.toContain("were not found");
@@ -140,7 +151,8 @@ describe("a bench runs:", () => {
     const run = await smoke("directory-memory");
     const groups = new Set(run.figures.map(({ params }) => params?.["group"]));
     expect(groups).toEqual(new Set(["directory memory", "directory full"]));
-    for (const { values } of named(run, / of each sample$/)) expect(values.length).toBeGreaterThan(5);
+    for (const { values } of named(run, / of each sample$/))
+      expect(values.length).toBeGreaterThan(5);
   });
 
   test.skipIf(needsTaskset !== "")(`memory${needsTaskset}`, async () => {
@@ -166,7 +178,11 @@ describe("a bench runs:", () => {
 
 describe("a bench ends:", () => {
   const childrenOf = (pid: number): number[] =>
-    readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").filter(Boolean).map(Number);
+    readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8")
+      .trim()
+      .split(" ")
+      .filter(Boolean)
+      .map(Number);
   /** What a process runs, or undefined if there is none, or one that nobody waited for yet. */
   function commandOf(pid: number): string | undefined {
     try {
@@ -182,12 +198,16 @@ describe("a bench ends:", () => {
   ] as const) {
     test.skipIf(needs !== "")(`on ${signal}, without a child or a file left${needs}`, async () => {
       const program = bench("soak", "--minutes", "0.3");
-      await program.line("the first sample", (line) => (/ k\/s at full rate/.test(line) ? line : undefined));
+      await program.line("the first sample", (line) =>
+        / k\/s at full rate/.test(line) ? line : undefined,
+      );
       const children = childrenOf(program.pid);
       expect(children.map(commandOf).join()).toMatch(/src\/main\.ts.*relay /);
       program.signal(signal);
       expect(await program.exited()).toBe(code);
-      await until("its children are gone", () => children.every((pid) => commandOf(pid) === undefined));
+      await until("its children are gone", () =>
+        children.every((pid) => commandOf(pid) === undefined),
+      );
       expect(readdirSync(ownFolder())).toEqual([]);
     });
   }
@@ -202,7 +222,9 @@ describe("a bench ends:", () => {
     expect(loadRun(json).notes.join()).toContain(
       "stopped before its end: it took more than the 0.02 minutes",
     );
-    await until("its children are gone", () => children.every((pid) => commandOf(pid) === undefined));
+    await until("its children are gone", () =>
+      children.every((pid) => commandOf(pid) === undefined),
+    );
   });
 
   test("an unknown name is an error", async () => {

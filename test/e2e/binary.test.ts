@@ -60,7 +60,12 @@ describe("the binary", () => {
       expect(await b.discoverEx(idB)).toEqual({ type: "discoverReply", ...b.address });
       const payload = new Random(pair).bytes(1200);
       await a.relay(idA, idB, payload);
-      expect(await b.message()).toEqual({ type: "deliverDest", senderId: idA, destId: idB, payload });
+      expect(await b.message()).toEqual({
+        type: "deliverDest",
+        senderId: idA,
+        destId: idB,
+        payload,
+      });
       await b.relay(idB, idA, payload);
       expect(await a.message()).toEqual({ type: "deliver", senderId: idB, payload });
     }
@@ -72,7 +77,9 @@ describe("the binary", () => {
     ]);
     expect((await fetch(new URL("metrics", http))).status).toBe(200);
     const files = ["", "page/app.js", "page/style.css"].map((path) => fetch(new URL(path, http)));
-    const [html, script, style] = await Promise.all((await Promise.all(files)).map((file) => file.text()));
+    const [html, script, style] = await Promise.all(
+      (await Promise.all(files)).map((file) => file.text()),
+    );
     expect(html).toContain('src="page/app.js"');
     expect(script).toContain("api/stats/stream");
     expect(style).toContain(".uplot");
@@ -111,7 +118,13 @@ describe("the binary", () => {
           env,
           cwd: "/",
         });
-      const base = { http: "off", "log-format": "json", workers: 2, "max-nodes": 1000, "state-file": state };
+      const base = {
+        http: "off",
+        "log-format": "json",
+        workers: 2,
+        "max-nodes": 1000,
+        "state-file": state,
+      };
       writeFileSync(config, JSON.stringify(base));
 
       const first = start();
@@ -125,7 +138,9 @@ describe("the binary", () => {
       expect(await first.logged(/reloaded/)).toMatchObject({ level: "info", changed: ["--drain"] });
       await manager.text(/RELOADING=1/);
       first.signal("SIGTERM");
-      expect(await manager.text(/STOPPING/)).toBe("STOPPING=1 EXTEND_TIMEOUT_USEC=30100000 STATUS=draining");
+      expect(await manager.text(/STOPPING/)).toBe(
+        "STOPPING=1 EXTEND_TIMEOUT_USEC=30100000 STATUS=draining",
+      );
       expect(await first.exited()).toBe(0);
       expect(decodeState(readFileSync(state)).nodes).toHaveLength(2);
 
@@ -140,7 +155,9 @@ describe("the binary", () => {
   );
 
   test("hands over to what lies by then where it was started from", async () => {
-    const [link, first, next] = ["current", "beacon-1", "beacon-2"].map((name) => join(folder, name));
+    const [link, first, next] = ["current", "beacon-1", "beacon-2"].map((name) =>
+      join(folder, name),
+    );
     for (const copy of [first!, next!]) linkSync(join(folder, "beacon"), copy);
     symlinkSync(first!, link!);
     const flags = [
@@ -178,7 +195,13 @@ describe("the binary", () => {
       return programs.spawn(command, { env: { PATH: process.env["PATH"]! }, cwd });
     };
     const program = inRemoved(
-      ...["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--workers=2", "--max-nodes=1000"],
+      ...[
+        "--addr=127.0.0.1:0",
+        "--http=off",
+        "--log-format=json",
+        "--workers=2",
+        "--max-nodes=1000",
+      ],
     );
     ({ port } = await program.listening());
     const client = await clients.open();
@@ -248,7 +271,12 @@ describe("the binary", () => {
   });
 
   test("has the commands beside the server", async () => {
-    const program = spawn("--workers=1", "--addr=127.0.0.1:0", "--http=127.0.0.1:0", "--log-format=json");
+    const program = spawn(
+      "--workers=1",
+      "--addr=127.0.0.1:0",
+      "--http=127.0.0.1:0",
+      "--log-format=json",
+    );
     const { port: udpPort, http } = await program.listening();
     const status = spawn("status", "--json", `--http=${http}`);
     const probe = spawn("probe", `127.0.0.1:${udpPort}`, "--count=3");

@@ -123,7 +123,11 @@ describe("bridge", () => {
     const refusal = await host.open().catch((error) => error);
     expect(refusal).toBeInstanceOf(UpgradeRefused);
     expect(refusal).toMatchObject({ status: 503, body: "switched off\n" });
-    expect(host.stats).toMatchObject({ peers: 0, upgrades: { switched_off: 1 }, auth: { switched_off: 1 } });
+    expect(host.stats).toMatchObject({
+      peers: 0,
+      upgrades: { switched_off: 1 },
+      auth: { switched_off: 1 },
+    });
     expect(await states()).toEqual({ ...ALL_ON, bridge: "off" });
     await turn("bridge", "on");
     await host.bridged(CAROL);
@@ -165,10 +169,13 @@ describe("a request", () => {
     expect(await states()).toEqual(ALL_ON);
   });
 
-  test.each(["relays", "RELAY", "toString", "__proto__", "%2e%2e"])("for %s finds nothing", async (name) => {
-    expect((await post(name, '{"on":false}')).status).toBe(404);
-    expect(await states()).toEqual(ALL_ON);
-  });
+  test.each(["relays", "RELAY", "toString", "__proto__", "%2e%2e"])(
+    "for %s finds nothing",
+    async (name) => {
+      expect((await post(name, '{"on":false}')).status).toBe(404);
+      expect(await states()).toEqual(ALL_ON);
+    },
+  );
 
   test.each([
     null,
@@ -222,14 +229,24 @@ describe("the token's file", () => {
     const [next, broken] = [tokenFile("another-token-0123456789"), tokenFile("short-secret")];
     host.beacon.reconfigure({ ...config, adminTokenFile: next });
     expect((await post("relay", '{"on":false}')).status).toBe(401);
-    expect((await post("relay", '{"on":false}', "Bearer another-token-0123456789")).status).toBe(200);
-    expect(() => host.beacon.reconfigure({ ...config, adminTokenFile: broken })).toThrow(ConfigError);
-    expect((await post("relay", '{"on":true}', "Bearer another-token-0123456789")).status).toBe(200);
+    expect((await post("relay", '{"on":false}', "Bearer another-token-0123456789")).status).toBe(
+      200,
+    );
+    expect(() => host.beacon.reconfigure({ ...config, adminTokenFile: broken })).toThrow(
+      ConfigError,
+    );
+    expect((await post("relay", '{"on":true}', "Bearer another-token-0123456789")).status).toBe(
+      200,
+    );
     writeFileSync(next, "a-third-token-0123456789");
     host.beacon.reconfigure({ ...config, adminTokenFile: next });
-    expect((await post("relay", '{"on":false}', "Bearer a-third-token-0123456789")).status).toBe(200);
+    expect((await post("relay", '{"on":false}', "Bearer a-third-token-0123456789")).status).toBe(
+      200,
+    );
     host.beacon.reconfigure({ ...config, adminTokenFile: "off" });
-    expect((await post("relay", '{"on":true}', "Bearer a-third-token-0123456789")).status).toBe(403);
+    expect((await post("relay", '{"on":true}', "Bearer a-third-token-0123456789")).status).toBe(
+      403,
+    );
     expect(await states()).toEqual({ ...ALL_ON, relay: "off" }); // a reload switches nothing
   });
 
@@ -255,7 +272,9 @@ describe("the token's file", () => {
   test("that others can read is used, and warned of", async () => {
     const path = tokenFile(TOKEN, 0o640);
     host.beacon.reconfigure({ ...host.beacon.config, adminTokenFile: path });
-    expect(warnings()).toEqual([`${path}: the admin token can be read by others than its owner: chmod 600`]);
+    expect(warnings()).toEqual([
+      `${path}: the admin token can be read by others than its owner: chmod 600`,
+    ]);
     await turn("relay", "off");
   });
 });

@@ -1,4 +1,7 @@
-/** Strangers who open more sockets than the process may have files: the bridge stands aside, and the rest of the beacon goes on. */
+/**
+ * Strangers who open more sockets than the process may have files: the bridge stands aside, and the
+ * rest of the beacon goes on.
+ */
 import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -30,7 +33,13 @@ test("the bridge takes no connections until files are there again; relays, healt
   const nodes = new KnownNodes();
   const keys = join(folder, "keys.json");
   writeFileSync(keys, nodes.file([NODE]));
-  const beacon = [process.execPath, MAIN, "--addr=127.0.0.1:0", "--http=127.0.0.1:0", "--wss=127.0.0.1:0"];
+  const beacon = [
+    process.execPath,
+    MAIN,
+    "--addr=127.0.0.1:0",
+    "--http=127.0.0.1:0",
+    "--wss=127.0.0.1:0",
+  ];
   const flags = [`--wss-keys=${keys}`, "--workers=1", "--max-nodes=1000", "--log-format=json"];
   const program = programs.spawn(
     ["bash", "-c", `ulimit -n ${FILES_MAX} && exec "$@"`, "bash", ...beacon, ...flags],

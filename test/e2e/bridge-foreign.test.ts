@@ -53,7 +53,11 @@ beforeAll(async () => {
   await start("ws");
   if (!hasOpenssl) return;
   certificate = makeCertificate(folder, "bridge");
-  await start("wss", `--wss-tls-cert=${certificate.certPath}`, `--wss-tls-key=${certificate.keyPath}`);
+  await start(
+    "wss",
+    `--wss-tls-cert=${certificate.certPath}`,
+    `--wss-tls-key=${certificate.keyPath}`,
+  );
 });
 afterAll(async () => {
   await programs.kill();
@@ -128,33 +132,49 @@ describe.each(schemes)("over $scheme", ({ scheme, missing }) => {
     socket.send(relay(10, 30, payload));
     expect(await udp.message()).toEqual({ type: "deliver", senderId: 10, payload });
     await udp.relay(30, 10, payload);
-    expect(Buffer.compare(Buffer.from((await next()) as ArrayBuffer), deliver(30, payload))).toBe(0);
+    expect(Buffer.compare(Buffer.from((await next()) as ArrayBuffer), deliver(30, payload))).toBe(
+      0,
+    );
     udp.close();
     socket.close(1000, "bye");
     expect((await inTime("it closes", closed)).code).toBe(1000);
   });
 
-  test.skipIf(!hasAll("curl"))(`curl asks whether it is well${needs("curl")}${missing}`, async () => {
-    const { wss, caPath } = bridge();
-    const url = (path: string) => wss.replace("ws", "http").replace("/v1/compat", path);
-    const curl = async (path: string, ...flags: string[]) => {
-      const trust = caPath ? ["--cacert", caPath] : [];
-      const command = ["curl", "-sS", "--max-time", "10", "--noproxy", "*", "-w", "%{http_code}", ...trust];
-      return printed(programs.spawn([...command, ...flags, url(path)]));
-    };
-    expect(await curl("/health")).toEqual(["ok", "200"]);
-    expect((await curl("/")).at(-1)).toBe("404");
-    expect((await curl("/v1/compat")).at(-1)).toBe("426");
-    expect((await curl("/health", "--http1.0")).at(-1)).toBe("200");
-    expect((await curl("/health", "-X", "POST", "-d", "hello")).at(-1)).toBe("413");
-  });
+  test.skipIf(!hasAll("curl"))(
+    `curl asks whether it is well${needs("curl")}${missing}`,
+    async () => {
+      const { wss, caPath } = bridge();
+      const url = (path: string) => wss.replace("ws", "http").replace("/v1/compat", path);
+      const curl = async (path: string, ...flags: string[]) => {
+        const trust = caPath ? ["--cacert", caPath] : [];
+        const command = [
+          "curl",
+          "-sS",
+          "--max-time",
+          "10",
+          "--noproxy",
+          "*",
+          "-w",
+          "%{http_code}",
+          ...trust,
+        ];
+        return printed(programs.spawn([...command, ...flags, url(path)]));
+      };
+      expect(await curl("/health")).toEqual(["ok", "200"]);
+      expect((await curl("/")).at(-1)).toBe("404");
+      expect((await curl("/v1/compat")).at(-1)).toBe("426");
+      expect((await curl("/health", "--http1.0")).at(-1)).toBe("200");
+      expect((await curl("/health", "-X", "POST", "-d", "hello")).at(-1)).toBe("413");
+    },
+  );
 });
 
 test.skipIf(!installed("python3"))(
   `Python with its standard library alone, which cannot sign: refused as it should be${needs("python3")}`,
   async () => {
     const { port } = new URL(beacons["ws"]!.wss);
-    // Ed25519 is not in it, so all it can bring is 64 bytes; the rest of the handshake is checked to the letter.
+    // Ed25519 is not in it, so all it can bring is 64 bytes; the rest of the handshake is checked
+    // to the letter.
     const script = `
 import base64, hashlib, json, os, socket, struct, sys
 

@@ -1,8 +1,17 @@
 /**
- * Whatever anybody says to the WebSocket bridge: who does not prove an id gets nothing, all is counted, nothing is left behind, and
- * everybody else is served as before.
+ * Whatever anybody says to the WebSocket bridge: who does not prove an id gets nothing, all is
+ * counted, nothing is left behind, and everybody else is served as before.
  */
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, spyOn, test } from "bun:test";
+import {
+  afterAll,
+  afterEach,
+  beforeAll,
+  beforeEach,
+  describe,
+  expect,
+  spyOn,
+  test,
+} from "bun:test";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
@@ -84,12 +93,20 @@ afterAll(() => slowHost.close());
 
 /** Nodes of both sorts exchange packets, nobody else is there, and no worker was harmed. */
 async function expectWell(): Promise<void> {
-  const [alice, bob, carol] = [await host.bridged(ALICE), await host.bridged(BOB), await host.udp(CAROL)];
+  const [alice, bob, carol] = [
+    await host.bridged(ALICE),
+    await host.bridged(BOB),
+    await host.udp(CAROL),
+  ];
   const payload = randomBytes(1200);
   alice.relay(BOB, payload);
   expect(await bob.message()).toEqual({ type: "deliver", senderId: ALICE, payload });
   bob.relay(CAROL, payload);
-  expect(await carol.message()).toEqual({ type: "deliver", senderId: BOB, payload: new Uint8Array(payload) });
+  expect(await carol.message()).toEqual({
+    type: "deliver",
+    senderId: BOB,
+    payload: new Uint8Array(payload),
+  });
   await carol.relay(CAROL, ALICE, payload);
   expect(await alice.message()).toEqual({ type: "deliver", senderId: CAROL, payload });
   expect([alice, bob].map(({ connection }) => connection.pending)).toEqual([0, 0]);
@@ -111,7 +128,9 @@ async function authTotals(): Promise<Map<string, number>> {
   return new Map([...samples].map(([, outcome, count]) => [outcome!, Number(count)]));
 }
 
-/** @returns what `attempt` does; meanwhile so many handshakes end in this way, and no other one does */
+/**
+ * @returns what `attempt` does; meanwhile so many handshakes end in this way, and no other one does
+ */
 async function counted<T>(outcomes: Record<string, number>, attempt: () => Promise<T>): Promise<T> {
   const before = await authTotals();
   const result = await attempt();
@@ -131,7 +150,10 @@ async function challenged(): Promise<{ connection: WebSocketClient; challenge: s
   return { connection, challenge: await textOf(connection) };
 }
 
-/** Connects, says what a test makes of the challenge, and waits for the end. @throws Error if it is told anything */
+/**
+ * Connects, says what a test makes of the challenge, and waits for the end.
+ * @throws Error if it is told anything
+ */
 async function answered(replyTo: (challenge: string) => string | Uint8Array): Promise<Closing> {
   const { connection, challenge } = await challenged();
   const reply = replyTo(challenge);
@@ -259,7 +281,9 @@ describe("a node id that is none", () => {
       const renamed = rewritten((reply) => reply.replace("node_id", name));
       expect(await counted({ node_id: 1 }, () => answered(renamed))).toEqual(REFUSED);
     }
-    expect(await counted({ node_id: 1 }, () => answered(edited({ node_id: undefined })))).toEqual(REFUSED);
+    expect(await counted({ node_id: 1 }, () => answered(edited({ node_id: undefined })))).toEqual(
+      REFUSED,
+    );
   });
 
   test.each(["42.", "042", "+42", "0x2a", "4_2", "NaN", "Infinity", "-", "42e"])(
@@ -307,7 +331,10 @@ describe("a reply that is none", () => {
     ["a signature that is an array of bytes", signature((sig) => [...Buffer.from(sig, "base64")])],
     ["an empty signature", signature(() => "")],
     ["63 bytes", signature((sig) => base64(Buffer.from(sig, "base64").subarray(0, 63)))],
-    ["65 bytes", signature((sig) => base64(Buffer.concat([Buffer.from(sig, "base64"), Buffer.of(0)])))],
+    [
+      "65 bytes",
+      signature((sig) => base64(Buffer.concat([Buffer.from(sig, "base64"), Buffer.of(0)]))),
+    ],
     ["base64 without padding", signature((sig) => sig.replace(/=+$/, ""))],
     ["base64 with padding too short", signature((sig) => sig.replace(/=$/, ""))],
     ["base64 with padding too long", signature((sig) => `${sig}=`)],
@@ -332,9 +359,19 @@ describe("a reply that is none", () => {
   test.each<[string, Record<string, number>, number, (reply: string) => Uint8Array]>([
     ["a binary frame", { malformed: 1 }, 1008, (reply) => clientFrame(BINARY, Buffer.from(reply))],
     ["an empty binary frame", { malformed: 1 }, 1008, () => clientFrame(BINARY, new Uint8Array())],
-    ["over 64 KiB", { left: 1 }, 1009, (reply) => clientFrame(TEXT, Buffer.from(reply.padEnd(65_537)))],
+    [
+      "over 64 KiB",
+      { left: 1 },
+      1009,
+      (reply) => clientFrame(TEXT, Buffer.from(reply.padEnd(65_537))),
+    ],
     ["over 64 KiB, binary", { left: 1 }, 1009, () => clientFrame(BINARY, new Uint8Array(65_537))],
-    ["no UTF-8", { left: 1 }, 1007, (reply) => clientFrame(TEXT, Buffer.from(`${reply}\xff`, "latin1"))],
+    [
+      "no UTF-8",
+      { left: 1 },
+      1007,
+      (reply) => clientFrame(TEXT, Buffer.from(`${reply}\xff`, "latin1")),
+    ],
     ["a close frame", { left: 1 }, 1000, () => clientFrame(CLOSE, Buffer.of(3, 232))],
   ])("%s", async (_, outcomes, code, framed) => {
     const attempt = () => answered((challenge) => framed(node.reply(challenge)));
@@ -408,7 +445,8 @@ describe("frames of who has proven nothing", () => {
       ["malformed", () => Buffer.concat([harm, wrong])],
       [
         "used",
-        (challenge: string) => Buffer.concat([clientFrame(TEXT, Buffer.from(node.reply(challenge))), harm]),
+        (challenge: string) =>
+          Buffer.concat([clientFrame(TEXT, Buffer.from(node.reply(challenge))), harm]),
       ],
     ] as const)
       expect(await counted({ [outcome]: 1 }, () => answered(bytes))).toEqual(REFUSED);
@@ -456,7 +494,9 @@ describe("a key source", () => {
     const rejected = Promise.reject(new Error("no\ndatabase"));
     rejected.catch(() => {});
     gate = { ...Promise.withResolvers<void>(), promise: rejected };
-    const closing = await counted({ key_source: 1 }, () => answered((challenge) => node.reply(challenge)));
+    const closing = await counted({ key_source: 1 }, () =>
+      answered((challenge) => node.reply(challenge)),
+    );
     expect(closing).toEqual({ code: 1013, reason: "try again later" });
   });
 
@@ -485,7 +525,9 @@ describe("who a node is", () => {
         return connection;
       }),
     );
-    const closings = connections.flatMap((connection) => (connection === reached ? [] : [connection.closed]));
+    const closings = connections.flatMap((connection) =>
+      connection === reached ? [] : [connection.closed],
+    );
     for (const closing of await inTime("the others end", Promise.all(closings)))
       expect(closing).toEqual({ code: 1000, reason: "replaced" });
     reached.destroy();
@@ -525,7 +567,9 @@ describe("who a node is", () => {
     const alice = await host.bridged(ALICE);
     alice.relay(CAROL, Buffer.of(1));
     expect(await carol.message()).toMatchObject({ senderId: ALICE });
-    expect([carol.pending, alice.connection.pending, bridged.connection.pending]).toEqual([0, 0, 0]);
+    expect([carol.pending, alice.connection.pending, bridged.connection.pending]).toEqual([
+      0, 0, 0,
+    ]);
   });
 });
 
@@ -562,7 +606,12 @@ describe("requests", () => {
   test.each<[name: string, request: string, status: number, outcome: string | null]>([
     ["to another path", upgrade({}, { start: "GET / HTTP/1.1" }), 404, null],
     ["to a path below", upgrade({}, { start: "GET /v1/compat/ HTTP/1.1" }), 404, null],
-    ["to a path that means the same", upgrade({}, { start: "GET //v1/compat HTTP/1.1" }), 404, null],
+    [
+      "to a path that means the same",
+      upgrade({}, { start: "GET //v1/compat HTTP/1.1" }),
+      404,
+      null,
+    ],
     ["to a path with dots", upgrade({}, { start: "GET /x/../v1/compat HTTP/1.1" }), 404, null],
     ["to a path in capitals", upgrade({}, { start: "GET /V1/COMPAT HTTP/1.1" }), 404, null],
     ["with POST", upgrade({}, { start: "POST /v1/compat HTTP/1.1" }), 405, null],
@@ -579,9 +628,19 @@ describe("requests", () => {
     ["with an empty key", upgrade({ "Sec-WebSocket-Key": "" }), 426, "not_websocket"],
     ["with a short key", upgrade({ "Sec-WebSocket-Key": "AAAA" }), 426, "not_websocket"],
     ["with a long key", upgrade({ "Sec-WebSocket-Key": "A".repeat(400) }), 426, "not_websocket"],
-    ["without a subprotocol", upgrade({ "Sec-WebSocket-Protocol": undefined }), 400, "no_subprotocol"],
+    [
+      "without a subprotocol",
+      upgrade({ "Sec-WebSocket-Protocol": undefined }),
+      400,
+      "no_subprotocol",
+    ],
     ["with an empty subprotocol", upgrade({ "Sec-WebSocket-Protocol": "" }), 400, "no_subprotocol"],
-    ["with another subprotocol", upgrade({ "Sec-WebSocket-Protocol": "chat" }), 400, "no_subprotocol"],
+    [
+      "with another subprotocol",
+      upgrade({ "Sec-WebSocket-Protocol": "chat" }),
+      400,
+      "no_subprotocol",
+    ],
     [
       "with nearly the subprotocol",
       upgrade({ "Sec-WebSocket-Protocol": "pilot.v10, Pilot.v1" }),
@@ -596,7 +655,10 @@ describe("requests", () => {
   });
 
   test("HEAD is answered without a body, and upgrades nobody", async () => {
-    for (const head of [upgrade({}, { start: "HEAD /v1/compat HTTP/1.1" }), HEALTH.replace("GET", "HEAD")]) {
+    for (const head of [
+      upgrade({}, { start: "HEAD /v1/compat HTTP/1.1" }),
+      HEALTH.replace("GET", "HEAD"),
+    ]) {
       const answer = await exchange(host.url, head);
       expect(answer).not.toStartWith("HTTP/1.1 101 ");
       expect(answer.split("\r\n\r\n")).toEqual([expect.stringMatching(/^HTTP\/1\.1 \d{3} /), ""]);
@@ -605,7 +667,10 @@ describe("requests", () => {
 
   test.each<[string, string]>([
     ["several subprotocols", upgrade({ "Sec-WebSocket-Protocol": "chat,  pilot.v1 ,pilot.v2" })],
-    ["several subprotocols in several lines", upgrade({}, { more: "Sec-WebSocket-Protocol: chat\r\n" })],
+    [
+      "several subprotocols in several lines",
+      upgrade({}, { more: "Sec-WebSocket-Protocol: chat\r\n" }),
+    ],
     ["a query", upgrade({}, { start: "GET /v1/compat?node=42 HTTP/1.1" })],
     ["WebSocket in capitals", upgrade({ Upgrade: "WEBSOCKET" })],
     [
@@ -613,21 +678,33 @@ describe("requests", () => {
       upgrade({ "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits, x-mux" }),
     ],
     ["many proxies", upgrade({ "X-Forwarded-For": "10.0.0.1, ".repeat(700) })],
-    ["garbage for proxies", upgrade({ "X-Forwarded-For": "\xff\xfe, [::1, 1.2.3.4.5, ::g, 0x7f.1" })],
+    [
+      "garbage for proxies",
+      upgrade({ "X-Forwarded-For": "\xff\xfe, [::1, 1.2.3.4.5, ::g, 0x7f.1" }),
+    ],
     ["an origin", upgrade({ Origin: "http://evil.example" })],
-  ])("are let through with %s, and given the one subprotocol and no extension", async (_, request) => {
-    const { status, head } = await firstAnswer(host.url, Buffer.from(request, "latin1"));
-    expect(status).toBe(101);
-    expect(head.match(/^sec-websocket-protocol: .*$/gim)).toEqual(["Sec-WebSocket-Protocol: pilot.v1"]);
-    expect(head).not.toMatch(/^sec-websocket-extensions:/im);
-  });
+  ])(
+    "are let through with %s, and given the one subprotocol and no extension",
+    async (_, request) => {
+      const { status, head } = await firstAnswer(host.url, Buffer.from(request, "latin1"));
+      expect(status).toBe(101);
+      expect(head.match(/^sec-websocket-protocol: .*$/gim)).toEqual([
+        "Sec-WebSocket-Protocol: pilot.v1",
+      ]);
+      expect(head).not.toMatch(/^sec-websocket-extensions:/im);
+    },
+  );
 
   // Any mistake gets one answer, and an unknown method just the end. The bytes behind it are not
   // taken for a request. An answer to more than the server reads can be lost (RST).
   test.each<[name: string, status: number | null, bytes: string | Uint8Array]>([
     ["a header of 20 KB", 431, upgrade({ "X-Large": "a".repeat(20_000) })],
     ["500 headers", 431, upgrade({}, { more: "X-Many: 1\r\n".repeat(500) })],
-    ["a header of a megabyte that does not end", 431, `${HEALTH.slice(0, -2)}X: ${"a".repeat(1 << 20)}`],
+    [
+      "a header of a megabyte that does not end",
+      431,
+      `${HEALTH.slice(0, -2)}X: ${"a".repeat(1 << 20)}`,
+    ],
     ["headers that do not end", 431, `${HEALTH.slice(0, -2)}${"X: a\r\n".repeat(200_000)}`],
     ["a path of 30 KB", 431, upgrade({}, { start: `GET /${"a".repeat(30_000)} HTTP/1.1` })],
     ["no Host", 400, upgrade({ Host: undefined })],
@@ -680,7 +757,10 @@ describe("requests", () => {
     ["a hello of TLS", 400, Buffer.from("16030100c8010000c40303", "hex")],
     ["300 random bytes", 400, Uint8Array.from(new Random(5).bytes(300))],
   ])("are refused once, and the connection ends: %s", async (_, status, bytes) => {
-    const answer = await exchange(host.url, typeof bytes === "string" ? Buffer.from(bytes, "latin1") : bytes);
+    const answer = await exchange(
+      host.url,
+      typeof bytes === "string" ? Buffer.from(bytes, "latin1") : bytes,
+    );
     const isLost = answer === "" && bytes.length > READ_BYTES_MAX;
     expect(statuses(answer)).toEqual(status === null || isLost ? [] : [status]);
     expect(host.stats.connections).toBe(0);
@@ -688,7 +768,8 @@ describe("requests", () => {
 
   test("a body that is a request is none, with a GET either", async () => {
     const smuggled =
-      HEALTH_AND_CLOSE.replace("Connection", `Content-Length: ${HEALTH.length}\r\nConnection`) + HEALTH;
+      HEALTH_AND_CLOSE.replace("Connection", `Content-Length: ${HEALTH.length}\r\nConnection`) +
+      HEALTH;
     expect(statuses(await exchange(host.url, smuggled))).toEqual([200]);
   });
 
@@ -704,10 +785,12 @@ describe("requests", () => {
 
   test("one is answered on a connection; of what comes behind it, nothing is but that it is garbage", async () => {
     expect(statuses(await exchange(host.url, HEALTH.repeat(100)))).toEqual([200]);
-    expect(statuses(await exchange(host.url, `${HEALTH}\x00\x01garbage\r\n\r\n${HEALTH}`))).toEqual([
-      200, 400,
-    ]);
-    expect(statuses(await exchange(host.url, upgrade({ Upgrade: undefined }) + upgrade()))).toEqual([426]);
+    expect(statuses(await exchange(host.url, `${HEALTH}\x00\x01garbage\r\n\r\n${HEALTH}`))).toEqual(
+      [200, 400],
+    );
+    expect(statuses(await exchange(host.url, upgrade({ Upgrade: undefined }) + upgrade()))).toEqual(
+      [426],
+    );
     expect(host.stats.connections).toBe(0);
   });
 
@@ -775,7 +858,11 @@ describe("breaches of the WebSocket protocol", () => {
     ["an unmasked text", 1002, [unmasked(TEXT, Buffer.from("hello"))]],
     ["an unmasked ping", 1002, [unmasked(PING, bytes(3))]],
     ["an unmasked close", 1002, [unmasked(CLOSE, Buffer.of(3, 232))]],
-    ["reserved bit 1, which would mean compression", 1002, [startingWith(0xc0 | BINARY, bytes(10))]],
+    [
+      "reserved bit 1, which would mean compression",
+      1002,
+      [startingWith(0xc0 | BINARY, bytes(10))],
+    ],
     ["reserved bit 2", 1002, [startingWith(0xa0 | BINARY, bytes(10))]],
     ["reserved bit 3", 1002, [startingWith(0x90 | BINARY, bytes(10))]],
     ["a compressed ping", 1002, [startingWith(0xc0 | PING, bytes(3))]],
@@ -807,14 +894,28 @@ describe("breaches of the WebSocket protocol", () => {
       1002,
       [clientFrame(BINARY, bytes(5), false), clientFrame(BINARY, bytes(5))],
     ],
-    ["a text within a message", 1002, [clientFrame(BINARY, bytes(5), false), clientFrame(TEXT, bytes(5))]],
+    [
+      "a text within a message",
+      1002,
+      [clientFrame(BINARY, bytes(5), false), clientFrame(TEXT, bytes(5))],
+    ],
     ["65,537 bytes", 1009, [clientFrame(BINARY, bytes(65_537))]],
     ["a text of 65,537 bytes", 1009, [clientFrame(TEXT, bytes(65_537))]],
     ["fragments that grow over 64 KiB", 1009, fragments(9, 8000)],
     ["fragments of one byte too many", 1009, [...fragments(9, 8192)]],
-    ...[65_537n, 2n ** 31n, 2n ** 32n, 2n ** 32n + 5n, 2n ** 63n - 1n, 2n ** 63n, 2n ** 64n - 1n].map(
-      (length): [string, number, Uint8Array[]] => [`${length} bytes announced`, 1009, [announcing(length)]],
-    ),
+    ...[
+      65_537n,
+      2n ** 31n,
+      2n ** 32n,
+      2n ** 32n + 5n,
+      2n ** 63n - 1n,
+      2n ** 63n,
+      2n ** 64n - 1n,
+    ].map((length): [string, number, Uint8Array[]] => [
+      `${length} bytes announced`,
+      1009,
+      [announcing(length)],
+    ]),
   ];
 
   test.each(cases)("%s: close code %d", async (_, code, frames) => {
@@ -850,7 +951,8 @@ describe("breaches of the WebSocket protocol", () => {
     const bridged = await host.bridged(NODE);
     const packet = discover(NODE);
     const before = host.stats.frames.in;
-    bridged.connection.sendBytes(Buffer.concat([announcing(BigInt(packet.length)), packet])); // masked with zeros
+    // masked with zeros
+    bridged.connection.sendBytes(Buffer.concat([announcing(BigInt(packet.length)), packet]));
     expect((await bridged.message()).type).toBe("discoverReply");
     bridged.connection.sendBytes(Buffer.concat(fragments(1000, 0)));
     bridged.connection.sendBytes(Buffer.concat(fragments(8, 8192)));
@@ -907,7 +1009,9 @@ describe("floods", () => {
     const BLOCKS = 500;
     const bridged = await host.bridged(NODE);
     bridged.connection.pause();
-    const block = Buffer.concat(Array.from({ length: 500 }, () => clientFrame(PING, new Uint8Array(125))));
+    const block = Buffer.concat(
+      Array.from({ length: 500 }, () => clientFrame(PING, new Uint8Array(125))),
+    );
     for (let i = 0; i < BLOCKS && !bridged.connection.socket.destroyed; i++)
       if (!bridged.connection.socket.write(block))
         await Promise.race([once(bridged.connection.socket, "drain"), bridged.connection.closed]);
@@ -921,7 +1025,8 @@ describe("floods", () => {
     await alice.message();
     const { bufferedBytes, connections } = host.stats;
     expect(connections).toBe(2);
-    expect(bufferedBytes).toBeGreaterThan(FRAMES_BYTES_MAX); // the flood was large enough for the bound
+    // the flood was large enough for the bound
+    expect(bufferedBytes).toBeGreaterThan(FRAMES_BYTES_MAX);
     expect(bufferedBytes).toBeLessThan(BYTES_MAX);
   });
 
@@ -1054,7 +1159,8 @@ describe("random", () => {
       if (bytes.length === 0) return bytes;
       if (random.below(10) < 8) bytes[0] = random.below(11);
       if (bytes.length >= 5 && random.below(2) === 0) bytes.writeUInt32BE(NODE, 1);
-      if (bytes.length >= 9 && random.below(2) === 0) bytes.writeUInt32BE(aim[random.below(aim.length)]!, 5);
+      if (bytes.length >= 9 && random.below(2) === 0)
+        bytes.writeUInt32BE(aim[random.below(aim.length)]!, 5);
       return bytes;
     };
     const count = (bytes: Uint8Array) => {
@@ -1099,9 +1205,9 @@ describe("random", () => {
     expect(grown((p) => p.relayNotFound)).toBe(sent.notFound);
     expect(grown((p) => p.relayDropped["forged_sender"]!)).toBe(sent.forged);
     expect(dropped["forged_sender"]! - before.dropped["forged_sender"]!).toBe(sent.forged);
-    expect(frames.out - before.frames.out + dropped["slow_reader"]! - before.dropped["slow_reader"]!).toBe(
-      sent.replies + sent.toSelf + sent.toAlice,
-    );
+    expect(
+      frames.out - before.frames.out + dropped["slow_reader"]! - before.dropped["slow_reader"]!,
+    ).toBe(sent.replies + sent.toSelf + sent.toAlice);
     expect(host.stats.peers).toBe(2);
   });
 });
@@ -1136,7 +1242,9 @@ describe("connections that vanish", () => {
       { ok: TIMES },
       async () => {
         const { connection } = await host.bridged(NODE);
-        connection.sendBytes(clientFrame(BINARY, relay(NODE, CAROL, randomBytes(500))).subarray(0, 300));
+        connection.sendBytes(
+          clientFrame(BINARY, relay(NODE, CAROL, randomBytes(500))).subarray(0, 300),
+        );
         return connection.socket;
       },
     ],
@@ -1167,8 +1275,10 @@ describe("connections that vanish", () => {
       const seen = host.stats.upgrades["ok"]!;
       for (let i = 0; i < TIMES; i++) {
         const socket = await step();
-        // What was sent but not read yet would be lost with a reset, and nobody would have seen this connection.
-        if (total(outcomes) > 0) await until("it is seen", () => host.stats.upgrades["ok"]! - seen === i + 1);
+        // What was sent but not read yet would be lost with a reset, and nobody would have seen
+        // this connection.
+        if (total(outcomes) > 0)
+          await until("it is seen", () => host.stats.upgrades["ok"]! - seen === i + 1);
         end(socket);
       }
       await untilEqual("connections", () => host.stats.connections, 0);
@@ -1181,7 +1291,10 @@ describe("connections that vanish", () => {
     await until("files are closed", () => openFds().size <= before.size);
   });
 
-  const grownCounts = (before: Readonly<Record<string, number>>, now: Readonly<Record<string, number>>) =>
+  const grownCounts = (
+    before: Readonly<Record<string, number>>,
+    now: Readonly<Record<string, number>>,
+  ) =>
     Object.fromEntries(
       Object.entries(now).flatMap(([name, count]) =>
         count === before[name] ? [] : [[name, count - before[name]!]],
@@ -1199,7 +1312,9 @@ describe("connections that vanish", () => {
     ];
     for (let round = 0; round < CONNECTIONS / AT_ONCE; round++) {
       const some = await Promise.all(
-        Array.from({ length: AT_ONCE }, (_, i) => BridgedNode.connect(host.url, nodes.identity(1000 + i))),
+        Array.from({ length: AT_ONCE }, (_, i) =>
+          BridgedNode.connect(host.url, nodes.identity(1000 + i)),
+        ),
       );
       expect(host.stats.peers).toBe(AT_ONCE);
       for (const bridged of some) endings[round % endings.length]!(bridged);
@@ -1360,7 +1475,9 @@ function takeTime(): void {
   }
   for (const pings of [false, true]) {
     const ended = WebSocketClient.open(slowHost.url).then((connection) => {
-      const timer = pings ? setInterval(() => connection.send(PING, new Uint8Array()), 1000) : undefined;
+      const timer = pings
+        ? setInterval(() => connection.send(PING, new Uint8Array()), 1000)
+        : undefined;
       return connection.closed.finally(() => clearInterval(timer));
     });
     slow.push({ name: pings ? "pings in place of a reply" : "no reply", ended });

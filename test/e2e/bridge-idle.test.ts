@@ -1,4 +1,7 @@
-/** Who says nothing to the WebSocket bridge, or nothing more. The bridge alone, by a clock that the test sets. */
+/**
+ * Who says nothing to the WebSocket bridge, or nothing more. The bridge alone, by a clock that the
+ * test sets.
+ */
 import { afterEach, beforeEach, describe, expect, type Mock, spyOn, test } from "bun:test";
 import { AF_INET } from "../../ffi/abi.ts";
 import { endpointOf } from "../../ffi/endpoint.ts";
@@ -15,7 +18,10 @@ import { inTime, until, untilEqual } from "./support/wait.ts";
 
 const NODE_ID = 7;
 const S = 1000;
-/** What a node may take to answer at each of these steps is the test's own time, which the clock counts too. */
+/**
+ * What a node may take to answer at each of these steps is the test's own time, which the clock
+ * counts too.
+ */
 const SLACK_S = 1;
 
 let aheadMs = 0;
@@ -160,7 +166,8 @@ describe("a node that is connected", () => {
     for (let round = 1; round <= 4; round++) {
       pass(80);
       send(node);
-      node.connection.send(PING, new Uint8Array()); // which is no sign of life, but answered in its turn
+      // which is no sign of life, but answered in its turn
+      node.connection.send(PING, new Uint8Array());
       await until("a pong", () => node.connection.pongs.length === round);
     }
     pass(1); // by now it would be closed
@@ -194,7 +201,12 @@ describe("a node that is connected", () => {
       other.relay(other.nodeId, new Uint8Array(1));
       await other.next();
     }
-    expect(bridge.stats()).toMatchObject({ peers: 1, connections: 1, idleDisconnects: 1, bufferedBytes: 0 });
+    expect(bridge.stats()).toMatchObject({
+      peers: 1,
+      connections: 1,
+      idleDisconnects: 1,
+      bufferedBytes: 0,
+    });
     stuck.connection.resume();
     await inTime("its connection ends", stuck.connection.closed);
   });

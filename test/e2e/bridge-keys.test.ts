@@ -5,7 +5,15 @@ import { type Config, ConfigError, type KeyFunction } from "../../src/beacon.ts"
 import { temporaryFolder, temporaryPaths } from "../support/folder.ts";
 import { recordedLog } from "../support/log.ts";
 import { base64, NodeIdentity } from "../support/pilot-node.ts";
-import { close, on, refuse, reset, ScriptedRegistry, say, silent } from "../support/scripted-registry.ts";
+import {
+  close,
+  on,
+  refuse,
+  reset,
+  ScriptedRegistry,
+  say,
+  silent,
+} from "../support/scripted-registry.ts";
 import { type Closing, WebSocketClient } from "../support/websocket.ts";
 import { BridgeBeacon, BridgedNode, KnownNodes, textOf } from "./support/bridged.ts";
 import { type BeaconProcess, Mesh } from "./support/mesh.ts";
@@ -54,7 +62,11 @@ async function expectLetIn(url: URL | string, identity: NodeIdentity): Promise<B
 
 async function expectReachesItself(node: BridgedNode): Promise<void> {
   node.relay(node.nodeId, Uint8Array.of(7));
-  expect(await node.message()).toEqual({ type: "deliver", senderId: node.nodeId, payload: Buffer.of(7) });
+  expect(await node.message()).toEqual({
+    type: "deliver",
+    senderId: node.nodeId,
+    payload: Buffer.of(7),
+  });
 }
 
 /** How a node's connection ends that is not let in. */
@@ -67,12 +79,16 @@ async function refusalOf(url: URL | string, identity: NodeIdentity): Promise<Clo
 /** A log that a test reads. */
 function logLines() {
   const { log, lines } = recordedLog();
-  return { log, warnings: () => lines.filter(({ level }) => level === "warn").map(({ msg }) => msg) };
+  return {
+    log,
+    warnings: () => lines.filter(({ level }) => level === "warn").map(({ msg }) => msg),
+  };
 }
 
 const complaint = (why: string) => `nodes cannot be let in, as their keys cannot be had: ${why}`;
 /** What is said of keys among the warnings, of which there may be others. */
-const complaints = (warnings: readonly string[]) => warnings.filter((text) => text.startsWith(complaint("")));
+const complaints = (warnings: readonly string[]) =>
+  warnings.filter((text) => text.startsWith(complaint("")));
 
 describe("a file", () => {
   const known = new KnownNodes();
@@ -129,7 +145,11 @@ describe("a file", () => {
       (path) => writeFileSync(path, '{"7":"c2VjcmV0"}'),
       'the key of node "7"',
     ],
-    ["with a node that is none", (path) => writeFileSync(path, '{"x":"c2VjcmV0"}'), "is no node id"],
+    [
+      "with a node that is none",
+      (path) => writeFileSync(path, '{"x":"c2VjcmV0"}'),
+      "is no node id",
+    ],
     ["that is missing", (path) => rmSync(path), "cannot be read (ENOENT)"],
     ["that is a folder", (path) => replaceByFolder(path), "cannot be read (EISDIR)"],
   ];
@@ -198,7 +218,8 @@ describe("a registry", () => {
     const nodes = [NodeIdentity.create(newId()), NodeIdentity.create(0xffff_ffff)] as const;
     for (const node of nodes) register(registry, node);
     const beacon = await start(of(registry), { keyOf: null });
-    for (let round = 0; round < 3; round++) for (const node of nodes) await expectLetIn(beacon.url, node);
+    for (let round = 0; round < 3; round++)
+      for (const node of nodes) await expectLetIn(beacon.url, node);
     expect(lookups(registry)).toEqual(nodes.map(({ nodeId }) => nodeId));
     expect(beacon.stats.auth).toMatchObject({ ok: 6, unknown_node: 0, key_source: 0 });
   });
@@ -212,7 +233,12 @@ describe("a registry", () => {
     const beacon = await start(of(registry), { keyOf: null });
     for (const node of [unknown, other, short])
       expect(await refusalOf(beacon.url, node!)).toEqual(AUTH_FAILED);
-    expect(beacon.stats.auth).toMatchObject({ unknown_node: 1, signature: 1, stored_key: 1, ok: 0 });
+    expect(beacon.stats.auth).toMatchObject({
+      unknown_node: 1,
+      signature: 1,
+      stored_key: 1,
+      ok: 0,
+    });
     await expectLetIn(beacon.url, good!);
   });
 
@@ -269,7 +295,10 @@ describe("a registry", () => {
     expect(await refusalOf(url, NodeIdentity.create(7))).toEqual(AUTH_FAILED);
   });
 
-  /** A beacon, a node that is connected, and how another one's connection ends whose key the registry does not tell. */
+  /**
+   * A beacon, a node that is connected, and how another one's connection ends whose key the
+   * registry does not tell.
+   */
   async function waiting() {
     const registry = await openRegistry();
     const [known, waits] = [NodeIdentity.create(newId()), NodeIdentity.create(newId())];

@@ -1,4 +1,7 @@
-/** The WebSocket bridge in a beacon's life: while it drains, when it ends, and what of it is in the state file. */
+/**
+ * The WebSocket bridge in a beacon's life: while it drains, when it ends, and what of it is in the
+ * state file.
+ */
 import { afterEach, describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -193,7 +196,10 @@ test("a connection that was closed takes up no socket for long, though the other
   const CONNECTIONS = 20;
   const keys = newPath();
   writeFileSync(keys, "{}");
-  const { program, wss } = await mesh.beacon("127.0.0.1:0", ["--wss=127.0.0.1:0", `--wss-keys=${keys}`]);
+  const { program, wss } = await mesh.beacon("127.0.0.1:0", [
+    "--wss=127.0.0.1:0",
+    `--wss-keys=${keys}`,
+  ]);
   const before = socketsOf(program.pid);
   const connections = await Promise.all(
     Array.from({ length: CONNECTIONS }, () => WebSocketClient.open(wss!)),
@@ -205,7 +211,8 @@ test("a connection that was closed takes up no socket for long, though the other
   }
   await untilEqual("sockets", () => socketsOf(program.pid), before);
   for (const connection of connections) connection.resume();
-  for (const { closed } of connections) expect(await closed).toEqual({ code: 1008, reason: "auth failed" });
+  for (const { closed } of connections)
+    expect(await closed).toEqual({ code: 1008, reason: "auth failed" });
 });
 
 describe("the state file", () => {

@@ -21,7 +21,9 @@ async function start(options: Parameters<typeof BridgeBeacon.start>[0]): Promise
 const through = (address: string) => ({ headers: { "x-forwarded-for": address } });
 
 /** Opens connections from an address until one is refused. */
-async function openAll(address: string): Promise<{ open: WebSocketClient[]; refusal: UpgradeRefused }> {
+async function openAll(
+  address: string,
+): Promise<{ open: WebSocketClient[]; refusal: UpgradeRefused }> {
   const open: WebSocketClient[] = [];
   for (;;) {
     try {
@@ -68,14 +70,16 @@ describe("upgrades", () => {
 
   test("in shadow are let in, and counted", async () => {
     await start({ wssUpgradeLimit: 1, wssFailureLimit: 1, limitsShadow: true });
-    for (let i = 0; i < 3 * BURST_S; i++) expect(await fail(STRANGER)).toMatchObject({ code: 1008 });
+    for (let i = 0; i < 3 * BURST_S; i++)
+      expect(await fail(STRANGER)).toMatchObject({ code: 1008 });
     expect(host.stats.upgrades).toMatchObject({ ok: 3 * BURST_S, limited: 0 });
     expect(host.stats.upgradesShadowed).toBeGreaterThan(0);
   });
 
   test("of a proxy on this host that nobody named are not limited", async () => {
     await start({ wssUpgradeLimit: 1, wssFailureLimit: 1, wssTrustedProxies: [] });
-    for (let i = 0; i < 3 * BURST_S; i++) expect(await fail(STRANGER)).toMatchObject({ code: 1008 });
+    for (let i = 0; i < 3 * BURST_S; i++)
+      expect(await fail(STRANGER)).toMatchObject({ code: 1008 });
     await host.bridged(newId(), through(OTHER));
     expect(host.stats.upgrades).toMatchObject({ ok: 3 * BURST_S + 1, limited: 0 });
   });

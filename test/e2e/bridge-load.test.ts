@@ -24,7 +24,8 @@ afterEach(async () => {
 });
 
 const known = new KnownNodes();
-const idsFrom = (first: number, count: number) => Array.from({ length: count }, (_, i) => first + i);
+const idsFrom = (first: number, count: number) =>
+  Array.from({ length: count }, (_, i) => first + i);
 
 async function start(
   nodeIds: readonly number[],
@@ -71,7 +72,10 @@ test("1,000 nodes whose beacon was killed are all back at once, and relay", asyn
     `${back.length} nodes were back ${Math.round(performance.now() - startedMs)} ms after the beacon was`,
   );
 
-  expect((await again.stats()).bridge).toMatchObject({ peers: nodeIds.length, connections: nodeIds.length });
+  expect((await again.stats()).bridge).toMatchObject({
+    peers: nodeIds.length,
+    connections: nodeIds.length,
+  });
   const sink = mesh.burst(again);
   sink.sendEach([discover(SINK)]);
   await sink.arrivals(1);
@@ -94,14 +98,20 @@ describe("100 readers that stop reading while they are flooded", () => {
   const NODE_BUFFERED_BYTES_MAX = 256 * 1024;
   /** Bytes that the kernel holds of one connection: what both ends may have. */
   const KERNEL_BYTES_MAX = ["wmem", "rmem"]
-    .map((name) => Number(readFileSync(`/proc/sys/net/ipv4/tcp_${name}`, "utf8").trim().split(/\s+/)[2]))
+    .map((name) =>
+      Number(readFileSync(`/proc/sys/net/ipv4/tcp_${name}`, "utf8").trim().split(/\s+/)[2]),
+    )
     .reduce((sum, bytes) => sum + bytes);
 
   test("hold up nobody, and cost no more than their bounds; one that reads again gets packets again", async () => {
     const beacon = await start([...STUCK, GOOD]);
     const stuck = await Promise.all(STUCK.map((nodeId) => connect(beacon, nodeId)));
     const good = await connect(beacon, GOOD);
-    const [flood, udp, sender] = [mesh.burst(beacon), await mesh.client(beacon), await mesh.client(beacon)];
+    const [flood, udp, sender] = [
+      mesh.burst(beacon),
+      await mesh.client(beacon),
+      await mesh.client(beacon),
+    ];
     await udp.discover(UDP);
     for (const { connection } of stuck) connection.pause();
 
@@ -127,12 +137,16 @@ describe("100 readers that stop reading while they are flooded", () => {
       return stats;
     };
 
-    // Until the drops of each reader are several times its bound. Before that, the packets fill the kernel's buffers.
+    // Until the drops of each reader are several times its bound. Before that, the packets fill the
+    // kernel's buffers.
     const enoughBytes = 3 * NODE_BUFFERED_BYTES_MAX;
     const bytesMax = STUCK.length * (KERNEL_BYTES_MAX + NODE_BUFFERED_BYTES_MAX + enoughBytes);
     const roundsMax = 2 * Math.ceil(bytesMax / (AT_ONCE * PAYLOAD_BYTES));
     let rounds = 0;
-    while ((await bridge()).dropped["slow_reader"]! < (STUCK.length * enoughBytes) / PAYLOAD_BYTES) {
+    while (
+      (await bridge()).dropped["slow_reader"]! <
+      (STUCK.length * enoughBytes) / PAYLOAD_BYTES
+    ) {
       if (rounds > roundsMax) throw new Error(`too few dropped: ${JSON.stringify(await bridge())}`);
       for (let i = 0; i < 10; i++) await round(rounds++);
     }

@@ -1,4 +1,7 @@
-/** Nodes behind the WebSocket bridge in a mesh: their peers reach them, and they reach the nodes of peers. */
+/**
+ * Nodes behind the WebSocket bridge in a mesh: their peers reach them, and they reach the nodes of
+ * peers.
+ */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,7 +16,10 @@ import { decodeSync, deliver, deliverDest, discoverEx, relay, sync } from "./sup
 const SYNC = 0x07;
 const DATAGRAM_BYTES_MAX = 65_507;
 const RELAY_HEAD = 9;
-/** An address of this host that no other connection comes from, so that the TCP port of each UDP port is free. */
+/**
+ * An address of this host that no other connection comes from, so that the TCP port of each UDP
+ * port is free.
+ */
 const PEER_HOST = "127.77.0.1";
 
 let ids = 1000;
@@ -58,7 +64,9 @@ describe("two beacons with bridges", () => {
     return { id, send: (message) => client.send(message), next };
   }
 
-  async function bridgedNode(beacon: BeaconProcess): Promise<Node & { readonly node: BridgedNode }> {
+  async function bridgedNode(
+    beacon: BeaconProcess,
+  ): Promise<Node & { readonly node: BridgedNode }> {
     const id = bridgedIds.pop()!;
     const node = await mesh.bridged(beacon, known.identity(id));
     return { id, node, send: (message) => node.send(message), next: () => node.next() };
@@ -69,7 +77,12 @@ describe("two beacons with bridges", () => {
     await announced(there, here);
   };
 
-  async function expectNext(from: Node, to: Node, payload: Uint8Array, wantsDest = false): Promise<void> {
+  async function expectNext(
+    from: Node,
+    to: Node,
+    payload: Uint8Array,
+    wantsDest = false,
+  ): Promise<void> {
     await from.send(relay(from.id, to.id, payload));
     const expected = wantsDest ? deliverDest(from.id, to.id, payload) : deliver(from.id, payload);
     expect(hex(await to.next())).toBe(hex(expected));
@@ -155,7 +168,8 @@ describe("a beacon and somebody who plays its peer", () => {
     const wanted = [...nodeIds].sort();
     let named: readonly number[] = [];
     await until(`gossip of ${wanted}`, () => {
-      for (const { bytes } of peer.take()) if (bytes[0] === SYNC) named = decodeSync(bytes).nodeIds.sort();
+      for (const { bytes } of peer.take())
+        if (bytes[0] === SYNC) named = decodeSync(bytes).nodeIds.sort();
       return Bun.deepEquals(named, wanted);
     });
   }
@@ -308,7 +322,10 @@ describe("a beacon and somebody who plays its peer", () => {
   });
 
   test("a beacon that closes withdraws them", async () => {
-    const [gone, its] = [await Client.open("127.0.0.1", { address: "127.0.0.1", port: 9 }), newId()];
+    const [gone, its] = [
+      await Client.open("127.0.0.1", { address: "127.0.0.1", port: 9 }),
+      newId(),
+    ];
     const other = await BridgeBeacon.start({ peers: [nameOf(gone)], gossipIntervalMs: 100 });
     const named = () => gone.take().map(({ bytes }) => decodeSync(bytes).nodeIds);
     const node = await other.bridged(its);

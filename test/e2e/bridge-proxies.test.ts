@@ -31,7 +31,8 @@ describe("X-Forwarded-For", () => {
   }
 
   const HOPS_MAX = 16;
-  const hops = (count: number) => Array.from({ length: count }, (_, i) => `10.0.0.${i + 1}`).join(", ");
+  const hops = (count: number) =>
+    Array.from({ length: count }, (_, i) => `10.0.0.${i + 1}`).join(", ");
   type Case = readonly [trusted: readonly string[], forwardedFor: string | undefined, seen: string];
   const cases: readonly Case[] = [
     // Nobody is trusted who is not named.
@@ -91,7 +92,10 @@ describe("X-Forwarded-For", () => {
   });
 
   test("in two lines, as two proxies may write it", async () => {
-    proxied.beacon.reconfigure({ ...proxied.beacon.config, wssTrustedProxies: ["127.0.0.1", "10.0.0.0/8"] });
+    proxied.beacon.reconfigure({
+      ...proxied.beacon.config,
+      wssTrustedProxies: ["127.0.0.1", "10.0.0.0/8"],
+    });
     const headers = { "X-Forwarded-For": `198.51.100.1, ${CLIENT}`, "x-forwarded-for": "10.1.2.3" };
     expect((await addressSeen(proxied, { headers })).address).toBe(CLIENT);
   });

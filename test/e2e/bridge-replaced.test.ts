@@ -1,4 +1,7 @@
-/** A node that connects through the bridge once more: its new connection takes the place of the one before. */
+/**
+ * A node that connects through the bridge once more: its new connection takes the place of the one
+ * before.
+ */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import type { WebSocketClient } from "../support/websocket.ts";
 import { BridgeBeacon, type BridgedNode, textOf } from "./support/bridged.ts";
@@ -94,7 +97,9 @@ describe("of the connection before", () => {
     for (let round = 0; round < ROUNDS; round++) {
       let sent = 0;
       const sendBurst = () =>
-        old.sendEach(Array.from({ length: BURST }, () => relay(old.nodeId, sinkId, payloadOf(sent++))));
+        old.sendEach(
+          Array.from({ length: BURST }, () => relay(old.nodeId, sinkId, payloadOf(sent++))),
+        );
       const connection = await host.open();
       const challenge = await textOf(connection);
       sendBurst();
@@ -128,7 +133,10 @@ describe("many times in a row", () => {
   const AT_ONCE = 10;
   const LAST = 1_000_000_000;
 
-  /** Sends to a node all the while; in the end each packet must have arrived, in order, on one connection or the next. */
+  /**
+   * Sends to a node all the while; in the end each packet must have arrived, in order, on one
+   * connection or the next.
+   */
   async function expectAllArrive(
     nodeId: number,
     send: (packets: readonly Uint8Array[]) => unknown,
@@ -185,7 +193,9 @@ test("a node that comes and goes while another one sends to it: each packet is s
   let isOver = false;
   const sending = (async () => {
     while (!isOver) {
-      sender.sendEach(Array.from({ length: 10 }, () => relay(sender.nodeId, id, payloadOf(sent++))));
+      sender.sendEach(
+        Array.from({ length: 10 }, () => relay(sender.nodeId, id, payloadOf(sent++))),
+      );
       await new Promise(setImmediate);
     }
   })();
@@ -236,7 +246,10 @@ describe("several connections of one node that prove who they are at the same ti
   }
 
   /** The one that a packet for the node arrives at. */
-  async function reached(nodeId: number, connections: readonly WebSocketClient[]): Promise<WebSocketClient> {
+  async function reached(
+    nodeId: number,
+    connections: readonly WebSocketClient[],
+  ): Promise<WebSocketClient> {
     const sender = await held.client();
     await sender.relay(1, nodeId, payloadOf(1));
     return inTime(
@@ -257,13 +270,16 @@ describe("several connections of one node that prove who they are at the same ti
     const connections = await verifying(id, count);
     expect(held.stats).toMatchObject({ peers: 0, connections: count });
     gate.resolve();
-    for (const connection of connections) expect(await textOf(connection)).toBe('{"type":"auth_ok"}');
+    for (const connection of connections)
+      expect(await textOf(connection)).toBe('{"type":"auth_ok"}');
     await untilEqual("connections", () => held.stats.connections, 1);
     expect(held.stats.auth["ok"]).toBe(before + count);
     expect(held.stats.peers).toBe(1);
     const stayed = await reached(id, connections);
     const others = connections.filter((connection) => connection !== stayed);
-    expect(await Promise.all(others.map(({ closed }) => closed))).toEqual(Array(count - 1).fill(REPLACED));
+    expect(await Promise.all(others.map(({ closed }) => closed))).toEqual(
+      Array(count - 1).fill(REPLACED),
+    );
     expect(await reached(id, [stayed])).toBe(stayed);
   });
 

@@ -8,7 +8,10 @@ import { installed, type LogLine } from "./support/program.ts";
 import { until, untilEqual } from "./support/wait.ts";
 import { discover, punchRequest, relay, sync } from "./support/wire.ts";
 
-/** Every metric of the bridge, with its type, and its label with all the values that are there from the start. */
+/**
+ * Every metric of the bridge, with its type, and its label with all the values that are there from
+ * the start.
+ */
 const METRICS: Record<string, { type: string; label?: string; values?: readonly string[] }> = {
   beacon_wss_listening: { type: "gauge" },
   beacon_wss_peers: { type: "gauge" },
@@ -19,7 +22,16 @@ const METRICS: Record<string, { type: string; label?: string; values?: readonly 
     type: "counter",
     label: "outcome",
     values: [
-      ...["ok", "not_websocket", "no_subprotocol", "limited", "crowded", "full", "switched_off", "closing"],
+      ...[
+        "ok",
+        "not_websocket",
+        "no_subprotocol",
+        "limited",
+        "crowded",
+        "full",
+        "switched_off",
+        "closing",
+      ],
     ],
   },
   beacon_wss_limited_shadow_total: { type: "counter" },
@@ -53,7 +65,10 @@ const newId = () => ++ids;
 
 type Samples = Record<string, number>;
 
-/** Types by name, and samples as they are written: name{label="value"}, those of all workers under worker="any". */
+/**
+ * Types by name, and samples as they are written: name{label="value"}, those of all workers under
+ * worker="any".
+ */
 async function scrape(
   beacon: Beacon,
 ): Promise<{ types: Record<string, string>; samples: Samples; text: string }> {
@@ -77,12 +92,18 @@ function gained(before: Samples, after: Samples): Samples {
   const more = Object.entries(after).map(
     ([sample, value]) => [sample, value - (before[sample] ?? 0)] as const,
   );
-  return Object.fromEntries(more.filter(([sample, value]) => value !== 0 && !changing.test(sample)));
+  return Object.fromEntries(
+    more.filter(([sample, value]) => value !== 0 && !changing.test(sample)),
+  );
 }
 
 /** Waits until just these samples have changed by so much. */
 async function untilGained(before: Samples, expected: Samples): Promise<void> {
-  await untilEqual("samples", async () => gained(before, (await scrape(host.beacon)).samples), expected);
+  await untilEqual(
+    "samples",
+    async () => gained(before, (await scrape(host.beacon)).samples),
+    expected,
+  );
 }
 
 describe("metrics", () => {
@@ -113,7 +134,9 @@ describe("metrics", () => {
       "beacon_worker_restarts_total",
       "beacon_worker_cpu_seconds_total",
     ];
-    const batches = ["bucket", "sum", "count"].map((suffix) => `beacon_receive_batch_size_${suffix}`);
+    const batches = ["bucket", "sum", "count"].map(
+      (suffix) => `beacon_receive_batch_size_${suffix}`,
+    );
     const both = [...names("any")].filter((name) => ![...sockets, ...batches].includes(name));
     expect([...names("bridge")].sort()).toEqual(both.sort());
     expect(samples["beacon_workers"]).toBe(2);
@@ -241,13 +264,18 @@ describe("metrics", () => {
   });
 
   const promtool = installed("promtool");
-  test.skipIf(!promtool)(`promtool finds nothing to say${promtool ? "" : " (needs promtool)"}`, async () => {
-    await host.bridged(newId());
-    const { text } = await scrape(host.beacon);
-    const child = Bun.spawnSync(["promtool", "check", "metrics"], { stdin: new TextEncoder().encode(text) });
-    expect(child.stdout.toString() + child.stderr.toString()).toBe("");
-    expect(child.exitCode).toBe(0);
-  });
+  test.skipIf(!promtool)(
+    `promtool finds nothing to say${promtool ? "" : " (needs promtool)"}`,
+    async () => {
+      await host.bridged(newId());
+      const { text } = await scrape(host.beacon);
+      const child = Bun.spawnSync(["promtool", "check", "metrics"], {
+        stdin: new TextEncoder().encode(text),
+      });
+      expect(child.stdout.toString() + child.stderr.toString()).toBe("");
+      expect(child.exitCode).toBe(0);
+    },
+  );
 });
 
 test("/api/stats has the bridge, and says where frames went", async () => {
@@ -291,7 +319,8 @@ describe("a beacon without a bridge", () => {
     const served = (await (await fetch(new URL("/api/stats", beacon.httpUrl))).json()) as Stats;
     expect(served.bridge).toBeNull();
     const { types, samples } = await scrape(beacon);
-    for (const [name, { type }] of Object.entries(METRICS)) expect([name, types[name]]).toEqual([name, type]);
+    for (const [name, { type }] of Object.entries(METRICS))
+      expect([name, types[name]]).toEqual([name, type]);
     const own = Object.entries(samples).filter(([sample]) => /beacon_wss_|bridge"/.test(sample));
     expect(Object.fromEntries(own)).toEqual({
       beacon_wss_peers: 0,

@@ -1,4 +1,7 @@
-/** The WebSocket bridge with TLS of its own: its certificates, also when they change while it runs, and those that are no good. */
+/**
+ * The WebSocket bridge with TLS of its own: its certificates, also when they change while it runs,
+ * and those that are no good.
+ */
 import { afterAll, afterEach, beforeAll, describe, expect, spyOn, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -12,7 +15,12 @@ import { readTlsFiles } from "../../src/control/kit/certificates.ts";
 import { openFds } from "../support/fds.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { recordedLog } from "../support/log.ts";
-import { type Certificate, makeCertificate, openssl, WebSocketClient } from "../support/websocket.ts";
+import {
+  type Certificate,
+  makeCertificate,
+  openssl,
+  WebSocketClient,
+} from "../support/websocket.ts";
 import { BridgeBeacon, BridgedNode, KnownNodes } from "./support/bridged.ts";
 import { installed, type LogLine, type Program, Programs } from "./support/program.ts";
 import { inTime, until, untilEqual } from "./support/wait.ts";
@@ -27,7 +35,12 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
   let second: Certificate;
   beforeAll(() => {
     first = makeCertificate(folder, "first");
-    second = makeCertificate(folder, "second", ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
+    second = makeCertificate(folder, "second", [
+      "-algorithm",
+      "RSA",
+      "-pkeyopt",
+      "rsa_keygen_bits:2048",
+    ]);
     writeFileSync(join(folder, "keys.json"), nodes.file([ALICE, BOB, CAROL, DAVE]));
   });
 
@@ -90,7 +103,9 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
 
     test("frames of all sizes arrive whole and in order", async () => {
       const [alice, bob] = [await secure(ALICE), await secure(BOB)];
-      const payloads = [0, 1, 16_375, 16_384, 65_527, 1200, 65_527].map((bytes) => randomBytes(bytes));
+      const payloads = [0, 1, 16_375, 16_384, 65_527, 1200, 65_527].map((bytes) =>
+        randomBytes(bytes),
+      );
       for (const payload of payloads) alice.relay(BOB, payload);
       for (const payload of payloads)
         expect(await bob.message()).toEqual({ type: "deliver", senderId: ALICE, payload });
@@ -264,14 +279,22 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       }
     }
 
-    /** Files that are no good, by what is wrong: what stands in them, and which of the two is to blame. */
-    const broken: Record<string, { cert?: () => string | Uint8Array; key?: () => string | Uint8Array }> = {
+    /**
+     * Files that are no good, by what is wrong: what stands in them, and which of the two is to
+     * blame.
+     */
+    const broken: Record<
+      string,
+      { cert?: () => string | Uint8Array; key?: () => string | Uint8Array }
+    > = {
       "an empty certificate": { cert: () => "" },
       "a certificate that is random": { cert: () => randomBytes(800) },
       "a certificate cut short": { cert: () => first.cert.slice(0, 300) },
       "a certificate in DER": { cert: () => der },
       "a key in place of the certificate": { cert: () => readFileSync(first.keyPath) },
-      "a chain whose second certificate is cut short": { cert: () => first.cert + second.cert.slice(0, 300) },
+      "a chain whose second certificate is cut short": {
+        cert: () => first.cert + second.cert.slice(0, 300),
+      },
       "an empty key": { key: () => "" },
       "a key cut short": { key: () => readFileSync(first.keyPath).subarray(0, 120) },
       "a key with a password": { key: () => encrypted },
@@ -283,7 +306,12 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
     beforeAll(() => {
       const [derPath, encryptedPath] = [join(folder, "der"), join(folder, "encrypted")];
       openssl("x509", "-in", first.certPath, "-outform", "der", "-out", derPath);
-      openssl(..."pkcs8 -topk8 -passout pass:secret -in".split(" "), first.keyPath, "-out", encryptedPath);
+      openssl(
+        ..."pkcs8 -topk8 -passout pass:secret -in".split(" "),
+        first.keyPath,
+        "-out",
+        encryptedPath,
+      );
       [der, encrypted] = [readFileSync(derPath), readFileSync(encryptedPath)];
     });
 
@@ -408,27 +436,33 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
         for (const old of [alice, bob]) await expectRelays(old, carol);
       });
 
-      test.each(Object.entries(broken))("%s: told, and the old one stays", async (_, { cert, key }) => {
-        const alice = await connected(ALICE, first.cert);
-        if (cert) writeFileSync(certPath, cert());
-        if (key) writeFileSync(keyPath, key());
-        const from = program.lines.length;
-        const { level, msg } = await reload();
-        expect(level).toBe("error");
-        expect(msg).toStartWith("configuration not reloaded, the one in force stays: ");
-        expect(msg).toContain(cert ? certPath : keyPath);
-        expectNothingOf([certPath, keyPath], program.lines.slice(from).join("\n"));
-        const bob = await connected(BOB, first.cert);
-        await expectRelays(alice, bob);
-        install(second);
-        expect((await reload()).level).toBe("info");
-        await expectRelays(await connected(CAROL, second.cert), alice);
-      });
+      test.each(Object.entries(broken))(
+        "%s: told, and the old one stays",
+        async (_, { cert, key }) => {
+          const alice = await connected(ALICE, first.cert);
+          if (cert) writeFileSync(certPath, cert());
+          if (key) writeFileSync(keyPath, key());
+          const from = program.lines.length;
+          const { level, msg } = await reload();
+          expect(level).toBe("error");
+          expect(msg).toStartWith("configuration not reloaded, the one in force stays: ");
+          expect(msg).toContain(cert ? certPath : keyPath);
+          expectNothingOf([certPath, keyPath], program.lines.slice(from).join("\n"));
+          const bob = await connected(BOB, first.cert);
+          await expectRelays(alice, bob);
+          install(second);
+          expect((await reload()).level).toBe("info");
+          await expectRelays(await connected(CAROL, second.cert), alice);
+        },
+      );
 
       test("files that are gone: told, and the old one stays", async () => {
         for (const path of [certPath, keyPath]) {
           rmSync(path);
-          expect(await reload()).toMatchObject({ level: "error", msg: expect.stringContaining(path) });
+          expect(await reload()).toMatchObject({
+            level: "error",
+            msg: expect.stringContaining(path),
+          });
           install(first);
         }
         await connected(ALICE, first.cert);
@@ -487,7 +521,9 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
 
     const health = async (ca: string) => {
       const { port } = server.url;
-      return (await fetch(`https://127.0.0.1:${port}/health`, { tls: { ca }, keepalive: false })).text();
+      return (
+        await fetch(`https://127.0.0.1:${port}/health`, { tls: { ca }, keepalive: false })
+      ).text();
     };
 
     test("is tried again until it starts, and the old one serves meanwhile; the log has one error and its end", async () => {
@@ -499,7 +535,9 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
         server.tick(false);
         await failure(health(first.cert));
         expect(lines.map(({ level }) => level)).toEqual(["error"]);
-        expect(lines[0]!.msg).toContain(`cannot listen again on port ${url.port} (no file is left)`);
+        expect(lines[0]!.msg).toContain(
+          `cannot listen again on port ${url.port} (no file is left)`,
+        );
         const plain = await fetch(`http://127.0.0.1:${url.port}/health`, { keepalive: false });
         expect(await plain.text()).toBe("ok\n");
         server.tick(false);
@@ -532,7 +570,10 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       server.tick(true);
       const thief = createServer((stolen) => stolen.destroy());
       try {
-        const [error] = await Promise.all([once(thief, "error"), thief.listen(Number(port), "127.0.0.1")]);
+        const [error] = await Promise.all([
+          once(thief, "error"),
+          thief.listen(Number(port), "127.0.0.1"),
+        ]);
         expect(error[0]).toMatchObject({ code: "EADDRINUSE" });
       } finally {
         thief.close();
@@ -549,7 +590,15 @@ describe.skipIf(!hasOpenssl)(`TLS${hasOpenssl ? "" : " (needs openssl)"}`, () =>
       const { port } = socket;
       const options = { trustedProxies: [], tls: undefined };
       const untold = () => undefined;
-      server = new BridgeServer(socket, "127.0.0.1", options, log, untold, { message: () => {} }, untold);
+      server = new BridgeServer(
+        socket,
+        "127.0.0.1",
+        options,
+        log,
+        untold,
+        { message: () => {} },
+        untold,
+      );
       expect([socket.isOpen, server.url.port]).toEqual([false, String(port)]);
       server.reconfigure({ trustedProxies: [], tls: tlsOf(first) });
       expect(await health(first.cert)).toBe("ok\n");

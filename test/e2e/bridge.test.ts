@@ -1,4 +1,7 @@
-/** Nodes behind the WebSocket bridge: what they send and get, who they are to others, and what they may not do. */
+/**
+ * Nodes behind the WebSocket bridge: what they send and get, who they are to others, and what they
+ * may not do.
+ */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import type { PacketStats } from "../../src/beacon.ts";
 import {
@@ -14,12 +17,23 @@ import { BridgeBeacon, type BridgedNode } from "./support/bridged.ts";
 import type { Client } from "./support/client.ts";
 import { Random } from "./support/random.ts";
 import { untilEqual } from "./support/wait.ts";
-import { deliver, deliverDest, discover, discoverEx, punchRequest, relay, sync } from "./support/wire.ts";
+import {
+  deliver,
+  deliverDest,
+  discover,
+  discoverEx,
+  punchRequest,
+  relay,
+  sync,
+} from "./support/wire.ts";
 
 /** The largest datagram, and the largest frame. */
 const DATAGRAM_BYTES_MAX = 65_507;
 const FRAME_BYTES_MAX = 65_536;
-/** What stands before the payload of what is sent, of what arrives, and of what arrives for DiscoverEx. */
+/**
+ * What stands before the payload of what is sent, of what arrives, and of what arrives for
+ * DiscoverEx.
+ */
 const [RELAY_HEAD, DELIVER_HEAD, DELIVER_DEST_HEAD] = [9, 5, 9];
 
 let ids = 1000;
@@ -263,13 +277,16 @@ describe("bursts", () => {
     await ex.client.discoverEx(ex.id);
     const bridged = await BridgeWay.connect();
     const payloads = burst(() => random.below(2000));
-    const [toUdp, toEx, toBridged] = [0, 1, 2].map((third) => payloads.filter((_, i) => i % 3 === third));
+    const [toUdp, toEx, toBridged] = [0, 1, 2].map((third) =>
+      payloads.filter((_, i) => i % 3 === third),
+    );
     const receivers = [udp.id, ex.id, bridged.id];
     node.sendEach(payloads.map((payload, i) => relay(from, receivers[i % 3]!, payload)));
     for (const payload of toUdp!) expect(hex(await udp.next())).toBe(hex(deliver(from, payload)));
     for (const payload of toEx!)
       expect(hex((await ex.client.next()).bytes)).toBe(hex(deliverDest(from, ex.id, payload)));
-    for (const payload of toBridged!) expect(hex(await bridged.next())).toBe(hex(deliver(from, payload)));
+    for (const payload of toBridged!)
+      expect(hex(await bridged.next())).toBe(hex(deliver(from, payload)));
   });
 
   test("of several bridged nodes at once, of large packets, arrive whole", async () => {
@@ -306,7 +323,10 @@ describe("a node known by UDP that connects", () => {
     for (let round = 0; round < 3; round++) {
       for (const other of others) await expectNext(other, bridged);
       await expectNext(bridged, bridged);
-      expect(await udp.client.discover(udp.id)).toEqual({ type: "discoverReply", ...udp.client.address });
+      expect(await udp.client.discover(udp.id)).toEqual({
+        type: "discoverReply",
+        ...udp.client.address,
+      });
     }
     for (const other of others) await expectNext(other, bridged);
     await expectNext(udp, bridged); // in its own name, by UDP
@@ -316,7 +336,8 @@ describe("a node known by UDP that connects", () => {
   const leaves = {
     "closes it": (node: BridgedNode) => node.close(),
     "breaks it off": (node: BridgedNode) => node.connection.destroy(),
-    "sends too large a frame": (node: BridgedNode) => node.send(new Uint8Array(FRAME_BYTES_MAX + 1)),
+    "sends too large a frame": (node: BridgedNode) =>
+      node.send(new Uint8Array(FRAME_BYTES_MAX + 1)),
   };
   describe.each(Object.keys(leaves) as (keyof typeof leaves)[])("and then %s", (how) => {
     test("is reached by UDP again", async () => {
@@ -447,10 +468,17 @@ describe("Discover over the socket", () => {
 describe("punching", () => {
   const punches = () => {
     const total = (outcome: string) => host.count((stats) => stats.punches[outcome]!);
-    return { sent: total("sent"), target_unknown: total("target_unknown"), bridged: total("bridged") };
+    return {
+      sent: total("sent"),
+      target_unknown: total("target_unknown"),
+      bridged: total("bridged"),
+    };
   };
   /** Waits until so many more punches have come out so; no others have. */
-  async function untilMore(before: ReturnType<typeof punches>, more: Partial<typeof before>): Promise<void> {
+  async function untilMore(
+    before: ReturnType<typeof punches>,
+    more: Partial<typeof before>,
+  ): Promise<void> {
     const sums = Object.entries(before).map(([outcome, count]) => [
       outcome,
       count + (more[outcome as keyof typeof before] ?? 0),
@@ -477,7 +505,8 @@ describe("punching", () => {
     const requester = await BridgeWay.connect();
     const targets = [await UdpWay.register(), await BridgeWay.connect(), requester];
     const before = punches();
-    for (const { id } of [...targets, { id: newId() }]) requester.node.send(punchRequest(requester.id, id));
+    for (const { id } of [...targets, { id: newId() }])
+      requester.node.send(punchRequest(requester.id, id));
     requester.node.send(punchRequest(targets[0]!.id, targets[1]!.id)); // in another's name
     await untilMore(before, { bridged: 5 });
     for (const target of targets) await expectNext(requester, target);
@@ -494,8 +523,14 @@ describe("punching", () => {
     await requester.client.punch(requester.id, bridged.id);
     await untilMore(before, { target_unknown: 1 });
     await requester.client.punch(requester.id, alsoUdp.id);
-    expect(await requester.client.message()).toEqual({ type: "punchCommand", ...alsoUdp.client.address });
-    expect(await alsoUdp.client.message()).toEqual({ type: "punchCommand", ...requester.client.address });
+    expect(await requester.client.message()).toEqual({
+      type: "punchCommand",
+      ...alsoUdp.client.address,
+    });
+    expect(await alsoUdp.client.message()).toEqual({
+      type: "punchCommand",
+      ...requester.client.address,
+    });
     await untilMore(before, { target_unknown: 1, sent: 1 });
   });
 });
@@ -504,8 +539,18 @@ describe("what a bridged node may not send is counted, and nothing else happens"
   const OTHER = newId();
   const short = (message: Uint8Array) => message.subarray(0, message.length - 1);
   const empty = new Uint8Array();
-  const cases: readonly [what: string, frame: Uint8Array, counter: string, type: string | undefined][] = [
-    ["a Relay of another node", relay(OTHER, OTHER, random.bytes(9)), "relayDropped.forged_sender", "relay"],
+  const cases: readonly [
+    what: string,
+    frame: Uint8Array,
+    counter: string,
+    type: string | undefined,
+  ][] = [
+    [
+      "a Relay of another node",
+      relay(OTHER, OTHER, random.bytes(9)),
+      "relayDropped.forged_sender",
+      "relay",
+    ],
     ["a Relay of nobody", relay(0, OTHER, random.bytes(9)), "relayDropped.forged_sender", "relay"],
     ["gossip", sync(5, [OTHER, 1, 2]), "gossipRejected.unknown_peer", "sync"],
     ["gossip without an id", sync(0, []), "gossipRejected.unknown_peer", "sync"],
@@ -517,16 +562,31 @@ describe("what a bridged node may not send is counted, and nothing else happens"
     ["one byte", Uint8Array.of(5), "malformed.short", "relay"],
     ["type 0", Uint8Array.of(0, 0, 0, 0, 1), "malformed.unknown_type", "unknown"],
     ["type 10", Uint8Array.of(10, 0, 0, 0, 1), "malformed.unknown_type", "unknown"],
-    ["type 255", random.bytes(FRAME_BYTES_MAX).fill(255, 0, 1), "malformed.unknown_type", "unknown"],
+    [
+      "type 255",
+      random.bytes(FRAME_BYTES_MAX).fill(255, 0, 1),
+      "malformed.unknown_type",
+      "unknown",
+    ],
     [
       "a DiscoverReply",
       Uint8Array.of(2, 4, 127, 0, 0, 1, 0, 9),
       "malformed.not_for_beacon",
       "discover_reply",
     ],
-    ["a PunchCommand", Uint8Array.of(4, 4, 127, 0, 0, 1, 0, 9), "malformed.not_for_beacon", "punch_command"],
+    [
+      "a PunchCommand",
+      Uint8Array.of(4, 4, 127, 0, 0, 1, 0, 9),
+      "malformed.not_for_beacon",
+      "punch_command",
+    ],
     ["a RelayDeliver", deliver(1, random.bytes(9)), "malformed.not_for_beacon", "relay_deliver"],
-    ["a RelayDeliverDest", deliverDest(1, OTHER, empty), "malformed.not_for_beacon", "relay_deliver_dest"],
+    [
+      "a RelayDeliverDest",
+      deliverDest(1, OTHER, empty),
+      "malformed.not_for_beacon",
+      "relay_deliver_dest",
+    ],
     ["an empty frame", empty, "malformed.empty", undefined],
   ];
 
@@ -576,7 +636,13 @@ describe("frames", () => {
   test("that are text are ignored and counted; only a second reply ends the connection", async () => {
     const node = await BridgeWay.connect();
     const { text: before } = host.stats.dropped;
-    const texts = ["", "hello", '{"type":"ping"}', '{"type":"auth_ok"}', "x".repeat(FRAME_BYTES_MAX)];
+    const texts = [
+      "",
+      "hello",
+      '{"type":"ping"}',
+      '{"type":"auth_ok"}',
+      "x".repeat(FRAME_BYTES_MAX),
+    ];
     for (const text of texts) node.node.connection.text(text);
     node.node.connection.send(TEXT, relay(node.id, node.id, new Uint8Array(9)));
     await expectNext(node, node);
@@ -696,7 +762,9 @@ describe("--wss-max-peers", () => {
     const opened = await Promise.allSettled(
       Array.from({ length: 5 * PEERS_MAX }, () => WebSocketClient.open(small.url)),
     );
-    const inside = opened.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
+    const inside = opened.flatMap((result) =>
+      result.status === "fulfilled" ? [result.value] : [],
+    );
     expect(inside).toHaveLength(UNPROVEN_MAX);
     expect(small.stats).toMatchObject({ connections: UNPROVEN_MAX, peers: 0 });
     expect(small.stats.upgrades["crowded"]).toBe(before + 5 * PEERS_MAX - UNPROVEN_MAX);

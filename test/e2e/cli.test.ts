@@ -10,7 +10,13 @@ import { type Program, Programs } from "./support/program.ts";
 
 const DEFAULT_HTTP_PORT = 9002;
 /** A free port, no HTTP, and lines that a test can read. */
-const FLAGS = ["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--workers=1", "--max-nodes=1000"];
+const FLAGS = [
+  "--addr=127.0.0.1:0",
+  "--http=off",
+  "--log-format=json",
+  "--workers=1",
+  "--max-nodes=1000",
+];
 
 const programs = new Programs();
 const folder = temporaryFolder();
@@ -44,7 +50,10 @@ async function stats(program: Program): Promise<Stats> {
 
 describe("flags", () => {
   test.each([
-    { name: "one dash and a space", flags: ["-addr", "127.0.0.1:0", "-http", "off", "-log-format", "json"] },
+    {
+      name: "one dash and a space",
+      flags: ["-addr", "127.0.0.1:0", "-http", "off", "-log-format", "json"],
+    },
     { name: "one dash and =", flags: ["-addr=127.0.0.1:0", "-http=off", "-log-format=json"] },
     {
       name: "two dashes and a space",
@@ -116,7 +125,9 @@ describe("addresses", () => {
       const program = programs.beacon(FLAGS.filter((flag) => flag !== "--http=off"));
       const { port, http } = await program.listening();
       expect(http).toBeUndefined();
-      const warnings = program.log().filter(({ level, msg }) => level === "warn" && msg.includes("http"));
+      const warnings = program
+        .log()
+        .filter(({ level, msg }) => level === "warn" && msg.includes("http"));
       expect(warnings).toHaveLength(1);
       expect(warnings[0]!.msg).toContain(String(DEFAULT_HTTP_PORT));
       await expectServed(port);
@@ -126,7 +137,11 @@ describe("addresses", () => {
   test("a given HTTP address being taken is an error, and leaves nothing behind", async () => {
     const taken = (await occupy(0))!;
     const { port } = taken.address() as { port: number };
-    const program = programs.beacon(["--log-format=json", "--addr=127.0.0.1:0", `--http=127.0.0.1:${port}`]);
+    const program = programs.beacon([
+      "--log-format=json",
+      "--addr=127.0.0.1:0",
+      `--http=127.0.0.1:${port}`,
+    ]);
     expect(await program.exited()).toBe(1);
     taken.close();
     const fatal = program.log().filter(({ level }) => level === "fatal");
@@ -146,7 +161,9 @@ describe("addresses", () => {
 
 describe("signals", () => {
   test.each(["SIGTERM", "SIGINT"] as const)("%s ends it with exit code 0", async (signal) => {
-    const program = programs.beacon([...FLAGS, "--workers=2"].filter((flag) => flag !== "--workers=1"));
+    const program = programs.beacon(
+      [...FLAGS, "--workers=2"].filter((flag) => flag !== "--workers=1"),
+    );
     const { port } = await program.listening();
     await expectServed(port);
     program.signal(signal);

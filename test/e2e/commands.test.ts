@@ -59,11 +59,18 @@ test("probe of a beacon that relays nothing, and of nothing", async () => {
   expect([off.code, off.stderr]).toEqual([1, ""]);
   expect(off.text).toContain("relays       0 of 2");
   expect(off.text).toContain("! it answers, but relays nothing");
-  expect(nothing).toEqual({ code: 3, text: "", stderr: expect.stringContaining("nothing listens") });
+  expect(nothing).toEqual({
+    code: 3,
+    text: "",
+    stderr: expect.stringContaining("nothing listens"),
+  });
 });
 
 test.concurrent("status, top and check-config of a beacon; probe of it", async () => {
-  const probe = programs.beacon(["probe", `localhost:${beacon.address.port}`, "--count=30", "--json"], env);
+  const probe = programs.beacon(
+    ["probe", `localhost:${beacon.address.port}`, "--count=30", "--json"],
+    env,
+  );
   const [top, status, config, probed] = await Promise.all([
     ran("top", "--count=1", "--json"),
     ran("status"),
@@ -74,7 +81,10 @@ test.concurrent("status, top and check-config of a beacon; probe of it", async (
   expect(status.text).toMatch(/^beacon \d+\.\d+\.\d+ at \[::\]:\d+/);
   expect(status.text).toContain("\nhealth    ok; ready\n");
   expect([top.code, top.stderr]).toEqual([0, ""]);
-  expect(JSON.parse(top.text)).toMatchObject({ healthy: true, workers: [{ worker: 0, alive: true }] });
+  expect(JSON.parse(top.text)).toMatchObject({
+    healthy: true,
+    workers: [{ worker: 0, alive: true }],
+  });
   expect([config.code, config.stderr]).toEqual([0, ""]);
   expect(config.text).toMatch(/a restart is needed {2}for .*--max-nodes/);
   expect([probed.code, probed.stderr]).toEqual([0, ""]);
@@ -96,8 +106,16 @@ test.concurrent("nobody to ask, and what is no command: exit codes 3 and 2", asy
     ran("status", "--nope"),
     ran("help"),
   ]);
-  expect(status).toEqual({ code: 3, text: "", stderr: expect.stringMatching(/^beacon: .*refused.*\n$/) });
-  expect(usage).toEqual({ code: 2, text: "", stderr: expect.stringMatching(/^beacon: .*--nope.*\n$/) });
+  expect(status).toEqual({
+    code: 3,
+    text: "",
+    stderr: expect.stringMatching(/^beacon: .*refused.*\n$/),
+  });
+  expect(usage).toEqual({
+    code: 2,
+    text: "",
+    stderr: expect.stringMatching(/^beacon: .*--nope.*\n$/),
+  });
   expect([help.code, help.stderr]).toEqual([0, ""]);
 });
 
@@ -105,9 +123,18 @@ test("a missing or wrong token is exit code 4, and the message says which", asyn
   const wrong = join(folder, "wrong");
   writeFileSync(wrong, "no-token-of-this-beacon", { mode: 0o600 });
   for (const command of [["drain"], ["upgrade"], ["disconnect", "7"]]) {
-    const [none, other] = [await ran(...command), await ran(...command, `--admin-token-file=${wrong}`)];
-    expect([none.code, none.stderr]).toEqual([4, expect.stringContaining("give it with --admin-token-file")]);
-    expect([other.code, other.stderr]).toEqual([4, expect.stringContaining("is not this beacon's")]);
+    const [none, other] = [
+      await ran(...command),
+      await ran(...command, `--admin-token-file=${wrong}`),
+    ];
+    expect([none.code, none.stderr]).toEqual([
+      4,
+      expect.stringContaining("give it with --admin-token-file"),
+    ]);
+    expect([other.code, other.stderr]).toEqual([
+      4,
+      expect.stringContaining("is not this beacon's"),
+    ]);
   }
   beacon.reconfigure({ ...beacon.config, adminAuth: "always" });
   for (const command of [["status"], ["top", "--count=1"], ["nodes"], ["explain", "7"]])
@@ -154,7 +181,10 @@ test.concurrent("top goes on when its beacon is started anew", async () => {
   }
 });
 
-/** Runs a program on a terminal of 80 by 24; prints all it wrote, then "<exit code> <whether the terminal is as before>". */
+/**
+ * Runs a program on a terminal of 80 by 24; prints all it wrote, then "<exit code> <whether the
+ * terminal is as before>".
+ */
 const PTY = `
 import os, pty, sys, termios, fcntl, struct, threading
 main, peer = pty.openpty()
@@ -183,7 +213,8 @@ os._exit(0)
 `;
 
 const python =
-  installed("python3") && Bun.spawnSync(["python3", "-c", "import os; os.login_tty"]).exitCode === 0;
+  installed("python3") &&
+  Bun.spawnSync(["python3", "-c", "import os; os.login_tty"]).exitCode === 0;
 
 describe("top on a terminal", () => {
   test

@@ -1,6 +1,7 @@
 /**
- * A directory that fails in every way there is, while relays between its beacons go on: those to known nodes arrive, it is told what is wrong,
- * and all is well again without a restart once the cause is gone.
+ * A directory that fails in every way there is, while relays between its beacons go on: those to
+ * known nodes arrive, it is told what is wrong, and all is well again without a restart once the
+ * cause is gone.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { randomBytes } from "node:crypto";
@@ -8,7 +9,12 @@ import { writeFileSync } from "node:fs";
 import type { Config } from "../../src/beacon.ts";
 import type { DirectoryState } from "../../src/control/directory/stats.ts";
 import { temporaryFolder, temporaryPaths } from "../support/folder.ts";
-import { REDIS, type RedisServer, type RedisServerOptions, RedisServers } from "../support/redis.ts";
+import {
+  REDIS,
+  type RedisServer,
+  type RedisServerOptions,
+  RedisServers,
+} from "../support/redis.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 import { makeCertificate } from "../support/websocket.ts";
 import {
@@ -85,14 +91,23 @@ class World {
     this.nodeB = await this.b.udp();
     await untilReached(this.b, this.nodeA);
     await untilReached(this.a, this.nodeB);
-    this.#traffic.push({ name: "a to b", traffic: await Traffic.start(this.a, this.nodeB, PER_SECOND) });
-    this.#traffic.push({ name: "b to a", traffic: await Traffic.start(this.b, this.nodeA, PER_SECOND) });
+    this.#traffic.push({
+      name: "a to b",
+      traffic: await Traffic.start(this.a, this.nodeB, PER_SECOND),
+    });
+    this.#traffic.push({
+      name: "b to a",
+      traffic: await Traffic.start(this.b, this.nodeA, PER_SECOND),
+    });
   }
 
   /** The state of the directory at these, and that readyz tells it, with `message`. */
   async untilState(state: DirectoryState, message: RegExp, at = this.beacons): Promise<void> {
     for (const beacon of at) {
-      const isTold = new RegExp(`^ready; directory: ${state} for \\d+ s: .*${message.source}`, message.flags);
+      const isTold = new RegExp(
+        `^ready; directory: ${state} for \\d+ s: .*${message.source}`,
+        message.flags,
+      );
       let text = "";
       const tells = async () => {
         text = await beacon.readyz();
@@ -107,7 +122,11 @@ class World {
 
   async untilOk(): Promise<void> {
     for (const beacon of this.beacons)
-      await untilEqual(`state of the directory at ${beacon.name}`, () => beacon.directory.state, "ok");
+      await untilEqual(
+        `state of the directory at ${beacon.name}`,
+        () => beacon.directory.state,
+        "ok",
+      );
     await this.fleet.untilWhole();
     for (const beacon of this.beacons) {
       expect(await beacon.readyz()).toBe("ready");
@@ -119,7 +138,8 @@ class World {
   expectWarnings(times: number, pattern = /directory/, at = this.beacons): void {
     for (const beacon of at) {
       const warnings = beacon.warnings(pattern);
-      if (warnings.length !== times) throw new Error(`${warnings.length} warnings: ${warnings.join("\n")}`);
+      if (warnings.length !== times)
+        throw new Error(`${warnings.length} warnings: ${warnings.join("\n")}`);
     }
   }
 
@@ -288,7 +308,10 @@ scenario(
   },
 );
 
-/** Writes into the log, and then leaves the server so little memory that it is full until most of that is dropped. */
+/**
+ * Writes into the log, and then leaves the server so little memory that it is full until most of
+ * that is dropped.
+ */
 async function fillLog(server: RedisServer): Promise<void> {
   for (let i = 0; i < 400; i++) await server.command("XADD", LOG, "*", "e", "x".repeat(10_000));
   const used = /used_memory:(\d+)/.exec(String(await server.command("INFO", "memory")))![1]!;
@@ -296,7 +319,9 @@ async function fillLog(server: RedisServer): Promise<void> {
 }
 
 const isFull = async (server: RedisServer): Promise<boolean> =>
-  /OOM/.test(await server.command("XADD", "probe", "NOMKSTREAM", "*", "e", "").then(() => "", String));
+  /OOM/.test(
+    await server.command("XADD", "probe", "NOMKSTREAM", "*", "e", "").then(() => "", String),
+  );
 
 /** The log holds a minute, and is looked at every few seconds. */
 const LOG_PATIENCE_MS = 3 * PATIENCE_MS;
@@ -307,23 +332,30 @@ scenario("a log that fills the server's memory: it is trimmed a minute later", a
   await fillLog(server);
   await world.untilState("full", /OOM.*maxmemory/);
   const late = await world.a.udp();
-  await until("the server takes writes again", async () => !(await isFull(server)), LOG_PATIENCE_MS);
+  await until(
+    "the server takes writes again",
+    async () => !(await isFull(server)),
+    LOG_PATIENCE_MS,
+  );
   await world.untilOk();
   await untilReached(world.b, late);
   await world.expectDelivered();
 });
 
-scenario("a log that fills the memory, and beacons that start only then: the same", async (world) => {
-  const server = await world.server({ config: ["--maxmemory-policy", "noeviction"] });
-  await world.start(directory(server));
-  await fillLog(server);
-  await world.expectDelivered();
-  for (const beacon of world.fleet.beacons.splice(0)) await beacon.close();
-  const [first, second] = [await world.fleet.start(), await world.fleet.start()];
-  await world.untilState("full", /OOM.*maxmemory/, [first, second]);
-  await world.fleet.untilWhole(LOG_PATIENCE_MS);
-  await untilReached(second, await first.udp());
-});
+scenario(
+  "a log that fills the memory, and beacons that start only then: the same",
+  async (world) => {
+    const server = await world.server({ config: ["--maxmemory-policy", "noeviction"] });
+    await world.start(directory(server));
+    await fillLog(server);
+    await world.expectDelivered();
+    for (const beacon of world.fleet.beacons.splice(0)) await beacon.close();
+    const [first, second] = [await world.fleet.start(), await world.fleet.start()];
+    await world.untilState("full", /OOM.*maxmemory/, [first, second]);
+    await world.fleet.untilWhole(LOG_PATIENCE_MS);
+    await untilReached(second, await first.udp());
+  },
+);
 
 scenario("another password, which the file tells without a restart", async (world) => {
   const server = await world.server({ password: "before" });
@@ -338,7 +370,8 @@ scenario("another password, which the file tells without a restart", async (worl
   await world.untilOk();
   await untilReached(world.b, late);
   world.expectWarnings(1);
-  for (const { log } of world.beacons) expect(JSON.stringify(log)).not.toMatch(/"[^"]*(before|after)/);
+  for (const { log } of world.beacons)
+    expect(JSON.stringify(log)).not.toMatch(/"[^"]*(before|after)/);
   await world.expectDelivered();
 });
 
@@ -350,7 +383,8 @@ for (const command of ["xadd", "hset", "xread", "get"]) {
     await server.command("ACL", "SETUSER", "beacon", "on", ">secret", "~*", "+@all");
     await world.start({ ...directory(server), directoryAuthFile });
     await server.command("ACL", "SETUSER", "beacon", `-${command}`);
-    if (command === "get") await world.fleet.start(); // for snapshots, which are read when somebody comes
+    // for snapshots, which are read when somebody comes
+    if (command === "get") await world.fleet.start();
     await world.untilState("denied", new RegExp(`${command}.*NOPERM`, "i"));
     const since = performance.now();
     const late = await world.a.udp();
@@ -412,7 +446,10 @@ scenario("a way to the server that takes everything and says nothing", async (wo
   const proxy = world.with(await TcpProxy.start(server));
   await world.start(directory(proxy));
   proxy.silence();
-  await world.untilState("slow", /no answer to \w+ in \d+ ms|accepts the connection and does not answer/);
+  await world.untilState(
+    "slow",
+    /no answer to \w+ in \d+ ms|accepts the connection and does not answer/,
+  );
   const late = await world.a.udp();
   await proxy.mend();
   await world.untilOk();
@@ -438,7 +475,8 @@ scenario(
     }
     await world.untilOk();
     for (const node of nodes) await untilReached(world.b, node);
-    // Each thing is said once: that the connection is lost, that the server is not there, and on a busy machine that it is slow.
+    // Each thing is said once: that the connection is lost, that the server is not there, and on a
+    // busy machine that it is slow.
     for (const [i, { log }] of world.beacons.entries()) {
       const said = log.slice(before[i]).map((line) => JSON.stringify(line.msg).replace(/\d+/g, ""));
       expect(said).toEqual([...new Set(said)]);
@@ -460,7 +498,9 @@ scenario(
       { ...directory(server), directoryPrefix: "other" },
     ]) {
       const one = await world.fleet.start({ ...options, peers: [world.a.name] });
-      await until("it says so", async () => (await one.readyz()).includes("no other beacon is in it"));
+      await until("it says so", async () =>
+        (await one.readyz()).includes("no other beacon is in it"),
+      );
       expect(one.directory).toMatchObject({ state: "ok", isAlone: true });
       await until("it warns", () => one.warnings(/no other beacon is in it/).length === 1);
     }
@@ -472,7 +512,10 @@ scenario("a server that is stopped is not taken for one that expects TLS", async
   const server = await world.server();
   await world.start(directory(server));
   server.pause();
-  await world.untilState("slow", /accepts the connection and does not answer: is it stopped, or busy\?/);
+  await world.untilState(
+    "slow",
+    /accepts the connection and does not answer: is it stopped, or busy\?/,
+  );
   server.resume();
   await world.untilOk();
 });
@@ -483,7 +526,12 @@ scenario("garbage in all keys, while it is used", async (world) => {
   const garbage = (bytes: number) => randomBytes(bytes).toString("base64");
   for (let i = 0; i < 300; i++) {
     const value = i % 3 === 0 ? randomBytes(40).toString("latin1") : garbage(i);
-    await server.command("XADD", LOG, "*", ...(i % 5 === 0 ? ["other", value, "e", value] : ["e", value]));
+    await server.command(
+      "XADD",
+      LOG,
+      "*",
+      ...(i % 5 === 0 ? ["other", value, "e", value] : ["e", value]),
+    );
     await server.command("HSET", BEACONS, i % 2 === 0 ? garbage(9) : `127.0.0.1:${i + 1}`, value);
     await server.command("SET", `{${PREFIX}}:nodes:${world.a.name}:1:${i}:0`, value);
   }
@@ -569,7 +617,9 @@ scenario("a Sentinel, named by mistake", async (world) => {
   const sentinel = await world.server({ sentinel: true });
   const fleet = world.with(new Fleet(directory(sentinel)));
   const beacon = await fleet.start();
-  await world.untilState("refused", /is a Sentinel: name the servers themselves in --directory/, [beacon]);
+  await world.untilState("refused", /is a Sentinel: name the servers themselves in --directory/, [
+    beacon,
+  ]);
   await expectReached(beacon, await beacon.udp());
   world.expectWarnings(1, /directory/, [beacon]);
 });
@@ -587,29 +637,34 @@ scenario("a cluster's node that has not all slots, until it has", async (world) 
   world.expectWarnings(1, /directory/, [a, b]);
 });
 
-scenario("a Sentinel that fails over; the old primary comes back, and nobody goes there", async (world) => {
-  const [primary, replica] = [await world.server(), await world.server()];
-  await replica.replicaOf(primary);
-  const sentinel = await world.server({ sentinel: true });
-  await sentinel.command("SENTINEL", "MONITOR", "fleet", primary.host, `${primary.port}`, "1");
-  await sentinel.command("SENTINEL", "SET", "fleet", "down-after-milliseconds", "500");
-  await sentinel.command("SENTINEL", "SET", "fleet", "failover-timeout", "5000");
-  const replicas = async () => JSON.stringify(await sentinel.command("SENTINEL", "REPLICAS", "fleet"));
-  await until("the Sentinel knows it", async () => (await replicas()).includes(replica.name));
-  await world.start({ directory: `redis://${primary.name},${replica.name}` });
-  await primary.stop();
-  const late = await world.a.udp();
-  // Who is made another role closes its connections.
-  const role = () => replica.command("ROLE").then(JSON.stringify, () => "");
-  await until("the replica is promoted", async () => (await role()).includes("master"));
-  await world.untilOk();
-  await untilReached(world.b, late);
-  await world.server({ port: primary.port }); // a primary still, until the Sentinel has looked at it for a while
-  const later = await world.b.udp();
-  await untilReached(world.a, later);
-  for (const beacon of world.beacons) expect(beacon.directory.server).toBe(replica.name);
-  await world.expectDelivered();
-});
+scenario(
+  "a Sentinel that fails over; the old primary comes back, and nobody goes there",
+  async (world) => {
+    const [primary, replica] = [await world.server(), await world.server()];
+    await replica.replicaOf(primary);
+    const sentinel = await world.server({ sentinel: true });
+    await sentinel.command("SENTINEL", "MONITOR", "fleet", primary.host, `${primary.port}`, "1");
+    await sentinel.command("SENTINEL", "SET", "fleet", "down-after-milliseconds", "500");
+    await sentinel.command("SENTINEL", "SET", "fleet", "failover-timeout", "5000");
+    const replicas = async () =>
+      JSON.stringify(await sentinel.command("SENTINEL", "REPLICAS", "fleet"));
+    await until("the Sentinel knows it", async () => (await replicas()).includes(replica.name));
+    await world.start({ directory: `redis://${primary.name},${replica.name}` });
+    await primary.stop();
+    const late = await world.a.udp();
+    // Who is made another role closes its connections.
+    const role = () => replica.command("ROLE").then(JSON.stringify, () => "");
+    await until("the replica is promoted", async () => (await role()).includes("master"));
+    await world.untilOk();
+    await untilReached(world.b, late);
+    // a primary still, until the Sentinel has looked at it for a while
+    await world.server({ port: primary.port });
+    const later = await world.b.udp();
+    await untilReached(world.a, later);
+    for (const beacon of world.beacons) expect(beacon.directory.server).toBe(replica.name);
+    await world.expectDelivered();
+  },
+);
 
 scenario("a cluster that fails over, and then moves the keys to another node", async (world) => {
   const config = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
@@ -619,11 +674,14 @@ scenario("a cluster that fails over, and then moves the keys to another node", a
   const idOf = async (node: RedisServer) => String(await node.command("CLUSTER", "MYID"));
   const owners = async (node: RedisServer) => String(await node.command("CLUSTER", "NODES"));
   const slot = Number(await owner.command("CLUSTER", "KEYSLOT", "{pilot-beacon}:log"));
-  const rest = [0, slot - 1, slot + 1, 8191, 8192, 16_383].sort((one, next) => one - next).map(String);
+  const rest = [0, slot - 1, slot + 1, 8191, 8192, 16_383]
+    .sort((one, next) => one - next)
+    .map(String);
   await owner.command("CLUSTER", "ADDSLOTS", `${slot}`);
   await other.command("CLUSTER", "ADDSLOTSRANGE", ...rest.slice(0, 4));
   await third.command("CLUSTER", "ADDSLOTSRANGE", ...rest.slice(4));
-  for (const node of nodes.slice(1)) await owner.command("CLUSTER", "MEET", node.host, `${node.port}`);
+  for (const node of nodes.slice(1))
+    await owner.command("CLUSTER", "MEET", node.host, `${node.port}`);
   const untilUp = async (all: readonly RedisServer[]) => {
     for (const node of all)
       await until("the cluster is up", async () =>
@@ -643,7 +701,9 @@ scenario("a cluster that fails over, and then moves the keys to another node", a
   await owner.stop();
   const late = await world.a.udp();
   await until("the replica is promoted", async () =>
-    (await owners(other)).split("\n").some((line) => line.includes(replica.name) && line.includes("master")),
+    (await owners(other))
+      .split("\n")
+      .some((line) => line.includes(replica.name) && line.includes("master")),
   );
   await world.untilOk();
   for (const beacon of world.beacons) expect(beacon.directory.server).toBe(replica.name);
@@ -661,23 +721,26 @@ scenario("a cluster that fails over, and then moves the keys to another node", a
   await world.expectDelivered();
 });
 
-scenario("beacons that end while the server does not answer, and while it is not there", async (world) => {
-  const server = await world.server();
-  const proxy = world.with(await TcpProxy.start(server));
-  await world.start(directory(proxy));
-  const { a, b } = world;
-  await world.expectDelivered();
-  proxy.silence();
-  // Both timers are this process's: a busy machine delays one like the other.
-  const ending = (beacon: FleetBeacon) =>
-    Promise.race([
-      beacon.close().then(() => "it does not wait for an answer"),
-      Bun.sleep(ANSWER_MS).then(() => "it waits"),
-    ]);
-  await a.udp(); // so that a command is under way
-  expect(await ending(a)).toBe("it does not wait for an answer");
-  await untilEqual("state", () => b.directory.state, "slow");
-  const { accepted } = proxy;
-  await until("it tries again", () => proxy.accepted > accepted);
-  expect(await ending(b)).toBe("it does not wait for an answer");
-});
+scenario(
+  "beacons that end while the server does not answer, and while it is not there",
+  async (world) => {
+    const server = await world.server();
+    const proxy = world.with(await TcpProxy.start(server));
+    await world.start(directory(proxy));
+    const { a, b } = world;
+    await world.expectDelivered();
+    proxy.silence();
+    // Both timers are this process's: a busy machine delays one like the other.
+    const ending = (beacon: FleetBeacon) =>
+      Promise.race([
+        beacon.close().then(() => "it does not wait for an answer"),
+        Bun.sleep(ANSWER_MS).then(() => "it waits"),
+      ]);
+    await a.udp(); // so that a command is under way
+    expect(await ending(a)).toBe("it does not wait for an answer");
+    await untilEqual("state", () => b.directory.state, "slow");
+    const { accepted } = proxy;
+    await until("it tries again", () => proxy.accepted > accepted);
+    expect(await ending(b)).toBe("it does not wait for an answer");
+  },
+);

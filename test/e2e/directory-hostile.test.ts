@@ -1,8 +1,17 @@
-/** Somebody writes into the directory who is no beacon: what comes of it, and that it ends when he ends. */
+/**
+ * Somebody writes into the directory who is no beacon: what comes of it, and that it ends when he
+ * ends.
+ */
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import type { Config } from "../../src/beacon.ts";
-import { CHANGES, type Entry, encodeEntry, LEASE, stepped } from "../../src/control/directory/entries.ts";
+import {
+  CHANGES,
+  type Entry,
+  encodeEntry,
+  LEASE,
+  stepped,
+} from "../../src/control/directory/entries.ts";
 import { encodePart, partKey } from "../../src/control/directory/snapshots.ts";
 import { ALL_RANGES } from "../../src/shared/claim-digest.ts";
 import { REDIS, type RedisServer, RedisServers } from "../support/redis.ts";
@@ -88,13 +97,27 @@ class World {
     const client = this.fleet.with(await Client.open("127.0.0.1", this.a.at));
     const name = nameOf(client);
     const epoch = epochNow();
-    const claims = { nodeIds: Int32Array.from(nodeIds), timesMs: Float64Array.from(nodeIds, () => timeMs) };
+    const claims = {
+      nodeIds: Int32Array.from(nodeIds),
+      timesMs: Float64Array.from(nodeIds, () => timeMs),
+    };
     const head = { epoch, seq: 0, parts: 1, part: 0, timeMs };
-    await redis.set(this.key(`nodes:${partKey(name, epoch, SNAPSHOT, 0)}`), encodePart(head, claims));
+    await redis.set(
+      this.key(`nodes:${partKey(name, epoch, SNAPSHOT, 0)}`),
+      encodePart(head, claims),
+    );
     await this.write(lease(name, { epoch, snapshot: SNAPSHOT }));
     for (const beacon of isFollowed ? this.both : [])
       await until("it is followed", () => beacon.told({ name })?.state === "following");
-    await this.write({ kind: CHANGES, name, epoch, seq: 1, timeMs, claims, gone: new Int32Array() });
+    await this.write({
+      kind: CHANGES,
+      name,
+      epoch,
+      seq: 1,
+      timeMs,
+      claims,
+      gone: new Int32Array(),
+    });
     return client;
   }
 }
@@ -105,8 +128,23 @@ const base64 = (entry: Entry) => Buffer.from(encodeEntry(entry)).toString("base6
 
 function lease(name: string, more: Partial<Extract<Entry, { kind: typeof LEASE }>> = {}): Entry {
   return {
-    ...{ kind: LEASE, name, epoch: epochNow(), seq: 0, timeMs: stepped(Date.now()), beaconId: 0, nodes: 1 },
-    ...{ leaseMs: 1000, isLeaving: false, snapshot: undefined, ranged: undefined, sums: undefined, ...more },
+    ...{
+      kind: LEASE,
+      name,
+      epoch: epochNow(),
+      seq: 0,
+      timeMs: stepped(Date.now()),
+      beaconId: 0,
+      nodes: 1,
+    },
+    ...{
+      leaseMs: 1000,
+      isLeaving: false,
+      snapshot: undefined,
+      ranged: undefined,
+      sums: undefined,
+      ...more,
+    },
   };
 }
 
@@ -126,45 +164,66 @@ attack("claims from a year ahead are malformed, in the log and in snapshots", as
   await world.start();
   const { a, b, nodeA, nodeB, both } = world;
   const client = await world.impostor([nodeA.id, nodeB.id], stepped(Date.now() + YEAR_MS), false);
-  await untilEqual("malformed entries", () => both.map((one) => one.directory.entriesMalformed), [1, 1]);
+  await untilEqual(
+    "malformed entries",
+    () => both.map((one) => one.directory.entriesMalformed),
+    [1, 1],
+  );
   await until("the snapshot is", () => both.every((one) => one.directory.snapshotsMalformed > 0));
   await expectReached(a, nodeB);
   await expectReached(b, nodeA);
   expect(both.map((one) => one.routes({ name: nameOf(client) }))).toEqual([0, 0]);
 });
 
-attack("nodes that are claimed from a day ahead are back as soon as they are heard again", async (world) => {
-  await world.start();
-  const { a, nodeA, nodeB, both } = world;
-  const other = await a.udp();
-  const client = await world.impostor([nodeA.id, nodeB.id, other.id], stepped(Date.now() + DAY_MS));
-  // In the log: the clocks of the beacons follow.
-  await untilEqual("claims from ahead", () => both.map((one) => one.directory.claimsFromFuture), [3, 3]);
-  expect(both.map((one) => one.directory.nodesLost)).toEqual([2, 1]);
-  expect(a.routes({ name: nameOf(client) })).toBe(3);
-  await nodeA.discover();
-  await nodeB.discover();
-  for (const via of both) {
-    await untilReached(via, nodeA);
-    await untilReached(via, nodeB);
-  }
-  // The other one is his until he is no longer believed to be there.
-  const routes = () => both.map((one) => one.routes({ name: nameOf(client) }));
-  await untilEqual("routes to him", routes, [undefined, undefined]);
-  for (const via of both) await untilNotFound(via, other.id);
-  await other.discover();
-  for (const via of both) await untilReached(via, other);
-});
+attack(
+  "nodes that are claimed from a day ahead are back as soon as they are heard again",
+  async (world) => {
+    await world.start();
+    const { a, nodeA, nodeB, both } = world;
+    const other = await a.udp();
+    const client = await world.impostor(
+      [nodeA.id, nodeB.id, other.id],
+      stepped(Date.now() + DAY_MS),
+    );
+    // In the log: the clocks of the beacons follow.
+    await untilEqual(
+      "claims from ahead",
+      () => both.map((one) => one.directory.claimsFromFuture),
+      [3, 3],
+    );
+    expect(both.map((one) => one.directory.nodesLost)).toEqual([2, 1]);
+    expect(a.routes({ name: nameOf(client) })).toBe(3);
+    await nodeA.discover();
+    await nodeB.discover();
+    for (const via of both) {
+      await untilReached(via, nodeA);
+      await untilReached(via, nodeB);
+    }
+    // The other one is his until he is no longer believed to be there.
+    const routes = () => both.map((one) => one.routes({ name: nameOf(client) }));
+    await untilEqual("routes to him", routes, [undefined, undefined]);
+    for (const via of both) await untilNotFound(via, other.id);
+    await other.discover();
+    for (const via of both) await untilReached(via, other);
+  },
+);
 
-attack("an id of 0 makes an entry count for nothing; in a snapshot it is passed over", async (world) => {
-  await world.start();
-  const { a, nodeB, both } = world;
-  const id = newId();
-  const client = await world.impostor([0, id], stepped(Date.now()));
-  await untilEqual("malformed entries", () => both.map((one) => one.directory.entriesMalformed), [1, 1]);
-  expect(both.map((one) => one.routes({ name: nameOf(client) }))).toEqual([1, 1]);
-  await expectReached(a, nodeB);
-});
+attack(
+  "an id of 0 makes an entry count for nothing; in a snapshot it is passed over",
+  async (world) => {
+    await world.start();
+    const { a, nodeB, both } = world;
+    const id = newId();
+    const client = await world.impostor([0, id], stepped(Date.now()));
+    await untilEqual(
+      "malformed entries",
+      () => both.map((one) => one.directory.entriesMalformed),
+      [1, 1],
+    );
+    expect(both.map((one) => one.routes({ name: nameOf(client) }))).toEqual([1, 1]);
+    await expectReached(a, nodeB);
+  },
+);
 
 attack(
   `${MANY} beacons that are none: those that were there stay; others get in when they are gone`,
@@ -191,7 +250,14 @@ attack(
 attack("beacons where nobody may be are not routed to", async (world) => {
   await world.start({ denyEndpoint: ["127.66.0.0/16"] });
   const { a, nodeB, both } = world;
-  const names = ["127.66.0.1:9", "0.0.0.0:9", "255.255.255.255:9", "224.0.0.1:9", "nobody.invalid:9", a.name];
+  const names = [
+    "127.66.0.1:9",
+    "0.0.0.0:9",
+    "255.255.255.255:9",
+    "224.0.0.1:9",
+    "nobody.invalid:9",
+    a.name,
+  ];
   for (const name of names.slice(0, -1)) {
     await world.write(lease(name, { leaseMs: 60_000, seq: 0, snapshot: SNAPSHOT }));
     const changes = {
@@ -201,7 +267,10 @@ attack("beacons where nobody may be are not routed to", async (world) => {
       seq: 1,
       timeMs: stepped(Date.now()),
     } as const;
-    const claims = { nodeIds: Int32Array.of(newId()), timesMs: Float64Array.of(stepped(Date.now())) };
+    const claims = {
+      nodeIds: Int32Array.of(newId()),
+      timesMs: Float64Array.of(stepped(Date.now())),
+    };
     await world.write({ ...changes, claims, gone: new Int32Array() });
   }
   for (const beacon of both) {
@@ -216,20 +285,30 @@ attack("beacons where nobody may be are not routed to", async (world) => {
   await expectReached(a, nodeB);
 });
 
-attack("who speaks in a beacon's name, of a later start: it comes back when he is silent", async (world) => {
-  await world.start();
-  const { a, b, nodeA, nodeB, both } = world;
-  await world.write(lease(a.name, { epoch: Number.MAX_SAFE_INTEGER })); // there cannot be a later one
-  await untilEqual("malformed entries", () => both.map((one) => one.directory.entriesMalformed), [1, 1]);
-  await world.write(lease(a.name, { epoch: epochNow() + 86_400_000 * EPOCHS_PER_MS, leaseMs: 600_000 }));
-  await untilEqual("state", () => a.directory.state, "duplicate");
-  await expectReached(a, nodeB);
-  const late = await a.udp();
-  await untilEqual("state", () => a.directory.state, "ok");
-  await world.fleet.untilWhole();
-  await untilReached(b, nodeA);
-  await untilReached(b, late);
-});
+attack(
+  "who speaks in a beacon's name, of a later start: it comes back when he is silent",
+  async (world) => {
+    await world.start();
+    const { a, b, nodeA, nodeB, both } = world;
+    // there cannot be a later one
+    await world.write(lease(a.name, { epoch: Number.MAX_SAFE_INTEGER }));
+    await untilEqual(
+      "malformed entries",
+      () => both.map((one) => one.directory.entriesMalformed),
+      [1, 1],
+    );
+    await world.write(
+      lease(a.name, { epoch: epochNow() + 86_400_000 * EPOCHS_PER_MS, leaseMs: 600_000 }),
+    );
+    await untilEqual("state", () => a.directory.state, "duplicate");
+    await expectReached(a, nodeB);
+    const late = await a.udp();
+    await untilEqual("state", () => a.directory.state, "ok");
+    await world.fleet.untilWhole();
+    await untilReached(b, nodeA);
+    await untilReached(b, late);
+  },
+);
 
 attack(
   "two names for one place: whoever began later is there, whatever becomes of the other",
@@ -237,7 +316,8 @@ attack(
     await world.start();
     const { a, b, nodeA } = world;
     const alias = `localhost:${a.at.port}`;
-    await world.write(lease(alias, { epoch: epochNow() - 3_600_000 * EPOCHS_PER_MS })); // as if it had this name before
+    // as if it had this name before
+    await world.write(lease(alias, { epoch: epochNow() - 3_600_000 * EPOCHS_PER_MS }));
     await until("it is told of", () => b.told({ name: alias }) !== undefined);
     await until("it is gone", () => b.told({ name: alias }) === undefined);
     await expectReached(b, nodeA);
@@ -256,7 +336,11 @@ attack("a beacon that is killed, and comes back with another name for its place"
   const mesh = world.fleet.with(new Mesh());
   const port = freePort();
   const flags = (name: string) => [
-    ...[`--directory=redis://${server.name}`, `--directory-prefix=${world.prefix}`, "--directory-lease=3s"],
+    ...[
+      `--directory=redis://${server.name}`,
+      `--directory-prefix=${world.prefix}`,
+      "--directory-lease=3s",
+    ],
     ...["--beacon-id=4711", `--advertise-addr=${name}:${port}`],
   ];
   const first = await mesh.beacon(`127.0.0.1:${port}`, flags("127.0.0.1"));
@@ -266,7 +350,10 @@ attack("a beacon that is killed, and comes back with another name for its place"
   const second = await mesh.beacon(`127.0.0.1:${port}`, flags("localhost"));
   const client = await mesh.client(second);
   await client.discover(newId());
-  await until("it is followed", () => watcher.told({ name: `localhost:${port}` })?.state === "following");
+  await until(
+    "it is followed",
+    () => watcher.told({ name: `localhost:${port}` })?.state === "following",
+  );
   await until("its old name is gone", () => watcher.told({ name: first.name }) === undefined);
   await untilEqual("routes", () => watcher.routes(second), 1);
 });

@@ -44,7 +44,14 @@ describe.skipIf(!REDIS.program)(
       endings.push(() => server.stop());
       const directory = `redis://127.0.0.1:${server.port}`;
       const other = new Beacon({
-        ...{ addr: "127.0.0.1:0", workers: 1, maxNodes: 1000, beaconId: 1, directory, selfCheck: false },
+        ...{
+          addr: "127.0.0.1:0",
+          workers: 1,
+          maxNodes: 1000,
+          beaconId: 1,
+          directory,
+          selfCheck: false,
+        },
         ...UNLIMITED,
       });
       await other.listen();
@@ -72,7 +79,8 @@ describe.skipIf(!REDIS.program)(
       ];
       for (let nodeId = 100; nodeId < 100 + NODES; nodeId++) await node.discover(nodeId);
       await mover.discover(50);
-      for (let nodeId = 100; nodeId < 100 + NODES; nodeId++) await expectReached(sender, nodeId, node);
+      for (let nodeId = 100; nodeId < 100 + NODES; nodeId++)
+        await expectReached(sender, nodeId, node);
       await server.stop();
       program.signal("SIGUSR2");
       const { successor } = await program.logged(/serves; this one ends$/);
@@ -89,7 +97,9 @@ describe.skipIf(!REDIS.program)(
       const moved = await clientOf(other.address.port);
       await moved.discover(50);
       await expectReached(sender, 50, moved);
-      expect(program.log().filter(({ level }) => level === "error" || level === "fatal")).toEqual([]);
+      expect(program.log().filter(({ level }) => level === "error" || level === "fatal")).toEqual(
+        [],
+      );
     });
   },
 );

@@ -1,10 +1,19 @@
-/** Beacons that share a directory, on real servers: whose nodes are reached through whom, as nodes and beacons come, move and go. */
+/**
+ * Beacons that share a directory, on real servers: whose nodes are reached through whom, as nodes
+ * and beacons come, move and go.
+ */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../../src/beacon.ts";
 import { temporaryPaths } from "../support/folder.ts";
-import { describeImplementations, REDIS, type RedisServer, RedisServers, VALKEY } from "../support/redis.ts";
+import {
+  describeImplementations,
+  REDIS,
+  type RedisServer,
+  RedisServers,
+  VALKEY,
+} from "../support/redis.ts";
 import { sum } from "./support/beacon.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { Client } from "./support/client.ts";
@@ -77,7 +86,9 @@ describeImplementations((implementation) => {
     async function unknownToAll(id: number): Promise<void> {
       for (const beacon of beacons) {
         await until(`${beacon.name} knows nothing of it`, async () => {
-          const { where } = (await (await ask(beacon, `api/nodes/${id}`)).json()) as { where: string };
+          const { where } = (await (await ask(beacon, `api/nodes/${id}`)).json()) as {
+            where: string;
+          };
           return where === "unknown";
         });
         await untilNotFound(beacon, id);
@@ -148,8 +159,16 @@ describeImplementations((implementation) => {
     test("nothing is untold, malformed or warned of", () => {
       for (const one of beacons) {
         const { directory, beacon } = one;
-        const { state, untold, entriesMalformed, entriesStale, claimsRefused, claimsFromFuture } = directory;
-        expect({ state, untold, entriesMalformed, entriesStale, claimsRefused, claimsFromFuture }).toEqual({
+        const { state, untold, entriesMalformed, entriesStale, claimsRefused, claimsFromFuture } =
+          directory;
+        expect({
+          state,
+          untold,
+          entriesMalformed,
+          entriesStale,
+          claimsRefused,
+          claimsFromFuture,
+        }).toEqual({
           ...{ state: "ok", untold: 0, entriesMalformed: 0 },
           ...{ entriesStale: 0, claimsRefused: 0, claimsFromFuture: 0 },
         });
@@ -165,7 +184,11 @@ describeImplementations((implementation) => {
     "with a fleet of its own each",
     () => {
       /** All at a time: they wait most of the time. */
-      const alone = (name: string, run: (fleet: Fleet) => Promise<void>, options: Partial<Config> = {}) =>
+      const alone = (
+        name: string,
+        run: (fleet: Fleet) => Promise<void>,
+        options: Partial<Config> = {},
+      ) =>
         test.concurrent(name, async () => {
           const fleet = new Fleet({ ...fleetOptions(), ...options });
           try {
@@ -185,20 +208,26 @@ describeImplementations((implementation) => {
         }
       }
 
-      alone("a node that is not heard for its time to live is withdrawn everywhere", async (fleet) => {
-        const [a, b] = [await fleet.start({ nodeTtlMs: 2000 }), await fleet.start()];
-        await fleet.untilWhole();
-        const node = await a.udp();
-        await untilReached(b, node);
-        await untilEqual("routes", () => b.routes(a), 0);
-        await untilNotFound(b, node.id);
-        expect(a.directory.goneTold).toBe(1);
-      });
+      alone(
+        "a node that is not heard for its time to live is withdrawn everywhere",
+        async (fleet) => {
+          const [a, b] = [await fleet.start({ nodeTtlMs: 2000 }), await fleet.start()];
+          await fleet.untilWhole();
+          const node = await a.udp();
+          await untilReached(b, node);
+          await untilEqual("routes", () => b.routes(a), 0);
+          await untilNotFound(b, node.id);
+          expect(a.directory.goneTold).toBe(1);
+        },
+      );
 
       alone(
         "a beacon that comes late knows all that were there, and they know of its nodes",
         async (fleet) => {
-          const [a, b] = (await fleet.startAll(2, { maxNodes: 10_000 })) as [FleetBeacon, FleetBeacon];
+          const [a, b] = (await fleet.startAll(2, { maxNodes: 10_000 })) as [
+            FleetBeacon,
+            FleetBeacon,
+          ];
           const [nodeA, nodeB] = [await a.udp(), await b.udp()];
           await populate(fleet, a);
           const late = await fleet.start();
@@ -215,7 +244,10 @@ describeImplementations((implementation) => {
       alone(
         "one that leaves: its routes are gone at once; back at the same address, so are they",
         async (fleet) => {
-          const [a, b] = (await fleet.startAll(2, { stateFile: "off" })) as [FleetBeacon, FleetBeacon];
+          const [a, b] = (await fleet.startAll(2, { stateFile: "off" })) as [
+            FleetBeacon,
+            FleetBeacon,
+          ];
           const [node, id] = [await b.udp(), newId()];
           await untilReached(a, node);
           fleet.beacons.splice(1, 1);
@@ -224,9 +256,9 @@ describeImplementations((implementation) => {
           expect(a.messages(/was not heard for its lease/)).toEqual([]);
           await untilNotFound(a, node.id);
           expect(a.directory.beacons).toEqual([]);
-          expect(await server.command("HKEYS", `{${a.beacon.config.directoryPrefix}}:beacons`)).toEqual([
-            a.name,
-          ]);
+          expect(
+            await server.command("HKEYS", `{${a.beacon.config.directoryPrefix}}:beacons`),
+          ).toEqual([a.name]);
 
           const again = await fleet.start({ addr: b.name, beaconId: b.beacon.config.beaconId });
           await fleet.untilWhole();
@@ -242,7 +274,10 @@ describeImplementations((implementation) => {
           const a = await fleet.start();
           const at = { address: "127.0.0.1", port: freePort() };
           const client = async () => fleet.with(await Client.open(at.address, at));
-          const [stayed, left] = [new UdpNode(newId(), await client()), new UdpNode(newId(), await client())];
+          const [stayed, left] = [
+            new UdpNode(newId(), await client()),
+            new UdpNode(newId(), await client()),
+          ];
           const stateFile = newPath();
           // As it was some seconds ago: ages are whole ones.
           const nodes = [stayed, left].map(({ id, client: { address } }) => ({
@@ -293,7 +328,11 @@ describeImplementations((implementation) => {
       );
 
       /** Its routes are known for as long. */
-      async function expectRoutesWhile(still: () => boolean, at: FleetBeacon, other: { name: string }) {
+      async function expectRoutesWhile(
+        still: () => boolean,
+        at: FleetBeacon,
+        other: { name: string },
+      ) {
         while (still()) {
           expect(at.routes(other)).toBe(1);
           await Bun.sleep(50);
@@ -303,15 +342,25 @@ describeImplementations((implementation) => {
       describe("beside gossip", () => {
         const GOSSIP_MS = 100;
 
-        /** Beacons that are configured as each other's peers, too, and somebody who plays a peer that has no directory. */
+        /**
+         * Beacons that are configured as each other's peers, too, and somebody who plays a peer
+         * that has no directory.
+         */
         const GOSSIP: Partial<Config> = { gossipIntervalMs: GOSSIP_MS, peerTimeoutMs: 60_000 };
 
         async function mixed(fleet: Fleet, count: number, options: Partial<Config> = {}) {
           const names = Array.from({ length: count }, () => `127.0.0.1:${freePort()}`);
-          const peer = fleet.with(await Client.open("127.0.0.1", { address: "127.0.0.1", port: 9 }));
+          const peer = fleet.with(
+            await Client.open("127.0.0.1", { address: "127.0.0.1", port: 9 }),
+          );
           const start = (i: number, more: Partial<Config> = {}) => {
             const others = names.filter((name) => name !== names[i]);
-            return fleet.start({ addr: names[i]!, peers: [...others, nameOf(peer)], ...options, ...more });
+            return fleet.start({
+              addr: names[i]!,
+              peers: [...others, nameOf(peer)],
+              ...options,
+              ...more,
+            });
           };
           const beacons: FleetBeacon[] = [];
           for (let i = 0; i < count; i++) beacons.push(await start(i));
@@ -319,20 +368,27 @@ describeImplementations((implementation) => {
           return { peer, beacons, start };
         }
 
-        const gossiping = (name: string, run: (fleet: Fleet) => Promise<void>) => alone(name, run, GOSSIP);
+        const gossiping = (name: string, run: (fleet: Fleet) => Promise<void>) =>
+          alone(name, run, GOSSIP);
 
-        const gossipReceived = ({ beacon }: FleetBeacon) => sum(beacon.stats(), (w) => w.gossipReceived);
+        const gossipReceived = ({ beacon }: FleetBeacon) =>
+          sum(beacon.stats(), (w) => w.gossipReceived);
 
         /** Nodes in the next gossip that the peer gets of a beacon. */
         async function gossipOf(beacon: FleetBeacon, peer: Client): Promise<readonly number[]> {
           for (;;) {
             const { bytes, from } = await peer.next();
-            if (bytes[0] === SYNC && Bun.deepEquals(from, beacon.at)) return decodeSync(bytes).nodeIds;
+            if (bytes[0] === SYNC && Bun.deepEquals(from, beacon.at))
+              return decodeSync(bytes).nodeIds;
           }
         }
 
         /** The peer says what nodes it has. */
-        async function announce(peer: Client, beacons: readonly FleetBeacon[], ...nodeIds: number[]) {
+        async function announce(
+          peer: Client,
+          beacons: readonly FleetBeacon[],
+          ...nodeIds: number[]
+        ) {
           for (const beacon of beacons) {
             const before = gossipReceived(beacon);
             await peer.send(sync(900, nodeIds), beacon.at);
@@ -340,7 +396,11 @@ describeImplementations((implementation) => {
           }
         }
 
-        async function untilReachedPeer(via: FleetBeacon, peer: Client, nodeId: number): Promise<void> {
+        async function untilReachedPeer(
+          via: FleetBeacon,
+          peer: Client,
+          nodeId: number,
+        ): Promise<void> {
           const sender = await via.sender();
           const packet = relay(1, nodeId, crypto.getRandomValues(new Uint8Array(20)));
           await until(`node ${nodeId} of the peer is reached through ${via.name}`, async () => {
@@ -373,7 +433,10 @@ describeImplementations((implementation) => {
               const shown = one.beacon
                 .stats()
                 .mesh.peers.map(({ address, isInDirectory }) => [address, isInDirectory]);
-              expect(Object.fromEntries(shown)).toEqual({ [other.name]: true, [nameOf(peer)]: false });
+              expect(Object.fromEntries(shown)).toEqual({
+                [other.name]: true,
+                [nameOf(peer)]: false,
+              });
             }
             const its = newId();
             await announce(peer, beacons, its);
@@ -470,7 +533,8 @@ describeImplementations((implementation) => {
           expect([a.directory.state, b.directory.state]).toEqual(["ok", "ok"]);
         });
 
-        // They cannot both be where they say; but each has nodes, and whoever began later is believed.
+        // They cannot both be where they say; but each has nodes, and whoever began later is
+        // believed.
         alone(
           "name: the one that began later goes on; the other one comes back when that one ends",
           async (fleet) => {
@@ -487,10 +551,13 @@ describeImplementations((implementation) => {
             const advice = `two beacons say that they are at ${advertiseAddr}: give each its own --advertise-addr`;
             const warning = await until("the first warns of it", () => first.warnings()[0]);
             expect(warning).toBe(advice);
-            expect(await first.readyz()).toMatch(new RegExp(`^ready.*duplicate for \\d+ s: ${advice}`));
+            expect(await first.readyz()).toMatch(
+              new RegExp(`^ready.*duplicate for \\d+ s: ${advice}`),
+            );
             await until(
               "the second is followed",
-              () => watcher.told({ name: advertiseAddr })?.beaconId === second.beacon.config.beaconId,
+              () =>
+                watcher.told({ name: advertiseAddr })?.beaconId === second.beacon.config.beaconId,
             );
             await untilEqual("routes", () => watcher.routes({ name: advertiseAddr }), 1);
             await first.udp(); // which nobody is told of

@@ -12,7 +12,13 @@ const programs = new Programs();
 afterEach(() => programs.kill());
 
 let pipes = 0;
-const FLAGS = ["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--workers=1", "--max-nodes=1000"];
+const FLAGS = [
+  "--addr=127.0.0.1:0",
+  "--http=off",
+  "--log-format=json",
+  "--workers=1",
+  "--max-nodes=1000",
+];
 
 /** A beacon that waits for its configuration. @param before the words before its command */
 function start(
@@ -20,7 +26,14 @@ function start(
   flags: readonly string[] = [],
 ): { program: Program; config: ConfigPipe } {
   const config = ConfigPipe.make(join(folder, `config-${pipes++}`));
-  const command = [...before, process.execPath, MAIN, ...FLAGS, ...flags, `--config=${config.path}`];
+  const command = [
+    ...before,
+    process.execPath,
+    MAIN,
+    ...FLAGS,
+    ...flags,
+    `--config=${config.path}`,
+  ];
   return { program: programs.spawn(command), config };
 }
 
@@ -59,14 +72,18 @@ test.each(["SIGTERM", "SIGINT"] as const)(
 );
 
 const canUnshare =
-  installed("unshare") && Bun.spawnSync(["unshare", "--pid", "--fork", "true"], { stderr: "ignore" }).success;
+  installed("unshare") &&
+  Bun.spawnSync(["unshare", "--pid", "--fork", "true"], { stderr: "ignore" }).success;
 
 describe.skipIf(!canUnshare)(
   `process 1 of a namespace${canUnshare ? "" : " (needs root and unshare)"}`,
   () => {
     /** Waits for the only child of a process. */
     const childOf = (pid: number) =>
-      until("a child", () => Number(readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8")) || undefined);
+      until(
+        "a child",
+        () => Number(readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8")) || undefined,
+      );
 
     test.each(["SIGTERM", "SIGHUP"] as const)("%s is not lost", async (signal) => {
       const { program, config } = start(["unshare", "--pid", "--fork", "--kill-child"]);

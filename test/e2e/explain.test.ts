@@ -33,7 +33,11 @@ afterEach(async () => {
 const get = (path: string) => fetch(new URL(path, host.beacon.httpUrl));
 function post(path: string, body?: string) {
   const headers = { authorization: `Bearer ${TOKEN}` };
-  return fetch(new URL(path, host.beacon.httpUrl), { method: "POST", headers, ...(body ? { body } : {}) });
+  return fetch(new URL(path, host.beacon.httpUrl), {
+    method: "POST",
+    headers,
+    ...(body ? { body } : {}),
+  });
 }
 const explain = async (id: number) => (await (await get(`/api/nodes/${id}`)).json()) as NodeReport;
 /** Waits for the drops of a node, without their times. */
@@ -101,10 +105,14 @@ test("limits are shown as used as they are, and what they dropped", async () => 
   for (let i = 0; i < 20; i++) await alice.relay(ALICE, BOB, NOTHING);
   const used = async () => (await explain(ALICE)).limits[0]!.used > 0.2;
   await until("the limit's use", used);
-  await until("drops", async () => (await explain(BOB)).drops.some(({ reason }) => reason === "relay_limit"));
+  await until("drops", async () =>
+    (await explain(BOB)).drops.some(({ reason }) => reason === "relay_limit"),
+  );
   await bob.discover(ALICE); // claims her id
   await until("the claim", async () =>
-    (await explain(ALICE)).drops.some(({ reason, to }) => reason === "endpoint_hold" && to === ALICE),
+    (await explain(ALICE)).drops.some(
+      ({ reason, to }) => reason === "endpoint_hold" && to === ALICE,
+    ),
   );
 });
 
@@ -137,15 +145,20 @@ test("a node is disconnected, by UDP and by WebSocket, and comes back", async ()
   await start();
   const alice = await host.udp(ALICE);
   const carol = await host.bridged(CAROL);
-  const list = async () => ((await (await get("/api/nodes")).json()) as NodePage).nodes.map(({ id }) => id);
+  const list = async () =>
+    ((await (await get("/api/nodes")).json()) as NodePage).nodes.map(({ id }) => id);
   expect(await list()).toEqual([ALICE, CAROL]);
 
   expect(
-    (await fetch(new URL("/api/nodes/1/disconnect", host.beacon.httpUrl), { method: "POST" })).status,
+    (await fetch(new URL("/api/nodes/1/disconnect", host.beacon.httpUrl), { method: "POST" }))
+      .status,
   ).toBe(401);
   const answer = await post(`/api/nodes/${ALICE}/disconnect`);
   expect([answer.status, await answer.json()]).toEqual([200, { id: ALICE, was: "local" }]);
-  expect(await (await post(`/api/nodes/${CAROL}/disconnect`)).json()).toEqual({ id: CAROL, was: "bridged" });
+  expect(await (await post(`/api/nodes/${CAROL}/disconnect`)).json()).toEqual({
+    id: CAROL,
+    was: "bridged",
+  });
   expect(await list()).toEqual([]);
   expect((await post(`/api/nodes/${ALICE}/disconnect`)).status).toBe(404);
   await expect(carol.connection.next()).rejects.toThrow('{"code":1013,"reason":"disconnected"}');
@@ -189,7 +202,10 @@ test("a second drain promises no new wait, but what is left of the first one", a
   await until("the drain", () => !host.beacon.stats().healthy);
   await Bun.sleep(10);
   host.beacon.reconfigure({ ...host.beacon.config, drainMs: 900_000 });
-  const second = (await (await post("/api/drain")).json()) as Record<"drainMs" | "leftMs", number> & {
+  const second = (await (await post("/api/drain")).json()) as Record<
+    "drainMs" | "leftMs",
+    number
+  > & {
     wasDraining: boolean;
   };
   expect(second).toEqual({ drainMs: 900_000, leftMs: expect.any(Number), wasDraining: true });
@@ -212,6 +228,9 @@ test("every answer names the API's version, so that a refusal is known from a pr
 test("a drain is answered, then the beacon goes", async () => {
   await start({ drainMs: 0 });
   const answer = await post("/api/drain");
-  expect([answer.status, await answer.json()]).toEqual([200, { drainMs: 0, leftMs: 0, wasDraining: false }]);
+  expect([answer.status, await answer.json()]).toEqual([
+    200,
+    { drainMs: 0, leftMs: 0, wasDraining: false },
+  ]);
   await host.beacon.closed;
 });

@@ -26,8 +26,13 @@ afterEach(async () => {
   await programs.kill();
 });
 
-/** Starts a beacon. @returns how it is asked for its numbers, on a connection that it has already */
-async function start(workers = 1): Promise<{ program: Program; http: URL; stats(): Promise<Stats> }> {
+/**
+ * Starts a beacon.
+ * @returns how it is asked for its numbers, on a connection that it has already
+ */
+async function start(
+  workers = 1,
+): Promise<{ program: Program; http: URL; stats(): Promise<Stats> }> {
   const command = [process.execPath, KILLABLE, ...FLAGS, `--workers=${workers}`];
   const program = programs.spawn(command, { env: CLEAN_ENV, stdin: "pipe" });
   const listening = await program.listening();
@@ -91,15 +96,18 @@ test.skipIf(!hasPrlimit)(
   },
 );
 
-test.skipIf(!hasPrlimit)("workers that die together are replaced all the same (needs prlimit)", async () => {
-  const WORKERS = 4;
-  const beacon = await start(WORKERS);
-  await exhaust(beacon);
-  for (let deaths = 1; deaths <= 3; deaths++) {
-    for (let worker = 0; worker < WORKERS; worker++) await beacon.program.write(`kill ${worker}`);
-    await until("all are replaced", async () => {
-      const { workers } = await beacon.stats();
-      return workers.every(({ restarts, alive }) => restarts === deaths && alive);
-    });
-  }
-});
+test.skipIf(!hasPrlimit)(
+  "workers that die together are replaced all the same (needs prlimit)",
+  async () => {
+    const WORKERS = 4;
+    const beacon = await start(WORKERS);
+    await exhaust(beacon);
+    for (let deaths = 1; deaths <= 3; deaths++) {
+      for (let worker = 0; worker < WORKERS; worker++) await beacon.program.write(`kill ${worker}`);
+      await until("all are replaced", async () => {
+        const { workers } = await beacon.stats();
+        return workers.every(({ restarts, alive }) => restarts === deaths && alive);
+      });
+    }
+  },
+);

@@ -50,10 +50,13 @@ describe.skipIf(!installed("python3"))(`Python${needs("python3")}`, () => {
 });
 
 /**
- * A command-line tool that sends its standard input as datagrams and prints what comes back. Each write is one
- * datagram, so the next is written only when the answer to the last one came.
+ * A command-line tool that sends its standard input as datagrams and prints what comes back. Each
+ * write is one datagram, so the next is written only when the answer to the last one came.
  */
-async function talk(command: string[], turns: readonly { send: Uint8Array; answerBytes: number }[]) {
+async function talk(
+  command: string[],
+  turns: readonly { send: Uint8Array; answerBytes: number }[],
+) {
   const child = Bun.spawn(command, { stdin: "pipe", stdout: "pipe", stderr: "pipe" });
   try {
     const reader = child.stdout.getReader();

@@ -1,4 +1,7 @@
-/** Files of others on the paths that a beacon writes: none is replaced, renamed, removed, followed or waited for. */
+/**
+ * Files of others on the paths that a beacon writes: none is replaced, renamed, removed, followed
+ * or waited for.
+ */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import {
   chmodSync,
@@ -48,7 +51,11 @@ function picture(): unknown[] {
     .map((name) => {
       const at = join(folder, name);
       const info = lstatSync(at);
-      const holds = info.isFile() ? readFileSync(at, "hex") : info.isSymbolicLink() ? readlinkSync(at) : "";
+      const holds = info.isFile()
+        ? readFileSync(at, "hex")
+        : info.isSymbolicLink()
+          ? readlinkSync(at)
+          : "";
       return [name, info.ino, info.mode, info.mtimeMs, holds];
     });
 }
@@ -57,7 +64,10 @@ const state = () => encodeState({ savedMs: Date.now(), nodes: [] });
 
 /** Kinds of files at a path, by the refusal's name for them. */
 const OCCUPANTS: readonly { readonly says: string; readonly lay: (at: string) => unknown }[] = [
-  { says: "is not a state file", lay: (at) => writeFileSync(at, "root:x:0:0:root:/root:/bin/bash\n") },
+  {
+    says: "is not a state file",
+    lay: (at) => writeFileSync(at, "root:x:0:0:root:/root:/bin/bash\n"),
+  },
   { says: "is not a state file", lay: (at) => writeFileSync(at, "PBNODES") },
   { says: "is not a state file", lay: (at) => writeFileSync(at, Buffer.alloc(64)) },
   { says: "is empty", lay: (at) => writeFileSync(at, "") },
@@ -65,7 +75,8 @@ const OCCUPANTS: readonly { readonly says: string; readonly lay: (at: string) =>
   { says: "is a named pipe", lay: (at) => Bun.spawnSync(["mkfifo", at]) },
   {
     says: "is a socket",
-    lay: (at) => new Promise((resolve) => servers.push(createServer().listen(at, () => resolve(undefined)))),
+    lay: (at) =>
+      new Promise((resolve) => servers.push(createServer().listen(at, () => resolve(undefined)))),
   },
   {
     says: "is a symbolic link",
@@ -126,17 +137,20 @@ test.each(OCCUPANTS)("a path that $says since the start: no save replaces it", a
   expect(picture()).toEqual(before);
 });
 
-test.each(OCCUPANTS)("a temporary path that $says: the save fails and names it", async ({ lay }) => {
-  writeFileSync(path, state());
-  await lay(`${path}.tmp`);
-  const before = picture();
-  const program = start(`--state-file=${path}`);
-  const { msg } = await program.logged(/cannot be saved/);
-  expect(msg).toInclude(`${path}.tmp is `);
-  program.signal("SIGTERM");
-  expect(await program.exited()).toBe(0);
-  expect(picture()).toEqual(before);
-});
+test.each(OCCUPANTS)(
+  "a temporary path that $says: the save fails and names it",
+  async ({ lay }) => {
+    writeFileSync(path, state());
+    await lay(`${path}.tmp`);
+    const before = picture();
+    const program = start(`--state-file=${path}`);
+    const { msg } = await program.logged(/cannot be saved/);
+    expect(msg).toInclude(`${path}.tmp is `);
+    program.signal("SIGTERM");
+    expect(await program.exited()).toBe(0);
+    expect(picture()).toEqual(before);
+  },
+);
 
 test.each(["", "\0".repeat(80), state().subarray(0, 40)])(
   "a half-written state file of a killed beacon is replaced",
@@ -149,18 +163,23 @@ test.each(["", "\0".repeat(80), state().subarray(0, 40)])(
   },
 );
 
-test.each(OCCUPANTS)("a .rejected that $says stays when a damaged state file is refused", async ({ lay }) => {
-  writeFileSync(path, state().subarray(0, 20));
-  await lay(`${path}.rejected`);
-  const before = picture().filter((entry) => (entry as string[])[0] !== "nodes");
-  const program = start(`--state-file=${path}`);
-  const { msg } = await program.logged(/is damaged/);
-  expect(msg).toMatch(/could not be renamed \(.*\.rejected is .*\), and the next save replaces it/);
-  await program.listening();
-  program.signal("SIGTERM");
-  expect(await program.exited()).toBe(0);
-  expect(picture().filter((entry) => (entry as string[])[0] !== "nodes")).toEqual(before);
-});
+test.each(OCCUPANTS)(
+  "a .rejected that $says stays when a damaged state file is refused",
+  async ({ lay }) => {
+    writeFileSync(path, state().subarray(0, 20));
+    await lay(`${path}.rejected`);
+    const before = picture().filter((entry) => (entry as string[])[0] !== "nodes");
+    const program = start(`--state-file=${path}`);
+    const { msg } = await program.logged(/is damaged/);
+    expect(msg).toMatch(
+      /could not be renamed \(.*\.rejected is .*\), and the next save replaces it/,
+    );
+    await program.listening();
+    program.signal("SIGTERM");
+    expect(await program.exited()).toBe(0);
+    expect(picture().filter((entry) => (entry as string[])[0] !== "nodes")).toEqual(before);
+  },
+);
 
 test("an upgrade to a configuration with a foreign state file is refused", async () => {
   const config = join(root, "config.json");

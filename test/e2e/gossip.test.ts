@@ -1,4 +1,7 @@
-/** Whose gossip is believed: of peers and strangers, signed and not, said once or again, and how much of it. */
+/**
+ * Whose gossip is believed: of peers and strangers, signed and not, said once or again, and how
+ * much of it.
+ */
 import { afterEach, describe, expect, test } from "bun:test";
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -22,7 +25,10 @@ import { relay, sync, type WireAddress } from "./support/wire.ts";
 
 const SYNC = 0x07;
 const SENDER_ID = 900_000;
-const KEYS = ["first key of at least 32 characters", "second key of at least 32 characters"] as const;
+const KEYS = [
+  "first key of at least 32 characters",
+  "second key of at least 32 characters",
+] as const;
 /** Times that no test waits for. */
 const NO_GOSSIP = "--gossip-interval=1m";
 const NO_TIMEOUT = "--peer-timeout=1h";
@@ -60,7 +66,10 @@ async function beaconWithPeer(flags: readonly string[]) {
   return { beacon, peer, stranger: await mesh.client(beacon), other: await mesh.client(beacon) };
 }
 
-/** Sends a packet of a node to another one through a beacon, and waits until it arrives at a client that plays a peer. */
+/**
+ * Sends a packet of a node to another one through a beacon, and waits until it arrives at a client
+ * that plays a peer.
+ */
 async function expectReachedPeer(sender: Client, peer: Client, nodeId: number): Promise<void> {
   await sender.discover(SENDER_ID);
   const packet = relay(SENDER_ID, nodeId, crypto.getRandomValues(new Uint8Array(20)));
@@ -140,7 +149,10 @@ describe("strangers", () => {
   });
 
   test("take no node from a peer, which takes its own from them", async () => {
-    const { beacon, peer, stranger, other } = await beaconWithPeer([NO_TIMEOUT, "--gossip-strict=off"]);
+    const { beacon, peer, stranger, other } = await beaconWithPeer([
+      NO_TIMEOUT,
+      "--gossip-strict=off",
+    ]);
     const name = nameOf(peer);
     await peer.send(sync(5, [10, 11]));
     await untilEqual("routes", () => beacon.routes(), { [name]: 2 });
@@ -188,14 +200,18 @@ describe("strangers", () => {
     );
     const all = () => Promise.all(crowd.map((one, i) => one.send(sync(6, [1000 + i]))));
     await all();
-    await until("some are too many at once", async () => (await beacon.rejected())["stranger_limit"]);
+    await until(
+      "some are too many at once",
+      async () => (await beacon.rejected())["stranger_limit"],
+    );
     await peer.send(sync(5, [10]));
     await untilEqual("routes", () => beacon.routes(), { [nameOf(peer)]: 1 });
     await until("all places are taken", async () => {
       await all();
       await Bun.sleep(250);
       return (
-        (await beacon.learned()).peers === LEARNED_PEERS_MAX && (await beacon.refused())["learned_limit"]
+        (await beacon.learned()).peers === LEARNED_PEERS_MAX &&
+        (await beacon.refused())["learned_limit"]
       );
     });
     expect((await beacon.learned()).routes).toBe(LEARNED_PEERS_MAX);
@@ -220,7 +236,10 @@ describe("strangers", () => {
     });
     const before = await limited();
     for (let i = 0; i < 5 * LIMIT; i++) await peer.send(relay(SENDER_ID, 1, new Uint8Array([i])));
-    await until("the peer's last relay", async () => (await node.next()).bytes.at(-1) === 5 * LIMIT - 1);
+    await until(
+      "the peer's last relay",
+      async () => (await node.next()).bytes.at(-1) === 5 * LIMIT - 1,
+    );
     expect(await limited()).toBe(before);
   });
 });
@@ -254,7 +273,10 @@ describe("where peers may be", () => {
       registry.registered.set(3, "127.0.0.2:9001");
       registry.registered.set(4, "127.0.0.3:9001");
       const flags = ["--deny-endpoint=127.0.0.2/32", "--registry-interval=100ms", "--beacon-id=1"];
-      const beacon = await mesh.beacon("127.0.0.1:0", [...flags, `--registry=127.0.0.1:${registry.port}`]);
+      const beacon = await mesh.beacon("127.0.0.1:0", [
+        ...flags,
+        `--registry=127.0.0.1:${registry.port}`,
+      ]);
       await untilEqual("peers", () => beacon.routes(), { "127.0.0.3:9001": 0 });
       const warning = await until("it is warned of", () =>
         beacon.warnings().find((text) => text.includes("127.0.0.2:9001 is left out")),
@@ -287,7 +309,9 @@ test("of a flood in a peer's name, so much is taken as a peer may say, and it is
     await peer.send(sync(5, [12]));
     return (await beacon.routes())[nameOf(peer)] === 1;
   });
-  await until("it is warned of", () => beacon.warnings().some((text) => text.includes(nameOf(peer))));
+  await until("it is warned of", () =>
+    beacon.warnings().some((text) => text.includes(nameOf(peer))),
+  );
 });
 
 describe("signed", () => {
@@ -358,7 +382,8 @@ describe("signed", () => {
     await expectReachedPeer(sender, peer, 10);
     const about = (reason: RegExp) => beacon.warnings().filter((text) => reason.test(text));
     expect(about(/time is more than 60 s .*120 s behind/)).toHaveLength(1);
-    for (const reason of [/not signed/, /another key/, /replays it/]) expect(about(reason)).toHaveLength(1);
+    for (const reason of [/not signed/, /another key/, /replays it/])
+      expect(about(reason)).toHaveLength(1);
     expect(about(/duplicate|believed from anybody/)).toEqual([]);
     // Who has the key is believed, whoever it is.
     await stranger.send(signed([11], { instance: 78n << 16n }));
@@ -375,7 +400,8 @@ describe("signed", () => {
     const limited = async () => (await beacon.rejected())["peer_limit"] ?? 0;
     const isFlooded = async () => {
       const before = await limited();
-      for (let i = 0; i < 100; i++) await peer.send(signed([], { key: KEYS[1], instance: 78n << 16n }));
+      for (let i = 0; i < 100; i++)
+        await peer.send(signed([], { key: KEYS[1], instance: 78n << 16n }));
       return (await limited()) - before > 50;
     };
     await until("nothing else is let through", isFlooded);
@@ -449,15 +475,25 @@ describe("signed", () => {
       const at = place();
       const script = join(import.meta.dir, "support/go_peer.py");
       const python = mesh.spawn(["python3", script, "127.0.0.1"], { stdin: "pipe" });
-      const port = await python.line("its port", (line) => (JSON.parse(line) as { port?: number }).port);
-      const flags = ["--beacon-id=9", `--peers=127.0.0.1:${port}`, `--gossip-key-file=${keyFile(KEYS[0])}`];
+      const port = await python.line(
+        "its port",
+        (line) => (JSON.parse(line) as { port?: number }).port,
+      );
+      const flags = [
+        "--beacon-id=9",
+        `--peers=127.0.0.1:${port}`,
+        `--gossip-key-file=${keyFile(KEYS[0])}`,
+      ];
       const beacon = await mesh.beacon(at.name, flags);
       const node = await mesh.client(beacon);
       for (const id of [100, 101]) await node.discover(id);
       const told = await until("gossip with both", () =>
         python.lines
           .slice(1)
-          .map((line) => JSON.parse(line) as { hex: string; sync?: { beacon_id: number; ids: number[] } })
+          .map(
+            (line) =>
+              JSON.parse(line) as { hex: string; sync?: { beacon_id: number; ids: number[] } },
+          )
           .find((line) => line.sync?.ids.length === 2),
       );
       expect(told.sync!.beacon_id).toBe(9);

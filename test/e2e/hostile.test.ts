@@ -1,4 +1,7 @@
-/** Whatever anybody sends: the beacon stays well, answers nothing that it should not, and counts every datagram. */
+/**
+ * Whatever anybody sends: the beacon stays well, answers nothing that it should not, and counts
+ * every datagram.
+ */
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
@@ -15,11 +18,13 @@ import { decode, discover, discoverEx, punchRequest, relay } from "./support/wir
 
 /** What a beacon sends. */
 const ANSWERS = new Set(["discoverReply", "punchCommand", "deliver", "deliverDest"]);
-/** Bytes that the kernel books for a small datagram, at least (skb->truesize), with room to spare. */
+/**
+ * Bytes that the kernel books for a small datagram, at least (skb->truesize), with room to spare.
+ */
 const BOOKED_BYTES = 2048;
 /**
- * Datagrams that may be on their way at once: as many as a socket's buffer holds, but enough to get on where that is
- * little; the kernel counts what it drops then.
+ * Datagrams that may be on their way at once: as many as a socket's buffer holds, but enough to get
+ * on where that is little; the kernel counts what it drops then.
  */
 const WINDOW = (() => {
   const granted = Number(readFileSync("/proc/sys/net/core/rmem_max", "utf8"));
@@ -183,7 +188,9 @@ describe("random datagrams", () => {
     let sent = 0;
     for (let call = 0; call < 2000; call++) {
       const length = 1 + random.below(64);
-      const segments = Array.from({ length: 2 + random.below(62) }, () => junk(new Uint8Array(length)));
+      const segments = Array.from({ length: 2 + random.below(62) }, () =>
+        junk(new Uint8Array(length)),
+      );
       segments.push(junk(new Uint8Array(1 + random.below(length))));
       sockets[call % sockets.length]!.send(segments);
       sent += segments.length;
@@ -205,7 +212,10 @@ describe("one at a time", () => {
   test("every type in every length up to 40", async () => {
     const LENGTH_MAX = 40;
     const TYPES = 256;
-    const socket = new BurstSocket("127.0.0.1", { address: "127.0.0.1", port: beacon.address.port });
+    const socket = new BurstSocket("127.0.0.1", {
+      address: "127.0.0.1",
+      port: beacon.address.port,
+    });
     const ID_BYTE = 0xab; // all ids are 0xabababab
     const names = [
       ...["unknown", "discover", "discover_reply", "punch_request", "punch_command"],
@@ -257,7 +267,11 @@ describe("one at a time", () => {
       sent += some.length;
       await pace(sent, 0);
     }
-    await untilEqual("received", () => sumByName(beacon.stats(), (w) => w.packetsReceived), received);
+    await untilEqual(
+      "received",
+      () => sumByName(beacon.stats(), (w) => w.packetsReceived),
+      received,
+    );
     await untilEqual("malformed", () => sumByName(beacon.stats(), (w) => w.malformed), malformed);
     expect(sumByName(beacon.stats(), (w) => w.gossipRejected)).toEqual(gossipRejected);
     expect(sum(beacon.stats(), (w) => w.gossipReceived)).toBe(0);
@@ -271,13 +285,20 @@ describe("one at a time", () => {
   });
 
   test("a node that is gone costs nobody anything", async () => {
-    const gone = await Client.open("127.0.0.1", { address: "127.0.0.1", port: beacon.address.port });
+    const gone = await Client.open("127.0.0.1", {
+      address: "127.0.0.1",
+      port: beacon.address.port,
+    });
     await gone.discover(4242);
     gone.close();
     const sender = await clients.open();
     const before = sum(beacon.stats(), (w) => w.relayForwarded["local"]!);
     for (let i = 0; i < 100; i++) await sender.relay(1, 4242, new Uint8Array(100));
-    await untilEqual("forwarded", () => sum(beacon.stats(), (w) => w.relayForwarded["local"]!) - before, 100);
+    await untilEqual(
+      "forwarded",
+      () => sum(beacon.stats(), (w) => w.relayForwarded["local"]!) - before,
+      100,
+    );
     expect(sumByName(beacon.stats(), (w) => w.relayDropped)).toEqual({});
     await expectWell();
   });

@@ -14,7 +14,10 @@ import { installed } from "./support/program.ts";
 import { until, untilEqual } from "./support/wait.ts";
 import { deliver, discover, relay, sync } from "./support/wire.ts";
 
-/** Every metric that a dashboard or an alert may rely on, with its type and the label beside `worker`. */
+/**
+ * Every metric that a dashboard or an alert may rely on, with its type and the label beside
+ * `worker`.
+ */
 const METRICS: Record<string, { type: string; label?: string }> = {
   beacon_nodes: { type: "gauge" },
   beacon_packets_received_total: { type: "counter", label: "type" },
@@ -65,7 +68,10 @@ interface Sample {
   readonly value: number;
 }
 
-/** Reads the text format, without anything that this beacon does not write. @throws Error for a line it does not know */
+/**
+ * Reads the text format, without anything that this beacon does not write.
+ * @throws Error for a line it does not know
+ */
 function parse(text: string): { types: Record<string, string>; samples: Sample[] } {
   const types: Record<string, string> = {};
   const samples: Sample[] = [];
@@ -82,7 +88,10 @@ function parse(text: string): { types: Record<string, string>; samples: Sample[]
 }
 
 /** Each metric is there, of its type, and no sample lacks its label. */
-function expectMetrics(metrics: typeof METRICS, { types, samples }: ReturnType<typeof parse>): void {
+function expectMetrics(
+  metrics: typeof METRICS,
+  { types, samples }: ReturnType<typeof parse>,
+): void {
   for (const [name, { type, label }] of Object.entries(metrics)) {
     expect([name, types[name]]).toEqual([name, type]);
     const own = samples.filter((sample) => sample.name === name);
@@ -97,7 +106,9 @@ const promtool = installed("promtool");
 const promtoolNote = promtool ? "" : " (needs promtool)";
 
 function expectPromtoolSilent(text: string): void {
-  const child = Bun.spawnSync(["promtool", "check", "metrics"], { stdin: new TextEncoder().encode(text) });
+  const child = Bun.spawnSync(["promtool", "check", "metrics"], {
+    stdin: new TextEncoder().encode(text),
+  });
   expect(child.stdout.toString() + child.stderr.toString()).toBe("");
   expect(child.exitCode).toBe(0);
 }
@@ -121,10 +132,16 @@ const get = (path: string, init?: RequestInit) => fetch(new URL(path, beacon.htt
 const scrape = async () => parse(await (await get("/metrics")).text());
 
 /** Sum of a metric's samples that have these labels. */
-function value(samples: readonly Sample[], name: string, labels: Record<string, string> = {}): number {
+function value(
+  samples: readonly Sample[],
+  name: string,
+  labels: Record<string, string> = {},
+): number {
   return samples
     .filter((sample) => sample.name === name)
-    .filter((sample) => Object.entries(labels).every(([label, wanted]) => sample.labels[label] === wanted))
+    .filter((sample) =>
+      Object.entries(labels).every(([label, wanted]) => sample.labels[label] === wanted),
+    )
     .reduce((all, sample) => all + sample.value, 0);
 }
 
@@ -154,16 +171,34 @@ describe("paths", () => {
     for (const number of [served.uptimeS, served.residentBytes, served.cpuS])
       expect(number).toBeGreaterThan(0);
     /** Without what changes from one moment to the next. */
-    const lasting = ({ uptimeS: _, residentBytes: __, cpuS: ___, workers, ...rest }: Stats): unknown => {
-      return JSON.parse(JSON.stringify({ ...rest, workers: workers.map((one) => ({ ...one, cpuS: 0 })) }));
+    const lasting = ({
+      uptimeS: _,
+      residentBytes: __,
+      cpuS: ___,
+      workers,
+      ...rest
+    }: Stats): unknown => {
+      return JSON.parse(
+        JSON.stringify({ ...rest, workers: workers.map((one) => ({ ...one, cpuS: 0 })) }),
+      );
     };
     expect(lasting(served)).toEqual(lasting(beacon.stats()));
     expect(served).toMatchObject({ version, beaconId: 0xffff_ffff, nodesMax: 1000, healthy: true });
-    expect(served).toMatchObject({ stateSavedS: null, mesh: { peers: [], registryLastSuccessS: null } });
+    expect(served).toMatchObject({
+      stateSavedS: null,
+      mesh: { peers: [], registryLastSuccessS: null },
+    });
   });
 
   test("no answer is to be kept, or taken for anything but what it is", async () => {
-    for (const path of ["/healthz", "/readyz", "/metrics", "/api/stats", "/api/breakers", "/nothing"]) {
+    for (const path of [
+      "/healthz",
+      "/readyz",
+      "/metrics",
+      "/api/stats",
+      "/api/breakers",
+      "/nothing",
+    ]) {
       const { headers } = await get(path);
       expect(headers.get("cache-control")).toBe("no-store");
       expect(headers.get("x-content-type-options")).toBe("nosniff");
@@ -197,9 +232,9 @@ describe("paths", () => {
         expect(response.headers.get("allow")).toBe("GET, HEAD");
       }
     }
-    expect((await get("/healthz", { method: "POST", body: "x".repeat(100_000) })).status).toBeGreaterThan(
-      399,
-    );
+    expect(
+      (await get("/healthz", { method: "POST", body: "x".repeat(100_000) })).status,
+    ).toBeGreaterThan(399);
     expect((await get("/healthz")).status).toBe(200);
   });
 });
@@ -290,7 +325,10 @@ describe("metrics", () => {
 
   test("segments, by direction", async () => {
     const before = (await scrape()).samples;
-    const socket = new BurstSocket("127.0.0.1", { address: "127.0.0.1", port: beacon.address.port });
+    const socket = new BurstSocket("127.0.0.1", {
+      address: "127.0.0.1",
+      port: beacon.address.port,
+    });
     socket.sendEach([discover(201)]);
     await socket.arrivals(1);
     const packet = relay(201, 201, new Uint8Array(500));
@@ -318,10 +356,13 @@ describe("metrics", () => {
     for (const worker of workers) {
       const part = (suffix: string) =>
         own.filter(
-          ({ name, labels }) => name === `beacon_receive_batch_size_${suffix}` && labels["worker"] === worker,
+          ({ name, labels }) =>
+            name === `beacon_receive_batch_size_${suffix}` && labels["worker"] === worker,
         );
       const buckets = part("bucket");
-      const bounds = buckets.map(({ labels }) => (labels["le"] === "+Inf" ? Infinity : Number(labels["le"])));
+      const bounds = buckets.map(({ labels }) =>
+        labels["le"] === "+Inf" ? Infinity : Number(labels["le"]),
+      );
       expect(bounds).toEqual([...bounds].sort((a, b) => a - b));
       expect(bounds.at(-1)).toBe(Infinity);
       const counts = buckets.map((bucket) => bucket.value);
@@ -407,14 +448,21 @@ describe("metrics of a beacon with a peer, a registry and a state file", () => {
       expect(value(samples, "beacon_peers")).toBe(1);
       expect(value(samples, "beacon_peer_routes_limit")).toBe(500);
       expect(value(samples, "beacon_peer_routes_refused_total")).toBe(0);
-      expect(value(samples, "beacon_peer_gossip_age_seconds", { peer: nameOf(peer) })).toBeGreaterThan(0);
+      expect(
+        value(samples, "beacon_peer_gossip_age_seconds", { peer: nameOf(peer) }),
+      ).toBeGreaterThan(0);
       await until("gossip", async () => (await metric("beacon_gossip_sent_total")) > 0);
       await until(
         "a round with the registry",
         async () => (await metric("beacon_registry_rounds_total", { outcome: "ok" })) > 0,
       );
-      expect(await metric("beacon_registry_last_success_timestamp_seconds")).toBeGreaterThan(startS);
-      await until("a save", async () => (await metric("beacon_state_saved_timestamp_seconds")) > startS);
+      expect(await metric("beacon_registry_last_success_timestamp_seconds")).toBeGreaterThan(
+        startS,
+      );
+      await until(
+        "a save",
+        async () => (await metric("beacon_state_saved_timestamp_seconds")) > startS,
+      );
     } finally {
       stranger.close();
       node.close();

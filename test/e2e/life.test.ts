@@ -1,4 +1,7 @@
-/** A beacon's life between start and end: asked to go, asked to read its configuration again, watched by a service manager. */
+/**
+ * A beacon's life between start and end: asked to go, asked to read its configuration again,
+ * watched by a service manager.
+ */
 
 import { afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -60,7 +63,8 @@ async function started(program: Program): Promise<Started> {
   return { program, http: http!, beacon: await BeaconProcess.of(program, "127.0.0.1") };
 }
 
-const statusOf = async (http: string | URL, path: string) => (await fetch(new URL(path, http))).status;
+const statusOf = async (http: string | URL, path: string) =>
+  (await fetch(new URL(path, http))).status;
 const bothStatuses = async (http: string | URL) => [
   await statusOf(http, "/readyz"),
   await statusOf(http, "/healthz"),
@@ -112,12 +116,16 @@ class Pair {
 /** Sends a signal as soon as the program would not die of it. */
 async function signalSoon(program: Program, signal: "SIGHUP" | "SIGTERM"): Promise<void> {
   const bit = 1n << BigInt(constants.signals[signal] - 1);
-  const caught = () => /^SigCgt:\s*(\w+)$/m.exec(readFileSync(`/proc/${program.pid}/status`, "utf8"))?.[1];
+  const caught = () =>
+    /^SigCgt:\s*(\w+)$/m.exec(readFileSync(`/proc/${program.pid}/status`, "utf8"))?.[1];
   await until(`it takes ${signal}`, () => (BigInt(`0x${caught()}`) & bit) !== 0n);
   program.signal(signal);
 }
 
-/** Signals a draining beacon again, as the terminal and the service manager do, before that is a second signal. */
+/**
+ * Signals a draining beacon again, as the terminal and the service manager do, before that is a
+ * second signal.
+ */
 async function signalledTwice(signal: NodeJS.Signals): Promise<Started & { readonly pair: Pair }> {
   for (let left = 10; left > 0; left--) {
     const beacon = await startWith(["--drain=1h"]);
@@ -168,19 +176,22 @@ describe("asked to go", () => {
     expect(program.stderr).toBe("");
   });
 
-  test.each(["SIGTERM", "SIGINT"] as const)("it relays all the while, until a second %s", async (signal) => {
-    const { program, http, pair } = await signalledTwice(signal);
-    for (let i = 0; i < 100; i++) await pair.relay();
-    await Bun.sleep(SAME_SIGNAL_MS);
-    await pair.relay();
-    expect(await bothStatuses(http)).toEqual([503, 503]);
-    expect((await (await fetch(new URL("/readyz", http))).text()).trim()).toBe("draining");
-    program.signal(signal);
-    expect(await program.exited()).toBe(0);
-    await expectFree(port);
-    expect(program.log().at(-1)!.msg).toBe("beacon closed");
-    expect(program.stderr).toBe("");
-  });
+  test.each(["SIGTERM", "SIGINT"] as const)(
+    "it relays all the while, until a second %s",
+    async (signal) => {
+      const { program, http, pair } = await signalledTwice(signal);
+      for (let i = 0; i < 100; i++) await pair.relay();
+      await Bun.sleep(SAME_SIGNAL_MS);
+      await pair.relay();
+      expect(await bothStatuses(http)).toEqual([503, 503]);
+      expect((await (await fetch(new URL("/readyz", http))).text()).trim()).toBe("draining");
+      program.signal(signal);
+      expect(await program.exited()).toBe(0);
+      await expectFree(port);
+      expect(program.log().at(-1)!.msg).toBe("beacon closed");
+      expect(program.stderr).toBe("");
+    },
+  );
 
   test("one signal of each sort is two signals", async () => {
     const { program, http } = await startWith(["--drain=1h"]);
@@ -225,32 +236,40 @@ describe("asked to go", () => {
     expect(heard.at(-1)).toEqual({ beaconId: 7, nodeIds: [] });
     // Before that, and while it drained, it had both.
     const before = heard.at(-2)!;
-    expect({ ...before, nodeIds: before.nodeIds.sort() }).toEqual({ beaconId: 7, nodeIds: Pair.IDS });
+    expect({ ...before, nodeIds: before.nodeIds.sort() }).toEqual({
+      beaconId: 7,
+      nodeIds: Pair.IDS,
+    });
   });
 });
 
-describe.skipIf(!installed("cc"))(`a disk that hangs${installed("cc") ? "" : " (needs cc)"}`, () => {
-  const refuse = join(folder, "refuse");
-  beforeAll(() => {
-    const source = join(import.meta.dir, "support/refuse.c");
-    const compiled = Bun.spawnSync(["cc", "-Wall", "-Werror", "-o", refuse, source], { stderr: "pipe" });
-    expect(compiled.stderr.toString()).toBe("");
-  });
+describe.skipIf(!installed("cc"))(
+  `a disk that hangs${installed("cc") ? "" : " (needs cc)"}`,
+  () => {
+    const refuse = join(folder, "refuse");
+    beforeAll(() => {
+      const source = join(import.meta.dir, "support/refuse.c");
+      const compiled = Bun.spawnSync(["cc", "-Wall", "-Werror", "-o", refuse, source], {
+        stderr: "pipe",
+      });
+      expect(compiled.stderr.toString()).toBe("");
+    });
 
-  test("holds up neither relays nor, when asked twice, the end", async () => {
-    const flags = [...FLAGS, "--http=127.0.0.1:0", `--state-file=${newPath()}`];
-    const { program, beacon } = await started(
-      programs.spawn([refuse, "disk", process.execPath, MAIN, ...flags]),
-    );
-    await expectRelays();
-    expect((await beacon.stats()).stateSavedS).toBeNull(); // the first save is still at it
-    program.signal("SIGTERM");
-    await Bun.sleep(2 * SAME_SIGNAL_MS);
-    process.kill(program.pid, 0); // it is still there
-    program.signal("SIGTERM");
-    expect(await program.exited()).toBe(0);
-  });
-});
+    test("holds up neither relays nor, when asked twice, the end", async () => {
+      const flags = [...FLAGS, "--http=127.0.0.1:0", `--state-file=${newPath()}`];
+      const { program, beacon } = await started(
+        programs.spawn([refuse, "disk", process.execPath, MAIN, ...flags]),
+      );
+      await expectRelays();
+      expect((await beacon.stats()).stateSavedS).toBeNull(); // the first save is still at it
+      program.signal("SIGTERM");
+      await Bun.sleep(2 * SAME_SIGNAL_MS);
+      process.kill(program.pid, 0); // it is still there
+      program.signal("SIGTERM");
+      expect(await program.exited()).toBe(0);
+    });
+  },
+);
 
 describe("SIGHUP", () => {
   const path = newPath();
@@ -258,7 +277,10 @@ describe("SIGHUP", () => {
     writeFileSync(path, typeof content === "string" ? content : JSON.stringify(content));
 
   /** Starts a beacon with this in its config file. */
-  async function configured(content: Record<string, unknown>, ...flags: string[]): Promise<Started> {
+  async function configured(
+    content: Record<string, unknown>,
+    ...flags: string[]
+  ): Promise<Started> {
     write(content);
     return startWith([`--config=${path}`, ...flags]);
   }
@@ -288,7 +310,8 @@ describe("SIGHUP", () => {
     );
     expect(nodeIds.sort()).toEqual(Pair.IDS);
     one.take();
-    expect(messages(program.log(), "info")).not.toContain("configuration reloaded"); // which is less than an error
+    // which is less than an error
+    expect(messages(program.log(), "info")).not.toContain("configuration reloaded");
 
     write({ ...gossip, peers: [nameOf(two)], drain: "1h" });
     expect(await reload(program)).toMatchObject({ level: "info", changed: ["--log-level"] });
@@ -327,7 +350,10 @@ describe("SIGHUP", () => {
     await registersWith("first-s3cret");
 
     writeFileSync(tokenPath, "second-s3cret\n");
-    expect(await reload(program)).toMatchObject({ level: "info", changed: ["--registry-admin-token"] });
+    expect(await reload(program)).toMatchObject({
+      level: "info",
+      changed: ["--registry-admin-token"],
+    });
     await registersWith("second-s3cret");
 
     rmSync(tokenPath);
@@ -368,7 +394,10 @@ describe("SIGHUP", () => {
       [{ peers: [], color: "red" }, "color: unknown key (the keys are the flags in --help)"],
       [{ peers: [], drain: "soon" }, '"drain": "soon": must be a duration'],
       [{ peers: ["nowhere"] }, '"peers": [...]: nowhere: must be host:port'],
-      [{ "peer-timeout": "1s", peers: [] }, "--peer-timeout: must be longer than --gossip-interval, 10000ms"],
+      [
+        { "peer-timeout": "1s", peers: [] },
+        "--peer-timeout: must be longer than --gossip-interval, 10000ms",
+      ],
       [{ registry: "127.0.0.1:1", "beacon-id": 5, peers: [] }, "--registry needs --beacon-id: "],
       ["x".repeat(2 << 20), "the config file is larger than 1048576 bytes"],
     ];
@@ -477,8 +506,17 @@ describe("as a library", () => {
       workers: 3,
       maxNodes: 5,
     });
-    expect(changes).toEqual({ reloaded: ["peers", "drainMs"], needRestart: ["maxNodes", "workers"] });
-    expect(beacon.config).toMatchObject({ addr, peers: [PEER], drainMs: 5, workers: 2, maxNodes: 1000 });
+    expect(changes).toEqual({
+      reloaded: ["peers", "drainMs"],
+      needRestart: ["maxNodes", "workers"],
+    });
+    expect(beacon.config).toMatchObject({
+      addr,
+      peers: [PEER],
+      drainMs: 5,
+      workers: 2,
+      maxNodes: 1000,
+    });
     await untilEqual("peers", () => peersOf(beacon), [PEER]);
     await expectRelays();
   });
@@ -495,7 +533,9 @@ describe("as a library", () => {
       { colour: "red" } as Partial<Config>,
     ];
     for (const options of bad) {
-      expect(() => beacon.reconfigure({ ...options, peers: options.peers ?? [] })).toThrow(ConfigError);
+      expect(() => beacon.reconfigure({ ...options, peers: options.peers ?? [] })).toThrow(
+        ConfigError,
+      );
       expect(beacon.config).toBe(before);
     }
     expect(peersOf(beacon)).toEqual([PEER]);

@@ -42,7 +42,11 @@ async function expectRelays(beacon: Beacon): Promise<void> {
     await a.discover(1);
     await b.discover(2);
     await a.relay(1, 2, new Uint8Array([7]));
-    expect(await b.message()).toEqual({ type: "deliver", senderId: 1, payload: new Uint8Array([7]) });
+    expect(await b.message()).toEqual({
+      type: "deliver",
+      senderId: 1,
+      payload: new Uint8Array([7]),
+    });
   } finally {
     clients.close();
   }
@@ -57,10 +61,13 @@ async function failure(promise: Promise<unknown>): Promise<Error> {
   throw new Error("it did not fail");
 }
 
-/** What a beacon takes of its process. Threads that the runtime starts for itself have other names. */
+/**
+ * What a beacon takes of its process. Threads that the runtime starts for itself have other names.
+ */
 const held = () => ({
   fds: readdirSync("/proc/self/fd").length,
-  workerThreads: readdirSync("/proc/self/task").filter((task) => threadName(task) === "Worker").length,
+  workerThreads: readdirSync("/proc/self/task").filter((task) => threadName(task) === "Worker")
+    .length,
 });
 
 function threadName(task: string): string {
@@ -71,7 +78,10 @@ function threadName(task: string): string {
   }
 }
 
-/** Waits until this process holds no more than before; a closed worker's thread takes a moment to end. */
+/**
+ * Waits until this process holds no more than before; a closed worker's thread takes a moment to
+ * end.
+ */
 async function expectHeldAtMost(before: ReturnType<typeof held>): Promise<void> {
   let now = held();
   try {
@@ -91,7 +101,11 @@ describe("listen", () => {
     expect(() => beacon.stats()).toThrow("not listening");
     expect(beacon.httpUrl).toBeUndefined();
     await beacon.listen();
-    expect(beacon.address).toEqual({ address: "127.0.0.1", port: beacon.address.port, family: "IPv4" });
+    expect(beacon.address).toEqual({
+      address: "127.0.0.1",
+      port: beacon.address.port,
+      family: "IPv4",
+    });
     expect(beacon.address.port).toBeGreaterThan(0);
     expect(beacon.stats().workers.map(({ alive }) => alive)).toEqual([true, true]);
     expect(held().workerThreads).toBe(2);

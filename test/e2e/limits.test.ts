@@ -56,7 +56,11 @@ describe.each([1, 2])("%i workers", (workers) => {
     // A known one is refreshed, and moved.
     expect(await client.discover(1)).toEqual({ type: "discoverReply", ...client.address });
     await client.relay(9, 1, new Uint8Array([5]));
-    expect(await client.message()).toEqual({ type: "deliver", senderId: 9, payload: new Uint8Array([5]) });
+    expect(await client.message()).toEqual({
+      type: "deliver",
+      senderId: 9,
+      payload: new Uint8Array([5]),
+    });
     expect(nodes()).toBe(NODES_MAX);
     expect(refused()).toEqual({ node_limit: 1 });
   });
@@ -85,16 +89,27 @@ describe("time to live", () => {
     await register(5001, NODES_MAX);
     expect(await client.discover(5001)).toEqual({ type: "discoverReply", ...client.address });
     await client.relay(1, 5001, new Uint8Array(1));
-    expect(await client.message()).toEqual({ type: "deliver", senderId: 1, payload: new Uint8Array(1) });
+    expect(await client.message()).toEqual({
+      type: "deliver",
+      senderId: 1,
+      payload: new Uint8Array(1),
+    });
   });
 
   test("Discover and PunchRequest keep a node, relaying from and to it does not", async () => {
     const TTL_MS = 3000;
-    /** The clock ticks in seconds, and a machine that stands still this long makes the test prove nothing. */
+    /**
+     * The clock ticks in seconds, and a machine that stands still this long makes the test prove
+     * nothing.
+     */
     const GAP_MS_MAX = 1000;
     const REFRESH_MS = 50;
     await start({ workers: 2, maxNodes: NODES_MAX, nodeTtlMs: TTL_MS });
-    const [discovers, punches, relays] = [await clients.open(), await clients.open(), await clients.open()];
+    const [discovers, punches, relays] = [
+      await clients.open(),
+      await clients.open(),
+      await clients.open(),
+    ];
     let gapMs = 0;
     // A machine that stood still proves nothing: then it is done once more.
     for (let attempt = 0; attempt < 10; attempt++) {

@@ -1,4 +1,7 @@
-/** HTTP and the bridge and their connections: no crowd shuts others out, and none is reset on the way. */
+/**
+ * HTTP and the bridge and their connections: no crowd shuts others out, and none is reset on the
+ * way.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -43,7 +46,12 @@ function limited(filesMax: number, flags: readonly string[]): Program {
 }
 
 async function start(): Promise<URL> {
-  const beacon = new Beacon({ addr: "127.0.0.1:0", http: "127.0.0.1:0", workers: 1, maxNodes: 1000 });
+  const beacon = new Beacon({
+    addr: "127.0.0.1:0",
+    http: "127.0.0.1:0",
+    workers: 1,
+    maxNodes: 1000,
+  });
   beacons.push(beacon);
   await beacon.listen();
   return beacon.httpUrl!;
@@ -77,7 +85,8 @@ async function send(port: number | string, bytes: string, isHalf = false): Promi
 
 const GET = (path: string) => `GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`;
 const healthy = async (http: URL) =>
-  (await fetch(new URL("healthz", http), { keepalive: false, signal: AbortSignal.timeout(10_000) })).status;
+  (await fetch(new URL("healthz", http), { keepalive: false, signal: AbortSignal.timeout(10_000) }))
+    .status;
 
 describe("a crowd of connections at HTTP", () => {
   test.each([
@@ -85,19 +94,23 @@ describe("a crowd of connections at HTTP", () => {
     ["begins a request", "GET /healthz HTTP/1.1\r\nHos"],
     ["has had an answer", GET("/healthz")],
     ["owes a body", "POST /api/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"],
-  ])("that %s leaves health and metrics within reach, with more of them than files", async (_, bytes) => {
-    const program = limited(256, ["--http=127.0.0.1:0"]);
-    const http = new URL((await program.listening()).http!);
-    const crowd = await Promise.all(Array.from({ length: 300 }, () => send(http.port, bytes)));
-    for (let i = 0; i < 20; i++) expect(await healthy(http)).toBe(200);
-    const metrics = await (await fetch(new URL("metrics", http), { keepalive: false })).text();
-    expect(metrics).toContain("beacon_nodes");
-    const files = () => readFileSync(`/proc/${program.pid}/status`, "utf8").match(/^FDSize:\s+(\d+)/m)?.[1];
-    expect(Number(files())).toBeLessThanOrEqual(256);
-    // The connection that waited longest has made room.
-    await inTime("the first one ends", crowd[0]!.ended);
-    expect(program.log().filter(({ level }) => level === "error")).toEqual([]);
-  });
+  ])(
+    "that %s leaves health and metrics within reach, with more of them than files",
+    async (_, bytes) => {
+      const program = limited(256, ["--http=127.0.0.1:0"]);
+      const http = new URL((await program.listening()).http!);
+      const crowd = await Promise.all(Array.from({ length: 300 }, () => send(http.port, bytes)));
+      for (let i = 0; i < 20; i++) expect(await healthy(http)).toBe(200);
+      const metrics = await (await fetch(new URL("metrics", http), { keepalive: false })).text();
+      expect(metrics).toContain("beacon_nodes");
+      const files = () =>
+        readFileSync(`/proc/${program.pid}/status`, "utf8").match(/^FDSize:\s+(\d+)/m)?.[1];
+      expect(Number(files())).toBeLessThanOrEqual(256);
+      // The connection that waited longest has made room.
+      await inTime("the first one ends", crowd[0]!.ended);
+      expect(program.log().filter(({ level }) => level === "error")).toEqual([]);
+    },
+  );
 
   test("does not end a client that follows the stream", async () => {
     const program = limited(256, ["--http=127.0.0.1:0"]);
@@ -165,10 +178,18 @@ describe("a client that shuts down its side behind its request gets its answer:"
 describe("bounds of HTTP requests", () => {
   test.each([
     ["a head of 100 KB", `GET / HTTP/1.1\r\nHost: x\r\nA: ${"a".repeat(100_000)}\r\n\r\n`, 431],
-    ["100 KB of header lines", `GET / HTTP/1.1\r\nHost: x\r\n${"A: b\r\n".repeat(17_000)}\r\n`, 431],
+    [
+      "100 KB of header lines",
+      `GET / HTTP/1.1\r\nHost: x\r\n${"A: b\r\n".repeat(17_000)}\r\n`,
+      431,
+    ],
     ["a path of 100 KB", `GET /${"a".repeat(100_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, 431],
     ["no host", "GET /healthz HTTP/1.1\r\n\r\n", 400],
-    ["a body of 1,025 bytes", `POST /api/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 1025\r\n\r\n`, 413],
+    [
+      "a body of 1,025 bytes",
+      `POST /api/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 1025\r\n\r\n`,
+      413,
+    ],
     [
       "chunks of 2 KB",
       `POST /api/drain HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n${"a".repeat(2048)}\r\n`,
@@ -268,25 +289,28 @@ const CLIENTS = 10;
 const TIMES = 10;
 
 describe("no connection is reset", () => {
-  test.skipIf(!hasOpenssl)("by ten renewals of the bridge's certificate (needs openssl)", async () => {
-    const [one, two] = ["one", "two"].map((name) => {
-      const { certPath, keyPath } = makeCertificate(folder, name);
-      return { wssTlsCert: certPath, wssTlsKey: keyPath };
-    });
-    const host = await BridgeBeacon.start(one);
-    const clients = new Clients(Number(host.url.port), CLIENTS, askTls);
-    try {
-      for (let i = 1; i <= TIMES; i++) {
-        const { answered } = clients;
-        await until("clients are answered", () => clients.answered > answered + CLIENTS);
-        host.beacon.reconfigure({ ...host.beacon.config, ...(i % 2 === 0 ? one : two) });
+  test.skipIf(!hasOpenssl)(
+    "by ten renewals of the bridge's certificate (needs openssl)",
+    async () => {
+      const [one, two] = ["one", "two"].map((name) => {
+        const { certPath, keyPath } = makeCertificate(folder, name);
+        return { wssTlsCert: certPath, wssTlsKey: keyPath };
+      });
+      const host = await BridgeBeacon.start(one);
+      const clients = new Clients(Number(host.url.port), CLIENTS, askTls);
+      try {
+        for (let i = 1; i <= TIMES; i++) {
+          const { answered } = clients;
+          await until("clients are answered", () => clients.answered > answered + CLIENTS);
+          host.beacon.reconfigure({ ...host.beacon.config, ...(i % 2 === 0 ? one : two) });
+        }
+      } finally {
+        await clients.stop();
+        await host.close();
       }
-    } finally {
-      await clients.stop();
-      await host.close();
-    }
-    expect(clients.failures).toEqual([]);
-  });
+      expect(clients.failures).toEqual([]);
+    },
+  );
 
   test("by ten pauses of the bridge", async () => {
     const socket = ListeningSocket.open("127.0.0.1", 0);

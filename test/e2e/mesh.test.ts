@@ -1,4 +1,7 @@
-/** Beacons as each other's peers: whose nodes are reached through whom, and what becomes of it when a beacon ends, lies or is told otherwise. */
+/**
+ * Beacons as each other's peers: whose nodes are reached through whom, and what becomes of it when
+ * a beacon ends, lies or is told otherwise.
+ */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -39,15 +42,20 @@ const NO_TIMEOUT = "--peer-timeout=1h";
 
 let ids = 1000;
 const newId = () => ++ids;
-const idsFrom = (first: number, count: number) => Array.from({ length: count }, (_, i) => first + i);
+const idsFrom = (first: number, count: number) =>
+  Array.from({ length: count }, (_, i) => first + i);
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
 
-/** A command that runs another where the host names are those of this file. @returns undefined where that cannot be had */
+/**
+ * A command that runs another where the host names are those of this file.
+ * @returns undefined where that cannot be had
+ */
 function withHosts(path: string): string[] | undefined {
   const script = 'mount --bind "$0" /etc/hosts && exec "$@"';
   const command = ["unshare", "--mount", "sh", "-c", script, path];
-  const can = process.getuid?.() === 0 && installed("unshare") && Bun.spawnSync([...command, "true"]).success;
+  const can =
+    process.getuid?.() === 0 && installed("unshare") && Bun.spawnSync([...command, "true"]).success;
   return can ? command : undefined;
 }
 
@@ -71,12 +79,17 @@ async function nextGossip(peer: Client): Promise<{ bytes: Uint8Array; nodeIds: n
     const { bytes } = await peer.next();
     if (bytes[0] !== SYNC) continue;
     const buffer = Buffer.from(bytes);
-    const nodeIds = Array.from({ length: buffer.readUInt16BE(5) }, (_, i) => buffer.readUInt32BE(7 + 4 * i));
+    const nodeIds = Array.from({ length: buffer.readUInt16BE(5) }, (_, i) =>
+      buffer.readUInt32BE(7 + 4 * i),
+    );
     return { bytes, nodeIds };
   }
 }
 
-/** Sends a packet to a node through a beacon, and waits until it arrives, unchanged, at somebody who plays a peer. */
+/**
+ * Sends a packet to a node through a beacon, and waits until it arrives, unchanged, at somebody who
+ * plays a peer.
+ */
 async function expectReachedPeer(sender: Client, peer: Client, nodeId: number): Promise<void> {
   const packet = relay(SENDER_ID, nodeId, crypto.getRandomValues(new Uint8Array(20)));
   await sender.send(packet);
@@ -151,7 +164,9 @@ describe.each(FAMILIES)("three beacons, $family", ({ listen, peer, nodes: hosts 
       const send = async (from: (typeof all)[0], to: (typeof all)[0]) => {
         const payload = random.bytes(300);
         await from.client.relay(from.id, to.id, payload);
-        const expected = wantsDest ? deliverDest(from.id, to.id, payload) : deliver(from.id, payload);
+        const expected = wantsDest
+          ? deliverDest(from.id, to.id, payload)
+          : deliver(from.id, payload);
         const { bytes, from: source } = await to.client.next();
         expect(hex(bytes)).toBe(hex(expected));
         expect(source).toEqual(to.client.beacon); // its own beacon, which it knows
@@ -167,7 +182,10 @@ describe.each(FAMILIES)("three beacons, $family", ({ listen, peer, nodes: hosts 
   );
 
   test("payloads of every size, none to 60 KB", async () => {
-    const [a, b] = (await nodes()) as [{ client: Client; id: number }, { client: Client; id: number }];
+    const [a, b] = (await nodes()) as [
+      { client: Client; id: number },
+      { client: Client; id: number },
+    ];
     for (const size of [0, 1, 8, 100, 1200, 1452, 1453, 9000, 30_000, 60_000]) {
       for (const [from, to] of [
         [a, b],
@@ -182,7 +200,8 @@ describe.each(FAMILIES)("three beacons, $family", ({ listen, peer, nodes: hosts 
 
   test("packets keep their order", async () => {
     const ROUNDS = 20;
-    const BURST = 15; // each node gets twice that a round, which fits into a buffer that was never tuned
+    // each node gets twice that a round, which fits into a buffer that was never tuned
+    const BURST = 15;
     const all = await nodes();
     const expected = new Map<string, number>();
     const sent = new Map<string, number>();
@@ -233,7 +252,9 @@ describe.each(FAMILIES)("three beacons, $family", ({ listen, peer, nodes: hosts 
     const payloads = Array.from({ length: 48 }, () => random.bytes(1200));
     sender.send(payloads.map((payload) => relay(SENDER_ID, id, payload)));
     const arrived = await receiver.arrivals(payloads.length);
-    expect(arrived.map(({ bytes }) => hex(bytes))).toEqual(payloads.map((p) => hex(deliver(SENDER_ID, p))));
+    expect(arrived.map(({ bytes }) => hex(bytes))).toEqual(
+      payloads.map((p) => hex(deliver(SENDER_ID, p))),
+    );
     expect(new Set(arrived.map(({ together }) => together))).toEqual(new Set([payloads.length]));
     for (const [i, beacon] of [near, far].entries()) {
       const { received, sent } = before[i]!;
@@ -274,7 +295,8 @@ describe.each(FAMILIES)("three beacons, $family", ({ listen, peer, nodes: hosts 
   test("nothing was dropped, turned away or warned of; the numbers tell of the peers", async () => {
     for (const beacon of beacons) {
       const stats = await beacon.stats();
-      const { unknown_peer: _, ...gossipRejected } = sumByName(stats, (w) => w.gossipRejected); // comes while it starts
+      // comes while it starts
+      const { unknown_peer: _, ...gossipRejected } = sumByName(stats, (w) => w.gossipRejected);
       expect({
         malformed: sumByName(stats, (w) => w.malformed),
         relayDropped: sumByName(stats, (w) => w.relayDropped),
@@ -343,7 +365,9 @@ describe("with a mesh of its own each", () => {
     test("a peer is found by its host name; one that has no address is warned of, and the rest works", async () => {
       const [placeA, placeB] = [place(), place()];
       const nobody = "nobody.invalid";
-      const a = await mesh.beacon(placeA.name, [`--peers=${nobody}:9001,localhost:${placeB.at.port}`]);
+      const a = await mesh.beacon(placeA.name, [
+        `--peers=${nobody}:9001,localhost:${placeB.at.port}`,
+      ]);
       const b = await mesh.beacon(placeB.name, [`--peers=localhost:${placeA.at.port}`]);
       const [nodeA, nodeB] = [await mesh.client(a), await mesh.client(b)];
       await nodeA.discover(1);
@@ -360,7 +384,8 @@ describe("with a mesh of its own each", () => {
       expect(Object.keys(await a.routes())).toEqual([b.name]);
     });
 
-    // Resolvers put the nearer address first, which is 127.0.0.1 here; the beacons are at the other one.
+    // Resolvers put the nearer address first, which is 127.0.0.1 here; the beacons are at the other
+    // one.
     const SECOND = "127.0.0.9";
     const hosts = join(folder, "hosts");
     writeFileSync(hosts, `127.0.0.1 localhost\n127.0.0.1 twofold\n${SECOND} twofold\n`);
@@ -446,7 +471,8 @@ describe("with a mesh of its own each", () => {
       const [a, b] = await two(flags);
       const [nodeA, nodeB] = [await mesh.client(a), await mesh.client(b)];
       const id = newId();
-      // Reloading makes a beacon gossip at once; the next time would be in a minute, when the node is long forgotten.
+      // Reloading makes a beacon gossip at once; the next time would be in a minute, when the node
+      // is long forgotten.
       await until("each says that it has the node", async () => {
         await nodeA.discover(id);
         await nodeB.discover(id);
@@ -459,7 +485,9 @@ describe("with a mesh of its own each", () => {
 
       // Half of them one by one, half of them merged.
       const sendTo = async (beacon: BeaconProcess) => {
-        const packets = Array.from({ length: PACKETS / 2 }, () => relay(SENDER_ID, id, new Uint8Array(500)));
+        const packets = Array.from({ length: PACKETS / 2 }, () =>
+          relay(SENDER_ID, id, new Uint8Array(500)),
+        );
         const sender = mesh.burst(beacon);
         sender.sendEach(packets);
         sender.send(packets);
@@ -471,7 +499,8 @@ describe("with a mesh of its own each", () => {
       await untilEqual("relays at the second", () => b.relays(), afterB);
       await sendTo(b);
       const both = { received: 2 * PACKETS, local: 0, peer: PACKETS, notFound: PACKETS };
-      for (const beacon of [a, b]) await untilEqual(`relays at ${beacon.name}`, () => beacon.relays(), both);
+      for (const beacon of [a, b])
+        await untilEqual(`relays at ${beacon.name}`, () => beacon.relays(), both);
       // Whatever were still on its way would be ahead of these.
       await nodeA.discover(0);
       await nodeB.discover(0);
@@ -535,7 +564,8 @@ describe("with a mesh of its own each", () => {
       a.program.signal("SIGCONT");
       const got: number[] = [];
       while (got.length < seq) {
-        for (const { bytes } of await owner.arrivals(1)) if (bytes[0] !== SYNC) got.push(bytes.at(-1)!);
+        for (const { bytes } of await owner.arrivals(1))
+          if (bytes[0] !== SYNC) got.push(bytes.at(-1)!);
       }
       expect(got).toEqual(idsFrom(0, seq));
       const bounced = (EACH / 2) * (1 + 3);
@@ -550,7 +580,11 @@ describe("with a mesh of its own each", () => {
       const [placeA, placeB] = [place(), place()];
       const a = await mesh.beacon(placeA.name, [`--peers=${placeB.name}`, "--node-ttl=3s"]);
       const b = await mesh.beacon(placeB.name, [`--peers=${placeA.name}`]);
-      const [sender, before, after] = [await mesh.client(a), await mesh.client(a), await mesh.client(b)];
+      const [sender, before, after] = [
+        await mesh.client(a),
+        await mesh.client(a),
+        await mesh.client(b),
+      ];
       const id = newId();
       await after.discover(id);
       await announced(b, a);
@@ -577,7 +611,8 @@ describe("with a mesh of its own each", () => {
         const expected = { [nameOf(first)]: ofFirst, [nameOf(last)]: ofLast };
         await untilEqual("routes", () => a.routes(), expected);
       };
-      await first.send(sync(0, [claimed, another])); // both say 0, as beacons do that were given no id
+      // both say 0, as beacons do that were given no id
+      await first.send(sync(0, [claimed, another]));
       await routes(2, 0);
       await expectReachedPeer(sender, first, claimed);
       await last.send(sync(0, [claimed]));
@@ -626,7 +661,10 @@ describe("with a mesh of its own each", () => {
       await other.send(sync(5, [claimed]));
       await rejectedIn(a, { unknown_peer: 3 });
       const { uptimeS } = await a.stats();
-      await until("it has been looked at", async () => (await a.stats()).uptimeS > uptimeS + REPORT_S);
+      await until(
+        "it has been looked at",
+        async () => (await a.stats()).uptimeS > uptimeS + REPORT_S,
+      );
       expect(about()).toHaveLength(1); // the same complaint, within a minute
       expect(await a.metric('beacon_gossip_rejected_total{reason="unknown_peer"}')).toBe(3);
       expect(await a.routes()).toEqual({ [nameOf(peer)]: 1 });
@@ -647,7 +685,9 @@ describe("with a mesh of its own each", () => {
       await peer.send(sync(77, [claimed]));
       await peer.send(sync(77, []));
       await rejectedIn(a, { own_id: 2 });
-      const warning = await until("it is warned of", () => a.warnings().find((text) => /own id/.test(text)));
+      const warning = await until("it is warned of", () =>
+        a.warnings().find((text) => /own id/.test(text)),
+      );
       expect(warning).toContain(nameOf(peer));
       expect(warning).toContain("--beacon-id");
       expect(await a.routes()).toEqual({ [nameOf(peer)]: 1 });
@@ -689,8 +729,8 @@ describe("with a mesh of its own each", () => {
       const [sender, node] = [await mesh.client(a), await mesh.client(a)];
       const [own, last] = [newId(), newId()];
       await node.discover(own);
-      const lists = [idsFrom(1_000_000, SYNC_NODES_MAX), idsFrom(1_010_000, SYNC_NODES_MAX)].map((l) =>
-        sync(1, l),
+      const lists = [idsFrom(1_000_000, SYNC_NODES_MAX), idsFrom(1_010_000, SYNC_NODES_MAX)].map(
+        (l) => sync(1, l),
       );
       for (let i = 0; i < FLOOD; i++) {
         peer.sendEach([lists[i % 2]!]);
@@ -757,7 +797,9 @@ describe("with a mesh of its own each", () => {
       });
       expect(told.size).toBe(SYNC_NODES_MAX);
       expect([...told].filter((id) => id <= OLD)).toHaveLength(SYNC_NODES_MAX - NEW);
-      await untilEqual("routes of the other beacon", () => b.routes(), { [a.name]: SYNC_NODES_MAX });
+      await untilEqual("routes of the other beacon", () => b.routes(), {
+        [a.name]: SYNC_NODES_MAX,
+      });
       const sender = await mesh.client(b);
       await sender.relay(SENDER_ID, OLD + NEW, new Uint8Array([1]));
       const [arrived] = await nodes.arrivals(1);
@@ -774,14 +816,22 @@ describe("with a mesh of its own each", () => {
       const path = join(folder, "beacon.json");
       const configure = (config: object) => writeFileSync(path, JSON.stringify(config));
       const places = [place(), place(), place()];
-      const [placeA, placeB, placeC] = places as [(typeof places)[0], (typeof places)[0], (typeof places)[0]];
+      const [placeA, placeB, placeC] = places as [
+        (typeof places)[0],
+        (typeof places)[0],
+        (typeof places)[0],
+      ];
       configure({ peers: [placeB.name] });
       const [a, b, c] = await Promise.all([
         mesh.beacon(placeA.name, [`--config=${path}`]),
         mesh.beacon(placeB.name, [`--peers=${placeA.name}`]),
         mesh.beacon(placeC.name, [`--peers=${placeA.name}`]),
       ]);
-      const [sender, nodeB, nodeC] = [await mesh.client(a), await mesh.client(b), await mesh.client(c)];
+      const [sender, nodeB, nodeC] = [
+        await mesh.client(a),
+        await mesh.client(b),
+        await mesh.client(c),
+      ];
       await sender.discover(1);
       await nodeB.discover(2);
       await nodeC.discover(3);
@@ -804,7 +854,10 @@ describe("with a mesh of its own each", () => {
       await reload({ [c.name]: 1 });
       await expectNotFound(sender, a, 2);
       await expectReached(sender, nodeC, 3);
-      await until("what it goes on to say is turned away", async () => (await a.rejected())["unknown_peer"]);
+      await until(
+        "what it goes on to say is turned away",
+        async () => (await a.rejected())["unknown_peer"],
+      );
 
       configure({ peers: ["no port"] });
       a.program.signal("SIGHUP");
@@ -841,7 +894,10 @@ class PythonPeer {
   static async start(mesh: Mesh, { at }: { readonly at: WireAddress }): Promise<PythonPeer> {
     const script = join(import.meta.dir, "support/go_peer.py");
     const program = mesh.spawn(["python3", script, at.address], { stdin: "pipe" });
-    const port = await program.line("its port", (line) => (JSON.parse(line) as { port?: number }).port);
+    const port = await program.line(
+      "its port",
+      (line) => (JSON.parse(line) as { port?: number }).port,
+    );
     return new PythonPeer(program, at, `${at.address}:${port}`);
   }
 
@@ -920,7 +976,10 @@ describe.skipIf(!installed("python3"))(
     /** Sends a packet to a node through the beacon, and waits until Python has it. */
     async function expectAtPython(id: number, payload = random.bytes(50)): Promise<void> {
       await sender.relay(SENDER_ID, id, payload);
-      const { hex: bytes, relay: told } = await python.got(`a relay to ${id}`, (received) => received.relay);
+      const { hex: bytes, relay: told } = await python.got(
+        `a relay to ${id}`,
+        (received) => received.relay,
+      );
       expect(told).toEqual({ sender: SENDER_ID, dest: id, payload: hex(payload) });
       expect(bytes).toBe(hex(relay(SENDER_ID, id, payload)));
     }
@@ -990,7 +1049,11 @@ describe.skipIf(!installed("python3"))(
     });
 
     test("is told of this beacon's nodes, and not of those that this beacon was told of", async () => {
-      const [node, plain, learned] = [await mesh.client(a), await mesh.client(a), await mesh.client(other)];
+      const [node, plain, learned] = [
+        await mesh.client(a),
+        await mesh.client(a),
+        await mesh.client(other),
+      ];
       await node.discoverEx(100);
       await plain.discover(0xf000_0001);
       await learned.discover(200);
@@ -1027,7 +1090,11 @@ describe.skipIf(!installed("python3"))(
         await python.relay(far, wantsDest, payload);
         expect(hex((await node.next()).bytes)).toBe(hex(deliverDest(far, wantsDest, payload)));
         await python.relay(far, id, payload);
-        expect(decode((await plain.next()).bytes)).toEqual({ type: "deliver", senderId: far, payload });
+        expect(decode((await plain.next()).bytes)).toEqual({
+          type: "deliver",
+          senderId: far,
+          payload,
+        });
         await expectAtPython(far, payload);
       }
       // A node of its own comes before one that it was told of.

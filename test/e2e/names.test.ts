@@ -16,8 +16,18 @@ import { until, untilEqual } from "./support/wait.ts";
 const folder = temporaryFolder();
 const [hostsFile, resolvFile] = [join(folder, "hosts"), join(folder, "resolv.conf")];
 
-const MOUNT = 'mount --bind "$0" /etc/hosts && mount --bind "$1" /etc/resolv.conf && shift && exec "$@"';
-const within = ["unshare", "--mount", "--propagation=private", "sh", "-c", MOUNT, hostsFile, resolvFile];
+const MOUNT =
+  'mount --bind "$0" /etc/hosts && mount --bind "$1" /etc/resolv.conf && shift && exec "$@"';
+const within = [
+  "unshare",
+  "--mount",
+  "--propagation=private",
+  "sh",
+  "-c",
+  MOUNT,
+  hostsFile,
+  resolvFile,
+];
 
 /** A loopback address that no other test uses: resolv.conf knows port 53 alone. */
 const nameServerAddress = () => `127.53.${Math.floor(Math.random() * 250)}.${process.pid % 250}`;
@@ -25,7 +35,9 @@ const nameServerAddress = () => `127.53.${Math.floor(Math.random() * 250)}.${pro
 function canMount(): boolean {
   writeFileSync(hostsFile, "");
   writeFileSync(resolvFile, "");
-  return process.getuid?.() === 0 && installed("unshare") && Bun.spawnSync([...within, "true"]).success;
+  return (
+    process.getuid?.() === 0 && installed("unshare") && Bun.spawnSync([...within, "true"]).success
+  );
 }
 
 let mesh = new Mesh();
@@ -39,8 +51,12 @@ describe.skipIf(!has)(`names${has ? "" : " (needs root, unshare and mount)"}`, (
     const address = nameServerAddress();
     names = await NameServer.listen(address, 53);
     writeFileSync(hostsFile, "127.0.0.1 localhost\n");
-    // Tries that would outlast the test: a look-up that goes by them blocks what it blocks for good.
-    writeFileSync(resolvFile, `nameserver ${address}\nsearch mesh.test\noptions timeout:30 attempts:5\n`);
+    // Tries that would outlast the test: a look-up that goes by them blocks what it blocks for
+    // good.
+    writeFileSync(
+      resolvFile,
+      `nameserver ${address}\nsearch mesh.test\noptions timeout:30 attempts:5\n`,
+    );
   });
   afterEach(async () => {
     for (const pid of successors.splice(0)) if (isAlive(pid)) process.kill(pid, "SIGKILL");

@@ -1,4 +1,7 @@
-/** Bursts that travel merged: what the kernel merges on the way in, and what the beacon merges on the way out. */
+/**
+ * Bursts that travel merged: what the kernel merges on the way in, and what the beacon merges on
+ * the way out.
+ */
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { availableParallelism } from "node:os";
@@ -7,7 +10,15 @@ import { sum, sumByName, UNLIMITED } from "./support/beacon.ts";
 import { BurstSocket } from "./support/bursts.ts";
 import { Random } from "./support/random.ts";
 import { untilEqual } from "./support/wait.ts";
-import { decode, deliver, deliverDest, discover, discoverEx, punchRequest, relay } from "./support/wire.ts";
+import {
+  decode,
+  deliver,
+  deliverDest,
+  discover,
+  discoverEx,
+  punchRequest,
+  relay,
+} from "./support/wire.ts";
 
 const UDP_PAYLOAD_MAX = 65_507;
 const SENDER_ID = 900_000;
@@ -36,7 +47,11 @@ describe.each([
   afterAll(() => beacon.close());
 
   function open(receiveMerged = false): BurstSocket {
-    const socket = new BurstSocket(host, { address: host, port: beacon.address.port }, receiveMerged);
+    const socket = new BurstSocket(
+      host,
+      { address: host, port: beacon.address.port },
+      receiveMerged,
+    );
     sockets.push(socket);
     return socket;
   }
@@ -70,7 +85,8 @@ describe.each([
   const arrivedAt = async (socket: BurstSocket, count: number) =>
     (await socket.arrivals(count)).map(({ bytes }) => hex(bytes));
 
-  // `cut`: so large, with its headers, that the loopback interface (gso_max_size 65,536) cuts it itself.
+  // `cut`: so large, with its headers, that the loopback interface (gso_max_size 65,536) cuts it
+  // itself.
   test.each([
     { name: "two of 100 B", sizes: [100, 100] },
     { name: "48 of 1,209 B", sizes: Array(48).fill(1209) },
@@ -86,29 +102,32 @@ describe.each([
     },
     { name: "two, 65,507 together", sizes: [32_754, 32_753], cut: true },
     { name: "45 of 1,452 B, 65,340 together", sizes: Array(45).fill(1452) },
-  ] as { name: string; sizes: number[]; cut?: boolean }[])("a burst: $name", async ({ sizes, cut }) => {
-    expect(sizes.reduce((all, size) => all + size)).toBeLessThanOrEqual(UDP_PAYLOAD_MAX);
-    const sender = open();
-    for (const wantsDest of [false, true]) {
-      for (const receiveMerged of [false, true]) {
-        const { id, socket } = await node({ wantsDest, receiveMerged });
-        const segments = segmentsFromHere();
-        const payloads = sizes.map(payloadFor);
-        sender.send(payloads.map((payload) => relay(SENDER_ID, id, payload)));
-        const arrived = await socket.arrivals(sizes.length);
-        expect(arrived.map(({ bytes }) => hex(bytes))).toEqual(
-          payloads.map((payload) =>
-            hex(wantsDest ? deliverDest(SENDER_ID, id, payload) : deliver(SENDER_ID, payload)),
-          ),
-        );
-        if (cut) continue;
-        expect(new Set(arrived.map(({ together }) => together))).toEqual(
-          new Set([receiveMerged ? sizes.length : 1]),
-        );
-        await untilEqual("segments", segments, { received: sizes.length, sent: sizes.length });
+  ] as { name: string; sizes: number[]; cut?: boolean }[])(
+    "a burst: $name",
+    async ({ sizes, cut }) => {
+      expect(sizes.reduce((all, size) => all + size)).toBeLessThanOrEqual(UDP_PAYLOAD_MAX);
+      const sender = open();
+      for (const wantsDest of [false, true]) {
+        for (const receiveMerged of [false, true]) {
+          const { id, socket } = await node({ wantsDest, receiveMerged });
+          const segments = segmentsFromHere();
+          const payloads = sizes.map(payloadFor);
+          sender.send(payloads.map((payload) => relay(SENDER_ID, id, payload)));
+          const arrived = await socket.arrivals(sizes.length);
+          expect(arrived.map(({ bytes }) => hex(bytes))).toEqual(
+            payloads.map((payload) =>
+              hex(wantsDest ? deliverDest(SENDER_ID, id, payload) : deliver(SENDER_ID, payload)),
+            ),
+          );
+          if (cut) continue;
+          expect(new Set(arrived.map(({ together }) => together))).toEqual(
+            new Set([receiveMerged ? sizes.length : 1]),
+          );
+          await untilEqual("segments", segments, { received: sizes.length, sent: sizes.length });
+        }
       }
-    }
-  });
+    },
+  );
 
   test("a burst for one node, spread over several messages of one call", async () => {
     const sender = open();
@@ -117,7 +136,9 @@ describe.each([
     const payloads = Array.from({ length: 5 * 40 }, () => payloadFor(1209));
     const packets = payloads.map((payload) => relay(SENDER_ID, id, payload));
     sender.send(...[0, 1, 2, 3, 4].map((m) => packets.slice(m * 40, (m + 1) * 40)));
-    expect(await arrivedAt(socket, 200)).toEqual(payloads.map((payload) => hex(deliver(SENDER_ID, payload))));
+    expect(await arrivedAt(socket, 200)).toEqual(
+      payloads.map((payload) => hex(deliver(SENDER_ID, payload))),
+    );
     // How they left depends on how many messages each receive call brought; none was alone.
     await untilEqual("segments", segments, { received: 200, sent: 200 });
   });
@@ -125,10 +146,15 @@ describe.each([
   test("sizes that change within one call", async () => {
     const sender = open();
     const { id, socket } = await node();
-    // No more than the buffers of a host that was never tuned hold: 212,992 bytes, skb overhead included.
-    const payloads = Array.from({ length: 80 }, (_, i) => random.bytes([1200, 1200, 40, 1200, 0][i % 5]!));
+    // No more than the buffers of a host that was never tuned hold: 212,992 bytes, skb overhead
+    // included.
+    const payloads = Array.from({ length: 80 }, (_, i) =>
+      random.bytes([1200, 1200, 40, 1200, 0][i % 5]!),
+    );
     sender.sendEach(payloads.map((payload) => relay(SENDER_ID, id, payload)));
-    expect(await arrivedAt(socket, 80)).toEqual(payloads.map((payload) => hex(deliver(SENDER_ID, payload))));
+    expect(await arrivedAt(socket, 80)).toEqual(
+      payloads.map((payload) => hex(deliver(SENDER_ID, payload))),
+    );
   });
 
   test("one merged message for several nodes", async () => {
@@ -140,7 +166,9 @@ describe.each([
       const to = i % 3;
       const payload = payloadFor(600);
       const { id } = nodes[to]!;
-      expected[to]!.push(hex(to === 1 ? deliverDest(SENDER_ID, id, payload) : deliver(SENDER_ID, payload)));
+      expected[to]!.push(
+        hex(to === 1 ? deliverDest(SENDER_ID, id, payload) : deliver(SENDER_ID, payload)),
+      );
       return relay(SENDER_ID, id, payload);
     });
     sender.send(packets);
@@ -198,7 +226,9 @@ describe.each([
       good[5]!,
       relay(SENDER_ID, id, new Uint8Array()).subarray(0, 8),
     ]);
-    expect(await arrivedAt(socket, 6)).toEqual(payloads.map((payload) => hex(deliver(SENDER_ID, payload))));
+    expect(await arrivedAt(socket, 6)).toEqual(
+      payloads.map((payload) => hex(deliver(SENDER_ID, payload))),
+    );
     await untilEqual("segments", segments, { received: 13, sent: 6 });
     const malformed = sumByName(beacon.stats(), (w) => w.malformed);
     expect(malformed).toEqual({
@@ -261,8 +291,9 @@ describe.each([
 });
 
 /**
- * Steering sees only the first packet of a merged message. Were Relays steered by their destination, what stands behind it
- * for a node of another worker's shard would be overtaken by a later message for that node.
+ * Steering sees only the first packet of a merged message. Were Relays steered by their
+ * destination, what stands behind it for a node of another worker's shard would be overtaken by a
+ * later message for that node.
  */
 test.skipIf(availableParallelism() < 2)(
   "packets of one sender to one node keep their order, also behind another node's in a merged message (needs two cores)",
@@ -278,7 +309,8 @@ test.skipIf(availableParallelism() < 2)(
         const before = beacon.stats().workers.map(({ discovers }) => discovers);
         receiver.sendEach([discover(id)]);
         await receiver.arrivals(1);
-        idOfWorker[beacon.stats().workers.findIndex(({ discovers }, i) => discovers > before[i]!)] = id;
+        idOfWorker[beacon.stats().workers.findIndex(({ discovers }, i) => discovers > before[i]!)] =
+          id;
       }
       const [other, node] = idOfWorker as [number, number];
       const behind = 20;
@@ -290,7 +322,9 @@ test.skipIf(availableParallelism() < 2)(
           [packet(1 + behind)],
         );
         const order = (await receiver.arrivals(2 + behind)).map(({ bytes }) => bytes.at(-1)!);
-        expect(order.filter((seq) => seq > 0)).toEqual(Array.from({ length: 1 + behind }, (_, i) => 1 + i));
+        expect(order.filter((seq) => seq > 0)).toEqual(
+          Array.from({ length: 1 + behind }, (_, i) => 1 + i),
+        );
       }
     } finally {
       receiver.close();

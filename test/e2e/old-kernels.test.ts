@@ -1,4 +1,6 @@
-/** Kernels that lack what the beacon would like: played by a seccomp filter around the real program. */
+/**
+ * Kernels that lack what the beacon would like: played by a seccomp filter around the real program.
+ */
 import { afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import type { Stats } from "../../src/beacon.ts";
@@ -15,7 +17,9 @@ describe.skipIf(!installed("cc"))(`a kernel${installed("cc") ? "" : " (needs cc)
 
   beforeAll(() => {
     const source = join(import.meta.dir, "support/refuse.c");
-    const compiled = Bun.spawnSync(["cc", "-Wall", "-Werror", "-o", refuse, source], { stderr: "pipe" });
+    const compiled = Bun.spawnSync(["cc", "-Wall", "-Werror", "-o", refuse, source], {
+      stderr: "pipe",
+    });
     expect(compiled.stderr.toString()).toBe("");
   });
   afterEach(async () => {
@@ -64,7 +68,9 @@ describe.skipIf(!installed("cc"))(`a kernel${installed("cc") ? "" : " (needs cc)
   test("without UDP_GRO: relays without offload, and says so once", async () => {
     const beacon = start("offload", "--addr=127.0.0.1:0");
     await expectRelays(beacon);
-    expect(warnings(beacon).map(({ msg }) => msg)).toEqual([expect.stringMatching(/^offload is off/)]);
+    expect(warnings(beacon).map(({ msg }) => msg)).toEqual([
+      expect.stringMatching(/^offload is off/),
+    ]);
     expect((await beacon.listening()).line["offload"]).toBe(false);
   });
 

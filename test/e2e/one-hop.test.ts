@@ -10,7 +10,8 @@ const NODE = 777;
 const SENDER = 5;
 const PACKETS = 100;
 const FORGER = join(import.meta.dir, "support/raw_udp.py");
-const why = process.getuid?.() !== 0 ? " (needs root)" : installed("python3") ? "" : " (needs python3)";
+const why =
+  process.getuid?.() !== 0 ? " (needs root)" : installed("python3") ? "" : " (needs python3)";
 
 let mesh = new Mesh();
 afterEach(async () => {
@@ -26,7 +27,10 @@ function forge(from: BeaconProcess, to: BeaconProcess, payload: Uint8Array): voi
   if (!success) throw new Error(stderr.toString());
 }
 
-/** Has each beacon believe that the one after it has the node; none may look for peers in the meantime. */
+/**
+ * Has each beacon believe that the one after it has the node; none may look for peers in the
+ * meantime.
+ */
 async function believe(pairs: readonly (readonly [BeaconProcess, BeaconProcess])[]): Promise<void> {
   for (const [believer, claimer] of pairs) forge(claimer, believer, sync(9, [NODE]));
   for (const [believer] of pairs)
@@ -36,7 +40,10 @@ async function believe(pairs: readonly (readonly [BeaconProcess, BeaconProcess])
 const beacons = (count: number, flags: readonly string[]) =>
   Promise.all(Array.from({ length: count }, () => mesh.beacon("127.0.0.1:0", flags)));
 
-/** Sends relays for the node to the first beacon, from a node that registered there, and from a source that did not. */
+/**
+ * Sends relays for the node to the first beacon, from a node that registered there, and from a
+ * source that did not.
+ */
 async function flood(first: BeaconProcess): Promise<void> {
   const [node, other] = [await mesh.client(first), await mesh.client(first)];
   await node.discover(SENDER);
@@ -44,7 +51,10 @@ async function flood(first: BeaconProcess): Promise<void> {
     for (let i = 0; i < PACKETS; i++) await client.send(relay(SENDER, NODE, Uint8Array.of(i)));
 }
 
-/** Waits for these counts, and then asks again behind a packet that came after all that could still be on its way. */
+/**
+ * Waits for these counts, and then asks again behind a packet that came after all that could still
+ * be on its way.
+ */
 async function expectRelays(beacon: BeaconProcess, received: number, peer: number): Promise<void> {
   const expected = { received, local: 0, peer, notFound: received - peer };
   await untilEqual(`relays at ${beacon.name}`, () => beacon.relays(), expected);
@@ -110,13 +120,18 @@ describe.skipIf(why !== "")(`with default options${why}`, () => {
       [c, a],
     ] as const)
       forge(claimer, believer, sync(9, [NODE]));
-    for (const one of [a, b, c]) await untilEqual("rejected", () => one.rejected(), { unknown_peer: 1 });
+    for (const one of [a, b, c])
+      await untilEqual("rejected", () => one.rejected(), { unknown_peer: 1 });
     await flood(a);
     await expectRelays(a, 2 * PACKETS, 0);
   });
 
   test("packets of a chain of listed peers end after one hop", async () => {
-    const [atA, atB, atC] = [0, 0, 0].map(() => `127.0.0.1:${freePort()}`) as [string, string, string];
+    const [atA, atB, atC] = [0, 0, 0].map(() => `127.0.0.1:${freePort()}`) as [
+      string,
+      string,
+      string,
+    ];
     const start = (at: string, ...peers: string[]) =>
       mesh.beacon(at, ["--peer-timeout=1h", "--gossip-interval=1m", `--peers=${peers.join()}`]);
     const [a, b, c] = [await start(atA, atB), await start(atB, atA, atC), await start(atC, atB)];

@@ -1,4 +1,7 @@
-/** What a beacon does with each message, the same for every family, number of workers, offload and steering. */
+/**
+ * What a beacon does with each message, the same for every family, number of workers, offload and
+ * steering.
+ */
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { Beacon, type Stats } from "../../src/beacon.ts";
@@ -28,7 +31,12 @@ const FAMILIES: readonly Pick<Variant, "family" | "addr" | "hosts">[] = [
 const VARIANTS: Variant[] = FAMILIES.flatMap((family) =>
   [1, 2, 4].flatMap((workers) =>
     [true, false].flatMap((offload) =>
-      (workers === 1 ? [true] : [true, false]).map((steering) => ({ ...family, workers, offload, steering })),
+      (workers === 1 ? [true] : [true, false]).map((steering) => ({
+        ...family,
+        workers,
+        offload,
+        steering,
+      })),
     ),
   ),
 );
@@ -52,7 +60,14 @@ for (const variant of VARIANTS) {
     const clients = new Clients(() => beacon.address);
 
     beforeAll(async () => {
-      beacon = new Beacon({ addr: variant.addr, workers, offload, steering, maxNodes: 10_000, ...UNLIMITED });
+      beacon = new Beacon({
+        addr: variant.addr,
+        workers,
+        offload,
+        steering,
+        maxNodes: 10_000,
+        ...UNLIMITED,
+      });
       await beacon.listen();
     });
     afterEach(() => clients.close());
@@ -102,7 +117,10 @@ for (const variant of VARIANTS) {
       for (const which of [0, 1] as const) {
         const client = await open(which);
         const changes = await countersFromHere();
-        expect(await client.discover(newId())).toEqual({ type: "discoverReply", ...client.address });
+        expect(await client.discover(newId())).toEqual({
+          type: "discoverReply",
+          ...client.address,
+        });
         await untilEqual("counters", changes, {
           nodes: 1,
           discovers: 1,
@@ -157,21 +175,34 @@ for (const variant of VARIANTS) {
       expect(await a.message()).toEqual({ type: "deliver", senderId: idB, payload });
       expect(await a.discoverEx(idA)).toEqual({ type: "discoverReply", ...a.address });
       await b.relay(idB, idA, payload);
-      expect(await a.message()).toEqual({ type: "deliverDest", senderId: idB, destId: idA, payload });
+      expect(await a.message()).toEqual({
+        type: "deliverDest",
+        senderId: idB,
+        destId: idA,
+        payload,
+      });
       await a.discover(idA);
       await b.relay(idB, idA, payload);
       expect(await a.message()).toEqual({ type: "deliver", senderId: idB, payload });
     });
 
-    test.each([0, 1, 1200, 4200, 65_498])("a Relay of %i payload bytes arrives as it was", async (length) => {
-      const { a, b, idA, idB } = await twoNodes();
-      const payload = new Random(length + 1).bytes(length);
-      await a.relay(idA, idB, payload);
-      expect(await b.message()).toEqual({ type: "deliver", senderId: idA, payload });
-      await a.discoverEx(idA);
-      await b.relay(idB, idA, payload);
-      expect(await a.message()).toEqual({ type: "deliverDest", senderId: idB, destId: idA, payload });
-    });
+    test.each([0, 1, 1200, 4200, 65_498])(
+      "a Relay of %i payload bytes arrives as it was",
+      async (length) => {
+        const { a, b, idA, idB } = await twoNodes();
+        const payload = new Random(length + 1).bytes(length);
+        await a.relay(idA, idB, payload);
+        expect(await b.message()).toEqual({ type: "deliver", senderId: idA, payload });
+        await a.discoverEx(idA);
+        await b.relay(idB, idA, payload);
+        expect(await a.message()).toEqual({
+          type: "deliverDest",
+          senderId: idB,
+          destId: idA,
+          payload,
+        });
+      },
+    );
 
     test("a sender need not be registered; its id is passed on", async () => {
       const { b, idB } = await twoNodes();
@@ -190,7 +221,11 @@ for (const variant of VARIANTS) {
       await a.relay(idA, newId(), text("x"));
       await untilEqual("counters", changes, { notFound: 1 });
       await expectOnlySentinel(a);
-      await untilEqual("counters", changes, { notFound: 1, discovers: 1, sentBytes: replyBytes(hosts[0]) });
+      await untilEqual("counters", changes, {
+        notFound: 1,
+        discovers: 1,
+        sentBytes: replyBytes(hosts[0]),
+      });
     });
 
     test("a node's endpoint moves with its Discover", async () => {
@@ -259,23 +294,26 @@ for (const variant of VARIANTS) {
       });
     });
 
-    test.each([1, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff])("node id %i is one like any other", async (id) => {
-      const [a, b] = [await open(0), await open(1)];
-      await a.discover(id);
-      await b.relay(id, id, text("self"));
-      expect(await a.message()).toEqual({ type: "deliver", senderId: id, payload: text("self") });
-      await a.discoverEx(id);
-      await b.relay(id, id, text("self"));
-      expect(await a.message()).toEqual({
-        type: "deliverDest",
-        senderId: id,
-        destId: id,
-        payload: text("self"),
-      });
-      await b.punch(newId(), id);
-      expect(await b.message()).toEqual({ type: "punchCommand", ...a.address });
-      expect(await a.message()).toEqual({ type: "punchCommand", ...b.address });
-    });
+    test.each([1, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff])(
+      "node id %i is one like any other",
+      async (id) => {
+        const [a, b] = [await open(0), await open(1)];
+        await a.discover(id);
+        await b.relay(id, id, text("self"));
+        expect(await a.message()).toEqual({ type: "deliver", senderId: id, payload: text("self") });
+        await a.discoverEx(id);
+        await b.relay(id, id, text("self"));
+        expect(await a.message()).toEqual({
+          type: "deliverDest",
+          senderId: id,
+          destId: id,
+          payload: text("self"),
+        });
+        await b.punch(newId(), id);
+        expect(await b.message()).toEqual({ type: "punchCommand", ...a.address });
+        expect(await a.message()).toEqual({ type: "punchCommand", ...b.address });
+      },
+    );
 
     test("50 nodes at once: each pair's packets keep their order, every byte arrives", async () => {
       const NODES = 50;
@@ -294,7 +332,8 @@ for (const variant of VARIANTS) {
       /** What is still to come, by sender and destination, in order. */
       const expected = new Map<string, Uint8Array[]>();
       for (let round = 0; round < ROUNDS; round++) {
-        // Two destinations a round and sender, the same two for nobody else: everybody gets one burst's worth.
+        // Two destinations a round and sender, the same two for nobody else: everybody gets one
+        // burst's worth.
         const shifts = [1 + random.below(NODES - 1), 1 + random.below(NODES - 1)];
         for (let i = 0; i < BURST; i++) {
           for (const [n, from] of nodes.entries()) {

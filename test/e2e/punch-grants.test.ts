@@ -1,4 +1,7 @@
-/** Punches that need their target's leave, from a node's Discover to the PunchCommand, with whatever knows the nodes' keys. */
+/**
+ * Punches that need their target's leave, from a node's Discover to the PunchCommand, with whatever
+ * knows the nodes' keys.
+ */
 import { afterAll, afterEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -21,7 +24,9 @@ const keyFile = (...nodes: NodeIdentity[]): string => {
   const path = join(folder, `keys-${Math.random()}.json`);
   writeFileSync(
     path,
-    JSON.stringify(Object.fromEntries(nodes.map(({ nodeId, publicKey }) => [nodeId, base64(publicKey)]))),
+    JSON.stringify(
+      Object.fromEntries(nodes.map(({ nodeId, publicKey }) => [nodeId, base64(publicKey)])),
+    ),
   );
   return path;
 };
@@ -42,7 +47,14 @@ afterAll(async () => {
 
 async function start(options: Partial<Config> = {}, keyOf?: KeyFunction): Promise<void> {
   beacon = new Beacon(
-    { addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, ...UNLIMITED, requirePunchGrant: true, ...options },
+    {
+      addr: "127.0.0.1:0",
+      workers: 2,
+      maxNodes: 1000,
+      ...UNLIMITED,
+      requirePunchGrant: true,
+      ...options,
+    },
     undefined,
     keyOf,
   );
@@ -60,7 +72,8 @@ function outcomes(): Record<string, number> {
     if (count !== 0) sums[name] = (sums[name] ?? 0) + count;
   return sums;
 }
-const untilOutcomes = (expected: Record<string, number>) => untilEqual("outcomes", outcomes, expected);
+const untilOutcomes = (expected: Record<string, number>) =>
+  untilEqual("outcomes", outcomes, expected);
 
 /** The two ends; the target tells its key, if any, with its Discover. */
 async function twoEnds(key?: Uint8Array): Promise<{ requester: Client; at: Client }> {
@@ -108,7 +121,9 @@ describe("a target that tells its key with its Discover", () => {
     await untilOutcomes({ ok: 1 });
     // A requester that moved meanwhile is told of where it is now.
     const moved = await clients.open();
-    await moved.send(punchRequest(REQUESTER, target.nodeId, new Uint8Array([...goodGrant(), 1, 2, 3])));
+    await moved.send(
+      punchRequest(REQUESTER, target.nodeId, new Uint8Array([...goodGrant(), 1, 2, 3])),
+    );
     await expectPunch(moved, at);
     await expectSilence(requester, moved, at);
     expect(beacon.stats().grants?.punches["sent"]).toBe(2);
@@ -192,7 +207,9 @@ describe("a target that tells its key with its Discover", () => {
     await start({ stateFile });
     const impostor = NodeIdentity.create(target.nodeId);
     const { requester, at } = await twoEnds(impostor.publicKey);
-    await requester.send(punchRequest(REQUESTER, target.nodeId, impostor.grant(REQUESTER, inAMinute())));
+    await requester.send(
+      punchRequest(REQUESTER, target.nodeId, impostor.grant(REQUESTER, inAMinute())),
+    );
     await untilOutcomes({ forged: 1 });
     await requester.send(punchRequest(REQUESTER, target.nodeId, goodGrant()));
     await expectPunch(requester, at);
@@ -221,7 +238,9 @@ describe("a source of keys, without a bridge", () => {
       const { requester, at } = await twoEnds(impostor.publicKey);
       const there = await clients.open();
       await there.discover(90, newcomer.publicKey);
-      await requester.send(punchRequest(REQUESTER, target.nodeId, impostor.grant(REQUESTER, inAMinute())));
+      await requester.send(
+        punchRequest(REQUESTER, target.nodeId, impostor.grant(REQUESTER, inAMinute())),
+      );
       await untilOutcomes({ forged: 1 });
       await requester.send(punchRequest(REQUESTER, target.nodeId, goodGrant()));
       await expectPunch(requester, at);
@@ -243,7 +262,12 @@ describe("a source of keys, without a bridge", () => {
 
   test("a key file that cannot be used is said at start, and at a reload, which changes nothing then", async () => {
     const path = join(folder, "none.json");
-    const bad = new Beacon({ addr: "127.0.0.1:0", workers: 1, requirePunchGrant: true, wssKeys: path });
+    const bad = new Beacon({
+      addr: "127.0.0.1:0",
+      workers: 1,
+      requirePunchGrant: true,
+      wssKeys: path,
+    });
     await expect(bad.listen()).rejects.toThrow("none.json");
     await bad.close();
     await start({ requirePunchGrant: false });
@@ -291,7 +315,9 @@ describe("beside a bridge", () => {
     const node = await BridgedNode.connect(beacon.wssUrl!, target);
     await requester.send(punchRequest(REQUESTER, target.nodeId, goodGrant()));
     node.send(punchRequest(target.nodeId, REQUESTER, goodGrant()));
-    await untilEqual("those bridged", () => sumByName(beacon.stats(), (w) => w.punches), { bridged: 1 });
+    await untilEqual("those bridged", () => sumByName(beacon.stats(), (w) => w.punches), {
+      bridged: 1,
+    });
     await until("its own", () => beacon.stats().bridge!.packets.punches["bridged"] === 1);
     await expectSilence(requester);
     node.close();
@@ -311,7 +337,10 @@ test("a flood of forged grants takes nothing from relays, each is counted, and l
   await start();
   const { requester, at } = await twoEnds(target.publicKey);
   const where = { address: "127.0.0.1", port: beacon.address.port };
-  const [attacker, receiver] = [new BurstSocket("127.0.0.1", where), new BurstSocket("127.0.0.1", where)];
+  const [attacker, receiver] = [
+    new BurstSocket("127.0.0.1", where),
+    new BurstSocket("127.0.0.1", where),
+  ];
   try {
     receiver.sendEach([discover(5)]);
     await receiver.arrivals(1);
@@ -321,7 +350,9 @@ test("a flood of forged grants takes nothing from relays, each is counted, and l
     for (let sent = 0; sent < FLOOD; sent += WINDOW) {
       attacker.sendEach(Array<Uint8Array>(WINDOW).fill(forged));
       if (sent % ((FLOOD / RELAYS) * WINDOW) === 0) {
-        const payloads = Array.from({ length: WINDOW }, (_, i) => relay(sent + i, 5, new Uint8Array(8)));
+        const payloads = Array.from({ length: WINDOW }, (_, i) =>
+          relay(sent + i, 5, new Uint8Array(8)),
+        );
         receiver.sendEach(payloads);
         for (const [i, { bytes }] of (await receiver.arrivals(WINDOW)).entries())
           expect(Buffer.from(bytes).readUInt32BE(1)).toBe(sent + i);
@@ -374,7 +405,9 @@ describe("nodes in Python", () => {
     });
     expect(code).toBe(0);
     const metrics = await (await fetch(new URL("metrics", http))).text();
-    const samples = metrics.split("\n").filter((line) => /^beacon_punch_grants_total\{.*[1-9]$/.test(line));
+    const samples = metrics
+      .split("\n")
+      .filter((line) => /^beacon_punch_grants_total\{.*[1-9]$/.test(line));
     expect(samples.filter((line) => line.includes('worker="grants"')).sort()).toEqual([
       'beacon_punch_grants_total{worker="grants",outcome="expired"} 1',
       'beacon_punch_grants_total{worker="grants",outcome="forged"} 1',

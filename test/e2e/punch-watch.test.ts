@@ -1,4 +1,7 @@
-/** Which punches led nowhere, as a beacon with real workers and sockets counts it; its clock is put forward in place of a wait. */
+/**
+ * Which punches led nowhere, as a beacon with real workers and sockets counts it; its clock is put
+ * forward in place of a wait.
+ */
 import { afterEach, expect, spyOn, test } from "bun:test";
 import { Beacon, type PunchedPairs, type Stats } from "../../src/beacon.ts";
 import { SETTLE_S, WATCH_S } from "../../src/shared/punch-watch.ts";
@@ -18,10 +21,14 @@ afterEach(async () => {
 });
 
 const pairs = (): PunchedPairs => beacon.stats().punchedPairs;
-const received = ({ workers }: Stats) => workers.reduce((all, one) => all + one.packetsReceived["relay"]!, 0);
+const received = ({ workers }: Stats) =>
+  workers.reduce((all, one) => all + one.packetsReceived["relay"]!, 0);
 
 /** Two nodes that are told of each other. */
-async function punched(ids: readonly [number, number], hosts: readonly [string, string]): Promise<Client> {
+async function punched(
+  ids: readonly [number, number],
+  hosts: readonly [string, string],
+): Promise<Client> {
   const [one, other] = [await clients.open(hosts[0]), await clients.open(hosts[1])];
   await other.discover(ids[1]);
   await one.punch(...ids);

@@ -1,4 +1,7 @@
-/** Beacons that find each other through a registry, and what they make of one that fails, lies or is gone. */
+/**
+ * Beacons that find each other through a registry, and what they make of one that fails, lies or is
+ * gone.
+ */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -53,7 +56,8 @@ const untilPeers = (beacon: BeaconProcess, names: readonly string[]) =>
 
 /** Rounds so far, by outcome. */
 const rounds = async (beacon: BeaconProcess) => (await beacon.stats()).mesh.registryRounds;
-const roundsOf = async (beacon: BeaconProcess, outcome: string) => (await rounds(beacon))[outcome] ?? 0;
+const roundsOf = async (beacon: BeaconProcess, outcome: string) =>
+  (await rounds(beacon))[outcome] ?? 0;
 
 /** Waits until a round that has yet to begin went well. */
 async function goodRound(beacon: BeaconProcess): Promise<void> {
@@ -131,9 +135,13 @@ describe("with beacons of its own each", () => {
       for (const one of [a, b, c]) {
         expect(await rounds(one)).toEqual({ ok: expect.any(Number) });
         expect(await one.metric('beacon_registry_rounds_total{outcome="ok"}')).toBeGreaterThan(0);
-        expect(await one.metric("beacon_registry_last_success_timestamp_seconds")).toBeGreaterThan(longAgo);
+        expect(await one.metric("beacon_registry_last_success_timestamp_seconds")).toBeGreaterThan(
+          longAgo,
+        );
         // Who has just come may gossip before the others read of it; until then it is a stranger.
-        expect(one.warnings().filter((text) => !text.startsWith("gossip is believed from"))).toEqual([]);
+        expect(
+          one.warnings().filter((text) => !text.startsWith("gossip is believed from")),
+        ).toEqual([]);
       }
     });
 
@@ -143,7 +151,10 @@ describe("with beacons of its own each", () => {
       // Its gossip goes on all the while; that is not what makes it a peer.
       const c = await mesh.beacon(`127.0.0.1:${freePort()}`, [`--peers=127.0.0.1:${at}`]);
       registry.registered.set(3, c.name);
-      const a = await mesh.beacon(`127.0.0.1:${at}`, [...flagsFor(registry, 1), "--gossip-strict=on"]);
+      const a = await mesh.beacon(`127.0.0.1:${at}`, [
+        ...flagsFor(registry, 1),
+        "--gossip-strict=on",
+      ]);
       const [sender, node] = [await mesh.client(a), await nodeOf(mesh, c)];
       await untilPeers(a, [c.name]);
       await announced(c, a);
@@ -151,7 +162,10 @@ describe("with beacons of its own each", () => {
       registry.registered.delete(3);
       await untilPeers(a, []);
       await expectNotFound(sender, a, node.id);
-      await until("what it goes on to say is turned away", async () => (await a.rejected())["unknown_peer"]);
+      await until(
+        "what it goes on to say is turned away",
+        async () => (await a.rejected())["unknown_peer"],
+      );
       registry.registered.set(3, c.name);
       await untilPeers(a, [c.name]);
       await announced(c, a);
@@ -164,7 +178,11 @@ describe("with beacons of its own each", () => {
       const [configured, listed, both] = await Promise.all(
         Array.from({ length: 3 }, () => mesh.client({ at: { address: "127.0.0.1", port } })),
       );
-      const names = { configured: nameOf(configured!), listed: nameOf(listed!), both: nameOf(both!) };
+      const names = {
+        configured: nameOf(configured!),
+        listed: nameOf(listed!),
+        both: nameOf(both!),
+      };
       registry.registered.set(8, names.listed).set(9, names.both);
       const a = await mesh.beacon(`127.0.0.1:${port}`, [
         ...flagsFor(registry, 1),
@@ -200,7 +218,10 @@ describe("with beacons of its own each", () => {
         connection.answer({ type: "beacon_list_ok", beacons: [...beacons, ...own] });
       });
       const [a, wildcard] = await Promise.all([
-        mesh.beacon(`127.0.0.1:${portA}`, [...flagsFor(registry, 1), `--advertise-addr=localhost:${portA}`]),
+        mesh.beacon(`127.0.0.1:${portA}`, [
+          ...flagsFor(registry, 1),
+          `--advertise-addr=localhost:${portA}`,
+        ]),
         mesh.beacon(`0.0.0.0:${portB}`, flagsFor(registry, 2)),
       ]);
       for (const beacon of [a, wildcard]) await goodRound(beacon);
@@ -234,7 +255,10 @@ describe("with beacons of its own each", () => {
   describe("registering", () => {
     test.each([
       { what: "the address that it listens on", addr: (port: number) => `127.0.0.1:${port}` },
-      { what: "the address of the connection, where it listens on all", addr: (port: number) => `:${port}` },
+      {
+        what: "the address of the connection, where it listens on all",
+        addr: (port: number) => `:${port}`,
+      },
       { what: "and on all of IPv4", addr: (port: number) => `0.0.0.0:${port}` },
       { what: "an IPv6 address", addr: (port: number) => `[::1]:${port}`, expected: "[::1]" },
     ])("with $what", async ({ addr, expected = "127.0.0.1" }) => {
@@ -266,7 +290,10 @@ describe("with beacons of its own each", () => {
       registry = await openRegistry();
       const [portA, portB] = [freePort(), freePort()];
       const [a, b] = await Promise.all([
-        mesh.beacon(`127.0.0.1:${portA}`, [...flagsFor(registry, 1), `--advertise-addr=localhost:${portA}`]),
+        mesh.beacon(`127.0.0.1:${portA}`, [
+          ...flagsFor(registry, 1),
+          `--advertise-addr=localhost:${portA}`,
+        ]),
         mesh.beacon(`127.0.0.1:${portB}`, [...flagsFor(registry, 2), "--advertise-addr=auto"]),
       ]);
       expect((await registration(1))["addr"]).toBe(`localhost:${portA}`);
@@ -307,7 +334,10 @@ describe("with beacons of its own each", () => {
       );
       registry.behaviour = requireToken(`${TOKEN}-4`);
       await goodRound(beacons[2]!);
-      await until("the others are refused", async () => (await roundsOf(beacons[0]!, "refused")) > 0);
+      await until(
+        "the others are refused",
+        async () => (await roundsOf(beacons[0]!, "refused")) > 0,
+      );
       for (const { program } of beacons) expect(program.output()).not.toContain(TOKEN);
     });
 
@@ -328,7 +358,11 @@ describe("with beacons of its own each", () => {
       const path = join(folder, "beacon.json");
       writeFileSync(path, JSON.stringify({ registry: `127.0.0.1:${registry.port}` }));
       const [, ...flags] = flagsFor(registry, 1);
-      const a = await mesh.beacon("127.0.0.1:0", [...flags, `--config=${path}`, "--peers=127.0.0.1:8"]);
+      const a = await mesh.beacon("127.0.0.1:0", [
+        ...flags,
+        `--config=${path}`,
+        "--peers=127.0.0.1:8",
+      ]);
       await untilPeers(a, ["127.0.0.1:8", "127.0.0.1:9"]);
       writeFileSync(path, "{}");
       a.program.signal("SIGHUP");
@@ -375,7 +409,8 @@ describe("with beacons of its own each", () => {
           });
           await until("the round is given up", async () => {
             await sender.relay(1, node.id, new Uint8Array(1));
-            expect(own.openConnections).toBeLessThanOrEqual(2); // the one before may be on its way out
+            // the one before may be on its way out
+            expect(own.openConnections).toBeLessThanOrEqual(2);
             return (await roundsOf(a, "timeout")) > 0;
           });
           expect(await a.routes()).toEqual({ [b.name]: 1 });
@@ -401,7 +436,10 @@ describe("a registry that fails", () => {
   beforeAll(async () => {
     registry = await ScriptedRegistry.listen();
     const start = (id: number) =>
-      mesh.beacon(`127.0.0.1:${freePort()}`, [...flagsFor(registry, id), `--registry-admin-token=${TOKEN}`]);
+      mesh.beacon(`127.0.0.1:${freePort()}`, [
+        ...flagsFor(registry, id),
+        `--registry-admin-token=${TOKEN}`,
+      ]);
     const [a, b] = await Promise.all([start(1), start(2)]);
     beacons = [a, b];
     await Promise.all(beacons.map(expectPeers));
@@ -433,7 +471,11 @@ describe("a registry that fails", () => {
     beacon.warnings().filter((text) => /^registry (?!.* are skipped, )/.test(text));
 
   /** Makes rounds fail, and expects that nothing else does. */
-  async function expectFailing(outcome: string, advice: RegExp, fail: () => unknown): Promise<void> {
+  async function expectFailing(
+    outcome: string,
+    advice: RegExp,
+    fail: () => unknown,
+  ): Promise<void> {
     const before = await Promise.all(beacons.map(async (beacon) => roundsOf(beacon, outcome)));
     await fail();
     const roundsSince = (count: number) =>
@@ -445,12 +487,15 @@ describe("a registry that fails", () => {
           ),
         ),
       );
-    // The first round that fails may have been under way before, and fails elsewhere. The log is a little late.
+    // The first round that fails may have been under way before, and fails elsewhere. The log is a
+    // little late.
     await roundsSince(1);
     for (const beacon of beacons)
       await until("a line for each round that failed", async () => {
         const { ok: _, ...failed } = await rounds(beacon);
-        return complaints(beacon).length >= Object.values(failed).reduce((all, count) => all + count, 0);
+        return (
+          complaints(beacon).length >= Object.values(failed).reduce((all, count) => all + count, 0)
+        );
       });
     const linesBefore = beacons.map((beacon) => complaints(beacon).length);
     await roundsSince(3);
@@ -476,22 +521,47 @@ describe("a registry that fails", () => {
 
   test.each([
     ["refuses to register", "refused", /"not today".*--registry-admin-token/, refuse("not today")],
-    ["refuses and repeats the token", "refused", /--registry-admin-token/, refuse(`what is ${TOKEN}?`)],
+    [
+      "refuses and repeats the token",
+      "refused",
+      /--registry-admin-token/,
+      refuse(`what is ${TOKEN}?`),
+    ],
     ["refuses to list", "refused", THEIR_LOG, on("beacon_list", refuse("not today"))],
     ["closes in place of an answer", "closed", THEIR_LOG, close],
     ["resets in place of an answer", "closed", THEIR_LOG, reset],
     ["closes when it should list", "closed", THEIR_LOG, on("beacon_list", close)],
     ["closes within a length", "closed", THEIR_LOG, cutAfter(3)],
     ["closes within an answer", "closed", THEIR_LOG, cutAfter(20)],
-    ["announces too large a message", "too_big", WRONG_PROGRAM, sayBytes(frame("", FRAME_BYTES_MAX + 1))],
+    [
+      "announces too large a message",
+      "too_big",
+      WRONG_PROGRAM,
+      sayBytes(frame("", FRAME_BYTES_MAX + 1)),
+    ],
     ["speaks HTTP", "too_big", WRONG_PROGRAM, sayBytes(HTTP)],
     ["answers with what is not JSON", "invalid", WRONG_PROGRAM, sayBytes(frame("{"))],
     ["answers with nothing", "invalid", WRONG_PROGRAM, sayBytes(frame(""))],
-    ["answers with what is not UTF-8", "invalid", WRONG_PROGRAM, sayBytes(frame(new Uint8Array([0xff])))],
+    [
+      "answers with what is not UTF-8",
+      "invalid",
+      WRONG_PROGRAM,
+      sayBytes(frame(new Uint8Array([0xff]))),
+    ],
     ["answers with an array", "invalid", WRONG_PROGRAM, say([])],
-    ["registers another", "invalid", WRONG_PROGRAM, say({ type: "beacon_register_ok", beacon_id: 99 })],
+    [
+      "registers another",
+      "invalid",
+      WRONG_PROGRAM,
+      say({ type: "beacon_register_ok", beacon_id: 99 }),
+    ],
     ["lists no list", "invalid", WRONG_PROGRAM, listing({})],
-    ["lists too many", "invalid", WRONG_PROGRAM, listing(Array(10_001).fill({ id: 8, addr: "127.0.0.1:9" }))],
+    [
+      "lists too many",
+      "invalid",
+      WRONG_PROGRAM,
+      listing(Array(10_001).fill({ id: 8, addr: "127.0.0.1:9" })),
+    ],
   ] as [string, string, RegExp, Behaviour][])("it %s", async (_, outcome, advice, behaviour) => {
     await expectFailing(outcome, advice, () => {
       registry.behaviour = behaviour;
@@ -506,7 +576,9 @@ describe("a registry that fails", () => {
   });
 
   test("it is not there, and comes back", async () => {
-    await expectFailing("unreachable", /is the registry running.*check --registry/, () => registry.close());
+    await expectFailing("unreachable", /is the registry running.*check --registry/, () =>
+      registry.close(),
+    );
     // It has forgotten everybody: who registers first is alone on its list for a round.
     registry = await ScriptedRegistry.listen(registry.port);
     await Promise.all(beacons.map(goodRound));
@@ -516,7 +588,15 @@ describe("a registry that fails", () => {
   });
 
   test("it lists addresses that are none: one of them is named, once, and the others are peers all the same", async () => {
-    const strange = ["nonsense", "", "127.0.0.1", "127.0.0.1:0", "127.1:9001", "::1:9001", "two words:9001"];
+    const strange = [
+      "nonsense",
+      "",
+      "127.0.0.1",
+      "127.0.0.1:0",
+      "127.1:9001",
+      "::1:9001",
+      "two words:9001",
+    ];
     const unknown = "nobody.invalid:9001";
     for (const [i, addr] of [...strange, unknown].entries()) registry.registered.set(60 + i, addr);
     const about = (beacon: BeaconProcess) =>
@@ -562,7 +642,8 @@ describe("a registry that fails", () => {
 
   test("it lists ten thousand beacons: as many as there is room for are peers, one line says so, and relaying goes on", async () => {
     const LISTED = 9000;
-    for (let i = 0; i < LISTED; i++) registry.registered.set(1000 + i, `127.9.${i >> 8}.${i % 256}:9001`);
+    for (let i = 0; i < LISTED; i++)
+      registry.registered.set(1000 + i, `127.9.${i >> 8}.${i % 256}:9001`);
     const about = (beacon: BeaconProcess) =>
       beacon.warnings().filter((text) => /peers or more: 128 is the limit/.test(text));
     for (const beacon of beacons) {
@@ -573,7 +654,8 @@ describe("a registry that fails", () => {
       const known = await peers(beacon);
       expect(known.length).toBeGreaterThan(100);
       expect(known.length).toBeLessThanOrEqual(128);
-      expect(known).toContain(other(beacon).name); // registered before them, and so listed before them
+      // registered before them, and so listed before them
+      expect(known).toContain(other(beacon).name);
     }
     await expectRelays();
     for (let i = 0; i < LISTED; i++) registry.registered.delete(1000 + i);

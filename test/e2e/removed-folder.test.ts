@@ -49,9 +49,12 @@ test("removed and made again, it is where a reload and the new process of an upg
   mkdirSync(cwd);
   const config = join(cwd, "config.json");
   writeFileSync(config, '{"drain": "1s"}');
-  const program = programs.spawn([process.execPath, MAIN, ...FLAGS, "--http=off", "--config=config.json"], {
-    cwd,
-  });
+  const program = programs.spawn(
+    [process.execPath, MAIN, ...FLAGS, "--http=off", "--config=config.json"],
+    {
+      cwd,
+    },
+  );
   ({ port } = await program.listening());
   const client = await clients.open();
   await client.discover(7);

@@ -1,4 +1,7 @@
-/** What the beacon is told in confidence: it says it to nobody, whatever it is asked, whatever goes wrong. */
+/**
+ * What the beacon is told in confidence: it says it to nobody, whatever it is asked, whatever goes
+ * wrong.
+ */
 import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -26,7 +29,9 @@ const [REGISTRY_TOKEN, ADMIN_TOKEN, GOSSIP_KEY, GOSSIP_KEY_BEFORE] = [
 /** Parts of a secret that nothing else looks like. */
 function partsOf(secret: string): string[] {
   const PART_CHARS = 8;
-  return Array.from({ length: secret.length - PART_CHARS + 1 }, (_, at) => secret.slice(at, at + PART_CHARS));
+  return Array.from({ length: secret.length - PART_CHARS + 1 }, (_, at) =>
+    secret.slice(at, at + PART_CHARS),
+  );
 }
 
 function file(name: string, text: string): string {
@@ -46,9 +51,19 @@ test.skipIf(!hasOpenssl)(
       file("gossip", `${GOSSIP_KEY}\n${GOSSIP_KEY_BEFORE}\n`),
     ];
     const flags = [
-      ...["--addr=127.0.0.1:0", "--http=127.0.0.1:0", "--wss=127.0.0.1:0", "--workers=1", "--max-nodes=1000"],
+      ...[
+        "--addr=127.0.0.1:0",
+        "--http=127.0.0.1:0",
+        "--wss=127.0.0.1:0",
+        "--workers=1",
+        "--max-nodes=1000",
+      ],
       ...["--log-format=json", "--log-level=trace", "--beacon-id=7", "--peers=127.0.0.1:9"],
-      ...["--gossip-interval=100ms", "--registry-interval=100ms", `--registry=127.0.0.1:${registry.port}`],
+      ...[
+        "--gossip-interval=100ms",
+        "--registry-interval=100ms",
+        `--registry=127.0.0.1:${registry.port}`,
+      ],
       ...[`--admin-token-file=${adminFile}`, `--gossip-key-file=${gossipFile}`],
       ...[`--wss-tls-cert=${certPath}`, `--wss-tls-key=${keyPath}`],
     ];
@@ -64,7 +79,11 @@ test.skipIf(!hasOpenssl)(
 
       const post = async (authorization: string, body: string) => {
         const headers = { authorization };
-        const answer = await fetch(new URL("api/breakers/relay", http), { method: "POST", headers, body });
+        const answer = await fetch(new URL("api/breakers/relay", http), {
+          method: "POST",
+          headers,
+          body,
+        });
         said.push(await answer.text(), JSON.stringify([...answer.headers]));
         return answer.status;
       };
@@ -72,7 +91,14 @@ test.skipIf(!hasOpenssl)(
       expect(await post(`Bearer ${ADMIN_TOKEN}`, `{"on":"${ADMIN_TOKEN}"}`)).toBe(400);
       expect(await post(`Bearer ${ADMIN_TOKEN}x`, "")).toBe(401);
       expect(await post(`Basic ${ADMIN_TOKEN}`, "")).toBe(401);
-      for (const path of ["healthz", "readyz", "metrics", "api/stats", "api/breakers", `${ADMIN_TOKEN}`]) {
+      for (const path of [
+        "healthz",
+        "readyz",
+        "metrics",
+        "api/stats",
+        "api/breakers",
+        `${ADMIN_TOKEN}`,
+      ]) {
         const answer = await fetch(new URL(path, http));
         said.push(await answer.text(), JSON.stringify([...answer.headers]));
       }
@@ -104,7 +130,10 @@ test.skipIf(!hasOpenssl)(
 
     // Starts that fail, or only tell something; with the secrets where they do not belong, too.
     const broken = file("broken", `${ADMIN_TOKEN} \u00e4`);
-    const config = file("config.json", JSON.stringify({ "registry-admin-token": [REGISTRY_TOKEN] }));
+    const config = file(
+      "config.json",
+      JSON.stringify({ "registry-admin-token": [REGISTRY_TOKEN] }),
+    );
     for (const [args, more] of [
       [["--help"], env],
       [["--version"], env],
@@ -119,14 +148,17 @@ test.skipIf(!hasOpenssl)(
     ] as const) {
       const other = programs.beacon(args, more);
       const code = await other.exited();
-      expect([args.at(-1), code]).toEqual([args.at(-1), /^--(help|version)$/.test(args[0]!) ? 0 : 2]);
+      expect([args.at(-1), code]).toEqual([
+        args.at(-1),
+        /^--(help|version)$/.test(args[0]!) ? 0 : 2,
+      ]);
       said.push(other.output());
     }
 
     const all = said.join("\n");
     expect(all).toContain("switched off"); // it was written down
-    const found = [REGISTRY_TOKEN, ADMIN_TOKEN, GOSSIP_KEY, GOSSIP_KEY_BEFORE, tlsKey].flatMap((secret) =>
-      partsOf(secret).filter((part) => all.includes(part)),
+    const found = [REGISTRY_TOKEN, ADMIN_TOKEN, GOSSIP_KEY, GOSSIP_KEY_BEFORE, tlsKey].flatMap(
+      (secret) => partsOf(secret).filter((part) => all.includes(part)),
     );
     expect(found).toEqual([]);
   },

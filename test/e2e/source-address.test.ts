@@ -1,6 +1,6 @@
 /**
- * Packets leave from the address of this host that their destination sent to. All of 127.0.0.0/8 is local, and what is sent to any
- * address of it the kernel would answer from 127.0.0.1.
+ * Packets leave from the address of this host that their destination sent to. All of 127.0.0.0/8 is
+ * local, and what is sent to any address of it the kernel would answer from 127.0.0.1.
  */
 import { afterEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
@@ -27,7 +27,13 @@ afterEach(async () => {
 });
 
 async function start(options: Partial<Config> = {}, keyOf?: KeyFunction) {
-  const config = { workers: 2, maxNodes: 1000, sourceAddress: "on" as const, ...UNLIMITED, ...options };
+  const config = {
+    workers: 2,
+    maxNodes: 1000,
+    sourceAddress: "on" as const,
+    ...UNLIMITED,
+    ...options,
+  };
   const beacon = new Beacon({ addr: ":0", ...config }, undefined, keyOf);
   beacons.push(beacon);
   await beacon.listen();

@@ -1,4 +1,7 @@
-/** Beacons that are started again with the state file of the one before: who was known is reached, without a word of its own. */
+/**
+ * Beacons that are started again with the state file of the one before: who was known is reached,
+ * without a word of its own.
+ */
 
 import { afterEach, describe, expect, test } from "bun:test";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -36,7 +39,10 @@ const ids = (count: number) => Array.from({ length: count }, (_, i) => 1 + i);
 
 /** Relays to nodes in turn, about 2,000 a second, whatever becomes of the beacon meanwhile. */
 class Load {
-  /** Nodes that got a packet since the last `restart`. The nodes ask for RelayDeliverDest, so packets say whom they are for. */
+  /**
+   * Nodes that got a packet since the last `restart`. The nodes ask for RelayDeliverDest, so
+   * packets say whom they are for.
+   */
   readonly reached = new Set<number>();
   #senderId = 1_000_001;
   #running = true;
@@ -79,7 +85,8 @@ class Load {
     try {
       await this.sender.relay(this.#senderId, nodeId, new Uint8Array(200));
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ECONNREFUSED") throw error; // no beacon there now
+      // no beacon there now
+      if ((error as NodeJS.ErrnoException).code !== "ECONNREFUSED") throw error;
     }
   }
 
@@ -116,7 +123,8 @@ describe("a beacon with 1,000 nodes", () => {
     const AT_ONCE = 50;
     for (const id of NODE_IDS) {
       await nodes[id % SOCKETS]!.send(discoverEx(id));
-      if (id % AT_ONCE === 0) await untilEqual("nodes", async () => (await beacon.stats()).nodes, id);
+      if (id % AT_ONCE === 0)
+        await untilEqual("nodes", async () => (await beacon.stats()).nodes, id);
     }
     const load = new Load(await clients.open(), nodes, NODE_IDS);
     await untilEqual("nodes reached at first", () => load.reached.size, NODE_IDS.length);
@@ -132,14 +140,18 @@ describe("a beacon with 1,000 nodes", () => {
     const listensMs = performance.now() - startMs;
     await untilEqual("nodes reached again", () => load.reached.size, NODE_IDS.length);
     const shown = [listensMs, performance.now() - startMs].map((ms) => ms.toFixed(0));
-    console.log(`${what}: from start to listening ${shown[0]} ms, to all 1,000 nodes reached ${shown[1]} ms`);
+    console.log(
+      `${what}: from start to listening ${shown[0]} ms, to all 1,000 nodes reached ${shown[1]} ms`,
+    );
     const stats = await beacon.stats();
     expect({
       nodes: stats.nodes,
       discovers: sum(stats, (w) => w.discovers),
       notFound: sum(stats, (w) => w.relayNotFound), // not even the first packets came too early
     }).toEqual({ nodes: NODE_IDS.length, discovers: 0, notFound: 0 });
-    expect(program.log().find(({ msg }) => msg.includes("held 1000 nodes: 1000 restored"))).toBeDefined();
+    expect(
+      program.log().find(({ msg }) => msg.includes("held 1000 nodes: 1000 restored")),
+    ).toBeDefined();
   }
 
   test("is asked to stop and started again: it relays to all of them", async () => {
@@ -166,7 +178,9 @@ describe("a beacon with 1,000 nodes", () => {
 });
 
 /** A beacon in this process, started again and again, with what it logs. */
-async function beaconWith(options: Partial<Config>): Promise<{ beacon: Beacon; log: readonly LogLine[] }> {
+async function beaconWith(
+  options: Partial<Config>,
+): Promise<{ beacon: Beacon; log: readonly LogLine[] }> {
   const { log, lines } = recordedLog();
   const beacon = new Beacon({ addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, ...options }, log);
   opened.push(beacon);
@@ -194,13 +208,21 @@ async function expectRelays(): Promise<void> {
   await a.discover(2001);
   await b.discover(2002);
   await a.relay(2001, 2002, new Uint8Array([7]));
-  expect(await b.message()).toEqual({ type: "deliver", senderId: 2001, payload: new Uint8Array([7]) });
+  expect(await b.message()).toEqual({
+    type: "deliver",
+    senderId: 2001,
+    payload: new Uint8Array([7]),
+  });
 }
 
 describe("what is restored", () => {
   test("a node's address, and how it wants its packets", async () => {
     const path = newPath();
-    const [plain, extended, sender] = await Promise.all([clients.open(), clients.open(), clients.open()]);
+    const [plain, extended, sender] = await Promise.all([
+      clients.open(),
+      clients.open(),
+      clients.open(),
+    ]);
     const nodes = [savedNode(7, plain, 1, false), savedNode(0xffff_ffff, extended, 2)];
     writeFileSync(path, encodeState({ savedMs: Date.now(), nodes }));
     const { beacon, log } = await beaconWith({ stateFile: path });
@@ -255,11 +277,16 @@ describe("what is restored", () => {
     const nodes = ids(1000).map((id) => savedNode(id, sockets[id % SOCKETS]!));
     writeFileSync(path, encodeState({ savedMs: Date.now(), nodes }));
     const { beacon, log } = await beaconWith({ stateFile: path, workers: 1, maxNodes: 600 });
-    expect(loaded(log)).toEndWith("held 1000 nodes: 600 restored, 400 without room: raise --max-nodes");
+    expect(loaded(log)).toEndWith(
+      "held 1000 nodes: 600 restored, 400 without room: raise --max-nodes",
+    );
     expect(beacon.stats().nodes).toBe(600);
     const load = new Load(await clients.open(), sockets, ids(1000));
     await untilEqual("nodes reached", () => load.reached.size, 600);
-    await until("the others are asked for", () => sum(beacon.stats(), (w) => w.relayNotFound) >= 400);
+    await until(
+      "the others are asked for",
+      () => sum(beacon.stats(), (w) => w.relayNotFound) >= 400,
+    );
     expect(load.reached.size).toBe(600);
   });
 
@@ -279,10 +306,15 @@ describe("what is restored", () => {
     ] as const) {
       writeFileSync(path, file);
       const { beacon, log } = await beaconWith({ addr, stateFile: path });
-      expect(loaded(log)).toEndWith("held 2 nodes: 1 restored, 1 not to be reached from this address");
+      expect(loaded(log)).toEndWith(
+        "held 2 nodes: 1 restored, 1 not to be reached from this address",
+      );
       const sender = await clients.open(beacon.address.address);
       await sender.relay(SENDER_ID, id, new Uint8Array([id]));
-      expect(await reached.message()).toMatchObject({ type: "deliver", payload: new Uint8Array([id]) });
+      expect(await reached.message()).toMatchObject({
+        type: "deliver",
+        payload: new Uint8Array([id]),
+      });
       await sender.relay(SENDER_ID, 10 - id, new Uint8Array());
       await untilEqual("relays to nobody", () => sum(beacon.stats(), (w) => w.relayNotFound), 1);
       await beacon.close();
@@ -291,7 +323,9 @@ describe("what is restored", () => {
 });
 
 describe("a file that cannot be used", () => {
-  const nodes: SavedNode[] = [{ nodeId: 7, address: "127.0.0.1", port: 9, ageS: 0, wantsDest: true }];
+  const nodes: SavedNode[] = [
+    { nodeId: 7, address: "127.0.0.1", port: 9, ageS: 0, wantsDest: true },
+  ];
   const whole = () => encodeState({ savedMs: Date.now(), nodes });
   const flipped = () => {
     const bytes = whole();
@@ -316,22 +350,25 @@ describe("a file that cannot be used", () => {
       content: () => encodeState({ savedMs: Date.now(), nodes }, 3),
       says: "is of a newer beacon (format 3, this one knows 2)",
     },
-  ])("$name: kept aside with a warning, and the beacon starts without nodes", async ({ content, says }) => {
-    const path = newPath();
-    const bytes = Buffer.from(content());
-    writeFileSync(path, bytes);
-    const { beacon, log } = await beaconWith({ stateFile: path });
-    expect(messages(log, "warn")).toEqual([
-      `the state file "${path}" ${says}: starting without it; it is kept as "${path}.rejected"`,
-    ]);
-    expect(readFileSync(`${path}.rejected`)).toEqual(bytes);
-    expect(beacon.stats().nodes).toBe(0);
-    await expectRelays();
-    await beacon.close();
-    const ids = decodeState(readFileSync(path)).nodes.map(({ nodeId }) => nodeId);
-    expect(ids.sort()).toEqual([2001, 2002]);
-    expect(readFileSync(`${path}.rejected`)).toEqual(bytes); // for whoever wants to look into it
-  });
+  ])(
+    "$name: kept aside with a warning, and the beacon starts without nodes",
+    async ({ content, says }) => {
+      const path = newPath();
+      const bytes = Buffer.from(content());
+      writeFileSync(path, bytes);
+      const { beacon, log } = await beaconWith({ stateFile: path });
+      expect(messages(log, "warn")).toEqual([
+        `the state file "${path}" ${says}: starting without it; it is kept as "${path}.rejected"`,
+      ]);
+      expect(readFileSync(`${path}.rejected`)).toEqual(bytes);
+      expect(beacon.stats().nodes).toBe(0);
+      await expectRelays();
+      await beacon.close();
+      const ids = decodeState(readFileSync(path)).nodes.map(({ nodeId }) => nodeId);
+      expect(ids.sort()).toEqual([2001, 2002]);
+      expect(readFileSync(`${path}.rejected`)).toEqual(bytes); // for whoever wants to look into it
+    },
+  );
 });
 
 describe("a path that cannot be written", () => {
@@ -369,7 +406,9 @@ describe("a path that cannot be written", () => {
 
 const NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 const canBeNobody =
-  process.getuid?.() === 0 && installed("setpriv") && Bun.spawnSync([...NOBODY, "test", "-r", MAIN]).success;
+  process.getuid?.() === 0 &&
+  installed("setpriv") &&
+  Bun.spawnSync([...NOBODY, "test", "-r", MAIN]).success;
 
 test.skipIf(!canBeNobody)(
   "a file that may not be read is not written over (needs root and setpriv, and sources that all may read)",
@@ -422,7 +461,9 @@ describe("when it is saved", () => {
     await program.logged(/saved 2 nodes/, from);
     const { stateSavedS } = await beacon.stats();
     expect(stateSavedS).toBeWithin(before - 1, Date.now() / 1000 + 1);
-    expect(await beacon.metric("beacon_state_saved_timestamp_seconds")).toBeGreaterThanOrEqual(stateSavedS!);
+    expect(await beacon.metric("beacon_state_saved_timestamp_seconds")).toBeGreaterThanOrEqual(
+      stateSavedS!,
+    );
     expect(decodeState(readFileSync(path)).nodes).toHaveLength(2);
   });
 

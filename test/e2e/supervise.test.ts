@@ -1,4 +1,7 @@
-/** `beacon supervise` under what watches services and containers; and the server there without it, which refuses to hand over. */
+/**
+ * `beacon supervise` under what watches services and containers; and the server there without it,
+ * which refuses to hand over.
+ */
 import { afterEach, describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -35,8 +38,17 @@ const tokenPath = join(folder, "token");
 writeFileSync(tokenPath, TOKEN, { mode: 0o600 });
 const newPath = temporaryPaths(folder);
 
-const FLAGS = ["--http=off", "--log-format=json", "--workers=1", "--max-nodes=1000", "--relay-limit=0"];
-/** The server's command, on a port of its own. @param words behind the program, such as "supervise" */
+const FLAGS = [
+  "--http=off",
+  "--log-format=json",
+  "--workers=1",
+  "--max-nodes=1000",
+  "--relay-limit=0",
+];
+/**
+ * The server's command, on a port of its own.
+ * @param words behind the program, such as "supervise"
+ */
 function beacon(words: readonly string[], ...flags: readonly string[]): string[] {
   port = freePort();
   return [process.execPath, MAIN, ...words, `--addr=127.0.0.1:${port}`, ...FLAGS, ...flags];
@@ -45,7 +57,10 @@ const SUPERVISE = ["supervise"];
 
 function childrenOf(pid: number): number[] {
   try {
-    return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ").filter(Boolean).map(Number);
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8")
+      .split(" ")
+      .filter(Boolean)
+      .map(Number);
   } catch {
     return [];
   }
@@ -73,7 +88,9 @@ interface Watcher {
 }
 
 const script = (path: string, command: readonly string[]) =>
-  writeFileSync(path, `#!/bin/sh\nexec ${command.map((word) => `'${word}'`).join(" ")}\n`, { mode: 0o755 });
+  writeFileSync(path, `#!/bin/sh\nexec ${command.map((word) => `'${word}'`).join(" ")}\n`, {
+    mode: 0o755,
+  });
 
 const WATCHERS: readonly Watcher[] = [
   { name: "tini", needs: ["tini"], start: (command) => ["tini", "-s", "--", ...command] },
@@ -81,7 +98,9 @@ const WATCHERS: readonly Watcher[] = [
     name: "a shell script under tini",
     needs: ["tini"],
     start: (command, at) => {
-      writeFileSync(join(at, "entry.sh"), `#!/bin/sh\n${command.join(" ")}\nexit $?\n`, { mode: 0o755 });
+      writeFileSync(join(at, "entry.sh"), `#!/bin/sh\n${command.join(" ")}\nexit $?\n`, {
+        mode: 0o755,
+      });
       return ["tini", "-s", "--", join(at, "entry.sh")];
     },
   },
@@ -107,12 +126,18 @@ const WATCHERS: readonly Watcher[] = [
     needs: ["supervisord"],
     start: (command, at) => {
       const config = [
-        ...["[supervisord]", "nodaemon=true", `logfile=${join(at, "log")}`, `pidfile=${join(at, "pid")}`],
+        ...[
+          "[supervisord]",
+          "nodaemon=true",
+          `logfile=${join(at, "log")}`,
+          `pidfile=${join(at, "pid")}`,
+        ],
         ...["user=root", "[program:beacon]", `command=${command.join(" ")}`],
         ...["stdout_logfile=/dev/fd/1", "stdout_logfile_maxbytes=0", "redirect_stderr=true"],
       ];
       writeFileSync(join(at, "supervisord.conf"), config.join("\n"));
-      // It opens /dev/fd/1, which works for a pipe, and not for the socket that Bun has programs write to.
+      // It opens /dev/fd/1, which works for a pipe, and not for the socket that Bun has programs
+      // write to.
       return ["sh", "-c", 'supervisord --configuration "$0" | cat', join(at, "supervisord.conf")];
     },
   },
@@ -124,7 +149,8 @@ const WATCHERS: readonly Watcher[] = [
 ];
 
 const canUnshare =
-  installed("unshare") && Bun.spawnSync(["unshare", "--pid", "--fork", "true"], { stderr: "ignore" }).success;
+  installed("unshare") &&
+  Bun.spawnSync(["unshare", "--pid", "--fork", "true"], { stderr: "ignore" }).success;
 
 /** Starts a beacon under a watcher, and waits until it listens. */
 async function startUnder(watcher: Watcher, command: readonly string[]): Promise<Program> {
@@ -136,7 +162,9 @@ async function startUnder(watcher: Watcher, command: readonly string[]): Promise
   return program;
 }
 
-/** The beacon's processes below one, the outermost first: the supervising one, and those that serve. */
+/**
+ * The beacon's processes below one, the outermost first: the supervising one, and those that serve.
+ */
 function beaconsUnder(pid: number): number[] {
   const found = descendantsOf(pid).filter((each) => {
     const [program, main] = commandOf(each);
@@ -150,69 +178,86 @@ function beaconsUnder(pid: number): number[] {
 const servingUnder = (pid: number, not: readonly number[] = []) =>
   until("one serving process", () => {
     const [supervising, serving, ...more] = beaconsUnder(pid);
-    if (supervising === undefined || serving === undefined || more.length > 0 || not.includes(serving))
+    if (
+      supervising === undefined ||
+      serving === undefined ||
+      more.length > 0 ||
+      not.includes(serving)
+    )
       return undefined;
     return { supervising, serving };
   });
 
 /** The watchers that are here, and by name those that are not. */
-describe.each(WATCHERS.map((watcher) => [watcher.name, watcher] as const))("under %s", (name, watcher) => {
-  const missing = watcher.needs.filter((program) => !installed(program));
-  const why =
-    missing.length > 0 ? missing.join(", ") : name.includes("namespace") && !canUnshare ? "root" : "";
-  const only = why === "" ? test : test.skip;
-  const suffix = why === "" ? "" : ` (needs ${why})`;
+describe.each(WATCHERS.map((watcher) => [watcher.name, watcher] as const))(
+  "under %s",
+  (name, watcher) => {
+    const missing = watcher.needs.filter((program) => !installed(program));
+    const why =
+      missing.length > 0
+        ? missing.join(", ")
+        : name.includes("namespace") && !canUnshare
+          ? "root"
+          : "";
+    const only = why === "" ? test : test.skip;
+    const suffix = why === "" ? "" : ` (needs ${why})`;
 
-  only(`supervise: no packet is lost in an upgrade, and a killed server comes back${suffix}`, async () => {
-    const program = await startUnder(watcher, beacon(SUPERVISE));
-    const { supervising, serving } = await servingUnder(program.pid);
-    const [a, b] = [await clients.open(), await clients.open()];
-    await a.discover(100);
-    await b.discover(101);
-    const stop = stream(a, 100, 101, b);
-    process.kill(supervising, "SIGUSR2");
-    await program.logged(/serves; this one ends$/);
-    const after = await servingUnder(program.pid, [serving]);
-    expect(after.supervising).toBe(supervising);
-    const sent = await stop();
-    const arrived: number[] = [];
-    await until("every packet", () => arrived.push(...numbersOf(b)) >= sent);
-    expect(arrived).toEqual(Array.from({ length: sent }, (_, i) => i));
+    only(
+      `supervise: no packet is lost in an upgrade, and a killed server comes back${suffix}`,
+      async () => {
+        const program = await startUnder(watcher, beacon(SUPERVISE));
+        const { supervising, serving } = await servingUnder(program.pid);
+        const [a, b] = [await clients.open(), await clients.open()];
+        await a.discover(100);
+        await b.discover(101);
+        const stop = stream(a, 100, 101, b);
+        process.kill(supervising, "SIGUSR2");
+        await program.logged(/serves; this one ends$/);
+        const after = await servingUnder(program.pid, [serving]);
+        expect(after.supervising).toBe(supervising);
+        const sent = await stop();
+        const arrived: number[] = [];
+        await until("every packet", () => arrived.push(...numbersOf(b)) >= sent);
+        expect(arrived).toEqual(Array.from({ length: sent }, (_, i) => i));
 
-    const lines = program.lines.length;
-    process.kill(after.serving, "SIGKILL");
-    await program.logged(/listens on/, lines);
-    const again = await servingUnder(program.pid, [after.serving]);
-    expect(again.supervising).toBe(supervising);
-    await a.discover(100);
-    await a.relay(100, 100, Uint8Array.of(7));
-    expect(await a.message()).toMatchObject({ type: "deliver", payload: Uint8Array.of(7) });
-  });
-
-  only(`without it an upgrade is refused, and the server goes on${suffix}`, async () => {
-    const http = `127.0.0.1:${freePort()}`;
-    const command = beacon([], `--http=${http}`, `--admin-token-file=${tokenPath}`).filter(
-      (flag) => flag !== "--http=off",
+        const lines = program.lines.length;
+        process.kill(after.serving, "SIGKILL");
+        await program.logged(/listens on/, lines);
+        const again = await servingUnder(program.pid, [after.serving]);
+        expect(again.supervising).toBe(supervising);
+        await a.discover(100);
+        await a.relay(100, 100, Uint8Array.of(7));
+        expect(await a.message()).toMatchObject({ type: "deliver", payload: Uint8Array.of(7) });
+      },
     );
-    const program = await startUnder(watcher, command);
-    const [server] = beaconsUnder(program.pid);
-    process.kill(server!, "SIGUSR2");
-    const refusal = await program.logged(/^no upgrade, this process goes on: /);
-    expect(refusal.msg).toEndWith("start `beacon supervise` in place of the server, or restart it");
-    if (!name.includes("namespace")) {
-      // Its loopback is this host's all the same, but it is not needed twice.
-      const headers = { authorization: `Bearer ${TOKEN}` };
-      const answer = await fetch(`http://${http}/api/upgrade`, { method: "POST", headers });
-      expect([answer.status, await answer.text()]).toEqual([
-        500,
-        expect.stringContaining("beacon supervise"),
-      ]);
-    }
-    expect(beaconsUnder(program.pid)).toEqual([server!]);
-    const client = await clients.open();
-    expect(await client.discover(1)).toMatchObject({ type: "discoverReply" });
-  });
-});
+
+    only(`without it an upgrade is refused, and the server goes on${suffix}`, async () => {
+      const http = `127.0.0.1:${freePort()}`;
+      const command = beacon([], `--http=${http}`, `--admin-token-file=${tokenPath}`).filter(
+        (flag) => flag !== "--http=off",
+      );
+      const program = await startUnder(watcher, command);
+      const [server] = beaconsUnder(program.pid);
+      process.kill(server!, "SIGUSR2");
+      const refusal = await program.logged(/^no upgrade, this process goes on: /);
+      expect(refusal.msg).toEndWith(
+        "start `beacon supervise` in place of the server, or restart it",
+      );
+      if (!name.includes("namespace")) {
+        // Its loopback is this host's all the same, but it is not needed twice.
+        const headers = { authorization: `Bearer ${TOKEN}` };
+        const answer = await fetch(`http://${http}/api/upgrade`, { method: "POST", headers });
+        expect([answer.status, await answer.text()]).toEqual([
+          500,
+          expect.stringContaining("beacon supervise"),
+        ]);
+      }
+      expect(beaconsUnder(program.pid)).toEqual([server!]);
+      const client = await clients.open();
+      expect(await client.discover(1)).toMatchObject({ type: "discoverReply" });
+    });
+  },
+);
 
 describe("supervise", () => {
   const start = (...flags: string[]) => programs.spawn(beacon(SUPERVISE, ...flags));
@@ -221,7 +266,9 @@ describe("supervise", () => {
   const servingOf = (program: Program, not: readonly number[] = []) =>
     until("one serving process", () => {
       const [serving, ...more] = beaconsUnder(program.pid);
-      return serving === undefined || more.length > 0 || not.includes(serving) ? undefined : serving;
+      return serving === undefined || more.length > 0 || not.includes(serving)
+        ? undefined
+        : serving;
     });
 
   async function expectServed(): Promise<void> {
@@ -252,8 +299,17 @@ describe("supervise", () => {
   });
 
   test("runs any other command that is named behind it", async () => {
-    const check = programs.spawn([process.execPath, MAIN, "supervise", "check-config", "--workers=many"]);
-    expect([await check.exited(), check.stderr]).toEqual([2, expect.stringContaining("--workers many")]);
+    const check = programs.spawn([
+      process.execPath,
+      MAIN,
+      "supervise",
+      "check-config",
+      "--workers=many",
+    ]);
+    expect([await check.exited(), check.stderr]).toEqual([
+      2,
+      expect.stringContaining("--workers many"),
+    ]);
   });
 
   test("passes SIGHUP on, also one that arrives while the server starts", async () => {
@@ -297,7 +353,9 @@ describe("supervise", () => {
     const { successor } = await program.logged(/^upgrade: prepared/);
     strays.add(successor as number);
     process.kill(before, "SIGKILL");
-    await until("it is followed", () => program.stderr.includes(`process ${successor} serves in its place`));
+    await until("it is followed", () =>
+      program.stderr.includes(`process ${successor} serves in its place`),
+    );
     await client.relay(7, 7, Uint8Array.of(1)); // which is known still
     expect(await client.message()).toMatchObject({ type: "deliver", senderId: 7 });
     program.signal("SIGTERM");
@@ -315,7 +373,9 @@ describe("supervise", () => {
     const { successor } = await program.logged(/serves; this one ends$/);
     process.kill(successor as number, "SIGKILL");
     await program.logged(/this one serves again$/);
-    await until("it is followed", () => program.stderr.includes(`process ${before} serves in its place`));
+    await until("it is followed", () =>
+      program.stderr.includes(`process ${before} serves in its place`),
+    );
     await client.relay(7, 7, Uint8Array.of(1));
     expect(await client.message()).toMatchObject({ type: "deliver", senderId: 7 });
     program.signal("SIGTERM");
@@ -323,11 +383,15 @@ describe("supervise", () => {
   });
 
   test("a server that hangs is killed by its watchdog and replaced", async () => {
-    const program = programs.spawn(beacon(SUPERVISE), { env: { ...CLEAN_ENV, WATCHDOG_USEC: "1000000" } });
+    const program = programs.spawn(beacon(SUPERVISE), {
+      env: { ...CLEAN_ENV, WATCHDOG_USEC: "1000000" },
+    });
     await program.listening();
     const serving = await servingOf(program);
     process.kill(serving, "SIGSTOP");
-    await until("it is killed", () => program.stderr.includes(`process ${serving} hangs: it is killed`));
+    await until("it is killed", () =>
+      program.stderr.includes(`process ${serving} hangs: it is killed`),
+    );
     await servingOf(program, [serving]);
     await program.logged(/listens on/, 1);
     await expectServed();

@@ -137,7 +137,8 @@ test("routes, keys, breakers and used-up limits go over; nodes on WebSockets are
   ]);
   const { port: udpPort, http } = await program.listening();
   port = udpPort;
-  const stats = async (of: string) => (await (await fetch(new URL("api/stats", of))).json()) as Stats;
+  const stats = async (of: string) =>
+    (await (await fetch(new URL("api/stats", of))).json()) as Stats;
 
   await peer.send(sync(2, [900]), { address: "127.0.0.1", port });
   await untilEqual("routes", async () => (await stats(http!)).mesh.peers[0]?.routes, 1);
@@ -284,7 +285,13 @@ describe("nodes that an operator removes during an upgrade", () => {
 
   test("a new process is sent them, and the listening sockets", async () => {
     const http = `127.0.0.1:${freePort()}`;
-    const options = { addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, http, adminTokenFile: tokenFile() };
+    const options = {
+      addr: "127.0.0.1:0",
+      workers: 2,
+      maxNodes: 1000,
+      http,
+      adminTokenFile: tokenFile(),
+    };
     const beacon = new Beacon(options);
     try {
       await beacon.listen();
@@ -305,7 +312,8 @@ describe("nodes that an operator removes during an upgrade", () => {
       expect((await removed(beacon.httpUrl!, 8)).status).toBe(503);
       writeFileSync(`${path}.give-up`, "");
       const said = await kinds;
-      for (const kind of ["removed", "listeners"]) expect([kind, said.includes(kind)]).toEqual([kind, true]);
+      for (const kind of ["removed", "listeners"])
+        expect([kind, said.includes(kind)]).toEqual([kind, true]);
       await until("HTTP", async () => {
         const health = await fetch(new URL("healthz", beacon.httpUrl), { keepalive: false }).catch(
           () => undefined,
@@ -326,7 +334,12 @@ describe("a new process that fails", () => {
   });
 
   async function listening(): Promise<Beacon> {
-    const beacon = new Beacon({ addr: "127.0.0.1:0", workers: 2, maxNodes: 1000, http: "127.0.0.1:0" });
+    const beacon = new Beacon({
+      addr: "127.0.0.1:0",
+      workers: 2,
+      maxNodes: 1000,
+      http: "127.0.0.1:0",
+    });
     beacons.push(beacon);
     await beacon.listen();
     ({ port } = beacon.address);
@@ -372,7 +385,9 @@ describe("a new process that fails", () => {
   test("is not there, or is not known", async () => {
     const beacon = await listening();
     await expect(beacon.upgrade()).rejects.toThrow("successor");
-    await expect(beacon.upgrade({ command: [join(folder, "missing")] })).rejects.toThrow(/missing: ENOENT/);
+    await expect(beacon.upgrade({ command: [join(folder, "missing")] })).rejects.toThrow(
+      /missing: ENOENT/,
+    );
     const client = await clients.open();
     await client.discover(7);
     await expectServed(client, 7);
@@ -393,7 +408,10 @@ describe("a new process that fails", () => {
     const beacon = await listening();
     const upgrade = beacon.upgrade({ command: command("says nothing") });
     await Bun.sleep(0);
-    await inTime("it closes", Promise.all([beacon.close(), expect(upgrade).rejects.toThrow("asked to end")]));
+    await inTime(
+      "it closes",
+      Promise.all([beacon.close(), expect(upgrade).rejects.toThrow("asked to end")]),
+    );
   });
 
   test("has another configuration: it says which", async () => {
@@ -435,11 +453,20 @@ class FakePredecessor {
   /** @param flags for the new process, beside the usual ones */
   constructor(...flags: readonly string[]) {
     const options = { recvBufferBytes: BUFFER_BYTES, sendBufferBytes: BUFFER_BYTES, offload: true };
-    ({ sockets: this.sockets } = openSockets({ host: "127.0.0.1", port: 0 }, { count: 2, ...options }));
+    ({ sockets: this.sockets } = openSockets(
+      { host: "127.0.0.1", port: 0 },
+      { count: 2, ...options },
+    ));
     ({ port } = this.sockets[0]!.localAddress());
     const [ours, theirs] = UnixChannel.pair();
     this.channel = new Channel(ours);
-    const command = [process.execPath, MAIN, `--addr=127.0.0.1:${port}`, ...FLAGS.slice(1), "--workers=2"];
+    const command = [
+      process.execPath,
+      MAIN,
+      `--addr=127.0.0.1:${port}`,
+      ...FLAGS.slice(1),
+      "--workers=2",
+    ];
     command.push(...flags);
     this.program = programs.spawn(command, {
       env: { ...CLEAN_ENV, BEACON_UPGRADE_FD: "3" },
@@ -469,7 +496,11 @@ class FakePredecessor {
   }
 
   /** Tells of one node. */
-  tell(nodeId: number, { address, port }: { address: string; port: number }, ageS = 0): Promise<boolean> {
+  tell(
+    nodeId: number,
+    { address, port }: { address: string; port: number },
+    ageS = 0,
+  ): Promise<boolean> {
     return this.channel.send("nodes", recordOf(nodeId, address, port, ageS));
   }
 
@@ -482,44 +513,50 @@ class FakePredecessor {
 describe("an old process that dies", () => {
   const STEPS = ["offer", "nodes", "prepare", "prepared", "more nodes", "go"] as const;
 
-  test.each([undefined, ...STEPS])("after %s: the new one serves with what it has got", async (last) => {
-    const predecessor = new FakePredecessor();
-    const { program, channel } = predecessor;
-    const [one, other] = [await clients.open(), await clients.open()];
-    const steps: Record<(typeof STEPS)[number], () => Promise<unknown>> = {
-      offer: () => predecessor.offer(),
-      nodes: () => predecessor.tell(7, one.address),
-      prepare: () => channel.send("prepare"),
-      prepared: () => predecessor.expect("prepared"),
-      "more nodes": async () => {
-        await predecessor.tell(8, other.address);
-        await channel.send("sync");
-        await predecessor.expect("synced");
-        // What comes now waits in the sockets: it is not this process's turn.
-        await one.send(relay(7, 7, Uint8Array.of(1)));
-        await Bun.sleep(50);
-        expect(one.pending).toBe(0);
-      },
-      go: () => channel.send("go"),
-    };
-    const taken = STEPS.slice(0, last === undefined ? 0 : STEPS.indexOf(last) + 1);
-    for (const step of taken) await steps[step]();
-    predecessor.die();
-    await program.listening();
-    if (taken.includes("more nodes")) {
-      expect(await one.message()).toMatchObject({ type: "deliver", senderId: 7 });
-      await expectServed(other, 8);
-    }
-    if (!taken.includes("nodes")) await one.discover(7);
-    await expectServed(one, 7);
-    expect(program.log().filter(({ level }) => level !== "info")).toEqual([]);
-    program.signal("SIGTERM");
-    expect(await program.exited()).toBe(0);
-  });
+  test.each([undefined, ...STEPS])(
+    "after %s: the new one serves with what it has got",
+    async (last) => {
+      const predecessor = new FakePredecessor();
+      const { program, channel } = predecessor;
+      const [one, other] = [await clients.open(), await clients.open()];
+      const steps: Record<(typeof STEPS)[number], () => Promise<unknown>> = {
+        offer: () => predecessor.offer(),
+        nodes: () => predecessor.tell(7, one.address),
+        prepare: () => channel.send("prepare"),
+        prepared: () => predecessor.expect("prepared"),
+        "more nodes": async () => {
+          await predecessor.tell(8, other.address);
+          await channel.send("sync");
+          await predecessor.expect("synced");
+          // What comes now waits in the sockets: it is not this process's turn.
+          await one.send(relay(7, 7, Uint8Array.of(1)));
+          await Bun.sleep(50);
+          expect(one.pending).toBe(0);
+        },
+        go: () => channel.send("go"),
+      };
+      const taken = STEPS.slice(0, last === undefined ? 0 : STEPS.indexOf(last) + 1);
+      for (const step of taken) await steps[step]();
+      predecessor.die();
+      await program.listening();
+      if (taken.includes("more nodes")) {
+        expect(await one.message()).toMatchObject({ type: "deliver", senderId: 7 });
+        await expectServed(other, 8);
+      }
+      if (!taken.includes("nodes")) await one.discover(7);
+      await expectServed(one, 7);
+      expect(program.log().filter(({ level }) => level !== "info")).toEqual([]);
+      program.signal("SIGTERM");
+      expect(await program.exited()).toBe(0);
+    },
+  );
 });
 
 describe("nodes that a new process does not take over", () => {
-  /** Hands over what `tell` tells, before and after the new process is prepared. @returns the URL of its HTTP */
+  /**
+   * Hands over what `tell` tells, before and after the new process is prepared.
+   * @returns the URL of its HTTP
+   */
   async function handOver(
     flags: readonly string[],
     before: (predecessor: FakePredecessor) => Promise<unknown>,
@@ -539,7 +576,9 @@ describe("nodes that a new process does not take over", () => {
   }
   /** The ids of the nodes that it has. */
   async function idsAt(http: string): Promise<number[]> {
-    const { nodes } = (await (await fetch(new URL("api/nodes", http))).json()) as { nodes: { id: number }[] };
+    const { nodes } = (await (await fetch(new URL("api/nodes", http))).json()) as {
+      nodes: { id: number }[];
+    };
     return nodes.map(({ id }) => id);
   }
 

@@ -1,4 +1,7 @@
-/** Warnings of a beacon that is ready: in /readyz, the statistics, the log, the commands and the page. */
+/**
+ * Warnings of a beacon that is ready: in /readyz, the statistics, the log, the commands and the
+ * page.
+ */
 import { afterEach, describe, expect, test } from "bun:test";
 import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -46,7 +49,8 @@ async function ran(...args: string[]): Promise<{ code: number; text: string }> {
 }
 
 describe("a full node table", () => {
-  const FULL = /^node table full: \d+ registrations refused within the last minute; raise --max-nodes \(10\)/;
+  const FULL =
+    /^node table full: \d+ registrations refused within the last minute; raise --max-nodes \(10\)/;
 
   /** Has a few more nodes come than there is room for. */
   async function crowd(): Promise<void> {
@@ -75,9 +79,14 @@ describe("a full node table", () => {
       ran("top", "--count=1", "--json"),
     ]);
     expect([status.code, top.code]).toEqual([0, 0]);
-    expect(status.text).toMatch(/^health {4}ok; ready\nwarning {3}node table full: \d+ registrations/m);
+    expect(status.text).toMatch(
+      /^health {4}ok; ready\nwarning {3}node table full: \d+ registrations/m,
+    );
     expect(top.text).toMatch(/ healthy, 1 warning; node table full: \d+ registrations/);
-    expect(JSON.parse(json.text)).toMatchObject({ notReady: null, warnings: [expect.stringMatching(FULL)] });
+    expect(JSON.parse(json.text)).toMatchObject({
+      notReady: null,
+      warnings: [expect.stringMatching(FULL)],
+    });
   });
 
   test.skipIf(CHROMIUM === null)(
@@ -117,7 +126,9 @@ test("a directory that does not answer is named until it does", async () => {
 
 test("a registry that does not answer is named", async () => {
   await start({ registry: "127.0.0.1:1", beaconId: 1 });
-  await until("a warning", () => beacon.stats().warnings.some((text) => /peers stay as they are/.test(text)));
+  await until("a warning", () =>
+    beacon.stats().warnings.some((text) => /peers stay as they are/.test(text)),
+  );
 });
 
 test("a state file that cannot be written is named until it can", async () => {

@@ -1,4 +1,7 @@
-/** Workers that die, or hang: nothing is forgotten, traffic goes on, and one that keeps dying ends the beacon. */
+/**
+ * Workers that die, or hang: nothing is forgotten, traffic goes on, and one that keeps dying ends
+ * the beacon.
+ */
 import { dlopen } from "bun:ffi";
 import { afterEach, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
@@ -17,7 +20,12 @@ import { NodeTable } from "../../src/shared/nodes.ts";
 import { recordedLog } from "../support/log.ts";
 import { total } from "./support/beacon.ts";
 import { type Client, Clients } from "./support/client.ts";
-import { DIES_BEFORE_READY, DIES_ONCE_READY, HANGS_AT_FIRST, LAST_WORDS } from "./support/dying-worker.ts";
+import {
+  DIES_BEFORE_READY,
+  DIES_ONCE_READY,
+  HANGS_AT_FIRST,
+  LAST_WORDS,
+} from "./support/dying-worker.ts";
 import { inTime, until, untilEqual } from "./support/wait.ts";
 import { decode, discover, discoverEx } from "./support/wire.ts";
 
@@ -44,7 +52,10 @@ class DataPlane {
 
   constructor(workers: number, entry: URL, batchMax = 64) {
     const options = { recvBufferBytes: BUFFER_BYTES, sendBufferBytes: BUFFER_BYTES, offload: true };
-    const { sockets, offload } = openSockets({ host: "127.0.0.1", port: 0 }, { count: workers, ...options });
+    const { sockets, offload } = openSockets(
+      { host: "127.0.0.1", port: 0 },
+      { count: workers, ...options },
+    );
     const memory = new SharedMemory({ workers, nodesMax: 1000, routesMax: 100 });
     memory.words[HASH_SECRET] = 12_345;
     const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
@@ -60,7 +71,8 @@ class DataPlane {
       sockets,
       { beaconId: 0, batchMax, offload },
       {
-        restarted: (worker, error) => this.restarted.push({ worker, error, atMs: performance.now() }),
+        restarted: (worker, error) =>
+          this.restarted.push({ worker, error, atMs: performance.now() }),
         delayed: (worker) => this.delayed.push(worker),
         failed: (worker, error) => this.failed.push({ worker, error }),
       },
@@ -126,7 +138,10 @@ function collect(client: Client): void {
   }
 }
 
-/** Relays to every node until each got a packet of this sender; what was sent to a dead worker may be lost. */
+/**
+ * Relays to every node until each got a packet of this sender; what was sent to a dead worker may
+ * be lost.
+ */
 async function expectReachable(nodes: readonly Node[], senderId: number): Promise<void> {
   const sender = await clients.open();
   await until(`every node is reached by ${senderId}`, async () => {
@@ -137,10 +152,16 @@ async function expectReachable(nodes: readonly Node[], senderId: number): Promis
   });
 }
 
-/** Packets to each node before the load lets others have their turn: some 50,000 a second to 20 nodes. */
+/**
+ * Packets to each node before the load lets others have their turn: some 50,000 a second to 20
+ * nodes.
+ */
 const TURNS = 10;
 
-/** Sends packets from all nodes to all, in small turns, until told to stop: so many flows that every worker gets some. */
+/**
+ * Sends packets from all nodes to all, in small turns, until told to stop: so many flows that every
+ * worker gets some.
+ */
 function load(nodes: readonly Node[]): { stop(): Promise<number> } {
   let running = true;
   let sent = 0;
@@ -201,7 +222,9 @@ describe("a worker that is killed", () => {
       nodes.map(({ id }) => id),
     );
     const shown = recoveredMs.map((ms) => ms.toFixed(0)).join(", ");
-    console.log(`from a worker's exit to its successor's first packet: ${shown} ms (${sent} packets sent)`);
+    console.log(
+      `from a worker's exit to its successor's first packet: ${shown} ms (${sent} packets sent)`,
+    );
   });
 
   test("all at once, while nothing happens", async () => {
@@ -313,7 +336,9 @@ describe("a worker that dies by itself", () => {
     await beacon.close();
     expect(() => beacon.address).toThrow("not listening");
     const messages = lines.map(({ msg }) => msg);
-    expect(messages.filter((message) => message.endsWith("was replaced"))).toHaveLength(RESTARTS_MAX);
+    expect(messages.filter((message) => message.endsWith("was replaced"))).toHaveLength(
+      RESTARTS_MAX,
+    );
     expect(messages.filter((message) => message.endsWith("not replaced again"))).toHaveLength(1);
     expect(messages.at(-1)).toBe("beacon closed");
   });
@@ -353,7 +378,9 @@ describe("a worker that hangs", () => {
       for (let round = 0; round < 5; round++) {
         for (let tick = 0; tick < STALLED_TICKS_MAX; tick++) supervisor.tick();
         const before = [0, 1].map((worker) => plane!.steps(worker));
-        await until("both take a step", () => before.every((steps, worker) => plane!.steps(worker) > steps));
+        await until("both take a step", () =>
+          before.every((steps, worker) => plane!.steps(worker) > steps),
+        );
       }
     }
     expect(restarted).toEqual([]);
@@ -379,7 +406,8 @@ describe("a worker that hangs", () => {
     }
     expect(failed.map(({ worker }) => worker)).toEqual([0]);
     expect(supervisor.isAlive(0)).toBe(false);
-    for (let tick = 0; tick <= STALLED_TICKS_MAX; tick++) supervisor.tick(); // nobody is there to be killed
+    // nobody is there to be killed
+    for (let tick = 0; tick <= STALLED_TICKS_MAX; tick++) supervisor.tick();
     expect(restarted).toHaveLength(RESTARTS_MAX);
   });
 });

@@ -1,4 +1,7 @@
-/** A beacon from source, started in directories in which others have put files; test/e2e/binary.test.ts has the compiled one. */
+/**
+ * A beacon from source, started in directories in which others have put files;
+ * test/e2e/binary.test.ts has the compiled one.
+ */
 import { afterEach, expect, test } from "bun:test";
 import { symlinkSync } from "node:fs";
 import { join } from "node:path";
@@ -21,7 +24,13 @@ afterEach(async () => {
 });
 
 const BEACON = join(ROOT, packageJson.bin.beacon);
-const FLAGS = ["--addr=127.0.0.1:0", "--http=off", "--log-format=json", "--workers=2", "--max-nodes=1000"];
+const FLAGS = [
+  "--addr=127.0.0.1:0",
+  "--http=off",
+  "--log-format=json",
+  "--workers=2",
+  "--max-nodes=1000",
+];
 
 test.each(["", "production"])(
   "settings and code of the working directory are not read, nor by an upgrade (NODE_ENV=%s)",

@@ -72,7 +72,8 @@ const IN_C: Record<Constant, string> = {
   MSG_WAITFORONE: "MSG_WAITFORONE",
   MSG_CMSG_CLOEXEC: "MSG_CMSG_CLOEXEC",
   MESSAGES_MAX: "IOV_MAX", // the name that UIO_MAXIOV has for programs
-  // The kernel's UDP_MAX_SEGMENTS is not in the headers for programs; the size of a UDP payload is arithmetic.
+  // The kernel's UDP_MAX_SEGMENTS is not in the headers for programs; the size of a UDP payload is
+  // arithmetic.
   SEGMENTS_MAX: "64",
   UDP_PAYLOAD_MAX: "65535 - 20 - sizeof(struct udphdr)",
   MMSGHDR_BYTES: "sizeof(struct mmsghdr)",

@@ -9,7 +9,8 @@ import { Group, show } from "../support/group.ts";
 import { Peer } from "../support/peer.ts";
 
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
-const word = (value: number): Uint8Array => new Uint8Array([value >>> 24, value >>> 16, value >>> 8, value]);
+const word = (value: number): Uint8Array =>
+  new Uint8Array([value >>> 24, value >>> 16, value >>> 8, value]);
 
 /** What a program makes of one word of payload. */
 function run(steps: readonly Instruction[], payload: number): number {
@@ -124,7 +125,8 @@ describe("attachReusePortProgram", () => {
     );
     const programs = fc
       .array(step, { maxLength: 12 })
-      // Two instructions that a last jump may land on; then the upper bits pick one of the 4 sockets.
+      // Two instructions that a last jump may land on; then the upper bits pick one of the 4
+      // sockets.
       .map((steps) => [
         bpf.loadWord(0),
         ...steps,

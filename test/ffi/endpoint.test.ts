@@ -15,7 +15,13 @@ import {
   nameFromEndpoint,
   socketAddressOf,
 } from "../../ffi/endpoint.ts";
-import { endpointFromBytes, nameFromBytes, port, v4Bytes, v6Bytes } from "../support/arbitraries.ts";
+import {
+  endpointFromBytes,
+  nameFromBytes,
+  port,
+  v4Bytes,
+  v6Bytes,
+} from "../support/arbitraries.ts";
 
 /** Words around an endpoint or name that nothing may touch. */
 const GUARD = 0x5a5a_5a5a;
@@ -23,11 +29,15 @@ const guarded = (words: number): Int32Array<ArrayBuffer> => new Int32Array(words
 const AT = 2;
 
 function expectGuards(words: Int32Array, from: number, to: number): void {
-  expect([...words.subarray(0, from), ...words.subarray(to)].every((word) => word === GUARD)).toBe(true);
+  expect([...words.subarray(0, from), ...words.subarray(to)].every((word) => word === GUARD)).toBe(
+    true,
+  );
 }
 
 const hextets = (bytes: Uint8Array): string =>
-  Array.from({ length: 8 }, (_, i) => ((bytes[i * 2]! << 8) | bytes[i * 2 + 1]!).toString(16)).join(":");
+  Array.from({ length: 8 }, (_, i) => ((bytes[i * 2]! << 8) | bytes[i * 2 + 1]!).toString(16)).join(
+    ":",
+  );
 
 describe("endpointOf and socketAddressOf", () => {
   test("are inverse for IPv4", () => {
@@ -60,7 +70,9 @@ describe("endpointOf and socketAddressOf", () => {
     fc.assert(
       fc.property(v4Bytes, port, (bytes, portNumber) => {
         const address = bytes.join(".");
-        expect(endpointOf(`::ffff:${address}`, portNumber)).toEqual(endpointOf(address, portNumber));
+        expect(endpointOf(`::ffff:${address}`, portNumber)).toEqual(
+          endpointOf(address, portNumber),
+        );
       }),
     );
   });
@@ -86,7 +98,11 @@ describe("endpointOf and socketAddressOf", () => {
     const words = guarded(ENDPOINT_WORDS);
     words.set(endpoint, AT);
     words[AT] = words[AT]! | 0xffff;
-    expect(socketAddressOf(words, AT)).toEqual({ address: "192.0.2.7", port: 9001, family: "IPv4" });
+    expect(socketAddressOf(words, AT)).toEqual({
+      address: "192.0.2.7",
+      port: 9001,
+      family: "IPv4",
+    });
   });
 
   test.each(["", "localhost", "192.0.2.256", "1:2", "::g", "[::1]"])("refuse %j", (address) => {
@@ -101,7 +117,9 @@ describe("endpointFromName and nameFromEndpoint", () => {
         const name = nameFromBytes(AF_INET, bytes, portNumber);
         const endpoint = guarded(ENDPOINT_WORDS);
         endpointFromName(AF_INET, name, 0, endpoint, AT);
-        expect(endpoint.slice(AT, AT + ENDPOINT_WORDS)).toEqual(endpointFromBytes(bytes, portNumber));
+        expect(endpoint.slice(AT, AT + ENDPOINT_WORDS)).toEqual(
+          endpointFromBytes(bytes, portNumber),
+        );
         expectGuards(endpoint, AT, AT + ENDPOINT_WORDS);
         const back = guarded(NAME_WORDS);
         nameFromEndpoint(AF_INET, endpoint, AT, back, AT);
@@ -118,12 +136,16 @@ describe("endpointFromName and nameFromEndpoint", () => {
         name[1] = 0x1234_5678; // a flow label, which an endpoint does not keep
         const endpoint = guarded(ENDPOINT_WORDS);
         endpointFromName(AF_INET6, name, 0, endpoint, AT);
-        expect(endpoint.slice(AT, AT + ENDPOINT_WORDS)).toEqual(endpointFromBytes(bytes, portNumber, scope));
+        expect(endpoint.slice(AT, AT + ENDPOINT_WORDS)).toEqual(
+          endpointFromBytes(bytes, portNumber, scope),
+        );
         expectGuards(endpoint, AT, AT + ENDPOINT_WORDS);
         const back = guarded(NAME_WORDS);
         nameFromEndpoint(AF_INET6, endpoint, AT, back, AT);
         name[1] = 0;
-        expect(back.slice(AT, AT + nameBytes(AF_INET6) / 4)).toEqual(name.slice(0, nameBytes(AF_INET6) / 4));
+        expect(back.slice(AT, AT + nameBytes(AF_INET6) / 4)).toEqual(
+          name.slice(0, nameBytes(AF_INET6) / 4),
+        );
         expectGuards(back, AT, AT + nameBytes(AF_INET6) / 4);
       }),
     );
@@ -173,10 +195,19 @@ test("hasNoPort looks at the port alone", () => {
 
 describe("loopback", () => {
   test.each([
-    ...["127.0.0.1", "127.255.255.255", "::ffff:127.0.0.1", "::1"].map((address) => [address, true] as const),
-    ...["126.255.255.255", "128.0.0.0", "0.0.0.127", "1.0.0.127", "::", "::2", "::1:0:1", "1::1"].map(
-      (address) => [address, false] as const,
+    ...["127.0.0.1", "127.255.255.255", "::ffff:127.0.0.1", "::1"].map(
+      (address) => [address, true] as const,
     ),
+    ...[
+      "126.255.255.255",
+      "128.0.0.0",
+      "0.0.0.127",
+      "1.0.0.127",
+      "::",
+      "::2",
+      "::1:0:1",
+      "1::1",
+    ].map((address) => [address, false] as const),
   ])("%s: %p", (address, expected) => {
     expect(isLoopback(endpointOf(address, 1), 0)).toBe(expected);
   });

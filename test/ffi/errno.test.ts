@@ -61,7 +61,9 @@ describe("SyscallError", () => {
   });
 
   test("says what the errno means where there is no advice", () => {
-    expect(new SyscallError("recvmmsg", EBADF).message).toBe("recvmmsg: EBADF (bad file descriptor)");
+    expect(new SyscallError("recvmmsg", EBADF).message).toBe(
+      "recvmmsg: EBADF (bad file descriptor)",
+    );
   });
 
   test("takes an errno that the platform does not name", () => {
@@ -87,11 +89,16 @@ describe("real failures", () => {
     // 192.0.2.0/24 is for documentation (RFC 5737): no host has it.
     const error = withSocket((socket) => failureOf(() => socket.bind("192.0.2.1", 0)));
     expect(error.errno).toBe(EADDRNOTAVAIL);
-    expect(error.message).toContain("bind 192.0.2.1:0: EADDRNOTAVAIL (this address is not on any interface");
+    expect(error.message).toContain(
+      "bind 192.0.2.1:0: EADDRNOTAVAIL (this address is not on any interface",
+    );
   });
 
   test("an IPv6 address is named in brackets", () => {
-    const error = withSocket((socket) => failureOf(() => socket.bind("2001:db8::1", 9001)), AF_INET6);
+    const error = withSocket(
+      (socket) => failureOf(() => socket.bind("2001:db8::1", 9001)),
+      AF_INET6,
+    );
     expect(error.call).toBe("bind [2001:db8::1]:9001");
     expect(error.errno).toBe(EADDRNOTAVAIL);
   });
@@ -132,11 +139,15 @@ describe("real failures", () => {
     });
   });
 
-  const firstFreePort = Number(readFileSync("/proc/sys/net/ipv4/ip_unprivileged_port_start", "utf8"));
+  const firstFreePort = Number(
+    readFileSync("/proc/sys/net/ipv4/ip_unprivileged_port_start", "utf8"),
+  );
   test.skipIf(process.getuid?.() === 0 || firstFreePort < 2)(
     "a privileged port (needs another user than root)",
     () => {
-      const error = withSocket((socket) => failureOf(() => socket.bind("127.0.0.1", firstFreePort - 1)));
+      const error = withSocket((socket) =>
+        failureOf(() => socket.bind("127.0.0.1", firstFreePort - 1)),
+      );
       expect(error.code).toBe("EACCES");
       expect(error.message).toContain("CAP_NET_BIND_SERVICE");
     },

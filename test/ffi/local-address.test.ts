@@ -1,4 +1,6 @@
-/** Local addresses in control messages: where a datagram was sent to, and where one is sent from. */
+/**
+ * Local addresses in control messages: where a datagram was sent to, and where one is sent from.
+ */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import {
@@ -19,8 +21,10 @@ import { allocatePacketMemory, groSegmentBytes, localAddress, SendBatch } from "
 import { controlMessage, hex, int32Bytes, ScriptedKernel } from "../support/kernel.ts";
 
 const gro = controlMessage(SOL_UDP, UDP_GRO, int32Bytes(1200));
-const address4 = (host: string): Uint8Array => new Uint8Array(endpointOf(host, 0).buffer).slice(16, 20);
-const address6 = (host: string): Uint8Array => new Uint8Array(endpointOf(host, 0).buffer).slice(4, 20);
+const address4 = (host: string): Uint8Array =>
+  new Uint8Array(endpointOf(host, 0).buffer).slice(16, 20);
+const address6 = (host: string): Uint8Array =>
+  new Uint8Array(endpointOf(host, 0).buffer).slice(4, 20);
 const info4 = (local: string, header = local, link = 3) =>
   controlMessage(
     IPPROTO_IP,
@@ -28,7 +32,11 @@ const info4 = (local: string, header = local, link = 3) =>
     Uint8Array.of(...int32Bytes(link), ...address4(local), ...address4(header)),
   );
 const info6 = (local: string, link = 3) =>
-  controlMessage(IPPROTO_IPV6, IPV6_PKTINFO, Uint8Array.of(...address6(local), ...int32Bytes(link)));
+  controlMessage(
+    IPPROTO_IPV6,
+    IPV6_PKTINFO,
+    Uint8Array.of(...address6(local), ...int32Bytes(link)),
+  );
 
 /** Looks through a list of control messages. */
 function look(list: readonly Uint8Array[], controlBytes?: number): number[] | undefined {
@@ -64,8 +72,10 @@ describe("the local address of a received message", () => {
   test("is not found in lists without one, or that are broken", () => {
     expect(look([])).toBeUndefined();
     expect(look([gro])).toBeUndefined();
-    for (let bytes = 0; bytes < 28; bytes++) expect(look([info4("192.0.2.1")], bytes)).toBeUndefined();
-    for (let bytes = 0; bytes < 36; bytes++) expect(look([info6("2001:db8::1")], bytes)).toBeUndefined();
+    for (let bytes = 0; bytes < 28; bytes++)
+      expect(look([info4("192.0.2.1")], bytes)).toBeUndefined();
+    for (let bytes = 0; bytes < 36; bytes++)
+      expect(look([info6("2001:db8::1")], bytes)).toBeUndefined();
     const broken = fc.oneof(fc.integer({ max: 15 }), fc.integer({ min: 1000, max: 2 ** 31 - 1 }));
     fc.assert(
       fc.property(broken, (lengthBytes) => {

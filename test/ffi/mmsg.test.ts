@@ -19,7 +19,13 @@ import { type FixedMemory, kernel } from "../../ffi/libc.ts";
 import { allocatePacketMemory, groSegmentBytes, ReceiveBatch, SendBatch } from "../../ffi/mmsg.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { anyEndpoint, endpointFromBytes, nameFromBytes } from "../support/arbitraries.ts";
-import { controlMessage, hex, int32Bytes, type ReceivedMessage, ScriptedKernel } from "../support/kernel.ts";
+import {
+  controlMessage,
+  hex,
+  int32Bytes,
+  type ReceivedMessage,
+  ScriptedKernel,
+} from "../support/kernel.ts";
 import { LOOPBACK, PATIENCE_MS, Peer } from "../support/peer.ts";
 
 const bytesOf = (words: Int32Array): Uint8Array =>
@@ -95,7 +101,9 @@ describe("groSegmentBytes", () => {
 
   test("wants a whole int", () => {
     for (const data of [0, 1, 2, 3]) {
-      expect(look([controlMessage(SOL_UDP, UDP_GRO, new Uint8Array(data).fill(1)), gro(9)])).toBe(0);
+      expect(look([controlMessage(SOL_UDP, UDP_GRO, new Uint8Array(data).fill(1)), gro(9)])).toBe(
+        0,
+      );
     }
   });
 
@@ -105,9 +113,13 @@ describe("groSegmentBytes", () => {
       const view = new DataView(bytes.buffer);
       let offset = 0;
       while (bytes.length - offset >= 16) {
-        const length = view.getInt32(offset, true); // as musl declares it; no kernel writes 2 GiB and more
+        // as musl declares it; no kernel writes 2 GiB and more
+        const length = view.getInt32(offset, true);
         if (length < 16 || length > bytes.length - offset) return 0;
-        if (view.getInt32(offset + 8, true) === SOL_UDP && view.getInt32(offset + 12, true) === UDP_GRO) {
+        if (
+          view.getInt32(offset + 8, true) === SOL_UDP &&
+          view.getInt32(offset + 12, true) === UDP_GRO
+        ) {
           return length >= 20 ? view.getInt32(offset + 16, true) : 0;
         }
         offset += (length + 7) & ~7;
@@ -137,7 +149,10 @@ describe("groSegmentBytes", () => {
   });
 });
 
-/** Packet memory that tests have handed out: a batch knows addresses in it, and does not keep it alive. */
+/**
+ * Packet memory that tests have handed out: a batch knows addresses in it, and does not keep it
+ * alive.
+ */
 const kept: FixedMemory[] = [];
 
 /** A receive batch on a scripted kernel. */
@@ -155,7 +170,9 @@ describe("ReceiveBatch on a scripted kernel", () => {
   test("takes 1 to MESSAGES_MAX messages", () => {
     const packets = allocatePacketMemory(1, 0);
     for (const messages of [0, -1, MESSAGES_MAX + 1]) {
-      expect(() => new ReceiveBatch(kernel, 0, AF_INET, messages, packets, true)).toThrow(RangeError);
+      expect(() => new ReceiveBatch(kernel, 0, AF_INET, messages, packets, true)).toThrow(
+        RangeError,
+      );
       expect(() => new SendBatch(kernel, 0, AF_INET, messages, packets)).toThrow(RangeError);
     }
   });
@@ -174,7 +191,11 @@ describe("ReceiveBatch on a scripted kernel", () => {
           name: bytesOf(name).slice(0, nameRoom),
           control: controlMessage(SOL_UDP, UDP_GRO, int32Bytes(1200)),
         },
-        { bytes: new Uint8Array(70_000).fill(8), name: bytesOf(name).slice(0, nameRoom), flags: MSG_TRUNC },
+        {
+          bytes: new Uint8Array(70_000).fill(8),
+          name: bytesOf(name).slice(0, nameRoom),
+          flags: MSG_TRUNC,
+        },
         { bytes: new Uint8Array() },
       ]);
       expect(batch.receive(true)).toBe(4);
@@ -225,7 +246,10 @@ describe("ReceiveBatch on a scripted kernel", () => {
       control: fc.constantFrom(new Uint8Array(), controlMessage(SOL_UDP, UDP_GRO, int32Bytes(10))),
       name: fc.constantFrom(new Uint8Array(), new Uint8Array(16)),
     });
-    const step = fc.oneof(fc.constantFrom(-EAGAIN, -EINTR), fc.array(message, { maxLength: messages }));
+    const step = fc.oneof(
+      fc.constantFrom(-EAGAIN, -EINTR),
+      fc.array(message, { maxLength: messages }),
+    );
     fc.assert(
       fc.property(fc.array(step, { minLength: 1, maxLength: 12 }), (steps) => {
         const { calls, batch, bytes } = scripted(messages);
@@ -270,10 +294,13 @@ function scriptedSend() {
 }
 
 describe("SendBatch on a scripted kernel", () => {
-  const pieces = fc.array(fc.record({ at: fc.nat(1000), bytes: fc.integer({ min: 1, max: 1500 }) }), {
-    minLength: 1,
-    maxLength: SEGMENTS_MAX,
-  });
+  const pieces = fc.array(
+    fc.record({ at: fc.nat(1000), bytes: fc.integer({ min: 1, max: 1500 }) }),
+    {
+      minLength: 1,
+      maxLength: SEGMENTS_MAX,
+    },
+  );
 
   test("hands over what was put in: names, pieces in order, segment size", () => {
     fc.assert(
@@ -293,7 +320,12 @@ describe("SendBatch on a scripted kernel", () => {
           const sent = calls.sent[m]!;
           const address = bytesOf(endpoint).slice(4, 20);
           const view = new DataView(bytesOf(endpoint).buffer as ArrayBuffer);
-          const name = nameFromBytes(AF_INET6, address, view.getUint16(2), view.getUint32(20, true));
+          const name = nameFromBytes(
+            AF_INET6,
+            address,
+            view.getUint16(2),
+            view.getUint32(20, true),
+          );
           expect(sent.name).toBe(hex(bytesOf(name).slice(0, nameBytes(AF_INET6))));
           expect(sent.pieces).toEqual(list.map(({ at, bytes }) => memory.slice(at, at + bytes)));
           expect(sent.segmentBytes).toBe(list.length > 1 ? list[0]!.bytes : 0);
@@ -362,8 +394,8 @@ describe.each([
   const total = SIZES.reduce((sum, bytes) => sum + bytes, 0);
 
   /**
-   * A sender with one merged message of SIZES for `to`, of bytes that do not repeat soon. `payload` lies in the
-   * packet memory and keeps it alive.
+   * A sender with one merged message of SIZES for `to`, of bytes that do not repeat soon. `payload`
+   * lies in the packet memory and keeps it alive.
    */
   function merged(to: Int32Array): { socket: UdpSocket; batch: SendBatch; payload: Uint8Array } {
     const socket = UdpSocket.open(family);

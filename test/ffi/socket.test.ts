@@ -2,7 +2,14 @@ import { describe, expect, test } from "bun:test";
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
-import { AF_INET, AF_INET6, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET, TIMEVAL_BYTES } from "../../ffi/abi.ts";
+import {
+  AF_INET,
+  AF_INET6,
+  SO_RCVTIMEO,
+  SO_SNDTIMEO,
+  SOL_SOCKET,
+  TIMEVAL_BYTES,
+} from "../../ffi/abi.ts";
 import { endpointOf, type Family } from "../../ffi/endpoint.ts";
 import { SyscallError } from "../../ffi/errno.ts";
 import { kernel, libc } from "../../ffi/libc.ts";
@@ -16,7 +23,11 @@ import { BLOCK, type Received, type ReceiveWorkerData } from "../support/receive
 const text = (value: string): Uint8Array => new TextEncoder().encode(value);
 
 /** Runs `action` and closes what it opened, however it ends. */
-function withGroup<T>(count: number, action: (sockets: UdpSocket[]) => T, prepare = (_: UdpSocket) => {}): T {
+function withGroup<T>(
+  count: number,
+  action: (sockets: UdpSocket[]) => T,
+  prepare = (_: UdpSocket) => {},
+): T {
   const sockets = openReusePortGroup(AF_INET, "127.0.0.1", 0, count, prepare);
   try {
     return action(sockets);
@@ -34,7 +45,10 @@ describe("UdpSocket", () => {
     expect(a.socket.localAddress()).toEqual({ address, port: a.port, family: name });
     expect(a.port).toBeGreaterThan(0);
     a.send(text("to b"), b.endpoint);
-    expect(b.receive()).toEqual({ bytes: text("to b"), from: { address, port: a.port, family: name } });
+    expect(b.receive()).toEqual({
+      bytes: text("to b"),
+      from: { address, port: a.port, family: name },
+    });
     b.send(text("to a"), a.endpoint);
     expect(a.receive()?.bytes).toEqual(text("to a"));
     a.close();
@@ -72,7 +86,8 @@ describe("UdpSocket", () => {
   });
 
   test("setBuffers says what was granted, not what was asked for", () => {
-    const limit = (name: string): number => Number(readFileSync(`/proc/sys/net/core/${name}`, "utf8"));
+    const limit = (name: string): number =>
+      Number(readFileSync(`/proc/sys/net/core/${name}`, "utf8"));
     const socket = UdpSocket.open(AF_INET);
     expect(socket.setBuffers(65_536, 32_768)).toEqual({ receiveBytes: 65_536, sendBytes: 32_768 });
     const asked = 2 ** 30 - 1;
@@ -93,8 +108,8 @@ describe("UdpSocket", () => {
     const to = endpointOf("127.0.0.1", small.localAddress().port);
     const sent = 100;
     for (let i = 0; i < sent; i++) sender.send(new Uint8Array(1000), to);
-    // Loopback delivers, or drops, before the send returns, unless the kernel puts it off: then it catches up
-    // with one of these.
+    // Loopback delivers, or drops, before the send returns, unless the kernel puts it off: then it
+    // catches up with one of these.
     const tries = 100_000;
     for (let i = 0; i < tries && small.receiveDrops() < sent / 2; i++);
     expect(small.receiveDrops()).toBeGreaterThanOrEqual(sent / 2);
@@ -107,10 +122,15 @@ describe("UdpSocket", () => {
     /** A bound in ms, by getsockopt: whole numbers of jiffies are given back as they were set. */
     const boundMs = ({ fd }: UdpSocket, option: number): number => {
       const timeval = new BigInt64Array(new ArrayBuffer(TIMEVAL_BYTES));
-      expect(libc.getsockopt(fd, SOL_SOCKET, option, timeval, Int32Array.of(TIMEVAL_BYTES))).toBe(0);
+      expect(libc.getsockopt(fd, SOL_SOCKET, option, timeval, Int32Array.of(TIMEVAL_BYTES))).toBe(
+        0,
+      );
       return Number(timeval[0]) * 1000 + Number(timeval[1]) / 1000;
     };
-    const bounds = (socket: UdpSocket) => [boundMs(socket, SO_RCVTIMEO), boundMs(socket, SO_SNDTIMEO)];
+    const bounds = (socket: UdpSocket) => [
+      boundMs(socket, SO_RCVTIMEO),
+      boundMs(socket, SO_SNDTIMEO),
+    ];
     const bare = UdpSocket.open(AF_INET);
     expect(bounds(bare)).toEqual([0, 0]); // none
     bare.setTimeouts(1500, 2000);
@@ -161,11 +181,14 @@ describe("UdpSocket", () => {
     },
   );
 
-  test.skipIf(majorVersion >= 5)("enableOffload says no where the kernel is too old (needs Linux 4)", () => {
-    const socket = UdpSocket.open(AF_INET);
-    expect(socket.enableOffload()).toBe(false);
-    socket.close();
-  });
+  test.skipIf(majorVersion >= 5)(
+    "enableOffload says no where the kernel is too old (needs Linux 4)",
+    () => {
+      const socket = UdpSocket.open(AF_INET);
+      expect(socket.enableOffload()).toBe(false);
+      socket.close();
+    },
+  );
 
   test("close is idempotent and does not close what got its number since", () => {
     const before = openFds();
@@ -205,7 +228,9 @@ describe("stopReceiving", () => {
     const socket = UdpSocket.open(AF_INET);
     socket.bind("127.0.0.1", 0);
     const workerData: ReceiveWorkerData = { fd: socket.fd, family: AF_INET };
-    const worker = new Worker(new URL("../support/receive-worker.ts", import.meta.url), { workerData });
+    const worker = new Worker(new URL("../support/receive-worker.ts", import.meta.url), {
+      workerData,
+    });
     await once(worker, "online");
     worker.postMessage(BLOCK);
     const first = received(worker);

@@ -1,7 +1,12 @@
 import { afterEach, expect, test } from "bun:test";
 import { AF_INET } from "../../ffi/abi.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
-import { isClosed, MESSAGE_BYTES_MAX, MESSAGE_FILES_MAX, UnixChannel } from "../../ffi/unix-channel.ts";
+import {
+  isClosed,
+  MESSAGE_BYTES_MAX,
+  MESSAGE_FILES_MAX,
+  UnixChannel,
+} from "../../ffi/unix-channel.ts";
 import { until } from "../e2e/support/wait.ts";
 import { openedSince, openFds } from "../support/fds.ts";
 
@@ -102,7 +107,9 @@ test("another process has its end as an inherited file, and its death is the end
 end = socket.socket(fileno=3)
 end.send(b"from " + end.recv(100))
 sys.stdin.read()`;
-  const child = Bun.spawn(["python3", "-c", script], { stdio: ["pipe", "ignore", "inherit", other.fd] });
+  const child = Bun.spawn(["python3", "-c", script], {
+    stdio: ["pipe", "ignore", "inherit", other.fd],
+  });
   other.close();
   one.send(text("parent"));
   expect(await until("the other process answers", () => receivedText(one))).toBe("from parent");

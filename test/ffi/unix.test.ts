@@ -107,7 +107,9 @@ describe.skipIf(!python)(`a Unix datagram${python ? "" : " (needs python3)"}`, (
     const path = join(folder, "left");
     await receiver(path);
     await programs.kill();
-    expect(failureOf(() => sendUnixDatagram(path, text("x")))).toMatchObject({ code: "ECONNREFUSED" });
+    expect(failureOf(() => sendUnixDatagram(path, text("x")))).toMatchObject({
+      code: "ECONNREFUSED",
+    });
   });
 
   test("monotonicUs is the clock that others see", async () => {
@@ -137,7 +139,9 @@ describe("what cannot be sent", () => {
   test("to a stream socket is EPROTOTYPE", () => {
     const unix = join(folder, "stream");
     const listener = Bun.listen({ unix, socket: { data() {} } });
-    expect(failureOf(() => sendUnixDatagram(unix, text("x")))).toMatchObject({ code: "EPROTOTYPE" });
+    expect(failureOf(() => sendUnixDatagram(unix, text("x")))).toMatchObject({
+      code: "EPROTOTYPE",
+    });
     listener.stop(true);
   });
 

@@ -1,12 +1,15 @@
 /**
- * What a case is made of: a string of bytes, each of which decides something. So a case can be kept, changed, made smaller and told to
- * others without knowing what it is about.
+ * What a case is made of: a string of bytes, each of which decides something. So a case can be
+ * kept, changed, made smaller and told to others without knowing what it is about.
  */
 export class Choices {
   #bytes: Uint8Array = new Uint8Array(0);
   #at = 0;
 
-  /** Starts another case. Where its bytes end, zeros follow: every choice falls on the first and simplest. */
+  /**
+   * Starts another case. Where its bytes end, zeros follow: every choice falls on the first and
+   * simplest.
+   */
   load(bytes: Uint8Array): this {
     this.#bytes = bytes;
     this.#at = 0;

@@ -1,4 +1,7 @@
-/** A folder for the files of cases: in memory where the host has such a place, as thousands are written a second. */
+/**
+ * A folder for the files of cases: in memory where the host has such a place, as thousands are
+ * written a second.
+ */
 import { existsSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,4 +1,7 @@
-/** Runs cases of one target: new ones, and variations of those that reached what none had reached before. */
+/**
+ * Runs cases of one target: new ones, and variations of those that reached what none had reached
+ * before.
+ */
 import { Random } from "../e2e/support/random.ts";
 import { Choices } from "./choices.ts";
 import { mutateBytes } from "./mutate.ts";
@@ -110,7 +113,8 @@ function nextCase(
   bytesMax: number,
   corpus: readonly Uint8Array<ArrayBuffer>[],
 ): Uint8Array<ArrayBuffer> {
-  if (corpus.length === 0 || random.below(2) === 0) return randomBytes(random, 1 + random.below(bytesMax));
+  if (corpus.length === 0 || random.below(2) === 0)
+    return randomBytes(random, 1 + random.below(bytesMax));
   const kept = corpus[random.below(corpus.length)]!;
   const changed = mutateBytes(new Choices().load(randomBytes(random, 256)), kept, CHANGES_MAX);
   return changed.length > bytesMax ? changed.slice(0, bytesMax) : changed;
@@ -130,14 +134,22 @@ async function failureOf(
 ): Promise<Failure> {
   const first = await messageOf(target, bytes);
   if (first === undefined)
-    return { message: text(error), choices: Buffer.from(bytes).toString("hex"), cases, repeats: false };
+    return {
+      message: text(error),
+      choices: Buffer.from(bytes).toString("hex"),
+      cases,
+      repeats: false,
+    };
   const small = await smaller(target, bytes);
   const message = (await messageOf(target, small)) ?? first;
   return { message, choices: Buffer.from(small).toString("hex"), cases, repeats: true };
 }
 
 /** Cuts pieces out and sets bytes to 0, as long as the case fails. */
-async function smaller(target: Target, bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
+async function smaller(
+  target: Target,
+  bytes: Uint8Array<ArrayBuffer>,
+): Promise<Uint8Array<ArrayBuffer>> {
   let best = bytes;
   let tries = 0;
   const improves = async (candidate: Uint8Array<ArrayBuffer>): Promise<boolean> => {
@@ -162,12 +174,18 @@ async function smaller(target: Target, bytes: Uint8Array<ArrayBuffer>): Promise<
   return best;
 }
 
-/** Runs one case by itself. @returns how it fails, with what it is about, or undefined if it does not */
+/**
+ * Runs one case by itself.
+ * @returns how it fails, with what it is about, or undefined if it does not
+ */
 async function messageOf(target: Target, bytes: Uint8Array): Promise<string | undefined> {
   const notes: string[] = [];
   const open: OpenTarget = target.open();
   try {
-    await open.check(new Choices().load(bytes), { outcome() {}, note: (note) => notes.push(note()) });
+    await open.check(new Choices().load(bytes), {
+      outcome() {},
+      note: (note) => notes.push(note()),
+    });
     return undefined;
   } catch (error) {
     return [text(error), ...notes].join("\n  ");

@@ -1,4 +1,7 @@
-/** `bun run fuzz`: random cases, and variations of those that reached something new, for all that meets bytes of strangers. */
+/**
+ * `bun run fuzz`: random cases, and variations of those that reached something new, for all that
+ * meets bytes of strangers.
+ */
 import { randomInt } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { Command, InvalidArgumentError } from "commander";
@@ -8,7 +11,8 @@ import { TARGETS } from "./targets.ts";
 
 const whole = (text: string): number => {
   const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 0) throw new InvalidArgumentError("must be a whole number");
+  if (!Number.isSafeInteger(value) || value < 0)
+    throw new InvalidArgumentError("must be a whole number");
   return value;
 };
 
@@ -24,7 +28,10 @@ const SECONDS_DEFAULT = 10;
 
 const program = new Command("fuzz")
   .description("Fuzzes the beacon's parsers until a case fails, a limit is reached or Ctrl-C.")
-  .argument("[target...]", `some of: ${TARGETS.map(({ name }) => name).join(", ")}; all unless given`)
+  .argument(
+    "[target...]",
+    `some of: ${TARGETS.map(({ name }) => name).join(", ")}; all unless given`,
+  )
   .option("--cases <n>", "cases for each target", whole)
   .option("--seconds <n>", `time for each target; ${SECONDS_DEFAULT} unless cases are given`, whole)
   .option("--seed <n>", "brings the cases of an earlier run", whole)
@@ -51,7 +58,11 @@ if (options.replay !== undefined) {
 
 const seed = options.seed ?? randomInt(2 ** 31);
 const seconds = options.seconds ?? (options.cases === undefined ? SECONDS_DEFAULT : Infinity);
-const limits = { casesMax: options.cases ?? Infinity, msMax: seconds * 1000, signal: interrupt.signal };
+const limits = {
+  casesMax: options.cases ?? Infinity,
+  msMax: seconds * 1000,
+  signal: interrupt.signal,
+};
 console.log(`--seed ${seed}, Bun ${Bun.version}`);
 const results: FuzzResult[] = [];
 for (const target of targets) {

@@ -1,7 +1,10 @@
 /** Bytes and text, changed here and there. */
 import type { Choices } from "./choices.ts";
 
-/** At most `max` changes: bits flipped, bytes set, cut out, doubled, swapped, the end cut off or prolonged. */
+/**
+ * At most `max` changes: bits flipped, bytes set, cut out, doubled, swapped, the end cut off or
+ * prolonged.
+ */
 export function mutateBytes(
   choices: Choices,
   bytes: Uint8Array<ArrayBuffer>,
@@ -57,13 +60,70 @@ function joined(...parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
 /** What parsers of text stumble over, if over anything. */
 const SNAGS = [
   ...["", " ", "\n", "\r\n", "\t", "\0", "\x7f", "\x1b[2J", "\u0085", "\u2028", "\u202e", "\ufeff"],
-  ...["\ud800", "\udfff", "\u{1f980}", "\u0661", "é", "%", "%00", "%eth0", "/", "//", "..", "-", "--", "="],
-  ...['"', "'", "\\", "\\u0000", "{", "}", "[", "]", ",", ":", ";", "null", "true", "NaN", "Infinity"],
-  ...["0", "-0", "00", "1e9", "1.5", "0x10", "4294967295", "4294967296", "99999999999999999999", "1e400"],
-  ...["::", "::1", "::ffff:", "/0", "/32", "/128", "/129", "127.1", "*", "off", "auto", "__proto__"],
+  ...[
+    "\ud800",
+    "\udfff",
+    "\u{1f980}",
+    "\u0661",
+    "é",
+    "%",
+    "%00",
+    "%eth0",
+    "/",
+    "//",
+    "..",
+    "-",
+    "--",
+    "=",
+  ],
+  ...[
+    '"',
+    "'",
+    "\\",
+    "\\u0000",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    ";",
+    "null",
+    "true",
+    "NaN",
+    "Infinity",
+  ],
+  ...[
+    "0",
+    "-0",
+    "00",
+    "1e9",
+    "1.5",
+    "0x10",
+    "4294967295",
+    "4294967296",
+    "99999999999999999999",
+    "1e400",
+  ],
+  ...[
+    "::",
+    "::1",
+    "::ffff:",
+    "/0",
+    "/32",
+    "/128",
+    "/129",
+    "127.1",
+    "*",
+    "off",
+    "auto",
+    "__proto__",
+  ],
 ];
 
-/** At most `max` changes: characters put in, cut out, doubled, and words that parsers stumble over. */
+/**
+ * At most `max` changes: characters put in, cut out, doubled, and words that parsers stumble over.
+ */
 export function mutateText(choices: Choices, text: string, max: number): string {
   let changed = text;
   for (let left = choices.below(max + 1); left > 0; left--) {

@@ -19,7 +19,10 @@ export interface OpenTarget {
 
 /** What a case tells of itself. */
 export interface Seen {
-  /** Something happened that cases are told apart by: a way through the code. One that reaches a new one is kept and varied. */
+  /**
+   * Something happened that cases are told apart by: a way through the code. One that reaches a new
+   * one is kept and varied.
+   */
   outcome(label: string): void;
   /** What the case is about, for whoever reads of its failure; not called otherwise. */
   note(text: () => string): void;

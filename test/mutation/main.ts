@@ -1,13 +1,21 @@
 /**
- * Measures what the tests notice: random one-line changes to the sources, and for each the tests that
- * should fail. It works on a copy of the tree, and within a number of mutants and of minutes.
+ * Measures what the tests notice: random one-line changes to the sources, and for each the tests
+ * that should fail. It works on a copy of the tree, and within a number of mutants and of minutes.
  *
  *   npm run mutate -- [--seed=1] [--mutants=40] [--minutes=10] <files or folders>
  *
- * A mutant is caught when a test fails or does not end. First run the tests that mirror the file, then
- * the quick ones nearest to it. What is missed is for a reader to judge: a gap, or harmless.
+ * A mutant is caught when a test fails or does not end. First run the tests that mirror the file,
+ * then the quick ones nearest to it. What is missed is for a reader to judge: a gap, or harmless.
  */
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { parseArgs } from "node:util";
@@ -75,9 +83,12 @@ process.on("exit", () => rmSync(copy, { recursive: true, force: true }));
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(1));
 
 function makeCopy(): void {
-  const listed = Bun.spawnSync(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], {
-    cwd: ROOT,
-  });
+  const listed = Bun.spawnSync(
+    ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+    {
+      cwd: ROOT,
+    },
+  );
   for (const file of listed.stdout.toString().split("\0").filter(Boolean))
     if (existsSync(join(ROOT, file))) cpSync(join(ROOT, file), join(copy, file));
   symlinkSync(join(ROOT, "node_modules"), join(copy, "node_modules"));
@@ -153,7 +164,8 @@ const shown = ({ file, line, start, end, by }: Mutant) => {
   return `${file}:${line}: ${short.replaceAll("\n", " ")} → ${by.length > 60 ? "negated" : by}`;
 };
 
-if (sources.length === 0) throw new Error("name the files or folders to mutate, such as src/shared");
+if (sources.length === 0)
+  throw new Error("name the files or folders to mutate, such as src/shared");
 makeCopy();
 /** By chance, and the same for the same seed. */
 const orderOf = (mutant: Mutant) => Bun.hash(`${values.seed} ${JSON.stringify(mutant)}`);

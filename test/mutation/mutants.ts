@@ -23,13 +23,23 @@ export interface Mutant {
 const SWAPPED: Record<string, string> = {
   ...{ "<": "<=", "<=": "<", ">": ">=", ">=": ">", "===": "!==", "!==": "===" },
   ...{ "+": "-", "-": "+", "*": "+", "/": "*", "%": "+", "+=": "-=", "-=": "+=" },
-  ...{ "&": "|", "|": "&", "<<": ">>", ">>": "<<", ">>>": "<<", "&&": "||", "||": "&&", "??": "&&" },
+  ...{
+    "&": "|",
+    "|": "&",
+    "<<": ">>",
+    ">>": "<<",
+    ">>>": "<<",
+    "&&": "||",
+    "||": "&&",
+    "??": "&&",
+  },
   ...{ "++": "--", "--": "++" },
 };
 
 /** Types and imports do nothing at run time, and messages of errors are words. */
 const isSkipped = ({ kind }: Node) =>
-  (kind >= SyntaxKind.FirstTypeNode && kind <= SyntaxKind.LastTypeNode) || SKIPPED.test(SyntaxKind[kind]!);
+  (kind >= SyntaxKind.FirstTypeNode && kind <= SyntaxKind.LastTypeNode) ||
+  SKIPPED.test(SyntaxKind[kind]!);
 const SKIPPED = /^(ImportDeclaration|InterfaceDeclaration|TypeAliasDeclaration|ThrowStatement)$/;
 const TEXT = /^(StringLiteral|TemplateExpression|NoSubstitutionTemplateLiteral)$/;
 const FUNCTION = /^(FunctionDeclaration|MethodDeclaration|ArrowFunction|FunctionExpression)$/;
@@ -55,7 +65,8 @@ export function mutantsOf(file: string, root: SourceFile): Mutant[] {
         add(operatorToken.getStart(root), operatorToken.end, by);
     } else if (UNARY.test(kind)) {
       const operator = /^(\+\+|--)|(\+\+|--)$/.exec(textOf(node));
-      if (operator !== null) add(start + operator.index, start + operator.index + 2, SWAPPED[operator[0]]!);
+      if (operator !== null)
+        add(start + operator.index, start + operator.index + 2, SWAPPED[operator[0]]!);
     } else if (node.kind === SyntaxKind.NumericLiteral) {
       const value = Number(textOf(node).replaceAll("_", ""));
       if (Number.isSafeInteger(value)) add(start, node.end, `${value + 1}`);
@@ -68,7 +79,8 @@ export function mutantsOf(file: string, root: SourceFile): Mutant[] {
       add(expression.getStart(root), expression.end, `!(${textOf(expression)})`);
     } else if (FUNCTION.test(kind)) {
       const { body } = node as Node & { readonly body?: Block };
-      if (body?.kind === SyntaxKind.Block) add(body.getStart(root) + 1, body.getStart(root) + 1, " return;");
+      if (body?.kind === SyntaxKind.Block)
+        add(body.getStart(root) + 1, body.getStart(root) + 1, " return;");
     }
     node.forEachChild(visit);
   };
@@ -76,7 +88,10 @@ export function mutantsOf(file: string, root: SourceFile): Mutant[] {
   return found;
 }
 
-/** The mutants of these files, by TypeScript's own parser. @throws Error for a file that is no part of the project */
+/**
+ * The mutants of these files, by TypeScript's own parser.
+ * @throws Error for a file that is no part of the project
+ */
 export async function allMutants(root: string, files: readonly string[]): Promise<Mutant[]> {
   const api = new API({ cwd: root });
   try {

@@ -43,5 +43,9 @@ test("shares, cores, counts and names", () => {
   expect([0, 0.004, 0.5, 1].map(share)).toEqual(["0%", "<1%", "50%", "100%"]);
   expect([0.0371, 1.254, 33.33].map(cores)).toEqual(["0.037", "1.25", "33.3"]);
   expect(count(1_234_567)).toBe("1,234,567");
-  expect(["not_found", "wantsDest", "ipv4"].map(words)).toEqual(["not found", "wants dest", "ipv4"]);
+  expect(["not_found", "wantsDest", "ipv4"].map(words)).toEqual([
+    "not found",
+    "wants dest",
+    "ipv4",
+  ]);
 });

@@ -20,7 +20,11 @@ test("a stream that arrives whole and in order", () => {
 
 test("loss, duplicates and overtaking are told apart", () => {
   const { delivered, duplicates, overtaken } = accountOf(arrivals([0, 2, 1, 1, 5, 2]), 6);
-  expect({ delivered, duplicates, overtaken }).toEqual({ delivered: 4, duplicates: 2, overtaken: 1 });
+  expect({ delivered, duplicates, overtaken }).toEqual({
+    delivered: 4,
+    duplicates: 2,
+    overtaken: 1,
+  });
 });
 
 test("nothing at all", () => {
@@ -42,7 +46,11 @@ test("arrivals of a number and those above it", () => {
 });
 
 test("the longest gap", () => {
-  expect(longestGap(arrivals([4, 5, 9, 10], [0, 1000, 8000, 9000]))).toEqual({ ms: 7, before: 5, after: 9 });
+  expect(longestGap(arrivals([4, 5, 9, 10], [0, 1000, 8000, 9000]))).toEqual({
+    ms: 7,
+    before: 5,
+    after: 9,
+  });
 });
 
 test("counts that chance explains, and such that it does not", () => {

@@ -2,7 +2,12 @@ import { describe, expect, test } from "bun:test";
 import { MovableClock } from "../../bench/rig/chaos/clock.ts";
 import { lanesOf } from "../../bench/rig/chaos/faults.ts";
 import { growthOf, type Sample } from "../../bench/rig/chaos/growth.ts";
-import { type Deliveries, type Happened, judgeFaults, judgePairs } from "../../bench/rig/chaos/judge.ts";
+import {
+  type Deliveries,
+  type Happened,
+  judgeFaults,
+  judgePairs,
+} from "../../bench/rig/chaos/judge.ts";
 import { type Lane, type Pace, scheduleOf } from "../../bench/rig/chaos/schedule.ts";
 import { Program } from "../e2e/support/program.ts";
 import { until } from "../e2e/support/wait.ts";
@@ -61,7 +66,11 @@ describe("a schedule", () => {
   test("of the chaos kills no worker six times in a minute, after which a beacon ends", () => {
     const lanes = lanesOf(true);
     for (let seed = 0; seed < 200; seed++) {
-      const { planned } = scheduleOf(lanes, { acts: 10, actMs: 46_000, calmMs: 14_000, brisk: false }, seed);
+      const { planned } = scheduleOf(
+        lanes,
+        { acts: 10, actMs: 46_000, calmMs: 14_000, brisk: false },
+        seed,
+      );
       // As if it were always the same worker.
       const deathsMs = planned.filter(({ name }) => /worker/.test(name)).map(({ atMs }) => atMs);
       expect(deathsMs.length).toBeGreaterThan(10);
@@ -76,7 +85,11 @@ describe("a schedule", () => {
     const names = lanes.flatMap(({ faults }) => faults.map(({ name }) => name));
     expect(new Set(names).size).toBe(names.length);
     for (let seed = 0; seed < 200; seed++) {
-      const { planned } = scheduleOf(lanes, { acts: 2, actMs: 46_000, calmMs: 14_000, brisk: false }, seed);
+      const { planned } = scheduleOf(
+        lanes,
+        { acts: 2, actMs: 46_000, calmMs: 14_000, brisk: false },
+        seed,
+      );
       expect(new Set(planned.map(({ name }) => name)).size).toBe(names.length);
     }
   });
@@ -112,11 +125,19 @@ describe("a judgement", () => {
     const [concerned, late, bystander, well] = judgePairs(all, [fault({ concerned: [0, 1] })]);
     // From second 4, as a packet may be on its way when it begins, to second 8.
     expect(concerned).toEqual({
-      ...{ title: "concerned", seconds: 15, silentSeconds: 0, sent: 150, delivered: 150, gapMs: 100 },
+      ...{
+        title: "concerned",
+        seconds: 15,
+        silentSeconds: 0,
+        sent: 150,
+        delivered: 150,
+        gapMs: 100,
+      },
       ...{ sentInAll: 200, deliveredInAll: 165 },
     });
     expect(late).toMatchObject({ seconds: 15, silentSeconds: 2, sent: 150, delivered: 130 });
-    expect(late!.gapMs).toBe(2005); // from its first packet of second 9 that counts to the first that arrives
+    // from its first packet of second 9 that counts to the first that arrives
+    expect(late!.gapMs).toBe(2005);
     expect(bystander).toMatchObject({
       seconds: 20,
       silentSeconds: 1,
@@ -124,7 +145,13 @@ describe("a judgement", () => {
       delivered: 190,
       gapMs: 1100,
     });
-    expect(well).toMatchObject({ seconds: 20, silentSeconds: 0, sent: 200, delivered: 200, gapMs: 100 });
+    expect(well).toMatchObject({
+      seconds: 20,
+      silentSeconds: 0,
+      sent: 200,
+      delivered: 200,
+      gapMs: 100,
+    });
   });
 
   test("tells a gap at the end, too", () => {
@@ -133,11 +160,20 @@ describe("a judgement", () => {
   });
 
   test("says of a fault what others had meanwhile, and when all was well", () => {
-    const all = [deliveries("concerned", within(5000, 8000)), deliveries("beside", within(6000, 6300))];
+    const all = [
+      deliveries("concerned", within(5000, 8000)),
+      deliveries("beside", within(6000, 6300)),
+    ];
     const happened = [
       fault({}),
       fault({ name: "other", beganMs: 12_000, endedMs: 13_000, concerned: [], trace: undefined }),
-      fault({ name: "other", beganMs: 15_000, endedMs: 15_500, concerned: [], wellAfterMs: undefined }),
+      fault({
+        name: "other",
+        beganMs: 15_000,
+        endedMs: 15_500,
+        concerned: [],
+        wellAfterMs: undefined,
+      }),
     ];
     const [one, other, never] = judgeFaults(["fault", "other", "never"], all, happened);
     expect(one).toEqual({
@@ -155,7 +191,11 @@ describe("a judgement", () => {
     const [one, other] = judgeFaults(["fault", "other"], all, happened);
     expect(one!.backAfterMs!.max).toBe(10); // nothing came until the other one was over, too
     expect(other!.backAfterMs!.max).toBe(505);
-    expect(judgePairs(all, happened)[0]).toMatchObject({ silentSeconds: 0, delivered: 120, sent: 120 });
+    expect(judgePairs(all, happened)[0]).toMatchObject({
+      silentSeconds: 0,
+      delivered: 120,
+      sent: 120,
+    });
   });
 });
 
@@ -165,7 +205,13 @@ describe("growth", () => {
     Array.from({ length: 240 }, (_, second) => {
       const calm = second % 60 >= 49;
       const faults = calm ? 0 : 2;
-      return { atMs: second * 1000, faults, threads: 9, residentMb: 100, files: files(second / 60, calm) };
+      return {
+        atMs: second * 1000,
+        faults,
+        threads: 9,
+        residentMb: 100,
+        files: files(second / 60, calm),
+      };
     });
 
   test("is told from calms alone", () => {
@@ -196,7 +242,8 @@ describe("a clock that can be moved", () => {
     "moves for a process that lives by it, whose timers go on (needs cc)",
     async () => {
       const clock = MovableClock.make(folder)!;
-      // Not Atomics.wait, which goes by this clock: set back, it waits for as long as that (Bun 1.4.5).
+      // Not Atomics.wait, which goes by this clock: set back, it waits for as long as that (Bun
+      // 1.4.5).
       const script = "for (;;) { await Bun.sleep(5); console.log(new Date().toISOString()); }";
       const program = Program.spawn([process.execPath, "-e", script], {
         env: { ...process.env, ...clock.env } as never,

@@ -49,7 +49,8 @@ describe.skipIf(why !== undefined)(`namespaces${why === undefined ? "" : ` (${wh
   test("parameters are those of the namespace", () => {
     const [one, other] = [create("one"), create("other")];
     one.sysctl({ "net.ipv4.ip_forward": 1 });
-    const forwards = (namespace: Namespace) => namespace.run(["sysctl", "-n", "net.ipv4.ip_forward"]).trim();
+    const forwards = (namespace: Namespace) =>
+      namespace.run(["sysctl", "-n", "net.ipv4.ip_forward"]).trim();
     expect([forwards(one), forwards(other)]).toEqual(["1", "0"]);
   });
 

@@ -41,7 +41,8 @@ describe("what is known of the four classic kinds", () => {
 
 describe("for all mappings and filters", () => {
   test("it does not matter who asks", () => {
-    for (const one of ALL) for (const other of ALL) expect(predict(one, other)).toBe(predict(other, one));
+    for (const one of ALL)
+      for (const other of ALL) expect(predict(one, other)).toBe(predict(other, one));
   });
 
   test("a stricter filter never helps", () => {

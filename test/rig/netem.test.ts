@@ -4,17 +4,18 @@ import { netemCommands } from "../../bench/rig/netem.ts";
 import { wirefilterArguments } from "../../bench/rig/wirefilter.ts";
 
 const IN_ORDER = "tc qdisc add dev wan parent 1:1 pfifo limit 10000";
-const CASES: readonly [Conditions, netem: string, wirefilter: string, ...behindNetem: string[]][] = [
-  [{}, "", ""],
-  [{ delayMs: 20 }, "delay 20ms", "-d 20"],
-  [{ delayMs: 20, jitterMs: 5 }, "delay 20ms 5ms", "-d 20+5U", IN_ORDER],
-  [{ delayMs: 20, jitterMs: 5, reorder: true }, "delay 20ms 5ms", "-d 20+5U -N"],
-  [{ lossPercent: 2.5 }, "loss 2.5%", "-l 2.5"],
-  [{ duplicatePercent: 3 }, "duplicate 3%", "-D 3"],
-  [{ rateKbitPerS: 8000 }, "rate 8000kbit", "-b 1000000 -c 100000"],
-  [{ rateKbitPerS: 80 }, "rate 80kbit", "-b 10000 -c 16384"],
-  [{ delayMs: 1, lossPercent: 1 }, "delay 1ms loss 1%", "-d 1 -l 1"],
-];
+const CASES: readonly [Conditions, netem: string, wirefilter: string, ...behindNetem: string[]][] =
+  [
+    [{}, "", ""],
+    [{ delayMs: 20 }, "delay 20ms", "-d 20"],
+    [{ delayMs: 20, jitterMs: 5 }, "delay 20ms 5ms", "-d 20+5U", IN_ORDER],
+    [{ delayMs: 20, jitterMs: 5, reorder: true }, "delay 20ms 5ms", "-d 20+5U -N"],
+    [{ lossPercent: 2.5 }, "loss 2.5%", "-l 2.5"],
+    [{ duplicatePercent: 3 }, "duplicate 3%", "-D 3"],
+    [{ rateKbitPerS: 8000 }, "rate 8000kbit", "-b 1000000 -c 100000"],
+    [{ rateKbitPerS: 80 }, "rate 80kbit", "-b 10000 -c 16384"],
+    [{ delayMs: 1, lossPercent: 1 }, "delay 1ms loss 1%", "-d 1 -l 1"],
+  ];
 
 describe.each(CASES)("%j", (conditions, netem, wirefilter, ...behindNetem) => {
   test("for netem", () => {

@@ -7,7 +7,12 @@ const nat = FULL_CONE;
 test("an address for everybody, in the network it is connected to", () => {
   const { internet, seats } = plan({
     boxes: { home: { nat, behind: "carrier" }, carrier: { nat: SYMMETRIC } },
-    hosts: { beacon: {}, one: { behind: "home" }, two: { behind: "home" }, three: { behind: "carrier" } },
+    hosts: {
+      beacon: {},
+      one: { behind: "home" },
+      two: { behind: "home" },
+      three: { behind: "carrier" },
+    },
   });
   expect(internet).toEqual({ ipv4: "203.0.113.1", ipv6: "2001:db8::1", prefixIPv6: "2001:db8::" });
   expect(seats.map(({ name, behind, ipv4, ipv6 }) => [name, behind, ipv4, ipv6])).toEqual([
@@ -32,9 +37,21 @@ test("an address for everybody, in the network it is connected to", () => {
 
 describe("what cannot be", () => {
   test.each([
-    ["an unknown box", { hosts: { one: { behind: "nowhere" } } }, /one is behind nowhere, which is no box/],
-    ["a host with hosts behind it", { hosts: { one: {}, two: { behind: "one" } } }, /which is no box/],
-    ["a circle", { boxes: { a: { nat, behind: "b" }, b: { nat, behind: "a" } }, hosts: {} }, /a circle/],
+    [
+      "an unknown box",
+      { hosts: { one: { behind: "nowhere" } } },
+      /one is behind nowhere, which is no box/,
+    ],
+    [
+      "a host with hosts behind it",
+      { hosts: { one: {}, two: { behind: "one" } } },
+      /which is no box/,
+    ],
+    [
+      "a circle",
+      { boxes: { a: { nat, behind: "b" }, b: { nat, behind: "a" } }, hosts: {} },
+      /a circle/,
+    ],
     ["a name for two", { boxes: { a: { nat } }, hosts: { a: {} } }, /two places are called a/],
     ["the internet's name", { hosts: { internet: {} } }, /two places are called internet/],
     [

@@ -3,7 +3,12 @@ import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import fc from "fast-check";
 import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
-import { ARRIVALS_READABLE, ArrivalNotes, Arrivals, type Drained } from "../../src/shared/arrivals.ts";
+import {
+  ARRIVALS_READABLE,
+  ArrivalNotes,
+  Arrivals,
+  type Drained,
+} from "../../src/shared/arrivals.ts";
 import {
   ARRIVALS_HEAD,
   ARRIVALS_NOTED,
@@ -25,12 +30,15 @@ import {
 
 const WORKERS = 2;
 const holders = [MAIN_THREAD_LOCK, workerLock(0), workerLock(1)];
-/** How many were noted ever: none, some, all that fit, and where the 32 bits of the count run over. */
+/**
+ * How many were noted ever: none, some, all that fit, and where the 32 bits of the count run over.
+ */
 const counts = [0, 5, ARRIVALS_RING - 1, ARRIVALS_RING, 2 ** 31 - 3, -3];
 
 function arrivalsAt(count = 0) {
   const memory = new SharedMemory({ workers: WORKERS, nodesMax: 1000, routesMax: 1 });
-  for (let row = 0; row <= WORKERS; row++) memory.words[memory.arrivals(row) + ARRIVALS_HEAD] = count;
+  for (let row = 0; row <= WORKERS; row++)
+    memory.words[memory.arrivals(row) + ARRIVALS_HEAD] = count;
   const notes = holders.map((holder) => new ArrivalNotes(memory, holder));
   return { memory, notes, arrivals: new Arrivals(memory) };
 }
@@ -45,7 +53,8 @@ function drain(arrivals: Arrivals, max = Infinity): Drained & { ids: number[] } 
 const fill = (notes: ArrivalNotes, from: number, count: number): void => {
   for (let id = from; id < from + count; id++) notes.note(id);
 };
-const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, i) => from + i);
+const range = (from: number, count: number): number[] =>
+  Array.from({ length: count }, (_, i) => from + i);
 
 describe("Arrivals", () => {
   test.each(counts)("are visited once, each thread's in their order, after %d others", (count) => {
@@ -141,12 +150,18 @@ describe("Arrivals", () => {
         thread: fc.nat(WORKERS),
         count: fc.oneof(fc.nat(5), fc.nat(ARRIVALS_RING), fc.constant(ARRIVALS_RING)),
       }),
-      fc.record({ kind: fc.constant("drain" as const), max: fc.oneof(fc.nat(5), fc.constant(Infinity)) }),
+      fc.record({
+        kind: fc.constant("drain" as const),
+        max: fc.oneof(fc.nat(5), fc.constant(Infinity)),
+      }),
     );
     fc.assert(
       fc.property(fc.array(step, { maxLength: 12 }), fc.constantFrom(...counts), (steps, count) => {
         const { notes, arrivals } = arrivalsAt(count);
-        /** What each thread noted and nobody visited, as ranges of the serial numbers that are the ids. */
+        /**
+         * What each thread noted and nobody visited, as ranges of the serial numbers that are the
+         * ids.
+         */
         const pending = holders.map(() => ({ from: 1, end: 1 }));
         for (const action of steps) {
           if (action.kind === "note") {
@@ -158,7 +173,8 @@ describe("Arrivals", () => {
           const { ids, lost, more } = drain(arrivals, action.max);
           for (const id of ids) {
             const { from } = pending[id & 3]!;
-            if (id >> WORKER_BITS !== from) throw new Error(`${id >> WORKER_BITS} of ${id & 3}, not ${from}`);
+            if (id >> WORKER_BITS !== from)
+              throw new Error(`${id >> WORKER_BITS} of ${id & 3}, not ${from}`);
             pending[id & 3]!.from++;
           }
           const over = pending.filter(({ from, end }) => end - from > ARRIVALS_READABLE);
@@ -183,7 +199,10 @@ describe("nodes that a table adds", () => {
   function noted() {
     const { memory, arrivals } = arrivalsAt();
     memory.words[memory.rulesAt + ARRIVALS_NOTED] = 1;
-    const [main, worker] = holders.map((holder) => new NodeTable(memory, holder)) as [NodeTable, NodeTable];
+    const [main, worker] = holders.map((holder) => new NodeTable(memory, holder)) as [
+      NodeTable,
+      NodeTable,
+    ];
     return { memory, arrivals, main, worker };
   }
 
@@ -217,7 +236,10 @@ describe("nodes that a table adds", () => {
 });
 
 describe("of real threads", () => {
-  /** Starts all, and lets them begin once they are there. @returns what they will say, and whether all have */
+  /**
+   * Starts all, and lets them begin once they are there.
+   * @returns what they will say, and whether all have
+   */
   async function start(
     memory: SharedMemory,
     words: Int32Array<SharedArrayBuffer>,
@@ -227,7 +249,13 @@ describe("of real threads", () => {
     const { shape, buffer } = memory;
     for (let worker = 0; worker < WORKERS; worker++) {
       const thread = new Worker(new URL("../support/arrival-worker.ts", import.meta.url), {
-        workerData: { shape, buffer, worker, words: words.buffer, ...data } satisfies ArrivalWorkerData,
+        workerData: {
+          shape,
+          buffer,
+          worker,
+          words: words.buffer,
+          ...data,
+        } satisfies ArrivalWorkerData,
       });
       results.push(once(thread, "message").then(([message]) => message as ArrivalWorkerResult));
       await once(thread, "online");
@@ -244,7 +272,8 @@ describe("of real threads", () => {
   const othersTurn = () => new Promise(setImmediate);
 
   /**
-   * Drains until the threads are done. What is visited must have been noted, in its order, with none missing but after a loss.
+   * Drains until the threads are done. What is visited must have been noted, in its order, with
+   * none missing but after a loss.
    * @returns how often ids were lost
    */
   async function drainAll(count: number, aheadMax: number): Promise<number> {
@@ -295,7 +324,12 @@ describe("of real threads", () => {
     table.removed = (id) => removals[id]!++;
     let removed = 0;
     const words = threadWords();
-    const threads = await start(memory, words, { task: "add", nodes: NODES, count: 20_000, aheadMax: 0 });
+    const threads = await start(memory, words, {
+      task: "add",
+      nodes: NODES,
+      count: 20_000,
+      aheadMax: 0,
+    });
     let next = 0;
     for (let ended = false; ; ) {
       const { lost, more } = arrivals.drain((id) => visits[id]!++, 100);

@@ -83,7 +83,13 @@ describe("ranges of node ids", () => {
   });
 
   test("are counted, and known to have an id or not", () => {
-    expect([0, 1, 0b1011, ALL_RANGES, 1 << 31].map(countRanges)).toEqual([0, 1, 3, CLAIM_RANGES, 1]);
+    expect([0, 1, 0b1011, ALL_RANGES, 1 << 31].map(countRanges)).toEqual([
+      0,
+      1,
+      3,
+      CLAIM_RANGES,
+      1,
+    ]);
     for (const id of [1, -1, 77, 0x7fff_ffff]) {
       expect(isIn(1 << rangeOf(id), id)).toBe(true);
       expect(isIn(ALL_RANGES ^ (1 << rangeOf(id)), id)).toBe(false);

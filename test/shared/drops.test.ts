@@ -1,7 +1,13 @@
 import { beforeEach, expect, test } from "bun:test";
 import { COUNTER_ROW, DROP_REASONS } from "../../src/shared/counters.ts";
 import { DropLog, dropsOf, NODE_DROP_REASONS, nodeDrop } from "../../src/shared/drops.ts";
-import { CLOCK_S, DROP_SET_ENTRIES, DROP_SETS, HASH_SECRET, SharedMemory } from "../../src/shared/memory.ts";
+import {
+  CLOCK_S,
+  DROP_SET_ENTRIES,
+  DROP_SETS,
+  HASH_SECRET,
+  SharedMemory,
+} from "../../src/shared/memory.ts";
 
 const NOT_FOUND = nodeDrop("not_found");
 const LIMITED = nodeDrop("relay_limit");
@@ -66,7 +72,9 @@ test("a count stops at what its bits hold, and the reason stays", () => {
   const countAt = memory.words.indexOf((NOT_FOUND << 24) | 1);
   memory.words[countAt] = (NOT_FOUND << 24) | (2 ** 24 - 2);
   for (let i = 0; i < 3; i++) log.note(42, 7, NOT_FOUND);
-  expect(dropsOf(memory, 42)).toEqual([{ to: 42, from: 7, reason: "not_found", atS: 5, count: 2 ** 24 - 1 }]);
+  expect(dropsOf(memory, 42)).toEqual([
+    { to: 42, from: 7, reason: "not_found", atS: 5, count: 2 ** 24 - 1 },
+  ]);
 });
 
 test("a flood of made-up ids fills its own row and nothing else", () => {

@@ -88,7 +88,9 @@ describe("while nothing is noted", () => {
     expect(nodes.breakLocks(workerLock(0))).toBe(1);
     expect(readings).toBe(0);
     const heard = memory.heard(memory.slotsAt);
-    expect(memory.floats.subarray(heard, heard + memory.slotsPerShard).some((ms) => ms !== 0)).toBe(false);
+    expect(memory.floats.subarray(heard, heard + memory.slotsPerShard).some((ms) => ms !== 0)).toBe(
+      false,
+    );
     const arrivals = memory.words.subarray(memory.arrivals(0), memory.arrivals(2));
     expect(arrivals.some((word) => word !== 0)).toBe(false);
   });
@@ -132,7 +134,9 @@ describe("a node was heard", () => {
     const heardMs = nowMs;
     nowMs += 1000;
     expect(worker.record(1, AWAY, 0, 0, NOW_S, 30)).toBe(HELD);
-    expect(worker.keepKey(1, HOME, new DataView(new Uint8Array(32).fill(1).buffer), 0)).toBe(KEY_KEPT);
+    expect(worker.keepKey(1, HOME, new DataView(new Uint8Array(32).fill(1).buffer), 0)).toBe(
+      KEY_KEPT,
+    );
     expect(nodes.heardMs(1)).toBe(heardMs);
     nodes.bridge(1, NOW_S);
     nowMs += 1000;
@@ -205,7 +209,8 @@ test("removeUnlessHeardSince removes who was not heard after that, bridged or no
   nodes.record(-1, HOME, 0, 0, NOW_S);
   nodes.bridge(2, NOW_S);
   nodes.record(3, HOME, 0, 0, NOW_S);
-  for (const id of [-1, 2, 3]) expect(nodes.removeUnlessHeardSince(id, nowMs - 0.001)).toBe(HEARD_SINCE);
+  for (const id of [-1, 2, 3])
+    expect(nodes.removeUnlessHeardSince(id, nowMs - 0.001)).toBe(HEARD_SINCE);
   expect(nodes.size()).toBe(3);
   for (const id of [0, 4]) expect(nodes.removeUnlessHeardSince(id, Infinity)).toBe(0);
   lock(workerLock(3));

@@ -1,4 +1,7 @@
-/** Limits by source: what is let in, of one source and of many, and what a flood of others does to it. */
+/**
+ * Limits by source: what is let in, of one source and of many, and what a flood of others does to
+ * it.
+ */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { LIMITS } from "../../src/shared/counters.ts";
@@ -28,7 +31,13 @@ function limitOf(limit: number, perSecond: number, burst: number): RateLimit {
 }
 
 /** How many of single packets, one each `everyNs`, are let in. */
-function letIn(rate: RateLimit, source: number, fromNs: number, forNs: number, everyNs: number): number {
+function letIn(
+  rate: RateLimit,
+  source: number,
+  fromNs: number,
+  forNs: number,
+  everyNs: number,
+): number {
   let taken = 0;
   for (let atNs = 0; atNs < forNs; atNs += everyNs) taken += rate.take(source, 1, fromNs + atNs);
   return taken;
@@ -58,7 +67,9 @@ describe("one source", () => {
     expect(rate.take(7, 1, BEGIN_NS)).toBe(0);
     expect(rate.take(7, 1, BEGIN_NS + 249_999)).toBe(0);
     expect(rate.take(7, 3, BEGIN_NS + 500_000)).toBe(2);
-    expect(letIn(rate, 7, BEGIN_NS + SECOND_NS, 10 * SECOND_NS, 100_000)).toBe(4000 - 2 + 10 * 4000 - 1);
+    expect(letIn(rate, 7, BEGIN_NS + SECOND_NS, 10 * SECOND_NS, 100_000)).toBe(
+      4000 - 2 + 10 * 4000 - 1,
+    );
   });
 
   test("what it does not use is kept up to the burst, and no longer", () => {
@@ -111,7 +122,8 @@ describe("one source", () => {
     const rate = limitOf(NEW_NODE_LIMIT, 10, 10);
     expect(rate.take(7, 100, BEGIN_NS)).toBe(10);
     rate.set(1000, 100);
-    expect(rate.take(7, 100, BEGIN_NS)).toBe(0); // a second of the old rate is still to be paid for, and that is above the new burst
+    // a second of the old rate is still to be paid for, and that is above the new burst
+    expect(rate.take(7, 100, BEGIN_NS)).toBe(0);
     expect(rate.take(7, 1000, BEGIN_NS + 2 * SECOND_NS)).toBe(100);
   });
 
@@ -126,9 +138,12 @@ describe("one source", () => {
         fc.integer(),
         fc.integer({ min: 1, max: 100_000 }),
         fc.integer({ min: 1, max: 100_000 }),
-        fc.array(fc.tuple(fc.integer({ min: 0, max: 100_000_000 }), fc.integer({ min: 1, max: 2000 })), {
-          maxLength: 200,
-        }),
+        fc.array(
+          fc.tuple(fc.integer({ min: 0, max: 100_000_000 }), fc.integer({ min: 1, max: 2000 })),
+          {
+            maxLength: 200,
+          },
+        ),
         (source, perSecond, burst, sends) => {
           const rate = limitOf(RELAY_LIMIT, perSecond, burst);
           const intervalNs = Math.max(1, Math.round(SECOND_NS / perSecond));
@@ -150,7 +165,9 @@ describe("one source", () => {
 
 describe("the two cells of a source", () => {
   const CELLS = 8;
-  /** Sources by their cells, "1,5" for one: of the overall limit, as all of its cells are one line. */
+  /**
+   * Sources by their cells, "1,5" for one: of the overall limit, as all of its cells are one line.
+   */
   function sourcesByCells(sources: number): Map<string, number[]> {
     const memory = sharedMemory();
     const { at, lines } = memory.sources(PUNCH_LIMIT);
@@ -162,7 +179,9 @@ describe("the two cells of a source", () => {
       const source = nodeHash(i + 1, 0x7e57);
       const line = memory.floats.subarray(at, at + CELLS).fill(0);
       expect(rate.take(source, 1, BEGIN_NS)).toBe(1);
-      const cells = Array.from(line.entries()).flatMap(([cell, timeNs]) => (timeNs > 0 ? [cell] : []));
+      const cells = Array.from(line.entries()).flatMap(([cell, timeNs]) =>
+        timeNs > 0 ? [cell] : [],
+      );
       const key = cells.join();
       found.set(key, [...(found.get(key) ?? []), source]);
     }
@@ -214,7 +233,8 @@ describe("many sources", () => {
   test("but those of the overall limit do", () => {
     const rate = limitOf(PUNCH_LIMIT, 100, 100);
     let taken = 0;
-    for (let source = 0; source < 1000; source++) taken += rate.take(nodeHash(source, 1), 1, BEGIN_NS);
+    for (let source = 0; source < 1000; source++)
+      taken += rate.take(nodeHash(source, 1), 1, BEGIN_NS);
     expect(taken).toBeWithin(100, 1000); // the line's cells; Admission asks for one
     expect(
       Array.from({ length: 200 }, () => rate.take(0, 1, BEGIN_NS + 10 * SECOND_NS)).filter(Boolean),
@@ -222,10 +242,16 @@ describe("many sources", () => {
   });
 
   /**
-   * A flood of packets, each from a source that was made up for it, beside honest sources that keep just below the limit and others
-   * that send twice as much. Time is played.
+   * A flood of packets, each from a source that was made up for it, beside honest sources that keep
+   * just below the limit and others that send twice as much. Time is played.
    */
-  function flood(limit: number, perSecond: number, burst: number, floodPerSecond: number, seconds: number) {
+  function flood(
+    limit: number,
+    perSecond: number,
+    burst: number,
+    floodPerSecond: number,
+    seconds: number,
+  ) {
     const rate = limitOf(limit, perSecond, burst);
     const HONEST = 100;
     const sources = Array.from({ length: 2 * HONEST }, (_, i) => nodeHash(i + 1, 0x0def_aced));
@@ -266,7 +292,13 @@ describe("many sources", () => {
   ])(
     "%s: a flood of made-up sources leaves each its budget within a tenth",
     (_, limit, perSecond, burst, floodPerSecond, seconds) => {
-      const { honestShares, greedyShares } = flood(limit, perSecond, burst, floodPerSecond, seconds);
+      const { honestShares, greedyShares } = flood(
+        limit,
+        perSecond,
+        burst,
+        floodPerSecond,
+        seconds,
+      );
       expect(Math.min(...honestShares)).toBeGreaterThanOrEqual(0.9);
       expect(Math.min(...greedyShares)).toBeGreaterThanOrEqual(0.9);
       expect(Math.max(...greedyShares)).toBeLessThanOrEqual(1.1);

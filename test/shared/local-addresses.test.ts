@@ -9,7 +9,9 @@ const host = (i: number): Int32Array => endpointOf(`10.0.${i >> 8}.${i & 255}`, 
 test("an address has one number, the same for all threads", () => {
   const shared = memory();
   const [one, other] = [new LocalAddresses(shared), new LocalAddresses(shared)];
-  const numbers = [host(1), endpointOf("2001:db8::1", 0), host(2)].map((address) => one.numberOf(address));
+  const numbers = [host(1), endpointOf("2001:db8::1", 0), host(2)].map((address) =>
+    one.numberOf(address),
+  );
   expect(numbers).toEqual([1, 2, 3]);
   expect(other.numberOf(host(2))).toBe(3);
   expect(one.numberOf(host(1))).toBe(1);

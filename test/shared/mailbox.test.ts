@@ -14,7 +14,13 @@ import {
   MAILBOX_WORDS,
   SharedMemory,
 } from "../../src/shared/memory.ts";
-import { ALL_PUT, bytesOf, fillLabel, fillMessage, type MailWorkerData } from "../support/mail-worker.ts";
+import {
+  ALL_PUT,
+  bytesOf,
+  fillLabel,
+  fillMessage,
+  type MailWorkerData,
+} from "../support/mail-worker.ts";
 import { patience, repeatWhile } from "../support/patience.ts";
 
 /** Words of a message in the ring, as the head of src/shared/mailbox.ts lays it out. */
@@ -22,7 +28,10 @@ const wordsOf = (bytes: number): number => 2 + ENDPOINT_WORDS + Math.ceil(bytes 
 
 const LABEL = endpointOf("192.0.2.1", 9001);
 
-/** How many words may have been put in ever: none, some, more than a ring has, and where the 32 bits of the count run over. */
+/**
+ * How many words may have been put in ever: none, some, more than a ring has, and where the 32 bits
+ * of the count run over.
+ */
 const counts = [
   0,
   1,
@@ -50,7 +59,10 @@ function emptyAt(count: number, memory: SharedMemory, kind: number, worker: numb
   return new Mailbox(memory, kind, worker);
 }
 
-/** Where the messages are put together that are put in: not to be found in what a mailbox holds behind them. */
+/**
+ * Where the messages are put together that are put in: not to be found in what a mailbox holds
+ * behind them.
+ */
 const packets = new Uint8Array(8 + MAILBOX_MESSAGE_BYTES_MAX + 8);
 const packetsView = new DataView(packets.buffer);
 
@@ -65,7 +77,10 @@ const PART_WORDS = 16_384;
 const PARTS = MAILBOX_WORDS / PART_WORDS;
 const part = new Uint8Array(4 * (PART_WORDS - wordsOf(0))).fill(0x77);
 
-/** Fills a mailbox until `left` words are left before its ring's end, and takes the first messages again. */
+/**
+ * Fills a mailbox until `left` words are left before its ring's end, and takes the first messages
+ * again.
+ */
 function fillUpTo(mailbox: Mailbox, left: number): void {
   for (let i = 1; i <= PARTS; i++) {
     const bytes = i === PARTS ? part.subarray(4 * left) : part;
@@ -167,7 +182,9 @@ describe("Mailbox", () => {
   test("messages of every size come back as they were, in order", () => {
     const { memory, mailbox } = mailboxAt(0);
     const OFFSETS = 7;
-    const all = new Uint8Array(MAILBOX_MESSAGE_BYTES_MAX + OFFSETS + 3).map((_, i) => i * 31 + (i >>> 8));
+    const all = new Uint8Array(MAILBOX_MESSAGE_BYTES_MAX + OFFSETS + 3).map(
+      (_, i) => i * 31 + (i >>> 8),
+    );
     const view = new DataView(all.buffer);
     const label = new Int32Array(ENDPOINT_WORDS);
     for (let bytes = 0; bytes <= MAILBOX_MESSAGE_BYTES_MAX; bytes++) {
@@ -178,7 +195,9 @@ describe("Mailbox", () => {
       const mail = mailbox.take()!;
       expect(mail.bytes).toBe(bytes);
       expect(Buffer.compare(memory.bytes.subarray(mail.at, mail.at + mail.bytes), message)).toBe(0);
-      expect([...memory.words.subarray(mail.labelAt, mail.labelAt + ENDPOINT_WORDS)]).toEqual([...label]);
+      expect([...memory.words.subarray(mail.labelAt, mail.labelAt + ENDPOINT_WORDS)]).toEqual([
+        ...label,
+      ]);
       mailbox.release();
     }
   });
@@ -203,7 +222,8 @@ describe("Mailbox", () => {
     const view = new DataView(new ArrayBuffer(20));
     for (let bytes = 0; bytes <= 16; bytes++) {
       const words = Math.ceil(bytes / 4) * 4;
-      expect(mailbox.put(LABEL, view, 20 - words, bytes)).toBe(true); // beyond the view's end it would throw
+      // beyond the view's end it would throw
+      expect(mailbox.put(LABEL, view, 20 - words, bytes)).toBe(true);
     }
   });
 
@@ -235,7 +255,8 @@ describe("Mailbox", () => {
     const { memory, mailbox } = mailboxAt(0);
     for (const messages of [1, PARTS, 2, PARTS, PARTS - 1, PARTS]) {
       for (let i = 0; i < messages; i++) expect(put(mailbox, part)).toBe(true);
-      for (let i = 0; i < messages; i++) expect(take(memory, mailbox)?.bytes.length).toBe(part.length);
+      for (let i = 0; i < messages; i++)
+        expect(take(memory, mailbox)?.bytes.length).toBe(part.length);
       expect(mailbox.take()).toBeUndefined();
     }
   });
@@ -246,7 +267,8 @@ describe("Mailbox", () => {
       for (const count of [0, 2 ** 31 - MAILBOX_WORDS]) {
         const { memory, mailbox } = mailboxAt(count);
         fillUpTo(mailbox, left);
-        for (const bytes of sizes) expect(put(mailbox, new Uint8Array(bytes).fill(bytes))).toBe(true);
+        for (const bytes of sizes)
+          expect(put(mailbox, new Uint8Array(bytes).fill(bytes))).toBe(true);
         expect(take(memory, mailbox)?.bytes.length).toBe(part.length - 4 * left);
         for (const bytes of sizes)
           expectMessage(take(memory, mailbox), LABEL, new Uint8Array(bytes).fill(bytes));
@@ -290,7 +312,8 @@ describe("Mailbox", () => {
         const mailbox = mailboxes[1]![kind]!;
         fillUpTo(mailbox, left);
         fill(mailbox);
-        for (const other of mailboxes.flat()) if (other !== mailbox) expect(other.take()).toBeUndefined();
+        for (const other of mailboxes.flat())
+          if (other !== mailbox) expect(other.take()).toBeUndefined();
         const after = memory.words.slice();
         after[MAIL] = before[MAIL]!;
         expect(Bun.deepEquals(after.subarray(0, own), before.subarray(0, own))).toBe(true);
@@ -308,7 +331,9 @@ describe("Mailbox", () => {
       take(memory, mailbox);
     }
     const ring = memory.mailbox(kind, worker) + MAILBOX_RING;
-    const touched = memory.words.subarray(ring, ring + MAILBOX_WORDS).findLastIndex((word) => word !== 0);
+    const touched = memory.words
+      .subarray(ring, ring + MAILBOX_WORDS)
+      .findLastIndex((word) => word !== 0);
     expect(touched * 4).toBeLessThan(2 * (bytes + 100));
   });
 
@@ -444,7 +469,10 @@ describe("Mailbox against a list", () => {
 describe("Mailbox across threads", () => {
   const BYTES_MAX = 20_000;
 
-  function start(memory: SharedMemory, data: Omit<MailWorkerData, "shape" | "buffer" | "bytesMax">): Worker {
+  function start(
+    memory: SharedMemory,
+    data: Omit<MailWorkerData, "shape" | "buffer" | "bytesMax">,
+  ): Worker {
     return new Worker(new URL("../support/mail-worker.ts", import.meta.url), {
       workerData: {
         shape: memory.shape,
@@ -466,13 +494,17 @@ describe("Mailbox across threads", () => {
     fillMessage(serial, whole);
     fillLabel(serial, expectedLabel);
     const labelIsWhole = expectedLabel.every((word, i) => memory.words[mail.labelAt + i] === word);
-    if (Buffer.compare(bytes, whole) !== 0 || !labelIsWhole) throw new Error(`message ${serial} is torn`);
+    if (Buffer.compare(bytes, whole) !== 0 || !labelIsWhole)
+      throw new Error(`message ${serial} is torn`);
     return serial;
   }
 
   const TURN = 64;
 
-  /** Takes some messages and reads them only then, as the worker puts in others. @returns their serial numbers */
+  /**
+   * Takes some messages and reads them only then, as the worker puts in others.
+   * @returns their serial numbers
+   */
   function takeTurn(memory: SharedMemory, mailbox: Mailbox): number[] {
     const mails: Mail[] = [];
     while (mails.length < TURN) {

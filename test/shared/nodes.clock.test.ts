@@ -15,7 +15,9 @@ test.skipIf(!installed("cc"))(
   "whoever waits for a lock waits no longer when the clock is set back (needs cc)",
   async () => {
     const clock = MovableClock.make(folder)!;
-    const program = Program.spawn([process.execPath, LOCKED_TABLE], { env: { ...CLEAN_ENV, ...clock.env } });
+    const program = Program.spawn([process.execPath, LOCKED_TABLE], {
+      env: { ...CLEAN_ENV, ...clock.env },
+    });
     try {
       await program.line("waits", (line) => line === "waits" || undefined);
       for (let hours = 1; hours <= 3; hours++) {

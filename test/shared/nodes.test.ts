@@ -33,7 +33,11 @@ import { anyEndpoint } from "../support/arbitraries.ts";
 
 const SECRET = 0x5ec2_e701;
 
-function table(workers: number, nodesMax: number, clock?: Clock): { memory: SharedMemory; nodes: NodeTable } {
+function table(
+  workers: number,
+  nodesMax: number,
+  clock?: Clock,
+): { memory: SharedMemory; nodes: NodeTable } {
   const memory = new SharedMemory({ workers, nodesMax, routesMax: 100 });
   memory.words[HASH_SECRET] = SECRET;
   return { memory, nodes: new NodeTable(memory, MAIN_THREAD_LOCK, clock) };
@@ -186,9 +190,9 @@ describe("NodeTable", () => {
     nodes.record(-1, HOME, 0, 0, 1);
     expect(nodes.find(0xffff_ffff)).toBe(nodes.find(-1));
     expect(nodes.record(0xffff_ffff, HOME, 0, 0, 2)).toBe(REFRESHED);
-    expect(nodes.slots.read(nodes.find(-1), 0xffff_ffff, new Int32Array(ENDPOINT_WORDS), 0)).toBeGreaterThan(
-      0,
-    );
+    expect(
+      nodes.slots.read(nodes.find(-1), 0xffff_ffff, new Int32Array(ENDPOINT_WORDS), 0),
+    ).toBeGreaterThan(0);
   });
 
   test("refuses id 0 and leaves no trace of it", () => {
@@ -242,7 +246,9 @@ describe("NodeTable", () => {
     expect(nodes.shards).toBe(2);
     const whole = nodes.slotsPerShard;
     const inShard = (shard: number) =>
-      [...Array(100).keys()].map((i) => i + 1).filter((id) => shardOfHash(nodeHash(id, SECRET), 2) === shard);
+      [...Array(100).keys()]
+        .map((i) => i + 1)
+        .filter((id) => shardOfHash(nodeHash(id, SECRET), 2) === shard);
     expect(nodes.expire(0, 0, whole, 1)).toBe(0);
     expect(nodes.expire(0, 0, whole, 51)).toBe(inShard(0).filter((id) => id < 51).length);
     const left = [...inShard(0).filter((id) => id >= 51), ...inShard(1)].sort((a, b) => a - b);
@@ -294,29 +300,38 @@ describe("nodes of the bridge", () => {
     expect(lookUp(nodes, second)).toMatchObject({ endpoint: NOWHERE, flags: IS_BRIDGED });
   });
 
-  test.each([0, WANTS_DEST])("one that was heard by UDP, with flags %d, keeps what it has", (flags) => {
-    const { memory, nodes } = table(1, 10);
-    nodes.record(7, HOME, 0, flags, 5);
-    const slot = nodes.find(7);
-    nodes.slots.limitMerge(slot, 1199);
-    const { version } = lookUp(nodes, 7)!;
-    expect(nodes.bridge(7, 6)).toBe(MOVED);
-    expect(nodes.find(7)).toBe(slot);
-    const bridged = lookUp(nodes, 7)!;
-    expect(bridged).toMatchObject({ endpoint: HOME, flags: flags | IS_BRIDGED });
-    expect(bridged.version).not.toBe(version);
-    expect(nodes.slots.mergeLimit(slot)).toBe(1199);
-    const wantsDest = flags !== 0;
-    expect(entryOf(nodes, 7)).toEqual({ nodeId: 7, endpoint: HOME, seenS: 5, wantsDest, isBridged: true });
-    const before = memory.words.slice();
-    expect(nodes.bridge(7, 7)).toBe(REFRESHED);
-    expect(memory.words).toEqual(before);
-    expect(nodes.unbridge(7)).toBe(true);
-    const after = lookUp(nodes, 7)!;
-    expect(after).toMatchObject({ endpoint: HOME, flags });
-    expect(after.version).not.toBe(bridged.version);
-    expect(nodes.size()).toBe(1);
-  });
+  test.each([0, WANTS_DEST])(
+    "one that was heard by UDP, with flags %d, keeps what it has",
+    (flags) => {
+      const { memory, nodes } = table(1, 10);
+      nodes.record(7, HOME, 0, flags, 5);
+      const slot = nodes.find(7);
+      nodes.slots.limitMerge(slot, 1199);
+      const { version } = lookUp(nodes, 7)!;
+      expect(nodes.bridge(7, 6)).toBe(MOVED);
+      expect(nodes.find(7)).toBe(slot);
+      const bridged = lookUp(nodes, 7)!;
+      expect(bridged).toMatchObject({ endpoint: HOME, flags: flags | IS_BRIDGED });
+      expect(bridged.version).not.toBe(version);
+      expect(nodes.slots.mergeLimit(slot)).toBe(1199);
+      const wantsDest = flags !== 0;
+      expect(entryOf(nodes, 7)).toEqual({
+        nodeId: 7,
+        endpoint: HOME,
+        seenS: 5,
+        wantsDest,
+        isBridged: true,
+      });
+      const before = memory.words.slice();
+      expect(nodes.bridge(7, 7)).toBe(REFRESHED);
+      expect(memory.words).toEqual(before);
+      expect(nodes.unbridge(7)).toBe(true);
+      const after = lookUp(nodes, 7)!;
+      expect(after).toMatchObject({ endpoint: HOME, flags });
+      expect(after.version).not.toBe(bridged.version);
+      expect(nodes.size()).toBe(1);
+    },
+  );
 
   test("what is heard by UDP meanwhile is noted, does not unbridge, and is in force after that", () => {
     const { nodes } = table(1, 10);
@@ -452,7 +467,8 @@ describe("nodes of the bridge", () => {
       const ids = chain(memory, 12);
       // By turns: of the bridge and never heard by UDP, of the bridge and heard, only heard.
       for (const [i, id] of ids.entries()) {
-        if (i % 3 !== 0) nodes.record(id, endpointOf("192.0.2.1", id & 0xffff || 1), 0, i & WANTS_DEST, i);
+        if (i % 3 !== 0)
+          nodes.record(id, endpointOf("192.0.2.1", id & 0xffff || 1), 0, i & WANTS_DEST, i);
         if (i % 3 !== 2) nodes.bridge(id, i);
       }
       const gone = ids[leaving]!;
@@ -525,11 +541,17 @@ describe("nodes' keys", () => {
   /** Of 32 bytes, behind some that are not of it. */
   const keyOf = (number: number): Uint8Array => {
     const key = new Uint8Array(32);
-    for (let i = 0; i < 8; i++) new DataView(key.buffer).setUint32(4 * i, Math.imul(number, 2 * i + 1));
+    for (let i = 0; i < 8; i++)
+      new DataView(key.buffer).setUint32(4 * i, Math.imul(number, 2 * i + 1));
     return key;
   };
   const keep = (nodes: NodeTable, id: number, key: Uint8Array, from = HOME, at = 5): number =>
-    nodes.keepKey(id, from, new DataView(Uint8Array.from([...new Uint8Array(at), ...key]).buffer), at);
+    nodes.keepKey(
+      id,
+      from,
+      new DataView(Uint8Array.from([...new Uint8Array(at), ...key]).buffer),
+      at,
+    );
 
   test("the first stays, whatever comes after it, and however the node moves", () => {
     const { nodes } = table(2, 10);
@@ -613,12 +635,16 @@ describe("nodes' keys", () => {
     for (const gone of [...left.values()].sort((a, b) => ((a * 7) % 24) - ((b * 7) % 24))) {
       const id = ids[gone]!;
       nodes.bridge(id, 1);
-      nodes.record(id, endpointOf("0.0.0.0", 0), 0, 0, 1); // so that it is removed as it leaves the bridge
+      // so that it is removed as it leaves the bridge
+      nodes.record(id, endpointOf("0.0.0.0", 0), 0, 0, 1);
       expect(nodes.unbridge(id)).toBe(true);
       left.delete(id);
       expect(nodes.keyOf(id)).toBeUndefined();
       for (const [other, i] of left)
-        expect([other, nodes.keyOf(other)]).toEqual([other, i % 3 === 1 ? undefined : keyOf(other)]);
+        expect([other, nodes.keyOf(other)]).toEqual([
+          other,
+          i % 3 === 1 ? undefined : keyOf(other),
+        ]);
     }
     expect(nodes.size()).toBe(0);
   });
@@ -658,11 +684,14 @@ describe("nodes' keys", () => {
                 : node.key === 0 || node.key === key
                   ? KEY_KEPT
                   : KEY_REFUSED;
-            expect(keep(nodes, id, key === 0 ? new Uint8Array(32) : keyOf(key), from)).toBe(expected);
+            expect(keep(nodes, id, key === 0 ? new Uint8Array(32) : keyOf(key), from)).toBe(
+              expected,
+            );
             if (expected === KEY_KEPT) node!.key = key;
           } else {
             const beforeS = nowS - kept;
-            for (let shard = 0; shard < 2; shard++) nodes.expire(shard, 0, nodes.slotsPerShard, beforeS);
+            for (let shard = 0; shard < 2; shard++)
+              nodes.expire(shard, 0, nodes.slotsPerShard, beforeS);
             for (const [one, { seenS }] of model) if (seenS < beforeS) model.delete(one);
           }
         }
@@ -684,7 +713,9 @@ describe("nodes' keys", () => {
     const without = new NodeTable(new SharedMemory(shape, buffer), workerLock(0));
     expect(() => keep(without, ID, keyOf(1))).toThrow("not given");
     expect(memory.words[memory.shardWords(0) + SHARD_LOCK]).toBe(0);
-    expect(() => new SharedMemory(shape, buffer, new SharedArrayBuffer(32))).toThrow("another shape");
+    expect(() => new SharedMemory(shape, buffer, new SharedArrayBuffer(32))).toThrow(
+      "another shape",
+    );
   });
 
   test("a lock that nobody releases makes keepKey give up, and keyOf reads on", () => {
@@ -793,7 +824,8 @@ describe("NodeTable against a map", () => {
               return;
             }
             const newFlags = flags < 0 ? known.flags : flags | (known.flags & IS_BRIDGED);
-            const same = newFlags === known.flags && endpoint.every((word, i) => word === known.endpoint[i]);
+            const same =
+              newFlags === known.flags && endpoint.every((word, i) => word === known.endpoint[i]);
             expect(result).toBe(same ? REFRESHED : MOVED);
             expect(lookUp(nodes, id)!.version === versionBefore).toBe(same);
             const heardMs = Math.max(known.heardMs, nowMs());
@@ -834,13 +866,20 @@ describe("NodeTable against a map", () => {
               }
               case "expire": {
                 const first =
-                  memory.slotsAt + (action.shard * memory.slotsPerShard + action.range.from) * SLOT_WORDS;
-                const shardEnd = memory.slotsAt + (action.shard + 1) * memory.slotsPerShard * SLOT_WORDS;
+                  memory.slotsAt +
+                  (action.shard * memory.slotsPerShard + action.range.from) * SLOT_WORDS;
+                const shardEnd =
+                  memory.slotsAt + (action.shard + 1) * memory.slotsPerShard * SLOT_WORDS;
                 const end = Math.min(first + action.range.count * SLOT_WORDS, shardEnd);
                 const stale = [...model]
-                  .filter(([, { seenS, flags }]) => seenS < nowS - action.ageS && (flags & IS_BRIDGED) === 0)
+                  .filter(
+                    ([, { seenS, flags }]) =>
+                      seenS < nowS - action.ageS && (flags & IS_BRIDGED) === 0,
+                  )
                   .map(([id]) => id);
-                const inRange = stale.filter((id) => nodes.find(id) >= first && nodes.find(id) < end);
+                const inRange = stale.filter(
+                  (id) => nodes.find(id) >= first && nodes.find(id) < end,
+                );
                 const { from, count } = action.range;
                 const removed = nodes.expire(action.shard, from, count, nowS - action.ageS);
                 // All stale ones that stood there, and perhaps such as moved up into the range.
@@ -886,7 +925,9 @@ describe("NodeTable against a map", () => {
             const entries = new Map([...nodes.entries()].map((entry) => [entry.nodeId, entry]));
             expect(entries.size).toBe(model.size);
             for (const [id, { endpoint, flags, seenS }] of model) {
-              const [wantsDest, isBridged] = [WANTS_DEST, IS_BRIDGED].map((flag) => (flags & flag) !== 0);
+              const [wantsDest, isBridged] = [WANTS_DEST, IS_BRIDGED].map(
+                (flag) => (flags & flag) !== 0,
+              );
               expect(entries.get(id)).toEqual({
                 nodeId: id,
                 endpoint,
@@ -939,7 +980,8 @@ describe("NodeTable under churn", () => {
       const victim = Math.floor((state / 2 ** 32) * count);
       remove(memory, nodes, alive[victim]!);
       alive[victim] = count + 1 + step;
-      if (nodes.record(alive[victim], HOME, 0, 0, 1) !== ADDED) throw new Error(`no room at step ${step}`);
+      if (nodes.record(alive[victim], HOME, 0, 0, 1) !== ADDED)
+        throw new Error(`no room at step ${step}`);
     }
     expect(nodes.size()).toBe(count);
     const missing = Array.from({ length: count }, (_, i) => -1 - i);
@@ -967,7 +1009,10 @@ describe("locks", () => {
     const { memory, nodes } = table(1, 10);
     nodes.record(7, HOME, 0, 0, 1);
     memory.words[memory.shardWords(0) + SHARD_LOCK] = workerLock(3);
-    const groups = Array.from({ length: nodes.slotsPerShard / GROUP_SLOTS }, (_, i) => i * GROUP_SLOTS);
+    const groups = Array.from(
+      { length: nodes.slotsPerShard / GROUP_SLOTS },
+      (_, i) => i * GROUP_SLOTS,
+    );
     const results = groups.map((from) => nodes.expire(0, from, GROUP_SLOTS, 1));
     expect(results.filter((result) => result !== 0)).toEqual([-1]);
   });
@@ -1016,7 +1061,12 @@ describe("locks", () => {
     memory.words[word(0, SHARD_NODES)]! -= 1;
     memory.words[word(3, SHARD_NODES)]! += 5;
     expect(nodes.breakLocks(dead)).toBe(2);
-    expect([0, 1, 2, 3].map((shard) => memory.words[word(shard, SHARD_LOCK)])).toEqual([0, alive, 0, 0]);
+    expect([0, 1, 2, 3].map((shard) => memory.words[word(shard, SHARD_LOCK)])).toEqual([
+      0,
+      alive,
+      0,
+      0,
+    ]);
     expect(nodes.size()).toBe(400);
     expect(nodes.breakLocks(dead)).toBe(0);
     expect(nodes.breakLocks(alive)).toBe(1);

@@ -90,7 +90,8 @@ function expectConsistent(memory: SharedMemory, nodes: NodeTable): void {
 function idsOfOneSlot(memory: SharedMemory): [number, number] {
   const slotOf = (id: number) => slotOfHash(nodeHash(id, SECRET), memory.slotsPerShard);
   const first = PASSING_ID;
-  for (let second = first + 1; ; second++) if (slotOf(second) === slotOf(first)) return [first, second];
+  for (let second = first + 1; ; second++)
+    if (slotOf(second) === slotOf(first)) return [first, second];
 }
 
 test("isWhole tells whole endpoints from mixed ones", () => {
@@ -110,7 +111,8 @@ test("isWhole tells whole endpoints from mixed ones", () => {
 
 test("readers never see a torn entry, and nothing is lost, while writers move, add and expire", async () => {
   const { memory, nodes } = oneShard();
-  // Enough that a table without its lock, or without a reader's second look at the version, fails here.
+  // Enough that a table without its lock, or without a reader's second look at the version, fails
+  // here.
   const OPERATIONS = { move: 200_000, cycle: 20_000, read: 1_000_000 };
   const words = new SharedArrayBuffer(8);
   const tasks = ["move", "cycle", "move", "cycle", "read", "read"] as const;
@@ -164,7 +166,10 @@ test("readers find the old state or the new, and nothing else, while nodes come 
   }
 
   const endpoint = new Int32Array(ENDPOINT_WORDS);
-  /** The flags of a node that is there. Nobody but this thread changes them, whatever another one records. */
+  /**
+   * The flags of a node that is there. Nobody but this thread changes them, whatever another one
+   * records.
+   */
   const flagsOf = (id: number): number => {
     const slot = nodes.find(id);
     if (slot < 0) throw new Error(`node ${id} is gone`);
@@ -282,7 +287,8 @@ describe("a writer that dies", () => {
       for (let id = 1; id <= NODES; id++)
         expect([MOVED, REFRESHED]).toContain(nodes.record(id, endpoint, 0, 0, 1));
     }
-    // It holds the lock nearly all the time; that none of the deaths fell there would mean that this tests nothing.
+    // It holds the lock nearly all the time; that none of the deaths fell there would mean that
+    // this tests nothing.
     expect(diedWithLock).toBeGreaterThan(0);
     nodes.expire(0, 0, nodes.slotsPerShard, 1);
     expect(nodes.size()).toBe(NODES);

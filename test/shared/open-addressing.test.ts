@@ -1,6 +1,11 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type Area, PROBES_MAX, removeSlot, searchSlots } from "../../src/shared/open-addressing.ts";
+import {
+  type Area,
+  PROBES_MAX,
+  removeSlot,
+  searchSlots,
+} from "../../src/shared/open-addressing.ts";
 
 const SLOTS = 16;
 /** Words before and behind the area, which nobody may touch. */
@@ -9,7 +14,9 @@ const UNTOUCHED = 0x5a5a_5a5a;
 /** The one word outside the area that removals write. */
 const REMOVALS = 0;
 
-/** An area of slots whose second word belongs to the id, and which are homes by what the test says. */
+/**
+ * An area of slots whose second word belongs to the id, and which are homes by what the test says.
+ */
 class Table {
   readonly words: Int32Array;
   readonly area: Area;
@@ -39,7 +46,8 @@ class Table {
       },
       copy: (slot, vacant) => {
         this.meanwhile();
-        for (let word = slotWords - 1; word >= 0; word--) words[vacant + word] = words[slot + word]!;
+        for (let word = slotWords - 1; word >= 0; word--)
+          words[vacant + word] = words[slot + word]!;
         this.meanwhile();
       },
     };
@@ -215,7 +223,9 @@ describe("slots against a map", () => {
               if (model.size < slots) model.set(id, value);
             }
             expect(table.removals).toBe(removals);
-            expect(table.ids.filter((found) => found !== 0).sort()).toEqual([...model.keys()].sort());
+            expect(table.ids.filter((found) => found !== 0).sort()).toEqual(
+              [...model.keys()].sort(),
+            );
             for (const other of ids) {
               const slot = table.find(other);
               expect(slot >= 0).toBe(model.has(other));

@@ -26,7 +26,8 @@ function endpointOfPeer(peers: PeerTable, peer: number): number[] | undefined {
 describe("PeerTable", () => {
   test("an empty one finds nobody", () => {
     const { peers } = table();
-    for (const endpoint of [V4, V6, new Int32Array(ENDPOINT_WORDS)]) expect(peers.find(endpoint, 0)).toBe(-1);
+    for (const endpoint of [V4, V6, new Int32Array(ENDPOINT_WORDS)])
+      expect(peers.find(endpoint, 0)).toBe(-1);
   });
 
   test("finds a peer by its endpoint, and by no other port or address", () => {
@@ -44,7 +45,10 @@ describe("PeerTable", () => {
     ] as const)
       expect(peers.find(endpointOf(address, other), 0)).toBe(-1);
     expect(peers.find(endpointOf("::ffff:192.0.2.1", 9001), 0)).toBe(a);
-    const compatible = endpointFromBytes(new Uint8Array([...Array<number>(12).fill(0), 192, 0, 2, 1]), 9001);
+    const compatible = endpointFromBytes(
+      new Uint8Array([...Array<number>(12).fill(0), 192, 0, 2, 1]),
+      9001,
+    );
     expect(peers.find(compatible, 0)).toBe(-1); // ::192.0.2.1 is another address
   });
 
@@ -104,7 +108,9 @@ describe("PeerTable", () => {
 
   test("takes PEERS_MAX and no more, all of them found, and has room again once one is removed", () => {
     const { memory, peers } = table();
-    const endpoints = Array.from({ length: PEERS_MAX + 1 }, (_, i) => endpointOf("192.0.2.1", 1000 + i));
+    const endpoints = Array.from({ length: PEERS_MAX + 1 }, (_, i) =>
+      endpointOf("192.0.2.1", 1000 + i),
+    );
     for (let i = 0; i < PEERS_MAX; i++) expect(peers.add(endpoints[i]!, 0)).toBe(i);
     const before = memory.words.slice();
     expect(peers.add(endpoints[PEERS_MAX]!, 0)).toBe(-1);
@@ -125,7 +131,8 @@ describe("PeerTable", () => {
     for (let i = 0; i < LEARNED_PEERS_MAX; i++)
       expect(peers.addLearned(endpoints[i]!, 0)).toBe(PEERS_MAX + i);
     expect(peers.addLearned(endpoints[LEARNED_PEERS_MAX]!, 0)).toBe(-1);
-    for (let i = 0; i < LEARNED_PEERS_MAX; i++) expect(peers.find(endpoints[i]!, 0)).toBe(PEERS_MAX + i);
+    for (let i = 0; i < LEARNED_PEERS_MAX; i++)
+      expect(peers.find(endpoints[i]!, 0)).toBe(PEERS_MAX + i);
     expect([PEERS_MAX - 1, PEERS_MAX].map(isLearned)).toEqual([false, true]);
     const named = peers.add(endpoints[3]!, 0);
     expect([named, peers.find(endpoints[3]!, 0)]).toEqual([0, 0]);
@@ -164,7 +171,9 @@ describe("PeerTable", () => {
       expect(peers.slotId(peer)).toBeGreaterThan(0);
     }
     expect(memory.peersAt + PEERS_END).toBeLessThan(memory.peerKeysAt);
-    expect(memory.peerKeysAt + PEERS_MAX + LEARNED_PEERS_MAX).toBeLessThanOrEqual(memory.peerSlotsAt);
+    expect(memory.peerKeysAt + PEERS_MAX + LEARNED_PEERS_MAX).toBeLessThanOrEqual(
+      memory.peerSlotsAt,
+    );
     expect(peers.slot(PEERS_MAX + LEARNED_PEERS_MAX)).toBeLessThanOrEqual(memory.slotsAt);
   });
 
@@ -244,7 +253,10 @@ describe("PeerTable", () => {
 
 describe("PeerTable against a list", () => {
   const step = fc.oneof(
-    { weight: 4, arbitrary: fc.record({ kind: fc.constant("add" as const), endpoint: anyEndpoint }) },
+    {
+      weight: 4,
+      arbitrary: fc.record({ kind: fc.constant("add" as const), endpoint: anyEndpoint }),
+    },
     { weight: 2, arbitrary: fc.record({ kind: fc.constant("disown" as const), which: fc.nat(7) }) },
     { weight: 2, arbitrary: fc.record({ kind: fc.constant("remove" as const), which: fc.nat(7) }) },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant("return" as const), which: fc.nat(7) }) },
@@ -262,7 +274,9 @@ describe("PeerTable against a list", () => {
           [...model].find(([, entry]) => entry.owned && same(entry.endpoint, endpoint))?.[0] ?? -1;
         const add = (endpoint: Int32Array): void => {
           if (holderOf(endpoint) >= 0) return;
-          const free = Array.from({ length: PEERS_MAX }, (_, peer) => peer).find((peer) => !model.has(peer))!;
+          const free = Array.from({ length: PEERS_MAX }, (_, peer) => peer).find(
+            (peer) => !model.has(peer),
+          )!;
           expect(peers.add(endpoint, 0)).toBe(free);
           model.set(free, { endpoint, owned: true });
         };

@@ -1,4 +1,7 @@
-/** The watch on punches: who is counted as direct and who as relayed, and what a full table, a dead thread and made-up ids do to it. */
+/**
+ * The watch on punches: who is counted as direct and who as relayed, and what a full table, a dead
+ * thread and made-up ids do to it.
+ */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import {
@@ -131,7 +134,10 @@ test("the filter lets a pair pass for as long as it is watched, whenever its epo
       at(second);
       expect([begin, second, worker.mayWatch(-2, 1)]).toEqual([begin, second, true]);
     }
-    const filter = memory.words.subarray(memory.punchFilterAt, memory.punchFilterAt + PUNCH_FILTER_WORDS);
+    const filter = memory.words.subarray(
+      memory.punchFilterAt,
+      memory.punchFilterAt + PUNCH_FILTER_WORDS,
+    );
     expect(filter.filter((word) => word !== 0)).toHaveLength(1);
     for (let second = begin + WATCH_S; second < begin + 3 * WATCH_S; second++) at(second);
     expect(filter.filter((word) => word !== 0)).toHaveLength(0);

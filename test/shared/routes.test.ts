@@ -28,7 +28,12 @@ function table(routesMax: number): { memory: SharedMemory; routes: RouteTable } 
 }
 
 /** Ids whose search begins at one of `starts` slots, from slot `first` on. */
-function idsStartingAt(memory: RouteMemory, first: number, starts: number, count: number): number[] {
+function idsStartingAt(
+  memory: RouteMemory,
+  first: number,
+  starts: number,
+  count: number,
+): number[] {
   const ids: number[] = [];
   for (let id = 1; ids.length < count; id++) {
     const slot = slotOfHash(nodeHash(id, SECRET), memory.routeSlots);
@@ -129,7 +134,8 @@ describe("RouteTable", () => {
       const before = memory.words.slice();
       memory.words[memory.routesAt + ROUTE_REMOVALS]! += 1;
       memory.words[slotOf(removed)] = 0;
-      for (const [i, id] of ids.entries()) expect(routes.find(id)).toBe(id === removed ? NO_PEER : i);
+      for (const [i, id] of ids.entries())
+        expect(routes.find(id)).toBe(id === removed ? NO_PEER : i);
       memory.words.set(before);
     }
   });
@@ -147,7 +153,9 @@ describe("RouteTable", () => {
     for (let id = -600; id <= 600; id++) if (id !== 0) routes.claim(id, 1);
     for (let id = -600; id <= 0; id++) routes.withdraw(id, 1);
     expect(Bun.deepEquals(memory.words.slice(0, memory.routesAt), before)).toBe(true);
-    expect(memory.routeSlotsAt + memory.routeSlots * ROUTE_WORDS).toBeLessThanOrEqual(memory.words.length);
+    expect(memory.routeSlotsAt + memory.routeSlots * ROUTE_WORDS).toBeLessThanOrEqual(
+      memory.words.length,
+    );
   });
 });
 
@@ -168,7 +176,11 @@ describe("RouteTable against a map", () => {
     },
     {
       weight: 2,
-      arbitrary: fc.record({ kind: fc.constant("withdraw" as const), id: fc.constantFrom(...ids), peer }),
+      arbitrary: fc.record({
+        kind: fc.constant("withdraw" as const),
+        id: fc.constantFrom(...ids),
+        peer,
+      }),
     },
     {
       // From the peer that has it.
@@ -219,7 +231,12 @@ function keeping(routesMax: number): { memory: RouteMemory; routes: RouteTable }
 }
 
 /** A whole sweep. @returns the nodes whose routes were withdrawn */
-function sweep(routes: RouteTable, peer: number, mark: number, isToGo?: (id: number) => boolean): number[] {
+function sweep(
+  routes: RouteTable,
+  peer: number,
+  mark: number,
+  isToGo?: (id: number) => boolean,
+): number[] {
   const withdrawn: number[] = [];
   routes.sweep(peer, mark, 0, routes.sweepSteps, isToGo, (id) => {
     expect(routes.find(id)).toBe(NO_PEER);
@@ -243,7 +260,12 @@ describe("claims that are kept", () => {
       [2, 400, 1],
     ] as const) {
       expect(routes.claim(7, peer, ms, 4)).toBe(before);
-      expect([routes.find(7), routes.claimedMs(7), routes.markOf(7), routes.size]).toEqual([peer, ms, 4, 1]);
+      expect([routes.find(7), routes.claimedMs(7), routes.markOf(7), routes.size]).toEqual([
+        peer,
+        ms,
+        4,
+        1,
+      ]);
     }
     routes.claim(7, 2, 1000);
     expect([routes.claimedMs(7), routes.markOf(7)]).toEqual([1000, 0]);
@@ -252,9 +274,12 @@ describe("claims that are kept", () => {
   test("there are none where there is no route, nor before they are kept", () => {
     const { routes } = table(10);
     routes.claim(7, 1, 5000, 3);
-    expect([routes.claimedMs(7), routes.markOf(7), routes.claimedMs(8), routes.claimedMs(0)]).toEqual([
-      0, 0, -1, -1,
-    ]);
+    expect([
+      routes.claimedMs(7),
+      routes.markOf(7),
+      routes.claimedMs(8),
+      routes.claimedMs(0),
+    ]).toEqual([0, 0, -1, -1]);
     routes.keepClaims();
     routes.keepClaims();
     expect(routes.claim(7, 2, 0.0625, 1)).toBe(1);
@@ -280,8 +305,10 @@ describe("claims that are kept", () => {
   test("can lie in memory of one thread's own", () => {
     const routes = new RouteTable(privateRouteMemory(5, 7));
     routes.keepClaims();
-    for (let id = 1; id <= 6; id++) expect(routes.claim(id, 0, id)).toBe(id === 6 ? TABLE_FULL : NO_PEER);
-    for (let id = 1; id <= 5; id++) expect([routes.find(id), routes.claimedMs(id)]).toEqual([0, id]);
+    for (let id = 1; id <= 6; id++)
+      expect(routes.claim(id, 0, id)).toBe(id === 6 ? TABLE_FULL : NO_PEER);
+    for (let id = 1; id <= 5; id++)
+      expect([routes.find(id), routes.claimedMs(id)]).toEqual([0, id]);
   });
 
   test("take room: so many bytes a route in all", () => {
@@ -327,8 +354,10 @@ describe("a sweep", () => {
 
   test("of a full chain of slots, which every removal moves, leaves nothing out", () => {
     const { memory, routes } = keeping(1000);
-    for (const id of idsStartingAt(memory, memory.routeSlots - 100, 2, PROBES_MAX)) routes.claim(id, 1, 1, 1);
-    for (const [i, id] of [...visited(routes).keys()].entries()) if (i % 3 === 0) routes.claim(id, 2, 2, 1);
+    for (const id of idsStartingAt(memory, memory.routeSlots - 100, 2, PROBES_MAX))
+      routes.claim(id, 1, 1, 1);
+    for (const [i, id] of [...visited(routes).keys()].entries())
+      if (i % 3 === 0) routes.claim(id, 2, 2, 1);
     const kept = routes.routesOf(2);
     expect(sweep(routes, 1, 2)).toHaveLength(PROBES_MAX - kept);
     expect([routes.size, routes.routesOf(2), visited(routes).size]).toEqual([kept, kept, kept]);
@@ -375,7 +404,9 @@ describe("kept claims against a map", () => {
       );
     }
     for (const one of [0, 1, 2])
-      expect(routes.routesOf(one)).toBe([...model.values()].filter((there) => there.peer === one).length);
+      expect(routes.routesOf(one)).toBe(
+        [...model.values()].filter((there) => there.peer === one).length,
+      );
     expect(routes.size).toBe(model.size);
     expectSums(routes, model);
   }
@@ -393,7 +424,9 @@ describe("kept claims against a map", () => {
         const model = new Map<number, Claim>();
         for (const [one, isSweep] of steps) {
           if (isSweep && one.id % 5 === 0) {
-            const gone = [...model].filter(([, { peer: of, mark }]) => of === one.peer && mark !== one.mark);
+            const gone = [...model].filter(
+              ([, { peer: of, mark }]) => of === one.peer && mark !== one.mark,
+            );
             expect(sweep(routes, one.peer, one.mark)).toHaveLength(gone.length);
             for (const [id] of gone) model.delete(id);
           } else {
@@ -416,23 +449,28 @@ describe("kept claims against a map", () => {
       mark: fc.integer({ min: 1, max: 3 }),
     });
     fc.assert(
-      fc.property(fc.array(spread, { maxLength: 80 }), fc.integer(), spread, (claims, ranges, swept) => {
-        const { routes } = keeping(40);
-        const model = new Map<number, Claim>();
-        for (const { id, peer: of, ms, mark } of claims) {
-          routes.claim(id, of, ms, mark);
-          model.set(id, { peer: of, ms, mark });
-        }
-        const isToGo = (id: number) => isIn(ranges, id);
-        const gone = [...model].filter(
-          ([id, { peer: of, mark }]) => of === swept.peer && mark !== swept.mark && isToGo(id),
-        );
-        const goneIds = gone.map(([id]) => id).sort((one, other) => one - other);
-        expect(sweep(routes, swept.peer, swept.mark, isToGo)).toEqual(goneIds);
-        for (const id of goneIds) model.delete(id);
-        expectSums(routes, model);
-        expect(new Set(visited(routes).keys())).toEqual(new Set(model.keys()));
-      }),
+      fc.property(
+        fc.array(spread, { maxLength: 80 }),
+        fc.integer(),
+        spread,
+        (claims, ranges, swept) => {
+          const { routes } = keeping(40);
+          const model = new Map<number, Claim>();
+          for (const { id, peer: of, ms, mark } of claims) {
+            routes.claim(id, of, ms, mark);
+            model.set(id, { peer: of, ms, mark });
+          }
+          const isToGo = (id: number) => isIn(ranges, id);
+          const gone = [...model].filter(
+            ([id, { peer: of, mark }]) => of === swept.peer && mark !== swept.mark && isToGo(id),
+          );
+          const goneIds = gone.map(([id]) => id).sort((one, other) => one - other);
+          expect(sweep(routes, swept.peer, swept.mark, isToGo)).toEqual(goneIds);
+          for (const id of goneIds) model.delete(id);
+          expectSums(routes, model);
+          expect(new Set(visited(routes).keys())).toEqual(new Set(model.keys()));
+        },
+      ),
     );
   });
 
@@ -446,7 +484,9 @@ describe("kept claims against a map", () => {
         const PEER = 1;
         const MARK = 3;
         /** There with the same claim from beginning to end, or withdrawn by the sweep. */
-        const unmoved = new Map([...model].filter(([, { peer: of, mark }]) => of === PEER && mark !== MARK));
+        const unmoved = new Map(
+          [...model].filter(([, { peer: of, mark }]) => of === PEER && mark !== MARK),
+        );
         const others = new Map([...model].filter(([, { peer: of }]) => of !== PEER));
         const seen = new Set<number>();
         const end = routes.sweepSteps;

@@ -15,7 +15,10 @@ import {
 } from "../support/route-worker.ts";
 
 const SECRET = 0x1357_9bdf;
-/** Routes that come and go before one that lasts: as they go, it moves up; and routes that move up behind it. */
+/**
+ * Routes that come and go before one that lasts: as they go, it moves up; and routes that move up
+ * behind it.
+ */
 const PASSING = 8;
 const FOLLOWING = 3;
 /** How often a route that lasts changes its peer each time that a passing one has gone. */

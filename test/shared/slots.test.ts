@@ -59,7 +59,9 @@ describe("a slot", () => {
 
   test("takes an id unsigned for the same as signed", () => {
     const { slots, slot } = taken(-1, HOME);
-    expect(slots.read(slot, 0xffff_ffff, new Int32Array(ENDPOINT_WORDS), 0)).toBe(slots.version(slot));
+    expect(slots.read(slot, 0xffff_ffff, new Int32Array(ENDPOINT_WORDS), 0)).toBe(
+      slots.version(slot),
+    );
   });
 
   test("takes an endpoint from the midst of an array, and flags only from the caller", () => {
@@ -153,7 +155,11 @@ describe("Slots against a list", () => {
     }),
     fc.record({ kind: fc.constant("flags" as const), slot: fc.nat(COUNT - 1), flags: anyFlags }),
     fc.record({ kind: fc.constant("own" as const), slot: fc.nat(COUNT - 1), id: nodeId }),
-    fc.record({ kind: fc.constant("limit" as const), slot: fc.nat(COUNT - 1), bytes: fc.nat(65_507) }),
+    fc.record({
+      kind: fc.constant("limit" as const),
+      slot: fc.nat(COUNT - 1),
+      bytes: fc.nat(65_507),
+    }),
   );
 
   test("any sequence of writes leaves each slot with its own", () => {

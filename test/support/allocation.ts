@@ -1,9 +1,11 @@
 /**
- * Relays packets through a worker's loop, here in this thread, and prints by how much JavaScript's heap grew meanwhile.
- * A process of its own: nothing else allocates in it, and nothing instruments its code. What the loop puts into its mailbox is taken
- * out by another thread, which has a heap of its own, as in a beacon.
+ * Relays packets through a worker's loop, here in this thread, and prints by how much JavaScript's
+ * heap grew meanwhile. A process of its own: nothing else allocates in it, and nothing instruments
+ * its code. What the loop puts into its mailbox is taken out by another thread, which has a heap of
+ * its own, as in a beacon.
  *
- * Arguments: "on" or "off" for offload, for whether grants are required, and for whether arrivals are noted; and the number of packets.
+ * Arguments: "on" or "off" for offload, for whether grants are required, and for whether arrivals
+ * are noted; and the number of packets.
  */
 import { heapStats } from "bun:jsc";
 import { once } from "node:events";
@@ -53,7 +55,9 @@ const GRANT_OVERLOAD = grantColumn("overload");
 const SHAPE: MemoryShape = { workers: 1, nodesMax: 100, routesMax: 100 };
 /** The last of them is behind the WebSocket bridge. */
 const NODES = 5;
-/** Packets of one round: a burst of relays to each node, and one each of what else a loop handles. */
+/**
+ * Packets of one round: a burst of relays to each node, and one each of what else a loop handles.
+ */
 const BURST = 15;
 const RELAYS = NODES * BURST;
 const OTHERS = 4;
@@ -107,7 +111,8 @@ const loop = new RelayLoop(kernel, memory, {
   offload,
 });
 
-// The nodes all sit behind one socket that nobody reads: the kernel drops what its buffer does not hold.
+// The nodes all sit behind one socket that nobody reads: the kernel drops what its buffer does not
+// hold.
 const nodes = UdpSocket.open(AF_INET);
 nodes.setTimeouts(1000, 1000);
 nodes.bind("127.0.0.1", 0);
@@ -131,8 +136,8 @@ function put(
   batch.setPiece(m, piece, at, bytes);
 }
 
-// Messages 0 to NODES - 1: a burst of relays to one node. Then a Discover with a key, a PunchRequest with a grant, one for the bridge's
-// node, a Relay to nobody.
+// Messages 0 to NODES - 1: a burst of relays to one node. Then a Discover with a key, a
+// PunchRequest with a grant, one for the bridge's node, a Relay to nobody.
 for (let m = 0; m < MESSAGES; m++) batch.setDestination(m, beacon, 0);
 for (let node = 0; node < NODES; node++) {
   for (let i = 0; i < BURST; i++) {
@@ -163,7 +168,8 @@ function handled(): number {
 /** Sends `count` messages from `first` on and lets the loop handle all that is in them. */
 function offer(first: number, count: number, packetsInside: number): void {
   const target = handled() + packetsInside;
-  if (batch.send(first, first + count, true) !== count) throw new Error("the kernel took less than all");
+  if (batch.send(first, first + count, true) !== count)
+    throw new Error("the kernel took less than all");
   for (let steps = 0; handled() < target; steps++) {
     if (steps > WAITS_MAX) throw new Error(`${packetsInside} packets are not handled`);
     loop.step();
@@ -194,8 +200,9 @@ function relay(count: number): void {
 }
 
 /**
- * What the heap has taken from the system: it grows in blocks of 16 KiB as soon as the free cells are used up.
- * heapSize() would not do: it is brought up to date by a collection and tells nothing of garbage before.
+ * What the heap has taken from the system: it grows in blocks of 16 KiB as soon as the free cells
+ * are used up. heapSize() would not do: it is brought up to date by a collection and tells nothing
+ * of garbage before.
  */
 const heapBytes = (): number => heapStats().heapCapacity;
 
@@ -207,5 +214,7 @@ const before = handled();
 const beforeBytes = heapBytes();
 relay(packets);
 const growthBytes = heapBytes() - beforeBytes;
-console.log(JSON.stringify({ handled: handled() - before, growthBytes } satisfies AllocationResult));
+console.log(
+  JSON.stringify({ handled: handled() - before, growthBytes } satisfies AllocationResult),
+);
 process.exit(); // the other thread takes mail for ever

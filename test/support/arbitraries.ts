@@ -10,7 +10,11 @@ export const v6Bytes = fc
   .uint8Array({ minLength: 16, maxLength: 16 })
   .filter(
     (bytes) =>
-      !(bytes.subarray(0, 10).every((byte) => byte === 0) && bytes[10] === 0xff && bytes[11] === 0xff),
+      !(
+        bytes.subarray(0, 10).every((byte) => byte === 0) &&
+        bytes[10] === 0xff &&
+        bytes[11] === 0xff
+      ),
   );
 
 const MAPPED_PREFIX = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
@@ -24,7 +28,10 @@ export function endpointFromBytes(
   const words = new Int32Array(new ArrayBuffer(24));
   const view = new DataView(words.buffer);
   view.setUint16(2, portNumber);
-  new Uint8Array(words.buffer).set(address.length === 4 ? [...MAPPED_PREFIX, ...address] : address, 4);
+  new Uint8Array(words.buffer).set(
+    address.length === 4 ? [...MAPPED_PREFIX, ...address] : address,
+    4,
+  );
   view.setUint32(20, scope, true);
   return words;
 }

@@ -1,4 +1,7 @@
-/** A worker thread that adds nodes to a node table, or only notes them; see test/shared/arrivals.test.ts. */
+/**
+ * A worker thread that adds nodes to a node table, or only notes them; see
+ * test/shared/arrivals.test.ts.
+ */
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { endpointOf } from "../../ffi/endpoint.ts";
 import { ArrivalNotes } from "../../src/shared/arrivals.ts";
@@ -10,8 +13,8 @@ export interface ArrivalWorkerData {
   readonly buffer: SharedArrayBuffer;
   readonly worker: number;
   /**
-   * note: notes the serial numbers from 1 on, as ids, with the worker's number in their lowest bits;
-   * add: records the nodes 1 to `nodes` again and again, until it has added so many.
+   * note: notes the serial numbers from 1 on, as ids, with the worker's number in their lowest
+   * bits; add: records the nodes 1 to `nodes` again and again, until it has added so many.
    */
   readonly task: "note" | "add";
   readonly nodes: number;
@@ -32,7 +35,16 @@ export type ArrivalWorkerResult = Int32Array;
 
 export const WORKER_BITS = 2;
 
-function work({ shape, buffer, worker, task, nodes, count, aheadMax, words }: ArrivalWorkerData): void {
+function work({
+  shape,
+  buffer,
+  worker,
+  task,
+  nodes,
+  count,
+  aheadMax,
+  words,
+}: ArrivalWorkerData): void {
   const memory = new SharedMemory(shape, buffer);
   const shared = new Int32Array(words);
   const added = new Int32Array(1 + nodes);

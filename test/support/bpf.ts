@@ -1,7 +1,8 @@
 /**
- * An interpreter of classic BPF as the kernel runs it for SO_ATTACH_REUSEPORT_CBPF, written from the kernel's
- * documentation (Documentation/networking/filter.rst) and not from ffi/bpf.ts: codes are taken apart by class,
- * size, mode and operation, so that a wrong code is refused or does something else.
+ * An interpreter of classic BPF as the kernel runs it for SO_ATTACH_REUSEPORT_CBPF, written from
+ * the kernel's documentation (Documentation/networking/filter.rst) and not from ffi/bpf.ts: codes
+ * are taken apart by class, size, mode and operation, so that a wrong code is refused or does
+ * something else.
  */
 import type { Instruction } from "../../ffi/bpf.ts";
 
@@ -77,7 +78,8 @@ export function interpret(program: readonly Instruction[], datagram: Uint8Array)
     const step = program[at];
     if (step === undefined) throw new BadProgram(`runs beyond its end, at ${at}`);
     const { code, jt, jf, k } = step;
-    if (k !== k >>> 0 || jt !== (jt & 0xff) || jf !== (jf & 0xff)) throw new BadProgram(`a field of ${at}`);
+    if (k !== k >>> 0 || jt !== (jt & 0xff) || jf !== (jf & 0xff))
+      throw new BadProgram(`a field of ${at}`);
     const operand = (code & BPF_X) !== 0 ? x : k;
     switch (code & 0x07) {
       case BPF_LD: {

@@ -1,6 +1,7 @@
 /**
- * A kernel for many messages: PacketCalls without a socket, which looks at a receive batch's structs once and then only fills in what
- * a batch brings. For one loop with an IPv4 socket without offload; it takes all that is sent.
+ * A kernel for many messages: PacketCalls without a socket, which looks at a receive batch's
+ * structs once and then only fills in what a batch brings. For one loop with an IPv4 socket without
+ * offload; it takes all that is sent.
  */
 import { type Pointer, toArrayBuffer } from "bun:ffi";
 import {
@@ -23,7 +24,9 @@ export class BulkKernel implements PacketCalls {
   #names: Uint8Array[] = [];
   #rooms: Uint8Array[] = [];
 
-  /** @param bring puts the messages of a batch in with `put`, from message 0 on, and says how many */
+  /**
+   * @param bring puts the messages of a batch in with `put`, from message 0 on, and says how many
+   */
   constructor(private readonly bring: () => number) {}
 
   /** Makes this message m of the batch to come. */
@@ -60,7 +63,9 @@ export class BulkKernel implements PacketCalls {
         toArrayBuffer(pointerAt(headers, header + MSG_IOV_WORD), 0, IOVEC_WORDS * 4),
       );
       this.#names.push(
-        new Uint8Array(toArrayBuffer(pointerAt(headers, header + MSG_NAME_WORD), 0, SOCKADDR_IN_BYTES)),
+        new Uint8Array(
+          toArrayBuffer(pointerAt(headers, header + MSG_NAME_WORD), 0, SOCKADDR_IN_BYTES),
+        ),
       );
       this.#rooms.push(
         new Uint8Array(toArrayBuffer(pointerAt(iovec, IOV_BASE_WORD), 0, iovec[IOV_LEN_WORD]!)),

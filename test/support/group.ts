@@ -41,7 +41,8 @@ export class Group {
   take(total: number): Arrival[] {
     const arrivals: Arrival[] = [];
     for (let idle = 0; arrivals.length < total; idle++) {
-      if (idle > IDLE_ROUNDS_MAX) throw new Error(`${arrivals.length} of ${total} datagrams arrived`);
+      if (idle > IDLE_ROUNDS_MAX)
+        throw new Error(`${arrivals.length} of ${total} datagrams arrived`);
       for (const [socket, { receive, packets }] of this.#batches.entries()) {
         const count = receive.receive(false);
         if (count < 0 && count !== -EAGAIN) throw new Error(`recvmmsg: errno ${-count}`);
@@ -54,7 +55,8 @@ export class Group {
       }
       if (arrivals.length < total) Atomics.wait(this.#pause, 0, 0, 1);
     }
-    if (arrivals.length > total) throw new Error(`${arrivals.length} datagrams arrived, not ${total}`);
+    if (arrivals.length > total)
+      throw new Error(`${arrivals.length} datagrams arrived, not ${total}`);
     return arrivals;
   }
 

@@ -1,4 +1,7 @@
-/** A mounted file system that a test can make hang, as NFS does whose server is gone; support/hanging_mount.py serves it. */
+/**
+ * A mounted file system that a test can make hang, as NFS does whose server is gone;
+ * support/hanging_mount.py serves it.
+ */
 import { existsSync, mkdtempSync, rmdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -26,7 +29,10 @@ export class HangingMount {
     if (!existsSync("/dev/fuse")) return "needs /dev/fuse";
     const folder = mkdtempSync(join(tmpdir(), "beacon-hanging-"));
     // Without input it ends once it has mounted.
-    const { success } = Bun.spawnSync(["python3", SERVER, folder], { stdin: "ignore", stderr: "ignore" });
+    const { success } = Bun.spawnSync(["python3", SERVER, folder], {
+      stdin: "ignore",
+      stderr: "ignore",
+    });
     rmdirSync(folder);
     return success ? undefined : "needs to mount";
   }

@@ -1,6 +1,7 @@
 /**
- * A reverse proxy that serves another HTTP server under a path prefix, as nginx does with `proxy_pass`. Of Bun's own server and client:
- * its `node:http` loses answers to concurrent requests (Bun 1.4.5).
+ * A reverse proxy that serves another HTTP server under a path prefix, as nginx does with
+ * `proxy_pass`. Of Bun's own server and client: its `node:http` loses answers to concurrent
+ * requests (Bun 1.4.5).
  */
 export interface ProxyOptions {
   /** Begins and ends with "/": only requests below it are passed on, without it. */

@@ -1,6 +1,7 @@
 /**
- * A kernel that plays a script: PacketCalls without a socket. It reads the structs that it is handed by address, as
- * the real one does, and cuts merged messages into the datagrams that would leave.
+ * A kernel that plays a script: PacketCalls without a socket. It reads the structs that it is
+ * handed by address, as the real one does, and cuts merged messages into the datagrams that would
+ * leave.
  */
 import { type Pointer, toArrayBuffer } from "bun:ffi";
 import {
@@ -87,14 +88,20 @@ export function cut({ name, pieces, segmentBytes }: SentMessage): SentDatagram[]
 }
 
 export class ScriptedKernel implements PacketCalls {
-  /** Steps of the calls to come; when they are used up, a send takes everything and a receive times out. */
+  /**
+   * Steps of the calls to come; when they are used up, a send takes everything and a receive times
+   * out.
+   */
   readonly sends: SendStep[] = [];
   readonly receives: ReceiveStep[] = [];
   /** Every message taken, in order. */
   readonly sent: SentMessage[] = [];
   /** For each call of sendmmsg: whether it might wait, and how many messages it was offered. */
   readonly sendCalls: { wait: boolean; offered: number }[] = [];
-  /** For each call of recvmmsg: its flags, and the room that each message offers for a name and for control data. */
+  /**
+   * For each call of recvmmsg: its flags, and the room that each message offers for a name and for
+   * control data.
+   */
   readonly receiveCalls: { flags: number; nameBytes: number[]; controlBytes: number[] }[] = [];
   #errno = 0;
 
@@ -111,7 +118,8 @@ export class ScriptedKernel implements PacketCalls {
 
   sendmmsg(_fd: number, headers: number, count: number, flags: number): number {
     const messages: SentMessage[] = [];
-    for (let m = 0; m < count; m++) messages.push(this.#sentMessage(headers + m * MMSGHDR_WORDS * 4));
+    for (let m = 0; m < count; m++)
+      messages.push(this.#sentMessage(headers + m * MMSGHDR_WORDS * 4));
     const wait = (flags & MSG_DONTWAIT) === 0;
     this.sendCalls.push({ wait, offered: count });
     const taken = this.sends.shift()?.(messages, wait) ?? count;
@@ -123,14 +131,20 @@ export class ScriptedKernel implements PacketCalls {
 
   #sentMessage(address: number): SentMessage {
     const header = new Int32Array(memoryAt(address, MMSGHDR_WORDS * 4));
-    const name = new Uint8Array(memoryAt(pointerIn(header, MSG_NAME_WORD), header[MSG_NAMELEN_WORD]!));
+    const name = new Uint8Array(
+      memoryAt(pointerIn(header, MSG_NAME_WORD), header[MSG_NAMELEN_WORD]!),
+    );
     const iovecCount = header[MSG_IOVLEN_WORD]!;
-    const iovecs = new Int32Array(memoryAt(pointerIn(header, MSG_IOV_WORD), iovecCount * IOVEC_WORDS * 4));
+    const iovecs = new Int32Array(
+      memoryAt(pointerIn(header, MSG_IOV_WORD), iovecCount * IOVEC_WORDS * 4),
+    );
     const pieces: Uint8Array[] = [];
     for (let i = 0; i < iovecCount; i++) {
       const iovec = i * IOVEC_WORDS;
       const bytes = iovecs[iovec + IOV_LEN_WORD]!;
-      pieces.push(new Uint8Array(memoryAt(pointerIn(iovecs, iovec + IOV_BASE_WORD), bytes)).slice());
+      pieces.push(
+        new Uint8Array(memoryAt(pointerIn(iovecs, iovec + IOV_BASE_WORD), bytes)).slice(),
+      );
     }
     return { name: hex(name), pieces, ...this.#control(header) };
   }
@@ -142,16 +156,25 @@ export class ScriptedKernel implements PacketCalls {
     const control = new DataView(memoryAt(pointerIn(header, MSG_CONTROL_WORD), controlBytes));
     for (let at = 0; at + CMSG_HEADER_BYTES <= controlBytes; ) {
       const bytes = control.getInt32(at + CMSG_LEN_WORD * 4, true);
-      if (bytes < CMSG_HEADER_BYTES || at + bytes > controlBytes) throw new Error("a broken control message");
+      if (bytes < CMSG_HEADER_BYTES || at + bytes > controlBytes)
+        throw new Error("a broken control message");
       const level = control.getInt32(at + CMSG_LEVEL_WORD * 4, true);
       const type = control.getInt32(at + CMSG_TYPE_WORD * 4, true);
-      const data = new Uint8Array(control.buffer, at + CMSG_HEADER_BYTES, bytes - CMSG_HEADER_BYTES);
+      const data = new Uint8Array(
+        control.buffer,
+        at + CMSG_HEADER_BYTES,
+        bytes - CMSG_HEADER_BYTES,
+      );
       if (level === SOL_UDP && type === UDP_SEGMENT) {
         if (data.length !== 2) throw new Error("UDP_SEGMENT is not a u16");
         found.segmentBytes = control.getUint16(at + CMSG_HEADER_BYTES, true);
       } else if (level === IPPROTO_IP && type === IP_PKTINFO && data.length === IN_PKTINFO_BYTES) {
         found.source = hex(data);
-      } else if (level === IPPROTO_IPV6 && type === IPV6_PKTINFO && data.length === IN6_PKTINFO_BYTES) {
+      } else if (
+        level === IPPROTO_IPV6 &&
+        type === IPV6_PKTINFO &&
+        data.length === IN6_PKTINFO_BYTES
+      ) {
         found.source = hex(data);
       } else {
         throw new Error(`a control message of level ${level} and type ${type}`);
@@ -172,8 +195,10 @@ export class ScriptedKernel implements PacketCalls {
     });
     const step = this.receives.shift() ?? -this.timeoutErrno;
     if (typeof step === "number") return this.#fail(-step);
-    if (step.length > count) throw new Error(`the script brings ${step.length} messages for ${count}`);
-    for (const [m, message] of step.entries()) this.#deliver(headers + m * MMSGHDR_WORDS * 4, message);
+    if (step.length > count)
+      throw new Error(`the script brings ${step.length} messages for ${count}`);
+    for (const [m, message] of step.entries())
+      this.#deliver(headers + m * MMSGHDR_WORDS * 4, message);
     return step.length;
   }
 
@@ -185,7 +210,9 @@ export class ScriptedKernel implements PacketCalls {
     new Uint8Array(memoryAt(pointerIn(iovec, IOV_BASE_WORD), room)).set(taken);
     if (name !== undefined) {
       const nameRoom = header[MSG_NAMELEN_WORD]!;
-      new Uint8Array(memoryAt(pointerIn(header, MSG_NAME_WORD), nameRoom)).set(name.subarray(0, nameRoom));
+      new Uint8Array(memoryAt(pointerIn(header, MSG_NAME_WORD), nameRoom)).set(
+        name.subarray(0, nameRoom),
+      );
     }
     header[MSG_NAMELEN_WORD] = name?.length ?? 0;
     const controlRoom = header[MSG_CONTROLLEN_WORD]!;
@@ -213,7 +240,11 @@ export function controlMessage(
 ): Uint8Array {
   const bytes = new Uint8Array(Math.ceil((CMSG_HEADER_BYTES + data.length) / 8) * 8);
   const view = new DataView(bytes.buffer);
-  view.setBigUint64(0, BigInt.asUintN(64, BigInt(lengthBytes ?? CMSG_HEADER_BYTES + data.length)), true);
+  view.setBigUint64(
+    0,
+    BigInt.asUintN(64, BigInt(lengthBytes ?? CMSG_HEADER_BYTES + data.length)),
+    true,
+  );
   view.setInt32(8, level, true);
   view.setInt32(12, type, true);
   bytes.set(data, CMSG_HEADER_BYTES);

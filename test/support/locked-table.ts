@@ -1,4 +1,7 @@
-/** A process that writes as a worker to a locked table, again and again, and reports each time that it gave up. */
+/**
+ * A process that writes as a worker to a locked table, again and again, and reports each time that
+ * it gave up.
+ */
 import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import { MAIN_THREAD_LOCK, SHARD_LOCK, SharedMemory, workerLock } from "../../src/shared/memory.ts";
 import { CONTENDED, NodeTable } from "../../src/shared/nodes.ts";
@@ -9,6 +12,7 @@ const nodes = new NodeTable(memory, workerLock(0));
 const endpoint = new Int32Array(new ArrayBuffer(4 * ENDPOINT_WORDS));
 console.log("waits");
 for (;;) {
-  if (nodes.record(1, endpoint, 0, 0, 0) !== CONTENDED) throw new Error("the lock was not respected");
+  if (nodes.record(1, endpoint, 0, 0, 0) !== CONTENDED)
+    throw new Error("the lock was not respected");
   console.log("gave up");
 }

@@ -1,6 +1,6 @@
 /**
- * A worker thread that puts messages into one of its mailboxes, one after the other; see test/shared/mailbox.test.ts and
- * test/control/mail-reader.test.ts.
+ * A worker thread that puts messages into one of its mailboxes, one after the other; see
+ * test/shared/mailbox.test.ts and test/control/mail-reader.test.ts.
  */
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
@@ -36,12 +36,14 @@ export function fillMessage(serial: number, message: Uint8Array): void {
 
 /** A label that follows from the serial number, too. */
 export function fillLabel(serial: number, label: Int32Array): void {
-  for (let word = 0; word < ENDPOINT_WORDS; word++) label[word] = Math.imul(serial, word * 2 + 1) ^ word;
+  for (let word = 0; word < ENDPOINT_WORDS; word++)
+    label[word] = Math.imul(serial, word * 2 + 1) ^ word;
 }
 
 function work({ shape, buffer, kind, worker, first, count, bytesMax }: MailWorkerData): void {
   const mailbox = new Mailbox(new SharedMemory(shape, buffer), kind, worker);
-  const packets = new DataView(new ArrayBuffer(3 + bytesMax + 3)); // whole words are read, from any byte on
+  // whole words are read, from any byte on
+  const packets = new DataView(new ArrayBuffer(3 + bytesMax + 3));
   const label = new Int32Array(ENDPOINT_WORDS);
   for (let serial = first; serial !== first + count; serial++) {
     const from = serial & 3;

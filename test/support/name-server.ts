@@ -69,8 +69,11 @@ export class NameServer {
     const failure = this.failure(name, type);
     if (failure === "silent") return undefined;
     const found = this.hosts.get(name);
-    const rcode = failure !== undefined ? RCODES[failure] : found === undefined ? RCODES.NXDOMAIN : 0;
-    const addresses = (rcode === 0 ? found! : []).filter((one) => isIP(one) === (type === "A" ? 4 : 6));
+    const rcode =
+      failure !== undefined ? RCODES[failure] : found === undefined ? RCODES.NXDOMAIN : 0;
+    const addresses = (rcode === 0 ? found! : []).filter(
+      (one) => isIP(one) === (type === "A" ? 4 : 6),
+    );
     const header = Buffer.alloc(HEADER_BYTES);
     question.copy(header, 0, 0, 2);
     header.writeUInt16BE(0x8180 | rcode, 2); // an answer, recursion available

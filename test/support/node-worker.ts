@@ -1,4 +1,7 @@
-/** A worker thread that works on a node table, by what its data says; see test/shared/nodes.threads.test.ts. */
+/**
+ * A worker thread that works on a node table, by what its data says; see
+ * test/shared/nodes.threads.test.ts.
+ */
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import { type MemoryShape, SharedMemory } from "../../src/shared/memory.ts";
@@ -12,20 +15,23 @@ export interface NodeWorkerData {
   readonly keysBuffer?: SharedArrayBuffer;
   readonly holder: number;
   /**
-   * read: reads nodes 1 to `nodes` and checks every word, `operations` times and on until it has seen many writes;
-   * move: records the same nodes at ever new endpoints, `operations` times and on until `stop`;
-   * cycle: adds nodes from `firstId` on and expires them again, likewise;
-   * spin: moves and adds, as a beacon's worker does, without an end;
-   * watch: reads the same nodes, which are bridged and unbridged meanwhile, and the nodes of `passing`, `operations` times and on
-   * until it has seen many changes;
-   * keys: adds KEY_NODES nodes from `firstId` on in any order, seen at second 0 or -1, and tells each one's key, likewise.
+   * read: reads nodes 1 to `nodes` and checks every word, `operations` times and on until it has
+   * seen many writes; move: records the same nodes at ever new endpoints, `operations` times and on
+   * until `stop`; cycle: adds nodes from `firstId` on and expires them again, likewise; spin: moves
+   * and adds, as a beacon's worker does, without an end; watch: reads the same nodes, which are
+   * bridged and unbridged meanwhile, and the nodes of `passing`, `operations` times and on until it
+   * has seen many changes; keys: adds KEY_NODES nodes from `firstId` on in any order, seen at
+   * second 0 or -1, and tells each one's key, likewise.
    */
   readonly task: "move" | "read" | "cycle" | "spin" | "watch" | "keys";
   readonly nodes: number;
   readonly firstId: number;
   readonly operations: number;
   readonly seed: number;
-  /** Two nodes of the bridge without an endpoint, of which one at a time may be away; STABLE names the other. */
+  /**
+   * Two nodes of the bridge without an endpoint, of which one at a time may be away; STABLE names
+   * the other.
+   */
   readonly passing?: readonly [number, number];
   /** A word for each of the names below; STABLE and FINISHED for `watch` alone. */
   readonly words: SharedArrayBuffer;
@@ -38,7 +44,10 @@ export interface NodeWorkerResult {
   readonly contended: number;
   /** Reads whose words do not belong together, and keys that were refused though they are right. */
   readonly torn: number;
-  /** Searches that did not find a node that was there all the time; of keys, one that was removed since it was added. */
+  /**
+   * Searches that did not find a node that was there all the time; of keys, one that was removed
+   * since it was added.
+   */
   readonly missed: number;
 }
 
@@ -46,17 +55,24 @@ export interface NodeWorkerResult {
 export const ROUNDS = 0;
 /** Not 0, so that `move` and `cycle` may end. */
 export const STOP = 1;
-/** A number that grows; the node of `passing` that is there for as long as it stands is the one of its lowest bit. */
+/**
+ * A number that grows; the node of `passing` that is there for as long as it stands is the one of
+ * its lowest bit.
+ */
 export const STABLE = 2;
 /** How many threads that `watch` have seen enough. */
 export const FINISHED = 3;
-/** Distinct endpoints, or changes, that a reader wants to see: far more than there are without writers at the same time. */
+/**
+ * Distinct endpoints, or changes, that a reader wants to see: far more than there are without
+ * writers at the same time.
+ */
 const DISTINCT_MIN = 200;
 
 /** Fills `endpoint` with six words that all follow from one number. */
 export function derive(number: number, endpoint: Int32Array): void {
   endpoint[0] = Math.imul(number, 0x9e37_79b1) & ENDPOINT_PORT_MASK;
-  for (let word = 1; word < ENDPOINT_WORDS; word++) endpoint[word] = Math.imul(number, word * 2 + 1) ^ word;
+  for (let word = 1; word < ENDPOINT_WORDS; word++)
+    endpoint[word] = Math.imul(number, word * 2 + 1) ^ word;
 }
 
 /** How many nodes `keys` adds. */

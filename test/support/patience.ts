@@ -1,10 +1,13 @@
 /**
- * Bounds for loops in tests that a wrong program would never leave. The runner's own limit cannot end a
- * loop that does not yield.
+ * Bounds for loops in tests that a wrong program would never leave. The runner's own limit cannot
+ * end a loop that does not yield.
  */
 import { PATIENCE_MS } from "./limits.ts";
 
-/** @returns a check for each round of a loop, which throws an Error that names `what` once time is up */
+/**
+ * @returns a check for each round of a loop, which throws an Error that names `what` once time is
+ * up
+ */
 export function patience(what: string, limitMs = PATIENCE_MS): () => void {
   const deadlineMs = performance.now() + limitMs;
   return () => {

@@ -12,7 +12,9 @@ import { type FixedMemory, kernel } from "../../ffi/libc.ts";
 import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../../ffi/mmsg.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 
-/** Limit of a blocking receive, which holds up the thread: a busy machine delays a datagram less. */
+/**
+ * Limit of a blocking receive, which holds up the thread: a busy machine delays a datagram less.
+ */
 export const PATIENCE_MS = 30_000;
 
 export const LOOPBACK: Record<Family, string> = { [AF_INET]: "127.0.0.1", [AF_INET6]: "::1" };

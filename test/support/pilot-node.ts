@@ -1,4 +1,7 @@
-/** A node with a key: how it answers a bridge's challenge, and lets others punch to it. Written from the wire, not from the source. */
+/**
+ * A node with a key: how it answers a bridge's challenge, and lets others punch to it. Written from
+ * the wire, not from the source.
+ */
 import { createPrivateKey, createPublicKey, type KeyObject, randomBytes, sign } from "node:crypto";
 
 /** What stands before a 32-byte secret in PKCS #8 (RFC 8410). */
@@ -36,7 +39,10 @@ export class NodeIdentity {
     return sign(null, Buffer.from(text), this.privateKey);
   }
 
-  /** This node's leave for another to punch to it, as it stands behind a PunchRequest: expiry and signature. */
+  /**
+   * This node's leave for another to punch to it, as it stands behind a PunchRequest: expiry and
+   * signature.
+   */
   grant(requesterId: number, expiryS: number): Uint8Array {
     const bytes = Buffer.alloc(8 + 64);
     bytes.writeBigUInt64BE(BigInt(expiryS));
@@ -51,7 +57,9 @@ export class NodeIdentity {
     return `compat_auth:${this.nodeId}:${middle}${nonce}`;
   }
 
-  /** An auth_reply. Any other field in `options` replaces the correct one; undefined leaves it out. */
+  /**
+   * An auth_reply. Any other field in `options` replaces the correct one; undefined leaves it out.
+   */
   reply(
     challengeText: string,
     options: { readonly form?: ReplyForm; readonly [field: string]: unknown } = {},
@@ -68,7 +76,9 @@ export class NodeIdentity {
 }
 
 /** A key source that knows these nodes. */
-export function keysOf(...nodes: NodeIdentity[]): (nodeId: number) => Promise<Uint8Array | undefined> {
+export function keysOf(
+  ...nodes: NodeIdentity[]
+): (nodeId: number) => Promise<Uint8Array | undefined> {
   const keys = new Map(nodes.map(({ nodeId, publicKey }) => [nodeId, publicKey]));
   return async (nodeId) => keys.get(nodeId);
 }

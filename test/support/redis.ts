@@ -1,5 +1,6 @@
 /**
- * Redis and Valkey servers, as processes of their own on free ports of the loopback, with their data in a folder of their own.
+ * Redis and Valkey servers, as processes of their own on free ports of the loopback, with their
+ * data in a folder of their own.
  *
  *   const server = await RedisServer.start({ password: "s3cret" });
  *   await server.command("SET", "key", "value");
@@ -21,7 +22,10 @@ export interface RedisImplementation {
   readonly program: string | undefined;
 }
 
-export const REDIS: RedisImplementation = { name: "Redis", program: Bun.which("redis-server") ?? undefined };
+export const REDIS: RedisImplementation = {
+  name: "Redis",
+  program: Bun.which("redis-server") ?? undefined,
+};
 /** BEACON_TEST_VALKEY names one that is not installed. */
 export const VALKEY: RedisImplementation = {
   name: "Valkey",
@@ -29,7 +33,9 @@ export const VALKEY: RedisImplementation = {
 };
 
 /** Groups the same tests once for each of them; those of one that is not installed are skipped. */
-export function describeImplementations(tests: (implementation: RedisImplementation) => void): void {
+export function describeImplementations(
+  tests: (implementation: RedisImplementation) => void,
+): void {
   for (const implementation of [REDIS, VALKEY]) {
     const isMissing = implementation.program === undefined;
     const note = isMissing ? ` (needs ${implementation.name.toLowerCase()}-server)` : "";
@@ -87,7 +93,8 @@ export class RedisServer {
       port = freeTcpPort(host),
       sentinel = false,
     } = options;
-    if (implementation.program === undefined) throw new Error(`${implementation.name} is not installed`);
+    if (implementation.program === undefined)
+      throw new Error(`${implementation.name} is not installed`);
     const folder = mkdtempSync(join(tmpdir(), "beacon-redis-"));
     const ownConfig = join(folder, "server.conf"); // a Sentinel writes into it
     writeFileSync(ownConfig, "");
@@ -102,7 +109,10 @@ export class RedisServer {
     const env = { ...CLEAN_ENV, ...options.env };
     const program = Program.spawn([implementation.program, ownConfig, ...flags], { env });
     try {
-      await program.line("it is ready", (line) => /Ready to accept|Sentinel ID/.exec(line) ?? undefined);
+      await program.line(
+        "it is ready",
+        (line) => /Ready to accept|Sentinel ID/.exec(line) ?? undefined,
+      );
       return new RedisServer(host, port, options, program, folder);
     } catch (error) {
       await program.kill();
@@ -185,7 +195,10 @@ function tlsConfig({ certPath, keyPath }: Certificate): string[] {
   ];
 }
 
-/** A port that nobody has at the moment. Low enough that a cluster's node finds the one 10,000 above. */
+/**
+ * A port that nobody has at the moment. Low enough that a cluster's node finds the one 10,000
+ * above.
+ */
 export function freeTcpPort(hostname = "127.0.0.1"): number {
   for (;;) {
     const listener = Bun.listen({ hostname, port: 0, socket: { data() {} } });

@@ -1,4 +1,7 @@
-/** Memory for a route table, and for nothing else: all that beacons share takes longer to make than a whole simulated schedule. */
+/**
+ * Memory for a route table, and for nothing else: all that beacons share takes longer to make than
+ * a whole simulated schedule.
+ */
 import { privateRouteMemory, type RouteMemory } from "../../src/shared/routes.ts";
 
 export const SECRET = 0x5ec2_e701;

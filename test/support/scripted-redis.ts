@@ -1,4 +1,7 @@
-/** A server that answers as a test says, in bytes: what a Redis should say to enter it, and then anything. */
+/**
+ * A server that answers as a test says, in bytes: what a Redis should say to enter it, and then
+ * anything.
+ */
 import type { Socket } from "bun";
 
 /** What is sent in answer to a command; undefined: nothing. */

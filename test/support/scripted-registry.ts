@@ -1,6 +1,6 @@
 /**
- * A registry that does as a test says: what a registry should, something wrong, nothing, or all of it slowly. What it
- * was asked stays on record.
+ * A registry that does as a test says: what a registry should, something wrong, nothing, or all of
+ * it slowly. What it was asked stays on record.
  *
  *   const registry = await ScriptedRegistry.listen();
  *   registry.registered.set(8, "203.0.113.8:9001");
@@ -21,7 +21,10 @@ export type Behaviour = (request: RegistryRequest, connection: ScriptedConnectio
 
 const HEADER_BYTES = 4;
 
-/** A frame: the length, u32 big-endian, and the JSON. The length is a lie if `announcedBytes` says so. */
+/**
+ * A frame: the length, u32 big-endian, and the JSON. The length is a lie if `announcedBytes` says
+ * so.
+ */
 export function frame(json: string | Uint8Array, announcedBytes?: number): Uint8Array {
   const body = Buffer.from(json);
   const header = Buffer.alloc(HEADER_BYTES);
@@ -114,7 +117,13 @@ export class ScriptedRegistry {
     if (type === "lookup") {
       const key = this.keys.get(Number(node_id));
       if (key === undefined) return { type: "error", error: `node ${node_id} not found` };
-      return { type: "lookup_ok", node_id, address: "0:0000.0000.0001", public: true, public_key: key };
+      return {
+        type: "lookup_ok",
+        node_id,
+        address: "0:0000.0000.0001",
+        public: true,
+        public_key: key,
+      };
     }
     return { type: "error", error: `unknown type: ${type}` };
   }
@@ -137,7 +146,8 @@ export class ScriptedRegistry {
     socket.on("data", (chunk: Uint8Array) => {
       pending = Buffer.concat([pending, chunk]);
       for (;;) {
-        const end = pending.length < HEADER_BYTES ? Infinity : HEADER_BYTES + pending.readUInt32BE();
+        const end =
+          pending.length < HEADER_BYTES ? Infinity : HEADER_BYTES + pending.readUInt32BE();
         if (pending.length < end) return;
         const request: RegistryRequest = JSON.parse(pending.toString("utf8", HEADER_BYTES, end));
         pending = pending.subarray(end);

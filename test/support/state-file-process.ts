@@ -1,7 +1,7 @@
 /**
- * Saves and loads a state file in a process of its own, for tests that kill it, or run it as another user or beside another file
- * system. Prints one JSON object: the message of each save or its error, what the load at the end came to, and the files that lie
- * beside the state file.
+ * Saves and loads a state file in a process of its own, for tests that kill it, or run it as
+ * another user or beside another file system. Prints one JSON object: the message of each save or
+ * its error, what the load at the end came to, and the files that lie beside the state file.
  *
  * Arguments: the path, and for each save how many nodes the table has then.
  */

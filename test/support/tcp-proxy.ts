@@ -36,7 +36,10 @@ export class TcpProxy {
     return closed;
   }
 
-  /** Takes connections, and passes nothing on until it is mended, in neither direction; nor do those that are open. */
+  /**
+   * Takes connections, and passes nothing on until it is mended, in neither direction; nor do those
+   * that are open.
+   */
   silence(): void {
     this.#isSilent = true;
     for (const socket of this.#sockets) socket.pause();

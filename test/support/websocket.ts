@@ -1,6 +1,6 @@
 /**
- * A WebSocket client that does as a test says, right or wrong: its frames are built and taken apart here (RFC 6455, section 5), and it
- * stops reading when told to.
+ * A WebSocket client that does as a test says, right or wrong: its frames are built and taken apart
+ * here (RFC 6455, section 5), and it stops reading when told to.
  */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -79,7 +79,11 @@ function serverFrame(bytes: Buffer): { frame: Frame; rest: Buffer } | undefined 
   const headBytes = 2 + extended;
   if (bytes.length < headBytes) return undefined;
   const length =
-    extended === 0 ? short : extended === 2 ? bytes.readUInt16BE(2) : Number(bytes.readBigUInt64BE(2));
+    extended === 0
+      ? short
+      : extended === 2
+        ? bytes.readUInt16BE(2)
+        : Number(bytes.readBigUInt64BE(2));
   if (bytes.length < headBytes + length) return undefined;
   const payload = Buffer.from(bytes.subarray(headBytes, headBytes + length));
   return { frame: { opcode: bytes[0]! & 0x0f, payload }, rest: bytes.subarray(headBytes + length) };
@@ -278,7 +282,10 @@ export async function exchange(url: URL | string, bytes: string | Uint8Array): P
   socket.on("error", () => {}); // a reset, when the server closes before it has read all
   socket.write(bytes);
   try {
-    await inTime("the server closes the connection", new Promise((resolve) => socket.on("close", resolve)));
+    await inTime(
+      "the server closes the connection",
+      new Promise((resolve) => socket.on("close", resolve)),
+    );
   } catch (error) {
     throw new Error(`${(error as Error).message}; it said ${JSON.stringify(answer)}`);
   } finally {
@@ -287,7 +294,10 @@ export async function exchange(url: URL | string, bytes: string | Uint8Array): P
   return answer;
 }
 
-/** Whatever bytes are sent to a server, and its first answer; status 0 if it closed the connection instead. */
+/**
+ * Whatever bytes are sent to a server, and its first answer; status 0 if it closed the connection
+ * instead.
+ */
 export async function firstAnswer(
   url: URL | string,
   bytes: string | Uint8Array,
@@ -337,7 +347,10 @@ export function makeCertificate(
 
 /** Runs openssl. @throws Error if it fails */
 export function openssl(...args: readonly string[]): void {
-  const { success, stderr } = Bun.spawnSync(["openssl", ...args], { stdout: "ignore", stderr: "pipe" });
+  const { success, stderr } = Bun.spawnSync(["openssl", ...args], {
+    stdout: "ignore",
+    stderr: "pipe",
+  });
   if (!success) throw new Error(`openssl ${args.join(" ")}: ${stderr}`);
 }
 
@@ -355,7 +368,9 @@ async function answerOf(socket: Socket): Promise<[head: string, rest: Buffer]> {
     const [chunk] = await Promise.race([
       once(socket, "data"),
       once(socket, "close").then(() => {
-        throw new Error(`the server closed the connection after ${JSON.stringify(bytes.toString())}`);
+        throw new Error(
+          `the server closed the connection after ${JSON.stringify(bytes.toString())}`,
+        );
       }),
     ]);
     bytes = Buffer.concat([bytes, chunk as Buffer]);

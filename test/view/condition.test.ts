@@ -19,7 +19,11 @@ test.each([
 });
 
 test("what is switched off is a warning behind the beacon's own; older beacons send none", () => {
-  const { warnings: _, notReady: __, ...old } = statsWith({ breakers: { relay: "off", punch: "off" } });
+  const {
+    warnings: _,
+    notReady: __,
+    ...old
+  } = statsWith({ breakers: { relay: "off", punch: "off" } });
   expect(warningsOf({ ...old, warnings: ["a"] })).toEqual(["a", "switched off: relay, punch"]);
   expect(warningsOf(old)).toEqual(["switched off: relay, punch"]);
   expect(conditionOf(old).text).toBe("healthy, 1 warning");

@@ -42,6 +42,8 @@ test.each([
 test("a beacon of an earlier version reports no nodes and no log", () => {
   const { logEntries, logBytes, logOldestS, ...directory } = directoryStats();
   const beacons = directory.beacons.map(({ nodes, ...beacon }) => beacon);
-  const text = directoryText({ ...directory, beacons } as unknown as ReturnType<typeof directoryStats>);
+  const text = directoryText({ ...directory, beacons } as unknown as ReturnType<
+    typeof directoryStats
+  >);
   expect(text).toEndWith("; 2 other beacons, 1 not in step; 99% of changes within 0.05 s");
 });

@@ -16,7 +16,12 @@ test("rates are differences of all workers, a second", () => {
     cpuS: 13,
     workers: [
       workerStats(0, { relayForwarded: relayed(25), repliesSent: 4, receivedBytes: 1000, cpuS: 2 }),
-      workerStats(1, { relayForwarded: relayed(20), socketReceiveDrops: 6, relayNotFound: 2, cpuS: 1 }),
+      workerStats(1, {
+        relayForwarded: relayed(20),
+        socketReceiveDrops: 6,
+        relayNotFound: 2,
+        cpuS: 1,
+      }),
     ],
   });
   const rates = ratesBetween(earlier, later)!;
@@ -33,7 +38,12 @@ test("rates are differences of all workers, a second", () => {
 });
 
 test("batches and merged shares are of what came meanwhile, and never above all of it", () => {
-  const batches = (calls: number, messages: number) => ({ bounds: [], buckets: [], calls, messages });
+  const batches = (calls: number, messages: number) => ({
+    bounds: [],
+    buckets: [],
+    calls,
+    messages,
+  });
   const [worker] = ratesBetween(
     statsWith({ uptimeS: 1, workers: [workerStats(0, { receiveBatch: batches(10, 10) })] }),
     statsWith({

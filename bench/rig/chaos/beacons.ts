@@ -69,7 +69,8 @@ export class ChaosBeacon {
     this.#program = program;
     this.isWanted = true;
     void program.exited(2 ** 31 - 1).then((code) => {
-      if (this.#program === program && this.isWanted) this.#ends.push(`code ${code}: ${lastWords(program)}`);
+      if (this.#program === program && this.isWanted)
+        this.#ends.push(`code ${code}: ${lastWords(program)}`);
     });
     await program.listening();
   }
@@ -100,7 +101,11 @@ export class ChaosBeacon {
   /** On a connection of its own. @throws Error if no answer comes in time */
   async get(path: string): Promise<Response> {
     const signal = AbortSignal.timeout(ANSWER_MS_MAX);
-    return fetch(new URL(path, this.http), { signal, headers: { connection: "close" }, keepalive: false });
+    return fetch(new URL(path, this.http), {
+      signal,
+      headers: { connection: "close" },
+      keepalive: false,
+    });
   }
 
   /** What it logs from now on: each call looks for a line among those since. */

@@ -13,7 +13,10 @@ export class MovableClock {
     private readonly offsetFd: number,
   ) {}
 
-  /** @returns undefined where there is no C compiler. @throws Error if there is one, and it fails */
+  /**
+   * @returns undefined where there is no C compiler.
+   * @throws Error if there is one, and it fails
+   */
   static make(folder: string): MovableClock | undefined {
     if (Bun.which("cc") === null) return undefined;
     const library = join(folder, "clock.so");
@@ -26,7 +29,10 @@ export class MovableClock {
     return new MovableClock(env, openSync(offsetFile, "r+"));
   }
 
-  /** Sets it to so many seconds after the host's clock; less than 0 is before. Processes have the file mapped, so at once. */
+  /**
+   * Sets it to so many seconds after the host's clock; less than 0 is before. Processes have the
+   * file mapped, so at once.
+   */
   move(offsetS: number): void {
     const bytes = new BigInt64Array([BigInt(offsetS)]); // in the machine's byte order
     writeSync(this.offsetFd, new Uint8Array(bytes.buffer), 0, OFFSET_BYTES, 0);

@@ -25,7 +25,10 @@ export interface UnderWay {
   end(): Promise<void>;
   /** Whether what it touched is well again; asked after the end until it is. */
   isWell(): Promise<boolean>;
-  /** What names it in the log or the numbers of a beacon, once there is something; asked from its end until it is well. */
+  /**
+   * What names it in the log or the numbers of a beacon, once there is something; asked from its
+   * end until it is well.
+   */
   trace(): Promise<string | undefined>;
 }
 
@@ -43,7 +46,10 @@ export function hasLogged(beacon: ChaosBeacon, pattern: RegExp): () => Promise<b
   return async () => (await find()) !== undefined;
 }
 
-/** Tells how much a number of a beacon that has shown its numbers before has risen since now, if it has. */
+/**
+ * Tells how much a number of a beacon that has shown its numbers before has risen since now, if it
+ * has.
+ */
 export async function rises(
   beacon: ChaosBeacon,
   name: string,

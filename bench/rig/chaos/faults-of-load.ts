@@ -63,9 +63,9 @@ const CONNECTIONS: Fault = {
     );
     let found: string | undefined;
     const crowd = Array.from({ length: CROWD }, (_, i) =>
-      WebSocketClient.open(subject.wss, { localAddress: addressOf(CROWD_ADDRESSES_FROM + i) }).catch(
-        () => undefined,
-      ),
+      WebSocketClient.open(subject.wss, {
+        localAddress: addressOf(CROWD_ADDRESSES_FROM + i),
+      }).catch(() => undefined),
     );
     const open = await Promise.all(crowd);
     return {
@@ -109,7 +109,10 @@ const HERD_BACK: Fault = {
   },
 };
 
-/** Sent in one call by each of some senders, merged: more than a socket's buffer takes before its worker has woken up. */
+/**
+ * Sent in one call by each of some senders, merged: more than a socket's buffer takes before its
+ * worker has woken up.
+ */
 const SENDERS = 2;
 const MESSAGES_A_TURN = 32;
 const PACKETS_A_MESSAGE = 40;
@@ -125,12 +128,24 @@ export const BURST: Fault = {
   backWithinMs: 3000,
   heldUpBy: ["files exhausted"], // or nobody is told of it
   async begin({ beacons: { subject } }) {
-    // How much of it a socket can hold is a matter of the machine; what its worker gets of it is over the limit.
-    const trace = await rises(subject, "socket receive drops and relays over the limit", ({ workers }) =>
-      workers.reduce((all, one) => all + (one.socketReceiveDrops ?? 0) + one.limited["relay"]!, 0),
+    // How much of it a socket can hold is a matter of the machine; what its worker gets of it is
+    // over the limit.
+    const trace = await rises(
+      subject,
+      "socket receive drops and relays over the limit",
+      ({ workers }) =>
+        workers.reduce(
+          (all, one) => all + (one.socketReceiveDrops ?? 0) + one.limited["relay"]!,
+          0,
+        ),
     );
-    const senders = Array.from({ length: SENDERS }, () => new BurstSocket("127.0.0.1", subject.udp));
-    const packets = Array.from({ length: PACKETS_A_MESSAGE }, () => relay(NOBODY, NOBODY + 1, PAYLOAD));
+    const senders = Array.from(
+      { length: SENDERS },
+      () => new BurstSocket("127.0.0.1", subject.udp),
+    );
+    const packets = Array.from({ length: PACKETS_A_MESSAGE }, () =>
+      relay(NOBODY, NOBODY + 1, PAYLOAD),
+    );
     const messages = Array.from({ length: MESSAGES_A_TURN }, () => packets);
     const timer = setInterval(() => {
       for (const sender of senders) sender.trySend(...messages);

@@ -1,4 +1,7 @@
-/** Faults of beacons' processes: workers and peers that die or stop, a link that is cut, signals, and a clock that jumps. */
+/**
+ * Faults of beacons' processes: workers and peers that die or stop, a link that is cut, signals,
+ * and a clock that jumps.
+ */
 import { writeFileSync } from "node:fs";
 import type { LogLine } from "../../../test/e2e/support/program.ts";
 import type { Random } from "../../../test/e2e/support/random.ts";
@@ -9,7 +12,10 @@ import { command, GOSSIP_MS, PEER_TIMEOUT_MS, type Stage, WORKERS } from "./stag
 
 /** A thread is started anew within some 100 ms; the rest is for a machine that is busy. */
 const WORKER_BACK_MS = 3000;
-/** A peer's nodes register within a second, its registry is asked within another, and its gossip comes at the next interval. */
+/**
+ * A peer's nodes register within a second, its registry is asked within another, and its gossip
+ * comes at the next interval.
+ */
 const PEER_BACK_MS = 5000;
 /** A peer is missed only once its timeout is over, which is looked at every second. */
 const MISSED_MS = PEER_TIMEOUT_MS + 1000 + 2 * GOSSIP_MS;
@@ -36,7 +42,9 @@ function killWorkers(name: string, choose: (random: Random) => readonly number[]
 /** Whether a beacon has routes through the victim, and the victim through it. */
 async function isMeshed(one: ChaosBeacon, victim: ChaosBeacon): Promise<boolean> {
   const know = async (from: ChaosBeacon, to: ChaosBeacon) =>
-    (await from.stats())?.mesh.peers.some(({ address, routes }) => address === to.peerName && routes > 0);
+    (await from.stats())?.mesh.peers.some(
+      ({ address, routes }) => address === to.peerName && routes > 0,
+    );
   return (await know(one, victim)) === true && (await know(victim, one)) === true;
 }
 
@@ -68,12 +76,15 @@ function peerFault(
     async begin(stage) {
       const { subject, victim } = stage.beacons;
       const since = subject.log();
-      // A registry that has lost its memory, and hears nothing of the victim, has it removed before its silence is too long.
+      // A registry that has lost its memory, and hears nothing of the victim, has it removed before
+      // its silence is too long.
       const isMissed = ({ msg, peer }: LogLine) =>
         /^peer (went silent|removed)/.test(msg) && peer === victim.peerName;
       const trace = async () => since(isMissed)?.msg;
       const isWell = async () => {
-        const meshed = await Promise.all(missing.map((name) => isMeshed(stage.beacons[name], victim)));
+        const meshed = await Promise.all(
+          missing.map((name) => isMeshed(stage.beacons[name], victim)),
+        );
         return meshed.every(Boolean);
       };
       return { end: await begin(stage), isWell, trace };
@@ -91,13 +102,20 @@ const PAUSED: Fault = {
     subject.signal("SIGSTOP");
     let trace: string | undefined;
     const end = async () => {
-      // Too short for anybody to complain, and long enough for the others to show it in their numbers.
+      // Too short for anybody to complain, and long enough for the others to show it in their
+      // numbers.
       const peers = (await bystander.stats())?.mesh.peers;
-      const ageMs = 1000 * (peers?.find(({ address }) => address === subject.peerName)?.gossipAgeS ?? 0);
-      if (ageMs > 2 * GOSSIP_MS) trace = `the bystander heard its gossip ${Math.round(ageMs)} ms ago`;
+      const ageMs =
+        1000 * (peers?.find(({ address }) => address === subject.peerName)?.gossipAgeS ?? 0);
+      if (ageMs > 2 * GOSSIP_MS)
+        trace = `the bystander heard its gossip ${Math.round(ageMs)} ms ago`;
       subject.signal("SIGCONT");
     };
-    return { end, isWell: async () => (await subject.stats()) !== undefined, trace: async () => trace };
+    return {
+      end,
+      isWell: async () => (await subject.stats()) !== undefined,
+      trace: async () => trace,
+    };
   },
 };
 

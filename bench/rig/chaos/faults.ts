@@ -12,7 +12,8 @@ export interface FaultLane extends Lane {
 const lane = (faults: readonly Fault[], pauseMs: Span): FaultLane => ({ faults, pauseMs });
 
 /**
- * The pause between workers' deaths keeps a worker from dying six times in a minute, after which the beacon ends by design.
+ * The pause between workers' deaths keeps a worker from dying six times in a minute, after which
+ * the beacon ends by design.
  * @param hasClock whether the subject's clock can be moved
  */
 export const lanesOf = (hasClock: boolean): readonly FaultLane[] => [

@@ -1,4 +1,7 @@
-/** Whether a beacon uses more and more: what it uses in calms, the first of them held against the last. Pure. */
+/**
+ * Whether a beacon uses more and more: what it uses in calms, the first of them held against the
+ * last. Pure.
+ */
 import { quantile } from "../../harness/statistics.ts";
 import type { Usage } from "./beacons.ts";
 
@@ -26,12 +29,17 @@ export function growthOf(
 ): Growth | undefined {
   const inCalms = calms
     .map(([fromMs, toMs]) =>
-      samples.filter(({ atMs, faults }) => faults === 0 && atMs >= fromMs + SETTLED_MS && atMs <= toMs),
+      samples.filter(
+        ({ atMs, faults }) => faults === 0 && atMs >= fromMs + SETTLED_MS && atMs <= toMs,
+      ),
     )
     .filter((calm) => calm.length > 0);
   if (inCalms.length < 2) return undefined;
   const share = Math.max(1, Math.floor(inCalms.length * SHARE));
-  return { first: middle(inCalms.slice(0, share).flat()), last: middle(inCalms.slice(-share).flat()) };
+  return {
+    first: middle(inCalms.slice(0, share).flat()),
+    last: middle(inCalms.slice(-share).flat()),
+  };
 }
 
 const middle = (samples: readonly Sample[]): Usage => {

@@ -1,4 +1,7 @@
-/** Whether what must hold did hold: delivery to those whom no fault concerned, and how soon the others were back. Pure. */
+/**
+ * Whether what must hold did hold: delivery to those whom no fault concerned, and how soon the
+ * others were back. Pure.
+ */
 import { quantile } from "../../harness/statistics.ts";
 
 /** Of one pair, by the packet's number. All times are in milliseconds from the start of the run. */
@@ -13,9 +16,14 @@ export interface Deliveries {
 export interface Happened {
   readonly name: string;
   readonly beganMs: number;
-  /** When it was taken away; what it left behind may need others to be over, too (see `heldUpBy` of Fault). */
+  /**
+   * When it was taken away; what it left behind may need others to be over, too (see `heldUpBy` of
+   * Fault).
+   */
   readonly endedMs: number;
-  /** Numbers of pairs that it may disturb, from its beginning until `backWithinMs` after its end. */
+  /**
+   * Numbers of pairs that it may disturb, from its beginning until `backWithinMs` after its end.
+   */
   readonly concerned: readonly number[];
   readonly backWithinMs: number;
   /** From its end until what it touched was well again; undefined if that was not seen in time. */
@@ -81,7 +89,10 @@ function judgedSeconds({ sentMs }: Deliveries, excused: readonly Interval[]): nu
   });
 }
 
-/** What became of some packets; those whose numbers follow each other are a stretch, and gaps are looked for within stretches. */
+/**
+ * What became of some packets; those whose numbers follow each other are a stretch, and gaps are
+ * looked for within stretches.
+ */
 function account({ sentMs, arrivedMs }: Deliveries, numbers: readonly number[]) {
   let [delivered, gapMs, lastMs] = [0, 0, Number.NaN];
   for (const [i, number] of numbers.entries()) {
@@ -97,7 +108,10 @@ function account({ sentMs, arrivedMs }: Deliveries, numbers: readonly number[]) 
   return { sent: numbers.length, delivered, gapMs };
 }
 
-export function judgePairs(all: readonly Deliveries[], happened: readonly Happened[]): PairVerdict[] {
+export function judgePairs(
+  all: readonly Deliveries[],
+  happened: readonly Happened[],
+): PairVerdict[] {
   return all.map((pair, i) => {
     const seconds = judgedSeconds(pair, excuses(i, happened));
     const arrived = (number: number) => !Number.isNaN(pair.arrivedMs[number]);
@@ -146,15 +160,25 @@ export function judgeFaults(
   });
 }
 
-/** How long after a fault's end all was well that it touched; nothing if that cannot be told, since another fault was in the way. */
-function backAfter(fault: Happened, all: readonly Deliveries[], happened: readonly Happened[]): number[] {
+/**
+ * How long after a fault's end all was well that it touched; nothing if that cannot be told, since
+ * another fault was in the way.
+ */
+function backAfter(
+  fault: Happened,
+  all: readonly Deliveries[],
+  happened: readonly Happened[],
+): number[] {
   const { endedMs, backWithinMs, wellAfterMs, concerned } = fault;
   if (wellAfterMs === undefined) return [];
   const others = happened.filter((one) => one !== fault);
   const back = concerned.map((pair) => {
-    if (excuses(pair, others).some((one) => overlaps(one, [endedMs, endedMs + backWithinMs]))) return 0;
+    if (excuses(pair, others).some((one) => overlaps(one, [endedMs, endedMs + backWithinMs])))
+      return 0;
     const { sentMs, arrivedMs } = all[pair]!;
-    const first = sentMs.findIndex((atMs, number) => atMs >= endedMs && !Number.isNaN(arrivedMs[number]));
+    const first = sentMs.findIndex(
+      (atMs, number) => atMs >= endedMs && !Number.isNaN(arrivedMs[number]),
+    );
     return first < 0 ? Number.POSITIVE_INFINITY : arrivedMs[first]! - endedMs;
   });
   return [Math.max(wellAfterMs, ...back)];

@@ -1,8 +1,8 @@
 /** Who relays to whom during the chaos. */
 
 /**
- * The subject is where most faults happen. The victim is killed, stopped and cut off. The bystander is left alone: what goes on in
- * it, nothing may disturb.
+ * The subject is where most faults happen. The victim is killed, stopped and cut off. The bystander
+ * is left alone: what goes on in it, nothing may disturb.
  */
 export const BEACONS = ["subject", "victim", "bystander"] as const;
 export type BeaconName = (typeof BEACONS)[number];
@@ -24,7 +24,10 @@ const seat = (text: string): Seat => {
   return { by, beacon };
 };
 
-/** Each relays one way, and has two nodes of its own. Several are alike where workers and sockets are many. */
+/**
+ * Each relays one way, and has two nodes of its own. Several are alike where workers and sockets
+ * are many.
+ */
 export const PAIRS: readonly Pair[] = [
   ["udp at subject", "udp at subject"],
   ["udp at subject", "udp at subject"],
@@ -44,7 +47,11 @@ export const PAIRS: readonly Pair[] = [
   ["udp at bystander", "udp at victim"],
   ["udp at victim", "udp at bystander"],
   ["udp at victim", "udp at victim"],
-].map(([from, to], i) => ({ title: `${i + 1}: ${from} → ${to}`, from: seat(from!), to: seat(to!) }));
+].map(([from, to], i) => ({
+  title: `${i + 1}: ${from} → ${to}`,
+  from: seat(from!),
+  to: seat(to!),
+}));
 
 /** Which pairs a fault may disturb. */
 export type Concerned = (pair: Pair) => boolean;
@@ -59,5 +66,9 @@ export const between =
   (one: BeaconName, other: BeaconName): Concerned =>
   (pair) =>
     thoseOf(one)(pair) && thoseOf(other)(pair);
-/** Whose packets come to the subject's UDP port, and so to one of its workers. A bridged node's leave from its main thread. */
-export const throughWorkers: Concerned = (pair) => thoseOf("subject")(pair) && pair.from.by === "udp";
+/**
+ * Whose packets come to the subject's UDP port, and so to one of its workers. A bridged node's
+ * leave from its main thread.
+ */
+export const throughWorkers: Concerned = (pair) =>
+  thoseOf("subject")(pair) && pair.from.by === "udp";

@@ -51,7 +51,9 @@ export class Performance {
     return performance.now() - this.#startMs;
   }
 
-  /** What cannot be done to a beacon that has ended is left out; that it has is what counts then. */
+  /**
+   * What cannot be done to a beacon that has ended is left out; that it has is what counts then.
+   */
   async #attempt(planned: Planned): Promise<void> {
     await Bun.sleep(Math.max(0, planned.atMs - this.#nowMs));
     this.#open++;
@@ -95,13 +97,16 @@ export class Performance {
     this.#happened.push({ name, beganMs, endedMs, concerned, backWithinMs, wellAfterMs, trace });
     const [atS, forS] = [beganMs / 1000, (endedMs - beganMs) / 1000];
     const well = wellAfterMs === undefined ? "NOT WELL" : `well after ${wellAfterMs.toFixed(0)} ms`;
-    this.say(`${atS.toFixed(1)} s  ${name}, for ${forS.toFixed(1)} s; ${well}; ${trace ?? "NO TRACE"}`);
+    this.say(
+      `${atS.toFixed(1)} s  ${name}, for ${forS.toFixed(1)} s; ${well}; ${trace ?? "NO TRACE"}`,
+    );
   }
 
   #sample(): void {
     for (const name of BEACONS) {
       const usage = this.stage.beacons[name].usage();
-      if (usage !== undefined) this.#samples[name].push({ atMs: this.#nowMs, faults: this.#open, ...usage });
+      if (usage !== undefined)
+        this.#samples[name].push({ atMs: this.#nowMs, faults: this.#open, ...usage });
     }
   }
 

@@ -28,10 +28,16 @@ export interface ChaosResult {
 
 /** Outside of the faults that concern a pair, so much of what it sends must arrive. */
 const DELIVERY_MIN = 0.99;
-/** Files and threads may differ by what comes and goes: the connection to the registry for keys, a helper of the runtime. */
+/**
+ * Files and threads may differ by what comes and goes: the connection to the registry for keys, a
+ * helper of the runtime.
+ */
 const FILES_GROWTH_MAX = 2;
 const THREADS_GROWTH_MAX = 2;
-/** The collector moves some 15 MB to and fro; each worker that died leaves its share of the runtime's heap for the next. */
+/**
+ * The collector moves some 15 MB to and fro; each worker that died leaves its share of the
+ * runtime's heap for the next.
+ */
 const GROWTH_MB_MAX = 25;
 
 /** Expectations, in words, and whether they hold. */
@@ -44,8 +50,14 @@ export function expectations(result: ChaosResult): [what: string, holds: boolean
   }
   for (const { title, seconds, silentSeconds, sent, delivered } of result.pairs) {
     all.push([`pair ${title}: some seconds that no fault concerned`, seconds > 0]);
-    all.push([`pair ${title}: ${silentSeconds} of ${seconds} seconds without a packet`, silentSeconds === 0]);
-    all.push([`pair ${title}: ${delivered} of ${sent} delivered`, delivered >= DELIVERY_MIN * sent]);
+    all.push([
+      `pair ${title}: ${silentSeconds} of ${seconds} seconds without a packet`,
+      silentSeconds === 0,
+    ]);
+    all.push([
+      `pair ${title}: ${delivered} of ${sent} delivered`,
+      delivered >= DELIVERY_MIN * sent,
+    ]);
   }
   for (const name of BEACONS) {
     for (const end of result.ends[name]) all.push([`the ${name} ended by itself: ${end}`, false]);
@@ -57,7 +69,10 @@ export function expectations(result: ChaosResult): [what: string, holds: boolean
       ["residentMb", GROWTH_MB_MAX],
     ] as const) {
       const [first, last] = [growth.first[of], growth.last[of]];
-      all.push([`the ${name}: ${of} from ${first.toFixed(1)} to ${last.toFixed(1)}`, last - first <= max]);
+      all.push([
+        `the ${name}: ${of} from ${first.toFixed(1)} to ${last.toFixed(1)}`,
+        last - first <= max,
+      ]);
     }
   }
   return all;

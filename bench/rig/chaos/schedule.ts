@@ -1,8 +1,9 @@
 /**
  * When which fault happens, drawn from a seed. Pure.
  *
- * A run is a row of acts, each with a calm after it in which nothing happens and everything must be well. Within an act, faults come
- * in lanes: those of one lane one after the other, those of different lanes whenever it falls, so that several happen at once.
+ * A run is a row of acts, each with a calm after it in which nothing happens and everything must be
+ * well. Within an act, faults come in lanes: those of one lane one after the other, those of
+ * different lanes whenever it falls, so that several happen at once.
  */
 import { Random } from "../../../test/e2e/support/random.ts";
 
@@ -38,7 +39,9 @@ export interface Pace {
   /** At most; an act that is brisk ends with its last fault. */
   readonly actMs: number;
   readonly calmMs: number;
-  /** Each fault happens once and lasts as little as can be, after a pause within `BRISK_PAUSE_MS`. */
+  /**
+   * Each fault happens once and lasts as little as can be, after a pause within `BRISK_PAUSE_MS`.
+   */
   readonly brisk: boolean;
 }
 
@@ -53,7 +56,10 @@ export interface Schedule {
 
 /** Not one number: else the first of all lanes would come at once. */
 const BRISK_PAUSE_MS: Span = [200, 600];
-/** What parts the seeds of lanes: a large odd number, so that they share no bits with seeds that are small. */
+/**
+ * What parts the seeds of lanes: a large odd number, so that they share no bits with seeds that are
+ * small.
+ */
 const LANE_SEEDS = 0x9e37_79b1;
 
 export function scheduleOf(lanes: readonly Lane[], pace: Pace, seed: number): Schedule {
@@ -89,7 +95,8 @@ class LaneDraw {
     seed: number,
   ) {
     this.#random = new Random(seed);
-    for (let i = 0; i < 8; i++) this.#random.word(); // the first numbers of xorshift are as alike as their seeds
+    // the first numbers of xorshift are as alike as their seeds
+    for (let i = 0; i < 8; i++) this.#random.word();
   }
 
   act(fromMs: number, toMs: number): Planned[] {

@@ -1,6 +1,7 @@
 /**
- * Where the chaos happens: three beacons that are each other's peers, their registry, and honest nodes. All of it is in the network
- * and mount namespace of this process, which ip-netns(8) has made for it, so that cut links and full disks are nobody else's.
+ * Where the chaos happens: three beacons that are each other's peers, their registry, and honest
+ * nodes. All of it is in the network and mount namespace of this process, which ip-netns(8) has
+ * made for it, so that cut links and full disks are nobody else's.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -22,7 +23,10 @@ export const GOSSIP_MS = 200;
 /** Longer than the subject may be stopped or deaf for, and shorter than the victim is. */
 export const PEER_TIMEOUT_MS = 2000;
 export const WORKERS = 2;
-/** Connections of the subject's bridge: those of honest nodes and of the herd have room, those of the crowd have not. */
+/**
+ * Connections of the subject's bridge: those of honest nodes and of the herd have room, those of
+ * the crowd have not.
+ */
 export const WSS_PEERS_MAX = 96;
 /** Small, so that a burst is too much. */
 const RECEIVE_BUFFER = "64KiB";
@@ -73,9 +77,17 @@ export class Stage {
       "--log-level=debug", // at which it says that it has saved
     ];
     this.beacons = {
-      subject: new ChaosBeacon("subject", HOSTS.subject, [...common(1), ...subject], this.clock?.env),
+      subject: new ChaosBeacon(
+        "subject",
+        HOSTS.subject,
+        [...common(1), ...subject],
+        this.clock?.env,
+      ),
       victim: new ChaosBeacon("victim", HOSTS.victim, common(2)),
-      bystander: new ChaosBeacon("bystander", HOSTS.bystander, [...common(3), "--peers=127.0.0.11:9001"]),
+      bystander: new ChaosBeacon("bystander", HOSTS.bystander, [
+        ...common(3),
+        "--peers=127.0.0.11:9001",
+      ]),
     };
     this.traffic = Traffic.open(PAIRS, {
       beacon: (seat) => this.beacons[seat.beacon],
@@ -84,7 +96,10 @@ export class Stage {
     });
   }
 
-  /** Starts everything; returns when all pairs' packets arrive. @param folder for whatever has to be written */
+  /**
+   * Starts everything; returns when all pairs' packets arrive.
+   * @param folder for whatever has to be written
+   */
   static async build(folder: string): Promise<Stage> {
     command("ip", "link", "set", "lo", "up");
     const stage = new Stage(folder, await ScriptedRegistry.listen(REGISTRY_PORT));
@@ -103,7 +118,9 @@ export class Stage {
     return this.#registry;
   }
 
-  /** Another registry in the place of one that was closed: it knows the nodes' keys, but no beacon. */
+  /**
+   * Another registry in the place of one that was closed: it knows the nodes' keys, but no beacon.
+   */
   async startRegistry(): Promise<void> {
     this.#registry = await ScriptedRegistry.listen(REGISTRY_PORT);
     for (const identity of this.#identities.values()) this.#tellKey(identity);

@@ -1,4 +1,7 @@
-/** Honest nodes that relay at a steady pace, come back when their connection is gone, and keep an account of what arrives. */
+/**
+ * Honest nodes that relay at a steady pace, come back when their connection is gone, and keep an
+ * account of what arrives.
+ */
 import { BridgedNode } from "../../../test/e2e/support/bridged.ts";
 import { Client } from "../../../test/e2e/support/client.ts";
 import { decode, discover, relay } from "../../../test/e2e/support/wire.ts";
@@ -12,7 +15,10 @@ import type { Pair, Seat } from "./pairs.ts";
 const EVERY_MS = 40;
 const PADDING_BYTES = 96;
 const TICK_MS = 10;
-/** Far more often than daemons (30 s to 60 s), as all here goes faster: a beacon that was started anew knows its nodes by then. */
+/**
+ * Far more often than daemons (30 s to 60 s), as all here goes faster: a beacon that was started
+ * anew knows its nodes by then.
+ */
 const REFRESH_MS = 1000;
 /** How long a node waits until it connects again. */
 const AGAIN_MS = 300;
@@ -103,7 +109,9 @@ export class StubbornNode implements ChaosNode {
   async #stay(): Promise<void> {
     while (!this.#isClosed) {
       try {
-        const node = await BridgedNode.connect(this.url, this.identity, { localAddress: this.localAddress });
+        const node = await BridgedNode.connect(this.url, this.identity, {
+          localAddress: this.localAddress,
+        });
         if (this.#isClosed) return node.connection.destroy();
         this.#node = node;
         await node.connection.closed;
@@ -117,7 +125,11 @@ export class StubbornNode implements ChaosNode {
 interface Line {
   readonly from: ChaosNode;
   readonly to: ChaosNode;
-  readonly account: { readonly title: string; readonly sentMs: number[]; readonly arrivedMs: number[] };
+  readonly account: {
+    readonly title: string;
+    readonly sentMs: number[];
+    readonly arrivedMs: number[];
+  };
 }
 
 /** How nodes are made: ids from 1 on. */

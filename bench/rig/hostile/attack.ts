@@ -1,6 +1,6 @@
 /**
- * What an attack is: one shape for all, so that the run treats them alike. `start` is called in the attacker's process, everything else
- * in the run's.
+ * What an attack is: one shape for all, so that the run treats them alike. `start` is called in the
+ * attacker's process, everything else in the run's.
  */
 import type { WireAddress } from "../../../test/e2e/support/wire.ts";
 import type { Growth } from "./growth.ts";
@@ -95,7 +95,10 @@ export interface Attack {
   readonly limits?: readonly string[];
   /** Other counters of the beacon that must have grown: how their samples begin. */
   readonly counts?: readonly string[];
-  /** Whether it goes on for longer than a node's endpoint is held, and a peer's routes: only who is heard again stays known. */
+  /**
+   * Whether it goes on for longer than a node's endpoint is held, and a peer's routes: only who is
+   * heard again stays known.
+   */
   readonly isLong?: true;
   /** What an honest newcomer must still be able to do while it goes on. */
   readonly newcomer?: Newcomer;

@@ -1,4 +1,7 @@
-/** The attacker's process, and its victim's: it attacks, or counts what comes to it, as it is told. Started inside a namespace. */
+/**
+ * The attacker's process, and its victim's: it attacks, or counts what comes to it, as it is told.
+ * Started inside a namespace.
+ */
 import { AF_INET } from "../../../ffi/abi.ts";
 import { kernel } from "../../../ffi/libc.ts";
 import { allocatePacketMemory, ReceiveBatch } from "../../../ffi/mmsg.ts";
@@ -25,7 +28,8 @@ async function carryOut(command: AttackerCommand): Promise<unknown> {
   switch (command.do) {
     case "attack": {
       const attack = ATTACKS.find(({ name }) => name === command.attack);
-      if (attack === undefined || assault !== undefined) throw new Error(`no attack ${command.attack} now`);
+      if (attack === undefined || assault !== undefined)
+        throw new Error(`no attack ${command.attack} now`);
       assault = await attack.start(command.scene);
       return null;
     }
@@ -44,7 +48,12 @@ async function carryOut(command: AttackerCommand): Promise<unknown> {
 }
 
 /** Registers nodes at a socket that nobody reads. */
-function sleep({ address, beacon, firstId, count }: AttackerCommand & { readonly do: "sleep" }): null {
+function sleep({
+  address,
+  beacon,
+  firstId,
+  count,
+}: AttackerCommand & { readonly do: "sleep" }): null {
   for (const socket of sleeping.splice(0)) socket.close();
   const socket = UdpSocket.open(AF_INET);
   sleeping.push(socket);

@@ -4,7 +4,10 @@ import type { Sender } from "./datagrams.ts";
 
 /** How fine a timer is: what is due, is sent at the next tick. */
 const TICK_MS = 1;
-/** What could not be sent for so long is not made up for: an attacker that stood still does not come back twice as hard. */
+/**
+ * What could not be sent for so long is not made up for: an attacker that stood still does not come
+ * back twice as hard.
+ */
 const ARREARS_MS_MAX = 50;
 
 export class Barrage implements Assault {
@@ -22,7 +25,12 @@ export class Barrage implements Assault {
   async stop(): Promise<Effort> {
     this.#isStopping = true;
     await this.#ended;
-    const effort = { of: "packets", count: this.#count, bytes: this.sender.bytes, heard: this.sender.hear() };
+    const effort = {
+      of: "packets",
+      count: this.#count,
+      bytes: this.sender.bytes,
+      heard: this.sender.hear(),
+    };
     this.sender.close();
     return effort;
   }

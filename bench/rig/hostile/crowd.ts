@@ -32,7 +32,10 @@ export class Crowd implements Assault {
     private readonly scene: Scene,
     private readonly behaviour: Behaviour,
   ) {
-    this.#timers = [setInterval(() => this.#tick(), TICK_MS), setInterval(() => this.#turn(), TURN_MS)];
+    this.#timers = [
+      setInterval(() => this.#tick(), TICK_MS),
+      setInterval(() => this.#turn(), TURN_MS),
+    ];
   }
 
   async stop(): Promise<Effort> {
@@ -45,7 +48,8 @@ export class Crowd implements Assault {
   #tick(): void {
     const { connectionsPerS, connectionsMax } = this.scene;
     this.#due = Math.min(this.#due + (connectionsPerS * TICK_MS) / 1000, connectionsPerS);
-    for (; this.#due >= 1 && this.#sockets.size + this.#opening < connectionsMax; this.#due--) this.#open();
+    for (; this.#due >= 1 && this.#sockets.size + this.#opening < connectionsMax; this.#due--)
+      this.#open();
   }
 
   #turn(): void {

@@ -1,6 +1,6 @@
 /**
- * Packets of an attacker, many a system call: from a socket of its own, or from whatever IPv4 sources it names, over a raw socket
- * (raw(7)) with headers made here.
+ * Packets of an attacker, many a system call: from a socket of its own, or from whatever IPv4
+ * sources it names, over a raw socket (raw(7)) with headers made here.
  */
 import { AF_INET, AF_INET6, SOCK_CLOEXEC } from "../../../ffi/abi.ts";
 import { endpointOf, type Family } from "../../../ffi/endpoint.ts";
@@ -10,7 +10,10 @@ import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../../../ffi/mmsg
 import { UdpSocket } from "../../../ffi/socket.ts";
 import type { WireAddress } from "../../../test/e2e/support/wire.ts";
 
-/** <bits/socket_type.h>, <netinet/in.h>. The kernel sends what comes with IPPROTO_RAW with the IP header that it brings. */
+/**
+ * <bits/socket_type.h>, <netinet/in.h>. The kernel sends what comes with IPPROTO_RAW with the IP
+ * header that it brings.
+ */
 const SOCK_RAW = 3;
 const IPPROTO_RAW = 255;
 const IPPROTO_UDP = 17;
@@ -80,7 +83,10 @@ export abstract class Sender {
     }
   }
 
-  /** Sends the next packets, as many as the kernel takes without a wait. @returns how many it took, of at most `count` */
+  /**
+   * Sends the next packets, as many as the kernel takes without a wait.
+   * @returns how many it took, of at most `count`
+   */
   send(count: number): number {
     const messages = Math.min(count, MESSAGES_MAX);
     for (let m = 0; m < messages; m++) {
@@ -155,7 +161,10 @@ export class SpoofingSender extends Sender {
     super(fd, AF_INET, HEADERS_BYTES, target, bytesMax, write);
   }
 
-  /** IP's length, identification and checksum are the kernel's; a UDP checksum of 0 is none (RFC 768). */
+  /**
+   * IP's length, identification and checksum are the kernel's; a UDP checksum of 0 is none (RFC
+   * 768).
+   */
   protected writeHead(view: DataView, at: number, n: number, messageBytes: number): void {
     const { address, port } = this.source(n);
     view.setUint8(at, VERSION_AND_LENGTH);

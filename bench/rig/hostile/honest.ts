@@ -1,4 +1,6 @@
-/** Honest traffic: pairs of nodes that relay at a modest, steady pace, and an exact account of it. */
+/**
+ * Honest traffic: pairs of nodes that relay at a modest, steady pace, and an exact account of it.
+ */
 
 import { quantile } from "../../harness/statistics.ts";
 import { accountOf, since } from "../account.ts";
@@ -48,7 +50,9 @@ export class HonestTraffic {
     const first = this.#next;
     const everyMs = 1000 / PACKETS_PER_S;
     const stream = { paddingBytes: PADDING_BYTES, everyMs, forMs, from: first };
-    const refreshing = this.nodes.map((node) => node.call("refreshFor", forMs, this.refreshEveryMs));
+    const refreshing = this.nodes.map((node) =>
+      node.call("refreshFor", forMs, this.refreshEveryMs),
+    );
     const sent = await Promise.all(
       this.pairs.map(({ from, to }) => from.call("stream", { ...stream, to: to.id })),
     );

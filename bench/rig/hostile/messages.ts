@@ -65,8 +65,15 @@ export function relays(senders: Ids, destinations: Ids, payloadBytes = PAYLOAD_B
 
 export const gossipBytes = (ids: number): number => SYNC_BYTES + 4 * ids;
 
-/** Gossip that claims these nodes. @param count what it says of their number, 0 to 65,535; the truth unless given */
-export function gossip(beaconId: number, nodeIds: readonly number[], count = nodeIds.length): Write {
+/**
+ * Gossip that claims these nodes.
+ * @param count what it says of their number, 0 to 65,535; the truth unless given
+ */
+export function gossip(
+  beaconId: number,
+  nodeIds: readonly number[],
+  count = nodeIds.length,
+): Write {
   return (view, at) => {
     view.setUint8(at, SYNC);
     view.setUint32(at + FIRST_ID_AT, beaconId);

@@ -6,11 +6,15 @@ export interface Scale {
   readonly warmUpMs: number;
   readonly quietMs: number;
   readonly attackMs: number;
-  /** Of quiet and attack, one after the other: their median is less the machine's mood than any of them. */
+  /**
+   * Of quiet and attack, one after the other: their median is less the machine's mood than any of
+   * them.
+   */
   readonly rounds: number;
   /**
-   * How long a node's endpoint is held, and a silent peer's routes; how often nodes register again, and peers gossip; and how long an
-   * attack goes on that outlasts the former. (In the smoke, the peers' routes outlast all: on a busy machine gossip may be late.)
+   * How long a node's endpoint is held, and a silent peer's routes; how often nodes register again,
+   * and peers gossip; and how long an attack goes on that outlasts the former. (In the smoke, the
+   * peers' routes outlast all: on a busy machine gossip may be late.)
    */
   readonly holdS: number;
   readonly peerTimeoutS: number;
@@ -20,7 +24,10 @@ export interface Scale {
   readonly attacker: Pick<Scene, "packetsPerS" | "connectionsPerS" | "connectionsMax">;
 }
 
-/** The hold is the beacon's own; whatever shall outlive it comes three times meanwhile, or more often. */
+/**
+ * The hold is the beacon's own; whatever shall outlive it comes three times meanwhile, or more
+ * often.
+ */
 export const FULL: Scale = {
   warmUpMs: 1000,
   quietMs: 2500,

@@ -1,4 +1,7 @@
-/** Where attacks take place: a small internet with a beacon, honest nodes, an attacker and a victim, each host with a process of its own. */
+/**
+ * Where attacks take place: a small internet with a beacon, honest nodes, an attacker and a victim,
+ * each host with a process of its own.
+ */
 import { writeFileSync } from "node:fs";
 import { join as joinPath } from "node:path";
 import { until } from "../../../test/e2e/support/wait.ts";
@@ -18,7 +21,10 @@ import { parseScrape, type Scrape } from "./growth.ts";
 import { HonestTraffic, type Kind, type Pair } from "./honest.ts";
 import type { Scale } from "./scale.ts";
 
-/** A beacon alone; with a peer that it exchanges gossip with; or with a bridge, which speaks TLS or does not. */
+/**
+ * A beacon alone; with a peer that it exchanges gossip with; or with a bridge, which speaks TLS or
+ * does not.
+ */
 export type StageName = "alone" | "mesh" | "signed mesh" | "bridge" | "tls bridge";
 
 const PEER_BEACON_ID = 2;
@@ -72,9 +78,12 @@ export class Theatre {
 
   static async build(scale: Scale): Promise<Theatre> {
     const names = ["beacon", "peer", "honest", "far", "attacker", "victim"];
-    const internet = await Internet.build({ hosts: Object.fromEntries(names.map((name) => [name, {}])) });
+    const internet = await Internet.build({
+      hosts: Object.fromEntries(names.map((name) => [name, {}])),
+    });
     const namespace = (name: string) => internet.site(name).namespace;
-    // Answers to those who do not exist do leave: they go where the packets came from, and nobody takes them.
+    // Answers to those who do not exist do leave: they go where the packets came from, and nobody
+    // takes them.
     namespace("beacon").ip(`route add 10.0.0.0/8 via ${internet.site("attacker").ipv4}`);
     const anySource = { "net.ipv4.conf.all.rp_filter": 0, [`net.ipv4.conf.${WAN}.rp_filter`]: 0 };
     for (const name of ["beacon", "peer"]) namespace(name).sysctl(anySource);
@@ -105,7 +114,10 @@ export class Theatre {
     );
   }
 
-  /** Sets the stage for an attack: new beacons, new nodes. @param limited whether the beacon's limits are in force */
+  /**
+   * Sets the stage for an attack: new beacons, new nodes.
+   * @param limited whether the beacon's limits are in force
+   */
   async set(attack: Attack, limited: boolean): Promise<Stage> {
     const { stage, flags = [] } = attack;
     const isMesh = stage.endsWith("mesh");
@@ -113,7 +125,9 @@ export class Theatre {
     const shared = [
       `--gossip-interval=${this.scale.gossipEveryMs}ms`,
       `--peer-timeout=${this.scale.peerTimeoutS}s`,
-      ...(stage === "signed mesh" ? [`--gossip-key-file=${joinPath(this.folder, "gossip.key")}`] : []),
+      ...(stage === "signed mesh"
+        ? [`--gossip-key-file=${joinPath(this.folder, "gossip.key")}`]
+        : []),
     ];
     const peerOf = (name: string) => `--peers=${site(name).ipv4}:${BEACON_PORT}`;
     const { certPath, keyPath, cert } = this.certificate;
@@ -127,7 +141,9 @@ export class Theatre {
         ...(stage.endsWith("bridge")
           ? [`--wss=:${BRIDGE_PORT}`, `--wss-keys=${joinPath(this.folder, "keys.json")}`]
           : []),
-        ...(stage === "tls bridge" ? [`--wss-tls-cert=${certPath}`, `--wss-tls-key=${keyPath}`] : []),
+        ...(stage === "tls bridge"
+          ? [`--wss-tls-cert=${certPath}`, `--wss-tls-key=${keyPath}`]
+          : []),
         ...flags,
         ...(limited ? [] : WITHOUT_LIMITS),
       ]),
@@ -147,7 +163,8 @@ export class Theatre {
     });
     const near = corner("honest", "beacon");
     const far = corner("far", isMesh ? "peer" : "beacon");
-    const open = (at: Corner, kind: Kind) => (kind === "WebSocket" ? joinBridged(at, door) : join(at));
+    const open = (at: Corner, kind: Kind) =>
+      kind === "WebSocket" ? joinBridged(at, door) : join(at);
     const pairs: Pair[] = [];
     for (const [i, kind] of PAIRS[stage].entries()) {
       const [from, to] = i % 2 === 0 ? [near, far] : [far, near]; // both ways
@@ -155,7 +172,9 @@ export class Theatre {
     }
     await this.bystander.sleep(this.victim.address, near.beacon, SLEEPING_FROM, SLEEPING_NODES);
     const traffic = new HonestTraffic(pairs, this.scale.refreshEveryMs);
-    const senders = pairs.filter(({ kind }) => kind !== "WebSocket").map(({ from }) => from.call("discover"));
+    const senders = pairs
+      .filter(({ kind }) => kind !== "WebSocket")
+      .map(({ from }) => from.call("discover"));
     const scene: Scene = {
       beacon: near.beacon,
       peer: { address: site("peer").ipv4, port: BEACON_PORT },
@@ -193,7 +212,10 @@ export class Stage {
     private readonly door: Door,
   ) {}
 
-  /** Waits until each pair's relays arrive; beacons of a mesh must have told each other of their nodes. */
+  /**
+   * Waits until each pair's relays arrive; beacons of a mesh must have told each other of their
+   * nodes.
+   */
   async untilReached(): Promise<void> {
     for (const { from, to } of this.pairs) {
       await until(`node ${from.id} reaches node ${to.id}`, () => reaches(from, to));
@@ -209,7 +231,8 @@ export class Stage {
   async welcomes(newcomer: Newcomer): Promise<boolean> {
     const { from: acquaintance } = this.pairs[0]!;
     try {
-      const node = newcomer === "connects" ? await joinBridged(this.near, this.door) : await join(this.near);
+      const node =
+        newcomer === "connects" ? await joinBridged(this.near, this.door) : await join(this.near);
       const welcome = await this.#isWelcome(node, newcomer, acquaintance);
       await node.call("close");
       return welcome;
@@ -218,7 +241,11 @@ export class Stage {
     }
   }
 
-  async #isWelcome(node: RemoteNode, newcomer: Newcomer, acquaintance: RemoteNode): Promise<boolean> {
+  async #isWelcome(
+    node: RemoteNode,
+    newcomer: Newcomer,
+    acquaintance: RemoteNode,
+  ): Promise<boolean> {
     if (newcomer !== "punches") return reaches(acquaintance, node);
     return (await node.call("punch", PUNCH_MS, acquaintance.id)).commanded;
   }

@@ -4,7 +4,10 @@ import { grown } from "./growth.ts";
 import type { Service } from "./honest.ts";
 
 const DELIVERED_MIN = 0.95;
-/** Of an attacker's packets that its kernel took: the rest may be lost in queues of this host, which nobody counts. */
+/**
+ * Of an attacker's packets that its kernel took: the rest may be lost in queues of this host, which
+ * nobody counts.
+ */
 const ARRIVED_MIN = 0.5;
 
 /** @param isWelcome whether a newcomer got what it came for; undefined if there was none */
@@ -37,10 +40,15 @@ export function judge(
 }
 
 /**
- * That there was an attack at all: its connections were opened; its packets came to the beacon, by the beacon's own count and beyond the
- * honest ones. Without this, nothing else says anything, whatever an attack is excused for.
+ * That there was an attack at all: its connections were opened; its packets came to the beacon, by
+ * the beacon's own count and beyond the honest ones. Without this, nothing else says anything,
+ * whatever an attack is excused for.
  */
-function happened(attack: Attack, { effort, arrived }: Evidence, attacked: readonly Service[]): Verdict[] {
+function happened(
+  attack: Attack,
+  { effort, arrived }: Evidence,
+  attacked: readonly Service[],
+): Verdict[] {
   const { of, count } = effort;
   const honest = attacked.reduce((sum, { sent }) => sum + sent, 0);
   const hostile = Math.max(0, arrived - honest);

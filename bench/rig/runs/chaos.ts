@@ -1,4 +1,7 @@
-/** Three beacons under honest traffic while everything around them goes wrong, several things at once. */
+/**
+ * Three beacons under honest traffic while everything around them goes wrong, several things at
+ * once.
+ */
 import { randomInt } from "node:crypto";
 import { BEACONS } from "../chaos/pairs.ts";
 import { type ChaosOptions, type ChaosResult, expectations } from "../chaos/result.ts";
@@ -31,19 +34,31 @@ const percent = (delivered: number, sent: number): string =>
   sent === 0 ? "" : `${((100 * delivered) / sent).toFixed(2)} %`;
 
 function show({ faults, pairs, growth }: ChaosResult, report: Report): void {
-  report.table("Faults; delivery is that of pairs which no fault concerned, while this one lasted", [
-    ["fault", "times", "sent", "delivered", "worst gap", "well after", "at most", "what names it"],
-    ...faults.map(({ name, times, sent, delivered, gapMs, backAfterMs, trace }) => [
-      name,
-      String(times),
-      String(sent),
-      percent(delivered, sent),
-      sent === 0 ? "" : showMs(gapMs),
-      backAfterMs === undefined ? "" : showMs(backAfterMs.median),
-      backAfterMs === undefined ? "" : showMs(backAfterMs.max),
-      trace.slice(0, TRACE_CHARS_MAX),
-    ]),
-  ]);
+  report.table(
+    "Faults; delivery is that of pairs which no fault concerned, while this one lasted",
+    [
+      [
+        "fault",
+        "times",
+        "sent",
+        "delivered",
+        "worst gap",
+        "well after",
+        "at most",
+        "what names it",
+      ],
+      ...faults.map(({ name, times, sent, delivered, gapMs, backAfterMs, trace }) => [
+        name,
+        String(times),
+        String(sent),
+        percent(delivered, sent),
+        sent === 0 ? "" : showMs(gapMs),
+        backAfterMs === undefined ? "" : showMs(backAfterMs.median),
+        backAfterMs === undefined ? "" : showMs(backAfterMs.max),
+        trace.slice(0, TRACE_CHARS_MAX),
+      ]),
+    ],
+  );
   report.table("Pairs; in seconds that no fault concerned them, and in all", [
     ["pair", "seconds", "sent", "delivered", "worst gap", "sent in all", "delivered"],
     ...pairs.map((pair) => [

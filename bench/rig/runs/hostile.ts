@@ -1,8 +1,17 @@
-/** Honest traffic while a beacon is attacked, in each of many ways: what is still delivered, and how late. */
+/**
+ * Honest traffic while a beacon is attacked, in each of many ways: what is still delivered, and how
+ * late.
+ */
 import { spreadOf } from "../../harness/statistics.ts";
 import type { Attack, Effort, Verdict } from "../hostile/attack.ts";
 import { ATTACKS } from "../hostile/attacks.ts";
-import { addGrowths, arrivedBetween, type Growth, growthBetween, showGrowth } from "../hostile/growth.ts";
+import {
+  addGrowths,
+  arrivedBetween,
+  type Growth,
+  growthBetween,
+  showGrowth,
+} from "../hostile/growth.ts";
 import type { Service } from "../hostile/honest.ts";
 import { FULL, type Scale, SMOKE } from "../hostile/scale.ts";
 import { type Stage, Theatre } from "../hostile/stage.ts";
@@ -35,7 +44,12 @@ interface Outcome {
   readonly rounds: readonly Round[];
 }
 
-async function tryOut(theatre: Theatre, attack: Attack, scale: Scale, limited: boolean): Promise<Outcome> {
+async function tryOut(
+  theatre: Theatre,
+  attack: Attack,
+  scale: Scale,
+  limited: boolean,
+): Promise<Outcome> {
   const stage = await theatre.set(attack, limited);
   if (scale.warmUpMs > 0) await stage.traffic.flow(scale.warmUpMs);
   const rounds: Round[] = [];
@@ -46,7 +60,12 @@ async function tryOut(theatre: Theatre, attack: Attack, scale: Scale, limited: b
   return { attack: name, does, limited, excuse, rounds };
 }
 
-async function oneRound(theatre: Theatre, stage: Stage, attack: Attack, scale: Scale): Promise<Round> {
+async function oneRound(
+  theatre: Theatre,
+  stage: Stage,
+  attack: Attack,
+  scale: Scale,
+): Promise<Round> {
   const { attacker, bystander } = theatre;
   const quiet = await stage.traffic.flow(scale.quietMs);
   const [before, bystanderBefore] = [await stage.scrape(), await bystander.received()];
@@ -63,15 +82,26 @@ async function oneRound(theatre: Theatre, stage: Stage, attack: Attack, scale: S
   const effort = await attacker.stop();
   const attackedS = (performance.now() - sinceMs) / 1000;
   const { packets, bytes } = await bystander.received();
-  const victim = { packets: packets - bystanderBefore.packets, bytes: bytes - bystanderBefore.bytes };
+  const victim = {
+    packets: packets - bystanderBefore.packets,
+    bytes: bytes - bystanderBefore.bytes,
+  };
   const [growth, arrived] = [growthBetween(before, after), arrivedBetween(before, after)];
-  const verdicts = judge(attack, { effort, victim, growth, arrived, attackedS }, attacked, isWelcome);
+  const verdicts = judge(
+    attack,
+    { effort, victim, growth, arrived, attackedS },
+    attacked,
+    isWelcome,
+  );
   return { quiet, attacked, effort, attackedS, growth, verdicts };
 }
 
 const median = (values: readonly number[]): number => spreadOf(values).median;
 
-/** How much later the honest packets of the i-th kind are under attack: the ratio of the 99th percentiles, of the median round. */
+/**
+ * How much later the honest packets of the i-th kind are under attack: the ratio of the 99th
+ * percentiles, of the median round.
+ */
 const lateness = ({ rounds }: Outcome, i: number): number =>
   median(rounds.map(({ quiet, attacked }) => attacked[i]!.p99Ms / quiet[i]!.p99Ms));
 
@@ -82,8 +112,12 @@ function rowsOf(outcome: Outcome): string[][] {
   const { rounds } = outcome;
   const { effort } = rounds[0]!;
   const perS = median(rounds.map(({ effort, attackedS }) => effort.count / attackedS));
-  const show = (when: "quiet" | "attacked", i: number, what: (service: Service) => number, digits: number) =>
-    median(rounds.map((round) => what(round[when][i]!))).toFixed(digits);
+  const show = (
+    when: "quiet" | "attacked",
+    i: number,
+    what: (service: Service) => number,
+    digits: number,
+  ) => median(rounds.map((round) => what(round[when][i]!))).toFixed(digits);
   const share = ({ sent, delivered }: Service) => (100 * delivered) / sent;
   const both = (i: number, what: (service: Service) => number, digits: number) =>
     `${show("quiet", i, what, digits)} → ${show("attacked", i, what, digits)}`;
@@ -105,10 +139,13 @@ function showVerdict(outcome: Outcome): string {
 }
 
 function print(report: Report, outcomes: readonly Outcome[]): void {
-  report.table("Honest traffic before an attack → under it, medians of rounds; delays one way, in ms", [
-    ["attack", "rate", "honest", "delivered", "p50", "p99", "p99 ratio", "verdict"],
-    ...outcomes.flatMap(rowsOf),
-  ]);
+  report.table(
+    "Honest traffic before an attack → under it, medians of rounds; delays one way, in ms",
+    [
+      ["attack", "rate", "honest", "delivered", "p50", "p99", "p99 ratio", "verdict"],
+      ...outcomes.flatMap(rowsOf),
+    ],
+  );
   report.table("What the attacker does, and what the beacon counts", [
     ["attack", "does", "counted"],
     ...outcomes.map((outcome) => [
@@ -119,7 +156,10 @@ function print(report: Report, outcomes: readonly Outcome[]): void {
   ]);
 }
 
-/** The bars; where there is an excuse, only that the attack took place. @param smoke says nothing of how late packets are: that is the machine's mood then */
+/**
+ * The bars; where there is an excuse, only that the attack took place.
+ * @param smoke says nothing of how late packets are: that is the machine's mood then
+ */
 function hold(report: Report, outcome: Outcome, smoke: boolean): void {
   const isExcused = outcome.excuse !== undefined;
   for (const { what, holds, isNeeded } of verdictsOf(outcome)) {
@@ -128,7 +168,10 @@ function hold(report: Report, outcome: Outcome, smoke: boolean): void {
   if (smoke || isExcused) return;
   for (const [i, { kind }] of outcome.rounds[0]!.attacked.entries()) {
     const ratio = lateness(outcome, i);
-    report.expect(`${outcome.attack}: ${kind} has a p99 of ${ratio.toFixed(1)} ×`, ratio <= LATE_MAX);
+    report.expect(
+      `${outcome.attack}: ${kind} has a p99 of ${ratio.toFixed(1)} ×`,
+      ratio <= LATE_MAX,
+    );
   }
 }
 

@@ -36,10 +36,15 @@ const BULK_PADDING_BYTES = 1188; // 1,200 B with the stamp
 /** Of a relay that arrives, with stamp, deliver header, UDP, IPv4 and Ethernet. */
 const BULK_FRAME_BYTES = 1200 + 5 + 8 + 20 + 14;
 const BULK_EVERY_MS = 0.1;
-/** When nothing has arrived for so long, nothing is under way any more: longer than any delay here. */
+/**
+ * When nothing has arrived for so long, nothing is under way any more: longer than any delay here.
+ */
 const QUIET_MS = 150;
 const QUIET_WAITS_MAX = 20;
-/** What a program that does not get a processor for half a second may lose in its socket's buffer, on a link that loses nothing. */
+/**
+ * What a program that does not get a processor for half a second may lose in its socket's buffer,
+ * on a link that loses nothing.
+ */
 const BUSY_LOSS_SHARE = 0.01;
 /** wirefilter counts whole milliseconds, and may be early by one. */
 const GRAIN_MS = 1;
@@ -47,8 +52,9 @@ const GRAIN_MS = 1;
 const RATE_TOLERANCE = 1.15;
 
 /**
- * Of packets that may overtake others on a link that is not to reorder: wirefilter lets some do it where the rate is limited, 3 of
- * 375 in one run and 7 of 2,000 in another, none in two more, and never elsewhere (2026-11-25).
+ * Of packets that may overtake others on a link that is not to reorder: wirefilter lets some do it
+ * where the rate is limited, 3 of 375 in one run and 7 of 2,000 in another, none in two more, and
+ * never elsewhere (2026-11-25).
  */
 const STRAY_SHARE = 0.02;
 
@@ -64,7 +70,10 @@ interface Result {
 async function run(report: Report, { smoke }: RunOptions): Promise<void> {
   report.say(describeImplementation());
   const hosts = Object.fromEntries(
-    LINKS.map(({ conditions }, i) => [`far${i}`, conditions === undefined ? {} : { link: conditions }]),
+    LINKS.map(({ conditions }, i) => [
+      `far${i}`,
+      conditions === undefined ? {} : { link: conditions },
+    ]),
   );
   const internet = await Internet.build({ hosts: { beacon: {}, near: {}, ...hosts } });
   const beacon = { address: internet.site("beacon").ipv4, port: BEACON_PORT };
@@ -82,7 +91,9 @@ async function run(report: Report, { smoke }: RunOptions): Promise<void> {
 
   // Paced, all at a time: the processor is far from busy. In bulk one after the other.
   const pacedAccounts = await Promise.all(
-    far.map((to) => measure(paced, to, { paddingBytes: PADDING_BYTES, everyMs: EVERY_MS, forMs: pacedMs })),
+    far.map((to) =>
+      measure(paced, to, { paddingBytes: PADDING_BYTES, everyMs: EVERY_MS, forMs: pacedMs }),
+    ),
   );
   const results: Result[] = [];
   for (const [i, link] of LINKS.entries()) {
@@ -122,7 +133,17 @@ function print(report: Report, results: readonly Result[]): void {
   report.table(
     `Relayed to a host with such a link; delays one way, beyond the link's own; in bulk ${1 / BULK_EVERY_MS} packets/ms of 1,200 B`,
     [
-      ["link", "sent", "delivered", "twice", "overtaken", "delay p50", "p99", "bulk delivered", "Mbit/s"],
+      [
+        "link",
+        "sent",
+        "delivered",
+        "twice",
+        "overtaken",
+        "delay p50",
+        "p99",
+        "bulk delivered",
+        "Mbit/s",
+      ],
       ...results.map(({ title, conditions, paced, bulk, mbitPerS }) => {
         const beyond = (ms: number) => `${(ms - (conditions?.delayMs ?? 0)).toFixed(2)} ms`;
         return [
@@ -141,7 +162,9 @@ function print(report: Report, results: readonly Result[]): void {
   );
 }
 
-/** Holds what follows from the conditions. How late packets are beyond that is the machine's mood. */
+/**
+ * Holds what follows from the conditions. How late packets are beyond that is the machine's mood.
+ */
 function check(report: Report, { title, conditions = {}, paced, mbitPerS }: Result): void {
   const {
     delayMs = 0,
@@ -159,7 +182,8 @@ function check(report: Report, { title, conditions = {}, paced, mbitPerS }: Resu
       : isPlausibleCount(paced.delivered, paced.sent, 1 - loss),
   );
   // wirefilter may copy a copy again, which makes d / (1 - d) of them.
-  const twice = duplicatePercent / (implementation() === "wirefilter" ? 100 - duplicatePercent : 100);
+  const twice =
+    duplicatePercent / (implementation() === "wirefilter" ? 100 - duplicatePercent : 100);
   report.expect(
     `${title}: ${paced.duplicates} of ${paced.sent} twice`,
     twice === 0 ? paced.duplicates === 0 : isPlausibleCount(paced.duplicates, paced.sent, twice),

@@ -10,7 +10,10 @@ import { Internet } from "../topology.ts";
 
 const GOSSIP_MS = 200;
 const PEER_TIMEOUT_MS = 1500;
-/** Withdrawing takes the timeout, and an interval of looking; healing takes an interval of gossip. The rest is patience. */
+/**
+ * Withdrawing takes the timeout, and an interval of looking; healing takes an interval of gossip.
+ * The rest is patience.
+ */
 const PATIENCE_MS = 15_000;
 const NODES = 50;
 const NODES_SMOKE = 5;
@@ -37,7 +40,9 @@ class TwoBeacons {
   ) {}
 
   static async start(nodes: number): Promise<TwoBeacons> {
-    const internet = await Internet.build({ hosts: { left: {}, right: {}, leftNodes: {}, rightNodes: {} } });
+    const internet = await Internet.build({
+      hosts: { left: {}, right: {}, leftNodes: {}, rightNodes: {} },
+    });
     const start = async (side: Side) => {
       const { namespace } = internet.site(side);
       const peer = `${internet.site(other(side)).ipv4}:${BEACON_PORT}`;

@@ -93,7 +93,8 @@ function describe(): Description {
     for (const side of SIDES) {
       const name = hostOf(i, side);
       const place = (depth: number) => (depth < chain.length ? { behind: `${name}-${depth}` } : {});
-      for (const [depth, box] of chain.entries()) boxes[`${name}-${depth}`] = { ...box, ...place(depth + 1) };
+      for (const [depth, box] of chain.entries())
+        boxes[`${name}-${depth}`] = { ...box, ...place(depth + 1) };
       hosts[name] = place(0);
     }
   }

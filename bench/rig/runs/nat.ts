@@ -43,8 +43,13 @@ class Corners {
   }
 }
 
-/** What becomes of a target whose mapping is kept, of one whose mapping expires before the punch, and of that one later. */
-async function shortTimeouts(corners: Corners): Promise<[fresh: Outcome, expired: Outcome, again: Outcome]> {
+/**
+ * What becomes of a target whose mapping is kept, of one whose mapping expires before the punch,
+ * and of that one later.
+ */
+async function shortTimeouts(
+  corners: Corners,
+): Promise<[fresh: Outcome, expired: Outcome, again: Outcome]> {
   const both = () => Promise.all([join(corners.of(ASKER)), join(corners.of(SLEEPER))]);
   const kept = async () => {
     const [asker, sleeper] = await both();
@@ -77,7 +82,10 @@ async function inTurns<T, R>(all: readonly T[], act: (one: T) => Promise<R>): Pr
 }
 
 /** Outcomes row by row, with what the rows and columns are. */
-function square(kinds: readonly { readonly title: string }[], outcomes: readonly Outcome[]): string[][] {
+function square(
+  kinds: readonly { readonly title: string }[],
+  outcomes: readonly Outcome[],
+): string[][] {
   const titles = kinds.map(({ title }) => title);
   const rows = titles.map((title, i) => [
     title,
@@ -99,7 +107,10 @@ async function run(report: Report): Promise<void> {
   ]);
 
   const outcomesOf = (part: readonly Case[]) => part.map((one) => outcomes[cases.indexOf(one)]!);
-  report.table("IPv4: who asks is on the left, who is asked for is above", square(KINDS, outcomesOf(MATRIX)));
+  report.table(
+    "IPv4: who asks is on the left, who is asked for is above",
+    square(KINDS, outcomesOf(MATRIX)),
+  );
   report.table("IPv6, without NAT", square(KINDS_IPV6, outcomesOf(MATRIX_IPV6)));
   const neighbours = outcomesOf(NEIGHBOURS);
   report.table(

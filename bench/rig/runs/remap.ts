@@ -1,4 +1,7 @@
-/** A node whose NAT gives it another mapping in mid-stream: relays to it arrive again after its next Discover or PunchRequest. */
+/**
+ * A node whose NAT gives it another mapping in mid-stream: relays to it arrive again after its next
+ * Discover or PunchRequest.
+ */
 import { monotonicUs } from "../../../ffi/libc.ts";
 import { RigBeacon } from "../beacon.ts";
 import { type Disturbed, disturb, joinAt } from "../meeting.ts";
@@ -36,7 +39,8 @@ async function all(unawareMs: number): Promise<Remapped[]> {
       three: { behind: "cone" },
     },
   });
-  // Without the hold, under which a node whose address changes waits for longer than any of the changes here lasts.
+  // Without the hold, under which a node whose address changes waits for longer than any of the
+  // changes here lasts.
   await RigBeacon.start(internet.site("beacon").namespace, ["--endpoint-hold=0s"]);
   const results: Remapped[] = [];
   for (const { title, box, host, by } of CHANGES) {
@@ -80,8 +84,14 @@ export const REMAP_RUN: Run = {
     );
     for (const { title, gapMs, lostElsewhere, healedMs } of results) {
       report.expect(`${title}: ${lostElsewhere} lost outside of the gap`, lostElsewhere === 0);
-      report.expect(`${title}: a gap of ${showMs(gapMs)}, without a change?`, gapMs >= unawareMs / 2);
-      report.expect(`${title}: arriving again after ${showMs(healedMs)}`, healedMs <= HEALED_MS_MAX);
+      report.expect(
+        `${title}: a gap of ${showMs(gapMs)}, without a change?`,
+        gapMs >= unawareMs / 2,
+      );
+      report.expect(
+        `${title}: arriving again after ${showMs(healedMs)}`,
+        healedMs <= HEALED_MS_MAX,
+      );
     }
     report.keep("changes", results);
   },

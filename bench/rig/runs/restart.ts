@@ -1,4 +1,7 @@
-/** A beacon that is stopped, or killed, in mid-stream and started again: how long nothing arrives, and who has to register again. */
+/**
+ * A beacon that is stopped, or killed, in mid-stream and started again: how long nothing arrives,
+ * and who has to register again.
+ */
 import { existsSync, statSync } from "node:fs";
 import { join as joinPath } from "node:path";
 import { until } from "../../../test/e2e/support/wait.ts";
@@ -14,7 +17,10 @@ const HEADER_BYTES = 32;
 const ENTRY_BYTES = 32;
 const NODES = 200;
 const NODES_SMOKE = 20;
-/** The state file is written every minute unless told otherwise; here often, so that a kill finds one. */
+/**
+ * The state file is written every minute unless told otherwise; here often, so that a kill finds
+ * one.
+ */
 const SAVE_EVERY_MS = 1000;
 
 const WAYS = [
@@ -33,7 +39,11 @@ interface Restarted extends Disturbed {
   readonly registeredAgain: number;
 }
 
-async function restart(internet: Internet, way: (typeof WAYS)[number], nodes: number): Promise<Restarted> {
+async function restart(
+  internet: Internet,
+  way: (typeof WAYS)[number],
+  nodes: number,
+): Promise<Restarted> {
   const state = joinPath(scratchFolder(), "state");
   const beacon = await RigBeacon.start(internet.site("beacon").namespace, [
     `--drain=${DRAIN_MS}ms`,
@@ -95,11 +105,17 @@ export const RESTART_RUN: Run = {
         String(one.registeredAgain),
       ]),
     ]);
-    for (const [i, { title, lostElsewhere, registeredAgain, endedMs, gapMs }] of results.entries()) {
+    for (const [
+      i,
+      { title, lostElsewhere, registeredAgain, endedMs, gapMs },
+    ] of results.entries()) {
       const { keeps, signal } = WAYS[i]!;
       report.expect(`${title}: ${lostElsewhere} lost outside of the gap`, lostElsewhere === 0);
       const again = keeps ? 0 : nodes;
-      report.expect(`${title}: ${registeredAgain} nodes registered again`, registeredAgain === again);
+      report.expect(
+        `${title}: ${registeredAgain} nodes registered again`,
+        registeredAgain === again,
+      );
       report.expect(`${title}: a gap of ${showMs(gapMs)}`, Number.isFinite(gapMs) && gapMs > 0);
       if (signal === "SIGTERM")
         report.expect(`${title}: ended after ${showMs(endedMs)}`, endedMs >= DRAIN_MS);

@@ -1,4 +1,7 @@
-/** A beacon that hands over to another process in mid-stream: what is lost, how long nothing arrives, and who serves if one is killed. */
+/**
+ * A beacon that hands over to another process in mid-stream: what is lost, how long nothing
+ * arrives, and who serves if one is killed.
+ */
 import { join as joinPath } from "node:path";
 import type { Stats } from "../../../src/beacon.ts";
 import { isAlive } from "../../../test/e2e/support/program.ts";
@@ -56,8 +59,15 @@ async function underRelays(
   happen: () => Promise<void>,
   from = 0,
 ): Promise<Flow[]> {
-  const stream = { paddingBytes: PADDING_BYTES, everyMs: FLOW_EVERY_MS, forMs: STREAM_MS_MAX, from };
-  const streams = senders.map((sender, i) => sender.call("stream", { ...stream, to: receivers[i]!.id }));
+  const stream = {
+    paddingBytes: PADDING_BYTES,
+    everyMs: FLOW_EVERY_MS,
+    forMs: STREAM_MS_MAX,
+    from,
+  };
+  const streams = senders.map((sender, i) =>
+    sender.call("stream", { ...stream, to: receivers[i]!.id }),
+  );
   await Bun.sleep(REST_MS);
   await happen();
   await Bun.sleep(REST_MS);
@@ -79,7 +89,8 @@ async function underRelays(
   );
 }
 
-const sum = (flows: readonly Flow[], of: keyof Flow) => flows.reduce((total, flow) => total + flow[of], 0);
+const sum = (flows: readonly Flow[], of: keyof Flow) =>
+  flows.reduce((total, flow) => total + flow[of], 0);
 const longest = (flows: readonly Flow[]) => Math.max(...flows.map(({ gapMs }) => gapMs));
 
 async function nodesOf(host: NodeHost): Promise<number> {
@@ -93,7 +104,10 @@ interface Handed {
   readonly flows: readonly Flow[];
   readonly nodesBefore: number;
   readonly nodesAfter: number;
-  /** What the processes say of how long each took, from the last receive to the word that the other one serves. */
+  /**
+   * What the processes say of how long each took, from the last receive to the word that the other
+   * one serves.
+   */
   readonly tookMs: readonly number[];
 }
 
@@ -104,7 +118,11 @@ async function handOver(
 ): Promise<Handed> {
   const { namespace, ipv4 } = internet.site("beacon");
   // The fleet is behind one address.
-  const unlimited = ["--new-node-limit=0", "--answer-limit=0", `--max-nodes=${Math.max(1000, 2 * fleet)}`];
+  const unlimited = [
+    "--new-node-limit=0",
+    "--answer-limit=0",
+    `--max-nodes=${Math.max(1000, 2 * fleet)}`,
+  ];
   const beacon = await UpgradedBeacon.start(namespace, unlimited);
   const observer = new NodeHost(namespace);
   const senders = await joinAt(internet, "sender", { count: FLOWS });
@@ -225,17 +243,20 @@ function reportHanded(report: Report, handed: readonly Handed[]): void {
 }
 
 function reportKilled(report: Report, killed: readonly Killed[]): void {
-  report.table("SIGKILL as soon as the old process says that it has come so far; a relay a millisecond", [
-    ["step", "killed", "serves then", "nobody for", "both for", "lost"],
-    ...killed.map(({ step, whom, serves, nobodyMs, bothMs, lost }) => [
-      step,
-      whom,
-      serves,
-      showMs(nobodyMs),
-      `${bothMs} ms`,
-      String(lost),
-    ]),
-  ]);
+  report.table(
+    "SIGKILL as soon as the old process says that it has come so far; a relay a millisecond",
+    [
+      ["step", "killed", "serves then", "nobody for", "both for", "lost"],
+      ...killed.map(({ step, whom, serves, nobodyMs, bothMs, lost }) => [
+        step,
+        whom,
+        serves,
+        showMs(nobodyMs),
+        `${bothMs} ms`,
+        String(lost),
+      ]),
+    ],
+  );
   for (const { step, whom, serves, nobodyMs, bothMs } of killed) {
     const title = `${step}, ${whom} killed`;
     report.expect(`${title}: served by ${serves}`, serves === (whom === "old" ? "new" : "old"));
@@ -246,15 +267,20 @@ function reportKilled(report: Report, killed: readonly Killed[]): void {
 
 export const UPGRADE_RUN: Run = {
   name: "upgrade",
-  description: "a beacon that hands over to another process in mid-stream, and kills of either on the way",
+  description:
+    "a beacon that hands over to another process in mid-stream, and kills of either on the way",
   needs: [],
   async run(report, { smoke, fleet = FLEET_DEFAULT }) {
-    const internet = await Internet.build({ hosts: { beacon: {}, sender: {}, receiver: {}, fleet: {} } });
+    const internet = await Internet.build({
+      hosts: { beacon: {}, sender: {}, receiver: {}, fleet: {} },
+    });
     const upgrades = smoke ? UPGRADES_SMOKE : UPGRADES;
     const nodes = smoke ? FLEET_SMOKE : fleet;
     const handed: Handed[] = [];
     if (!smoke) handed.push(await handOver(internet, "alone", { upgrades, fleet: 0 }));
-    handed.push(await handOver(internet, `${nodes} nodes with heartbeats`, { upgrades, fleet: nodes }));
+    handed.push(
+      await handOver(internet, `${nodes} nodes with heartbeats`, { upgrades, fleet: nodes }),
+    );
     reportHanded(report, handed);
     const killed = smoke ? [] : await killAtEachStep(internet);
     if (!smoke) reportKilled(report, killed);

@@ -1,4 +1,7 @@
-/** What a probe sends, and reads of what comes back: the formats of src/protocol.ts from a node's side. */
+/**
+ * What a probe sends, and reads of what comes back: the formats of src/protocol.ts from a node's
+ * side.
+ */
 import {
   DISCOVER,
   DISCOVER_BYTES,
@@ -40,13 +43,17 @@ export function relay(senderId: number, destId: number, payload: Uint8Array): Bu
   return bytes;
 }
 
-/** @returns the address that a message of this type holds, "192.0.2.7:4000" or "[2001:db8::7]:4000"; undefined for any other message */
+/**
+ * @returns the address that a message of this type holds, "192.0.2.7:4000" or "[2001:db8::7]:4000";
+ * undefined for any other message
+ */
 export function addressIn(
   type: typeof DISCOVER_REPLY | typeof PUNCH_COMMAND,
   bytes: Buffer,
 ): string | undefined {
   const ipBytes = bytes[1];
-  if (bytes[0] !== type || (ipBytes !== 4 && ipBytes !== 16) || bytes.length < 4 + ipBytes) return undefined;
+  if (bytes[0] !== type || (ipBytes !== 4 && ipBytes !== 16) || bytes.length < 4 + ipBytes)
+    return undefined;
   const port = bytes.readUInt16BE(2 + ipBytes);
   const ip = bytes.subarray(2, 2 + ipBytes);
   if (ipBytes === 4) return hostPort({ address: ip.join("."), port });
@@ -58,7 +65,9 @@ export function addressIn(
 /** @returns the payload of a relay that this node sent; undefined for any other message */
 export function payloadFrom(senderId: number, bytes: Buffer): Buffer | undefined {
   if (bytes[0] !== RELAY_DELIVER || bytes.length < RELAY_DELIVER_BYTES) return undefined;
-  return bytes.readUInt32BE(FIRST_ID_AT) === senderId ? bytes.subarray(RELAY_DELIVER_BYTES) : undefined;
+  return bytes.readUInt32BE(FIRST_ID_AT) === senderId
+    ? bytes.subarray(RELAY_DELIVER_BYTES)
+    : undefined;
 }
 
 export { DISCOVER_REPLY, PUNCH_COMMAND };

@@ -1,6 +1,7 @@
 /**
- * Tries a beacon from here as two nodes would use it: by UDP, without its API. It stays below a beacon's limits: two new nodes, one punch a
- * second, one relay a millisecond. The two nodes have random ids, and the beacon forgets them by itself.
+ * Tries a beacon from here as two nodes would use it: by UDP, without its API. It stays below a
+ * beacon's limits: two new nodes, one punch a second, one relay a millisecond. The two nodes have
+ * random ids, and the beacon forgets them by itself.
  */
 import { randomBytes, randomInt } from "node:crypto";
 import { hostPort } from "../../view/host-port.ts";
@@ -67,7 +68,10 @@ export interface Probed {
 export const PAYLOAD_BYTES_MIN = 12;
 const NONCE_BYTES = 8;
 
-/** Ids from here on: nodes are numbered from 1 up. Two of 268 million meet another node's as good as never. */
+/**
+ * Ids from here on: nodes are numbered from 1 up. Two of 268 million meet another node's as good as
+ * never.
+ */
 const ID_MIN = 0xf000_0000;
 /** Before nobody is said to be there. */
 const ATTEMPTS = 3;
@@ -98,7 +102,8 @@ export async function probe(target: SocketAddress, options: ProbeOptions): Promi
     const { seenAs } = found;
     const roundTrips = await timeDiscovers(open, options);
     const nodes = await register(open, options.timeoutMs);
-    if (nodes === undefined) return { ...found, seenAs, error: null, roundTrips, registered: false };
+    if (nodes === undefined)
+      return { ...found, seenAs, error: null, roundTrips, registered: false };
     return {
       ...found,
       seenAs,
@@ -122,7 +127,11 @@ interface Node {
 }
 
 /** @returns where the beacon sees the socket, undefined if it says nothing */
-async function ask(socket: ProbeSocket, nodeId: number, timeoutMs: number): Promise<string | undefined> {
+async function ask(
+  socket: ProbeSocket,
+  nodeId: number,
+  timeoutMs: number,
+): Promise<string | undefined> {
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const answer = socket.next((bytes) => addressIn(DISCOVER_REPLY, bytes), timeoutMs);
     socket.send(discover(nodeId));
@@ -132,7 +141,10 @@ async function ask(socket: ProbeSocket, nodeId: number, timeoutMs: number): Prom
   return undefined;
 }
 
-/** One at a time. An answer names no question, so after one that did not come the next is asked from another port, where a late one does not reach it. */
+/**
+ * One at a time. An answer names no question, so after one that did not come the next is asked from
+ * another port, where a late one does not reach it.
+ */
 async function timeDiscovers(
   open: () => Promise<ProbeSocket>,
   { count, intervalMs, timeoutMs }: ProbeOptions,
@@ -169,7 +181,10 @@ async function register(
   return [nodes[0]!, nodes[1]!];
 }
 
-async function punch([requester, target]: readonly [Node, Node], timeoutMs: number): Promise<Punch> {
+async function punch(
+  [requester, target]: readonly [Node, Node],
+  timeoutMs: number,
+): Promise<Punch> {
   let told: (string | undefined)[] = [];
   let attempts = 0;
   for (;;) {
@@ -187,7 +202,10 @@ async function punch([requester, target]: readonly [Node, Node], timeoutMs: numb
   return { ok, requesterWasTold, targetWasTold, attempts };
 }
 
-/** From the one node to the other, through the beacon. What comes back otherwise than it was sent is lost. */
+/**
+ * From the one node to the other, through the beacon. What comes back otherwise than it was sent is
+ * lost.
+ */
 async function timeRelays(
   [sender, receiver]: readonly [Node, Node],
   { count, intervalMs, sizeBytes, timeoutMs }: ProbeOptions,
@@ -200,7 +218,10 @@ async function timeRelays(
   receiver.socket.receive((bytes) => {
     const nowMs = performance.now();
     const got = payloadFrom(sender.id, bytes);
-    if (got?.length !== sizeBytes || !got.subarray(0, NONCE_BYTES).equals(payload.subarray(0, NONCE_BYTES)))
+    if (
+      got?.length !== sizeBytes ||
+      !got.subarray(0, NONCE_BYTES).equals(payload.subarray(0, NONCE_BYTES))
+    )
       return;
     const i = got.readUInt32BE(NONCE_BYTES);
     const isWhole = got.subarray(PAYLOAD_BYTES_MIN).equals(payload.subarray(PAYLOAD_BYTES_MIN));

@@ -74,7 +74,9 @@ export function reportLines(probed: Probed): string[] {
         : `${seenAs} as the beacon sees it, ${here} here: a NAT between`,
     ),
     ...(roundTrips === null ? [] : [row("round trips", tripsText(roundTrips))]),
-    ...(punch === null ? [] : [row("punch", punch.ok ? "both ends were told of each other" : "failed")]),
+    ...(punch === null
+      ? []
+      : [row("punch", punch.ok ? "both ends were told of each other" : "failed")]),
     ...(relay === null ? [] : [row("relays", tripsText(relay))]),
     ...problems.map((problem) => `! ${problem}`),
   ];

@@ -6,7 +6,10 @@ import type { SocketAddress } from "./probe.ts";
 export type Reader<T> = (bytes: Buffer) => T | undefined;
 
 export class ProbeSocket {
-  /** The last error that the kernel told: "ECONNREFUSED" when the other end has nothing at that port. */
+  /**
+   * The last error that the kernel told: "ECONNREFUSED" when the other end has nothing at that
+   * port.
+   */
   error: string | undefined;
   #receive: (bytes: Buffer) => void = () => {};
   #endWait: () => void = () => {};
@@ -54,7 +57,10 @@ export class ProbeSocket {
     this.#receive = take;
   }
 
-  /** What `read` makes of the first datagram that it knows, or undefined when none comes in time, or the kernel says that none will. */
+  /**
+   * What `read` makes of the first datagram that it knows, or undefined when none comes in time, or
+   * the kernel says that none will.
+   */
   next<T>(read: Reader<T>, timeoutMs: number): Promise<T | undefined> {
     return new Promise((resolve) => {
       const done = (value: T | undefined) => {

@@ -1,7 +1,11 @@
-/** A terminal that is borrowed: its alternate screen, without a cursor, keys as they are pressed; given back however the program ends. */
+/**
+ * A terminal that is borrowed: its alternate screen, without a cursor, keys as they are pressed;
+ * given back however the program ends.
+ */
 import type { Size } from "./view.ts";
 
-const ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"; // alternate screen; no cursor; no wrapping at the edge
+// alternate screen; no cursor; no wrapping at the edge
+const ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l";
 const LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 const HOME = "\x1b[H";
 const CLEAR_REST_OF_LINE = "\x1b[K";
@@ -27,7 +31,8 @@ export class Screen {
   open(onKeys: (keys: string) => void, onChange: () => void): void {
     const { stdin, stdout } = process;
     process.on("exit", this.#restore);
-    for (const [signal, code] of Object.entries(SIGNAL_EXITS)) process.on(signal, () => process.exit(code));
+    for (const [signal, code] of Object.entries(SIGNAL_EXITS))
+      process.on(signal, () => process.exit(code));
     this.#enter();
     stdout.on("resize", onChange);
     // Stopped and gone on, the shell has had the terminal meanwhile.
@@ -48,7 +53,9 @@ export class Screen {
 
   draw(lines: readonly string[]): void {
     if (!this.#isOpen) return;
-    this.write(`${HOME}${lines.map((line) => line + CLEAR_REST_OF_LINE).join("\r\n")}${CLEAR_REST}`);
+    this.write(
+      `${HOME}${lines.map((line) => line + CLEAR_REST_OF_LINE).join("\r\n")}${CLEAR_REST}`,
+    );
   }
 
   close(): void {

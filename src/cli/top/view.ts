@@ -1,4 +1,7 @@
-/** What `beacon top` shows: numbers in, lines out, and nothing else, so that it is tried without a terminal. */
+/**
+ * What `beacon top` shows: numbers in, lines out, and nothing else, so that it is tried without a
+ * terminal.
+ */
 import type { Stats } from "../../features.ts";
 import { conditionOf, warningsOf } from "../../view/condition.ts";
 import { directoryText } from "../../view/directory.ts";
@@ -58,7 +61,12 @@ export function pressed(key: string, state: TopState): TopState | undefined {
  * @param rates undefined after the first reading
  * @returns as many lines as the size has, none wider than it, apart from colours
  */
-export function render(stats: Stats, rates: Rates | undefined, size: Size, state: TopState): string[] {
+export function render(
+  stats: Stats,
+  rates: Rates | undefined,
+  size: Size,
+  state: TopState,
+): string[] {
   const style = styles(state.color);
   const fit = (text: string) => plain(text).slice(0, size.columns);
   const head = headLines(stats, rates).map(fit);

@@ -1,9 +1,11 @@
 /**
- * Access to the admin API without the token: programs of this host, and no web page of another origin.
+ * Access to the admin API without the token: programs of this host, and no web page of another
+ * origin.
  *
- * A connection from loopback can carry the request of another host or origin. The Host header exposes DNS rebinding, Sec-Fetch-Site and
- * Origin expose pages of other origins, forwarding headers expose most proxies. A proxy on this host that adds none of them, such as
- * nginx's bare `proxy_pass`, cannot be told from a local program; `--admin-auth always` is for such hosts.
+ * A connection from loopback can carry the request of another host or origin. The Host header
+ * exposes DNS rebinding, Sec-Fetch-Site and Origin expose pages of other origins, forwarding
+ * headers expose most proxies. A proxy on this host that adds none of them, such as nginx's bare
+ * `proxy_pass`, cannot be told from a local program; `--admin-auth always` is for such hosts.
  */
 import { isIP } from "node:net";
 import { endpointOf, isLoopback } from "../../../ffi/endpoint.ts";
@@ -28,9 +30,10 @@ export function isOwn({ headers }: { readonly headers: Headers }, address: strin
 }
 
 /**
- * Whether a browser sends a request for a page of another origin. Browsers set Sec-Fetch-Site where the server's URL is HTTPS or loopback,
- * and Origin on all that is not a plain GET or HEAD of the same origin. Other programs set neither. No token makes up for it: a proxy may
- * add the token to whatever an operator's browser sends.
+ * Whether a browser sends a request for a page of another origin. Browsers set Sec-Fetch-Site where
+ * the server's URL is HTTPS or loopback, and Origin on all that is not a plain GET or HEAD of the
+ * same origin. Other programs set neither. No token makes up for it: a proxy may add the token to
+ * whatever an operator's browser sends.
  */
 export function isCrossOrigin({ headers }: { readonly headers: Headers }): boolean {
   const site = headers.get("sec-fetch-site");
@@ -50,7 +53,9 @@ function isLoopbackAddress(address: string): boolean {
   return isIP(address) !== 0 && isLoopback(endpointOf(address, 0), 0);
 }
 
-/** @param host the Host header: a name or an IP literal, IPv6 in brackets, with or without a port */
+/**
+ * @param host the Host header: a name or an IP literal, IPv6 in brackets, with or without a port
+ */
 function namesThisHost(host: string): boolean {
   const [, literal, name = ""] = /^(?:\[([^\]]*)\]|([^:]*))(?::\d+)?$/.exec(host) ?? [];
   return literal === undefined

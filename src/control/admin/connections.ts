@@ -1,10 +1,10 @@
 /**
- * Bounds on the connections of the admin API: how many there are, in all and from one address, and how
- * long the server waits for a client.
+ * Bounds on the connections of the admin API: how many there are, in all and from one address, and
+ * how long the server waits for a client.
  *
- * A connection is *waiting* while the next move is the client's: to send a request, or to read the rest
- * of an answer. Where there is no room, the one that has waited longest makes some. So a scraper gets
- * in however many idle connections there are.
+ * A connection is *waiting* while the next move is the client's: to send a request, or to read the
+ * rest of an answer. Where there is no room, the one that has waited longest makes some. So a
+ * scraper gets in however many idle connections there are.
  */
 import type { Socket } from "node:net";
 import { endpointOf, isLoopback } from "../../../ffi/endpoint.ts";
@@ -60,7 +60,9 @@ export class Connections {
     return this.#all.size;
   }
 
-  /** Whether an answer is owed to one of them, or a client has connected and asked for nothing yet. */
+  /**
+   * Whether an answer is owed to one of them, or a client has connected and asked for nothing yet.
+   */
   get areBusy(): boolean {
     for (const { waitsFor } of this.#all) if (waitsFor !== "next") return true;
     return false;
@@ -72,17 +74,28 @@ export class Connections {
     return false;
   }
 
-  /** Takes a connection in, if need be in the place of another. @returns undefined if there is no room */
+  /**
+   * Takes a connection in, if need be in the place of another.
+   * @returns undefined if there is no room
+   */
   admit(socket: Socket): Connection | undefined {
     const address = socket.remoteAddress;
     if (address === undefined) return undefined; // it has left already
     const same = isLoopback(endpointOf(address, 0), 0)
       ? []
       : [...this.#all].filter((other) => other.address === address);
-    if (same.length >= Math.ceil(this.#max * ADDRESS_PART) && !this.#makeRoom(same)) return undefined;
+    if (same.length >= Math.ceil(this.#max * ADDRESS_PART) && !this.#makeRoom(same))
+      return undefined;
     if (this.#all.size >= this.#max && !this.#makeRoom(this.#all)) return undefined;
     const sinceMs = this.nowMs();
-    const connection: Connection = { socket, address, owed: 0, waitsFor: "request", sinceMs, unread: 0 };
+    const connection: Connection = {
+      socket,
+      address,
+      owed: 0,
+      waitsFor: "request",
+      sinceMs,
+      unread: 0,
+    };
     this.#all.add(connection);
     socket.once("close", () => this.#all.delete(connection));
     return connection;
@@ -107,7 +120,8 @@ export class Connections {
       if (waitsFor !== "nothing" && nowMs - connection.sinceMs > PATIENCE_MS[waitsFor])
         this.#remove(connection);
     }
-    while (filesAreShort && this.#all.size > CONNECTIONS_MIN) if (!this.#makeRoom(this.#all)) return;
+    while (filesAreShort && this.#all.size > CONNECTIONS_MIN)
+      if (!this.#makeRoom(this.#all)) return;
   }
 
   closeAll(): void {

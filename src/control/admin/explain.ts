@@ -1,4 +1,7 @@
-/** All about one node: where it is, what came of what was for it or from it, and what the next relay to it would come to. */
+/**
+ * All about one node: where it is, what came of what was for it or from it, and what the next relay
+ * to it would come to.
+ */
 import {
   ENDPOINT_FLAGS_MASK,
   ENDPOINT_WORDS,
@@ -68,8 +71,9 @@ export interface NodeReport {
   readonly shard: number;
   readonly shards: number;
   /**
-   * The beacon that has it; seconds since that was last heard; and, if the directory tells its nodes, since it heard this one when it
-   * last said so, which it says when a node comes, and not with each Discover.
+   * The beacon that has it; seconds since that was last heard; and, if the directory tells its
+   * nodes, since it heard this one when it last said so, which it says when a node comes, and not
+   * with each Discover.
    */
   readonly peer: {
     readonly address: string;
@@ -188,7 +192,9 @@ export class Explainer {
     const nowNs = this.parts.nowNs();
     const use = (limit: Limit, number: number, source: number): LimitUse[] => {
       const rate = new RateLimit(memory, number);
-      return rate.isOn ? [{ limit, perSecond: rate.perSecond, used: rate.used(source, nowNs) }] : [];
+      return rate.isOn
+        ? [{ limit, perSecond: rate.perSecond, used: rate.used(source, nowNs) }]
+        : [];
     };
     const isBridged = (flags & IS_BRIDGED) !== 0;
     const relay = use(
@@ -212,9 +218,15 @@ export class Explainer {
   #next(entry: Entry | undefined, peer: NodeReport["peer"]): NodeReport["next"] {
     const { breakers } = this.parts;
     if (breakers.states["relay"] === "off")
-      return { outcome: "dropped", why: "relaying is switched off: POST /api/breakers/relay switches it on" };
+      return {
+        outcome: "dropped",
+        why: "relaying is switched off: POST /api/breakers/relay switches it on",
+      };
     if (entry && (entry.flags & IS_BRIDGED) !== 0)
-      return { outcome: "delivered", why: "it is sent over the WebSocket by which the node is connected" };
+      return {
+        outcome: "delivered",
+        why: "it is sent over the WebSocket by which the node is connected",
+      };
     if (entry) {
       const where = endpointText(entry.endpoint);
       return {
@@ -233,7 +245,8 @@ export class Explainer {
       const claimed = `beacon ${address}, which told the directory that it had heard the node ${Math.floor(claimAgeS)} s ago`;
       return remark === undefined ? claimed : `${claimed}; ${remark}`;
     }
-    if (gossipAgeS === null) return `beacon ${address}, which has announced the node and is silent now`;
+    if (gossipAgeS === null)
+      return `beacon ${address}, which has announced the node and is silent now`;
     const age = `${Math.floor(gossipAgeS)} s ago`;
     return gossipAgeS * 1000 > GOSSIP_ROUNDS_MISSED * gossipIntervalMs
       ? `beacon ${address}, which has announced the node, but was last heard ${age}: it may be gone`
@@ -245,7 +258,8 @@ export class Explainer {
     const { peers, learnedPeers, routesRefused } = mesh.stats();
     const ttl = `${Math.ceil(config().nodeTtlMs / 1000)} s`;
     const here = `the node was not heard here for ${ttl} or never (--node-ttl)`;
-    if (peers.length + learnedPeers === 0) return `${here}, and this beacon has no peers that could have it`;
+    if (peers.length + learnedPeers === 0)
+      return `${here}, and this beacon has no peers that could have it`;
     const silent = peers.filter(({ gossipAgeS }) => gossipAgeS === null).length;
     const hints = [
       ...(silent > 0 ? [`${silent} of ${peers.length} peers are silent`] : []),

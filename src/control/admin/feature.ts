@@ -18,17 +18,25 @@ import { Admin, AdminToken } from "./token.ts";
 
 /** Retries of a removal from a locked shard: one second with `LOCK_RETRY_MS` between them. */
 const DISCONNECT_RETRIES_MAX = 100;
-/** Wait of an upgrade for clients that have connected and sent no request yet: what a request may take. */
+/**
+ * Wait of an upgrade for clients that have connected and sent no request yet: what a request may
+ * take.
+ */
 const REQUEST_MS_MAX = 10_000;
 const POLL_MS = 5;
 
 type AdminHost = Host<Config, AdminToken | undefined>;
 
-function read({ adminTokenFile }: Config, reading: Reading<AdminToken | undefined>): AdminToken | undefined {
+function read(
+  { adminTokenFile }: Config,
+  reading: Reading<AdminToken | undefined>,
+): AdminToken | undefined {
   if (adminTokenFile === "off") return undefined;
   const token = AdminToken.read(adminTokenFile);
   if (token.isExposed)
-    reading.warn(`${shown(adminTokenFile)}: the admin token can be read by others than its owner: chmod 600`);
+    reading.warn(
+      `${shown(adminTokenFile)}: the admin token can be read by others than its owner: chmod 600`,
+    );
   return token;
 }
 
@@ -76,7 +84,8 @@ class AdminService implements Service {
 
   async retire(signal: AbortSignal): Promise<void> {
     const untilMs = performance.now() + REQUEST_MS_MAX;
-    while (this.#http?.isBusy && !signal.aborted && performance.now() < untilMs) await Bun.sleep(POLL_MS);
+    while (this.#http?.isBusy && !signal.aborted && performance.now() < untilMs)
+      await Bun.sleep(POLL_MS);
   }
 
   async stop(): Promise<void> {
@@ -124,7 +133,8 @@ class AdminService implements Service {
   /** Forgets a node, until it is received again. */
   async #disconnect(nodeId: number): Promise<Disconnection> {
     const { host } = this;
-    if (host.beacon.hasHandedOver) return "contended"; // the successor has the node, and would keep it
+    // the successor has the node, and would keep it
+    if (host.beacon.hasHandedOver) return "contended";
     const wasBridged = host.use(bridge).disconnect(nodeId);
     let removed = host.nodes.remove(nodeId);
     for (let retries = 0; removed < 0 && retries < DISCONNECT_RETRIES_MAX; retries++) {

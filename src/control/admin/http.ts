@@ -1,6 +1,7 @@
 /**
- * The operator's HTTP. Health, metrics and the page, which is empty by itself, are open to all. The admin API serves this host's own
- * programs (`--admin-auth auto`) and bearers of the admin token, which every change needs. docs/API.md lists the paths.
+ * The operator's HTTP. Health, metrics and the page, which is empty by itself, are open to all. The
+ * admin API serves this host's own programs (`--admin-auth auto`) and bearers of the admin token,
+ * which every change needs. docs/API.md lists the paths.
  */
 import type { Logger } from "pino";
 import * as v from "valibot";
@@ -40,7 +41,10 @@ export interface HttpServer {
   suspend(): void;
   /** Accepts connections again. */
   resume(): void;
-  /** To be called about every second. @param filesAreShort whether there are too few for more connections */
+  /**
+   * To be called about every second.
+   * @param filesAreShort whether there are too few for more connections
+   */
   tick(filesAreShort: boolean): void;
   stop(): Promise<void>;
 }
@@ -54,7 +58,10 @@ export interface HttpPlace {
   readonly filesMax: number;
 }
 
-/** Of the admin API: raised when something that it has shown is shown otherwise, or no more. What is added raises nothing. */
+/**
+ * Of the admin API: raised when something that it has shown is shown otherwise, or no more. What is
+ * added raises nothing.
+ */
 export const API_VERSION = 1;
 
 /** nginx otherwise holds back lines until its buffer of 4 or 8 KiB is full. */
@@ -78,7 +85,9 @@ export function serveHttp(place: HttpPlace, observed: Observed, log: Logger): Ht
     "/healthz": () => (beacon.isHealthy ? text(200, "ok") : text(503, "unhealthy")),
     "/readyz": () => {
       const reason = beacon.notReady;
-      return reason === undefined ? text(200, ["ready", ...beacon.warnings].join("; ")) : text(503, reason);
+      return reason === undefined
+        ? text(200, ["ready", ...beacon.warnings].join("; "))
+        : text(503, reason);
     },
     "/metrics": async () => {
       reading = beacon.stats(); // one reading serves the whole scrape
@@ -86,7 +95,8 @@ export function serveHttp(place: HttpPlace, observed: Observed, log: Logger): Ht
     },
   };
   const reads: Readonly<Record<string, Handler>> = {
-    "/api": () => json({ api: API_VERSION, version: section("version"), paths: Object.keys(reads) }),
+    "/api": () =>
+      json({ api: API_VERSION, version: section("version"), paths: Object.keys(reads) }),
     "/api/stats": () => json(beacon.stats()),
     "/api/stats/stream": () => {
       const followed = lines.follow();
@@ -165,13 +175,19 @@ function mapped<From, To>(
   return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, to(value)]));
 }
 
-/** An answer that says of which version of the API it is, so that a client can tell it from a proxy's. */
+/**
+ * An answer that says of which version of the API it is, so that a client can tell it from a
+ * proxy's.
+ */
 function versioned(answer: Response): Response {
   answer.headers.set("beacon-api", String(API_VERSION));
   return answer;
 }
 
-/** Refuses pages of other origins; answers requests for which `isFree` holds, and bearers of the admin token. */
+/**
+ * Refuses pages of other origins; answers requests for which `isFree` holds, and bearers of the
+ * admin token.
+ */
 function guarded(handler: Handler, admin: Admin, isFree: typeof isOwn): Handler {
   const answer: Handler = async (request, address) => {
     if (isCrossOrigin(request))
@@ -191,7 +207,10 @@ function refusedBy(admin: Admin, request: Request, address: string): Response | 
     case "granted":
       return undefined;
     case "none":
-      return text(403, "the admin token is needed, and this beacon has none: see --admin-token-file");
+      return text(
+        403,
+        "the admin token is needed, and this beacon has none: see --admin-token-file",
+      );
     case "limited":
       return text(429, "too many wrong tokens", { "retry-after": "10" });
     case "wrong":
@@ -199,7 +218,11 @@ function refusedBy(admin: Admin, request: Request, address: string): Response | 
   }
 }
 
-async function switchBreaker(breakers: Breakers, request: RoutedRequest, who: string): Promise<Response> {
+async function switchBreaker(
+  breakers: Breakers,
+  request: RoutedRequest,
+  who: string,
+): Promise<Response> {
   const name = request.params["name"] ?? "";
   const names = Object.keys(breakers.states);
   if (!names.includes(name)) return text(404, `not found: there are ${names.join(", ")}`);

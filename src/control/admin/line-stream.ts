@@ -22,7 +22,10 @@ export class LineStream {
   /** @param read asked once for all followers */
   constructor(private readonly read: () => unknown) {}
 
-  /** @returns the lines from now on, the first one at once; undefined if there are FOLLOWERS_MAX already */
+  /**
+   * @returns the lines from now on, the first one at once; undefined if there are FOLLOWERS_MAX
+   * already
+   */
   follow(): ReadableStream<Uint8Array> | undefined {
     if (this.#followers.size >= FOLLOWERS_MAX) return undefined;
     let follower: Follower;

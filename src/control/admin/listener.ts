@@ -1,11 +1,16 @@
 /**
- * Serves requests as `Bun.serve` does, from a listening socket that outlives it, with bounds on connections
- * and requests, and with answers to clients that have shut down their side.
+ * Serves requests as `Bun.serve` does, from a listening socket that outlives it, with bounds on
+ * connections and requests, and with answers to clients that have shut down their side.
  *
- * `Bun.serve` has none of that (Bun 1.4.5): it opens its own socket, tells nothing of connections without
- * a request, and closes a connection whose client has shut down its side before the answer is made.
+ * `Bun.serve` has none of that (Bun 1.4.5): it opens its own socket, tells nothing of connections
+ * without a request, and closes a connection whose client has shut down its side before the answer
+ * is made.
  */
-import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from "node:http";
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type ServerResponse,
+} from "node:http";
 import { createServer, type Server as NetServer, type Socket } from "node:net";
 import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
 import { isStreamed, text } from "../kit/answers.ts";
@@ -26,7 +31,10 @@ export type RoutedRequest = Request & { readonly params: Readonly<Record<string,
 /** @param address the client's, an IP literal */
 export type Handler = (request: RoutedRequest, address: string) => Response | Promise<Response>;
 
-/** Handlers by path, in which a part that begins with a colon stands for any. HEAD is answered as GET. */
+/**
+ * Handlers by path, in which a part that begins with a colon stands for any. HEAD is answered as
+ * GET.
+ */
 export interface Routes {
   readonly get: Readonly<Record<string, Handler>>;
   readonly post: Readonly<Record<string, Handler>>;
@@ -46,7 +54,10 @@ export class HttpListener {
   readonly #connections: Connections;
   readonly #http = createHttpServer({ maxHeaderSize: HEADER_BYTES_MAX });
   readonly #bySocket = new WeakMap<Socket, Connection>();
-  /** Ends when the last answer that a connection is owed has left; they are made one after the other. */
+  /**
+   * Ends when the last answer that a connection is owed has left; they are made one after the
+   * other.
+   */
   readonly #turns = new WeakMap<Connection, Promise<void>>();
   #server: NetServer | undefined;
   #isSuspended = false;
@@ -61,11 +72,16 @@ export class HttpListener {
     Object.assign(this.#http, { httpAllowHalfOpen: true });
     this.#http.keepAliveTimeout = KEEP_ALIVE_MS; // what it tells clients
     this.#http.on("request", (request, response) => this.#received(request, response));
-    this.#http.on("clientError", (error: NodeJS.ErrnoException, socket) => refuse(socket as Socket, error));
+    this.#http.on("clientError", (error: NodeJS.ErrnoException, socket) =>
+      refuse(socket as Socket, error),
+    );
     this.#listen();
   }
 
-  /** Accepts no more connections, and ends each with its next answer. The queue is another process's to accept. */
+  /**
+   * Accepts no more connections, and ends each with its next answer. The queue is another process's
+   * to accept.
+   */
   suspend(): void {
     this.#isSuspended = true;
     this.#server?.close();
@@ -83,7 +99,10 @@ export class HttpListener {
     return this.#connections.areBusy;
   }
 
-  /** To be called about every second. @param filesAreShort whether there are too few for more connections */
+  /**
+   * To be called about every second.
+   * @param filesAreShort whether there are too few for more connections
+   */
   tick(filesAreShort: boolean): void {
     this.#connections.tick(filesAreShort);
     if (this.#server !== undefined || this.#isSuspended) return;
@@ -103,7 +122,9 @@ export class HttpListener {
   #listen(): void {
     this.socket.listen();
     const fd = this.socket.duplicate();
-    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.#accept(socket));
+    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) =>
+      this.#accept(socket),
+    );
     server.on("error", () => {
       if (this.#server === server) this.#server = undefined; // tried again with the next tick
     });
@@ -137,8 +158,13 @@ export class HttpListener {
     );
   }
 
-  async #serve(connection: Connection, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const waits = (waitsFor: Connection["waitsFor"]) => this.#connections.waits(connection, waitsFor);
+  async #serve(
+    connection: Connection,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    const waits = (waitsFor: Connection["waitsFor"]) =>
+      this.#connections.waits(connection, waitsFor);
     try {
       const body = await bodyOf(request);
       if (connection.socket.destroyed) return;
@@ -160,7 +186,8 @@ export class HttpListener {
   async #answer(message: IncomingMessage, body: Buffer, address: string): Promise<Response> {
     const { routes } = this.options;
     const request = requestOf(message, body);
-    if (request === undefined) return text(400, "this request cannot be read", { connection: "close" });
+    if (request === undefined)
+      return text(400, "this request cannot be read", { connection: "close" });
     const handlers = { GET: routes.get, HEAD: routes.get, POST: routes.post }[request.method] ?? {};
     const path = new URL(request.url).pathname;
     for (const [pattern, handler] of Object.entries(handlers)) {
@@ -183,7 +210,8 @@ function refuse(socket: Socket, { code }: NodeJS.ErrnoException): void {
     return;
   }
   if (socket.writableEnded) return; // of the bytes behind it, each part is wrong again
-  const status = code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : "400 Bad Request";
+  const status =
+    code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : "400 Bad Request";
   socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
 }
 
@@ -200,17 +228,24 @@ async function bodyOf(request: IncomingMessage): Promise<Buffer | undefined> {
   return Buffer.concat(chunks);
 }
 
-/** @returns undefined if it is none that can be answered: without a host, or for a path that is none */
+/**
+ * @returns undefined if it is none that can be answered: without a host, or for a path that is none
+ */
 function requestOf(message: IncomingMessage, body: Buffer): Request | undefined {
   const { method = "", url: target = "", headers, httpVersion, rawHeaders } = message;
   if (headers.host === undefined && httpVersion === "1.1") return undefined;
   try {
     const sent = new Headers();
-    for (let i = 0; i + 1 < rawHeaders.length; i += 2) sent.append(rawHeaders[i]!, rawHeaders[i + 1]!);
+    for (let i = 0; i + 1 < rawHeaders.length; i += 2)
+      sent.append(rawHeaders[i]!, rawHeaders[i + 1]!);
     // The host is the client's to write and means nothing for the path.
     const url = target.startsWith("/") ? `http://beacon${target}` : target;
     const hasBody = body.length > 0 && method !== "GET" && method !== "HEAD";
-    return new Request(url, { method, headers: sent, ...(hasBody && { body: Uint8Array.from(body) }) });
+    return new Request(url, {
+      method,
+      headers: sent,
+      ...(hasBody && { body: Uint8Array.from(body) }),
+    });
   } catch {
     return undefined;
   }

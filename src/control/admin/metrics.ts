@@ -12,8 +12,8 @@ type Rows<From> = () => readonly (readonly [labels: Record<string, string | numb
 type Failed = (metric: string, error: unknown) => void;
 
 /**
- * A histogram whose buckets are counted elsewhere. prom-client's own can only observe values one by one, so this is a metric of
- * the registry's own kind: a name, and a `get` that yields the samples.
+ * A histogram whose buckets are counted elsewhere. prom-client's own can only observe values one by
+ * one, so this is a metric of the registry's own kind: a name, and a `get` that yields the samples.
  */
 function readyMadeHistogram<From>(
   { name, help, values: distributionOf }: Shown<From, Distribution>,

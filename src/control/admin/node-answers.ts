@@ -78,7 +78,9 @@ export async function answerPage(list: NodeList, request: Request): Promise<Resp
   const wanted = nodeQueryOf(new URL(request.url).searchParams);
   if (typeof wanted === "string") return text(400, wanted);
   const page = await list.page(wanted, request.signal);
-  return page === undefined ? text(503, "too many pages are asked for at once: try again") : json(page);
+  return page === undefined
+    ? text(503, "too many pages are asked for at once: try again")
+    : json(page);
 }
 
 /** Has `answer` see to the node that a path names. */
@@ -87,7 +89,9 @@ export function answerNode(
   answer: (nodeId: number) => Response | Promise<Response>,
 ): Response | Promise<Response> {
   const nodeId = nodeIdOf(written);
-  return nodeId === undefined ? text(400, `a node id is a whole number from 1 to ${ID_MAX}`) : answer(nodeId);
+  return nodeId === undefined
+    ? text(400, `a node id is a whole number from 1 to ${ID_MAX}`)
+    : answer(nodeId);
 }
 
 export function answerDisconnect(id: number, was: Disconnection): Response {

@@ -1,6 +1,7 @@
 /**
- * The page's files, bundled. A macro: it runs while the module that imports it is read, under `bun run`, or compiled, in `build.ts`, so
- * that a binary carries what it returns. Bun.build cannot run inside a macro; Bun's command can.
+ * The page's files, bundled. A macro: it runs while the module that imports it is read, under `bun
+ * run`, or compiled, in `build.ts`, so that a binary carries what it returns. Bun.build cannot run
+ * inside a macro; Bun's command can.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -1,11 +1,14 @@
 /**
- * The page at "/": what it looks like and does, and nothing of the beacon, so everybody gets it who reaches HTTP. It reads the admin API
- * as whoever looks at it.
+ * The page at "/": what it looks like and does, and nothing of the beacon, so everybody gets it who
+ * reaches HTTP. It reads the admin API as whoever looks at it.
  */
 import type { Logger } from "pino";
 import { text } from "../kit/answers.ts";
 
-/** The page loads, runs and asks nothing but what this server has, and nobody shows it within a page of his own. */
+/**
+ * The page loads, runs and asks nothing but what this server has, and nobody shows it within a page
+ * of his own.
+ */
 const HEADERS = {
   "content-security-policy":
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

@@ -17,7 +17,10 @@ export class StatisticsLog implements Service {
   }
 
   start(): void {
-    this.#timer = setInterval(() => this.#guard.run("the statistics line", () => this.log()), INTERVAL_MS);
+    this.#timer = setInterval(
+      () => this.#guard.run("the statistics line", () => this.log()),
+      INTERVAL_MS,
+    );
   }
 
   stop(): void {
@@ -35,7 +38,10 @@ export class StatisticsLog implements Service {
     if (since.length === 0) return;
     const happened = Object.fromEntries(since);
     const { nodes, log } = this.host;
-    log.info({ nodes: nodes.size(), ...happened, ...this.#lastUnknownTarget(happened) }, "statistics");
+    log.info(
+      { nodes: nodes.size(), ...happened, ...this.#lastUnknownTarget(happened) },
+      "statistics",
+    );
   }
 
   /** One of the punch targets that no beacon knew, for an operator who looks for a reason. */

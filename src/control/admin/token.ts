@@ -1,4 +1,7 @@
-/** The admin token, which authorises changes through HTTP, and reading for requests that are not this host's own. */
+/**
+ * The admin token, which authorises changes through HTTP, and reading for requests that are not
+ * this host's own.
+ */
 import { createHash, randomInt, timingSafeEqual } from "node:crypto";
 import type { Logger } from "pino";
 import { type Clock, CoarseClock } from "../../../ffi/clock.ts";
@@ -16,7 +19,10 @@ const FILE_BYTES_MAX = 4096;
 const CHARS_MIN = 16;
 const TOKEN = /^[!-~]+$/;
 
-/** Wrong tokens a second from one address, ten at once, before they are not even called wrong. A right one always counts: 16 characters are not guessed. */
+/**
+ * Wrong tokens a second from one address, ten at once, before they are not even called wrong. A
+ * right one always counts: 16 characters are not guessed.
+ */
 const WRONG_PER_S = 1;
 const WRONG_BURST = 10;
 /** 64 KiB. */
@@ -36,7 +42,9 @@ export class AdminToken {
 
   /** @throws ConfigError that names the file, and never what is in it */
   static read(path: string): AdminToken {
-    const token = new TextDecoder().decode(readBounded(path, "the admin token file", FILE_BYTES_MAX)).trim();
+    const token = new TextDecoder()
+      .decode(readBounded(path, "the admin token file", FILE_BYTES_MAX))
+      .trim();
     if (token.length < CHARS_MIN || !TOKEN.test(token))
       throw new ConfigError(
         `${shown(path)}: the admin token must be at least ${CHARS_MIN} characters of printable ASCII without spaces`,
@@ -55,7 +63,10 @@ function hashOf(token: string): Buffer {
   return createHash("sha256").update(token).digest();
 }
 
-/** What a request with or without a token comes to; "none": no token was configured, and nothing can be changed. */
+/**
+ * What a request with or without a token comes to; "none": no token was configured, and nothing can
+ * be changed.
+ */
 export type Permission = "granted" | "none" | "wrong" | "limited";
 
 export class Admin {

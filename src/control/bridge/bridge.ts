@@ -1,9 +1,10 @@
 /**
- * The WebSocket bridge: nodes whose network blocks UDP reach the beacon over one long-lived connection, and send and get beacon
- * messages as frames on it.
+ * The WebSocket bridge: nodes whose network blocks UDP reach the beacon over one long-lived
+ * connection, and send and get beacon messages as frames on it.
  *
- * A node that has proven its id is marked in the node table. Workers hand packets for it over in their mailboxes (`mail`), and what it
- * sends itself is handled here by the code that handles datagrams (src/data/frames.ts).
+ * A node that has proven its id is marked in the node table. Workers hand packets for it over in
+ * their mailboxes (`mail`), and what it sends itself is handled here by the code that handles
+ * datagrams (src/data/frames.ts).
  */
 import type { Logger } from "pino";
 import { type Family, socketAddressOf } from "../../../ffi/endpoint.ts";
@@ -20,7 +21,14 @@ import { ThrottledLog } from "../kit/throttled-log.ts";
 import type { MailTaker } from "../workers/mail-reader.ts";
 import type { BridgeSocket, Connection } from "./connection.ts";
 import { Door, type DoorOptions } from "./door.ts";
-import { AUTH_OK, Challenge, HANDSHAKE_REFUSALS, NONCE_MS, REPLY_BYTES_MAX, REPLY_MS } from "./handshake.ts";
+import {
+  AUTH_OK,
+  Challenge,
+  HANDSHAKE_REFUSALS,
+  NONCE_MS,
+  REPLY_BYTES_MAX,
+  REPLY_MS,
+} from "./handshake.ts";
 import { Outbox } from "./outbox.ts";
 import { BridgeServer, type Refusal, type ServerOptions } from "./server.ts";
 
@@ -42,8 +50,18 @@ const CLOSE_POLICY = 1008;
 const CLOSE_SERVICE_RESTART = 1012;
 const CLOSE_TRY_AGAIN_LATER = 1013;
 
-/** How handshakes end: well, or refused; or the other end left before, or the node's key or a place could not be had, or it was switched off. */
-const AUTH_OUTCOMES = ["ok", ...HANDSHAKE_REFUSALS, "left", "key_source", "no_room", "switched_off"] as const;
+/**
+ * How handshakes end: well, or refused; or the other end left before, or the node's key or a place
+ * could not be had, or it was switched off.
+ */
+const AUTH_OUTCOMES = [
+  "ok",
+  ...HANDSHAKE_REFUSALS,
+  "left",
+  "key_source",
+  "no_room",
+  "switched_off",
+] as const;
 type AuthOutcome = (typeof AUTH_OUTCOMES)[number];
 
 export interface BridgeStats {
@@ -196,7 +214,8 @@ export class Bridge {
   }
 
   /**
-   * Sends its nodes away, to come back at once to whoever listens then: not all of them together, but spread over some time.
+   * Sends its nodes away, to come back at once to whoever listens then: not all of them together,
+   * but spread over some time.
    * @param signal ends it before
    */
   async sendAway(forMs: number, signal: AbortSignal): Promise<void> {
@@ -230,7 +249,8 @@ export class Bridge {
   }
 
   /**
-   * To be called about every second: pings silent nodes, and ends connections that are late or gone.
+   * To be called about every second: pings silent nodes, and ends connections that are late or
+   * gone.
    * @param filesAreShort whether there are too few for more connections
    */
   tick(filesAreShort: boolean): void {
@@ -282,7 +302,8 @@ export class Bridge {
       );
       return "limited";
     }
-    if (this.#connections.size >= this.#options.maxPeers) return this.#makesRoom() ? undefined : "full";
+    if (this.#connections.size >= this.#options.maxPeers)
+      return this.#makesRoom() ? undefined : "full";
     if (this.#door.isCrowded) return this.#makesRoom() ? undefined : "crowded";
     return undefined;
   }
@@ -343,7 +364,10 @@ export class Bridge {
       if (connection.state !== "verifying") return; // nobody waits for it
       // Whatever it is: one node's handshake must not end the beacon.
       const { message } = error as Error;
-      this.#complain("key_source", `nodes cannot be let in, as their keys cannot be had: ${message}`);
+      this.#complain(
+        "key_source",
+        `nodes cannot be let in, as their keys cannot be had: ${message}`,
+      );
       this.#end(connection, "key_source");
     }
   }
@@ -355,7 +379,10 @@ export class Bridge {
     const result = nodes.bridge(nodeId, memory.words[CLOCK_S]!);
     if (result === CONTENDED) {
       // The check of late handshakes ends the retries.
-      setTimeout(() => connection.state === "verifying" && this.#admit(connection, nodeId), LOCK_RETRY_MS);
+      setTimeout(
+        () => connection.state === "verifying" && this.#admit(connection, nodeId),
+        LOCK_RETRY_MS,
+      );
       return;
     }
     if (result >= NODE_LIMIT) {

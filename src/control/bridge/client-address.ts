@@ -15,7 +15,8 @@ export class TrustedProxies {
   }
 
   /**
-   * The client's address: the last one in the chain of proxies that is not trusted, since what stands before it may be made up.
+   * The client's address: the last one in the chain of proxies that is not trusted, since what
+   * stands before it may be made up.
    * @param peer the address that the connection comes from
    * @param forwardedFor the header X-Forwarded-For (client, proxy, proxy …), or null
    */
@@ -35,7 +36,8 @@ export class TrustedProxies {
     if (address === undefined) return false;
     return this.#prefixes.some(
       ([prefix, bits]) =>
-        prefix.kind() === address.kind() && address.match(prefix as typeof address & typeof prefix, bits),
+        prefix.kind() === address.kind() &&
+        address.match(prefix as typeof address & typeof prefix, bits),
     );
   }
 }
@@ -47,7 +49,10 @@ function addressIn(entry: string): string | undefined {
   return parseAddress(bracketed ?? withPort ?? text)?.toString();
 }
 
-/** As the configuration has addresses: in full, an IPv4-mapped one as IPv4. Anything else is undefined. */
+/**
+ * As the configuration has addresses: in full, an IPv4-mapped one as IPv4. Anything else is
+ * undefined.
+ */
 function parseAddress(text: string): ReturnType<typeof parseAddressPrefix>[0] | undefined {
   if (text.includes("/")) return undefined;
   try {

@@ -5,8 +5,8 @@ import type { Challenge } from "./handshake.ts";
 export type BridgeSocket = Bun.ServerWebSocket<Connection>;
 
 /**
- * challenged: the node has to prove who it is. verifying: it has replied. open: it is the node's connection. closing: nothing that
- * comes from it counts any more.
+ * challenged: the node has to prove who it is. verifying: it has replied. open: it is the node's
+ * connection. closing: nothing that comes from it counts any more.
  */
 export type ConnectionState = "challenged" | "verifying" | "open" | "closing";
 
@@ -17,12 +17,18 @@ export class Connection {
   /** Once it is open. */
   socket!: BridgeSocket;
   challenge: Challenge | undefined;
-  /** Frames for it that are sent with the next flush of the outbox, and bytes that wait for it to read. */
+  /**
+   * Frames for it that are sent with the next flush of the outbox, and bytes that wait for it to
+   * read.
+   */
   readonly pending: Uint8Array[] = [];
   bufferedBytes = 0;
   /** Whether the socket is closed. */
   isGone = false;
-  /** When it was opened, last heard and last pinged, or when it began to close, on the clock of performance.now. */
+  /**
+   * When it was opened, last heard and last pinged, or when it began to close, on the clock of
+   * performance.now.
+   */
   openedMs = 0;
   heardMs = 0;
   pingedMs = 0;

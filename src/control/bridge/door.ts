@@ -1,9 +1,10 @@
 /**
- * Who may come to the bridge's door: limits by the client's address on upgrades and on handshakes that failed, and on connections that
- * have proven nothing. Those are the ones that a stranger can have as many of as it likes; nodes that have proven their ids need the room.
+ * Who may come to the bridge's door: limits by the client's address on upgrades and on handshakes
+ * that failed, and on connections that have proven nothing. Those are the ones that a stranger can
+ * have as many of as it likes; nodes that have proven their ids need the room.
  *
- * Addresses of this host are not limited: a proxy on it that nobody named in --wss-trusted-proxy would be one client, and all nodes
- * behind it would be locked out together.
+ * Addresses of this host are not limited: a proxy on it that nobody named in --wss-trusted-proxy
+ * would be one client, and all nodes behind it would be locked out together.
  */
 import { randomInt } from "node:crypto";
 import { type Clock, CoarseClock } from "../../../ffi/clock.ts";
@@ -18,13 +19,17 @@ const BURST_S = 10;
 const SOURCE_LINES = 2 ** 14;
 
 /**
- * The part of all connections that may have proven nothing: a handshake takes a round trip or two, so with 10,000 connections still
- * thousands of nodes a second get in, and whoever opens sockets and says nothing leaves three quarters to nodes.
+ * The part of all connections that may have proven nothing: a handshake takes a round trip or two,
+ * so with 10,000 connections still thousands of nodes a second get in, and whoever opens sockets
+ * and says nothing leaves three quarters to nodes.
  */
 const UNPROVEN_PART = 1 / 4;
 /** And of those, the part that may come from one address. */
 const SOURCE_PART = 1 / 4;
-/** Where there is no room, whoever has owed a reply for so long makes some: a node replies within its round trip. */
+/**
+ * Where there is no room, whoever has owed a reply for so long makes some: a node replies within
+ * its round trip.
+ */
 const PATIENCE_MS = 2_000;
 
 /** What can change while it runs. */
@@ -40,7 +45,10 @@ export interface DoorOptions {
 export class Door {
   /** Upgrades that would have been refused by address. */
   shadowed = 0;
-  /** Connections that have proven nothing, those that have waited longest first, but those whose proof is being looked at. */
+  /**
+   * Connections that have proven nothing, those that have waited longest first, but those whose
+   * proof is being looked at.
+   */
   readonly #waiting = new Set<Connection>();
   /** All that have proven nothing, by the hash of their address, and together. */
   readonly #unproven = new Map<number, number>();
@@ -63,7 +71,10 @@ export class Door {
     this.#failures.set(options.failureLimit, options.failureLimit * BURST_S);
   }
 
-  /** Whether one more connection from there is too much for its address. One that is not is counted as an upgrade. */
+  /**
+   * Whether one more connection from there is too much for its address. One that is not is counted
+   * as an upgrade.
+   */
   isLimited({ endpoint }: Connection): boolean {
     if (isLoopback(endpoint, 0)) return false;
     const source = this.#sourceOf(endpoint);
@@ -108,7 +119,8 @@ export class Door {
 
   /** It did not do as it should. */
   failed({ endpoint }: Connection): void {
-    if (!isLoopback(endpoint, 0)) this.#failures.take(this.#sourceOf(endpoint), 1, this.clock.nowNs());
+    if (!isLoopback(endpoint, 0))
+      this.#failures.take(this.#sourceOf(endpoint), 1, this.clock.nowNs());
   }
 
   /** It has yet to go. */

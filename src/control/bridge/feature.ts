@@ -13,9 +13,14 @@ import { type PacketStats, packetStats, packetSummary } from "../workers/packet-
 import { Bridge, type BridgeOptions, type BridgeStats } from "./bridge.ts";
 import { BRIDGE, PACKETS } from "./metrics.ts";
 
-/** Files that a beacon has open beside WebSockets: 64 sockets at most, some for each worker, 128 to spare; HTTP, the state file, what Bun needs. */
+/**
+ * Files that a beacon has open beside WebSockets: 64 sockets at most, some for each worker, 128 to
+ * spare; HTTP, the state file, what Bun needs.
+ */
 const FILES_BESIDE_WSS = 512;
-/** Time over which nodes are sent away after an upgrade, so that they do not all come back at once. */
+/**
+ * Time over which nodes are sent away after an upgrade, so that they do not all come back at once.
+ */
 const SEND_AWAY_MS = 3000;
 
 type Options = BridgeOptions | undefined;
@@ -126,7 +131,9 @@ class BridgeService implements Service {
 
   warnings(): readonly string[] {
     return this.#bridge?.isListening === false
-      ? ["the WebSocket bridge takes no connections: no files left, or its port is lost; the log says which"]
+      ? [
+          "the WebSocket bridge takes no connections: no files left, or its port is lost; the log says which",
+        ]
       : [];
   }
 }

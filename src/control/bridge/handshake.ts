@@ -5,9 +5,9 @@
  *     node:   {"type":"auth_reply","node_id":42,"public_key":"<base64>","sig":"<base64>"}
  *     server: {"type":"auth_ok"}
  *
- * `sig` is an Ed25519 signature of "compat_auth:<node_id>:<ts>:<nonce>", or, by older daemons, of the same without the
- * time. It counts by the key that is known for that node. The reply's own key is not looked at: anybody can sign with
- * a key that they bring along.
+ * `sig` is an Ed25519 signature of "compat_auth:<node_id>:<ts>:<nonce>", or, by older daemons, of
+ * the same without the time. It counts by the key that is known for that node. The reply's own key
+ * is not looked at: anybody can sign with a key that they bring along.
  */
 import { randomBytes } from "node:crypto";
 import * as v from "valibot";
@@ -24,12 +24,18 @@ export const NONCE_MS = 30_000;
 
 const NONCE_BYTES = 32;
 const NODE_ID_MAX = 2 ** 32 - 1;
-/** 64 bytes in standard base64 with its padding; the last digit holds two bits, and the four behind them are zero. */
+/**
+ * 64 bytes in standard base64 with its padding; the last digit holds two bits, and the four behind
+ * them are zero.
+ */
 const SIGNATURE = /^[A-Za-z\d+/]{85}[AQgw]==$/;
 
 /** Why a node is refused, as the metric names it. */
 export const HANDSHAKE_REFUSALS = [
-  /** No auth_reply: too long, not JSON, of another shape, or its signature is not 64 bytes in base64. */
+  /**
+   * No auth_reply: too long, not JSON, of another shape, or its signature is not 64 bytes in
+   * base64.
+   */
   "malformed",
   /** An auth_reply whose node_id is no whole number from 1 to 4294967295. */
   "node_id",
@@ -51,10 +57,16 @@ export type Proof =
   | { readonly nodeId: number; readonly refusal?: undefined }
   | { readonly nodeId?: undefined; readonly refusal: HandshakeRefusal };
 
-/** Tells a node's public key; undefined: there is no such node. Rejects when it cannot tell at the moment. */
+/**
+ * Tells a node's public key; undefined: there is no such node. Rejects when it cannot tell at the
+ * moment.
+ */
 export type KeyOf = (nodeId: number) => Promise<Uint8Array | undefined>;
 
-/** What is used of a reply. Looked through in this order, so that a node_id counts only in an auth_reply. */
+/**
+ * What is used of a reply. Looked through in this order, so that a node_id counts only in an
+ * auth_reply.
+ */
 const authReply = v.object({
   type: v.literal("auth_reply"),
   node_id: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(NODE_ID_MAX)),
@@ -85,8 +97,8 @@ export class Challenge {
   }
 
   /**
-   * Judges the one reply; any further one is "used", also while the first still waits for its key. Rejects only as
-   * `keyOf` does. A reply that is malformed or late asks for no key.
+   * Judges the one reply; any further one is "used", also while the first still waits for its key.
+   * Rejects only as `keyOf` does. A reply that is malformed or late asks for no key.
    * @param nowMs a monotonic clock
    */
   async verify(reply: string, keyOf: KeyOf, nowMs: () => number): Promise<Proof> {

@@ -1,10 +1,12 @@
 /**
- * Frames on their way to nodes behind the bridge. They are collected, and what a connection gets is handed to the kernel in one piece.
+ * Frames on their way to nodes behind the bridge. They are collected, and what a connection gets is
+ * handed to the kernel in one piece.
  *
- * What a node does not read in time waits in memory, up to a bound; what would go beyond is dropped, as the kernel does with datagrams
- * that find a socket's buffer full. The bound of one node shrinks as others fill their part, so that there is room for the next one,
- * however many stop reading. The first frame that a node does not take waits even so, as nobody can tell before; where that breaks
- * the bound of all, the node loses its connection.
+ * What a node does not read in time waits in memory, up to a bound; what would go beyond is
+ * dropped, as the kernel does with datagrams that find a socket's buffer full. The bound of one
+ * node shrinks as others fill their part, so that there is room for the next one, however many stop
+ * reading. The first frame that a node does not take waits even so, as nobody can tell before;
+ * where that breaks the bound of all, the node loses its connection.
  */
 import { FIRST_ID_AT, RELAY_DELIVER } from "../../protocol.ts";
 import { RELAYED_TO_BRIDGE, REPLIES_SENT, SENT_BYTES } from "../../shared/counters.ts";
@@ -22,7 +24,10 @@ const SHARE = 1 / 8;
 const SLOW_READER = nodeDrop("slow_reader");
 
 export class Outbox {
-  /** Frames that the connections took, that were dropped because their node did not read, and because it had just left. */
+  /**
+   * Frames that the connections took, that were dropped because their node did not read, and
+   * because it had just left.
+   */
   sent = 0;
   dropped = 0;
   gone = 0;
@@ -61,12 +66,16 @@ export class Outbox {
   #send(connection: Connection): void {
     const { socket, pending } = connection;
     for (const frame of pending) {
-      if (connection.bufferedBytes > 0 && connection.bufferedBytes + frame.length > this.#bytesMax) {
+      if (
+        connection.bufferedBytes > 0 &&
+        connection.bufferedBytes + frame.length > this.#bytesMax
+      ) {
         this.dropped++;
         this.#noteDrop(connection, frame);
         continue;
       }
-      // 0: it is closing, or control frames have filled its buffer. -1: taken, but not by the kernel yet.
+      // 0: it is closing, or control frames have filled its buffer. -1: taken, but not by the
+      // kernel yet.
       const taken = socket.sendBinary(frame);
       if (taken === 0) {
         this.gone++;

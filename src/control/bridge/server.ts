@@ -30,8 +30,8 @@ const UPGRADE_OUTCOMES = [
 ] as const;
 export type UpgradeOutcome = (typeof UPGRADE_OUTCOMES)[number];
 /**
- * Why an upgrade that is in order is refused all the same: too many from its client's address; too many connections that have proven
- * nothing; too many connections; or nobody is let in.
+ * Why an upgrade that is in order is refused all the same: too many from its client's address; too
+ * many connections that have proven nothing; too many connections; or nobody is let in.
  */
 export type Refusal = Extract<UpgradeOutcome, "limited" | "crowded" | "full" | "switched_off">;
 
@@ -42,7 +42,10 @@ export interface ServerOptions {
   readonly tls: TlsFiles | undefined;
 }
 
-/** The last answer on its connection: one that is no node's is not kept, or somebody would keep many with a request now and then. */
+/**
+ * The last answer on its connection: one that is no node's is not kept, or somebody would keep many
+ * with a request now and then.
+ */
 function last(response: Response): Response {
   response.headers.set("connection", "close");
   return response;
@@ -57,7 +60,9 @@ export class BridgeServer {
   /** The one that accepts connections, if any does. */
   #server: Bun.Server<Connection> | undefined;
   readonly #port: number;
-  /** Whether `#server` goes by options that are no longer in force, or is missing against its will. */
+  /**
+   * Whether `#server` goes by options that are no longer in force, or is missing against its will.
+   */
   #isStale = false;
   /** Whether it accepts no connections because files are short. */
   #isPaused = false;
@@ -65,7 +70,8 @@ export class BridgeServer {
   #isSuspended = false;
 
   /**
-   * @param socket stays open, and keeps what is not accepted yet, for whoever accepts from it later. It
+   * @param socket stays open, and keeps what is not accepted yet, for whoever accepts from it
+   * later. It
    *   is closed where the system does not let a server take it over: then the server opens its own.
    * @param host as configured; "" is every address
    * @param refusal why a connection is not let in, or undefined if it is
@@ -107,7 +113,8 @@ export class BridgeServer {
     this.#options = options;
     this.#proxies = new TrustedProxies(options.trustedProxies);
     if (isSameTls || this.#isPaused || this.#isSuspended) return;
-    // A server that runs cannot change its certificate (Bun 1.4.5). One that stops listening keeps its connections.
+    // A server that runs cannot change its certificate (Bun 1.4.5). One that stops listening keeps
+    // its connections.
     this.#serveAgain("the WebSocket bridge listens with another certificate");
   }
 
@@ -177,7 +184,10 @@ export class BridgeServer {
     return server;
   }
 
-  /** Without the socket: connections that nobody has accepted yet are reset when such a server stops. */
+  /**
+   * Without the socket: connections that nobody has accepted yet are reset when such a server
+   * stops.
+   */
   #serveAlone(): Bun.Server<Connection> {
     this.socket.close();
     this.#stopAccepting();
@@ -213,7 +223,8 @@ export class BridgeServer {
       },
       websocket: {
         maxPayloadLength: FRAME_BYTES_MAX, // what is larger closes its connection
-        // Frames have the outbox's bounds. This one is for answers to pings, which Bun sends by itself.
+        // Frames have the outbox's bounds. This one is for answers to pings, which Bun sends by
+        // itself.
         backpressureLimit: NODE_BUFFERED_BYTES_MAX + 2 * FRAME_BYTES_MAX,
         perMessageDeflate: false,
         idleTimeout: 0, // the bridge's own: sending would count as a sign of life here
@@ -249,7 +260,9 @@ export class BridgeServer {
   #outcome(request: Request, server: Bun.Server<Connection>): UpgradeOutcome {
     const { headers } = request;
     if (headers.get("upgrade")?.toLowerCase() !== "websocket") return "not_websocket";
-    const offered = (headers.get("sec-websocket-protocol") ?? "").split(",").map((name) => name.trim());
+    const offered = (headers.get("sec-websocket-protocol") ?? "")
+      .split(",")
+      .map((name) => name.trim());
     if (!offered.includes(SUBPROTOCOL)) return "no_subprotocol";
     if (this.isClosing) return "closing";
     const peer = server.requestIP(request);

@@ -1,6 +1,7 @@
 /**
- * What this beacon publishes of its nodes: numbered changes, so that what it published, claims less those gone, in order, is what its
- * node table holds. Changes of a node that were not yet published are one, the last.
+ * What this beacon publishes of its nodes: numbered changes, so that what it published, claims less
+ * those gone, in order, is what its node table holds. Changes of a node that were not yet published
+ * are one, the last.
  */
 import { NO_MARK, type RouteTable, TABLE_FULL, UNMARKED } from "../../shared/routes.ts";
 import type { FleetClock } from "./clock.ts";
@@ -8,19 +9,28 @@ import { CHANGES, CHANGES_MAX, type Changes, EPOCHS_PER_MS, TIME_STEP_MS } from 
 import type { OwnNodes } from "./fleet-routes.ts";
 import type { Pause } from "./slices.ts";
 
-/** Nodes whose change is not published yet: two seconds of the fastest. Beyond that a snapshot is less work for everybody. */
+/**
+ * Nodes whose change is not published yet: two seconds of the fastest. Beyond that a snapshot is
+ * less work for everybody.
+ */
 export const UNTOLD_MAX = 131_072;
 /** Starts that are remembered: the log, in which they may be found, is a minute long. */
 const EPOCHS_MAX = 1024;
 /** In the table of published claims all nodes lead to one peer: this beacon. */
 export const SELF = 0;
-/** Dates older than this are published in whole seconds, as a snapshot says no more of those of 1.5 days (ageOf in entries.ts). */
+/**
+ * Dates older than this are published in whole seconds, as a snapshot says no more of those of 1.5
+ * days (ageOf in entries.ts).
+ */
 const OLD_MS = 86_400_000;
 /** Calls of `roundOld`, one a second, in which it goes through all that is published. */
 const ROUND_CALLS = 3600;
 /** Steps of a sweep between two looks at the clock. */
 const SLICE_STEPS = 512;
-/** Nodes between two looks at the clock: each of a table's first claims finds pages that were never written, 25 µs each. */
+/**
+ * Nodes between two looks at the clock: each of a table's first claims finds pages that were never
+ * written, 25 µs each.
+ */
 const SLICE_NODES = 8;
 /** What is collected for longer is left to the next entry. */
 const COLLECT_MS = 0.5;
@@ -29,7 +39,10 @@ export interface AnnouncerParts {
   readonly name: string;
   /** Other beacons' claims. */
   readonly table: RouteTable;
-  /** What this beacon published: a table that keeps claims, with room for all its nodes and UNTOLD_MAX that went. */
+  /**
+   * What this beacon published: a table that keeps claims, with room for all its nodes and
+   * UNTOLD_MAX that went.
+   */
   readonly published: RouteTable;
   readonly own: OwnNodes;
   readonly clock: FleetClock;
@@ -39,7 +52,9 @@ export interface AnnouncerParts {
 }
 
 export class Announcer {
-  /** Which start this is; 0 before the first. All that was published before does not count any more. */
+  /**
+   * Which start this is; 0 before the first. All that was published before does not count any more.
+   */
   epoch = 0;
   /** The last changes that the directory has. */
   seq = 0;
@@ -48,7 +63,10 @@ export class Announcer {
   readonly #epochs = new Set<number>();
   /** The latest start by this beacon's name that is not this process's. */
   #othersEpoch = 0;
-  /** Nodes that came or went, which of the two shows when it is published; and the earliest date of their claim. */
+  /**
+   * Nodes that came or went, which of the two shows when it is published; and the earliest date of
+   * their claim.
+   */
   readonly #untold = new Map<number, number>();
   #underWay: Changes | undefined;
   /** The epoch of which all nodes are in the table of published claims, and nothing else. */
@@ -81,7 +99,10 @@ export class Announcer {
     this.#underWay = undefined;
   }
 
-  /** Another process has this beacon's name, or had it: whatever the clock says, the next start is the later one. */
+  /**
+   * Another process has this beacon's name, or had it: whatever the clock says, the next start is
+   * the later one.
+   */
   outbid(epoch: number): void {
     this.#othersEpoch = Math.max(this.#othersEpoch, epoch);
   }
@@ -94,7 +115,8 @@ export class Announcer {
   /** The node came: its claim is later than any other that is known now. */
   came(nodeId: number): void {
     const { table } = this.parts;
-    // Claims without a mark are gossip's: as old as they came, and not compared with this beacon's own, they may well be later.
+    // Claims without a mark are gossip's: as old as they came, and not compared with this beacon's
+    // own, they may well be later.
     this.changed(nodeId, table.markOf(nodeId) === UNMARKED ? 0 : table.claimedMs(nodeId));
   }
 
@@ -125,7 +147,10 @@ export class Announcer {
     this.#underWay = undefined;
   }
 
-  /** The date by which this beacon has a node: when it was last heard, and no earlier than was published. -1 if it is not here. */
+  /**
+   * The date by which this beacon has a node: when it was last heard, and no earlier than was
+   * published. -1 if it is not here.
+   */
   ownMs(nodeId: number): number {
     const { own, clock } = this.parts;
     const heardMs = own.heardMs(nodeId);
@@ -138,19 +163,28 @@ export class Announcer {
     return this.parts.published.claimedMs(nodeId);
   }
 
-  /** Whether the table of published claims is whole, and so its sums and snapshots of it are right as of `seq`. */
+  /**
+   * Whether the table of published claims is whole, and so its sums and snapshots of it are right
+   * as of `seq`.
+   */
   get isWhole(): boolean {
     return this.epoch !== 0 && this.#wholeEpoch === this.epoch;
   }
 
-  /** The sums of all that is published, as of `seq` (claim-digest.ts); undefined while that is not whole. */
+  /**
+   * The sums of all that is published, as of `seq` (claim-digest.ts); undefined while that is not
+   * whole.
+   */
   get sums(): Int32Array | undefined {
-    return this.isWhole && this.#underWay === undefined ? this.parts.published.sumsOf(SELF) : undefined;
+    return this.isWhole && this.#underWay === undefined
+      ? this.parts.published.sumsOf(SELF)
+      : undefined;
   }
 
   /**
-   * After a start: publishes all nodes that are here, for snapshots to tell. Changes go on meanwhile. Nodes of earlier epochs that
-   * are gone leave the table first, because they can fill it; `untold` holds those that leave later.
+   * After a start: publishes all nodes that are here, for snapshots to tell. Changes go on
+   * meanwhile. Nodes of earlier epochs that are gone leave the table first, because they can fill
+   * it; `untold` holds those that leave later.
    */
   async complete(signal: AbortSignal): Promise<void> {
     const { own, published, pause } = this.parts;
@@ -173,11 +207,17 @@ export class Announcer {
     this.#wholeEpoch = epoch;
   }
 
-  /** Publishes nodes again whose dates have become old, in whole seconds. To be called once a second. */
+  /**
+   * Publishes nodes again whose dates have become old, in whole seconds. To be called once a
+   * second.
+   */
   roundOld(): void {
     const { published, clock } = this.parts;
     const oldMs = clock.nowMs() - OLD_MS;
-    const end = Math.min(this.#roundAt + Math.ceil(published.sweepSteps / ROUND_CALLS), published.sweepSteps);
+    const end = Math.min(
+      this.#roundAt + Math.ceil(published.sweepSteps / ROUND_CALLS),
+      published.sweepSteps,
+    );
     published.visit(this.#roundAt, end, (nodeId, _peer, claimedMs) => {
       if (claimedMs < oldMs && claimedMs % 1000 !== 0) this.changed(nodeId);
     });
@@ -205,7 +245,11 @@ export class Announcer {
     const endMs = monotonicMs() + COLLECT_MS;
     for (const nodeId of this.#untold.keys()) {
       const count = nodeIds.length + gone.length + refused.length;
-      if (count === CHANGES_MAX || (count % SLICE_NODES === SLICE_NODES - 1 && monotonicMs() > endMs)) break;
+      if (
+        count === CHANGES_MAX ||
+        (count % SLICE_NODES === SLICE_NODES - 1 && monotonicMs() > endMs)
+      )
+        break;
       const dateMs = this.#dateMs(nodeId);
       const earliestMs = this.#untold.get(nodeId)!;
       this.#untold.delete(nodeId);
@@ -221,7 +265,8 @@ export class Announcer {
       nodeIds.push(nodeId);
       timesMs.push(dateMs);
     }
-    for (const [nodeId, earliestMs] of refused) this.#untold.set(nodeId, earliestMs); // behind the others
+    // behind the others
+    for (const [nodeId, earliestMs] of refused) this.#untold.set(nodeId, earliestMs);
     if (nodeIds.length + gone.length === 0) return undefined;
     return {
       kind: CHANGES,

@@ -1,6 +1,6 @@
 /**
- * Several loops that have something to do now and then wake the main thread together, for what one of them would: being woken costs more
- * than most of what is done then (70 µs, 2026-11).
+ * Several loops that have something to do now and then wake the main thread together, for what one
+ * of them would: being woken costs more than most of what is done then (70 µs, 2026-11).
  */
 export class Beat {
   #next: Promise<void> | undefined;

@@ -1,20 +1,28 @@
 /**
- * The fleet's clock: milliseconds since 1970, by which beacons date claims. No wall clock moves it once the fleet runs.
+ * The fleet's clock: milliseconds since 1970, by which beacons date claims. No wall clock moves it
+ * once the fleet runs.
  *
- * Every beacon counts on by its CLOCK_MONOTONIC. Each entry carries its writer's time, and a reader whose clock is behind that
- * raises it. So no clock goes back, none is behind what it has read, and all go with the fastest (50 ppm of drift are 4 s a day).
- * A small raise counts from its moment on, so that dates that were published stay as they are. A jump, and the first raise of a
- * process, count for all moments: a jump raises all clocks, by whatever error, and two moments at two beacons compare as they were.
+ * Every beacon counts on by its CLOCK_MONOTONIC. Each entry carries its writer's time, and a reader
+ * whose clock is behind that raises it. So no clock goes back, none is behind what it has read, and
+ * all go with the fastest (50 ppm of drift are 4 s a day). A small raise counts from its moment on,
+ * so that dates that were published stay as they are. A jump, and the first raise of a process,
+ * count for all moments: a jump raises all clocks, by whatever error, and two moments at two
+ * beacons compare as they were.
  */
 import { stepped } from "./entries.ts";
 
-/** What is dated so far ahead is malformed: no clock is as wrong, and all clocks would follow it. */
+/**
+ * What is dated so far ahead is malformed: no clock is as wrong, and all clocks would follow it.
+ */
 const AHEAD_MS_MAX = 30 * 86_400_000;
 /** A raise by less is not worth another offset: it is how much the network's delay varies. */
 const RAISE_MS = 0.25;
 /** Offsets that are kept: several minutes of drift. */
 const OFFSETS_MAX = 64;
-/** A raise by more is logged and counted: no clock drifts so far between two entries, unless its host was suspended. */
+/**
+ * A raise by more is logged and counted: no clock drifts so far between two entries, unless its
+ * host was suspended.
+ */
 const JUMP_MS = 1000;
 
 /** Time less CLOCK_MONOTONIC, from a moment on. */
@@ -51,7 +59,10 @@ export class FleetClock {
     this.#offsets = [{ fromMs: Number.NEGATIVE_INFINITY, ms: timeMs - this.monotonicMs() }];
   }
 
-  /** Another beacon's clock showed this time, just now or a while ago. @returns by how much this one was behind, if by a jump; else 0 */
+  /**
+   * Another beacon's clock showed this time, just now or a while ago.
+   * @returns by how much this one was behind, if by a jump; else 0
+   */
   raise(timeMs: number): number {
     const fromMs = this.monotonicMs();
     const behindMs = timeMs - fromMs - this.#offsets.at(-1)!.ms;

@@ -15,7 +15,10 @@ export class Condition {
 
   constructor(
     private readonly monotonicMs: () => number,
-    /** One kind of call may be refused, and others not: it takes so long without a failure until all is well. */
+    /**
+     * One kind of call may be refused, and others not: it takes so long without a failure until all
+     * is well.
+     */
     private readonly sureMs: number,
   ) {
     this.#sinceMs = monotonicMs();
@@ -43,7 +46,10 @@ export class Condition {
     this.#set(failure, message);
   }
 
-  /** The server was entered, or somebody else lets this beacon speak again. @param problem why it must not speak */
+  /**
+   * The server was entered, or somebody else lets this beacon speak again.
+   * @param problem why it must not speak
+   */
   entered(problem: string | undefined): void {
     if (OF_CALLS.includes(this.#state)) this.went(problem);
     else this.#setWell(problem);

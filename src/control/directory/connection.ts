@@ -9,10 +9,19 @@
 import { hostPort } from "../../../ffi/socket.ts";
 import { whyNot } from "./knock.ts";
 import type { Login } from "./login.ts";
-import { errorOfReply, ofServer, type ServerName, type StoreError, WRONG_PROGRAM } from "./store-error.ts";
+import {
+  errorOfReply,
+  ofServer,
+  type ServerName,
+  type StoreError,
+  WRONG_PROGRAM,
+} from "./store-error.ts";
 import type { Target } from "./target.ts";
 
-/** Long enough for a server on another continent and a SYN that is sent three times (after 1 s and 3 s). */
+/**
+ * Long enough for a server on another continent and a SYN that is sent three times (after 1 s and 3
+ * s).
+ */
 const CONNECT_MS = 5_000;
 /** How much of that is for finding out why there is no connection. */
 const WHY_PART = 0.2;
@@ -60,13 +69,21 @@ export class Connection {
     }
   }
 
-  /** Asks with texts. @param waitMs how long the server waits before it answers. @throws StoreError */
+  /**
+   * Asks with texts.
+   * @param waitMs how long the server waits before it answers.
+   * @throws StoreError
+   */
   ask(command: string, args: readonly string[] = [], waitMs = 0): Promise<unknown> {
     return this.run(command, (client) => client.send(command, [...args]), waitMs);
   }
 
   /** As `ask`, with whatever Bun's client can send. @param command its name, for messages */
-  async run<T>(command: string, send: (client: Bun.RedisClient) => Promise<T>, waitMs = 0): Promise<T> {
+  async run<T>(
+    command: string,
+    send: (client: Bun.RedisClient) => Promise<T>,
+    waitMs = 0,
+  ): Promise<T> {
     if (this.#over) throw this.#over;
     const answerMs = waitMs + this.#answerMs;
     const began = performance.now();
@@ -87,7 +104,10 @@ export class Connection {
     }
   }
 
-  /** The server answered something that is no answer to `command`: who knows what the next one belongs to. */
+  /**
+   * The server answered something that is no answer to `command`: who knows what the next one
+   * belongs to.
+   */
   misunderstood(command: string): StoreError {
     const reason = ofServer(this.name, "malformed", `answers ${command} wrongly: ${WRONG_PROGRAM}`);
     this.close(reason);
@@ -107,13 +127,17 @@ export class Connection {
   }
 
   #errorOf(command: string, error: Error & { code?: string }): StoreError {
-    if (error.code === "ERR_REDIS_SERVER_ERROR") return errorOfReply(this.name, command, error.message);
+    if (error.code === "ERR_REDIS_SERVER_ERROR")
+      return errorOfReply(this.name, command, error.message);
     if (error.code === "ERR_REDIS_CONNECTION_CLOSED") return this.#closed();
     return ofServer(this.name, "malformed", `answers ${command} with garbage: ${WRONG_PROGRAM}`);
   }
 }
 
-/** Nothing is queued, and no connection comes back by itself: whoever holds it decides what is still to be said. */
+/**
+ * Nothing is queued, and no connection comes back by itself: whoever holds it decides what is still
+ * to be said.
+ */
 function clientOf(server: Target, login: Login, timeoutMs: number): Bun.RedisClient {
   const { address, port, servername } = server;
   const { tls, ca, user, password } = login;
@@ -121,15 +145,21 @@ function clientOf(server: Target, login: Login, timeoutMs: number): Bun.RedisCli
     ...(ca !== undefined && { ca }),
     ...(servername !== undefined && { serverName: servername }),
   };
-  const tlsOptions = Object.keys(named).length === 0 ? true : named; // Bun refuses an empty object (1.4.5)
-  const userInfo = password === "" ? "" : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
-  return new Bun.RedisClient(`${tls ? "rediss" : "redis"}://${userInfo}${hostPort(address, port)}`, {
-    connectionTimeout: timeoutMs,
-    autoReconnect: false,
-    enableOfflineQueue: false,
-    enableAutoPipelining: false, // it would have each command wait, and so round trips look longer
-    ...(tls ? { tls: tlsOptions } : {}),
-  });
+  // Bun refuses an empty object (1.4.5)
+  const tlsOptions = Object.keys(named).length === 0 ? true : named;
+  const userInfo =
+    password === "" ? "" : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
+  return new Bun.RedisClient(
+    `${tls ? "rediss" : "redis"}://${userInfo}${hostPort(address, port)}`,
+    {
+      connectionTimeout: timeoutMs,
+      autoReconnect: false,
+      enableOfflineQueue: false,
+      // it would have each command wait, and so round trips look longer
+      enableAutoPipelining: false,
+      ...(tls ? { tls: tlsOptions } : {}),
+    },
+  );
 }
 
 /** Rejects after `ms` at the latest, or when the signal is given. */

@@ -1,6 +1,7 @@
 /**
- * Nodes of this beacon's own that a peer without the directory says are its own, by gossip. Others of the fleet may believe it; once the node
- * is heard here again, they are to be told. Of what is heard again nobody says anything otherwise, as it is only more of the same.
+ * Nodes of this beacon's own that a peer without the directory says are its own, by gossip. Others
+ * of the fleet may believe it; once the node is heard here again, they are to be told. Of what is
+ * heard again nobody says anything otherwise, as it is only more of the same.
  */
 import type { RouteTable } from "../../shared/routes.ts";
 import type { FleetClock } from "./clock.ts";
@@ -24,7 +25,8 @@ export class Contested {
 
   /** Gossip names a node that it did not name before. */
   claimed(nodeId: number): void {
-    if (this.#nodes.size < NODES_MAX && this.parts.own.heardMs(nodeId) >= 0) this.#nodes.add(nodeId);
+    if (this.#nodes.size < NODES_MAX && this.parts.own.heardMs(nodeId) >= 0)
+      this.#nodes.add(nodeId);
   }
 
   /** Claims those again that were heard since, or that nobody else claims any more. */

@@ -1,6 +1,7 @@
 /**
- * The route directory: what keeps the routes of a fleet of any size in step. This beacon writes what changes among its nodes into the log of
- * a Redis or Valkey server, and reads there what changes among the others'; who is behind loads a snapshot. docs/DIRECTORY.md tells it all.
+ * The route directory: what keeps the routes of a fleet of any size in step. This beacon writes
+ * what changes among its nodes into the log of a Redis or Valkey server, and reads there what
+ * changes among the others'; who is behind loads a snapshot. docs/DIRECTORY.md tells it all.
  *
  * While the server is away, everything goes on with the routes that are known.
  */
@@ -45,14 +46,18 @@ const RETRY_MS_MAX = 2000;
 const SAID_MS = 60_000;
 /** Who ends does not wait longer for the server to take its leave. */
 const LEAVE_MS_MAX = 1000;
-/** A lease that was renewed so many leases ago is nobody's; after as many more, its field is removed. */
+/**
+ * A lease that was renewed so many leases ago is nobody's; after as many more, its field is
+ * removed.
+ */
 const DEAD_LEASES = 3;
 /** Fields of the hash that are looked at. */
 const LEASES_MAX = 4 * PEERS_MAX;
 /**
- * Between two looks for changes to tell, and between two readings of the log: a move is known everywhere within some 50 ms, and a beacon
- * reads fifty times a second, however many write. Without a pause, forty beacons that write twenty times a second each cost the server 4.6
- * times as much (Redis 7.0, 2026-11).
+ * Between two looks for changes to tell, and between two readings of the log: a move is known
+ * everywhere within some 50 ms, and a beacon reads fifty times a second, however many write.
+ * Without a pause, forty beacons that write twenty times a second each cost the server 4.6 times as
+ * much (Redis 7.0, 2026-11).
  */
 const BEAT_MS = 20;
 /** Between two looks at what is less pressing: each wakes the thread. */
@@ -184,7 +189,10 @@ export class Directory {
     this.#announcer.came(nodeId);
   }
 
-  /** A peer without the directory is about to have a node's route. @param isNew whether its gossip did not name the node before */
+  /**
+   * A peer without the directory is about to have a node's route.
+   * @param isNew whether its gossip did not name the node before
+   */
   claimedByGossip(nodeId: number, isNew: boolean): void {
     this.#routes.displace(nodeId);
     if (isNew) this.#contested.claimed(nodeId);
@@ -215,7 +223,10 @@ export class Directory {
     return this.#condition.remark ?? (this.#isAlone ? ALONE : undefined);
   }
 
-  /** Whether there are other beacons, and none of them has been in this directory for a lease's time. */
+  /**
+   * Whether there are other beacons, and none of them has been in this directory for a lease's
+   * time.
+   */
   get #isAlone(): boolean {
     const { leaseMs, peers, monotonicMs } = this.parts;
     return monotonicMs() - this.#inCompanyMs > leaseMs && peers.notFollowed() > 0;
@@ -232,7 +243,9 @@ export class Directory {
     return [
       ...(this.remark === undefined ? [] : [this.remark]),
       ...(behind > 0 ? [`the routes to ${behind} beacons of the directory are not in step`] : []),
-      ...(this.#routes.refused > 0 ? ["the directory names more nodes than --max-routes holds"] : []),
+      ...(this.#routes.refused > 0
+        ? ["the directory names more nodes than --max-routes holds"]
+        : []),
     ];
   }
 
@@ -246,7 +259,12 @@ export class Directory {
     const { table, monotonicMs } = this.parts;
     const nowMs = monotonicMs();
     const [announcer, routes, fleet] = [this.#announcer, this.#routes, this.#fleet];
-    const [teller, writer, loader, health] = [this.#teller, this.#writer, this.#loader, this.#health];
+    const [teller, writer, loader, health] = [
+      this.#teller,
+      this.#writer,
+      this.#loader,
+      this.#health,
+    ];
     return {
       state: this.#condition.state,
       server: this.#store?.server ?? null,
@@ -312,7 +330,8 @@ export class Directory {
       } catch (thrown) {
         if (signal.aborted) break;
         const error = asStoreError(thrown);
-        // Why a connection was closed is better told by the server when it is asked for another one.
+        // Why a connection was closed is better told by the server when it is asked for another
+        // one.
         const isOnlyLost = store !== undefined && error.failure === "unreachable";
         this.#lost = isOnlyLost ? error.message : undefined;
         this.#failed(error, !isOnlyLost);
@@ -346,7 +365,8 @@ export class Directory {
       hasJoined = true;
       this.#presence.entered(knewOthers);
       this.#condition.entered(this.#teller.rivalry);
-      if (this.#lost !== undefined) this.parts.complain("directory_lost", `${this.#lost}; it is back`);
+      if (this.#lost !== undefined)
+        this.parts.complain("directory_lost", `${this.#lost}; it is back`);
       this.#lost = undefined;
       this.#sayJoined(store);
       let reason: unknown; // the first: closing the connection ends the others
@@ -379,10 +399,15 @@ export class Directory {
     const nowMs = this.parts.monotonicMs();
     if (nowMs - this.#saidJoinedMs < SAID_MS) return;
     this.#saidJoinedMs = nowMs;
-    this.parts.info(`directory: ${server} tells the routes of ${this.#fleet.beacons.size} other beacons`);
+    this.parts.info(
+      `directory: ${server} tells the routes of ${this.#fleet.beacons.size} other beacons`,
+    );
   }
 
-  /** Tells what there is to tell, and takes leave. If the server does not take it, the others find out when the lease ends. */
+  /**
+   * Tells what there is to tell, and takes leave. If the server does not take it, the others find
+   * out when the lease ends.
+   */
   async #finish(store: Store, telling: Promise<void>): Promise<void> {
     const { sleep } = this.parts;
     const inTime = async (done: Promise<unknown>) => {
@@ -406,8 +431,9 @@ export class Directory {
   }
 
   /**
-   * The fleet's time is that of the log's last entry, and what has passed since on the server's clock; or else the server's. Before
-   * what was written meanwhile is read: nodes of this beacon's own are compared with its claims.
+   * The fleet's time is that of the log's last entry, and what has passed since on the server's
+   * clock; or else the server's. Before what was written meanwhile is read: nodes of this beacon's
+   * own are compared with its claims.
    */
   async #setClock(store: Store, { id, bytes }: LogEntry): Promise<void> {
     const { clock, monotonicMs } = this.parts;
@@ -477,7 +503,9 @@ export class Directory {
     if (entry.kind !== ASK) {
       this.#followClock(entry);
       // A silent beacon's clock raises no other, and may stay ahead of all.
-      this.#presence.goesOn(this.#teller.rivalry === undefined ? entry.timeMs : this.parts.clock.nowMs());
+      this.#presence.goesOn(
+        this.#teller.rivalry === undefined ? entry.timeMs : this.parts.clock.nowMs(),
+      );
     }
     this.#health.heard(id, entry);
     this.#fleet.hear(entry, nowMs);
@@ -496,7 +524,10 @@ export class Directory {
     );
   }
 
-  /** What is of no time that can be malformed: no start of the beacon's own could be later, and no clock goes back. */
+  /**
+   * What is of no time that can be malformed: no start of the beacon's own could be later, and no
+   * clock goes back.
+   */
   #decode(bytes: Uint8Array, extra?: Uint8Array): Entry | undefined {
     const { clock } = this.parts;
     const entry = decodeEntry(bytes, extra);
@@ -543,7 +574,8 @@ export class Directory {
     for (let lookMs = 0; !signal.aborted; await sleep(LOOK_MS, signal)) {
       try {
         this.#gather();
-        if (this.#fleet.beacons.size > 0 || this.#condition.state !== "ok") this.#inCompanyMs = monotonicMs();
+        if (this.#fleet.beacons.size > 0 || this.#condition.state !== "ok")
+          this.#inCompanyMs = monotonicMs();
         if (monotonicMs() >= lookMs) {
           lookMs = monotonicMs() + CONTESTED_MS;
           this.#contested.look();
@@ -564,7 +596,8 @@ export class Directory {
 
   /** Takes the nodes that came. */
   #gather(): void {
-    if (this.parts.drainArrivals((nodeId) => this.#announcer.came(nodeId))) this.#announcer.restart();
+    if (this.parts.drainArrivals((nodeId) => this.#announcer.came(nodeId)))
+      this.#announcer.restart();
   }
 
   /** Peers get their numbers when their names are resolved, and others when they move. */
@@ -583,7 +616,10 @@ export class Directory {
     }
   }
 
-  /** Of several names for one place, that of the latest start has it: the others are the beacon's old ones, or wrong. */
+  /**
+   * Of several names for one place, that of the latest start has it: the others are the beacon's
+   * old ones, or wrong.
+   */
   #numbers(): ReadonlyMap<Followed, number | undefined> {
     const numbers = new Map<Followed, number | undefined>();
     const latest = new Map<number, Followed>();
@@ -617,13 +653,22 @@ export class Directory {
     this.#condition.failed(error);
     if (!this.#hasToldPeers) this.#tellPeers();
     if (isToBeLogged)
-      this.parts.complain(`directory_${error.failure}`, `${error.message}; routes stay as they are`);
+      this.parts.complain(
+        `directory_${error.failure}`,
+        `${error.message}; routes stay as they are`,
+      );
   }
 }
 
-/** What is no failure of the server's is a mistake of this program's: relays go on, and so does everything else after a new start. */
+/**
+ * What is no failure of the server's is a mistake of this program's: relays go on, and so does
+ * everything else after a new start.
+ */
 function asStoreError(thrown: unknown): StoreError {
   if (thrown instanceof StoreError) return thrown;
   const { stack, message } = thrown instanceof Error ? thrown : new Error(String(thrown));
-  return new StoreError("malformed", `directory: an unexpected error, please report it: ${stack ?? message}`);
+  return new StoreError(
+    "malformed",
+    `directory: an unexpected error, please report it: ${stack ?? message}`,
+  );
 }

@@ -1,12 +1,14 @@
 /**
- * What beacons write into the directory's log, as bytes, and how that is read: as if a stranger had written it.
+ * What beacons write into the directory's log, as bytes, and how that is read: as if a stranger had
+ * written it.
  *
  *   version   1 byte    1
  *   kind      1 byte    CHANGES, LEASE or ASK
  *   epoch     8 bytes   float64, a whole number: which start of the beacon says this
  *   name      2 bytes, and so many of UTF-8: where its peers reach it, "host:port"
  *
- * Everything is big endian. Times are milliseconds of the fleet's clock (clock.ts), a multiple of TIME_STEP_MS. Behind that:
+ * Everything is big endian. Times are milliseconds of the fleet's clock (clock.ts), a multiple of
+ * TIME_STEP_MS. Behind that:
  *
  *   CHANGES   seq 8 (float64, 1 more than the one before), time 8 (float64), claims 2, gone 2,
  *             then for each claim: node id 4, age 4 (how long before `time`, see ageOf); then the ids, 4 each, that are gone
@@ -28,7 +30,10 @@ export const LEASE = 2;
 export const ASK = 3;
 const VERSION = 1;
 
-/** Claims and gone ids of one entry, together: what is applied in one go, in less than a millisecond. */
+/**
+ * Claims and gone ids of one entry, together: what is applied in one go, in less than a
+ * millisecond.
+ */
 export const CHANGES_MAX = 1024;
 /** An epoch is the time of its start, in ms, times this, and something random. */
 export const EPOCHS_PER_MS = 1024;
@@ -38,7 +43,10 @@ export const NAME_BYTES_MAX = 255 + 6;
 export const PARTS_MAX = 1024;
 /** Times are exact in a float64, and two beacons compare the same ones. */
 export const TIME_STEP_MS = 1 / 16;
-/** Ages from here on are of whole seconds, which their other bits count: 1.5 days and 68 years have room. */
+/**
+ * Ages from here on are of whole seconds, which their other bits count: 1.5 days and 68 years have
+ * room.
+ */
 const AGE_SECONDS = 0x8000_0000;
 const SUMS = CLAIM_RANGES * SUM_WORDS;
 
@@ -99,13 +107,16 @@ export type Entry = Changes | Lease | Ask;
 export const stepped = (timeMs: number): number => Math.floor(timeMs / TIME_STEP_MS) * TIME_STEP_MS;
 
 /**
- * How long before `timeMs` a claim was made: in TIME_STEP_MS, or for old ones in whole seconds, after which `claimedMs` still has the
- * same second.
+ * How long before `timeMs` a claim was made: in TIME_STEP_MS, or for old ones in whole seconds,
+ * after which `claimedMs` still has the same second.
  */
 export function ageOf(claimedMs: number, timeMs: number): number {
   const steps = Math.max(0, Math.round((timeMs - claimedMs) / TIME_STEP_MS));
   if (steps < AGE_SECONDS) return steps;
-  return AGE_SECONDS + Math.min(Math.floor(timeMs / 1000) - Math.floor(claimedMs / 1000), AGE_SECONDS - 1);
+  return (
+    AGE_SECONDS +
+    Math.min(Math.floor(timeMs / 1000) - Math.floor(claimedMs / 1000), AGE_SECONDS - 1)
+  );
 }
 
 /** When a claim of this age was made. */
@@ -147,7 +158,8 @@ export function encodeEntry(entry: Entry): Uint8Array<ArrayBuffer> {
 
 /** @returns undefined for an entry without an extension */
 export function encodeExtra(entry: Entry): Uint8Array<ArrayBuffer> | undefined {
-  if (entry.kind === CHANGES || (entry.kind === ASK && entry.ranges === ALL_RANGES)) return undefined;
+  if (entry.kind === CHANGES || (entry.kind === ASK && entry.ranges === ALL_RANGES))
+    return undefined;
   const out = new Writer();
   out.word8(VERSION);
   if (entry.kind === ASK) {
@@ -270,7 +282,10 @@ class Writer {
   }
 }
 
-/** Takes values one behind the other; once one is missing, or is not what it must be, nothing is good any more. */
+/**
+ * Takes values one behind the other; once one is missing, or is not what it must be, nothing is
+ * good any more.
+ */
 class Reader {
   readonly #view: DataView;
   #at = 0;
@@ -311,7 +326,9 @@ class Reader {
   }
   time(): number {
     const value = this.#float();
-    this.expect(value >= 0 && value <= Number.MAX_SAFE_INTEGER * TIME_STEP_MS && stepped(value) === value);
+    this.expect(
+      value >= 0 && value <= Number.MAX_SAFE_INTEGER * TIME_STEP_MS && stepped(value) === value,
+    );
     return value;
   }
   said(): Said {

@@ -10,7 +10,9 @@ import { storeOptions } from "./options.ts";
 import { DirectorySetup } from "./setup.ts";
 import type { DirectoryStats } from "./stats.ts";
 
-/** For its mistakes alone: the files are read again for each connection, as a password may change. */
+/**
+ * For its mistakes alone: the files are read again for each connection, as a password may change.
+ */
 function read(config: Config, reading: Reading<void>): void {
   if (config.directory === "off") return;
   if (storeOptions(config).authFileExposed)
@@ -26,7 +28,8 @@ export const directory = {
   create(host: Host<Config, void>) {
     const { config, memory, nodes, routes, log } = host;
     const { mesh: peers, useClock } = host.use(mesh);
-    const setup = config.directory === "off" ? undefined : new DirectorySetup(memory, nodes, routes);
+    const setup =
+      config.directory === "off" ? undefined : new DirectorySetup(memory, nodes, routes);
     if (setup) useClock(() => setup.clock.nowMs());
     const made = setup?.open(
       config,
@@ -42,10 +45,12 @@ export const directory = {
         made?.adopt(peers.fleet);
         made?.start();
       },
-      // Before the bridge and the mesh, which are earlier in the list: nodes that the bridge disconnects
-      // must not be published as gone, since a successor may have them by then.
+      // Before the bridge and the mesh, which are earlier in the list: nodes that the bridge
+      // disconnects must not be published as gone, since a successor may have them by then.
       stop: (isReplaced: boolean) => made?.stop(isReplaced),
-      stats: (): { readonly directory: DirectoryStats | null } => ({ directory: made?.stats() ?? null }),
+      stats: (): { readonly directory: DirectoryStats | null } => ({
+        directory: made?.stats() ?? null,
+      }),
       warnings: () => (made?.remark === undefined ? [] : [made.remark]),
     };
   },

@@ -1,9 +1,10 @@
 /**
  * Other beacons' claims to nodes, which become routes in place, while the workers read them.
  *
- * A claim stands until its beacon withdraws it, or claims the node anew. Of all claims to a node that stand, the latest has the
- * route; of two with the same date, that of the beacon whose name sorts last. The others wait. So the routes depend on what
- * stands, and not on the order in which it was read. A node of this beacon's own that another one claims as of later is given up.
+ * A claim stands until its beacon withdraws it, or claims the node anew. Of all claims to a node
+ * that stand, the latest has the route; of two with the same date, that of the beacon whose name
+ * sorts last. The others wait. So the routes depend on what stands, and not on the order in which
+ * it was read. A node of this beacon's own that another one claims as of later is given up.
  */
 import { differingRanges, rangeOf } from "../../shared/claim-digest.ts";
 import { NO_PEER, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
@@ -32,7 +33,10 @@ export interface Claimer {
   /** What its claims are marked with, so that those that a snapshot no longer names are found. */
   readonly mark: number;
   readonly waiting: WaitingClaims;
-  /** Ranges of node ids in which claims of it were refused since their last snapshot began to load, for lack of room. */
+  /**
+   * Ranges of node ids in which claims of it were refused since their last snapshot began to load,
+   * for lack of room.
+   */
   incomplete: number;
 }
 
@@ -41,14 +45,20 @@ export interface FleetRoutesParts {
   readonly own: OwnNodes;
   /** This beacon's name. */
   readonly name: string;
-  /** The date by which this beacon has a node of its own, and the one that it published, if any; -1 for none. */
+  /**
+   * The date by which this beacon has a node of its own, and the one that it published, if any; -1
+   * for none.
+   */
   readonly ownMs: (nodeId: number) => number;
   readonly publishedMs: (nodeId: number) => number;
   /** The beacon that has a peer number; undefined if the directory does not know it. */
   readonly claimerAt: (number: number) => Claimer | undefined;
   /** The beacons with claims that wait. */
   readonly waiters: () => readonly Claimer[];
-  /** A node has to be published again: with the date by which this beacon has it, or a later one than `afterMs`. */
+  /**
+   * A node has to be published again: with the date by which this beacon has it, or a later one
+   * than `afterMs`.
+   */
   readonly claimAgain: (nodeId: number, afterMs: number) => void;
   /** A claim of this beacon was refused, because too many wait. */
   readonly tooManyWait: (claimer: Claimer) => void;
@@ -101,12 +111,16 @@ export class FleetRoutes {
     }
   }
 
-  /** A peer that is not in the directory is about to have a node's route: the claim that had it waits. */
+  /**
+   * A peer that is not in the directory is about to have a node's route: the claim that had it
+   * waits.
+   */
   displace(nodeId: number): void {
     const { table, claimerAt } = this.parts;
     const number = table.holder(nodeId);
     const holder = number === NO_PEER ? undefined : claimerAt(number);
-    if (holder !== undefined) this.#wait(nodeId, holder, table.claimedMs(nodeId), table.markOf(nodeId));
+    if (holder !== undefined)
+      this.#wait(nodeId, holder, table.claimedMs(nodeId), table.markOf(nodeId));
   }
 
   hasClaims({ number, waiting }: Claimer): boolean {
@@ -114,8 +128,9 @@ export class FleetRoutes {
   }
 
   /**
-   * Ranges of node ids in which other claims of a beacon stand than it publishes, or one waits for a node that has no route. Ranges
-   * with refused claims count once there is room for all nodes of the beacon that are missing.
+   * Ranges of node ids in which other claims of a beacon stand than it publishes, or one waits for
+   * a node that has no route. Ranges with refused claims count once there is room for all nodes of
+   * the beacon that are missing.
    * @param sums what it publishes
    * @param nodes how many it has
    */
@@ -130,8 +145,15 @@ export class FleetRoutes {
     return missing > Math.min(table.room, waiting.room) ? ranges & ~claimer.incomplete : ranges;
   }
 
-  /** Withdraws those of a beacon's claims that lack this mark and are to go. One sweep at a time: many beacons may go at once. */
-  sweep(number: number, mark: number, isToGo: (nodeId: number) => boolean = () => true): Promise<void> {
+  /**
+   * Withdraws those of a beacon's claims that lack this mark and are to go. One sweep at a time:
+   * many beacons may go at once.
+   */
+  sweep(
+    number: number,
+    mark: number,
+    isToGo: (nodeId: number) => boolean = () => true,
+  ): Promise<void> {
     this.#swept = this.#swept.then(() => this.#sweep(number, mark, isToGo));
     return this.#swept;
   }
@@ -154,11 +176,15 @@ export class FleetRoutes {
       if (over !== undefined) await over;
       table.sweep(number, mark, from, Math.min(from + SLICE_STEPS, end), isToGo, settle);
     }
-    // Again: a later claim of another beacon may have displaced some of these routes during the sweep.
+    // Again: a later claim of another beacon may have displaced some of these routes during the
+    // sweep.
     claimerAt(number)?.waiting.sweep(mark, isToGo);
   }
 
-  /** The later of this claim and the one that has the route has it from now on, and the other one waits. */
+  /**
+   * The later of this claim and the one that has the route has it from now on, and the other one
+   * waits.
+   */
   #stand(nodeId: number, claimer: Claimer, timeMs: number, mark: number): void {
     const { table, claimerAt } = this.parts;
     const holder = table.holder(nodeId);
@@ -176,7 +202,8 @@ export class FleetRoutes {
     if (table.claim(nodeId, claimer.number, timeMs, mark) === TABLE_FULL) {
       this.refused++;
       claimer.incomplete |= 1 << rangeOf(nodeId);
-    } else if (timeMs < heldMs) this.settle(nodeId); // earlier than its own claim before: one that waits may be later
+      // earlier than its own claim before: one that waits may be later
+    } else if (timeMs < heldMs) this.settle(nodeId);
   }
 
   #wait(nodeId: number, claimer: Claimer, timeMs: number, mark: number): void {

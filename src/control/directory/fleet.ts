@@ -1,11 +1,14 @@
 /**
- * The other beacons of the fleet as the directory's log tells of them, and what is to be done about each.
+ * The other beacons of the fleet as the directory's log tells of them, and what is to be done about
+ * each.
  *
- * What a beacon publishes is applied at once. A beacon is *followed*: its changes are each one more than the last, and what stands of its
- * claims is compared with the sums in its leases. Or it is *behind*, at least in some ranges of node ids: something was missed, it
- * restarted, or it is new. Then a snapshot that its changes continue is loaded; what they name holds before what is in that.
+ * What a beacon publishes is applied at once. A beacon is *followed*: its changes are each one more
+ * than the last, and what stands of its claims is compared with the sums in its leases. Or it is
+ * *behind*, at least in some ranges of node ids: something was missed, it restarted, or it is new.
+ * Then a snapshot that its changes continue is loaded; what they name holds before what is in that.
  *
- * Nothing here waits or speaks to anybody: entries and the time come in, what is to be asked and loaded can be read.
+ * Nothing here waits or speaks to anybody: entries and the time come in, what is to be asked and
+ * loaded can be read.
  */
 import { ALL_RANGES, CLAIM_RANGES, countRanges } from "../../shared/claim-digest.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
@@ -35,9 +38,15 @@ export const RESYNC_REASONS = [
 ] as const;
 export type ResyncReason = (typeof RESYNC_REASONS)[number];
 
-/** Nodes changed behind the snapshot that a beacon needs, some 60 bytes each; more, and it needs a later one. */
+/**
+ * Nodes changed behind the snapshot that a beacon needs, some 60 bytes each; more, and it needs a
+ * later one.
+ */
 const KEPT_MAX = 65_536;
-/** Those who miss the same ask within so long of each other, so that most hear another one's question first. */
+/**
+ * Those who miss the same ask within so long of each other, so that most hear another one's
+ * question first.
+ */
 const ASK_SPREAD_MS = 250;
 /** Nobody answered: the same is asked again, after twice as long each time. */
 const ASK_AGAIN_MS = 1000;
@@ -51,7 +60,10 @@ const LEASE_MS_DEFAULT = 10_000;
 const FIRST_MARK = UNMARKED + 1;
 const MARKS = 255;
 
-/** A beacon that diverges again and again is reloaded after so long, doubled each time: what it says of itself may be wrong. */
+/**
+ * A beacon that diverges again and again is reloaded after so long, doubled each time: what it says
+ * of itself may be wrong.
+ */
 const DIVERGED_MS = 1000;
 const DIVERGED_MS_MAX = 300_000;
 
@@ -71,7 +83,10 @@ export class Followed {
   #last: number | undefined;
   /** A snapshot has to have all changes until this one. */
   #needed: number | undefined;
-  /** By node, the last change behind `needed` that names it: it holds before a snapshot of before it. */
+  /**
+   * By node, the last change behind `needed` that names it: it holds before a snapshot of before
+   * it.
+   */
   readonly #changed = new Map<number, number>();
   /** What is to be loaded; whether it is being loaded. */
   wanted: SnapshotName | undefined;
@@ -215,7 +230,10 @@ export class Fleet {
     else if (entry.kind === LEASE) this.#hearLease(beacon, entry, nowMs);
   }
 
-  /** A lease that was found in the directory, not heard: it tells who is there, not how far they are. */
+  /**
+   * A lease that was found in the directory, not heard: it tells who is there, not how far they
+   * are.
+   */
   find(lease: Lease, nowMs: number): void {
     if (lease.name === this.parts.name || lease.isLeaving) return;
     const beacon = this.#beaconOf(lease, nowMs);
@@ -224,7 +242,8 @@ export class Fleet {
 
   /** A beacon was there a moment ago; whatever it says is new. */
   adopt(name: string, nowMs: number): void {
-    if (name === this.parts.name || this.beacons.has(name) || this.beacons.size >= PEERS_MAX) return;
+    if (name === this.parts.name || this.beacons.has(name) || this.beacons.size >= PEERS_MAX)
+      return;
     this.beacons.set(name, new Followed(name, 0, nowMs, this.parts.keptNodesMax));
   }
 
@@ -244,7 +263,8 @@ export class Fleet {
   waiters(): Claimer[] {
     const waiters: Claimer[] = [];
     for (const beacon of this.beacons.values())
-      if (beacon.waiting.size > 0 && beacon.number !== undefined) waiters.push(beacon as Followed & Claimer);
+      if (beacon.waiting.size > 0 && beacon.number !== undefined)
+        waiters.push(beacon as Followed & Claimer);
     return waiters;
   }
 
@@ -262,12 +282,16 @@ export class Fleet {
     }
   }
 
-  /** Whose snapshots are to be asked for now; they count as asked. Without a number, a snapshot can't be loaded. */
+  /**
+   * Whose snapshots are to be asked for now; they count as asked. Without a number, a snapshot
+   * can't be loaded.
+   */
   toAsk(nowMs: number): readonly Followed[] {
     const asked: Followed[] = [];
     for (const beacon of this.beacons.values()) {
       const isUnderWay = beacon.wanted !== undefined || beacon.isLoading;
-      if (beacon.number === undefined || !beacon.isBehind || isUnderWay || nowMs < beacon.askAtMs) continue;
+      if (beacon.number === undefined || !beacon.isBehind || isUnderWay || nowMs < beacon.askAtMs)
+        continue;
       asked.push(beacon);
       beacon.askAtMs = nowMs + beacon.askAgainMs * (1 + this.parts.random() / 2);
       beacon.askAgainMs = Math.min(2 * beacon.askAgainMs, ASK_AGAIN_MS_MAX);
@@ -364,7 +388,10 @@ export class Fleet {
     );
   }
 
-  /** Does all stand that the beacon claims, and nothing else? What does not is reloaded, range by range. */
+  /**
+   * Does all stand that the beacon claims, and nothing else? What does not is reloaded, range by
+   * range.
+   */
   #compare(beacon: Followed & Claimer, { sums, seq, nodes }: Lease, nowMs: number): void {
     const { routes, complain } = this.parts;
     if (sums === undefined || nowMs < beacon.compareAtMs) return;
@@ -389,14 +416,19 @@ export class Fleet {
     this.fallBehind(beacon, "diverged", nowMs, ranges);
   }
 
-  /** Nothing can be routed to that beacon as yet; others may route to it what this one has: that is settled now. */
+  /**
+   * Nothing can be routed to that beacon as yet; others may route to it what this one has: that is
+   * settled now.
+   */
   #contest({ name, claims: { nodeIds, timesMs } }: Changes): void {
-    for (let i = 0; i < nodeIds.length; i++) this.parts.routes.contest(nodeIds[i]!, name, timesMs[i]!);
+    for (let i = 0; i < nodeIds.length; i++)
+      this.parts.routes.contest(nodeIds[i]!, name, timesMs[i]!);
   }
 
   #otherAsks({ of, ranges }: Ask, nowMs: number): void {
     const beacon = this.beacons.get(of.name);
-    if (beacon === undefined || !beacon.isBehind || (ranges & beacon.ranges) !== beacon.ranges) return;
+    if (beacon === undefined || !beacon.isBehind || (ranges & beacon.ranges) !== beacon.ranges)
+      return;
     beacon.askAtMs = Math.max(beacon.askAtMs, nowMs + ASK_AGAIN_MS * (1 + this.parts.random() / 2));
   }
 
@@ -404,7 +436,9 @@ export class Fleet {
     const other =
       beaconId === this.parts.beaconId
         ? this.parts.name
-        : [...this.beacons.values()].find((one) => one !== beacon && one.lease?.beaconId === beaconId)?.name;
+        : [...this.beacons.values()].find(
+            (one) => one !== beacon && one.lease?.beaconId === beaconId,
+          )?.name;
     if (other === undefined) return;
     this.parts.complain(
       "double_id",

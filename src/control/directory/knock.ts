@@ -1,7 +1,8 @@
 /**
- * Why a server does not let us in. Bun's client says of all that can go wrong before the first command that the connection
- * was closed (1.4.5): a server that is not there, a certificate, a password. So then the server is asked once more, without
- * it: a connection, HELLO as Bun sends it, and the first line of what comes.
+ * Why a server does not let us in. Bun's client says of all that can go wrong before the first
+ * command that the connection was closed (1.4.5): a server that is not there, a certificate, a
+ * password. So then the server is asked once more, without it: a connection, HELLO as Bun sends it,
+ * and the first line of what comes.
  */
 import type { Socket } from "node:net";
 import { connectTo } from "../kit/names.ts";
@@ -37,7 +38,10 @@ export async function whyNot(
   let isOpen = false;
   const timer = setTimeout(() => {
     if (!isOpen) unreachable("no connection in time: is a firewall in between? check --directory");
-    else resolve(ofServer(name, "slow", `accepts the connection and does not answer: ${ifSilent(login)}`));
+    else
+      resolve(
+        ofServer(name, "slow", `accepts the connection and does not answer: ${ifSilent(login)}`),
+      );
   }, ms);
   signal?.addEventListener("abort", giveUp);
   if (signal?.aborted) giveUp();
@@ -50,7 +54,9 @@ export async function whyNot(
     });
     socket.on(login.tls ? "secureConnect" : "connect", () => socket?.write(helloOf(login)));
     socket.on("data", (chunk: Uint8Array) => line.push(chunk));
-    socket.on("error", (error: NodeJS.ErrnoException) => unreachable(reasonOf(error, login, isOpen)));
+    socket.on("error", (error: NodeJS.ErrnoException) =>
+      unreachable(reasonOf(error, login, isOpen)),
+    );
     socket.on("close", () => unreachable(closed(login)));
     return await promise;
   } catch {
@@ -71,7 +77,8 @@ class FirstLine {
     this.#bytes = Buffer.concat([this.#bytes, chunk.subarray(0, LINE_BYTES_MAX)]);
     const end = this.#bytes.indexOf("\r\n");
     if (end >= 0) this.tell(this.#bytes.subarray(0, end));
-    else if (this.#bytes.length >= LINE_BYTES_MAX || this.#bytes[0] === TLS_ALERT) this.tell(this.#bytes);
+    else if (this.#bytes.length >= LINE_BYTES_MAX || this.#bytes[0] === TLS_ALERT)
+      this.tell(this.#bytes);
   }
 }
 
@@ -90,7 +97,11 @@ function errorOfLine(name: ServerName, login: Login, line: Buffer): StoreError {
   return ofServer(name, "malformed", `answers HELLO with ${heard(name, text)}: ${WRONG_PROGRAM}`);
 }
 
-function reasonOf({ code = "failed" }: NodeJS.ErrnoException, login: Login, isOpen: boolean): string {
+function reasonOf(
+  { code = "failed" }: NodeJS.ErrnoException,
+  login: Login,
+  isOpen: boolean,
+): string {
   // Bun says so, too, when this host has no route to that address (1.4.5).
   if (code === "ECONNREFUSED")
     return `connection refused (${code}): is it running, and is there a way to it? check --directory`;

@@ -1,11 +1,17 @@
-/** The log as operators see it: its size, its age, and whether the clock that numbers its entries is steady. */
+/**
+ * The log as operators see it: its size, its age, and whether the clock that numbers its entries is
+ * steady.
+ */
 import type { FleetClock } from "./clock.ts";
 import { ASK, decodeEntry, type Entry } from "./entries.ts";
 import type { LogSize, Store } from "./store.ts";
 
 /** Interval of measurements: each costs the server some microseconds, for every beacon. */
 const MEASURE_MS = 60_000;
-/** Smallest step of the server's clock that counts: entries of one writer come no more unsteadily than this. */
+/**
+ * Smallest step of the server's clock that counts: entries of one writer come no more unsteadily
+ * than this.
+ */
 const STEP_MS = 1_500;
 
 export interface LogHealthParts {
@@ -52,7 +58,10 @@ export class LogHealth {
     this.#difference = undefined;
   }
 
-  /** An entry was read. A step changes its id against both clocks; a late reading, or a writer's wrong stamp, against one. */
+  /**
+   * An entry was read. A step changes its id against both clocks; a late reading, or a writer's
+   * wrong stamp, against one.
+   */
   heard(id: string, entry: Entry): void {
     const stampMs = stampOf(entry);
     if (stampMs === undefined) return;
@@ -65,7 +74,9 @@ export class LogHealth {
       return;
     }
     if (stepMs !== 0 && !this.#isBehind)
-      this.#stepped(`${stepMs < 0 ? "back" : "forward"} by ${(Math.abs(stepMs) / 1000).toFixed(1)} s`);
+      this.#stepped(
+        `${stepMs < 0 ? "back" : "forward"} by ${(Math.abs(stepMs) / 1000).toFixed(1)} s`,
+      );
     this.#isBehind = false;
     this.#idMs = idMs;
     this.#difference = next;
@@ -80,11 +91,13 @@ export class LogHealth {
   }
 }
 
-const stampOf = (entry: Entry): number | undefined => (entry.kind === ASK ? undefined : entry.timeMs);
+const stampOf = (entry: Entry): number | undefined =>
+  entry.kind === ASK ? undefined : entry.timeMs;
 
 /** By how much the server's clock stepped; 0: it did not. */
 function stepBetween(before: Difference, after: Difference): number {
   const [byStamp, byHost] = [after.toStampMs - before.toStampMs, after.toHostMs - before.toHostMs];
-  const isStep = Math.min(Math.abs(byStamp), Math.abs(byHost)) > STEP_MS && byStamp > 0 === byHost > 0;
+  const isStep =
+    Math.min(Math.abs(byStamp), Math.abs(byHost)) > STEP_MS && byStamp > 0 === byHost > 0;
   return isStep ? byStamp : 0;
 }

@@ -1,6 +1,6 @@
 /**
- * Reads the directory's log, entry by entry. Entries that are missing show in what their beacons publish next: a number is left
- * out, or the sums of their claims differ (fleet.ts).
+ * Reads the directory's log, entry by entry. Entries that are missing show in what their beacons
+ * publish next: a number is left out, or the sums of their claims differ (fleet.ts).
  */
 import type { Pause } from "./slices.ts";
 import { type LogEntry, NO_ENTRY, READ_COUNT, type Store } from "./store.ts";
@@ -12,7 +12,10 @@ const MARK_MS = 3000;
 
 export interface LogReaderParts {
   readonly monotonicMs: () => number;
-  /** To be waited for between two readings, so that a beacon does not read more often the more others write. */
+  /**
+   * To be waited for between two readings, so that a beacon does not read more often the more
+   * others write.
+   */
   readonly beat: () => Promise<void>;
   /** To be waited for between two entries. */
   readonly pause: Pause;
@@ -26,13 +29,20 @@ export class LogReader {
   #until: string | undefined;
   /** Ids that had been read at past moments, oldest first. */
   #marks: { readonly atMs: number; readonly id: string }[] = [];
-  /** Entries that this beacon wrote since it began to read there, and those of them that it has read. */
+  /**
+   * Entries that this beacon wrote since it began to read there, and those of them that it has
+   * read.
+   */
   #ownWritten = 0;
   #ownHeard = 0;
 
   constructor(private readonly parts: LogReaderParts) {}
 
-  /** Begins where the log ends, or goes on where this beacon was before. @param last the log's last entry. @returns whether it goes on */
+  /**
+   * Begins where the log ends, or goes on where this beacon was before.
+   * @param last the log's last entry.
+   * @returns whether it goes on
+   */
   join({ id }: LogEntry): boolean {
     this.#ownWritten = 0;
     this.#ownHeard = 0;
@@ -42,8 +52,8 @@ export class LogReader {
   }
 
   /**
-   * The id that the log is to be trimmed to: of the last entry that this beacon had read LOG_MS ago.
-   * It depends on no clock but this host's monotonic one.
+   * The id that the log is to be trimmed to: of the last entry that this beacon had read LOG_MS
+   * ago. It depends on no clock but this host's monotonic one.
    */
   get trimTo(): string {
     const untilMs = this.parts.monotonicMs() - LOG_MS;
@@ -94,7 +104,10 @@ export class LogReader {
       this.#marks.push({ atMs: nowMs, id: this.#until! });
   }
 
-  /** Nothing is behind the last entry that was read, although this beacon wrote there: another log may be there, with lower ids. */
+  /**
+   * Nothing is behind the last entry that was read, although this beacon wrote there: another log
+   * may be there, with lower ids.
+   */
   async #findAnother(store: Store): Promise<void> {
     this.#ownHeard = 0;
     this.#ownWritten = 0;

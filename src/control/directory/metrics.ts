@@ -1,6 +1,11 @@
 /** The directory's numbers in Prometheus' words; none of them is shown by a beacon without one. */
 import type { Counts, Distribution, MetricGroup, Shown } from "../kit/metrics.ts";
-import { BEACON_STATES, DIRECTORY_STATES, type DirectoryBeaconStats, type DirectoryStats } from "./stats.ts";
+import {
+  BEACON_STATES,
+  DIRECTORY_STATES,
+  type DirectoryBeaconStats,
+  type DirectoryStats,
+} from "./stats.ts";
 import { STORE_FAILURES } from "./store-error.ts";
 
 /** A number of each other beacon, where there is one. */
@@ -8,7 +13,9 @@ const byBeacon = (read: (beacon: DirectoryBeaconStats) => number | null) => ({
   label: "beacon",
   values: ({ beacons }: DirectoryStats): Counts => {
     const rows = beacons.map((beacon) => [beacon.name, read(beacon)] as const);
-    return Object.fromEntries(rows.flatMap(([name, value]) => (value === null ? [] : [[name, value]])));
+    return Object.fromEntries(
+      rows.flatMap(([name, value]) => (value === null ? [] : [[name, value]])),
+    );
   },
 });
 
@@ -119,7 +126,8 @@ const GAUGES: readonly Shown<DirectoryStats>[] = [
     name: "beacon_directory_state",
     help: "1 for the state that the directory is in; ok is the good one.",
     label: "state",
-    values: ({ state }) => Object.fromEntries(DIRECTORY_STATES.map((one) => [one, Number(one === state)])),
+    values: ({ state }) =>
+      Object.fromEntries(DIRECTORY_STATES.map((one) => [one, Number(one === state)])),
   },
   {
     name: "beacon_directory_alone",

@@ -5,7 +5,10 @@ import { ConfigError, parseDirectory, shown } from "../../config/units.ts";
 import { certificatesIn } from "../kit/certificates.ts";
 import type { StoreOptions } from "./store.ts";
 
-/** Many lists of certificates; the system's whole one has 200 to 300 KiB. The bound keeps a wrong path from being read whole. */
+/**
+ * Many lists of certificates; the system's whole one has 200 to 300 KiB. The bound keeps a wrong
+ * path from being read whole.
+ */
 const CA_BYTES_MAX = 1 << 20;
 /** A user and a password; the same. */
 const AUTH_BYTES_MAX = 4096;
@@ -21,7 +24,8 @@ type DirectoryConfig = Pick<
 >;
 
 /**
- * Reads the files anew, so that a password can be changed while the beacon runs: for each connection, one call.
+ * Reads the files anew, so that a password can be changed while the beacon runs: for each
+ * connection, one call.
  * @param config with a directory
  * @throws ConfigError that names the file, and never what it holds
  */
@@ -45,7 +49,11 @@ function readCertificates(path: string): string {
   return pem;
 }
 
-function readAuth(path: string | "off"): { user: string; password: string; authFileExposed: boolean } {
+function readAuth(path: string | "off"): {
+  user: string;
+  password: string;
+  authFileExposed: boolean;
+} {
   if (path === "off") return { user: "", password: "", authFileExposed: false };
   const text = decoded(readBounded(path, "the directory's password file", AUTH_BYTES_MAX));
   const lines = text?.replace(/(\r?\n)+$/, "").split(/\r?\n/) ?? [];

@@ -1,13 +1,17 @@
 /**
- * Until when a beacon counts as there that is not heard. That its lease is over shows in what others, or this beacon, wrote into the log
- * since: while nothing is heard of anybody, it is the directory that is away.
+ * Until when a beacon counts as there that is not heard. That its lease is over shows in what
+ * others, or this beacon, wrote into the log since: while nothing is heard of anybody, it is the
+ * directory that is away.
  */
 import type { FleetClock } from "./clock.ts";
 import type { Followed } from "./fleet.ts";
 
 /** A log without a lease for this share of one is one that was away. */
 const SILENT_SHARE = 2;
-/** Beacons see at different times that the server is back: the last to try waits for a connection that hangs, and once more. */
+/**
+ * Beacons see at different times that the server is back: the last to try waits for a connection
+ * that hangs, and once more.
+ */
 const BACK_MS = 10_000;
 
 export interface PresenceParts {
@@ -18,13 +22,19 @@ export interface PresenceParts {
 }
 
 export class Presence {
-  /** When the server was entered again, or took nothing, or had something in its log again, in its time: beacons that said nothing since … */
+  /**
+   * When the server was entered again, or took nothing, or had something in its log again, in its
+   * time: beacons that said nothing since …
+   */
   #backMs = 0;
   /** … count as heard until then. */
   #patientUntilMs: number;
   /** When there was something in the log. */
   #lastHeardMs: number;
-  /** What was written into the log until then has been heard. It stands still while the log is not read, and while nobody can write there. */
+  /**
+   * What was written into the log until then has been heard. It stands still while the log is not
+   * read, and while nobody can write there.
+   */
   #heardUntilMs: number;
 
   constructor(private readonly parts: PresenceParts) {
@@ -59,7 +69,8 @@ export class Presence {
   goesOn(timeMs: number): void {
     const { clock, leaseMs, monotonicMs } = this.parts;
     const nowMs = monotonicMs();
-    // Nobody could write, or it could not be read; otherwise there were at least this beacon's own leases.
+    // Nobody could write, or it could not be read; otherwise there were at least this beacon's own
+    // leases.
     if (nowMs - this.#lastHeardMs > leaseMs / SILENT_SHARE) this.#beginPatience();
     this.#lastHeardMs = nowMs;
     this.#heardUntilMs = Math.max(this.#heardUntilMs, Math.min(clock.momentOf(timeMs), nowMs));

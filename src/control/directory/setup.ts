@@ -21,7 +21,10 @@ import { connectStore, type Store } from "./store.ts";
 import { StoreError } from "./store-error.ts";
 
 const MIB = 1 << 20;
-/** Nodes that came, taken from the workers in one go: some tenths of a millisecond, and 200,000 a second. */
+/**
+ * Nodes that came, taken from the workers in one go: some tenths of a millisecond, and 200,000 a
+ * second.
+ */
 const ARRIVALS_MAX = 4096;
 
 const monotonic = new MonotonicClock();
@@ -58,7 +61,8 @@ export class DirectorySetup {
   ): Directory {
     const { nodes } = this;
     const complaints = new ThrottledLog(log);
-    // The node's shard is locked: retry later, and claim the node again if it was received meanwhile.
+    // The node's shard is locked: retry later, and claim the node again if it was received
+    // meanwhile.
     const retryToGiveUp = async (nodeId: number, heardMs: number): Promise<void> => {
       await sleep(LOCK_RETRY_MS);
       if (giveUp(nodeId, heardMs)) directory.nodeHeard(nodeId);
@@ -70,7 +74,10 @@ export class DirectorySetup {
       return result === HEARD_SINCE;
     };
     const directory: Directory = new Directory({
-      name: config.advertiseAddr === "auto" ? hostPort(address.address, address.port) : config.advertiseAddr,
+      name:
+        config.advertiseAddr === "auto"
+          ? hostPort(address.address, address.port)
+          : config.advertiseAddr,
       beaconId: config.beaconId,
       leaseMs: config.directoryLeaseMs,
       graceMs: config.directoryGraceMs,

@@ -1,13 +1,16 @@
 /**
- * Shares the main thread with everything else that it serves: what the directory has to do at length is done in slices, one after the
- * other, whoever does it, with the thread free in between.
+ * Shares the main thread with everything else that it serves: what the directory has to do at
+ * length is done in slices, one after the other, whoever does it, with the thread free in between.
  */
 
 /** A slice, and how long the thread is free behind it. */
 const WORK_MS = 0.25;
 const FREE_MS = 1;
 
-/** Waits for the next slice once this one is over; undefined while it goes on. To be called again and again while something is done. */
+/**
+ * Waits for the next slice once this one is over; undefined while it goes on. To be called again
+ * and again while something is done.
+ */
 export type Pause = () => Promise<unknown> | undefined;
 
 export class Slices {

@@ -1,4 +1,7 @@
-/** Loads other beacons' snapshots: a part at a time, a slice at a time, while the workers read the routes. */
+/**
+ * Loads other beacons' snapshots: a part at a time, a slice at a time, while the workers read the
+ * routes.
+ */
 import { isIn } from "../../shared/claim-digest.ts";
 import type { FleetClock } from "./clock.ts";
 import type { SnapshotName } from "./entries.ts";
@@ -8,7 +11,10 @@ import type { Pause } from "./slices.ts";
 import { decodePart, PART_BYTES_MAX, type Part, partKey } from "./snapshots.ts";
 import type { Store } from "./store.ts";
 
-/** Claims between two looks at the clock: each of a table's first claims finds pages that nobody has written yet, and takes 25 µs. */
+/**
+ * Claims between two looks at the clock: each of a table's first claims finds pages that nobody has
+ * written yet, and takes 25 µs.
+ */
 const SLICE_CLAIMS = 8;
 
 export interface SnapshotLoaderParts {
@@ -31,7 +37,11 @@ export class SnapshotLoader {
 
   constructor(private readonly parts: SnapshotLoaderParts) {}
 
-  /** Loads a beacon's snapshot and follows it from there, unless that cannot be had; then it stays behind. @throws StoreError */
+  /**
+   * Loads a beacon's snapshot and follows it from there, unless that cannot be had; then it stays
+   * behind.
+   * @throws StoreError
+   */
   async load(beacon: Followed & Claimer, store: Store): Promise<void> {
     beacon.isLoading = true;
     await this.#load(beacon, store).finally(() => {
@@ -59,13 +69,22 @@ export class SnapshotLoader {
     let timeMs = 0;
     for (let part = 0; part < snapshot.parts; part++) {
       if (!isStill()) return;
-      const encoded = await store.getPart(partKey(beacon.name, epoch, snapshot, part), PART_BYTES_MAX);
+      const encoded = await store.getPart(
+        partKey(beacon.name, epoch, snapshot, part),
+        PART_BYTES_MAX,
+      );
       if (encoded === undefined) {
         this.missing++;
         return;
       }
-      const decoded = decodePart(encoded, { epoch, seq: snapshot.seq, parts: snapshot.parts, part });
-      // Another time: it was written again meanwhile, and who is in no part of the one may be in one of the other.
+      const decoded = decodePart(encoded, {
+        epoch,
+        seq: snapshot.seq,
+        parts: snapshot.parts,
+        part,
+      });
+      // Another time: it was written again meanwhile, and who is in no part of the one may be in
+      // one of the other.
       const isOfOther = part > 0 && decoded?.timeMs !== timeMs;
       if (decoded === undefined || isOfOther || clock.isTooFarAhead(decoded.timeMs)) {
         this.malformed++;
@@ -81,7 +100,8 @@ export class SnapshotLoader {
       await routes.sweep(
         number,
         beacon.mark,
-        (nodeId) => isIn(snapshot.ranges, nodeId) && !beacon.hasChanged(nodeId, snapshot) && isStill(),
+        (nodeId) =>
+          isIn(snapshot.ranges, nodeId) && !beacon.hasChanged(nodeId, snapshot) && isStill(),
       );
     if (!isStill()) return;
     beacon.follow(snapshot);

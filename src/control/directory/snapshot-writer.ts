@@ -1,4 +1,7 @@
-/** Writes this beacon's snapshots into the directory, when somebody asks for one and the last does not do. */
+/**
+ * Writes this beacon's snapshots into the directory, when somebody asks for one and the last does
+ * not do.
+ */
 import { ALL_RANGES, CLAIM_RANGES, countRanges, isIn } from "../../shared/claim-digest.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
 import type { RouteTable } from "../../shared/routes.ts";
@@ -13,14 +16,23 @@ import type { Store } from "./store.ts";
 const READABLE_MS = 60_000;
 /** Nobody is sent to one that might be gone before it is read. */
 const NAMED_MS = READABLE_MS / 2;
-/** After a snapshot, so many times as long as it took passes before the next: asking costs this beacon a third of a core at most. */
+/**
+ * After a snapshot, so many times as long as it took passes before the next: asking costs this
+ * beacon a third of a core at most.
+ */
 const REST = 2;
 const REST_MS_MIN = 250;
-/** Nodes between two pauses while a part is encoded: some 0.2 ms the first time, as who writes one snapshot a day has no compiled code. */
+/**
+ * Nodes between two pauses while a part is encoded: some 0.2 ms the first time, as who writes one
+ * snapshot a day has no compiled code.
+ */
 const SLICE_NODES = 1024;
 /** Steps through the table between two looks at the clock. */
 const SLICE_STEPS = 512;
-/** Nodes that come while the table is gone through, and those that removals move to where they are seen again. */
+/**
+ * Nodes that come while the table is gone through, and those that removals move to where they are
+ * seen again.
+ */
 const ROOM_TO_GROW = 1.1;
 /** Of so many ranges a snapshot of all is hardly more work, and serves everybody. */
 const RANGES_MAX = CLAIM_RANGES / 4;
@@ -51,7 +63,10 @@ export class SnapshotWriter {
 
   constructor(private readonly parts: SnapshotWriterParts) {}
 
-  /** Another beacon needs a snapshot of some ranges of node ids with all that was published until now. */
+  /**
+   * Another beacon needs a snapshot of some ranges of node ids with all that was published until
+   * now.
+   */
   ask(ranges: number, asker: string): void {
     // It could not load the last ones: they may be damaged.
     if (this.#answered.has(asker)) [this.#last, this.#lastRanged] = [undefined, undefined];
@@ -72,18 +87,24 @@ export class SnapshotWriter {
 
   /** Whether a snapshot is asked for, and can be written now. */
   get isAsked(): boolean {
-    return this.#asked !== 0 && this.parts.announcer.isWhole && this.parts.monotonicMs() >= this.#notBeforeMs;
+    return (
+      this.#asked !== 0 &&
+      this.parts.announcer.isWhole &&
+      this.parts.monotonicMs() >= this.#notBeforeMs
+    );
   }
 
   #named(written: Written | undefined): SnapshotName | undefined {
     const { announcer, monotonicMs } = this.parts;
-    const isGood = written?.epoch === announcer.epoch && monotonicMs() - written.writtenMs < NAMED_MS;
+    const isGood =
+      written?.epoch === announcer.epoch && monotonicMs() - written.writtenMs < NAMED_MS;
     return isGood ? written : undefined;
   }
 
   /**
-   * Answers: with the last snapshot if it has all and is still there, or else with another one. To be called while no changes are under
-   * way: what they tell is in it, or behind its number. @throws StoreError
+   * Answers: with the last snapshot if it has all and is still there, or else with another one. To
+   * be called while no changes are under way: what they tell is in it, or behind its number.
+   * @throws StoreError
    */
   async answer(store: Store, signal: AbortSignal): Promise<void> {
     const ranges = this.#asked;
@@ -132,14 +153,21 @@ export class SnapshotWriter {
     return bytes;
   }
 
-  /** @returns whether a snapshot is still there: the server may have lost it. One that was damaged is not named for long, either. */
+  /**
+   * @returns whether a snapshot is still there: the server may have lost it. One that was damaged
+   * is not named for long, either.
+   */
   async #isThere(snapshot: SnapshotName, epoch: number, store: Store): Promise<boolean> {
     for (let part = 0; part < snapshot.parts; part++)
-      if (!(await store.keepPart(partKey(this.parts.name, epoch, snapshot, part), READABLE_MS))) return false;
+      if (!(await store.keepPart(partKey(this.parts.name, epoch, snapshot, part), READABLE_MS)))
+        return false;
     return true;
   }
 
-  /** @returns what is published in these ranges, and a time that none of it is after: a claim can be ahead of the clock */
+  /**
+   * @returns what is published in these ranges, and a time that none of it is after: a claim can be
+   * ahead of the clock
+   */
   async #collect(
     ranges: number,
     signal: AbortSignal,

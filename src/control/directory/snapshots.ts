@@ -10,15 +10,23 @@
  * Everything is big endian.
  */
 import { ALL_RANGES } from "../../shared/claim-digest.ts";
-import { ageOf, type Claims, claimedAt, PARTS_MAX, type SnapshotName, TIME_STEP_MS } from "./entries.ts";
+import {
+  ageOf,
+  type Claims,
+  claimedAt,
+  PARTS_MAX,
+  type SnapshotName,
+  TIME_STEP_MS,
+} from "./entries.ts";
 
 const VERSION = 1;
 const HEAD_BYTES = 1 + 2 + 2 + 8 + 8 + 8 + 4;
 const NODE_BYTES = 8;
 
 /**
- * Nodes of a part: 128 KiB. A part costs the server some 80 µs to give out, however large it is (2026-11): parts of a quarter would cost a
- * fleet that begins from nothing four times as much of its one core.
+ * Nodes of a part: 128 KiB. A part costs the server some 80 µs to give out, however large it is
+ * (2026-11): parts of a quarter would cost a fleet that begins from nothing four times as much of
+ * its one core.
  */
 export const PART_NODES_MAX = 16_384;
 export const PART_BYTES_MAX = HEAD_BYTES + PART_NODES_MAX * NODE_BYTES;
@@ -33,7 +41,12 @@ export interface PartHead {
 }
 
 /** A part's key, behind the prefix. */
-export const partKey = (name: string, epoch: number, { seq, ranges }: SnapshotName, part: number): string =>
+export const partKey = (
+  name: string,
+  epoch: number,
+  { seq, ranges }: SnapshotName,
+  part: number,
+): string =>
   `${name}:${epoch}:${seq}${ranges === ALL_RANGES ? "" : `.${(ranges >>> 0).toString(16)}`}:${part}`;
 
 export function encodePart(head: PartHead, claims: Claims): Uint8Array<ArrayBuffer> {
@@ -57,7 +70,10 @@ export function beginPart(head: PartHead, nodes: number): Uint8Array<ArrayBuffer
   return bytes;
 }
 
-/** Puts some of its nodes into a part: of its claims those from `from` on, `end` being behind the last. */
+/**
+ * Puts some of its nodes into a part: of its claims those from `from` on, `end` being behind the
+ * last.
+ */
 export function encodeNodes(
   bytes: Uint8Array<ArrayBuffer>,
   { timeMs }: PartHead,
@@ -83,7 +99,10 @@ export interface Part {
 }
 
 /** @param expected what the part must say of itself. @returns undefined if it does not */
-export function decodePart(bytes: Uint8Array, expected: Omit<PartHead, "timeMs">): Part | undefined {
+export function decodePart(
+  bytes: Uint8Array,
+  expected: Omit<PartHead, "timeMs">,
+): Part | undefined {
   if (bytes.length < HEAD_BYTES || expected.parts > PARTS_MAX) return undefined;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const nodes = view.getUint32(29);

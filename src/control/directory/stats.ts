@@ -3,11 +3,17 @@ import type { ResyncReason } from "./fleet.ts";
 import type { HistogramStats } from "./histogram.ts";
 import { STORE_FAILURES, type StoreFailure } from "./store-error.ts";
 
-/** duplicate: another process that began later has this beacon's name, and so this one tells nothing. The others: why there is no server. */
+/**
+ * duplicate: another process that began later has this beacon's name, and so this one tells
+ * nothing. The others: why there is no server.
+ */
 export const DIRECTORY_STATES = ["ok", "connecting", "duplicate", ...STORE_FAILURES] as const;
 export type DirectoryState = (typeof DIRECTORY_STATES)[number];
 
-/** following: its routes are as it tells them. behind: they wait for a snapshot. no_address: there is none that it is reached at. */
+/**
+ * following: its routes are as it tells them. behind: they wait for a snapshot. no_address: there
+ * is none that it is reached at.
+ */
 export const BEACON_STATES = ["following", "behind", "no_address"] as const;
 
 export interface DirectoryBeaconStats {
@@ -30,7 +36,10 @@ export interface DirectoryStats {
   readonly stateS: number;
   readonly beacons: readonly DirectoryBeaconStats[];
   readonly roundTripS: number | null;
-  /** The log, as measured within the last minute; null: not measured, or the server's user lacks the right. */
+  /**
+   * The log, as measured within the last minute; null: not measured, or the server's user lacks the
+   * right.
+   */
   readonly logEntries: number | null;
   readonly logBytes: number | null;
   /** Seconds since its oldest entry was written. */

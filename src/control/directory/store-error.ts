@@ -1,4 +1,7 @@
-/** How the directory's server fails, in one word that a metric can carry, and in one line for the log. */
+/**
+ * How the directory's server fails, in one word that a metric can carry, and in one line for the
+ * log.
+ */
 import { quoted } from "../../config/units.ts";
 
 /**
@@ -21,7 +24,10 @@ export const STORE_FAILURES = [
 ] as const;
 export type StoreFailure = (typeof STORE_FAILURES)[number];
 
-/** A server that fails. The message is one line, which never holds the password: which server, what happened, and what to do. */
+/**
+ * A server that fails. The message is one line, which never holds the password: which server, what
+ * happened, and what to do.
+ */
 export class StoreError extends Error {
   override readonly name = "StoreError";
 
@@ -77,10 +83,16 @@ const TOO_OLD: Verdict = { failure: "refused", advice: "Redis 6.2 or later, or V
 
 /** By the word that an error begins with. */
 const verdicts = new Map<string, Verdict>([
-  ["NOAUTH", { failure: "denied", advice: "name a file with the password in --directory-auth-file" }],
+  [
+    "NOAUTH",
+    { failure: "denied", advice: "name a file with the password in --directory-auth-file" },
+  ],
   ["WRONGPASS", { failure: "denied", advice: "check --directory-auth-file" }],
   ["NOPERM", { failure: "denied", advice: "let the user do that (ACL SETUSER)", goesOn: true }],
-  ["DENIED", { failure: "denied", advice: "give the server a password, or have it let this host in" }],
+  [
+    "DENIED",
+    { failure: "denied", advice: "give the server a password, or have it let this host in" },
+  ],
   ["READONLY", REPLICA],
   ["MASTERDOWN", REPLICA],
   ["UNBLOCKED", REPLICA], // what waits for entries is told so when the server becomes a replica
@@ -95,7 +107,11 @@ const verdicts = new Map<string, Verdict>([
   ["BUSY", TRY_LATER],
   [
     "WRONGTYPE",
-    { failure: "malformed", advice: "others use that key: choose another --directory-prefix", goesOn: true },
+    {
+      failure: "malformed",
+      advice: "others use that key: choose another --directory-prefix",
+      goesOn: true,
+    },
   ],
   ["NOPROTO", TOO_OLD],
 ]);
@@ -103,19 +119,29 @@ const verdicts = new Map<string, Verdict>([
 /** What an error that the server answered comes to. `command` is the command's name. */
 export function errorOfReply(name: ServerName, command: string, text: string): StoreError {
   const { failure, advice, goesOn = false } = verdictOf(command, text);
-  return ofServer(name, failure, `answers ${command} with ${heard(name, text)}: ${advice}`, !goesOn);
+  return ofServer(
+    name,
+    failure,
+    `answers ${command} with ${heard(name, text)}: ${advice}`,
+    !goesOn,
+  );
 }
 
 function verdictOf(command: string, text: string): Verdict {
   const verdict = verdicts.get(/^[A-Z]+/.exec(text)?.[0] ?? "");
   if (verdict) return verdict;
   if (/^ERR (unknown (sub)?command|syntax error)/i.test(text)) return TOO_OLD;
-  if (/^ERR max number of clients/.test(text)) return { failure: "slow", advice: "raise its maxclients" };
-  const advice = command === "SELECT" ? "check the database in --directory" : "see the server's log";
+  if (/^ERR max number of clients/.test(text))
+    return { failure: "slow", advice: "raise its maxclients" };
+  const advice =
+    command === "SELECT" ? "check the database in --directory" : "see the server's log";
   return { failure: "refused", advice };
 }
 
-/** Text of the server, for a message. A server repeats what it does not understand, the password among it, or a part of that. */
+/**
+ * Text of the server, for a message. A server repeats what it does not understand, the password
+ * among it, or a part of that.
+ */
 export function heard({ secret }: ServerName, text: string): string {
   const said = text.replace(/,? with args beginning with.*/s, "").trim();
   const shown = quoted(said);

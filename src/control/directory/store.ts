@@ -1,6 +1,6 @@
 /**
- * What a fleet's beacons share, in a Redis or Valkey server: a log, a hash of the beacons, and the parts of snapshots.
- * All keys hold {prefix}, so that they lie on one node of a cluster:
+ * What a fleet's beacons share, in a Redis or Valkey server: a log, a hash of the beacons, and the
+ * parts of snapshots. All keys hold {prefix}, so that they lie on one node of a cluster:
  *
  *   {prefix}:log           stream; each entry has a field e, and perhaps a field x behind it, base64
  *   {prefix}:beacons       hash; a beacon's name to its last lease, base64
@@ -18,11 +18,17 @@ import { targetOf } from "./target.ts";
 
 /** Entries of one reading. */
 export const READ_COUNT = 256;
-/** How long a reading waits for its first entry: short, as it is also how a connection that has died shows. */
+/**
+ * How long a reading waits for its first entry: short, as it is also how a connection that has died
+ * shows.
+ */
 const READ_WAIT_MS = 2_000;
 /** Fields asked for at once. */
 const SCAN_COUNT = 256;
-/** How often: a hash that shrank has room for many times its fields, and is gone through all the same. */
+/**
+ * How often: a hash that shrank has room for many times its fields, and is gone through all the
+ * same.
+ */
 const SCANS_MIN = 16;
 const SCANS_FACTOR = 4;
 
@@ -66,9 +72,15 @@ export interface Store {
   /** The first entry, and the last one; NO_ENTRY if there is none. */
   first(): Promise<LogEntry>;
   last(): Promise<LogEntry>;
-  /** Up to READ_COUNT entries behind `after`, oldest first; waits up to 2 s for the first; [] if none came. */
+  /**
+   * Up to READ_COUNT entries behind `after`, oldest first; waits up to 2 s for the first; [] if
+   * none came.
+   */
   read(after: string): Promise<readonly LogEntry[]>;
-  /** Every beacon's lease by its name, without those that are not base64. At most `max`; if there are more, `onTooMany` is told. */
+  /**
+   * Every beacon's lease by its name, without those that are not base64. At most `max`; if there
+   * are more, `onTooMany` is told.
+   */
   beacons(max: number, onTooMany?: () => void): Promise<ReadonlyMap<string, Uint8Array>>;
   setBeacon(name: string, lease: Uint8Array): Promise<void>;
   removeBeacon(name: string): Promise<void>;
@@ -95,8 +107,10 @@ export interface StoreOptions extends Login {
 
 /**
  * Tries the servers in turn, and takes the first that is a primary and lets us in.
- * @param first the index to begin with, any whole number: one more than that of a server that failed tries it last
- * @throws StoreError whose message has every server's reason, in the order of their names, and what to do; it is of the first that was
+ * @param first the index to begin with, any whole number: one more than that of a server that
+ * failed tries it last
+ * @throws StoreError whose message has every server's reason, in the order of their names, and what
+ * to do; it is of the first that was
  * reached, as who is not there tells less: the same one wherever the round began
  */
 export async function connectStore(options: StoreOptions, first = 0): Promise<Store> {
@@ -131,7 +145,10 @@ const hello = v.object({ mode: v.optional(v.string()), role: v.optional(v.string
 
 class RedisStore implements Store {
   readonly ended: Promise<StoreError>;
-  /** One for commands, one that waits for entries: a server answers what came on a connection in order. */
+  /**
+   * One for commands, one that waits for entries: a server answers what came on a connection in
+   * order.
+   */
   readonly #commands: Connection;
   readonly #reader: Connection;
   readonly #prefix: string;
@@ -158,7 +175,8 @@ class RedisStore implements Store {
     const { promise: ended, resolve: end } = Promise.withResolvers<StoreError>();
     const opened: Connection[] = [];
     const giveUp = () => {
-      for (const connection of opened) connection.close(ofServer(name, "unreachable", CLOSED_BY_US));
+      for (const connection of opened)
+        connection.close(ofServer(name, "unreachable", CLOSED_BY_US));
     };
     options.signal?.addEventListener("abort", giveUp);
     try {
@@ -269,7 +287,8 @@ class RedisStore implements Store {
     const reply = await this.#commands.run("GET", (client) => client.getBuffer(this.#partKey(key)));
     const part = v.nullable(v.pipe(v.instance(Uint8Array), v.maxLength(maxBytes)));
     const bytes = checked(this.#commands, "GET", part, reply);
-    return bytes ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length) : undefined; // in place of a Buffer
+    // in place of a Buffer
+    return bytes ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length) : undefined;
   }
 
   async time(): Promise<number> {
@@ -282,8 +301,9 @@ class RedisStore implements Store {
   }
 
   /**
-   * What a write comes to, with a command that writes nothing where there is no such key: it fails as one that writes would,
-   * and where the server is too old for it. One that takes no writes for now is good to read from.
+   * What a write comes to, with a command that writes nothing where there is no such key: it fails
+   * as one that writes would, and where the server is too old for it. One that takes no writes for
+   * now is good to read from.
    */
   async #tryToWrite(): Promise<void> {
     const args = [this.#key("probe"), "NOMKSTREAM", "MINID", "~", "0-0", "*", "e", ""];
@@ -299,11 +319,18 @@ class RedisStore implements Store {
     return entriesOf(found).at(0) ?? NO_ENTRY;
   }
 
-  async #ask<T>(schema: v.GenericSchema<unknown, T>, command: string, args: readonly string[]): Promise<T> {
+  async #ask<T>(
+    schema: v.GenericSchema<unknown, T>,
+    command: string,
+    args: readonly string[],
+  ): Promise<T> {
     return checked(this.#commands, command, schema, await this.#commands.ask(command, args));
   }
 
-  /** Asks for a number that is of use, and not needed: any error that the server returns is undefined, and no log is 0. */
+  /**
+   * Asks for a number that is of use, and not needed: any error that the server returns is
+   * undefined, and no log is 0.
+   */
   async #askIfAllowed(command: string, args: string[]): Promise<number | undefined> {
     const send = (client: Bun.RedisClient) =>
       client.send(command, args).catch((error: { code?: string }) => {
@@ -324,7 +351,10 @@ class RedisStore implements Store {
   }
 }
 
-/** Looks whether the server is one that can be written to, and chooses the database. @throws StoreError */
+/**
+ * Looks whether the server is one that can be written to, and chooses the database.
+ * @throws StoreError
+ */
 async function enter(
   connection: Connection,
   name: ServerName,

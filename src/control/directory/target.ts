@@ -20,7 +20,11 @@ export interface Target {
 }
 
 /** @throws StoreError for a name without an address */
-export async function targetOf({ host, port }: HostPort, name: ServerName, login: Login): Promise<Target> {
+export async function targetOf(
+  { host, port }: HostPort,
+  name: ServerName,
+  login: Login,
+): Promise<Target> {
   if (isIP(host) !== 0) return { address: host, port, servername: undefined };
   const { lookup = lookupName, signal } = login;
   let found: Found;
@@ -34,7 +38,8 @@ export async function targetOf({ host, port }: HostPort, name: ServerName, login
     throw ofServer(name, "unreachable", reason);
   }
   const { addresses } = found;
-  const address = addresses.length === 1 ? undefined : await reachable({ host, port }, found, signal);
+  const address =
+    addresses.length === 1 ? undefined : await reachable({ host, port }, found, signal);
   return { address: address ?? addresses[0]!, port, servername: host };
 }
 
@@ -42,7 +47,11 @@ export async function targetOf({ host, port }: HostPort, name: ServerName, login
  * The first of several addresses that takes a connection; undefined if none does in time. Never
  * rejects.
  */
-async function reachable(server: HostPort, found: Found, signal?: AbortSignal): Promise<string | undefined> {
+async function reachable(
+  server: HostPort,
+  found: Found,
+  signal?: AbortSignal,
+): Promise<string | undefined> {
   const { promise, resolve } = Promise.withResolvers<string | undefined>();
   const giveUp = () => resolve(undefined);
   const socket = connectTo(server, undefined, async () => found);

@@ -1,4 +1,7 @@
-/** What this beacon says in the directory's log: its changes, its lease, and what it asks. And when it must not, and when it begins anew. */
+/**
+ * What this beacon says in the directory's log: its changes, its lease, and what it asks. And when
+ * it must not, and when it begins anew.
+ */
 import type { Announcer } from "./announcer.ts";
 import type { Condition } from "./condition.ts";
 import { ASK, type Entry, encodeEntry, encodeExtra, LEASE, type Lease } from "./entries.ts";
@@ -59,7 +62,10 @@ export class Teller {
     this.#fullSinceMs = undefined;
   }
 
-  /** This beacon is to have said something behind that moment: then the log shows whether it goes on there. */
+  /**
+   * This beacon is to have said something behind that moment: then the log shows whether it goes on
+   * there.
+   */
   speakBehind(momentMs: number): void {
     const hasPassed = this.parts.beacon.monotonicMs() > momentMs;
     if (hasPassed && this.#renewedMs <= momentMs) this.#renewAtMs = 0;
@@ -132,7 +138,10 @@ export class Teller {
     await store.removeBeacon(this.parts.beacon.name);
   }
 
-  /** What one call is refused, the next may not be. But who is full for a lease's time may have a successor among those that are named. */
+  /**
+   * What one call is refused, the next may not be. But who is full for a lease's time may have a
+   * successor among those that are named.
+   */
   #maySucceedHere({ failure, endsConnection }: StoreError): boolean {
     const { monotonicMs, leaseMs } = this.parts.beacon;
     if (failure !== "full") return !endsConnection;
@@ -197,7 +206,10 @@ export class Teller {
     };
   }
 
-  /** Whether no other process speaks in this beacon's name; if one did until now, this one begins anew. */
+  /**
+   * Whether no other process speaks in this beacon's name; if one did until now, this one begins
+   * anew.
+   */
   #maySpeak(): boolean {
     const { isSilent, monotonicMs, leaseMs } = this.parts.beacon;
     if (isSilent?.()) {

@@ -1,7 +1,13 @@
-/** Claims of one beacon to nodes that another beacon claims as of later: they stand until withdrawn, and have no route meanwhile. */
+/**
+ * Claims of one beacon to nodes that another beacon claims as of later: they stand until withdrawn,
+ * and have no route meanwhile.
+ */
 import { ClaimSums } from "../../shared/claim-digest.ts";
 
-/** Some 100 bytes each. The owner withdraws a claim once it has read the later one, so usually a handful wait. */
+/**
+ * Some 100 bytes each. The owner withdraws a claim once it has read the later one, so usually a
+ * handful wait.
+ */
 export const WAITING_MAX = 16_384;
 
 export interface WaitingClaim {
@@ -53,6 +59,7 @@ export class WaitingClaims {
 
   /** Removes those that lack this mark and are to go. */
   sweep(mark: number, isToGo: (nodeId: number) => boolean): void {
-    for (const [nodeId, claim] of this.#claims) if (claim.mark !== mark && isToGo(nodeId)) this.take(nodeId);
+    for (const [nodeId, claim] of this.#claims)
+      if (claim.mark !== mark && isToGo(nodeId)) this.take(nodeId);
   }
 }

@@ -1,9 +1,10 @@
 /** The nodes' public keys, Ed25519, as what signatures are verified with. */
 
 /**
- * A key to verify with; undefined for what is none. Of the platform's two ways this is the one off the main thread.
- * When 1,000 nodes reply at once, it takes 160 to 190 ms of CPU and no pause of the main thread is longer than 4 ms;
- * verify() of node:crypto takes 97 ms, in one pause (medians of 25 rounds, 2 cores, Bun 1.4.5, 2026-11).
+ * A key to verify with; undefined for what is none. Of the platform's two ways this is the one off
+ * the main thread. When 1,000 nodes reply at once, it takes 160 to 190 ms of CPU and no pause of
+ * the main thread is longer than 4 ms; verify() of node:crypto takes 97 ms, in one pause (medians
+ * of 25 rounds, 2 cores, Bun 1.4.5, 2026-11).
  */
 export async function importKey(stored: Uint8Array): Promise<CryptoKey | undefined> {
   const raw = Buffer.from(stored);
@@ -15,7 +16,9 @@ export async function importKey(stored: Uint8Array): Promise<CryptoKey | undefin
   }
 }
 
-/** The y of all points whose order divides 8, as they are encoded, and 0 and 1 also as p and p + 1. */
+/**
+ * The y of all points whose order divides 8, as they are encoded, and 0 and 1 also as p and p + 1.
+ */
 const SMALL_ORDER_Y = new Set([
   "0000000000000000000000000000000000000000000000000000000000000000",
   "0100000000000000000000000000000000000000000000000000000000000000",
@@ -26,7 +29,10 @@ const SMALL_ORDER_Y = new Set([
   "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
 ]);
 
-/** Whether anybody can sign for this key, without a secret: the platform lets such signatures pass (Bun 1.4.5). */
+/**
+ * Whether anybody can sign for this key, without a secret: the platform lets such signatures pass
+ * (Bun 1.4.5).
+ */
 function hasSmallOrder(key: Uint8Array): boolean {
   const y = Buffer.from(key);
   y[31]! &= 0x7f; // the sign of x

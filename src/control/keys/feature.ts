@@ -11,10 +11,13 @@ type Source = KeySource | undefined;
 type KeysConfig = Pick<Config, "wss" | "requirePunchGrant" | "wssKeys" | "registry">;
 
 /**
- * The source that a configuration asks for; undefined if nothing needs keys, or nothing knows them. A
- * key file is read anew. A source that would be the same stays, with what it knows and is asked.
+ * The source that a configuration asks for; undefined if nothing needs keys, or nothing knows them.
+ * A key file is read anew. A source that would be the same stays, with what it knows and is asked.
  */
-function read({ wss, requirePunchGrant, wssKeys, registry }: KeysConfig, reading: Reading<Source>): Source {
+function read(
+  { wss, requirePunchGrant, wssKeys, registry }: KeysConfig,
+  reading: Reading<Source>,
+): Source {
   const { given, before } = reading;
   if (wss === "off" && !requirePunchGrant) return undefined;
   if (given.keyOf) return before instanceof FunctionKeys ? before : new FunctionKeys(given.keyOf);

@@ -1,4 +1,7 @@
-/** The nodes' keys from a JSON file, for whoever runs no registry: node id to base64 of the key, `{"42":"<base64>", …}`. */
+/**
+ * The nodes' keys from a JSON file, for whoever runs no registry: node id to base64 of the key,
+ * `{"42":"<base64>", …}`.
+ */
 import { duplicateKey } from "../../config/duplicate-key.ts";
 import { readBounded } from "../../config/file.ts";
 import { ConfigError, quoted, shown, withReason } from "../../config/units.ts";
@@ -9,7 +12,10 @@ const FILE_BYTES_MAX = 64 * 1024 * 1024;
 const KEY_BYTES = 32;
 const NODE_ID_MAX = 2 ** 32 - 1;
 
-/** Keys lie side by side, found by searching the sorted ids: 36 bytes a node, and nothing for the collector to walk. */
+/**
+ * Keys lie side by side, found by searching the sorted ids: 36 bytes a node, and nothing for the
+ * collector to walk.
+ */
 export class FileKeys implements KeySource {
   readonly #nodeIds: Uint32Array;
   readonly #keys: Uint8Array;
@@ -66,7 +72,9 @@ function nodeIdOf(name: string): number {
 function nodeKey(nodeId: number, text: unknown): Uint8Array {
   const key = typeof text === "string" ? bytesOfBase64(text) : undefined;
   if (key?.length === KEY_BYTES) return key;
-  throw new ConfigError(`the key of node "${nodeId}" must be the standard base64 of ${KEY_BYTES} bytes`);
+  throw new ConfigError(
+    `the key of node "${nodeId}" must be the standard base64 of ${KEY_BYTES} bytes`,
+  );
 }
 
 function jsonObject(bytes: Uint8Array): Record<string, unknown> {
@@ -80,12 +88,16 @@ function jsonObject(bytes: Uint8Array): Record<string, unknown> {
   }
   if (typeof value === "object" && value !== null && !Array.isArray(value)) {
     const keys = value as Record<string, unknown>;
-    // Each entry is two strings. Counting takes 60 ms for the largest file, reading it again a second.
-    const twice = countOf(QUOTE, bytes) === 4 * Object.keys(keys).length ? undefined : duplicateKey(text);
+    // Each entry is two strings. Counting takes 60 ms for the largest file, reading it again a
+    // second.
+    const twice =
+      countOf(QUOTE, bytes) === 4 * Object.keys(keys).length ? undefined : duplicateKey(text);
     if (twice === undefined) return keys;
     throw new ConfigError(
       `node ${quoted(twice.key)} has two entries, in lines ${twice.lines.join(" and ")}; keep one of them`,
     );
   }
-  throw new ConfigError('the key file must hold one JSON object, such as {"42":"<base64 of the key>"}');
+  throw new ConfigError(
+    'the key file must hold one JSON object, such as {"42":"<base64 of the key>"}',
+  );
 }

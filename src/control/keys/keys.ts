@@ -11,16 +11,22 @@ const OPEN_MAX = 1024;
 /** Knows the nodes' Ed25519 public keys. */
 export interface KeySource {
   /**
-   * @returns the stored key's bytes as they are (whoever uses it checks that there are 32), to be read only, or undefined for a
+   * @returns the stored key's bytes as they are (whoever uses it checks that there are 32), to be
+   * read only, or undefined for a
    * node that the source does not know
    * @throws KeySourceError when the source cannot say at the moment
    */
   keyOf(nodeId: number): Promise<Uint8Array | undefined>;
-  /** Ends all that goes on; questions that are open reject with KeySourceError. Safe more than once. */
+  /**
+   * Ends all that goes on; questions that are open reject with KeySourceError. Safe more than once.
+   */
   close(): void;
 }
 
-/** Why a key could not be had, in one word that a metric can carry: how a registry fails, or another source. */
+/**
+ * Why a key could not be had, in one word that a metric can carry: how a registry fails, or another
+ * source.
+ */
 export type KeySourceErrorCode = RegistryErrorCode | "busy" | "failed";
 
 /** A source that cannot say. The message is one line for the log: what failed, and what to do. */
@@ -41,7 +47,10 @@ export function sourceClosed(): KeySourceError {
   return new KeySourceError("closed", "no keys are looked up any more: their source is closed");
 }
 
-/** @returns the bytes, or undefined if `text` is anything but their standard base64, with its padding */
+/**
+ * @returns the bytes, or undefined if `text` is anything but their standard base64, with its
+ * padding
+ */
 export function bytesOfBase64(text: string): Uint8Array | undefined {
   const bytes = Buffer.from(text, "base64"); // takes almost anything
   return bytes.toString("base64") === text ? new Uint8Array(bytes) : undefined;

@@ -1,9 +1,10 @@
 /**
- * The nodes' keys from the registry, which every node has told its own. Questions go one behind the other on one connection that
- * is kept, and the answers come in their order; an error names no node, so the order is all there is to go by.
+ * The nodes' keys from the registry, which every node has told its own. Questions go one behind the
+ * other on one connection that is kept, and the answers come in their order; an error names no
+ * node, so the order is all there is to go by.
  *
- * What anybody can cause by asking for nodes is bounded: one question a node at once, few on their way, a queue behind them, and
- * what was answered is kept for a while.
+ * What anybody can cause by asking for nodes is bounded: one question a node at once, few on their
+ * way, a queue behind them, and what was answered is kept for a while.
  */
 import type { Socket } from "node:net";
 import * as v from "valibot";
@@ -49,7 +50,9 @@ export interface RegistryKeysOptions {
   readonly registry: HostPort;
   /** How long connecting may take, the look-up of a name included. Default: 5000. */
   readonly connectMs?: number;
-  /** How long the registry may take for an answer once it has given the one before. Default: 5000. */
+  /**
+   * How long the registry may take for an answer once it has given the one before. Default: 5000.
+   */
   readonly answerMs?: number;
   /** How long a key is known without being asked for again. Default: 60000. */
   readonly foundMs?: number;
@@ -59,7 +62,9 @@ export interface RegistryKeysOptions {
   readonly inFlightMax?: number;
   /** Nodes that wait until they can be asked for. Default: 16384. */
   readonly queueMax?: number;
-  /** Keys that are known at once, and as many nodes that the registry does not know. Default: 65536. */
+  /**
+   * Keys that are known at once, and as many nodes that the registry does not know. Default: 65536.
+   */
   readonly keptMax?: number;
 }
 
@@ -136,7 +141,8 @@ export class RegistryKeys implements KeySource {
       answered: (lookup, record) => this.#answered(lookup, record),
       ended: (connection, error) => this.#ended(connection, error),
     });
-    while (this.#queue.length > 0 && this.#connection.hasRoom()) this.#connection.ask(this.#queue.shift()!);
+    while (this.#queue.length > 0 && this.#connection.hasRoom())
+      this.#connection.ask(this.#queue.shift()!);
   }
 
   #answered(lookup: Lookup, record: NodeRecord | undefined): void {
@@ -154,14 +160,18 @@ export class RegistryKeys implements KeySource {
     this.#askNext();
   }
 
-  #ended({ wasOpened, wasIdle, unanswered }: LookupConnection, { code, message }: RegistryError): void {
+  #ended(
+    { wasOpened, wasIdle, unanswered }: LookupConnection,
+    { code, message }: RegistryError,
+  ): void {
     this.#connection = undefined;
     const error = this.#error(code, message);
     if (!wasOpened) {
       this.#rejectAll(error); // a registry that cannot be had keeps nobody waiting
     } else if (wasIdle && code === "closed") {
-      // It may have been closed for idleness while these were on their way to it. They are the first to be asked on the next
-      // connection, which is not idle before it has answered them: so none is asked a third time.
+      // It may have been closed for idleness while these were on their way to it. They are the
+      // first to be asked on the next connection, which is not idle before it has answered them: so
+      // none is asked a third time.
       this.#queue.unshift(...unanswered);
     } else {
       for (const lookup of unanswered) this.#reject(lookup, error);
@@ -195,7 +205,8 @@ function lookupOf(nodeId: number): Question<NodeRecord> {
     answer: v.object({
       type: v.literal("lookup_ok"),
       node_id: v.literal(nodeId),
-      public_key: v.optional(v.unknown()), // a wrong one is this node's matter, not the connection's
+      // a wrong one is this node's matter, not the connection's
+      public_key: v.optional(v.unknown()),
     }),
     expected: `{"type":"lookup_ok","node_id":${nodeId},"public_key":"<base64>"}`,
   };
@@ -302,7 +313,10 @@ class LookupConnection {
 /** What was learnt a short while ago, by id. When it is full, the oldest goes. */
 export class RecentAnswers<Value> {
   readonly #entries = new Map<number, { readonly value: Value; readonly untilMs: number }>();
-  /** The ids in a ring, oldest first from #oldest on: a Map is slow to find its first entry where many before it were deleted. */
+  /**
+   * The ids in a ring, oldest first from #oldest on: a Map is slow to find its first entry where
+   * many before it were deleted.
+   */
   readonly #order: number[] = [];
   #oldest = 0;
 

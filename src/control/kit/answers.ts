@@ -1,4 +1,7 @@
-/** Answers of the beacon's HTTP servers. No cache keeps them, no browser guesses their type, no page of another origin embeds them. */
+/**
+ * Answers of the beacon's HTTP servers. No cache keeps them, no browser guesses their type, no page
+ * of another origin embeds them.
+ */
 
 const HEADERS = {
   "cache-control": "no-store",
@@ -28,8 +31,14 @@ export function body(content: string, contentType: string): Response {
 const streamed = new WeakSet<Response>();
 
 /** A text without an end that is known. */
-export function stream(content: ReadableStream, contentType: string, headers: Headers = {}): Response {
-  const answer = new Response(content, { headers: { ...HEADERS, "content-type": contentType, ...headers } });
+export function stream(
+  content: ReadableStream,
+  contentType: string,
+  headers: Headers = {},
+): Response {
+  const answer = new Response(content, {
+    headers: { ...HEADERS, "content-type": contentType, ...headers },
+  });
   streamed.add(answer);
   return answer;
 }

@@ -4,7 +4,9 @@ import { createSecureContext } from "node:tls";
 import { readBounded } from "../../config/file.ts";
 import { ConfigError, shown } from "../../config/units.ts";
 
-/** A chain of certificates has some thousand; the bound keeps a wrong path from being read whole. */
+/**
+ * A chain of certificates has some thousand; the bound keeps a wrong path from being read whole.
+ */
 const PEM_BYTES_MAX = 1 << 20;
 
 /** PEM texts, which belong together. */
@@ -25,13 +27,20 @@ export function readTlsFiles(certPath: string, keyPath: string): TlsFiles {
     createPrivateKey(key),
   );
   if (!certificate!.checkPrivateKey(privateKey))
-    throw new ConfigError(`${shown(keyPath)}: is not the key of the certificate in ${shown(certPath)}`);
+    throw new ConfigError(
+      `${shown(keyPath)}: is not the key of the certificate in ${shown(certPath)}`,
+    );
   // Gives the pair to the server's TLS, which is stricter than the checks above.
-  parse(certPath, "holds a certificate that TLS does not accept", () => createSecureContext({ cert, key }));
+  parse(certPath, "holds a certificate that TLS does not accept", () =>
+    createSecureContext({ cert, key }),
+  );
   return { cert, key };
 }
 
-/** A warning is due when less than this part of a certificate's time is left: nine days of ninety, 14 hours of six days. */
+/**
+ * A warning is due when less than this part of a certificate's time is left: nine days of ninety,
+ * 14 hours of six days.
+ */
 const EXPIRY_WARNING_PART = 0.1;
 
 /** @returns a sentence about a certificate that clients refuse now or soon, else undefined */

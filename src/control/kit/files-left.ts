@@ -1,17 +1,24 @@
 /**
- * Whether there are files for more connections. Clients that connect and send nothing take a file each,
- * before the server can ask anything of them. Once the process has no file left it can open nothing else,
- * and Bun's accept loop, which tries again and again, takes the main thread's core (Bun 1.4.5). So the
- * bridge stops accepting and HTTP sheds idle connections before that. If a flood was faster than that,
- * the spare files are released for HTTP, the registry, names and the state file.
+ * Whether there are files for more connections. Clients that connect and send nothing take a file
+ * each, before the server can ask anything of them. Once the process has no file left it can open
+ * nothing else, and Bun's accept loop, which tries again and again, takes the main thread's core
+ * (Bun 1.4.5). So the bridge stops accepting and HTTP sheds idle connections before that. If a
+ * flood was faster than that, the spare files are released for HTTP, the registry, names and the
+ * state file.
  */
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { SpareFiles } from "./spare-files.ts";
 
-/** Files held back, and the number left at which they are short; less where the process may open few. */
+/**
+ * Files held back, and the number left at which they are short; less where the process may open
+ * few.
+ */
 const SPARE_MAX = 64;
 const SPARE_PART = 1 / 16;
-/** Files without which a beacon cannot serve (Bun 1.4.5: 16 of its own, and 2 a worker), and some to spare. */
+/**
+ * Files without which a beacon cannot serve (Bun 1.4.5: 16 of its own, and 2 a worker), and some to
+ * spare.
+ */
 const FILES_MIN = 64;
 const FILES_PER_WORKER = 4;
 
@@ -60,10 +67,14 @@ export function partOfFiles(filesMax: number, part: number, max: number): number
   return Math.min(max, Math.floor(filesMax * part));
 }
 
-/** Files that this process may have open at once, connections included; Infinity if the system does not tell. */
+/**
+ * Files that this process may have open at once, connections included; Infinity if the system does
+ * not tell.
+ */
 export function openFilesMax(): number {
   try {
-    const limits = readFileSync("/proc/self/limits", "utf8"); // getrlimit(2), which Bun does not have
+    // getrlimit(2), which Bun does not have
+    const limits = readFileSync("/proc/self/limits", "utf8");
     return Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? Infinity);
   } catch {
     return Infinity;
@@ -82,7 +93,8 @@ export function filesNeeded(workers: number): number {
  * @returns undefined for a code that has other reasons
  */
 export function filesAdvice(code: string, workers: number, filesMax: number): string | undefined {
-  if (code === "ENFILE") return "ENFILE: this host can open no more files: raise fs.file-max with sysctl";
+  if (code === "ENFILE")
+    return "ENFILE: this host can open no more files: raise fs.file-max with sysctl";
   if (code !== "EMFILE") return undefined;
   // Where that is not what is missing, connections have taken them.
   const needed = filesMax < filesNeeded(workers) ? filesNeeded(workers) : 2 * filesMax;

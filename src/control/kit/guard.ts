@@ -1,4 +1,7 @@
-/** Keeps an error in one piece of work from stopping the work after it: the steps of a tick, and those of an end. */
+/**
+ * Keeps an error in one piece of work from stopping the work after it: the steps of a tick, and
+ * those of an end.
+ */
 import type { Logger } from "pino";
 
 /** Interval of the log line about the same work. */
@@ -40,6 +43,9 @@ export class Guard {
     const nowMs = this.nowMs();
     if (nowMs - (this.#reportedMs.get(work) ?? Number.NEGATIVE_INFINITY) < REPORT_MS) return;
     this.#reportedMs.set(work, nowMs);
-    this.log.error({ err: error, work }, `${work} failed, the rest goes on: report it, with this line`);
+    this.log.error(
+      { err: error, work },
+      `${work} failed, the rest goes on: report it, with this line`,
+    );
   }
 }

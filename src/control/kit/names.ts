@@ -74,11 +74,16 @@ const SYSTEM: NameSources = { hostsFile: "/etc/hosts", resolvFile: "/etc/resolv.
  * @param signal ends it early
  * @throws NameError
  */
-export async function lookupName(host: string, signal?: AbortSignal, sources = SYSTEM): Promise<Found> {
+export async function lookupName(
+  host: string,
+  signal?: AbortSignal,
+  sources = SYSTEM,
+): Promise<Found> {
   if (isIP(host) !== 0) return { addresses: [host] };
   const listed = addressesInHosts(textOf(sources.hostsFile), host);
   if (listed.length > 0) return { addresses: inOrder(listed) };
-  if (/(^|\.)localhost$/i.test(host)) return { addresses: inOrder(["127.0.0.1", "::1"]) }; // RFC 6761
+  // RFC 6761
+  if (/(^|\.)localhost$/i.test(host)) return { addresses: inOrder(["127.0.0.1", "::1"]) };
   return new DnsLookup(host, sources, signal).run();
 }
 
@@ -114,7 +119,8 @@ class DnsLookup {
       if (this.#endedBy !== undefined) break;
       const found = await this.#ask(name);
       if (typeof found !== "string") return found;
-      // As glibc: a server that fails for one domain may know the next; one that is silent is not asked again.
+      // As glibc: a server that fails for one domain may know the next; one that is silent is not
+      // asked again.
       if (!NO_ADDRESS.includes(found) && found !== "ESERVFAIL") {
         code = found;
         break;
@@ -129,7 +135,9 @@ class DnsLookup {
     const questions = [this.#answer(name, 4), this.#answer(name, 6)];
     const first = await Promise.race(questions);
     const timer =
-      first.addresses.length > 0 ? setTimeout(() => this.#resolver.cancel(), OTHER_FAMILY_MS) : undefined;
+      first.addresses.length > 0
+        ? setTimeout(() => this.#resolver.cancel(), OTHER_FAMILY_MS)
+        : undefined;
     const answers = await Promise.all(questions);
     clearTimeout(timer);
     const addresses = answers.flatMap((one) => one.addresses);

@@ -7,8 +7,10 @@ export class PeriodicTask {
 
   /**
    * @param run sees to its own errors. Aborting `signal` must end it soon
-   * @param intervalMs from the start of one run to the start of the next, or to the end of the first if that takes longer
-   * @param failed receives an error that `run` throws all the same; the next run comes when it is due
+   * @param intervalMs from the start of one run to the start of the next, or to the end of the
+   * first if that takes longer
+   * @param failed receives an error that `run` throws all the same; the next run comes when it is
+   * due
    */
   constructor(
     private readonly run: (signal: AbortSignal) => Promise<void>,

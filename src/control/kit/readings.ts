@@ -1,6 +1,6 @@
 /**
- * Numbers that the kernel may not have: gVisor and kernels before 4.12 lack SO_MEMINFO, a container may have no /proc. Such a number
- * is missing where numbers are shown, and everything else goes on.
+ * Numbers that the kernel may not have: gVisor and kernels before 4.12 lack SO_MEMINFO, a container
+ * may have no /proc. Such a number is missing where numbers are shown, and everything else goes on.
  */
 import type { Logger } from "pino";
 
@@ -16,7 +16,9 @@ export class Readings {
     } catch (error) {
       if (!this.#missing.has(name)) {
         this.#missing.add(name);
-        this.log.warn(`${name} cannot be read and is missing in the statistics: ${(error as Error).message}`);
+        this.log.warn(
+          `${name} cannot be read and is missing in the statistics: ${(error as Error).message}`,
+        );
       }
       return null;
     }

@@ -14,7 +14,10 @@ export class SpareFiles {
     } catch {} // EMFILE or ENFILE: another time
   }
 
-  /** Closes all, for somebody who needs `count` and is not alone. @returns false if there are not that many, and nothing changed */
+  /**
+   * Closes all, for somebody who needs `count` and is not alone.
+   * @returns false if there are not that many, and nothing changed
+   */
   release(count: number): boolean {
     if (count > this.#fds.length) return false;
     this.close();

@@ -11,7 +11,8 @@ export async function whileTaken<T>(patienceMs: number, open: () => T): Promise<
     try {
       return open();
     } catch (error) {
-      if ((error as { code?: string }).code !== "EADDRINUSE" || performance.now() >= untilMs) throw error;
+      if ((error as { code?: string }).code !== "EADDRINUSE" || performance.now() >= untilMs)
+        throw error;
     }
   }
 }

@@ -1,6 +1,7 @@
 /**
- * What an operator can switch off while the beacon runs, each part by itself: handling Discovers, punch requests and relays, and the
- * WebSocket bridge. All are on at start, whatever they were before.
+ * What an operator can switch off while the beacon runs, each part by itself: handling Discovers,
+ * punch requests and relays, and the WebSocket bridge. All are on at start, whatever they were
+ * before.
  */
 import type { Logger } from "pino";
 import { BREAKERS } from "../../shared/counters.ts";
@@ -27,7 +28,9 @@ export class Breakers {
   ) {}
 
   get states(): BreakerStates {
-    const states = BREAKERS.map((name, bit) => [name, (this.#bits >>> bit) & 1 ? "off" : "on"] as const);
+    const states = BREAKERS.map(
+      (name, bit) => [name, (this.#bits >>> bit) & 1 ? "off" : "on"] as const,
+    );
     const { bridge } = this;
     return Object.fromEntries(bridge ? [...states, [BRIDGE, bridge.isOff ? "off" : "on"]] : states);
   }

@@ -1,7 +1,7 @@
 /**
- * What sources have used of the limits, in an upgrade: 16 bytes a cell, which are the number of the limit
- * in CELL_LIMITS, of the cell among its, and its time in ns on CLOCK_MONOTONIC, a float. The successor has
- * the same secret of hashes, so cells mean the same to it.
+ * What sources have used of the limits, in an upgrade: 16 bytes a cell, which are the number of the
+ * limit in CELL_LIMITS, of the cell among its, and its time in ns on CLOCK_MONOTONIC, a float. The
+ * successor has the same secret of hashes, so cells mean the same to it.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { CoarseClock } from "../../../ffi/clock.ts";
@@ -22,8 +22,8 @@ import { BODY_BYTES_MAX, FormatError } from "../upgrade/channel.ts";
 
 const CELL_BYTES = 16;
 /**
- * Limits that have cells. A limit's place is its number in a message, whatever its number in memory; so new
- * ones go to the end.
+ * Limits that have cells. A limit's place is its number in a message, whatever its number in
+ * memory; so new ones go to the end.
  */
 export const CELL_LIMITS: readonly number[] = [
   RELAY_LIMIT,
@@ -81,14 +81,20 @@ export function readCells(
   }
 }
 
-/** No limit lets a cell be further ahead than its burst, and none has one of more than some seconds. */
+/**
+ * No limit lets a cell be further ahead than its burst, and none has one of more than some seconds.
+ */
 const AHEAD_NS_MAX = 3600e9;
 
 /**
- * Yields message bodies with the cells that are ahead of now: one body or more a limit, the last of them
- * possibly empty. A body is good until the next one.
+ * Yields message bodies with the cells that are ahead of now: one body or more a limit, the last of
+ * them possibly empty. A body is good until the next one.
  */
-export function* cellBodies(memory: LimitMemory, nowNs: number, entries: CellEntries): Generator<Uint8Array> {
+export function* cellBodies(
+  memory: LimitMemory,
+  nowNs: number,
+  entries: CellEntries,
+): Generator<Uint8Array> {
   const { floats } = memory;
   for (const [place, limit] of CELL_LIMITS.entries()) {
     const { at, lines } = memory.sources(limit);

@@ -42,7 +42,10 @@ export const limits = {
       handOver: {
         sections: {
           cells: { version: 1, read: (body: Uint8Array) => adoptCells(memory, body) },
-          breakers: { version: 1, read: (body: Uint8Array) => breakers.adopt(readJson(states, body)) },
+          breakers: {
+            version: 1,
+            read: (body: Uint8Array) => breakers.adopt(readJson(states, body)),
+          },
         },
         async write(phase: HandOverPhase, send: SendSection) {
           if (phase === "closing") await writeCells(memory, send);

@@ -21,12 +21,16 @@ import {
 } from "../../shared/memory.ts";
 import { type Prefix, PrefixList } from "../../shared/prefixes.ts";
 
-/** Addresses that are nobody's or everybody's: this network, multicast, broadcast, unspecified (RFC 6890, RFC 5771, RFC 4291). */
+/**
+ * Addresses that are nobody's or everybody's: this network, multicast, broadcast, unspecified (RFC
+ * 6890, RFC 5771, RFC 4291).
+ */
 const NEVER_ENDPOINTS = ["0.0.0.0/8", "224.0.0.0/4", "255.255.255.255", "::", "ff00::/8"];
 
 /**
- * What may come at once after a pause, in seconds of the limit: streams come in bursts; thousands of nodes behind one carrier's NAT may
- * all come back within a heartbeat; and who starts wants to reach several peers.
+ * What may come at once after a pause, in seconds of the limit: streams come in bursts; thousands
+ * of nodes behind one carrier's NAT may all come back within a heartbeat; and who starts wants to
+ * reach several peers.
  */
 const RELAY_BURST_S = 1;
 const NEW_NODE_BURST_S = 10;
@@ -34,7 +38,10 @@ const PUNCH_SOURCE_BURST_S = 10;
 const PUNCH_BURST_S = 1;
 const ANSWER_BURST_S = 1;
 
-/** The overall limit on punch requests grows so that each node can make one in this time, the shorter of daemons' heartbeats. */
+/**
+ * The overall limit on punch requests grows so that each node can make one in this time, the
+ * shorter of daemons' heartbeats.
+ */
 const PUNCH_EVERY_S = 30;
 /** And is never below that: a small fleet may begin all at once. */
 const PUNCH_LIMIT_MIN = 100;
@@ -64,7 +71,11 @@ export class Limits {
     set(ANSWER_LIMIT, config.answerLimit, ANSWER_BURST_S);
     this.#denied.set([...NEVER_ENDPOINTS, ...config.denyEndpoint].map(prefixOf));
     new PrefixList(memory, PUNCH_ALLOWED).set(config.punchAllow.map(prefixOf));
-    Atomics.store(memory.words, memory.rulesAt + ENDPOINT_HOLD_S, Math.ceil(config.endpointHoldMs / 1000));
+    Atomics.store(
+      memory.words,
+      memory.rulesAt + ENDPOINT_HOLD_S,
+      Math.ceil(config.endpointHoldMs / 1000),
+    );
     Atomics.store(memory.words, memory.rulesAt + LIMITS_SHADOW, Number(config.limitsShadow));
     this.#config = config;
     this.tick(nodes);
@@ -75,7 +86,9 @@ export class Limits {
     if (this.#config === undefined) return;
     const { punchLimit } = this.#config;
     const perSecond =
-      punchLimit === "auto" ? Math.max(PUNCH_LIMIT_MIN, Math.ceil(nodes / PUNCH_EVERY_S)) : punchLimit;
+      punchLimit === "auto"
+        ? Math.max(PUNCH_LIMIT_MIN, Math.ceil(nodes / PUNCH_EVERY_S))
+        : punchLimit;
     this.#punch.set(perSecond, perSecond * PUNCH_BURST_S);
   }
 

@@ -1,8 +1,17 @@
-/** Listening TCP sockets of HTTP and the bridge, and the files that are left for their connections. */
+/**
+ * Listening TCP sockets of HTTP and the bridge, and the files that are left for their connections.
+ */
 import * as v from "valibot";
 import type { ListeningSocket, ListenOptions } from "../../../ffi/listening-socket.ts";
 import type { Config } from "../../config.ts";
-import type { AnyFeature, HandOverPhase, HandOverSections, Host, SendSection, Service } from "../feature.ts";
+import type {
+  AnyFeature,
+  HandOverPhase,
+  HandOverSections,
+  Host,
+  SendSection,
+  Service,
+} from "../feature.ts";
 import { FilesLeft, filesAdvice, filesNeeded, openFilesMax } from "../kit/files-left.ts";
 import { whileTaken } from "../kit/while-taken.ts";
 import { readJson, text } from "../upgrade/format.ts";
@@ -39,7 +48,11 @@ class Listeners implements Service {
    * Opens a socket, or returns the one of the old process.
    * @throws Error that names the address, the reason and what to do
    */
-  async open(name: ListenerName, address: string, options?: ListenOptions): Promise<ListeningSocket> {
+  async open(
+    name: ListenerName,
+    address: string,
+    options?: ListenOptions,
+  ): Promise<ListeningSocket> {
     try {
       const socket = await whileTaken(this.host.portPatienceMs, () =>
         this.sockets.open(name, address, options),
@@ -54,7 +67,8 @@ class Listeners implements Service {
   cannotListen(name: ListenerName, address: string, error: unknown): Error {
     const { code = "failed" } = error as { code?: string };
     const advice =
-      filesAdvice(code, this.host.config.workers, this.filesMax) ?? `${code}: choose another address, or off`;
+      filesAdvice(code, this.host.config.workers, this.filesMax) ??
+      `${code}: choose another address, or off`;
     return new Error(`${name} ${address}: ${advice}`, { cause: error });
   }
 
@@ -62,7 +76,9 @@ class Listeners implements Service {
     this.filesAreShort = this.#files?.areShort() ?? false;
   }
 
-  /** Sends the sockets: the successor accepts what waits in their queues, so no connection is reset. */
+  /**
+   * Sends the sockets: the successor accepts what waits in their queues, so no connection is reset.
+   */
   async #write(phase: HandOverPhase, send: SendSection): Promise<void> {
     const sockets = this.sockets.inheritable;
     if (phase !== "closing" || sockets.length === 0) return;
@@ -76,7 +92,9 @@ class Listeners implements Service {
   #adopt(body: Uint8Array, fds: readonly number[]): void {
     const names = readJson(namesSchema, body);
     this.sockets.adopt(
-      names.flatMap(([name, address], i) => (fds[i] === undefined ? [] : [{ name, address, fd: fds[i] }])),
+      names.flatMap(([name, address], i) =>
+        fds[i] === undefined ? [] : [{ name, address, fd: fds[i] }],
+      ),
     );
   }
 

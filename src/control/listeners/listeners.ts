@@ -1,6 +1,6 @@
 /**
- * The sockets that HTTP and the bridge accept connections from. A process that takes over gets them, with
- * what waits in their queues, so that no connection is reset on the way.
+ * The sockets that HTTP and the bridge accept connections from. A process that takes over gets
+ * them, with what waits in their queues, so that no connection is reset on the way.
  */
 import { ListeningSocket, type ListenOptions } from "../../../ffi/listening-socket.ts";
 import { parseHostPort } from "../../config/units.ts";
@@ -16,9 +16,15 @@ export interface InheritedListener {
 }
 
 export class Listeners {
-  readonly #sockets = new Map<string, { readonly address: string; readonly socket: ListeningSocket }>();
+  readonly #sockets = new Map<
+    string,
+    { readonly address: string; readonly socket: ListeningSocket }
+  >();
 
-  /** Opens a socket, or takes over the one that listens there. @throws SyscallError as ListeningSocket.open */
+  /**
+   * Opens a socket, or takes over the one that listens there.
+   * @throws SyscallError as ListeningSocket.open
+   */
   open(name: ListenerName, address: string, options?: ListenOptions): ListeningSocket {
     const inherited = this.#sockets.get(name);
     if (inherited?.address === address) return inherited.socket;
@@ -48,8 +54,9 @@ export class Listeners {
   }
 
   /**
-   * Has all stop listening, so that another process can open their ports; a server that starts on one listens again. Where the system
-   * chose the port, the other process gets another one, and this one would lose it.
+   * Has all stop listening, so that another process can open their ports; a server that starts on
+   * one listens again. Where the system chose the port, the other process gets another one, and
+   * this one would lose it.
    */
   stopListening(): void {
     for (const { address, socket } of this.#sockets.values())

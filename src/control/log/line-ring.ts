@@ -1,6 +1,7 @@
 /**
- * A bounded queue of text lines in shared memory, from the main thread to the thread that writes them. The main thread never
- * waits: a line that does not fit is refused. The reader sleeps while the queue is empty.
+ * A bounded queue of text lines in shared memory, from the main thread to the thread that writes
+ * them. The main thread never waits: a line that does not fit is refused. The reader sleeps while
+ * the queue is empty.
  */
 
 /** Bytes that wait at most: some 5000 lines. A power of two, as positions wrap at 2^32. */
@@ -78,7 +79,10 @@ export class LineRing {
     }
   }
 
-  /** Copies what comes next to `out`: whole lines, or a part of one that is longer than `out`. @returns how many bytes */
+  /**
+   * Copies what comes next to `out`: whole lines, or a part of one that is longer than `out`.
+   * @returns how many bytes
+   */
   peek(out: Uint8Array): number {
     const length = Math.min(this.usedBytes, out.length);
     const at = (Atomics.load(this.#words, TAIL) >>> 0) % RING_BYTES;

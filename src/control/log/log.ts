@@ -1,6 +1,7 @@
 /**
- * The logger of the main thread: text for people or one JSON object a line for machines. Lines go to a thread that writes them
- * (output.ts). Not pino's transports: they find no file inside a compiled binary, and keep lines without a bound.
+ * The logger of the main thread: text for people or one JSON object a line for machines. Lines go
+ * to a thread that writes them (output.ts). Not pino's transports: they find no file inside a
+ * compiled binary, and keep lines without a bound.
  */
 import { isatty } from "node:tty";
 import { type Logger, pino } from "pino";
@@ -30,10 +31,14 @@ export function droppedLogLines(): number {
   return standardOutput?.dropped ?? 0;
 }
 
-/** A pino logger. When the reader of standard output stalls or goes, or the disk under it fills, lines are lost and nothing else. */
+/**
+ * A pino logger. When the reader of standard output stalls or goes, or the disk under it fills,
+ * lines are lost and nothing else.
+ */
 export function createLogger(options: LoggerOptions): Logger {
   const { level, format } = options;
-  const colorize = options.destination === undefined && isatty(STDOUT_FD) && !process.env["NO_COLOR"];
+  const colorize =
+    options.destination === undefined && isatty(STDOUT_FD) && !process.env["NO_COLOR"];
   const shown = (lines: LineWriter) => (format === "json" ? lines : prettyLines(lines, colorize));
   const loggerTo = (lines: LineWriter) =>
     pino(
@@ -49,13 +54,19 @@ export function createLogger(options: LoggerOptions): Logger {
   const reporter = loggerTo({ write: (line) => (notice = line) });
   reporter.level = "warn";
   standardOutput ??= new Output(STDOUT_FD, (dropped) => {
-    reporter.warn({ dropped }, `${dropped} log lines were dropped: standard output did not take them`);
+    reporter.warn(
+      { dropped },
+      `${dropped} log lines were dropped: standard output did not take them`,
+    );
     return notice;
   });
   return loggerTo(standardOutput);
 }
 
-/** pino-pretty as a function, not as its stream: that hands lines on later, after the process may have gone. */
+/**
+ * pino-pretty as a function, not as its stream: that hands lines on later, after the process may
+ * have gone.
+ */
 function prettyLines(lines: LineWriter, colorize: boolean): LineWriter {
   const pretty = prettyFactory({
     colorize,

@@ -1,14 +1,19 @@
 /**
- * Lines to a file descriptor that may block: standard output as a pipe that is full, a terminal after Ctrl-S, a file on a network
- * file system. A thread of its own writes them; the main thread puts them into a bounded queue, and drops them when it is full.
+ * Lines to a file descriptor that may block: standard output as a pipe that is full, a terminal
+ * after Ctrl-S, a file on a network file system. A thread of its own writes them; the main thread
+ * puts them into a bounded queue, and drops them when it is full.
  *
  * Why a thread, and no non-blocking writes (2026-11):
- * - O_NONBLOCK belongs to the open file description, which the shell and other processes share: they would get EAGAIN.
- * - Opening /proc/self/fd/1 again gives a description of its own, but not for sockets (journald), and not for the pipe of a container
+ * - O_NONBLOCK belongs to the open file description, which the shell and other processes share:
+ *   they would get EAGAIN.
+ * - Opening /proc/self/fd/1 again gives a description of its own, but not for sockets (journald),
+ *   and not for the pipe of a container
  *   whose user is not root (EACCES).
- * - poll(2) promises room for some bytes of a pipe or terminal, until another process takes that room.
+ * - poll(2) promises room for some bytes of a pipe or terminal, until another process takes that
+ *   room.
  * - Nothing of this helps with a file whose file system hangs.
- * It costs 4 MiB and no time at start, as the thread comes up beside the main thread. The runtime ends it wherever it blocks.
+ * It costs 4 MiB and no time at start, as the thread comes up beside the main thread. The runtime
+ * ends it wherever it blocks.
  */
 import { Worker } from "node:worker_threads";
 import { OUTPUT_ENTRY } from "../../thread-entries.ts";
@@ -37,7 +42,10 @@ export class Output {
     private readonly noticeOf: (lines: number) => string,
   ) {}
 
-  /** Writes a whole line, with its newline. It never waits and never throws: a line that finds no room is dropped. */
+  /**
+   * Writes a whole line, with its newline. It never waits and never throws: a line that finds no
+   * room is dropped.
+   */
   write(line: string): void {
     this.#thread ??= this.#start();
     this.#report();
@@ -67,7 +75,8 @@ export class Output {
   /** Reports lines that were dropped, once lines are written again. */
   #report(): void {
     const lines = this.dropped - this.#reported;
-    if (lines === 0 || this.#ring.condition !== WRITES || this.#ring.usedBytes > RING_BYTES / 2) return;
+    if (lines === 0 || this.#ring.condition !== WRITES || this.#ring.usedBytes > RING_BYTES / 2)
+      return;
     if (this.#ring.put(Buffer.from(this.noticeOf(lines)))) this.#reported += lines;
   }
 

@@ -1,14 +1,15 @@
 /**
- * What peers announce becomes routes: a peer's new list of nodes replaces its old one. In slices with pauses, so that lists of any
- * size leave the processor to the workers.
+ * What peers announce becomes routes: a peer's new list of nodes replaces its old one. In slices
+ * with pauses, so that lists of any size leave the processor to the workers.
  *
- * Lists are kept sorted, and a new one is walked beside the old one: what is only in the new one is claimed, what is only in the old
- * one is withdrawn, if no other peer has claimed it since. What is in both is left alone, unless another peer has taken some of it: then
- * this one takes it back, as the last to claim it. So a list that is the same as ever costs no look into the route table.
+ * Lists are kept sorted, and a new one is walked beside the old one: what is only in the new one is
+ * claimed, what is only in the old one is withdrawn, if no other peer has claimed it since. What is
+ * in both is left alone, unless another peer has taken some of it: then this one takes it back, as
+ * the last to claim it. So a list that is the same as ever costs no look into the route table.
  *
- * Learned peers come after all others: they claim no node of another peer's, and where the table is full, their routes make room. What
- * the directory tells of its beacons (src/control/directory) is newer than an old list: a peer takes from them only what is new in its
- * own.
+ * Learned peers come after all others: they claim no node of another peer's, and where the table is
+ * full, their routes make room. What the directory tells of its beacons (src/control/directory) is
+ * newer than an old list: a peer takes from them only what is new in its own.
  */
 import { PEER_PLACES, PEERS_MAX } from "../../shared/memory.ts";
 import { isLearned } from "../../shared/peers.ts";
@@ -27,7 +28,10 @@ interface Pending {
 }
 
 export interface AnnouncementWatcher {
-  /** A peer is about to have a node's route. @param isNew whether it did not announce the node before */
+  /**
+   * A peer is about to have a node's route.
+   * @param isNew whether it did not announce the node before
+   */
   readonly claims: (nodeId: number, isNew: boolean) => void;
   /** A peer had a node's route, and it was withdrawn. */
   readonly withdrew: (nodeId: number) => void;
@@ -80,7 +84,10 @@ export class Announcements {
     return this.announce(peer, NO_NODES);
   }
 
-  /** Leaves a peer's nodes, and the routes to them as they are, to the directory. @returns settles when no list of it is under way */
+  /**
+   * Leaves a peer's nodes, and the routes to them as they are, to the directory.
+   * @returns settles when no list of it is under way
+   */
   async release(peer: number): Promise<void> {
     this.#released.add(peer);
     await this.announce(peer, this.#lists[peer]!.slice());
@@ -141,7 +148,8 @@ export class Announcements {
     this.watcher.claims(nodeId, isNew);
     const nowMs = this.nowMs();
     let other = this.table.claim(nodeId, peer, nowMs);
-    if (other === TABLE_FULL && !learned && this.#makeRoom()) other = this.table.claim(nodeId, peer, nowMs);
+    if (other === TABLE_FULL && !learned && this.#makeRoom())
+      other = this.table.claim(nodeId, peer, nowMs);
     if (other === TABLE_FULL) this.refused++;
   }
 
@@ -149,7 +157,10 @@ export class Announcements {
     if (this.table.withdraw(nodeId, peer)) this.watcher.withdrew(nodeId);
   }
 
-  /** Withdraws the routes of one learned peer, at most some milliseconds' worth. @returns false if none has any */
+  /**
+   * Withdraws the routes of one learned peer, at most some milliseconds' worth.
+   * @returns false if none has any
+   */
   #makeRoom(): boolean {
     for (let peer = PEERS_MAX; peer < PEER_PLACES; peer++) {
       if (this.table.routesOf(peer) === 0) continue;
@@ -160,7 +171,10 @@ export class Announcements {
   }
 }
 
-/** Which of two sorted lists has the lower id at its place: negative the first, positive the second, 0 both. A list's end is last. */
+/**
+ * Which of two sorted lists has the lower id at its place: negative the first, positive the second,
+ * 0 both. A list's end is last.
+ */
 function compare(first: Int32Array, i: number, second: Int32Array, j: number): number {
   if (i === first.length) return 1;
   if (j === second.length) return -1;
@@ -172,7 +186,8 @@ function sortedSet(nodeIds: Int32Array): Int32Array {
   nodeIds.sort();
   let length = 0;
   for (const nodeId of nodeIds) {
-    if (nodeId !== 0 && (length === 0 || nodeId !== nodeIds[length - 1])) nodeIds[length++] = nodeId;
+    if (nodeId !== 0 && (length === 0 || nodeId !== nodeIds[length - 1]))
+      nodeIds[length++] = nodeId;
   }
   return nodeIds.subarray(0, length);
 }

@@ -39,7 +39,15 @@ export const mesh = {
     let nowMs: (() => number) | undefined;
     const made = new Mesh(
       {
-        ...{ memory, nodes: host.nodes, socket: all[0]!, address, limits: host.use(limits), routes, sources },
+        ...{
+          memory,
+          nodes: host.nodes,
+          socket: all[0]!,
+          address,
+          limits: host.use(limits),
+          routes,
+          sources,
+        },
         reaches: (endpoint) => host.use(sockets).reaches(endpoint),
         ...(config.directory !== "off" && { nowMs: () => nowMs!() }),
       },
@@ -49,9 +57,15 @@ export const mesh = {
     );
     host.use(workers).mail.add(made.mail);
     host.use(nodes).hidden = () => made.ownNodes;
-    const sections = new MeshSections(made, routes, (endpoint) => host.use(sockets).translateLocal(endpoint));
+    const sections = new MeshSections(made, routes, (endpoint) =>
+      host.use(sockets).translateLocal(endpoint),
+    );
     const allow = (changed: Config) =>
-      Atomics.store(memory.words, memory.rulesAt + STRANGERS_BELIEVED, Number(believesStrangers(changed)));
+      Atomics.store(
+        memory.words,
+        memory.rulesAt + STRANGERS_BELIEVED,
+        Number(believesStrangers(changed)),
+      );
     allow(config);
     const full = new FullTable(
       {

@@ -1,4 +1,7 @@
-/** The keys that sign gossip, from a file: one a line, the one in use first, then, while it is being changed, the one before or after it. */
+/**
+ * The keys that sign gossip, from a file: one a line, the one in use first, then, while it is being
+ * changed, the one before or after it.
+ */
 import { isExposed, readBounded } from "../../config/file.ts";
 import { ConfigError, shown } from "../../config/units.ts";
 
@@ -9,7 +12,10 @@ const KEYS_MAX = 2;
 const KEY_CHARS_MIN = 32;
 
 export interface GossipKeys {
-  /** Any of them may have signed what comes; the first signs what goes. None: gossip is not signed, and no signature is looked at. */
+  /**
+   * Any of them may have signed what comes; the first signs what goes. None: gossip is not signed,
+   * and no signature is looked at.
+   */
   readonly keys: readonly string[];
   /** Whether others than its owner may read the file. */
   readonly exposed: boolean;

@@ -5,14 +5,22 @@ import { EAGAIN, EINTR } from "../../../ffi/errno.ts";
 import { kernel } from "../../../ffi/libc.ts";
 import { allocatePacketMemory, type LocalAddressList, SendBatch } from "../../../ffi/mmsg.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
-import { FIRST_ID_AT, SYNC, SYNC_BYTES, SYNC_COUNT_AT, SYNC_TRAILER_BYTES } from "../../protocol.ts";
+import {
+  FIRST_ID_AT,
+  SYNC,
+  SYNC_BYTES,
+  SYNC_COUNT_AT,
+  SYNC_TRAILER_BYTES,
+} from "../../protocol.ts";
 import { IS_BRIDGED } from "../../shared/slots.ts";
 import { ENTRY_SEEN_S, type NodeVisitor } from "../nodes/scan.ts";
 import { newInstance, nextInstance, sign } from "./gossip-signature.ts";
 
 /** What fits into one datagram: 16,375, and 16,363 if it is signed. */
 export const GOSSIP_NODES_MAX = Math.floor((UDP_PAYLOAD_MAX - SYNC_BYTES) / 4);
-export const SIGNED_GOSSIP_NODES_MAX = Math.floor((UDP_PAYLOAD_MAX - SYNC_BYTES - SYNC_TRAILER_BYTES) / 4);
+export const SIGNED_GOSSIP_NODES_MAX = Math.floor(
+  (UDP_PAYLOAD_MAX - SYNC_BYTES - SYNC_TRAILER_BYTES) / 4,
+);
 
 /** So that a table that grows does not need a larger place each time. */
 const ROOM_TO_GROW = 1.25;
@@ -21,7 +29,10 @@ const ROOM_TO_GROW = 1.25;
 const TRIES_MAX = 20;
 const RETRY_MS = 5;
 
-/** A clock that is set back by more begins another instance; less than that is over before the next message. */
+/**
+ * A clock that is set back by more begins another instance; less than that is over before the next
+ * message.
+ */
 const STEP_BACK_MS = 1_000;
 
 /** Goes through all nodes, as scanNodes does. */
@@ -60,7 +71,10 @@ export class GossipSender {
     this.clear();
   }
 
-  /** The sender's instance, for peers that check signatures; another one after each step back of the clock. */
+  /**
+   * The sender's instance, for peers that check signatures; another one after each step back of the
+   * clock.
+   */
   get instance(): bigint {
     return this.#instance;
   }
@@ -77,7 +91,8 @@ export class GossipSender {
   }
 
   /**
-   * The next message names the nodes of the table, or, if they are too many for one, those seen last.
+   * The next message names the nodes of the table, or, if they are too many for one, those seen
+   * last.
    * @param size nodes in the table, about
    * @param nowS the clock
    * @param ttlS age, in seconds, at which a node counts as gone
@@ -88,10 +103,12 @@ export class GossipSender {
     const byAge = new Uint32Array(ttlS); // how many there are of each age
     let found = 0;
     await scan((nodeId, entry) => {
-      const isBridged = (entry[0]! & IS_BRIDGED) !== 0; // and so here, whenever it was last heard by UDP
+      // and so here, whenever it was last heard by UDP
+      const isBridged = (entry[0]! & IS_BRIDGED) !== 0;
       const ageS = isBridged ? 0 : Math.max(0, nowS - entry[ENTRY_SEEN_S]!);
       if (ageS >= ttlS) return;
-      if (found === nodeIds.length) return; // the table grew by more than a message's worth meanwhile
+      // the table grew by more than a message's worth meanwhile
+      if (found === nodeIds.length) return;
       nodeIds[found] = nodeId;
       ages[found++] = ageS;
       byAge[ageS]!++;
@@ -118,8 +135,12 @@ export class GossipSender {
       this.#instance = nextInstance(this.#instance);
       this.#signedMs = 0;
     }
-    this.#signedMs = Math.max(this.#signedMs + 1, nowMs); // later than the one before in this instance
-    this.#messageBytes = sign(this.#bytes, this.key, { instance: this.#instance, timeMs: this.#signedMs });
+    // later than the one before in this instance
+    this.#signedMs = Math.max(this.#signedMs + 1, nowMs);
+    this.#messageBytes = sign(this.#bytes, this.key, {
+      instance: this.#instance,
+      timeMs: this.#signedMs,
+    });
   }
 
   /** Kept from round to round: megabytes of garbage would have the collector run each time. */

@@ -1,5 +1,6 @@
 /**
- * Proof that gossip is of the mesh: behind its node ids, where beacons without a key take no notice of it, a signed Sync carries
+ * Proof that gossip is of the mesh: behind its node ids, where beacons without a key take no notice
+ * of it, a signed Sync carries
  *
  *   [instance u64][time u64][HMAC-SHA-256, 32 bytes]
  *
@@ -20,12 +21,15 @@ const HMAC_BYTES = 32;
 if (HMAC_AT + HMAC_BYTES !== SYNC_TRAILER_BYTES)
   throw new Error("the trailer has other parts than it has room");
 
-/** How far a peer's clock may be from this host's; less than that, and hosts without NTP would lose each other. */
+/**
+ * How far a peer's clock may be from this host's; less than that, and hosts without NTP would lose
+ * each other.
+ */
 export const CLOCK_DIFFERENCE_MS_MAX = 60_000;
 
 /**
- * Instances that are remembered. Only who has the key makes one, each start of a beacon; so this is eight starts of each peer within the
- * time for which they have to be remembered.
+ * Instances that are remembered. Only who has the key makes one, each start of a beacon; so this is
+ * eight starts of each peer within the time for which they have to be remembered.
  */
 export const INSTANCES_MAX = 8 * PEERS_MAX;
 
@@ -41,7 +45,10 @@ export const nextInstance = (instance: bigint): bigint =>
 
 const startOf = (instance: bigint): bigint => instance >> STEP_BITS;
 
-/** Why gossip is not believed. A duplicate is the very message that was accepted last, on another way, and nothing to complain of. */
+/**
+ * Why gossip is not believed. A duplicate is the very message that was accepted last, on another
+ * way, and nothing to complain of.
+ */
 export const SIGNATURE_REFUSALS = [
   "unsigned",
   "forged",
@@ -73,7 +80,8 @@ export function sign(message: Uint8Array, key: string, { instance, timeMs }: Sig
 }
 
 /**
- * Reads and checks the signature of a Sync whose count is right; what lies behind the trailer is ignored.
+ * Reads and checks the signature of a Sync whose count is right; what lies behind the trailer is
+ * ignored.
  * @param keys any of which may have signed it
  */
 export function readSignature(
@@ -89,7 +97,8 @@ export function readSignature(
   return { instance: view.getBigUint64(at), timeMs: Number(view.getBigUint64(at + TIME_AT)) };
 }
 
-const viewOf = ({ buffer, byteOffset, length }: Uint8Array) => new DataView(buffer, byteOffset, length);
+const viewOf = ({ buffer, byteOffset, length }: Uint8Array) =>
+  new DataView(buffer, byteOffset, length);
 const trailerAt = (message: DataView) => SYNC_BYTES + 4 * message.getUint16(SYNC_COUNT_AT);
 const hmac = (bytes: Uint8Array, key: string) => createHmac("sha256", key).update(bytes).digest();
 
@@ -120,8 +129,10 @@ export class Instances {
   readonly #starts = new Map<bigint, Start>();
 
   /**
-   * @param own an instance of this beacon, whose messages come from elsewhere only if somebody replays them
-   * @param isNamed whether an address is a peer's that was configured or registered: where a stranger replays faster than the message
+   * @param own an instance of this beacon, whose messages come from elsewhere only if somebody
+   * replays them
+   * @param isNamed whether an address is a peer's that was configured or registered: where a
+   * stranger replays faster than the message
    * itself comes, its own address counts
    */
   constructor(
@@ -193,9 +204,13 @@ export class Instances {
   #useUp(instance: bigint, timeMs: number, source: string, steadyMs: number): void {
     const start = this.#starts.get(startOf(instance));
     if (start === undefined) {
-      // A beacon that restarts all the time with a clock that is days ahead must not keep the others out.
+      // A beacon that restarts all the time with a clock that is days ahead must not keep the
+      // others out.
       if (this.size < INSTANCES_MAX / 2) this.#remember(instance, { source, timeMs, steadyMs });
-    } else if (instance > start.instance || (instance === start.instance && timeMs > start.timeMs)) {
+    } else if (
+      instance > start.instance ||
+      (instance === start.instance && timeMs > start.timeMs)
+    ) {
       this.#remember(instance, { source: start.source, timeMs, steadyMs: start.steadyMs });
     }
   }

@@ -1,6 +1,6 @@
 /**
- * Peers, and the nodes that are reached through them, in an upgrade. Peers go by address, as numbers are
- * each process's own.
+ * Peers, and the nodes that are reached through them, in an upgrade. Peers go by address, as
+ * numbers are each process's own.
  *
  *   names      JSON: what peers are named by, and where those names led
  *   instances  JSON: what signed gossip showed of its senders, so that no replay deceives the successor
@@ -34,11 +34,17 @@ export const namesSchema = v.object({
   lastListed: names,
   /** Beacons that the directory tells of; earlier versions know of none. */
   fleet: v.optional(names),
-  hosts: v.pipe(v.array(v.tuple([text, v.pipe(v.array(text), v.maxLength(64))])), v.maxLength(PEERS_MAX)),
+  hosts: v.pipe(
+    v.array(v.tuple([text, v.pipe(v.array(text), v.maxLength(64))])),
+    v.maxLength(PEERS_MAX),
+  ),
 });
 export type MeshNames = v.InferOutput<typeof namesSchema>;
 
-/** An instance of a peer, 16 hex digits; the address that it was heard from, its last time, and ms since then. */
+/**
+ * An instance of a peer, 16 hex digits; the address that it was heard from, its last time, and ms
+ * since then.
+ */
 export const instancesSchema = v.array(
   v.tuple([v.pipe(v.string(), v.regex(/^[0-9a-f]{1,16}$/)), text, count, count]),
 );
@@ -64,7 +70,8 @@ export function writeRoutes({ endpoint, isLearned, heardAgeMs, nodeIds }: PeerNo
   const words = new Int32Array(ROUTES_IDS_AT + count);
   words.set(endpoint);
   words[ROUTES_LEARNED_AT] = Number(isLearned);
-  words[ROUTES_AGE_MS_AT] = heardAgeMs === undefined ? -1 : Math.min(Math.max(0, heardAgeMs), 2 ** 31 - 1);
+  words[ROUTES_AGE_MS_AT] =
+    heardAgeMs === undefined ? -1 : Math.min(Math.max(0, heardAgeMs), 2 ** 31 - 1);
   words.set(nodeIds.subarray(0, count), ROUTES_IDS_AT);
   return new Uint8Array(words.buffer);
 }
@@ -99,7 +106,8 @@ export function* writeClaims({ endpoint, nodeIds, timesMs }: PeerClaims): Genera
   for (let first = 0; first < nodeIds.length; first += CLAIMS_MAX) {
     const count = Math.min(CLAIMS_MAX, nodeIds.length - first);
     const view = new DataView(new ArrayBuffer(CLAIMS_AT + count * CLAIM_BYTES));
-    for (let word = 0; word < ENDPOINT_WORDS; word++) view.setInt32(4 * word, endpoint[word]!, true);
+    for (let word = 0; word < ENDPOINT_WORDS; word++)
+      view.setInt32(4 * word, endpoint[word]!, true);
     for (let i = 0; i < count; i++) {
       view.setInt32(CLAIMS_AT + i * CLAIM_BYTES, nodeIds[first + i]!, true);
       view.setFloat64(CLAIMS_AT + i * CLAIM_BYTES + 4, timesMs[first + i]!, true);
@@ -114,7 +122,9 @@ export function readClaims(body: Uint8Array): PeerClaims {
   if (!Number.isInteger(count) || count < 0) throw new FormatError("claims are cut short");
   const view = new DataView(body.buffer, body.byteOffset, body.length);
   const claims = {
-    endpoint: Int32Array.from({ length: ENDPOINT_WORDS }, (_, word) => view.getInt32(4 * word, true)),
+    endpoint: Int32Array.from({ length: ENDPOINT_WORDS }, (_, word) =>
+      view.getInt32(4 * word, true),
+    ),
     nodeIds: new Int32Array(count),
     timesMs: new Float64Array(count),
   };
@@ -129,7 +139,10 @@ export function readClaims(body: Uint8Array): PeerClaims {
 
 export class MeshSections implements HandOverSections {
   readonly sections = {
-    names: { version: 1, read: (body: Uint8Array) => this.mesh.adoptNames(readJson(namesSchema, body)) },
+    names: {
+      version: 1,
+      read: (body: Uint8Array) => this.mesh.adoptNames(readJson(namesSchema, body)),
+    },
     instances: {
       version: 1,
       read: (body: Uint8Array) => this.mesh.adoptInstances(readJson(instancesSchema, body)),
@@ -186,7 +199,10 @@ export class MeshSections implements HandOverSections {
     await send("names", isTooLarge ? { ...names, hosts: [] } : names); // hosts are looked up anew
   }
 
-  /** Sends what the directory's beacons claim. Once: what changes from now on the successor reads there, too. */
+  /**
+   * Sends what the directory's beacons claim. Once: what changes from now on the successor reads
+   * there, too.
+   */
   async #writeClaims(send: SendSection): Promise<void> {
     const { routes } = this;
     const peers = Array.from(this.mesh.toldPeers(), ({ number, endpoint }) => ({
@@ -197,11 +213,15 @@ export class MeshSections implements HandOverSections {
     if (peers.length === 0) return;
     const byNumber = new Map(peers.map((peer) => [peer.number, peer]));
     for (let from = 0; from < routes.sweepSteps; from += SLICE_STEPS) {
-      routes.visit(from, Math.min(from + SLICE_STEPS, routes.sweepSteps), (nodeId, number, claimedMs) => {
-        const peer = byNumber.get(number);
-        peer?.nodeIds.push(nodeId);
-        peer?.timesMs.push(claimedMs);
-      });
+      routes.visit(
+        from,
+        Math.min(from + SLICE_STEPS, routes.sweepSteps),
+        (nodeId, number, claimedMs) => {
+          const peer = byNumber.get(number);
+          peer?.nodeIds.push(nodeId);
+          peer?.timesMs.push(claimedMs);
+        },
+      );
       for (const { endpoint, nodeIds, timesMs } of peers) {
         const claims = {
           endpoint,

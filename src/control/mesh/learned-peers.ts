@@ -1,6 +1,6 @@
 /**
- * Learned peers: strangers whose gossip is believed, where --gossip-strict is off. Nobody named them, so nothing is gossiped to them, and
- * they are forgotten once they are silent.
+ * Learned peers: strangers whose gossip is believed, where --gossip-strict is off. Nobody named
+ * them, so nothing is gossiped to them, and they are forgotten once they are silent.
  */
 import type { Logger } from "pino";
 import type { PeerTable } from "../../shared/peers.ts";
@@ -34,10 +34,15 @@ export class LearnedPeers {
 
   /** Nodes that are reached through them. */
   get routes(): number {
-    return this.#peers.values().reduce((sum, { number }) => sum + this.announcements.routes(number), 0);
+    return this.#peers
+      .values()
+      .reduce((sum, { number }) => sum + this.announcements.routes(number), 0);
   }
 
-  /** A stranger was heard. @returns its number, or undefined if there is no place for another one */
+  /**
+   * A stranger was heard.
+   * @returns its number, or undefined if there is no place for another one
+   */
   hear(address: string, endpoint: Int32Array): number | undefined {
     let peer = this.#peers.get(address);
     if (peer === undefined) {

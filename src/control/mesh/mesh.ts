@@ -1,9 +1,10 @@
 /**
- * The mesh: the peer beacons, what this beacon tells them of its nodes, and what they tell of theirs.
+ * The mesh: the peer beacons, what this beacon tells them of its nodes, and what they tell of
+ * theirs.
  *
- * Peers are those of the configuration together with those that the registry lists. Workers take gossip from them alone, unless the
- * operator has strangers believed, too, and hand it over in their mailboxes. Where there is a key, what is not signed with it is not
- * believed.
+ * Peers are those of the configuration together with those that the registry lists. Workers take
+ * gossip from them alone, unless the operator has strangers believed, too, and hand it over in
+ * their mailboxes. Where there is a key, what is not signed with it is not believed.
  */
 import type { Logger } from "pino";
 import {
@@ -19,7 +20,13 @@ import {
 } from "../../../ffi/endpoint.ts";
 import { EAGAIN, errnoName } from "../../../ffi/errno.ts";
 import { hostPort, type UdpSocket } from "../../../ffi/socket.ts";
-import { ConfigError, type HostPort, isWildcard, parseHostNamePort, shown } from "../../config/units.ts";
+import {
+  ConfigError,
+  type HostPort,
+  isWildcard,
+  parseHostNamePort,
+  shown,
+} from "../../config/units.ts";
 import type { Config } from "../../config.ts";
 import { SYNC_BYTES, SYNC_COUNT_AT } from "../../protocol.ts";
 import { GOSSIP_REJECTIONS, type GossipRejection } from "../../shared/counters.ts";
@@ -43,7 +50,11 @@ import { PeriodicTask } from "../kit/periodic-task.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
 import type { Limits } from "../limits/limits.ts";
 import { scanNodes } from "../nodes/scan.ts";
-import { type HostAddress, hostAddresses, type SourceAddresses } from "../sockets/source-addresses.ts";
+import {
+  type HostAddress,
+  hostAddresses,
+  type SourceAddresses,
+} from "../sockets/source-addresses.ts";
 import type { MailTaker } from "../workers/mail-reader.ts";
 import { Announcements } from "./announcements.ts";
 import type { GossipKeys } from "./gossip-keys.ts";
@@ -65,13 +76,19 @@ import { type CheckedPeer, type PeerCheck, SelfCheck } from "./self-check.ts";
 
 /** How often names are looked up anew. */
 const RESOLVE_MS = 30_000;
-/** Messages taken from one mailbox before other things have their turn: with the largest, about a millisecond. */
+/**
+ * Messages taken from one mailbox before other things have their turn: with the largest, about a
+ * millisecond.
+ */
 const MAIL_TURN_MAX = 16;
 /** Of routes that the directory told another process of: any but that of gossip's. */
 const FLEET_MARK = UNMARKED + 1;
 /** Addresses of this host that gossip to a peer leaves from before the peer was heard. */
 const SOURCES_TRIED_MAX = 16;
-/** Rounds of gossip without a message to the present local address, until another one takes its place. */
+/**
+ * Rounds of gossip without a message to the present local address, until another one takes its
+ * place.
+ */
 const LOCAL_ROUNDS = 3;
 /** Addresses of a host name that another process of this beacon is told. */
 const ADDRESSES_TOLD_MAX = 8;
@@ -88,7 +105,10 @@ const REJECTION_ADVICE: Record<GossipRejection, string> = {
   mailbox_full: "too much of it at once",
 };
 
-/** Why gossip that workers took is not believed: it comes from where no host can be, or from one stranger too many; or its signature. */
+/**
+ * Why gossip that workers took is not believed: it comes from where no host can be, or from one
+ * stranger too many; or its signature.
+ */
 const GOSSIP_REFUSALS = ["denied_endpoint", "learned_limit", ...SIGNATURE_REFUSALS] as const;
 type GossipRefusal = (typeof GOSSIP_REFUSALS)[number];
 
@@ -112,11 +132,17 @@ interface Peer {
   readonly endpoint: Int32Array;
   /** When it was last heard, on the clock of performance.now. */
   heardMs: number | undefined;
-  /** And since when it has been heard without a silence that was too long; of no meaning while heardMs is undefined. */
+  /**
+   * And since when it has been heard without a silence that was too long; of no meaning while
+   * heardMs is undefined.
+   */
   heardSinceMs: number;
   /** Why the last gossip to it was refused by the kernel, or 0. */
   sendErrno: number;
-  /** When gossip last came to the local address that packets to it leave from; -Infinity before the first. */
+  /**
+   * When gossip last came to the local address that packets to it leave from; -Infinity before the
+   * first.
+   */
   localHeardMs: number;
 }
 
@@ -172,7 +198,10 @@ export interface MeshParts {
   readonly nowMs?: () => number;
 }
 
-/** Whether gossip of unlisted beacons is accepted: only where the operator chose it, since anybody can send it. */
+/**
+ * Whether gossip of unlisted beacons is accepted: only where the operator chose it, since anybody
+ * can send it.
+ */
 export function believesStrangers({ gossipStrict }: Pick<Config, "gossipStrict">): boolean {
   return gossipStrict === "off";
 }
@@ -183,7 +212,10 @@ export interface OtherRoutes {
   readonly routesRefused: number;
   /** A peer number is about to be another's: its routes are to be withdrawn. */
   forget(number: number): Promise<void>;
-  /** A peer's gossip is about to have a node's route. @param isNew whether it did not name the node before */
+  /**
+   * A peer's gossip is about to have a node's route.
+   * @param isNew whether it did not name the node before
+   */
   claimedByGossip(nodeId: number, isNew: boolean): void;
   /** A route of gossip's was withdrawn. */
   withdrawnByGossip(nodeId: number): void;
@@ -199,13 +231,19 @@ export class Mesh {
   readonly #peers = new Map<string, Peer>(); // by address
   /** Addresses of each "host:port" that a peer was named by, in the order to try them. */
   #addresses = new Map<string, readonly string[]>();
-  /** Names of the beacons that the registry listed in one of the last two rounds, and in the last one. */
+  /**
+   * Names of the beacons that the registry listed in one of the last two rounds, and in the last
+   * one.
+   */
   #listed: readonly string[] = [];
   #lastListed: readonly string[] = [];
   #advertised = "";
   /** Names of the beacons that the directory tells of. */
   #fleet: readonly string[] = [];
-  /** Before it is known who is in the directory, nobody is gossiped to: old nodes of ours might be taken for new ones. */
+  /**
+   * Before it is known who is in the directory, nobody is gossiped to: old nodes of ours might be
+   * taken for new ones.
+   */
   #awaitsFleet: boolean;
   otherRoutes: OtherRoutes | undefined;
   readonly #table: PeerTable;
@@ -234,7 +272,10 @@ export class Mesh {
   #sourcesWereOn: boolean;
   /** Rounds of gossip, from which it follows which addresses are tried. */
   #rounds = 0;
-  /** Whether another process speaks for this beacon: nothing is sent to peers, not at the end either. */
+  /**
+   * Whether another process speaks for this beacon: nothing is sent to peers, not at the end
+   * either.
+   */
   isSilent = false;
 
   constructor(
@@ -317,7 +358,8 @@ export class Mesh {
     }
     const nowMs = performance.now();
     for (const peer of this.#peers.values()) {
-      if (this.#announcements.isReleased(peer.number)) continue; // its lease says whether it is there
+      // its lease says whether it is there
+      if (this.#announcements.isReleased(peer.number)) continue;
       if (peer.heardMs === undefined || nowMs - peer.heardMs <= this.config.peerTimeoutMs) continue;
       peer.heardMs = undefined;
       const routes = this.#announcements.routes(peer.number);
@@ -339,7 +381,10 @@ export class Mesh {
     await this.#sendToAll();
   }
 
-  /** Where the peer of this number is, learned or not, how long ago it was heard, and where; null if there is none. */
+  /**
+   * Where the peer of this number is, learned or not, how long ago it was heard, and where; null if
+   * there is none.
+   */
   peer(number: number): Pick<PeerStats, "address" | "gossipAgeS" | "isInDirectory"> | null {
     for (const peer of this.#allPeers()) {
       if (peer.number === number)
@@ -461,12 +506,14 @@ export class Mesh {
 
   /** The numbers and endpoints of the peers whose nodes the directory tells. */
   *toldPeers(): Iterable<Pick<Peer, "number" | "endpoint">> {
-    for (const peer of this.#peers.values()) if (this.#announcements.isReleased(peer.number)) yield peer;
+    for (const peer of this.#peers.values())
+      if (this.#announcements.isReleased(peer.number)) yield peer;
   }
 
   notFollowed(): number {
     let count = 0;
-    for (const { number } of this.#peers.values()) if (!this.#announcements.isReleased(number)) count++;
+    for (const { number } of this.#peers.values())
+      if (!this.#announcements.isReleased(number)) count++;
     return count;
   }
 
@@ -509,7 +556,10 @@ export class Mesh {
       };
   }
 
-  /** Takes a peer's nodes over, unless it is none here. @returns settles when the routes are in force */
+  /**
+   * Takes a peer's nodes over, unless it is none here.
+   * @returns settles when the routes are in force
+   */
   async adoptPeerNodes({ endpoint, isLearned, heardAgeMs, nodeIds }: PeerNodes): Promise<void> {
     if (heardAgeMs === undefined) return;
     const peer = this.#peers.get(addressText(endpoint));
@@ -538,7 +588,8 @@ export class Mesh {
   #list(beacons: readonly ListedBeacon[], advertised: string): void {
     this.#advertised = advertised;
     const names = beacons.filter(({ id }) => id !== this.config.beaconId).map(({ addr }) => addr);
-    // Whoever is missing for one round is still there: a registry that lost its memory gets it back within a round.
+    // Whoever is missing for one round is still there: a registry that lost its memory gets it back
+    // within a round.
     this.#listed = this.config.registry === "off" ? [] : [...names, ...this.#lastListed];
     this.#lastListed = names;
     this.#applyPeers();
@@ -577,9 +628,14 @@ export class Mesh {
     const { limits } = this.parts;
     for (const { name, host, port } of this.#names()) {
       const known = this.#resolver.known(host);
-      const endpoints = known.map((address) => endpointOf(address, port)).filter(this.parts.reaches);
+      const endpoints = known
+        .map((address) => endpointOf(address, port))
+        .filter(this.parts.reaches);
       if (known.length > 0 && endpoints.length === 0) {
-        this.#complain("family", `peer ${name} cannot be reached: --addr serves another address family`);
+        this.#complain(
+          "family",
+          `peer ${name} cannot be reached: --addr serves another address family`,
+        );
       }
       // --deny-endpoint is about whom strangers and the registry name; whom the operator names himself, he wants.
       const isDenied = (endpoint: Int32Array) =>
@@ -629,7 +685,10 @@ export class Mesh {
   }
 
   #tooMany(peers: number): void {
-    this.#complain("peers", `${peers} peers or more: ${PEERS_MAX} is the limit, the others are left out`);
+    this.#complain(
+      "peers",
+      `${peers} peers or more: ${PEERS_MAX} is the limit, the others are left out`,
+    );
   }
 
   async #remove(address: string, { number }: Peer): Promise<void> {
@@ -650,15 +709,20 @@ export class Mesh {
     try {
       return hostAddresses();
     } catch {
-      // A sandbox without netlink sockets. A beacon that names itself among its peers then gossips with itself, which it rejects.
-      this.#complain("own", "this host does not tell its addresses: leave this beacon's own out of --peers");
+      // A sandbox without netlink sockets. A beacon that names itself among its peers then gossips
+      // with itself, which it rejects.
+      this.#complain(
+        "own",
+        "this host does not tell its addresses: leave this beacon's own out of --peers",
+      );
       return [];
     }
   }
 
   /**
-   * The number of the local address that this beacon advertises, if packets to a peer can leave from it: by that one the registry and
-   * the directory name this beacon. 0, the kernel's choice, for none.
+   * The number of the local address that this beacon advertises, if packets to a peer can leave
+   * from it: by that one the registry and the directory name this beacon. 0, the kernel's choice,
+   * for none.
    */
   #advertisedLocal(endpoint: Int32Array): number {
     if (!this.parts.sources.isOn) return 0;
@@ -675,7 +739,9 @@ export class Mesh {
     const { advertiseAddr } = this.config;
     const name = advertiseAddr === "auto" ? this.#advertised : advertiseAddr;
     try {
-      return this.#resolver.known(parseHostNamePort(name).host).map((address) => endpointOf(address, 0));
+      return this.#resolver
+        .known(parseHostNamePort(name).host)
+        .map((address) => endpointOf(address, 0));
     } catch (error) {
       if (error instanceof ConfigError) return []; // none yet, or another process's mistake
       throw error;
@@ -693,15 +759,17 @@ export class Mesh {
   }
 
   /**
-   * Has packets to a peer leave from the local address that the peer sent to: by that one it knows this beacon. While gossip comes to
-   * the present one, no other takes its place: one forged message must not move it. A peer of the directory knows the advertised one.
+   * Has packets to a peer leave from the local address that the peer sent to: by that one it knows
+   * this beacon. While gossip comes to the present one, no other takes its place: one forged
+   * message must not move it. A peer of the directory knows the advertised one.
    */
   #sendFrom(peer: Peer, endpoint: Int32Array): void {
     const number = localNumber(endpoint, 0);
     if (number === 0 || this.#announcements.isReleased(peer.number)) return;
     const nowMs = performance.now();
     const isPresent = number === localNumber(peer.endpoint, 0);
-    if (!isPresent && nowMs - peer.localHeardMs <= LOCAL_ROUNDS * this.config.gossipIntervalMs) return;
+    if (!isPresent && nowMs - peer.localHeardMs <= LOCAL_ROUNDS * this.config.gossipIntervalMs)
+      return;
     peer.localHeardMs = nowMs;
     if (!isPresent) this.#setLocal(peer, number);
   }
@@ -762,8 +830,9 @@ export class Mesh {
   }
 
   /**
-   * To each peer, by the first of its addresses that it was heard from, or by all of them while there is none: the kernel may take
-   * what leads nowhere. Ends at once if the socket's buffer stays full.
+   * To each peer, by the first of its addresses that it was heard from, or by all of them while
+   * there is none: the kernel may take what leads nowhere. Ends at once if the socket's buffer
+   * stays full.
    */
   async #sendToAll(): Promise<void> {
     this.#rounds++;
@@ -791,8 +860,8 @@ export class Mesh {
   }
 
   /**
-   * A peer that was not heard yet may know this beacon by any of its addresses, and rejects gossip from the others: it is sent from each
-   * until the peer's own gossip shows by which.
+   * A peer that was not heard yet may know this beacon by any of its addresses, and rejects gossip
+   * from the others: it is sent from each until the peer's own gossip shows by which.
    */
   async #sendTo(peer: Peer): Promise<number> {
     let errno = await this.#sender.send(peer.endpoint);
@@ -800,7 +869,10 @@ export class Mesh {
       const endpoint = peer.endpoint.slice();
       const sources = this.#sourcesTo(endpoint);
       const from = (this.#rounds * SOURCES_TRIED_MAX) % Math.max(sources.length, 1);
-      for (const source of [...sources.slice(from), ...sources.slice(0, from)].slice(0, SOURCES_TRIED_MAX)) {
+      for (const source of [...sources.slice(from), ...sources.slice(0, from)].slice(
+        0,
+        SOURCES_TRIED_MAX,
+      )) {
         setLocalNumber(endpoint, 0, this.#locals.numberOf(source.endpoint));
         if ((await this.#sender.send(endpoint)) === 0) errno = 0;
       }
@@ -830,19 +902,26 @@ export class Mesh {
     const endpoint = memory.words.slice(labelAt, labelAt + ENDPOINT_WORDS);
     const address = addressText(endpoint);
     const isSigned = this.#keys.length > 0;
-    const signature = isSigned ? this.#proof(memory.bytes.subarray(at, at + bytes), address) : undefined;
+    const signature = isSigned
+      ? this.#proof(memory.bytes.subarray(at, at + bytes), address)
+      : undefined;
     if (isSigned && signature === undefined) return;
     const message = new DataView(memory.buffer, at, bytes);
     const nodes = message.getUint16(SYNC_COUNT_AT);
     const number = this.#senderOf(endpoint, address, nodes);
     if (number === undefined) return;
-    if (this.#announcements.isReleased(number)) return; // it has not read yet that this beacon follows it in the directory
+    // it has not read yet that this beacon follows it in the directory
+    if (this.#announcements.isReleased(number)) return;
     const nodeIds = new Int32Array(this.#counted(nodes, address));
     for (let i = 0; i < nodeIds.length; i++) nodeIds[i] = message.getInt32(SYNC_BYTES + 4 * i);
     this.#table.refresh(number);
     if (signature !== undefined) {
       const { instance } = signature;
-      this.#table.setInstance(number, Number(instance >> 32n) | 0, Number(instance & 0xffff_ffffn) | 0);
+      this.#table.setInstance(
+        number,
+        Number(instance >> 32n) | 0,
+        Number(instance & 0xffff_ffffn) | 0,
+      );
     }
     void this.#announcements.announce(number, nodeIds);
   }
@@ -862,11 +941,15 @@ export class Mesh {
     return undefined;
   }
 
-  /** The number of the peer whose gossip came, which may have been a stranger; undefined if that is none, and is not to become one. */
+  /**
+   * The number of the peer whose gossip came, which may have been a stranger; undefined if that is
+   * none, and is not to become one.
+   */
   #senderOf(endpoint: Int32Array, address: string, nodes: number): number | undefined {
     const peer = this.#peers.get(address);
     if (peer !== undefined) {
-      if (peer.heardMs === undefined) this.log.info({ peer: address, nodes }, "peer announces its nodes");
+      if (peer.heardMs === undefined)
+        this.log.info({ peer: address, nodes }, "peer announces its nodes");
       this.#hear(peer);
       this.#sendFrom(peer, endpoint);
       return peer.number;
@@ -896,9 +979,14 @@ export class Mesh {
 
   /** Whether a stranger may be there. */
   #mayBePeer(endpoint: Int32Array): boolean {
-    if (hasNoPort(endpoint, 0) || !this.parts.reaches(endpoint) || this.parts.limits.isDenied(endpoint))
+    if (
+      hasNoPort(endpoint, 0) ||
+      !this.parts.reaches(endpoint) ||
+      this.parts.limits.isDenied(endpoint)
+    )
       return false;
-    return !this.#ownAddresses().has(addressText(endpoint)); // forged: this beacon does not gossip with itself
+    // forged: this beacon does not gossip with itself
+    return !this.#ownAddresses().has(addressText(endpoint));
   }
 
   /** How many nodes of a peer's list count. */
@@ -917,7 +1005,10 @@ export class Mesh {
   #refuse(reason: GossipRefusal, address: string, detail = ""): void {
     this.#refused[reason]++;
     if (reason === "duplicate") return;
-    this.#complain(reason, `gossip from ${address} is not believed: ${REFUSAL_ADVICE[reason]}${detail}`);
+    this.#complain(
+      reason,
+      `gossip from ${address} is not believed: ${REFUSAL_ADVICE[reason]}${detail}`,
+    );
   }
 
   #reportRejections(): void {
@@ -929,7 +1020,8 @@ export class Mesh {
       if (reason === undefined) continue;
       words[at + LAST_REJECTION] = 0;
       const source = addressText(words, at + LAST_REJECTED_SOURCE);
-      if (reason === "unknown_peer" && this.#peers.has(source)) continue; // it has become one meanwhile
+      // it has become one meanwhile
+      if (reason === "unknown_peer" && this.#peers.has(source)) continue;
       this.#complain(reason, `gossip from ${source} is rejected: ${REJECTION_ADVICE[reason]}`);
     }
   }
@@ -944,7 +1036,10 @@ function clockText({ timeMs }: Signature, nowMs: number): string {
   return `${seconds} s ${timeMs > nowMs ? "ahead of" : "behind"} this one`;
 }
 
-/** Seconds since a peer's last gossip, null if there was none. @param heardMs when that was, on the clock of performance.now */
+/**
+ * Seconds since a peer's last gossip, null if there was none.
+ * @param heardMs when that was, on the clock of performance.now
+ */
 function gossipAgeS(heardMs: number | undefined): number | null {
   return heardMs === undefined ? null : (performance.now() - heardMs) / 1000;
 }

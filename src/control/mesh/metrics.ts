@@ -100,7 +100,8 @@ export const MESH: MetricGroup<Stats, Stats> = {
       name: "beacon_peer_routes",
       help: "Nodes that are reached through a peer.",
       label: "peer",
-      values: ({ mesh }) => Object.fromEntries(mesh.peers.map(({ address, routes }) => [address, routes])),
+      values: ({ mesh }) =>
+        Object.fromEntries(mesh.peers.map(({ address, routes }) => [address, routes])),
     },
     {
       name: "beacon_peer_gossip_age_seconds",
@@ -126,7 +127,8 @@ export const MESH: MetricGroup<Stats, Stats> = {
       name: "beacon_peer_check_rtt_seconds",
       help: "Round trip of the last packet to itself through a peer; no sample if none came back.",
       label: "peer",
-      values: (stats) => ofChecks(stats, ({ lastRttMs }) => (lastRttMs === null ? null : lastRttMs / 1000)),
+      values: (stats) =>
+        ofChecks(stats, ({ lastRttMs }) => (lastRttMs === null ? null : lastRttMs / 1000)),
     },
     {
       name: "beacon_registry_last_success_timestamp_seconds",

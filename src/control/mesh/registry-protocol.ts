@@ -1,15 +1,20 @@
 /**
- * How one talks with the registry: over TCP, in frames, a question and then its answer. A frame is the length in bytes as a u32,
- * big-endian, then that many bytes of JSON in UTF-8. And what can go wrong with it, in words.
+ * How one talks with the registry: over TCP, in frames, a question and then its answer. A frame is
+ * the length in bytes as a u32, big-endian, then that many bytes of JSON in UTF-8. And what can go
+ * wrong with it, in words.
  *
- * What the registry sends is not trusted. It is bounded in bytes, and its shape is checked before any of it is used.
+ * What the registry sends is not trusted. It is bounded in bytes, and its shape is checked before
+ * any of it is used.
  */
 import * as v from "valibot";
 import { hostPort } from "../../../ffi/socket.ts";
 import type { HostPort } from "../../config/units.ts";
 import { NameError } from "../kit/names.ts";
 
-/** Long enough for a registry on another continent and a SYN that is sent three times (after 1 s and 3 s). */
+/**
+ * Long enough for a registry on another continent and a SYN that is sent three times (after 1 s and
+ * 3 s).
+ */
 export const CONNECT_MS = 5_000;
 
 const HEADER_BYTES = 4;
@@ -17,9 +22,18 @@ const HEADER_BYTES = 4;
 export const FRAME_BYTES_MAX = 1_048_576;
 
 /** How a registry fails, in one word that a metric can carry. */
-export type RegistryErrorCode = "unreachable" | "timeout" | "closed" | "refused" | "invalid" | "too_big";
+export type RegistryErrorCode =
+  | "unreachable"
+  | "timeout"
+  | "closed"
+  | "refused"
+  | "invalid"
+  | "too_big";
 
-/** A registry that fails. The message is one line: which registry, what happened, and what to look at. */
+/**
+ * A registry that fails. The message is one line: which registry, what happened, and what to look
+ * at.
+ */
 export class RegistryError extends Error {
   override readonly name = "RegistryError";
 
@@ -38,7 +52,9 @@ export function ofRegistry({ host, port }: HostPort, message: string): string {
 
 export const WRONG_PROGRAM = "is this a registry? check --registry";
 
-/** Cuts a stream of bytes into frames. It holds one frame at most, whatever the stream announces. */
+/**
+ * Cuts a stream of bytes into frames. It holds one frame at most, whatever the stream announces.
+ */
 export class FrameReader {
   /** What is being filled: a header, or the JSON that a header announced. */
   #part = new Uint8Array(HEADER_BYTES);
@@ -46,8 +62,8 @@ export class FrameReader {
   #inHeader = true;
 
   /**
-   * The JSON of each frame that ends in `chunk`. A frame is looked for when it is asked for, so that bytes behind the
-   * last one that is wanted can do no harm.
+   * The JSON of each frame that ends in `chunk`. A frame is looked for when it is asked for, so
+   * that bytes behind the last one that is wanted can do no harm.
    * @throws RegistryError "too_big", once the four bytes are there that announce it
    */
   *push(chunk: Uint8Array): Generator<Uint8Array, undefined> {
@@ -56,7 +72,8 @@ export class FrameReader {
       this.#part.set(piece, this.#filled);
       this.#filled += piece.length;
       at += piece.length;
-      if (this.#inHeader && this.#isFull()) this.#fillNext(new Uint8Array(announcedBytes(this.#part)), false);
+      if (this.#inHeader && this.#isFull())
+        this.#fillNext(new Uint8Array(announcedBytes(this.#part)), false);
       if (!this.#inHeader && this.#isFull()) {
         const json = this.#part;
         this.#fillNext(new Uint8Array(HEADER_BYTES), true);
@@ -117,7 +134,8 @@ export function readAnswer<Answer>(
   if (refused.success) return { refusal: refused.output.error };
   const checked = v.safeParse(schema, answer, { abortEarly: true });
   if (checked.success) return { answer: checked.output };
-  // The place is made of our own names and of indexes; a message of the library would quote what was sent.
+  // The place is made of our own names and of indexes; a message of the library would quote what
+  // was sent.
   const place = v.getDotPath(checked.issues[0]) ?? "the top";
   throw new RegistryError(
     "invalid",
@@ -146,7 +164,10 @@ function parseAnswer(json: Uint8Array, type: string): unknown {
 export function notConnected(error: NodeJS.ErrnoException): RegistryError {
   const { code = "failed" } = error;
   if (error instanceof NameError)
-    return new RegistryError("unreachable", `no such host (${code}): check --registry, and this host's DNS`);
+    return new RegistryError(
+      "unreachable",
+      `no such host (${code}): check --registry, and this host's DNS`,
+    );
   // Bun says so, too, when this host has no route to that address (1.4.5).
   if (code === "ECONNREFUSED") {
     return new RegistryError(

@@ -1,4 +1,7 @@
-/** Rounds with the registry: this beacon is registered, and its peers are known, as long as they go well. */
+/**
+ * Rounds with the registry: this beacon is registered, and its peers are known, as long as they go
+ * well.
+ */
 import type { Logger } from "pino";
 import { parseHostNamePort } from "../../config/units.ts";
 import type { Config } from "../../config.ts";
@@ -8,7 +11,10 @@ import { ThrottledLog } from "../kit/throttled-log.ts";
 import { type ListedBeacon, registryRound, skippedText } from "./registry.ts";
 import { ofRegistry, RegistryError } from "./registry-protocol.ts";
 
-/** Rounds are spread by this share of their interval, so that beacons that were started together do not ask together for ever. */
+/**
+ * Rounds are spread by this share of their interval, so that beacons that were started together do
+ * not ask together for ever.
+ */
 const JITTER = 0.1;
 
 export class RegistryRounds {
@@ -24,7 +30,8 @@ export class RegistryRounds {
   /**
    * @param config as it is now
    * @param defaultAdvertised "host:port" of this beacon, from this host's address on the connection
-   * @param listed is told of the beacons after each round that went well, and of none when there is no registry any more
+   * @param listed is told of the beacons after each round that went well, and of none when there is
+   * no registry any more
    */
   constructor(
     private readonly config: () => Config,
@@ -64,12 +71,16 @@ export class RegistryRounds {
     const advertise = advertiseAddr === "auto" ? this.defaultAdvertised : () => advertiseAddr;
     const address = parseHostNamePort(registry);
     try {
-      const round = await registryRound({ registry: address, beaconId, adminToken, advertise }, signal);
+      const round = await registryRound(
+        { registry: address, beaconId, adminToken, advertise },
+        signal,
+      );
       if (signal.aborted || this.config().registry !== registry) return;
       this.#ended("ok");
       this.problem = undefined;
       this.lastSuccessS = Math.round(Date.now() / 1000);
-      if (round.skipped > 0) this.#complaints.warn("skipped", ofRegistry(address, skippedText(round)));
+      if (round.skipped > 0)
+        this.#complaints.warn("skipped", ofRegistry(address, skippedText(round)));
       this.listed(round.beacons, round.advertised);
     } catch (error) {
       if (signal.aborted) return;

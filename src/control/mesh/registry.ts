@@ -1,6 +1,6 @@
 /**
- * The registry, where beacons find each other. A round is one TCP connection and two questions: "I am beacon 7, at this
- * address", then "which beacons are there?". It is bounded in time.
+ * The registry, where beacons find each other. A round is one TCP connection and two questions: "I
+ * am beacon 7, at this address", then "which beacons are there?". It is bounded in time.
  */
 import { once } from "node:events";
 import type { Socket } from "node:net";
@@ -33,7 +33,10 @@ const BEACONS_MAX = 10_000;
 export interface ListedBeacon {
   /** 0 to 4294967295. */
   readonly id: number;
-  /** "host:port" as the registry lists it, at most 300 characters; nobody has looked whether it is one. */
+  /**
+   * "host:port" as the registry lists it, at most 300 characters; nobody has looked whether it is
+   * one.
+   */
   readonly addr: string;
 }
 
@@ -55,7 +58,10 @@ export interface RegistryOptions {
   readonly beaconId: number;
   /** Sent along when registering; "" sends none. It is in no error's message. */
   readonly adminToken: string;
-  /** Tells "host:port" of this beacon from the address that this host has on the connection, without brackets. */
+  /**
+   * Tells "host:port" of this beacon from the address that this host has on the connection, without
+   * brackets.
+   */
   advertise(localAddress: string): string;
   /** How long connecting may take, the look-up of a name included. Default: 5000. */
   readonly connectMs?: number;
@@ -84,7 +90,10 @@ const LISTING: RoundQuestion<{ readonly beacons: readonly unknown[] }> = {
   ifRefused: "see the registry's log",
 };
 
-/** Separates the beacons of a list from entries that are none. @param show makes the registry's text fit for the log */
+/**
+ * Separates the beacons of a list from entries that are none.
+ * @param show makes the registry's text fit for the log
+ */
 function readList(
   entries: readonly unknown[],
   show: (text: string) => string,
@@ -127,7 +136,9 @@ function registration(options: RegistryOptions, advertised: string): RoundQuesti
   };
 }
 
-/** The questions and answers on one connection. Its errors hold only the reason, not which registry. */
+/**
+ * The questions and answers on one connection. Its errors hold only the reason, not which registry.
+ */
 class Conversation {
   /** What the registry has to do next. */
   awaited = "connection";
@@ -147,7 +158,8 @@ class Conversation {
       throw notConnected(error as NodeJS.ErrnoException);
     }
     const { localAddress } = this.socket;
-    if (localAddress === undefined) throw connectionClosed(this.awaited); // by the registry, as soon as it was open
+    // by the registry, as soon as it was open
+    if (localAddress === undefined) throw connectionClosed(this.awaited);
     const advertised = this.options.advertise(localAddress);
     await this.#ask(registration(this.options, advertised));
     const { beacons } = await this.#ask(LISTING);
@@ -177,7 +189,10 @@ class Conversation {
     return frame;
   }
 
-  /** Text of the registry, for a message. A registry may repeat the token that it refuses; that is for no log. */
+  /**
+   * Text of the registry, for a message. A registry may repeat the token that it refuses; that is
+   * for no log.
+   */
   #heard(text: string): string {
     const { adminToken } = this.options;
     const shown = quoted(text);
@@ -192,11 +207,16 @@ async function* framesFrom(socket: Socket): AsyncGenerator<Uint8Array, undefined
 }
 
 /**
- * Registers this beacon and asks for the list of all, on a connection of its own that is closed afterwards.
+ * Registers this beacon and asks for the list of all, on a connection of its own that is closed
+ * afterwards.
  * @param signal ends the round early; it then rejects with the signal's reason
- * @throws RegistryError whatever the registry or the network does; an error of `advertise` comes through as it is
+ * @throws RegistryError whatever the registry or the network does; an error of `advertise` comes
+ * through as it is
  */
-export async function registryRound(options: RegistryOptions, signal?: AbortSignal): Promise<RegistryRound> {
+export async function registryRound(
+  options: RegistryOptions,
+  signal?: AbortSignal,
+): Promise<RegistryRound> {
   const { registry, connectMs = CONNECT_MS, roundMs = ROUND_MS } = options;
   signal?.throwIfAborted();
   const socket = connectTo(registry);
@@ -207,7 +227,8 @@ export async function registryRound(options: RegistryOptions, signal?: AbortSign
   const abort = () => end(signal?.reason);
   signal?.addEventListener("abort", abort);
   socket.once("connect", () => clearTimeout(connectTimer));
-  socket.on("error", () => {}); // whoever waits for the socket is told; after that nobody needs to be
+  // whoever waits for the socket is told; after that nobody needs to be
+  socket.on("error", () => {});
   try {
     return await Promise.race([ended, conversation.round()]);
   } catch (error) {

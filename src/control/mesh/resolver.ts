@@ -79,7 +79,8 @@ export class Resolver {
       if (signal?.aborted) return false;
       if (this.#failing.delete(host)) this.log.info({ host }, "host name resolved again");
       const before = this.#known.get(host) ?? [];
-      // Those of a family that nobody answered for are as good as before: half an answer removes no peer.
+      // Those of a family that nobody answered for are as good as before: half an answer removes no
+      // peer.
       const kept = before.filter((address) => isIP(address) === unanswered);
       const now = [...new Set([...addresses, ...kept])];
       this.#known.set(host, now);
@@ -88,7 +89,10 @@ export class Resolver {
       if (!(error instanceof NameError)) throw error;
       if (signal?.aborted) return false;
       if (!this.#failing.has(host))
-        this.log.warn({ host }, `${error.message}: check the name and this host's DNS; it is tried again`);
+        this.log.warn(
+          { host },
+          `${error.message}: check the name and this host's DNS; it is tried again`,
+        );
       this.#failing.add(host);
       return false;
     }

@@ -1,18 +1,28 @@
 /**
- * A beacon's look at itself through its peers: does a Relay to one of its nodes find the way from there?
+ * A beacon's look at itself through its peers: does a Relay to one of its nodes find the way from
+ * there?
  *
- * The beacon has one node of its own, on a socket of its own, of which gossip tells the peers as of any other. Once a round that node
- * sends a Relay to itself through each peer, with a random text that nobody guesses. The peer passes it on to this beacon, and one of its
- * workers delivers it. So the round trip covers what a node's packet goes through: gossip, routes, networks and both beacons' workers.
+ * The beacon has one node of its own, on a socket of its own, of which gossip tells the peers as of
+ * any other. Once a round that node sends a Relay to itself through each peer, with a random text
+ * that nobody guesses. The peer passes it on to this beacon, and one of its workers delivers it. So
+ * the round trip covers what a node's packet goes through: gossip, routes, networks and both
+ * beacons' workers.
  *
- * What is not back within the round is lost. What comes from anywhere else than this beacon's own port says that somebody else believes
- * to have the node. A peer that cannot know the node yet, as it was not heard for two rounds, is not asked.
+ * What is not back within the round is lost. What comes from anywhere else than this beacon's own
+ * port says that somebody else believes to have the node. A peer that cannot know the node yet, as
+ * it was not heard for two rounds, is not asked.
  *
- * The node's socket is as open as the beacon's port, and what comes there costs the main thread: after so many datagrams that are no
- * answer it is closed, and opened on another port in the next round.
+ * The node's socket is as open as the beacon's port, and what comes there costs the main thread:
+ * after so many datagrams that are no answer it is closed, and opened on another port in the next
+ * round.
  */
 import { randomBytes, randomInt } from "node:crypto";
-import { ENDPOINT_WORDS, endpointOf, type SocketAddress, socketAddressOf } from "../../../ffi/endpoint.ts";
+import {
+  ENDPOINT_WORDS,
+  endpointOf,
+  type SocketAddress,
+  socketAddressOf,
+} from "../../../ffi/endpoint.ts";
 import { isWildcard } from "../../config/units.ts";
 import {
   FIRST_ID_AT,
@@ -29,12 +39,18 @@ import { addressText, withoutZone } from "../kit/addresses.ts";
 
 /** Too many to guess. */
 const NONCE_BYTES = 16;
-/** The own node's id is in the upper half of all, as ids that are given one after the other hardly get there. */
+/**
+ * The own node's id is in the upper half of all, as ids that are given one after the other hardly
+ * get there.
+ */
 const OWN_ID_MIN = 2 ** 31;
 const OWN_ID_END = 2 ** 32 - 1;
 /** Rounds of gossip that a peer needs to know of the own node: it may have missed one. */
 const ROUNDS_TO_KNOW = 2;
-/** Datagrams that are no answers, of one round, until the socket is closed: far more than go astray, and some milliseconds of work. */
+/**
+ * Datagrams that are no answers, of one round, until the socket is closed: far more than go astray,
+ * and some milliseconds of work.
+ */
 const STRANGE_MAX = 1000;
 /** Losses in a row that are worth a word: one packet may get lost. */
 const LOSSES_WORTH_A_WORD = 3;
@@ -100,14 +116,16 @@ export class SelfCheck {
   }
 
   /**
-   * Ends a round and begins another one: what is not back is lost, and each peer is asked anew. Without peers there is no own node.
+   * Ends a round and begins another one: what is not back is lost, and each peer is asked anew.
+   * Without peers there is no own node.
    * @param roundMs how long it is to be
    */
   async round(peers: readonly CheckedPeer[], roundMs: number): Promise<void> {
     this.#settle(roundMs);
     this.#strange = 0;
     const addresses = new Set(peers.map(({ address }) => address));
-    for (const address of this.#ways.keys()) if (!addresses.has(address)) this.#ways.delete(address);
+    for (const address of this.#ways.keys())
+      if (!addresses.has(address)) this.#ways.delete(address);
     if (peers.length === 0) this.leave();
     else if (!(await this.#enter())) return;
     const nowMs = performance.now();
@@ -145,13 +163,18 @@ export class SelfCheck {
   /** What an operator should know, a phrase a peer. */
   get remarks(): readonly string[] {
     return Array.from(this.#ways).flatMap(([address, { lostInARow }]) =>
-      lostInARow < LOSSES_WORTH_A_WORD ? [] : [`peer ${address}: self-check lost ${lostInARow} in a row`],
+      lostInARow < LOSSES_WORTH_A_WORD
+        ? []
+        : [`peer ${address}: self-check lost ${lostInARow} in a row`],
     );
   }
 
   // The own node.
 
-  /** The address of this host at which a worker reaches the own node, and at which the own node sees the beacon. */
+  /**
+   * The address of this host at which a worker reaches the own node, and at which the own node sees
+   * the beacon.
+   */
   get #ownHost(): string {
     const { address } = this.parts.address;
     return isWildcard(address) ? "127.0.0.1" : withoutZone(address);
@@ -200,11 +223,17 @@ export class SelfCheck {
     if (result === ADDED) this.#enteredMs = performance.now();
     if (result < NODE_LIMIT) return true;
     if (result === CONTENDED) return false; // the next tick retries
-    this.parts.complain("self-check", "no self-check: there is no room for one more node, raise --max-nodes");
+    this.parts.complain(
+      "self-check",
+      "no self-check: there is no room for one more node, raise --max-nodes",
+    );
     return false;
   }
 
-  /** Whether the own node's id is in the table: as the own node, not at all, or as somebody who claims it. */
+  /**
+   * Whether the own node's id is in the table: as the own node, not at all, or as somebody who
+   * claims it.
+   */
   #slot(): "own" | "absent" | "taken" {
     const { nodes } = this.parts;
     const slot = nodes.find(this.#ownId);
@@ -294,7 +323,8 @@ export class SelfCheck {
 
   /** Whose check a datagram is the answer to, and when that left. */
   #answered(bytes: Uint8Array): [peer: string, way: Way, sentMs: number] | undefined {
-    if (bytes.length !== RELAY_DELIVER_BYTES + NONCE_BYTES || bytes[0] !== RELAY_DELIVER) return undefined;
+    if (bytes.length !== RELAY_DELIVER_BYTES + NONCE_BYTES || bytes[0] !== RELAY_DELIVER)
+      return undefined;
     const nonce = Buffer.from(bytes).toString("hex", RELAY_DELIVER_BYTES);
     for (const [peer, way] of this.#ways) {
       if (way.pending?.nonce === nonce) return [peer, way, way.pending.sentMs];
@@ -304,7 +334,10 @@ export class SelfCheck {
 
   /** What is under way then is neither lost nor back. */
   #flooded(): void {
-    this.parts.complain("self-check", "no self-check until its next round: too much else comes to its port");
+    this.parts.complain(
+      "self-check",
+      "no self-check until its next round: too much else comes to its port",
+    );
     for (const way of this.#ways.values()) way.pending = undefined;
     this.#close();
   }

@@ -1,6 +1,7 @@
 /**
- * Time in the table: tells the workers what time it is, and removes nodes that went silent. Both go by a clock that
- * starts with the beacon and only runs forward, so that setting the host's clock cannot empty the table.
+ * Time in the table: tells the workers what time it is, and removes nodes that went silent. Both go
+ * by a clock that starts with the beacon and only runs forward, so that setting the host's clock
+ * cannot empty the table.
  */
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import type { NodeTable } from "../../shared/nodes.ts";
@@ -8,7 +9,10 @@ import type { NodeTable } from "../../shared/nodes.ts";
 export const TICK_MS = 1000;
 /** The whole table is looked through once in a tenth of the time to live, at least this often. */
 const SWEEP_S_MAX = 30;
-/** Slots looked at under one hold of a shard's lock: some 10 µs, which is what a Discover may have to wait. */
+/**
+ * Slots looked at under one hold of a shard's lock: some 10 µs, which is what a Discover may have
+ * to wait.
+ */
 const SLOTS_PER_LOCK = 512;
 
 export class Reaper {
@@ -36,9 +40,10 @@ export class Reaper {
   }
 
   /**
-   * To be called every TICK_MS: sets the clock and sweeps a part of the table. A node is removed once it was silent
-   * for its time to live and the sweep comes by, at most a tenth of it (or 30 s) later. A locked shard is skipped, and
-   * its slots stay due for the next tick: the lock of a dead worker is only freed between two ticks.
+   * To be called every TICK_MS: sets the clock and sweeps a part of the table. A node is removed
+   * once it was silent for its time to live and the sweep comes by, at most a tenth of it (or 30 s)
+   * later. A locked shard is skipped, and its slots stay due for the next tick: the lock of a dead
+   * worker is only freed between two ticks.
    * @param elapsedMs since the beacon started, monotonic
    * @returns how many nodes were removed
    */
@@ -47,11 +52,15 @@ export class Reaper {
     Atomics.store(this.memory.words, CLOCK_S, nowS);
     if (this.isPaused) return 0;
     let removed = 0;
-    for (let shard = 0; shard < this.nodes.shards; shard++) removed += this.#sweep(shard, nowS - this.#ttlS);
+    for (let shard = 0; shard < this.nodes.shards; shard++)
+      removed += this.#sweep(shard, nowS - this.#ttlS);
     return removed;
   }
 
-  /** Removes nodes not refreshed since `beforeS` from the slots that are due. @returns how many were removed */
+  /**
+   * Removes nodes not refreshed since `beforeS` from the slots that are due.
+   * @returns how many were removed
+   */
   #sweep(shard: number, beforeS: number): number {
     const { slotsPerShard } = this.nodes;
     let due = Math.min(this.#due[shard]! + this.#slotsPerTick, slotsPerShard);

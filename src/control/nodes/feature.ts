@@ -85,7 +85,8 @@ export class Nodes implements Service {
 
   start(): void {
     const { noRoom } = this.handOver;
-    if (noRoom > 0) this.host.log.warn(`${noRoom} nodes of the old process found no room: see --max-nodes`);
+    if (noRoom > 0)
+      this.host.log.warn(`${noRoom} nodes of the old process found no room: see --max-nodes`);
     this.state?.start();
   }
 
@@ -94,7 +95,9 @@ export class Nodes implements Service {
     this.#full.tick();
   }
 
-  /** A node that expired here would stay at the successor, which owns the state file from here on. */
+  /**
+   * A node that expired here would stay at the successor, which owns the state file from here on.
+   */
   async hold(): Promise<void> {
     this.reaper.isPaused = true;
     const { nodes } = this.host;
@@ -133,7 +136,9 @@ export class Nodes implements Service {
 }
 
 function refusedNodes(memory: SharedMemory): number {
-  const workers = Array.from({ length: memory.shape.workers }, (_, worker) => memory.counterRow(worker));
+  const workers = Array.from({ length: memory.shape.workers }, (_, worker) =>
+    memory.counterRow(worker),
+  );
   const columns = (["node_limit", "shard_full"] as const).map(
     (reason) => REFUSED_AT + REFUSAL_REASONS.indexOf(reason),
   );
@@ -163,7 +168,8 @@ async function openState(host: NodesHost): Promise<StateKeeper | undefined> {
 
 export const nodes = {
   name: "nodes",
-  checkStart: async ({ stateFile }: Config) => (stateFile === "off" ? undefined : checkStatePath(stateFile)),
+  checkStart: async ({ stateFile }: Config) =>
+    stateFile === "off" ? undefined : checkStatePath(stateFile),
   metrics: [
     {
       rows: (stats: ReturnType<Nodes["stats"]>) => [[{}, stats]],

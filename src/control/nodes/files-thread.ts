@@ -29,7 +29,8 @@ const operations = {
     const bytes = new Uint8Array(length);
     return bytes.slice(0, readSync(fd, bytes, 0, length, position));
   },
-  write: (fd: number, bytes: Uint8Array, position: number) => writeSync(fd, bytes, 0, bytes.length, position),
+  write: (fd: number, bytes: Uint8Array, position: number) =>
+    writeSync(fd, bytes, 0, bytes.length, position),
   sync: fsyncSync,
   close: closeSync,
   rename: renameSync,

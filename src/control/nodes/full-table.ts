@@ -1,7 +1,10 @@
 /** Warns while a table has no room: once a minute in the log, and to whoever reads `warning`. */
 import type { ThrottledLog } from "../kit/throttled-log.ts";
 
-/** Ticks of about a second over which refusals are summed: gossip is refused once a round, which lasts at most a minute. */
+/**
+ * Ticks of about a second over which refusals are summed: gossip is refused once a round, which
+ * lasts at most a minute.
+ */
 const WINDOW_TICKS = 61;
 
 export interface FullTableOptions {

@@ -1,6 +1,6 @@
 /**
- * Nodes in an upgrade. Section `nodes` holds records (record.ts) with keys; `removed` holds ids of nodes
- * that were removed since they were sent. A node that came back is sent again behind them.
+ * Nodes in an upgrade. Section `nodes` holds records (record.ts) with keys; `removed` holds ids of
+ * nodes that were removed since they were sent. A node that came back is sent again behind them.
  */
 import { hasNoPort } from "../../../ffi/endpoint.ts";
 import { CLOCK_S } from "../../shared/memory.ts";
@@ -66,14 +66,17 @@ export class NodeSections implements HandOverSections {
     const { words } = memory;
     this.#words = new Int32Array(SLICES_COLLECTED * SLOTS_PER_SLICE * RECORD_WORDS_WITH_KEY);
     this.#used = 0;
-    // Less one: a worker may have read the clock just before it went on, and record what it has in hand now.
+    // Less one: a worker may have read the clock just before it went on, and record what it has in
+    // hand now.
     const sinceS = this.#sinceS;
     this.#sinceS = words[CLOCK_S]! - 1;
     await scanNodes(
       nodes,
       (nodeId, entry) => {
-        if (hasNoPort(entry, 0)) return; // one of the bridge's that was never seen by UDP: it will connect again
-        if ((entry[0]! & IS_SELF) !== 0) return; // this process's own; the successor makes itself another
+        // one of the bridge's that was never seen by UDP: it will connect again
+        if (hasNoPort(entry, 0)) return;
+        // this process's own; the successor makes itself another
+        if ((entry[0]! & IS_SELF) !== 0) return;
         writeRecord(this.#words, this.#used, nodeId, entry, this.service.ageS(entry));
         const key = (entry[0]! & HAS_KEY) === 0 ? undefined : nodes.keyOf(nodeId);
         writeRecordKey(this.#words, this.#used, key);
@@ -111,7 +114,8 @@ export class NodeSections implements HandOverSections {
       words,
       RECORD_WORDS_WITH_KEY,
     )) {
-      if (nodeId === 0 || ageS > 0x7fff_ffff) throw new FormatError("a node has no id, or an age below 0");
+      if (nodeId === 0 || ageS > 0x7fff_ffff)
+        throw new FormatError("a node has no id, or an age below 0");
       if (ageS >= ttlS || !service.accepts(endpoint)) {
         nodes.remove(nodeId); // it may have been sent before, at another endpoint
         continue;
@@ -123,7 +127,10 @@ export class NodeSections implements HandOverSections {
     }
   }
 
-  /** The shards' locks are free: this process's workers are parked, and the old one has a table of its own. */
+  /**
+   * The shards' locks are free: this process's workers are parked, and the old one has a table of
+   * its own.
+   */
   #readRemoved(body: Uint8Array): void {
     for (const nodeId of wordsOf(body, 1, "removed nodes")) this.service.host.nodes.remove(nodeId);
   }

@@ -1,9 +1,10 @@
 /**
- * Pages of the node table, in the order of ids: each is made by one look through the whole table, beside the workers and the reaper, and
- * holds no more than a page of it.
+ * Pages of the node table, in the order of ids: each is made by one look through the whole table,
+ * beside the workers and the reaper, and holds no more than a page of it.
  *
- * A node that a removal moves may come up twice in a scan, the second time within PROBES_MAX slots of the first, as no node stands
- * further from the slot that its hash names. So it is enough to remember as many of those that came last.
+ * A node that a removal moves may come up twice in a scan, the second time within PROBES_MAX slots
+ * of the first, as no node stands further from the slot that its hash names. So it is enough to
+ * remember as many of those that came last.
  */
 import { ENDPOINT_WORDS, hasNoPort } from "../../../ffi/endpoint.ts";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
@@ -16,7 +17,10 @@ import { ENTRY_SEEN_S, restingPause, type ScanOptions, scanNodes } from "./scan.
 
 /** A page of so many is a megabyte of JSON. */
 export const PAGE_NODES_MAX = 10_000;
-/** Pages that may wait for the one that is being made: more than operators ask for, and few enough to wait for. */
+/**
+ * Pages that may wait for the one that is being made: more than operators ask for, and few enough
+ * to wait for.
+ */
 export const WAITING_PAGES_MAX = 8;
 
 /** What is asked for; a node has to pass all filters that are given. */
@@ -51,7 +55,10 @@ export interface NodePage {
   readonly nodes: readonly ListedNode[];
 }
 
-/** A node as a scan shows it: its endpoint with the node's flags, and behind it the second in which it was last heard. */
+/**
+ * A node as a scan shows it: its endpoint with the node's flags, and behind it the second in which
+ * it was last heard.
+ */
 type Filter = (entry: Int32Array, nowS: number) => boolean;
 
 export class NodeList {
@@ -67,7 +74,8 @@ export class NodeList {
   ) {}
 
   /**
-   * A node that is there, and passes the filters, from the first page to the last is on exactly one of them.
+   * A node that is there, and passes the filters, from the first page to the last is on exactly one
+   * of them.
    * @param signal gives the page up
    * @returns undefined if too many wait already, or it was given up
    */
@@ -168,7 +176,12 @@ class LowestIds {
   }
 }
 
-function filterOf({ prefix, minAgeS = 0, maxAgeS = Number.MAX_SAFE_INTEGER, bridged }: NodeQuery): Filter {
+function filterOf({
+  prefix,
+  minAgeS = 0,
+  maxAgeS = Number.MAX_SAFE_INTEGER,
+  bridged,
+}: NodeQuery): Filter {
   const words = prefix && prefixWords(prefix);
   return (entry, nowS) => {
     if ((entry[0]! & IS_SELF) !== 0) return false; // the beacon's own, for its self-check

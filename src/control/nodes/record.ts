@@ -1,5 +1,6 @@
 /**
- * One node as the state file and an upgrade hold it: 8 words, or 16 with its public key, little-endian.
+ * One node as the state file and an upgrade hold it: 8 words, or 16 with its public key,
+ * little-endian.
  *
  *   0   id, not 0
  *   1   6 words, endpoint as in ffi/endpoint.ts, with the number of its local address and the flags
@@ -62,12 +63,16 @@ export function writeRecordKey(words: Int32Array, at: number, key: Uint8Array | 
   words[at + ENDPOINT_AT]! |= HAS_KEY;
 }
 
-/** Yields the records in `words`, each in the same object. @param recordWords with keys or without */
+/**
+ * Yields the records in `words`, each in the same object.
+ * @param recordWords with keys or without
+ */
 export function* readRecords(words: Int32Array, recordWords: number): Generator<NodeRecord> {
   const endpoint = new Int32Array(ENDPOINT_WORDS);
   const record: NodeRecord = { nodeId: 0, endpoint, flags: 0, ageS: 0, hasKey: false, keyAt: 0 };
   for (let at = 0; at + recordWords <= words.length; at += recordWords) {
-    for (let word = 0; word < ENDPOINT_WORDS; word++) endpoint[word] = words[at + ENDPOINT_AT + word]!;
+    for (let word = 0; word < ENDPOINT_WORDS; word++)
+      endpoint[word] = words[at + ENDPOINT_AT + word]!;
     const flags = endpoint[0]! & ENDPOINT_FLAGS_MASK;
     endpoint[0] = endpoint[0]! & ~ENDPOINT_FLAGS_MASK;
     record.nodeId = words[at]!;

@@ -1,28 +1,37 @@
 /**
- * Going through the whole node table on the main thread, beside the workers and the reaper: in slices, so that the main thread is
- * back at its timers soon, and with pauses between them, so that who shares its core gets on.
+ * Going through the whole node table on the main thread, beside the workers and the reaper: in
+ * slices, so that the main thread is back at its timers soon, and with pauses between them, so that
+ * who shares its core gets on.
  *
- * Between two slices the reaper may remove nodes, and others move: to lower slots of their shard, or from the first PROBES_MAX slots
- * on to the last (src/shared/open-addressing.ts). So a shard's slots are a ring on which nodes only ever move backwards, by less than
- * PROBES_MAX in all, as none passes the slot that its hash names. The scan goes backwards too, from the last slot once round and
- * PROBES_MAX further. A node ahead of it stays ahead. One that stands in the first slots and moves on to the last, where the scan
- * began, is met in what it looks at again; who stood anywhere there from the first is left out then.
+ * Between two slices the reaper may remove nodes, and others move: to lower slots of their shard,
+ * or from the first PROBES_MAX slots on to the last (src/shared/open-addressing.ts). So a shard's
+ * slots are a ring on which nodes only ever move backwards, by less than PROBES_MAX in all, as none
+ * passes the slot that its hash names. The scan goes backwards too, from the last slot once round
+ * and PROBES_MAX further. A node ahead of it stays ahead. One that stands in the first slots and
+ * moves on to the last, where the scan began, is met in what it looks at again; who stood anywhere
+ * there from the first is left out then.
  */
 import { ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
 import type { NodeTable } from "../../shared/nodes.ts";
 import { PROBES_MAX } from "../../shared/open-addressing.ts";
 
-/** Words of an entry as a visitor gets it: the endpoint, with the node's flags in the free half of its first word … */
+/**
+ * Words of an entry as a visitor gets it: the endpoint, with the node's flags in the free half of
+ * its first word …
+ */
 const ENTRY_WORDS = ENDPOINT_WORDS + 1;
 /** … and the clock second of the node's last refresh. */
 export const ENTRY_SEEN_S = ENDPOINT_WORDS;
 
 /**
- * Slots looked at without a pause: some hundredths of a millisecond when every second one holds a node, and half a millisecond in the first
- * slices of a process, before the code is compiled.
+ * Slots looked at without a pause: some hundredths of a millisecond when every second one holds a
+ * node, and half a millisecond in the first slices of a process, before the code is compiled.
  */
 export const SLOTS_PER_SLICE = 256;
-/** A scan rests for so long after so much work: it takes a tenth of a core, and a million slots half a second. */
+/**
+ * A scan rests for so long after so much work: it takes a tenth of a core, and a million slots half
+ * a second.
+ */
 const REST_MS = 4;
 const WORK_MS = 0.4;
 
@@ -30,7 +39,10 @@ const WORK_MS = 0.4;
 export type NodeVisitor = (nodeId: number, entry: Int32Array) => void;
 
 export interface ScanOptions {
-  /** What to wait for before each slice but the first. Default: now and then some milliseconds, in which others have the core. */
+  /**
+   * What to wait for before each slice but the first. Default: now and then some milliseconds, in
+   * which others have the core.
+   */
   readonly pause?: () => Promise<unknown> | undefined;
   /** Ends the scan before its next slice. */
   readonly signal?: AbortSignal;
@@ -49,11 +61,11 @@ export function restingPause(): () => Promise<void> {
 }
 
 /**
- * Calls `visit` for every node, with its id, signed. It misses no node that is in the table from beginning to end. To one that a
- * removal moves meanwhile it may come twice, the second time not with an older entry. Of nodes that come or go it sees some. (It
- * also misses a node whose endpoint changes again and again while it is read, some 30 times within a microsecond, which no network
- * brings about.)
- * To be used where nodes are removed, on the main thread.
+ * Calls `visit` for every node, with its id, signed. It misses no node that is in the table from
+ * beginning to end. To one that a removal moves meanwhile it may come twice, the second time not
+ * with an older entry. Of nodes that come or go it sees some. (It also misses a node whose endpoint
+ * changes again and again while it is read, some 30 times within a microsecond, which no network
+ * brings about.) To be used where nodes are removed, on the main thread.
  * @returns whether it came to the end: false if the signal stopped it
  */
 export async function scanNodes(
@@ -74,7 +86,12 @@ export async function scanNodes(
       isFirstSlice = false;
       for (const sliceEnd = Math.min(step + SLOTS_PER_SLICE, end); step < sliceEnd; step++) {
         const again = step - slots; // from 0 on once it has been round
-        const nodeId = nodes.entryAt(shard, again < 0 ? -1 - again : slots - 1 - again, entry, sinceS);
+        const nodeId = nodes.entryAt(
+          shard,
+          again < 0 ? -1 - again : slots - 1 - again,
+          entry,
+          sinceS,
+        );
         if (step < PROBES_MAX) first[step] = nodeId;
         if (nodeId !== 0 && (again < 0 || !first.includes(nodeId))) visit(nodeId, entry);
       }

@@ -1,6 +1,6 @@
 /**
- * The state file: the node table on disk, so that a beacon that is started again can relay to the nodes of before at once, and not
- * only when each has sent its next Discover.
+ * The state file: the node table on disk, so that a beacon that is started again can relay to the
+ * nodes of before at once, and not only when each has sent its next Discover.
  *
  * Numbers are little-endian, as on every platform that the beacon runs on, unless said otherwise.
  *
@@ -22,18 +22,21 @@
  *     28  4  seconds from the node's last refresh to when the file was saved
  *     32  32 with keys: the node's public key, or zeros
  *
- * Keys are saved while grants are required, so that a node's first key outlives a restart as the node does; without them the file is as
- * older beacons write and read it.
+ * Keys are saved while grants are required, so that a node's first key outlives a restart as the
+ * node does; without them the file is as older beacons write and read it.
  *
- * An entry with node id 0 says which local address its number stands for: bytes 8 to 27 are that address, the rest is 0. It stands before
- * the nodes that name the number. Earlier versions skip such entries.
+ * An entry with node id 0 says which local address its number stands for: bytes 8 to 27 are that
+ * address, the rest is 0. It stands before the nodes that name the number. Earlier versions skip
+ * such entries.
  *
- * An age and not a time, as the clock that the table goes by starts with the process. A node can stand there twice; the younger
- * entry counts, and of two as young the later.
+ * An age and not a time, as the clock that the table goes by starts with the process. A node can
+ * stand there twice; the younger entry counts, and of two as young the later.
  *
- * The checksum is there to find what a crash or a bad disk left. CRC-32 is what costs nothing at that (16 MiB in a millisecond; SHA-256
- * takes ten) and finds every damage of up to 32 bits in a row; against one who writes the file on purpose no checksum would help. The
- * header is written last, when the count is known; only the magic is written first, as a half-written file would else belong to nobody.
+ * The checksum is there to find what a crash or a bad disk left. CRC-32 is what costs nothing at
+ * that (16 MiB in a millisecond; SHA-256 takes ten) and finds every damage of up to 32 bits in a
+ * row; against one who writes the file on purpose no checksum would help. The header is written
+ * last, when the count is known; only the magic is written first, as a half-written file would else
+ * belong to nobody.
  *
  * A file belongs to one beacon: two that save to one path undo each other's work.
  */
@@ -52,7 +55,13 @@ import { GRANTS_REQUIRED, type SharedMemory } from "../../shared/memory.ts";
 import { ADDED, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
 import { IS_SELF, SLOT_SEEN_S } from "../../shared/slots.ts";
 import { type Files, NO_ANSWER, type OpenFile, plainFiles } from "./files.ts";
-import { RECORD_WORDS, RECORD_WORDS_WITH_KEY, readRecords, writeRecord, writeRecordKey } from "./record.ts";
+import {
+  RECORD_WORDS,
+  RECORD_WORDS_WITH_KEY,
+  readRecords,
+  writeRecord,
+  writeRecordKey,
+} from "./record.ts";
 import { ENTRY_SEEN_S, restingPause, SLOTS_PER_SLICE, scanNodes } from "./scan.ts";
 import {
   ForeignFileError,
@@ -73,7 +82,10 @@ const COUNT_AT = 24;
 const CHECKSUM_AT = 28;
 const HEADER_BYTES = 32;
 
-/** Twice the most that --max-nodes can be: a file with more is none of ours, and is not read through to see that. */
+/**
+ * Twice the most that --max-nodes can be: a file with more is none of ours, and is not read through
+ * to see that.
+ */
 const ENTRIES_MAX = 2 ** 25;
 /** What is written or read at a time: so many slices of a scan, if every slot holds a node. */
 const CHUNK_WORDS = 32 * SLOTS_PER_SLICE * RECORD_WORDS_WITH_KEY;
@@ -98,7 +110,9 @@ const ADVICE: Readonly<Record<string, string>> = {
   EIO: "that disk fails: look at the kernel's log",
 };
 
-/** A state file that could not be saved. The message is one line: what failed, why, and what to do. */
+/**
+ * A state file that could not be saved. The message is one line: what failed, why, and what to do.
+ */
 export class StateFileError extends Error {
   override readonly name = "StateFileError";
 }
@@ -135,9 +149,9 @@ interface LoadCounts {
 }
 
 /**
- * restored: the file was read, whatever was in it. missing: there is none. damaged, newer (a newer beacon's): it was renamed and the
- * table left as it was. foreign (another program's, or no regular file), unreadable: it was left there. unanswered: the file system
- * did not answer in time.
+ * restored: the file was read, whatever was in it. missing: there is none. damaged, newer (a newer
+ * beacon's): it was renamed and the table left as it was. foreign (another program's, or no regular
+ * file), unreadable: it was left there. unanswered: the file system did not answer in time.
  */
 export type LoadOutcome =
   | "restored"
@@ -187,8 +201,9 @@ export class StateFile {
   }
 
   /**
-   * Saves the table beside the workers' and the main thread's work; it takes two seconds for a million slots. Either the whole
-   * new file is in place afterwards, on the disk, or the old one. While one save goes on, another call joins it.
+   * Saves the table beside the workers' and the main thread's work; it takes two seconds for a
+   * million slots. Either the whole new file is in place afterwards, on the disk, or the old one.
+   * While one save goes on, another call joins it.
    * @param nowS clock second that is now
    * @returns undefined if `saveLast` went before it
    * @throws StateFileError when it failed, and the old file, if any, is as it was
@@ -202,8 +217,8 @@ export class StateFile {
   }
 
   /**
-   * The same without pauses, for a beacon that ends: a save that goes on is given up for this one, and none comes after it. Made
-   * when the workers have stopped, it holds what they last wrote.
+   * The same without pauses, for a beacon that ends: a save that goes on is given up for this one,
+   * and none comes after it. Made when the workers have stopped, it holds what they last wrote.
    * @throws StateFileError as `save` does
    */
   saveLast(nowS: number): Promise<SaveResult> {
@@ -250,14 +265,18 @@ export class StateFile {
     } catch (error) {
       if (temporary !== undefined) await this.#removeIfThere(temporary).catch(() => {});
       const { code, message } = error as NodeJS.ErrnoException;
-      const reason = code === undefined ? message : `${code}: ${ADVICE[code] ?? "look after that path"}`;
+      const reason =
+        code === undefined ? message : `${code}: ${ADVICE[code] ?? "look after that path"}`;
       throw new StateFileError(`the state file ${this.#shown()} cannot be saved: ${reason}`, {
         cause: error,
       });
     }
   }
 
-  /** @returns how many entries were written, and the file's bytes; or undefined if the signal stopped it */
+  /**
+   * @returns how many entries were written, and the file's bytes; or undefined if the signal
+   * stopped it
+   */
   async #writeTable(
     file: OpenFile,
     nowS: number,
@@ -297,7 +316,8 @@ export class StateFile {
       this.nodes,
       (nodeId, entry) => {
         const ageS = Math.max(0, nowS - entry[ENTRY_SEEN_S]!); // heard since the save began: 0
-        if (ageS >= this.nodeTtlS || hasNoPort(entry, 0)) return; // one of the bridge's was perhaps never heard by UDP
+        // one of the bridge's was perhaps never heard by UDP
+        if (ageS >= this.nodeTtlS || hasNoPort(entry, 0)) return;
         if ((entry[0]! & IS_SELF) !== 0) return; // another one after a restart
         writeRecord(words, used, nodeId, entry, ageS);
         if (withKeys) writeRecordKey(words, used, this.nodes.keyOf(nodeId));
@@ -320,18 +340,25 @@ export class StateFile {
   }
 
   /**
-   * Restores what the file holds, each node as old as it is by now: the age that was saved and what passed since by the host's
-   * clock, or nothing if that went backwards. Nodes that the table knows already stay as they are unless the file's are younger.
-   * The file is read twice, a piece at a time, as nothing may enter the table before the checksum is known to be right. Whatever
-   * is or is not there, it does not throw. A file that is refused is kept under its name and ".rejected", in place of an older one.
+   * Restores what the file holds, each node as old as it is by now: the age that was saved and what
+   * passed since by the host's clock, or nothing if that went backwards. Nodes that the table knows
+   * already stay as they are unless the file's are younger. The file is read twice, a piece at a
+   * time, as nothing may enter the table before the checksum is known to be right. Whatever is or
+   * is not there, it does not throw. A file that is refused is kept under its name and ".rejected",
+   * in place of an older one.
    */
   async load(options: LoadOptions): Promise<LoadResult> {
     const counts: LoadCounts = { restored: 0, tooOld: 0, unusable: 0, noRoom: 0, locals: 0 };
-    const done = (outcome: LoadOutcome, message: string): LoadResult => ({ outcome, ...counts, message });
+    const done = (outcome: LoadOutcome, message: string): LoadResult => ({
+      outcome,
+      ...counts,
+      message,
+    });
     const name = `the state file ${this.#shown()}`;
     try {
       const found = await openRegular(this.path, this.files);
-      if (found === undefined) return done("missing", `${name} does not exist yet: starting without it`);
+      if (found === undefined)
+        return done("missing", `${name} does not exist yet: starting without it`);
       const { file, info } = found;
       try {
         if (!isState(found))
@@ -339,7 +366,10 @@ export class StateFile {
         const header = await readHeader(file, info.size);
         await this.#restore(file, header, options, counts);
         const { locals } = counts;
-        return done("restored", `${name} held ${header.count - locals} nodes: ${shownCounts(counts)}`);
+        return done(
+          "restored",
+          `${name} held ${header.count - locals} nodes: ${shownCounts(counts)}`,
+        );
       } finally {
         await file.close();
       }
@@ -350,7 +380,10 @@ export class StateFile {
       }
       const { code, message } = error as NodeJS.ErrnoException;
       if (code === NO_ANSWER)
-        return done("unanswered", `${name} cannot be read: ${ADVICE[NO_ANSWER]}; starting without it`);
+        return done(
+          "unanswered",
+          `${name} cannot be read: ${ADVICE[NO_ANSWER]}; starting without it`,
+        );
       if (error instanceof ForeignFileError)
         return done("foreign", `${name} ${error.what}: starting without it`);
       return done(
@@ -360,13 +393,21 @@ export class StateFile {
     }
   }
 
-  async #restore(file: OpenFile, header: Header, options: LoadOptions, counts: LoadCounts): Promise<void> {
+  async #restore(
+    file: OpenFile,
+    header: Header,
+    options: LoadOptions,
+    counts: LoadCounts,
+  ): Promise<void> {
     const elapsedS = Math.max(0, Math.floor((this.wallMs() - header.savedMs) / 1000));
     const numbers = new Uint8Array(LOCAL_NUMBERS_END); // by the file's numbers
     for await (const chunk of recordsIn(file, header)) {
       const words = new Int32Array(chunk.buffer, chunk.byteOffset, chunk.length / 4);
       const bytes = new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
-      for (const { nodeId, endpoint, flags, ageS, hasKey, keyAt } of readRecords(words, header.recordWords)) {
+      for (const { nodeId, endpoint, flags, ageS, hasKey, keyAt } of readRecords(
+        words,
+        header.recordWords,
+      )) {
         const local = localNumber(endpoint, 0);
         if (nodeId === 0 && local !== 0) {
           endpoint[0] = endpoint[0]! & ENDPOINT_PORT_MASK;
@@ -385,7 +426,13 @@ export class StateFile {
     }
   }
 
-  #record(nodeId: number, endpoint: Int32Array, flags: number, seenS: number, counts: LoadCounts): void {
+  #record(
+    nodeId: number,
+    endpoint: Int32Array,
+    flags: number,
+    seenS: number,
+    counts: LoadCounts,
+  ): void {
     const slot = this.nodes.find(nodeId);
     if (slot >= 0 && this.memory.words[slot + SLOT_SEEN_S]! > seenS) return;
     const result = this.nodes.record(nodeId, endpoint, 0, flags, seenS);
@@ -394,7 +441,8 @@ export class StateFile {
   }
 
   /**
-   * Renames a file that was refused, so that no save replaces it. What another program keeps under the new name stays.
+   * Renames a file that was refused, so that no save replaces it. What another program keeps under
+   * the new name stays.
    * @returns where the file is, for a message
    */
   async #keepAside(): Promise<string> {
@@ -418,12 +466,16 @@ export class StateFile {
   }
 
   /**
-   * Makes a rename last through a loss of power. Where that is not to be had (a directory that may be written but not read, a file
-   * system without it), there is a whole file all the same, the new one or the old.
+   * Makes a rename last through a loss of power. Where that is not to be had (a directory that may
+   * be written but not read, a file system without it), there is a whole file all the same, the new
+   * one or the old.
    */
   async #syncDirectory(): Promise<void> {
     try {
-      const directory = await this.files.open(dirname(this.path), constants.O_RDONLY | constants.O_DIRECTORY);
+      const directory = await this.files.open(
+        dirname(this.path),
+        constants.O_RDONLY | constants.O_DIRECTORY,
+      );
       try {
         await directory.sync();
       } finally {
@@ -465,8 +517,10 @@ async function readHeader(file: OpenFile, fileBytes: number): Promise<Header> {
     );
   const count = header.readUInt32LE(COUNT_AT);
   const recordWords = version === FORMAT_VERSION_WITH_KEYS ? RECORD_WORDS_WITH_KEY : RECORD_WORDS;
-  const isOurs = version >= FORMAT_VERSION && header.readUInt16LE(ENTRY_BYTES_AT) === recordWords * 4;
-  if (!isOurs || count > ENTRIES_MAX) throw new Refusal("damaged", "is damaged (its header makes no sense)");
+  const isOurs =
+    version >= FORMAT_VERSION && header.readUInt16LE(ENTRY_BYTES_AT) === recordWords * 4;
+  if (!isOurs || count > ENTRIES_MAX)
+    throw new Refusal("damaged", "is damaged (its header makes no sense)");
   const bytes = HEADER_BYTES + count * recordWords * 4;
   if (fileBytes !== bytes)
     throw new Refusal("damaged", `is damaged (it has ${fileBytes} bytes in place of ${bytes})`);
@@ -479,7 +533,10 @@ async function readHeader(file: OpenFile, fileBytes: number): Promise<Header> {
   return found;
 }
 
-/** The entries, a chunk of whole ones at a time, each good until the next. It ends early if the file does. */
+/**
+ * The entries, a chunk of whole ones at a time, each good until the next. It ends early if the file
+ * does.
+ */
 async function* recordsIn(
   file: OpenFile,
   { count, recordWords }: Pick<Header, "count" | "recordWords">,

@@ -1,4 +1,6 @@
-/** Keeps the node table in its state file: read at start, written again and again, and at the end. */
+/**
+ * Keeps the node table in its state file: read at start, written again and again, and at the end.
+ */
 import type { Logger } from "pino";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import type { NodeTable } from "../../shared/nodes.ts";
@@ -8,9 +10,14 @@ import { type LoadOptions, type SaveResult, StateFile, StateFileError } from "./
 import { checkStatePath } from "./state-path.ts";
 import type { ThreadFiles } from "./thread-files.ts";
 
-/** Interval of the line that says what the start waits for: a healthy disk takes less than a second. */
+/**
+ * Interval of the line that says what the start waits for: a healthy disk takes less than a second.
+ */
 const WAIT_NOTICE_MS = 5000;
-/** How long a stop may take that a slow file system answers, less than a service manager is asked for (30 s). */
+/**
+ * How long a stop may take that a slow file system answers, less than a service manager is asked
+ * for (30 s).
+ */
 const STOP_MS_MAX = 20_000;
 
 export class StateKeeper {
@@ -77,14 +84,17 @@ export class StateKeeper {
     return this.#maySave;
   }
 
-  /** Takes the place of `load` for a table that came from elsewhere. @param maySave as it was there */
+  /**
+   * Takes the place of `load` for a table that came from elsewhere.
+   * @param maySave as it was there
+   */
   adopt(maySave: boolean): void {
     this.#maySave = maySave;
   }
 
   /**
-   * Saves nothing until `release`, as the file is about to be another process's; not at the end either. Returns when no save goes on, or
-   * when its file system has not answered for ten seconds.
+   * Saves nothing until `release`, as the file is about to be another process's; not at the end
+   * either. Returns when no save goes on, or when its file system has not answered for ten seconds.
    */
   async hold(): Promise<void> {
     this.#isHeld = true;
@@ -99,8 +109,8 @@ export class StateKeeper {
   }
 
   /**
-   * Saves a last time, fast. To be called when nobody writes to the table any more. Returns when that is done, or when the file system has
-   * not answered for ten seconds.
+   * Saves a last time, fast. To be called when nobody writes to the table any more. Returns when
+   * that is done, or when the file system has not answered for ten seconds.
    */
   async stop(): Promise<void> {
     const { files } = this;
@@ -119,7 +129,9 @@ export class StateKeeper {
     const isSaved = await this.#save((nowS) => this.#file.saveLast(nowS), "info");
     if (isSaved) return;
     const before =
-      this.savedS === undefined ? "" : `; the file is of ${new Date(this.savedS * 1000).toISOString()}`;
+      this.savedS === undefined
+        ? ""
+        : `; the file is of ${new Date(this.savedS * 1000).toISOString()}`;
     this.log.warn(`${this.nodes.size()} nodes were not saved before the end${before}`);
   }
 

@@ -1,6 +1,7 @@
 /**
- * The paths that a state file is written to. Only files that begin with the state file's magic are replaced, renamed or removed; anything
- * else stays as it is, whoever put it there: root may have named a system file, and in a shared directory others may plant links.
+ * The paths that a state file is written to. Only files that begin with the state file's magic are
+ * replaced, renamed or removed; anything else stays as it is, whoever put it there: root may have
+ * named a system file, and in a shared directory others may plant links.
  */
 import { constants } from "node:fs";
 import { ConfigError, shown } from "../../config/units.ts";
@@ -35,7 +36,8 @@ export interface RegularFile {
 }
 
 /**
- * Opens a regular file. Nothing else is opened: a FIFO would block, and opening alone has effects on some devices.
+ * Opens a regular file. Nothing else is opened: a FIFO would block, and opening alone has effects
+ * on some devices.
  * @returns undefined if nothing exists at the path
  * @throws ForeignFileError for anything but a regular file, errors of open(2)
  */
@@ -47,7 +49,10 @@ export async function openRegular(path: string, files: Files): Promise<RegularFi
   if (before === undefined) return undefined;
   mustBeRegular(path, before);
   // The flags are for what may have taken its place meanwhile.
-  const file = await files.open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
+  const file = await files.open(
+    path,
+    constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW,
+  );
   try {
     const info = await file.stat();
     mustBeRegular(path, info);
@@ -65,8 +70,8 @@ export function isState({ start }: RegularFile): boolean {
 }
 
 /**
- * Checks that a state file may be written to the path: nothing exists there, or a state file. An empty file is not replaced either: some
- * of the system's are empty, and none is a beacon's.
+ * Checks that a state file may be written to the path: nothing exists there, or a state file. An
+ * empty file is not replaced either: some of the system's are empty, and none is a beacon's.
  * @throws ForeignFileError, errors of open(2)
  */
 export async function mustBeReplaceable(path: string, files: Files): Promise<void> {
@@ -81,8 +86,9 @@ export async function mustBeReplaceable(path: string, files: Files): Promise<voi
 }
 
 /**
- * Checks that a file which a killed beacon may have left half-written can be removed, if there is one. Earlier versions wrote the magic
- * last: their file is empty or begins with zeros, and only this user may read it.
+ * Checks that a file which a killed beacon may have left half-written can be removed, if there is
+ * one. Earlier versions wrote the magic last: their file is empty or begins with zeros, and only
+ * this user may read it.
  * @throws ForeignFileError, errors of open(2)
  */
 export async function mustBeUnfinished(path: string, files: Files): Promise<void> {
@@ -95,11 +101,15 @@ export async function mustBeUnfinished(path: string, files: Files): Promise<void
 }
 
 /**
- * Checks before the start that the configured path can be a state file's. A path that cannot be read passes: the beacon serves without it.
+ * Checks before the start that the configured path can be a state file's. A path that cannot be
+ * read passes: the beacon serves without it.
  * @returns what keeps the file from being saved, if anything
  * @throws ConfigError that names the path and what to do
  */
-export async function checkStatePath(path: string, files: Files = plainFiles): Promise<string | undefined> {
+export async function checkStatePath(
+  path: string,
+  files: Files = plainFiles,
+): Promise<string | undefined> {
   const found = await foreignAt(mustBeReplaceable(path, files));
   if (found !== undefined) throw new ConfigError(`--state-file: ${found}`);
   const inTheWay = await foreignAt(mustBeUnfinished(path + TEMPORARY, files));
@@ -124,7 +134,10 @@ async function inspect(path: string, files: Files): Promise<RegularFile | undefi
 function mustBeRegular(path: string, info: FileInfo): void {
   if (info.isFile()) return;
   if (info.isSymbolicLink())
-    throw new ForeignFileError(path, "is a symbolic link; name the path that it leads to, or choose another");
+    throw new ForeignFileError(
+      path,
+      "is a symbolic link; name the path that it leads to, or choose another",
+    );
   const kind =
     (info.isDirectory() && "a directory") ||
     (info.isFIFO() && "a named pipe") ||

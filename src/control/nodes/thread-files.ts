@@ -1,7 +1,8 @@
 /**
- * Calls to a file system on a thread of their own. A call to a file system that hangs (NFS whose server is gone) blocks its thread, for hours. The runtime's own threads
- * for node:fs/promises are as many as the host has cores, and serve name look-ups and signatures, too. Here such a call blocks
- * nothing else, and its caller gets an error after `answerMsMax`.
+ * Calls to a file system on a thread of their own. A call to a file system that hangs (NFS whose
+ * server is gone) blocks its thread, for hours. The runtime's own threads for node:fs/promises are
+ * as many as the host has cores, and serve name look-ups and signatures, too. Here such a call
+ * blocks nothing else, and its caller gets an error after `answerMsMax`.
  */
 import { constants } from "node:fs";
 import { Worker } from "node:worker_threads";
@@ -103,7 +104,9 @@ export class ThreadFiles implements Files {
     return this.#isGivenUp;
   }
 
-  /** Whether a call was not answered in time, and still is not: those behind it would not be either. */
+  /**
+   * Whether a call was not answered in time, and still is not: those behind it would not be either.
+   */
   get #isStalled(): boolean {
     return this.#isGivenUp || this.#unanswered > this.#waiting.size;
   }
@@ -149,7 +152,10 @@ export class ThreadFiles implements Files {
     this.#answerMsMax = ms;
     for (const [id, waiting] of this.#waiting) {
       clearTimeout(waiting.timer);
-      waiting.timer = setTimeout(() => this.#fail(id), Math.max(0, waiting.sinceMs + ms - performance.now()));
+      waiting.timer = setTimeout(
+        () => this.#fail(id),
+        Math.max(0, waiting.sinceMs + ms - performance.now()),
+      );
     }
   }
 }

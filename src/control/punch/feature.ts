@@ -8,7 +8,12 @@ import { keys } from "../keys/feature.ts";
 import type { Counts } from "../kit/metrics.ts";
 import { sockets } from "../sockets/feature.ts";
 import { workers } from "../workers/feature.ts";
-import { PACKET_COUNTERS, type PacketStats, packetStats, packetSummary } from "../workers/packet-stats.ts";
+import {
+  PACKET_COUNTERS,
+  type PacketStats,
+  packetStats,
+  packetSummary,
+} from "../workers/packet-stats.ts";
 import { PunchGrants } from "./grants.ts";
 import { type PunchedPairs, PunchOutcomes } from "./outcomes.ts";
 
@@ -16,7 +21,10 @@ type PunchConfig = Pick<Config, "requirePunchGrant" | "punchWatch">;
 
 interface PunchStats {
   readonly punchedPairs: PunchedPairs;
-  /** What came of punch requests whose grants the main thread verified; null if they were never required. */
+  /**
+   * What came of punch requests whose grants the main thread verified; null if they were never
+   * required.
+   */
   readonly grants: PacketStats | null;
 }
 
@@ -68,7 +76,13 @@ export const punch = {
     const source = host.use(keys);
     const outcomes = new PunchOutcomes(memory);
     const introductions = new Introductions(kernel, memory, nodes, { fd, family });
-    const grants = new PunchGrants({ memory, nodes, introductions, log, keys: () => source.source });
+    const grants = new PunchGrants({
+      memory,
+      nodes,
+      introductions,
+      log,
+      keys: () => source.source,
+    });
     host.use(workers).mail.add(grants.mail);
     let wereRequired = false;
     const apply = ({ requirePunchGrant, punchWatch }: PunchConfig) => {

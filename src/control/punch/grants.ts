@@ -1,13 +1,16 @@
 /**
- * Punch requests that need their target's leave. A node that wants to be reached signs a grant for another one, hands it over by whatever
- * way they have, and the other one sends it with its PunchRequest (see src/protocol.ts). A grant names both, so it is of no use to others
- * but in the requester's name; it can be used until it expires.
+ * Punch requests that need their target's leave. A node that wants to be reached signs a grant for
+ * another one, hands it over by whatever way they have, and the other one sends it with its
+ * PunchRequest (see src/protocol.ts). A grant names both, so it is of no use to others but in the
+ * requester's name; it can be used until it expires.
  *
- * The target's key comes from where nodes' keys are looked up, or, if that does not know the node, from its own Discover. Whatever is
- * wrong, nothing is sent: who asks cannot tell a node that is not known from one that gave no leave.
+ * The target's key comes from where nodes' keys are looked up, or, if that does not know the node,
+ * from its own Discover. Whatever is wrong, nothing is sent: who asks cannot tell a node that is
+ * not known from one that gave no leave.
  *
- * Workers hand over what looks like a grant and has a target that is here, so many a second. Signatures are verified off this thread: who
- * sends forged ones uses up that number, and no more of the host.
+ * Workers hand over what looks like a grant and has a target that is here, so many a second.
+ * Signatures are verified off this thread: who sends forged ones uses up that number, and no more
+ * of the host.
  */
 import type { Logger } from "pino";
 import { ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
@@ -32,8 +35,9 @@ import type { MailTaker } from "../workers/mail-reader.ts";
 export const GRANT_S_MAX = 86_400;
 
 /**
- * Grants verified a second, good or bad. One costs 130 to 170 µs of CPU time, from the worker's mailbox on, 25 to 50 of them on this thread
- * (2 cores, Bun 1.4.5, 2026-11), so all of them a sixth of a core; what a flood has beyond them costs what any dropped packet does.
+ * Grants verified a second, good or bad. One costs 130 to 170 µs of CPU time, from the worker's
+ * mailbox on, 25 to 50 of them on this thread (2 cores, Bun 1.4.5, 2026-11), so all of them a sixth
+ * of a core; what a flood has beyond them costs what any dropped packet does.
  */
 export const VERIFIED_PER_S = 1000;
 /** And at once after a pause: some 20 ms of a core. */
@@ -48,7 +52,9 @@ export interface PunchGrantsParts {
   /** The main thread's. */
   readonly nodes: NodeTable;
   /** Tells an endpoint and a node of each other. */
-  readonly introductions: { introduce(requester: Int32Array, requesterId: number, targetId: number): void };
+  readonly introductions: {
+    introduce(requester: Int32Array, requesterId: number, targetId: number): void;
+  };
   /** Where keys are looked up first, if anywhere. */
   readonly keys: () => KeySource | undefined;
   readonly log: Logger;
@@ -97,7 +103,8 @@ export class PunchGrants {
   #receive({ at, labelAt }: Mail): void {
     const { memory } = this.parts;
     const view = this.#view;
-    const expiryS = Number(view.getBigUint64(at + GRANT_EXPIRY_AT)); // what a number does not hold exactly is too long by far
+    // what a number does not hold exactly is too long by far
+    const expiryS = Number(view.getBigUint64(at + GRANT_EXPIRY_AT));
     const refusal = this.#refusal(expiryS);
     if (refusal !== undefined) {
       this.#count(refusal);
@@ -142,7 +149,8 @@ export class PunchGrants {
       const isSigned = await crypto.subtle.verify("Ed25519", key, signature, Buffer.from(text));
       return isSigned ? "ok" : "forged";
     } catch (error) {
-      // Whatever it is: one request must not end the beacon. A key of the node's own telling is no substitute: the source may know better.
+      // Whatever it is: one request must not end the beacon. A key of the node's own telling is no
+      // substitute: the source may know better.
       this.#complain(error as Error);
       return "key_source";
     }

@@ -1,4 +1,7 @@
-/** What became of punches: counts the pairs of nodes that were watched, direct and relayed, by address family. */
+/**
+ * What became of punches: counts the pairs of nodes that were watched, direct and relayed, by
+ * address family.
+ */
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import { PUNCH_FAMILIES, PunchWatch } from "../../shared/punch-watch.ts";
 
@@ -6,7 +9,10 @@ import { PUNCH_FAMILIES, PunchWatch } from "../../shared/punch-watch.ts";
 type PairCounts = Readonly<Record<string, number>>;
 
 export interface PunchedPairs {
-  /** Pairs that did not relay through this beacon from the fifth second after their punch to the end of a minute. */
+  /**
+   * Pairs that did not relay through this beacon from the fifth second after their punch to the end
+   * of a minute.
+   */
   readonly direct: PairCounts;
   /** Pairs that did. */
   readonly relayed: PairCounts;

@@ -1,6 +1,13 @@
-/** The public port: its sockets, how the kernel spreads packets over them, and the source addresses. */
+/**
+ * The public port: its sockets, how the kernel spreads packets over them, and the source addresses.
+ */
 import { attachReusePortProgram } from "../../../ffi/bpf.ts";
-import { LOCAL_NUMBERS_END, localNumber, type SocketAddress, setLocalNumber } from "../../../ffi/endpoint.ts";
+import {
+  LOCAL_NUMBERS_END,
+  localNumber,
+  type SocketAddress,
+  setLocalNumber,
+} from "../../../ffi/endpoint.ts";
 import { errnoName, SyscallError } from "../../../ffi/errno.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
 import { parseHostPort } from "../../config/units.ts";
@@ -47,7 +54,10 @@ export class Sockets implements Service {
     setLocalNumber(endpoint, 0, this.#localNumbers[localNumber(endpoint, 0)]!);
   }
 
-  /** The local addresses by number, for a successor. Those added later are left to the kernel there, until the node's next Discover. */
+  /**
+   * The local addresses by number, for a successor. Those added later are left to the kernel there,
+   * until the node's next Discover.
+   */
   get locals(): [number, number[]][] {
     const locals = new LocalAddresses(this.host.memory);
     return Array.from({ length: LOCAL_NUMBERS_END }, (_, number) => number).flatMap((number) => {
@@ -58,7 +68,8 @@ export class Sockets implements Service {
 
   #numbersOf(locals: Predecessor["locals"]): Uint8Array {
     const numbers = new Uint8Array(LOCAL_NUMBERS_END);
-    for (const [number, address] of locals) numbers[number] = this.sources.adopt(Int32Array.from(address));
+    for (const [number, address] of locals)
+      numbers[number] = this.sources.adopt(Int32Array.from(address));
     return numbers;
   }
 
@@ -85,7 +96,10 @@ export class Sockets implements Service {
     if (this.all.length === 1) return;
     const { memory, log } = this.host;
     try {
-      attachReusePortProgram(this.all[0]!, steeringProgram(memory.words[HASH_SECRET]!, memory.shards));
+      attachReusePortProgram(
+        this.all[0]!,
+        steeringProgram(memory.words[HASH_SECRET]!, memory.shards),
+      );
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       log.warn(`steering is off, packets are spread by flow instead: ${error.message}`);
@@ -98,15 +112,26 @@ export class Sockets implements Service {
       if (got >= asked) return;
       log.warn(`${name} is ${got} bytes, not the ${asked} asked for: raise ${sysctl} with sysctl`);
     };
-    check("receive buffer", config.recvBufferBytes, this.opened.recvBufferBytes, "net.core.rmem_max");
+    check(
+      "receive buffer",
+      config.recvBufferBytes,
+      this.opened.recvBufferBytes,
+      "net.core.rmem_max",
+    );
     check("send buffer", config.sendBufferBytes, this.opened.sendBufferBytes, "net.core.wmem_max");
   }
 }
 
-async function open({ config, predecessor, portPatienceMs, log }: SocketsHost): Promise<BeaconSockets> {
+async function open({
+  config,
+  predecessor,
+  portPatienceMs,
+  log,
+}: SocketsHost): Promise<BeaconSockets> {
   const { addr, workers: count, recvBufferBytes, sendBufferBytes, offload, steering } = config;
   const options = { count, recvBufferBytes, sendBufferBytes, offload };
-  if (!predecessor) return whileTaken(portPatienceMs, () => openSockets(parseHostPort(addr), options));
+  if (!predecessor)
+    return whileTaken(portPatienceMs, () => openSockets(parseHostPort(addr), options));
   const unchanged = [
     ...(steering === predecessor.steering ? [] : ["--steering"]),
     ...(offload || !predecessor.offload ? [] : ["--offload"]),

@@ -10,8 +10,8 @@ export const RECEIVE_TIMEOUT_MS = 100;
 /** The same while workers are about to be parked: the kernel rounds it up to a tick, 1 to 10 ms. */
 const QUICK_RECEIVE_TIMEOUT_MS = 1;
 /**
- * How long a send may wait for the socket's buffer to drain. At 1 Gbit/s a full 4 MiB buffer takes 34 ms; a wait
- * that outlasts this means that nothing drains.
+ * How long a send may wait for the socket's buffer to drain. At 1 Gbit/s a full 4 MiB buffer takes
+ * 34 ms; a wait that outlasts this means that nothing drains.
  */
 const SEND_TIMEOUT_MS = 50;
 
@@ -29,18 +29,28 @@ export interface BeaconSockets {
   readonly sendBufferBytes: number;
   /** Whether the kernel merges and cuts datagrams for us; false if it can't or was not asked to. */
   readonly offload: boolean;
-  /** Whether packets to an endpoint can leave from these sockets: whether it is of an address family that they serve. */
+  /**
+   * Whether packets to an endpoint can leave from these sockets: whether it is of an address family
+   * that they serve.
+   */
   reaches(endpoint: Int32Array): boolean;
 }
 
 /**
- * Opens and binds them. No host, or ::, means every address, IPv6 and IPv4, or just IPv4 where the kernel has no IPv6.
+ * Opens and binds them. No host, or ::, means every address, IPv6 and IPv4, or just IPv4 where the
+ * kernel has no IPv6.
  * @throws SyscallError; nothing stays open then
  */
 export function openSockets(listen: HostPort, options: SocketOptions): BeaconSockets {
   const everyAddress = listen.host === "" || listen.host === "::";
   if (!everyAddress) {
-    return open(listen.host.includes(":") ? AF_INET6 : AF_INET, listen.host, listen.port, false, options);
+    return open(
+      listen.host.includes(":") ? AF_INET6 : AF_INET,
+      listen.host,
+      listen.port,
+      false,
+      options,
+    );
   }
   try {
     return open(AF_INET6, "::", listen.port, true, options);
@@ -70,20 +80,26 @@ function open(
 }
 
 /**
- * Makes sockets out of the files that another beacon opened and handed over, in the order of their group.
+ * Makes sockets out of the files that another beacon opened and handed over, in the order of their
+ * group.
  * @param options offload: whether that beacon has it on
  * @throws SyscallError, Error if they are no UDP sockets
  */
-export function adoptSockets(fds: readonly number[], options: Omit<SocketOptions, "count">): BeaconSockets {
+export function adoptSockets(
+  fds: readonly number[],
+  options: Omit<SocketOptions, "count">,
+): BeaconSockets {
   const sockets = fds.map((fd) => UdpSocket.adopt(fd));
   let granted = { receiveBytes: 0, sendBytes: 0 };
-  for (const socket of sockets) granted = socket.setBuffers(options.recvBufferBytes, options.sendBufferBytes);
+  for (const socket of sockets)
+    granted = socket.setBuffers(options.recvBufferBytes, options.sendBufferBytes);
   return beaconSockets(sockets, granted, options.offload, sockets[0]!.isDualStack());
 }
 
 /**
- * Has workers look sooner, or as usual, whether they are to go on receiving. Who already waits in a receive does so for the time that was
- * set before. The sockets are the same for all processes that have them.
+ * Has workers look sooner, or as usual, whether they are to go on receiving. Who already waits in a
+ * receive does so for the time that was set before. The sockets are the same for all processes that
+ * have them.
  */
 export function setReceiveTimeouts(sockets: readonly UdpSocket[], quick: boolean): void {
   for (const socket of sockets)

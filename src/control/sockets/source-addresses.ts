@@ -1,16 +1,20 @@
 /**
  * Source addresses: has packets leave from the address of this host that their destination sent to.
  *
- * The kernel chooses the source of what a wildcard socket sends, by the route. Where a host has several addresses, that may be another
- * one than a node sent its Discover to, and then the node's NAT drops the packet. So on such a host the sockets tell the local address
- * of each datagram (IP_PKTINFO), endpoints carry it (src/shared/local-addresses.ts), and packets are sent from it.
+ * The kernel chooses the source of what a wildcard socket sends, by the route. Where a host has
+ * several addresses, that may be another one than a node sent its Discover to, and then the node's
+ * NAT drops the packet. So on such a host the sockets tell the local address of each datagram
+ * (IP_PKTINFO), endpoints carry it (src/shared/local-addresses.ts), and packets are sent from it.
  *
- * It costs 4 to 7 % of a relayed packet's CPU time, 2 % in merged bursts (2026-11, Linux 6.18), and on a host with one address a family
- * the kernel's choice is always right. So it is switched on once the host has a second one, and then stays on. The host's addresses are asked for, not watched: a look costs
- * 50 µs where there are few, and the pause between two looks grows with what the last one cost.
+ * It costs 4 to 7 % of a relayed packet's CPU time, 2 % in merged bursts (2026-11, Linux 6.18), and
+ * on a host with one address a family the kernel's choice is always right. So it is switched on
+ * once the host has a second one, and then stays on. The host's addresses are asked for, not
+ * watched: a look costs 50 µs where there are few, and the pause between two looks grows with what
+ * the last one cost.
  *
- * A datagram socket of a network namespace also receives what a local route gives to no address (`ip route add local`, as with anycast
- * prefixes). Such addresses are not listed: there, --source-address on is needed.
+ * A datagram socket of a network namespace also receives what a local route gives to no address
+ * (`ip route add local`, as with anycast prefixes). Such addresses are not listed: there,
+ * --source-address on is needed.
  */
 import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
 import type { Logger } from "pino";
@@ -22,7 +26,10 @@ import type { Config } from "../../config.ts";
 import { LocalAddresses } from "../../shared/local-addresses.ts";
 import type { SharedMemory } from "../../shared/memory.ts";
 
-/** Pause between two looks at the host's addresses, at least and as a multiple of what the last one cost. */
+/**
+ * Pause between two looks at the host's addresses, at least and as a multiple of what the last one
+ * cost.
+ */
 const LOOK_MS = 1000;
 const PAUSE_PER_COST = 1000;
 
@@ -50,12 +57,19 @@ export function hostAddresses(
   );
 }
 
-/** Whether the kernel may choose another source than what a packet was sent to: there are two of a kind that it chooses from. */
+/**
+ * Whether the kernel may choose another source than what a packet was sent to: there are two of a
+ * kind that it chooses from.
+ */
 export function hasSeveral(addresses: readonly HostAddress[]): boolean {
   const kinds = new Map<string, string>();
   for (const { text, endpoint, link } of addresses) {
     if (isLoopback(endpoint, 0)) continue;
-    const kind = isLinkLocal(endpoint, 0) ? `link-local on ${link}` : text.includes(":") ? "IPv6" : "IPv4";
+    const kind = isLinkLocal(endpoint, 0)
+      ? `link-local on ${link}`
+      : text.includes(":")
+        ? "IPv6"
+        : "IPv4";
     const known = kinds.get(kind);
     if (known !== undefined && known !== text) return true;
     kinds.set(kind, text);
@@ -140,7 +154,9 @@ export class SourceAddresses {
         this.#listedMs = nowMs;
         this.#listed = this.list();
       }
-      return this.#listed.some(({ endpoint }) => endpoint.every((word, i) => i === 0 || word === address[i]));
+      return this.#listed.some(({ endpoint }) =>
+        endpoint.every((word, i) => i === 0 || word === address[i]),
+      );
     } catch {
       return false;
     }
@@ -150,7 +166,10 @@ export class SourceAddresses {
     try {
       for (const socket of this.sockets) socket.receiveLocalAddresses(true);
       this.#isOn = true;
-      this.log.debug({ event: "source_addresses_on" }, "packets leave from the address they answer");
+      this.log.debug(
+        { event: "source_addresses_on" },
+        "packets leave from the address they answer",
+      );
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       this.#hasFailed = true;

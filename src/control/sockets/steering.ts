@@ -1,15 +1,23 @@
 /**
- * Steering: the program that the kernel runs on each message to pick a worker's socket. What writes to the node table, a
- * Discover or a PunchRequest, goes to the worker that owns the sender's shard, so that its lock meets no rival. Everything
- * else is spread by flow, that is by the sender's address and port.
+ * Steering: the program that the kernel runs on each message to pick a worker's socket. What writes
+ * to the node table, a Discover or a PunchRequest, goes to the worker that owns the sender's shard,
+ * so that its lock meets no rival. Everything else is spread by flow, that is by the sender's
+ * address and port.
  *
- * Relays are not steered by their destination, though that would bring all packets to one node together. The program sees
- * only the first packet of a message; those merged behind it may be for other nodes, and a later message for such a node, in
- * another worker, would overtake them (78 of 500 times, 2 workers, 2026-11). By flow, one sender's packets to one node stay
- * in one worker, and in order.
+ * Relays are not steered by their destination, though that would bring all packets to one node
+ * together. The program sees only the first packet of a message; those merged behind it may be for
+ * other nodes, and a later message for such a node, in another worker, would overtake them (78 of
+ * 500 times, 2 workers, 2026-11). By flow, one sender's packets to one node stay in one worker, and
+ * in order.
  */
 import { bpf, type Instruction, SOCKET_BY_FLOW } from "../../../ffi/bpf.ts";
-import { DISCOVER, DISCOVER_BYTES, DISCOVER_EX, FIRST_ID_AT, PUNCH_REQUEST } from "../../protocol.ts";
+import {
+  DISCOVER,
+  DISCOVER_BYTES,
+  DISCOVER_EX,
+  FIRST_ID_AT,
+  PUNCH_REQUEST,
+} from "../../protocol.ts";
 import {
   HASH_MULTIPLIER_1,
   HASH_MULTIPLIER_2,

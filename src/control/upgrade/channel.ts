@@ -1,17 +1,20 @@
-/** What two beacons' processes say to each other while one hands over to the other: messages over a pair of Unix sockets, and waiting for them. */
+/**
+ * What two beacons' processes say to each other while one hands over to the other: messages over a
+ * pair of Unix sockets, and waiting for them.
+ */
 import { isClosed, MESSAGE_BYTES_MAX, type UnixChannel } from "../../../ffi/unix-channel.ts";
 
 /**
  * What a message is about; its number on the wire is its place here, so new ones go to the end.
  *
- * From the old process to the new one: `offer`, its sockets and what goes with them; `prepare`, that
- * every section was sent once; `sync`, which is answered when all before it is read; `go`, that it has
- * stopped receiving; `commit`, that it is no longer the service. From the new one: `prepared`, `synced`,
- * `serving`, and `refused`, with the reason.
+ * From the old process to the new one: `offer`, its sockets and what goes with them; `prepare`,
+ * that every section was sent once; `sync`, which is answered when all before it is read; `go`,
+ * that it has stopped receiving; `commit`, that it is no longer the service. From the new one:
+ * `prepared`, `synced`, `serving`, and `refused`, with the reason.
  *
- * `section` is a message of a feature's section. Those of earlier versions have a kind of their own,
- * which is the section of that name in its version 1: nodes, names, instances, routes, cells, breakers,
- * claims, listeners, removed.
+ * `section` is a message of a feature's section. Those of earlier versions have a kind of their
+ * own, which is the section of that name in its version 1: nodes, names, instances, routes, cells,
+ * breakers, claims, listeners, removed.
  */
 export const KINDS = [
   "offer",
@@ -96,7 +99,8 @@ export class Channel {
     fds: readonly number[] = [],
     waiting: Waiting = {},
   ): Promise<boolean> {
-    if (body.length > BODY_BYTES_MAX) throw new RangeError(`a message of ${body.length} bytes is too large`);
+    if (body.length > BODY_BYTES_MAX)
+      throw new RangeError(`a message of ${body.length} bytes is too large`);
     this.#message[0] = KINDS.indexOf(kind);
     this.#message.set(body, HEAD_BYTES);
     const message = this.#message.subarray(0, HEAD_BYTES + body.length);
@@ -109,7 +113,12 @@ export class Channel {
     }
   }
 
-  sendJson(kind: Kind, value: unknown, fds: readonly number[] = [], waiting: Waiting = {}): Promise<boolean> {
+  sendJson(
+    kind: Kind,
+    value: unknown,
+    fds: readonly number[] = [],
+    waiting: Waiting = {},
+  ): Promise<boolean> {
     return this.send(kind, new TextEncoder().encode(JSON.stringify(value)), fds, waiting);
   }
 

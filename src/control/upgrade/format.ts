@@ -1,9 +1,11 @@
 /**
- * The messages of an upgrade that are not a feature's section, and what sections are read with. Words are
- * little-endian, endpoints as in ffi/endpoint.ts. Times are ages, since each process has a clock of its own.
+ * The messages of an upgrade that are not a feature's section, and what sections are read with.
+ * Words are little-endian, endpoints as in ffi/endpoint.ts. Times are ages, since each process has
+ * a clock of its own.
  *
- * What one process hands to another of the same user needs no proof, but it is checked as what comes from a
- * file is: a mistake of one version must not bring the other into a state that there is no way out of.
+ * What one process hands to another of the same user needs no proof, but it is checked as what
+ * comes from a file is: a mistake of one version must not bring the other into a state that there
+ * is no way out of.
  */
 import * as v from "valibot";
 import { ENDPOINT_WORDS, LOCAL_NUMBERS_END } from "../../../ffi/endpoint.ts";
@@ -32,7 +34,9 @@ export const offerSchema = v.object({
   /** Whether the state file may be replaced. */
   maySave: v.boolean(),
   /** Local addresses by the number that endpoints name; earlier versions send none. */
-  locals: v.optional(v.pipe(v.array(v.tuple([localNumbers, words])), v.maxLength(LOCAL_NUMBERS_END))),
+  locals: v.optional(
+    v.pipe(v.array(v.tuple([localNumbers, words])), v.maxLength(LOCAL_NUMBERS_END)),
+  ),
 });
 export type Offer = v.InferOutput<typeof offerSchema>;
 
@@ -79,7 +83,10 @@ export function wordsOf(body: Uint8Array, each: number, of: string): Int32Array<
 
 const SECTION_HEAD_BYTES = 4;
 
-/** Frames a section's message: version and length of its name, 2 bytes each, the name, zeros up to a multiple of 8, the body. */
+/**
+ * Frames a section's message: version and length of its name, 2 bytes each, the name, zeros up to a
+ * multiple of 8, the body.
+ */
 export function frameSection(name: string, version: number, body: Uint8Array): Uint8Array {
   const bodyAt = bodyAtOf(Buffer.byteLength(name));
   const bytes = Buffer.alloc(bodyAt + body.length);
@@ -91,7 +98,11 @@ export function frameSection(name: string, version: number, body: Uint8Array): U
 }
 
 /** @throws FormatError */
-export function readSection(bytes: Uint8Array): { name: string; version: number; body: Uint8Array } {
+export function readSection(bytes: Uint8Array): {
+  name: string;
+  version: number;
+  body: Uint8Array;
+} {
   const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   const nameBytes = view.length < SECTION_HEAD_BYTES ? Number.NaN : view.readUInt16LE(2);
   const bodyAt = bodyAtOf(nameBytes);

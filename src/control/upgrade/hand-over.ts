@@ -1,13 +1,15 @@
 /**
- * The old process's side of an upgrade: starts the new one, tells it all that it knows, stops receiving, and lets it go on with the very
- * same sockets. take-over.ts is the other side.
+ * The old process's side of an upgrade: starts the new one, tells it all that it knows, stops
+ * receiving, and lets it go on with the very same sockets. take-over.ts is the other side.
  *
- * One event decides who serves. The new process receives from the moment that it gets `go`, or finds this end of the channel closed,
- * since then this process is dead. This one receives until it has sent `go`; then not any more, unless the new one is dead, for which it
- * sees to it itself if that one says nothing in time.
+ * One event decides who serves. The new process receives from the moment that it gets `go`, or
+ * finds this end of the channel closed, since then this process is dead. This one receives until it
+ * has sent `go`; then not any more, unless the new one is dead, for which it sees to it itself if
+ * that one says nothing in time.
  *
- * Nothing is lost in between: what arrives while nobody receives waits in the sockets, some tens of milliseconds. To keep that short,
- * what the other one has to hear then is only what changed within the last seconds, and workers wait in a receive for a millisecond only.
+ * Nothing is lost in between: what arrives while nobody receives waits in the sockets, some tens of
+ * milliseconds. To keep that short, what the other one has to hear then is only what changed within
+ * the last seconds, and workers wait in a receive for a millisecond only.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
@@ -16,16 +18,32 @@ import type { UdpSocket } from "../../../ffi/socket.ts";
 import type { HandOverPhase, HandOverSections, Service } from "../feature.ts";
 import { RECEIVE_TIMEOUT_MS, setReceiveTimeouts } from "../sockets/sockets.ts";
 import { type Kind, LateError, type Message, SECTION_KINDS } from "./channel.ts";
-import { FORMAT, frameSection, type Offer, preparedSchema, readJson, refusedSchema } from "./format.ts";
+import {
+  FORMAT,
+  frameSection,
+  type Offer,
+  preparedSchema,
+  readJson,
+  refusedSchema,
+} from "./format.ts";
 import { type Started, type Successor, start } from "./successor.ts";
 
 const PREPARE_MS = 30_000;
-/** From the last step before this process stops receiving: to take what changed, to let workers run, to open ports. */
+/**
+ * From the last step before this process stops receiving: to take what changed, to let workers run,
+ * to open ports.
+ */
 const CUT_OVER_MS = 5_000;
-/** Rounds of telling what changed: each is shorter than the one before, and one of a second is as short as the table's clock lets it be. */
+/**
+ * Rounds of telling what changed: each is shorter than the one before, and one of a second is as
+ * short as the table's clock lets it be.
+ */
 const ROUNDS_MAX = 4;
 const ROUND_MS = 1000;
-/** An upgrade that did not come about; the message says why. The beacon goes on as if nothing had been. */
+/**
+ * An upgrade that did not come about; the message says why. The beacon goes on as if nothing had
+ * been.
+ */
 export class UpgradeError extends Error {
   override readonly name = "UpgradeError";
 }
@@ -38,7 +56,9 @@ export interface Upgraded {
 
 /** The workers' threads, as an upgrade stops and restarts them. */
 export interface ParkedWorkers {
-  /** Whether another process has the sockets, too: nothing may be done to them that it would feel. */
+  /**
+   * Whether another process has the sockets, too: nothing may be done to them that it would feel.
+   */
   sharesSockets: boolean;
   park(): Promise<void>;
   unpark(): void;
@@ -70,7 +90,8 @@ export class HandOver {
 
   /**
    * Hands over, and returns once the other process serves.
-   * @throws UpgradeError if it does not: then the other process is dead, and all is as it was before
+   * @throws UpgradeError if it does not: then the other process is dead, and all is as it was
+   * before
    */
   async run(): Promise<Upgraded> {
     const { services, workers } = this.deps;
@@ -110,7 +131,9 @@ export class HandOver {
     return this.#cancel.signal;
   }
 
-  /** How the other process ended: its exit code, or the signal that killed it. Settles when it has. */
+  /**
+   * How the other process ended: its exit code, or the signal that killed it. Settles when it has.
+   */
   async ended(): Promise<string> {
     const { child } = this.#started!;
     await child.exited;
@@ -127,14 +150,18 @@ export class HandOver {
       child.kill("SIGKILL");
       await child.exited;
       channel.close(); // not before: it would take this for the death of this process, and serve
-      workers.sharesSockets = this.#sharedBefore; // with the process before this one, which may still be there
+      // with the process before this one, which may still be there
+      workers.sharesSockets = this.#sharedBefore;
       workers.unpark();
       setReceiveTimeouts(sockets, false);
     }
     for (const service of services) service.resume?.();
   }
 
-  /** Has the other process know all that this one knows, or knew a moment ago. @returns the other's version */
+  /**
+   * Has the other process know all that this one knows, or knew a moment ago.
+   * @returns the other's version
+   */
   async #prepare(): Promise<string> {
     const untilMs = performance.now() + (this.successor.prepareMs ?? PREPARE_MS);
     const fds = this.deps.sockets.map(({ fd }) => fd);
@@ -215,7 +242,10 @@ export class HandOver {
     fds: readonly number[],
     untilMs: number,
   ): Promise<void> {
-    const isOpen = await this.#started!.channel.send(kind, body, fds, { untilMs, signal: this.signal });
+    const isOpen = await this.#started!.channel.send(kind, body, fds, {
+      untilMs,
+      signal: this.signal,
+    });
     if (isOpen) return;
     await this.#lastWord();
   }
@@ -263,7 +293,9 @@ const encoded = (value: object): Uint8Array => new TextEncoder().encode(JSON.str
 const isKind = (section: string): section is (typeof SECTION_KINDS)[number] =>
   (SECTION_KINDS as readonly string[]).includes(section);
 
-/** Whether every version reads a service's sections, and not only those that say so in `prepared`. */
+/**
+ * Whether every version reads a service's sections, and not only those that say so in `prepared`.
+ */
 const hasKinds = ({ sections }: HandOverSections): boolean => Object.keys(sections).every(isKind);
 
 /** The other process has closed its end, or is dead. */

@@ -1,25 +1,34 @@
 /**
- * What the beacon tells systemd, or whoever else started it and speaks the same: sd_notify(3), sd_watchdog_enabled(3).
- * Each notification is one datagram of lines NAME=value. Without NOTIFY_SOCKET nobody wants to hear any.
+ * What the beacon tells systemd, or whoever else started it and speaks the same: sd_notify(3),
+ * sd_watchdog_enabled(3). Each notification is one datagram of lines NAME=value. Without
+ * NOTIFY_SOCKET nobody wants to hear any.
  */
 import type { Logger } from "pino";
 import { monotonicUs } from "../../../ffi/libc.ts";
 import { sendUnixDatagram } from "../../../ffi/unix.ts";
 
 /**
- * Most UTF-16 units of a status; a unit is at most 3 bytes of UTF-8. systemd ignores a notification of more than 4096
- * bytes (NOTIFY_BUFFER_MAX), and one may hold two statuses.
+ * Most UTF-16 units of a status; a unit is at most 3 bytes of UTF-8. systemd ignores a notification
+ * of more than 4096 bytes (NOTIFY_BUFFER_MAX), and one may hold two statuses.
  */
 const STATUS_LENGTH_MAX = 600;
 
-/** A day: WATCHDOG_USEC can be years, but a timer takes at most 24 days and fires at once for more. */
+/**
+ * A day: WATCHDOG_USEC can be years, but a timer takes at most 24 days and fires at once for more.
+ */
 const WATCHDOG_MS_MAX = 24 * 3600 * 1000;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** A service manager, told one thing a call. No call throws or waits; what fails is one warning, the first time. */
+/**
+ * A service manager, told one thing a call. No call throws or waits; what fails is one warning, the
+ * first time.
+ */
 export class ServiceManager {
-  /** A state that failed to get through. It goes with the next notification: else a start would never end. */
+  /**
+   * A state that failed to get through. It goes with the next notification: else a start would
+   * never end.
+   */
   #untold: readonly string[] = [];
   #warned = false;
 
@@ -28,19 +37,24 @@ export class ServiceManager {
     /** As sendUnixDatagram takes it; undefined when there is nobody to tell. */
     private readonly address: string | undefined,
     /**
-     * How long the service manager waits for a `watchdog()` before it kills us, in ms; half of it is a good interval.
-     * Undefined when it does not wait for any.
+     * How long the service manager waits for a `watchdog()` before it kills us, in ms; half of it
+     * is a good interval. Undefined when it does not wait for any.
      */
     readonly watchdogMs: number | undefined,
   ) {}
 
-  /** The service manager that NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID name; set but empty counts as unset. */
+  /**
+   * The service manager that NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID name; set but empty
+   * counts as unset.
+   */
   static fromEnvironment(env: Environment, log: Logger): ServiceManager {
     const address = env["NOTIFY_SOCKET"] || undefined;
     if (address === undefined) return new ServiceManager(log, undefined, undefined);
     if (!/^[/@]./s.test(address)) {
       // Such as "vsock:2:1234", which systemd 254 has for virtual machines.
-      log.warn(`NOTIFY_SOCKET ${JSON.stringify(address)} is no path and no @name: no notifications`);
+      log.warn(
+        `NOTIFY_SOCKET ${JSON.stringify(address)} is no path and no @name: no notifications`,
+      );
       return new ServiceManager(log, undefined, undefined);
     }
     return new ServiceManager(log, address, watchdogMsIn(env));
@@ -61,7 +75,10 @@ export class ServiceManager {
     this.#tellState(["RELOADING=1", `MONOTONIC_USEC=${monotonicUs()}`]);
   }
 
-  /** The beacon is about to end. @param extendMs how long that may take from now on, whatever the unit allows */
+  /**
+   * The beacon is about to end.
+   * @param extendMs how long that may take from now on, whatever the unit allows
+   */
   stopping(status: string, extendMs: number): void {
     const extendUs = Math.ceil(extendMs * 1000);
     this.#tellState(["STOPPING=1", `EXTEND_TIMEOUT_USEC=${extendUs}`, statusLine(status)]);
@@ -87,11 +104,15 @@ export class ServiceManager {
     if (this.address === undefined) return true;
     try {
       // Of two lines with one name the first counts, so the older ones come last.
-      sendUnixDatagram(this.address, new TextEncoder().encode([...lines, ...this.#untold].join("\n")));
+      sendUnixDatagram(
+        this.address,
+        new TextEncoder().encode([...lines, ...this.#untold].join("\n")),
+      );
       this.#untold = [];
       return true;
     } catch (error) {
-      if (!this.#warned) this.log.warn(`the service manager was not notified: ${(error as Error).message}`);
+      if (!this.#warned)
+        this.log.warn(`the service manager was not notified: ${(error as Error).message}`);
       this.#warned = true;
       return false;
     }

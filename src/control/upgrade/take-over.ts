@@ -9,7 +9,15 @@ import type { Logger } from "pino";
 import { UnixChannel } from "../../../ffi/unix-channel.ts";
 import type { HandOverSections, Section } from "../feature.ts";
 import { Channel, type Message, SECTION_KINDS } from "./channel.ts";
-import { FORMAT, formatSchema, type Offer, offerSchema, PREPARED, readJson, readSection } from "./format.ts";
+import {
+  FORMAT,
+  formatSchema,
+  type Offer,
+  offerSchema,
+  PREPARED,
+  readJson,
+  readSection,
+} from "./format.ts";
 import { CHANNEL_VARIABLE } from "./successor.ts";
 
 /** The longest text of what went wrong. */
@@ -43,27 +51,36 @@ export class TakeOver {
     this.committed = this.#committed.promise;
   }
 
-  /** The take-over that this process was started for, if it was. The variable that says so is removed: it is for nobody else. */
+  /**
+   * The take-over that this process was started for, if it was. The variable that says so is
+   * removed: it is for nobody else.
+   */
   static fromEnvironment(env: Record<string, string | undefined>): TakeOver | undefined {
     const fd = env[CHANNEL_VARIABLE] ?? "";
     delete env[CHANNEL_VARIABLE];
-    return /^\d{1,6}$/.test(fd) ? new TakeOver(new Channel(new UnixChannel(Number(fd)))) : undefined;
+    return /^\d{1,6}$/.test(fd)
+      ? new TakeOver(new Channel(new UnixChannel(Number(fd))))
+      : undefined;
   }
 
   /**
    * Waits for the offer.
    * @param wanted as this process is configured
-   * @returns undefined if the old process is dead and has handed over nothing: then this is a start like any other
+   * @returns undefined if the old process is dead and has handed over nothing: then this is a start
+   * like any other
    * @throws TakeOverError if what is offered is not what is wanted; FormatError
    */
-  async inherit(wanted: Pick<Offer, "addr"> & { readonly workers: number }): Promise<Inherited | undefined> {
+  async inherit(
+    wanted: Pick<Offer, "addr"> & { readonly workers: number },
+  ): Promise<Inherited | undefined> {
     const message = await this.channel.receive();
     if (message === undefined) {
       this.#goesOnAlone();
       return undefined;
     }
     const { kind, body, fds } = message;
-    if (kind !== "offer") throw new TakeOverError(`the old process said ${kind} in place of an offer`);
+    if (kind !== "offer")
+      throw new TakeOverError(`the old process said ${kind} in place of an offer`);
     const { format } = readJson(formatSchema, body);
     if (format !== FORMAT)
       throw new TakeOverError(
@@ -71,7 +88,9 @@ export class TakeOver {
       );
     const offer = readJson(offerSchema, body);
     if (offer.addr !== wanted.addr)
-      throw new TakeOverError(`--addr is ${wanted.addr} now, and was ${offer.addr}: that takes a restart`);
+      throw new TakeOverError(
+        `--addr is ${wanted.addr} now, and was ${offer.addr}: that takes a restart`,
+      );
     if (fds.length !== wanted.workers)
       throw new TakeOverError(
         `--workers is ${wanted.workers} now, and was ${fds.length}: that takes a restart`,
@@ -93,8 +112,8 @@ export class TakeOver {
   }
 
   /**
-   * Reports that this process is ready to receive, and reads what changes, until it is to receive: the
-   * old process has stopped, or is dead.
+   * Reports that this process is ready to receive, and reads what changes, until it is to receive:
+   * the old process has stopped, or is dead.
    * @param version of this process
    */
   async waitForTurn(version: string): Promise<void> {
@@ -117,7 +136,9 @@ export class TakeOver {
   /** Says why this process does not serve, and is about to end. */
   async refuse(reason: string): Promise<void> {
     if (this.#isLeft && !this.isServing) {
-      await this.channel.sendJson("refused", { reason: reason.slice(0, REASON_LENGTH_MAX) }).catch(() => {});
+      await this.channel
+        .sendJson("refused", { reason: reason.slice(0, REASON_LENGTH_MAX) })
+        .catch(() => {});
     }
   }
 
@@ -138,7 +159,10 @@ export class TakeOver {
     }
   }
 
-  /** Hands a message to its section. One that this version does not know is skipped: its feature starts cold. */
+  /**
+   * Hands a message to its section. One that this version does not know is skipped: its feature
+   * starts cold.
+   */
   async #read({ kind, body, fds }: Message): Promise<void> {
     const isOwnKind = (SECTION_KINDS as readonly string[]).includes(kind);
     if (!isOwnKind && kind !== "section")

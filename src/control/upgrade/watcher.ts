@@ -1,4 +1,7 @@
-/** Whether what watches this process would follow a hand-over: if not, it takes it for the end of the service. */
+/**
+ * Whether what watches this process would follow a hand-over: if not, it takes it for the end of
+ * the service.
+ */
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 
@@ -14,7 +17,16 @@ export interface ProcessInfo {
 
 /** Programs that watch their own child alone, and end or start another one when it ends. */
 const WATCHERS: ReadonlySet<string> = new Set([
-  ...["tini", "tini-static", "docker-init", "dumb-init", "catatonit", "runsv", "s6-supervise", "supervisord"],
+  ...[
+    "tini",
+    "tini-static",
+    "docker-init",
+    "dumb-init",
+    "catatonit",
+    "runsv",
+    "s6-supervise",
+    "supervisord",
+  ],
   ...["supervise", "supervise-daemon".slice(0, 15), "perpd"],
 ]);
 const SHELLS: ReadonlySet<string> = new Set(["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"]);
@@ -24,7 +36,8 @@ const ANCESTORS_MAX = 16;
 const ADVICE = "start `beacon supervise` in place of the server, or restart it";
 
 /**
- * Why this process must not hand over, or undefined. To be asked for at the start, as a parent may end later.
+ * Why this process must not hand over, or undefined. To be asked for at the start, as a parent may
+ * end later.
  * @param read tells of a process, undefined if nothing can be known of it
  */
 export function obstacleToUpgrade(

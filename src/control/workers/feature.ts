@@ -20,9 +20,15 @@ export interface WorkerStats extends PacketStats {
   readonly worker: number;
   readonly alive: boolean;
   readonly restarts: number;
-  /** Datagrams that the kernel dropped at this worker's socket, mostly because its buffer was full; null if it does not tell. */
+  /**
+   * Datagrams that the kernel dropped at this worker's socket, mostly because its buffer was full;
+   * null if it does not tell.
+   */
   readonly socketReceiveDrops: number | null;
-  /** Seconds of CPU that its thread has used; null while it has none, or if that cannot be read. A worker that was replaced starts anew. */
+  /**
+   * Seconds of CPU that its thread has used; null while it has none, or if that cannot be read. A
+   * worker that was replaced starts anew.
+   */
   readonly cpuS: number | null;
 }
 
@@ -47,7 +53,8 @@ export class Workers implements Service {
       all,
       { beaconId: config.beaconId, batchMax: config.batchMax, offload },
       {
-        restarted: (worker, error) => log.error({ worker, err: error }, "worker died and was replaced"),
+        restarted: (worker, error) =>
+          log.error({ worker, err: error }, "worker died and was replaced"),
         delayed: (worker, error) =>
           log.error(
             { worker, err: error },
@@ -110,6 +117,8 @@ export const workers = {
   name: "workers",
   metrics: [WORKER, WORKERS],
   summary: ({ workers }: Stats) =>
-    added(workers.map((row) => ({ ...packetSummary(row), socketDrops: row.socketReceiveDrops ?? 0 }))),
+    added(
+      workers.map((row) => ({ ...packetSummary(row), socketDrops: row.socketReceiveDrops ?? 0 })),
+    ),
   create: (host: WorkersHost) => new Workers(host),
 } satisfies AnyFeature;

@@ -1,4 +1,7 @@
-/** Empties the workers' mailboxes, on the main thread: wakes as soon as something is put in, and hands it out. */
+/**
+ * Empties the workers' mailboxes, on the main thread: wakes as soon as something is put in, and
+ * hands it out.
+ */
 import { type Mail, Mailbox } from "../../shared/mailbox.ts";
 import { MAIL, type SharedMemory } from "../../shared/memory.ts";
 

@@ -1,4 +1,7 @@
-/** What was counted of packets: read out of shared memory, in the shape that statistics and metrics have. */
+/**
+ * What was counted of packets: read out of shared memory, in the shape that statistics and metrics
+ * have.
+ */
 import { MESSAGE_NAMES } from "../../protocol.ts";
 import {
   BATCH_AT,
@@ -41,7 +44,10 @@ import {
 import type { SharedMemory } from "../../shared/memory.ts";
 import { type Counts, type Distribution, type Shown, total } from "../kit/metrics.ts";
 
-/** What was counted of packets since the beacon started, by a worker, for the WebSocket bridge, or for punches with grants. */
+/**
+ * What was counted of packets since the beacon started, by a worker, for the WebSocket bridge, or
+ * for punches with grants.
+ */
 export interface PacketStats {
   /** Beacon messages by type; "unknown" are types that the protocol does not have. */
   readonly packetsReceived: Counts;
@@ -49,7 +55,10 @@ export interface PacketStats {
   readonly discovers: number;
   /** Discovers and PunchRequests that found no place in the table. */
   readonly nodesRefused: Counts;
-  /** What limits dropped; and what they would have, in shadow. Of the endpoint hold, claims that moved nothing. */
+  /**
+   * What limits dropped; and what they would have, in shadow. Of the endpoint hold, claims that
+   * moved nothing.
+   */
   readonly limited: Counts;
   readonly limitedShadow: Counts;
   /** What was dropped because it is switched off. */
@@ -63,16 +72,27 @@ export interface PacketStats {
   readonly relayForwarded: Counts;
   readonly relayNotFound: number;
   readonly relayDropped: Counts;
-  /** DiscoverReplies and PunchCommands that the kernel took, or the connection of a bridged node. */
+  /**
+   * DiscoverReplies and PunchCommands that the kernel took, or the connection of a bridged node.
+   */
   readonly repliesSent: number;
   readonly replyDropped: Counts;
-  /** Gossip of peers, and of strangers that may be believed, that was handed on, and gossip of anybody that was not. */
+  /**
+   * Gossip of peers, and of strangers that may be believed, that was handed on, and gossip of
+   * anybody that was not.
+   */
   readonly gossipReceived: number;
   readonly gossipRejected: Counts;
-  /** Payload of UDP datagrams and of WebSocket frames, of all packets that are counted above, without headers. */
+  /**
+   * Payload of UDP datagrams and of WebSocket frames, of all packets that are counted above,
+   * without headers.
+   */
   readonly receivedBytes: number;
   readonly sentBytes: number;
-  /** Messages a receive call brought: `buckets[i]` calls brought at most `bounds[i]`, and more than the bound before. */
+  /**
+   * Messages a receive call brought: `buckets[i]` calls brought at most `bounds[i]`, and more than
+   * the bound before.
+   */
   readonly receiveBatch: {
     readonly bounds: readonly number[];
     readonly buckets: readonly number[];
@@ -129,7 +149,10 @@ export function packetStats(memory: SharedMemory, row: number): PacketStats {
   };
 }
 
-/** Counted by each worker, for the WebSocket bridge, and for grants; their label `worker` is "bridge" or "grants" then. */
+/**
+ * Counted by each worker, for the WebSocket bridge, and for grants; their label `worker` is
+ * "bridge" or "grants" then.
+ */
 export const PACKET_COUNTERS: readonly Shown<PacketStats>[] = [
   {
     name: "beacon_packets_received_total",

@@ -1,6 +1,6 @@
 /**
- * Keeps one worker thread running on each socket. A worker that dies is replaced on the same socket and the same
- * table; one that keeps dying is beyond that, and the beacon ends.
+ * Keeps one worker thread running on each socket. A worker that dies is replaced on the same socket
+ * and the same table; one that keeps dying is beyond that, and the beacon ends.
  */
 import { Worker } from "node:worker_threads";
 import type { UdpSocket } from "../../../ffi/socket.ts";
@@ -25,8 +25,9 @@ const RESTARTS_MAX = 5;
 const RESTARTS_WINDOW_MS = 60_000;
 
 /**
- * A worker whose loop took no step for so many ticks hangs: a step takes 100 ms without traffic, and a batch with a full send buffer
- * some more. Ticks and not time, so that a host that slept finds no worker late.
+ * A worker whose loop took no step for so many ticks hangs: a step takes 100 ms without traffic,
+ * and a batch with a full send buffer some more. Ticks and not time, so that a host that slept
+ * finds no worker late.
  */
 const STALLED_TICKS_MAX = 10;
 
@@ -38,13 +39,15 @@ const PARK_MS_MAX = 1000;
 const PARK_POLL_MS = 1;
 
 /**
- * Files that a thread opens as it starts: two, and four at once while it reads its modules (Bun 1.4.5, 2026-11); here with some to spare.
- * Without them the runtime ends the whole process; so they are held for it, and a thread is not started where they cannot be had.
+ * Files that a thread opens as it starts: two, and four at once while it reads its modules (Bun
+ * 1.4.5, 2026-11); here with some to spare. Without them the runtime ends the whole process; so
+ * they are held for it, and a thread is not started where they cannot be had.
  */
 const STARTING_FILES = 6;
 /**
- * Many more: connections that wait to be accepted take what is let go, too. Those that were taken are missing until they are closed; a
- * flood that has more of them waiting than this can still take all.
+ * Many more: connections that wait to be accepted take what is let go, too. Those that were taken
+ * are missing until they are closed; a flood that has more of them waiting than this can still take
+ * all.
  */
 const SPARE_FILES_MAX = 128;
 /** Less where the process may open few files: HTTP and the bridge need some, too. */
@@ -74,7 +77,10 @@ interface Place {
 export class Supervisor {
   /** Workers replaced so far, by worker. */
   readonly restarts: number[];
-  /** Whether another process has the sockets, too, or ever had: nothing may be done to them that it would feel. */
+  /**
+   * Whether another process has the sockets, too, or ever had: nothing may be done to them that it
+   * would feel.
+   */
   sharesSockets = false;
   readonly #places: Place[];
   /** Whose thread starts in the place of a dead one. */
@@ -122,7 +128,8 @@ export class Supervisor {
   }
 
   /**
-   * Has all workers stop receiving, each once it has handled and sent what it has in hand. One that starts does so parked.
+   * Has all workers stop receiving, each once it has handled and sent what it has in hand. One that
+   * starts does so parked.
    * @throws Error if one does not in time; they go on then
    */
   async park(): Promise<void> {
@@ -158,7 +165,10 @@ export class Supervisor {
       }
     }
     const threads = this.#places.flatMap(({ thread }) => thread ?? []);
-    const late = setTimeout(() => threads.forEach((thread) => void thread.terminate()), STOP_MS_MAX);
+    const late = setTimeout(
+      () => threads.forEach((thread) => void thread.terminate()),
+      STOP_MS_MAX,
+    );
     await Promise.all(threads.map((thread) => new Promise((exit) => thread.once("exit", exit))));
     clearTimeout(late);
     this.spare.close();
@@ -175,12 +185,18 @@ export class Supervisor {
     return threadCpuS(this.memory.words[this.memory.workerWords(worker) + THREAD_ID]!) ?? null;
   }
 
-  /** To be called about every second: a worker that hangs is killed, and so replaced; one that could not be replaced is now, if it can. */
+  /**
+   * To be called about every second: a worker that hangs is killed, and so replaced; one that could
+   * not be replaced is now, if it can.
+   */
   tick(): void {
     this.#fillVacant();
     for (const place of this.#places) {
       const { worker } = place.loop;
-      const heartbeat = Atomics.load(this.memory.words, this.memory.workerWords(worker) + HEARTBEAT);
+      const heartbeat = Atomics.load(
+        this.memory.words,
+        this.memory.workerWords(worker) + HEARTBEAT,
+      );
       const stalled = heartbeat === place.heartbeat && place.thread !== undefined;
       place.heartbeat = heartbeat;
       place.stalledTicks = stalled ? place.stalledTicks + 1 : 0;
@@ -191,7 +207,10 @@ export class Supervisor {
     }
   }
 
-  /** Kills a worker as a crash would, wherever it is in its loop. It is replaced like any other that died. */
+  /**
+   * Kills a worker as a crash would, wherever it is in its loop. It is replaced like any other that
+   * died.
+   */
   kill(worker: number): void {
     void this.#places[worker]?.thread?.terminate();
   }
@@ -239,7 +258,10 @@ export class Supervisor {
     this.#fillVacant();
   }
 
-  /** Starts threads in the places of dead ones, one after the other, so that none takes the files of another. */
+  /**
+   * Starts threads in the places of dead ones, one after the other, so that none takes the files of
+   * another.
+   */
   #fillVacant(): void {
     if (this.#replacing) return;
     this.spare.hold();

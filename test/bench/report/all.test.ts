@@ -14,7 +14,9 @@ const runOf = (name: string, value: number) => madeUpRun([ratio("case", [value])
 
 /** Runs all of them by `run`, with nothing printed. */
 async function quietly(folder: string, options: AllOptions, run: RunBench) {
-  const spies = (["log", "error"] as const).map((way) => spyOn(console, way).mockImplementation(() => {}));
+  const spies = (["log", "error"] as const).map((way) =>
+    spyOn(console, way).mockImplementation(() => {}),
+  );
   try {
     return await runAll(NAMES, options, join(folder, "aside"), join(folder, "results"), run);
   } finally {
@@ -52,7 +54,8 @@ describe("runAll", () => {
     await inFolder(async (folder) => {
       for (const name of NAMES) {
         saveRun(join(folder, "results", `${name}.json`), runOf(name, 1));
-        saveRun(join(folder, "aside", `${name}.json`), runOf(name, 7)); // left by a call that was stopped
+        // left by a call that was stopped
+        saveRun(join(folder, "aside", `${name}.json`), runOf(name, 7));
       }
       const failed = await quietly(folder, OPTIONS, async (name, args) => {
         if (name === "idle") saveRun(args[1]!, runOf(name, 2));

@@ -15,7 +15,8 @@ const cpu = (values: readonly number[]): Figure =>
   ratio("200 B", values, { name: "CPU a packet, beacon", unit: "ns" });
 
 const linesOf = (a: Run, b: Run) => compareRuns(a, b, "a.json", "b.json").lines;
-const lineWith = (lines: readonly string[], text: string) => lines.find((line) => line.includes(text));
+const lineWith = (lines: readonly string[], text: string) =>
+  lines.find((line) => line.includes(text));
 
 describe("what compare says", () => {
   test("medians, change, p and verdict of a ratio that got worse", () => {
@@ -30,7 +31,9 @@ describe("what compare says", () => {
         .trim()
         .split(/ {2,}| (?=200)/),
     ).toEqual(["1.025", "1.125", "+9.8 %", "0.002", "WORSE", "200 B: beacon over C"]);
-    expect(lines.join("\n")).toContain("Of 1 judged: 1 worse, 0 better and 0 moved beyond the noise.");
+    expect(lines.join("\n")).toContain(
+      "Of 1 judged: 1 worse, 0 better and 0 moved beyond the noise.",
+    );
     expect(worse).toBe(true);
   });
 
@@ -100,7 +103,12 @@ describe("what compare says", () => {
   test("one change among forty keeps its question mark, and what chance does is said", () => {
     const figures = (first: readonly number[]) =>
       Array.from({ length: 40 }, (_, i) => ratio(`case ${i}`, i === 0 ? first : LOW));
-    const { lines, worse } = compareRuns(madeUpRun(figures(LOW)), madeUpRun(figures(HIGH)), "a", "b");
+    const { lines, worse } = compareRuns(
+      madeUpRun(figures(LOW)),
+      madeUpRun(figures(HIGH)),
+      "a",
+      "b",
+    );
     const text = lines.join("\n");
     expect(lineWith(lines, "case 0:")).toContain("worse?");
     expect(text).toContain("of 40 figures up to 2 look so by chance");

@@ -15,7 +15,8 @@ const figures = run.figures.map((figure) => {
   return percent === undefined ? figure : { ...figure, values: [percent] };
 });
 const costs = costsOf({ ...run, figures })!;
-const fleet = (beacons: number) => estimate(costs, { beacons, nodesEach: 100_000, movesPerS: 200 * beacons });
+const fleet = (beacons: number) =>
+  estimate(costs, { beacons, nodesEach: 100_000, movesPerS: 200 * beacons });
 
 test("the model of the measured fleet gives the measured shares of a core", () => {
   const { server, beacon } = fleet(10);

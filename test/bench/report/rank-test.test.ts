@@ -6,13 +6,15 @@ import { leastP, rankTest } from "../../../bench/report/rank-test.ts";
 function byEveryChoice(a: readonly number[], b: readonly number[]): number {
   const all = [...a, ...b];
   const rankOf = (value: number) =>
-    all.filter((other) => other < value).length + (all.filter((other) => other === value).length + 1) / 2;
+    all.filter((other) => other < value).length +
+    (all.filter((other) => other === value).length + 1) / 2;
   const ranks = all.map(rankOf);
   const mean = (a.length * (all.length + 1)) / 2;
   const distances: number[] = [];
   for (let choice = 0; choice < 1 << all.length; choice++) {
     const chosen = ranks.filter((_, i) => choice & (1 << i));
-    if (chosen.length === a.length) distances.push(Math.abs(chosen.reduce((x, y) => x + y, 0) - mean));
+    if (chosen.length === a.length)
+      distances.push(Math.abs(chosen.reduce((x, y) => x + y, 0) - mean));
   }
   const observed = Math.abs(a.map(rankOf).reduce((x, y) => x + y, 0) - mean);
   return distances.filter((distance) => distance >= observed).length / distances.length;

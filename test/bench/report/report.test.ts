@@ -9,15 +9,21 @@ import { bench, inFolder, madeUpRun, ratio } from "./runs.ts";
 setDefaultTimeout(40_000);
 
 const ORDER = ["relay", "latency", "memory"];
-const kept = (name: string) => loadRun(join(import.meta.dir, "../../../bench/results", `${name}.json`));
+const kept = (name: string) =>
+  loadRun(join(import.meta.dir, "../../../bench/results", `${name}.json`));
 const results = (folder: string) => readFileSync(join(folder, "RESULTS.md"), "utf8");
 
 /** Calls with a bench folder that holds these runs, and with the lines printed meanwhile. */
-function withRuns<T>(runs: readonly Run[], use: (folder: string, printed: string[]) => T): Promise<T> {
+function withRuns<T>(
+  runs: readonly Run[],
+  use: (folder: string, printed: string[]) => T,
+): Promise<T> {
   return inFolder((folder) => {
     const printed: string[] = [];
     const print = (text: string) => void printed.push(text);
-    const spies = (["log", "error"] as const).map((way) => spyOn(console, way).mockImplementation(print));
+    const spies = (["log", "error"] as const).map((way) =>
+      spyOn(console, way).mockImplementation(print),
+    );
     try {
       for (const run of runs) saveRun(join(folder, "results", `${run.bench}.json`), run);
       writeFileSync(join(folder, "RESULTS.md"), `before\n${BEGIN}\nof earlier\n${END}\nafter\n`);
@@ -54,26 +60,34 @@ describe("report", () => {
       ...Array.from({ length: 13 }, (_, i) => ratio(`other ${i}`, [i + 1, i + 3], { unit: "ns" })),
     ];
     const command = "bun run bench relay --rounds 6 --json bench/runs/all/relay.json";
-    await withRuns([madeUpRun(figures, { command, notes: ["3 packets were lost"] })], (folder, printed) => {
-      report(folder, ORDER, false);
-      for (const part of [
-        "2 of 3 bars are met. Missed:\n\n- relay: 1200 B \\| odd\\*, beacon over C: 1.040 ×, at most 1.03\n",
-        "`bun run bench relay --rounds 6`, 2026-11-25 01:45 UTC, 90 s, rounds: 1 to 3; 4 × Example 9000",
-        "- 3 packets were lost",
-        "| 200 B | beacon over C | 1.020 × | 1.010 to 1.030 | at most 1.03 | met |\n",
-        "| 1200 B \\| odd\\* | beacon over C | 1.040 × |  | at most 1.03 | **MISSED** |\n",
-        "<summary>13 figures without a bar</summary>",
-        "| other 0 | beacon over C | 2.00 ns | 1.00 to 3.00 |",
-      ])
-        expect(results(folder)).toContain(part);
-      expect(results(folder)).not.toContain("## Charts");
-      expect(printed).toContain("left out: chart payload: not in the run of relay");
-    });
+    await withRuns(
+      [madeUpRun(figures, { command, notes: ["3 packets were lost"] })],
+      (folder, printed) => {
+        report(folder, ORDER, false);
+        for (const part of [
+          "2 of 3 bars are met. Missed:\n\n- relay: 1200 B \\| odd\\*, beacon over C: 1.040 ×, at most 1.03\n",
+          "`bun run bench relay --rounds 6`, 2026-11-25 01:45 UTC, 90 s, rounds: 1 to 3; 4 × Example 9000",
+          "- 3 packets were lost",
+          "| 200 B | beacon over C | 1.020 × | 1.010 to 1.030 | at most 1.03 | met |\n",
+          "| 1200 B \\| odd\\* | beacon over C | 1.040 × |  | at most 1.03 | **MISSED** |\n",
+          "<summary>13 figures without a bar</summary>",
+          "| other 0 | beacon over C | 2.00 ns | 1.00 to 3.00 |",
+        ])
+          expect(results(folder)).toContain(part);
+        expect(results(folder)).not.toContain("## Charts");
+        expect(printed).toContain("left out: chart payload: not in the run of relay");
+      },
+    );
   });
 
   test.each([
     ["a smoke run", "relay.json", JSON.stringify(madeUpRun([], { smoke: true })), "is a smoke run"],
-    ["a run under another's name", "latency.json", JSON.stringify(madeUpRun([])), "is a run of relay"],
+    [
+      "a run under another's name",
+      "latency.json",
+      JSON.stringify(madeUpRun([])),
+      "is a run of relay",
+    ],
     ["a damaged run", "relay.json", "{", "relay.json: "],
     ["a page without markers", "../RESULTS.md", "nothing", "must have these two lines"],
     ["markers in the wrong order", "../RESULTS.md", `${END}${BEGIN}`, "must have these two lines"],

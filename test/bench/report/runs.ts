@@ -29,8 +29,19 @@ export function madeUpRun(figures: readonly Figure[], changed: Partial<Run> = {}
 }
 
 /** "beacon over C" unless told otherwise. */
-export function ratio(title: string, values: readonly number[], changed: Partial<Figure> = {}): Figure {
-  return { case: title, name: "beacon over C", unit: "×", better: "less", values: [...values], ...changed };
+export function ratio(
+  title: string,
+  values: readonly number[],
+  changed: Partial<Figure> = {},
+): Figure {
+  return {
+    case: title,
+    name: "beacon over C",
+    unit: "×",
+    better: "less",
+    values: [...values],
+    ...changed,
+  };
 }
 
 /** Calls with a folder that is gone afterwards. */
@@ -44,7 +55,9 @@ export async function inFolder<T>(use: (folder: string) => T | Promise<T>): Prom
 }
 
 /** What the command line of the benches prints, and its exit code. */
-export async function bench(...args: string[]): Promise<{ code: number; out: string; err: string }> {
+export async function bench(
+  ...args: string[]
+): Promise<{ code: number; out: string; err: string }> {
   const main = join(import.meta.dir, "../../../bench/main.ts");
   const child = Bun.spawn([process.execPath, main, ...args], { stdout: "pipe", stderr: "pipe" });
   const [out, err, code] = await Promise.all([

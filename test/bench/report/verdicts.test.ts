@@ -1,13 +1,22 @@
 import { describe, expect, test } from "bun:test";
 import type { Figure } from "../../../bench/harness/results.ts";
-import { barNews, judge, match, roundsNeeded, type Verdict } from "../../../bench/report/verdicts.ts";
+import {
+  barNews,
+  judge,
+  match,
+  roundsNeeded,
+  type Verdict,
+} from "../../../bench/report/verdicts.ts";
 import { madeUpRun, ratio } from "./runs.ts";
 
 const LOW = [1.01, 1.02, 1.03, 1.0, 1.04, 1.05];
 const HIGH = LOW.map((value) => value + 0.1);
 
-const verdictOf = (a: readonly number[], b: readonly number[], changed: Partial<Figure> = {}): Verdict =>
-  judge([[ratio("case", a, changed), ratio("case", b, changed)]])[0]!.verdict;
+const verdictOf = (
+  a: readonly number[],
+  b: readonly number[],
+  changed: Partial<Figure> = {},
+): Verdict => judge([[ratio("case", a, changed), ratio("case", b, changed)]])[0]!.verdict;
 
 describe("verdicts on a single figure", () => {
   test.each<[string, readonly number[], readonly number[], Partial<Figure>, Verdict]>([
@@ -64,7 +73,9 @@ describe("verdicts among many figures", () => {
       ratio(`few ${i}`, [1]),
       ratio(`few ${i}`, [2]),
     ]);
-    const verdicts = judge([[ratio("case", LOW), ratio("case", HIGH)], ...few]).map(({ verdict }) => verdict);
+    const verdicts = judge([[ratio("case", LOW), ratio("case", HIGH)], ...few]).map(
+      ({ verdict }) => verdict,
+    );
     expect(verdicts.slice(0, 2)).toEqual(["worse", "few rounds"]);
   });
 
@@ -79,13 +90,18 @@ describe("verdicts among many figures", () => {
     let alone = 0;
     for (let i = 0; i < 200; i++) {
       const verdicts = judge(
-        Array.from({ length: 20 }, (_, f) => [ratio(`${f}`, rounds()), ratio(`${f}`, rounds())] as const),
+        Array.from(
+          { length: 20 },
+          (_, f) => [ratio(`${f}`, rounds()), ratio(`${f}`, rounds())] as const,
+        ),
       ).map(({ verdict }) => verdict);
-      if (verdicts.some((verdict) => verdict === "worse" || verdict === "better")) tablesWithCalls++;
+      if (verdicts.some((verdict) => verdict === "worse" || verdict === "better"))
+        tablesWithCalls++;
       alone += verdicts.filter((verdict) => verdict !== "noise").length;
     }
     expect(tablesWithCalls).toBeLessThan(20);
-    expect(alone).toBeGreaterThan(60); // of 4,000 figures: without the procedure, these would have been called
+    // of 4,000 figures: without the procedure, these would have been called
+    expect(alone).toBeGreaterThan(60);
   });
 });
 
@@ -96,7 +112,10 @@ test("roundsNeeded: four for one figure, seven for forty", () => {
 test("figures are matched by case, name and unit; what is left over is named", () => {
   const [one, two, three] = [ratio("one", [1]), ratio("two", [2]), ratio("three", [3])];
   const inOtherUnit = { ...two, unit: "ns" };
-  const { pairs, onlyA, onlyB } = match(madeUpRun([one, two]), madeUpRun([three, inOtherUnit, one]));
+  const { pairs, onlyA, onlyB } = match(
+    madeUpRun([one, two]),
+    madeUpRun([three, inOtherUnit, one]),
+  );
   expect(pairs).toEqual([[one, one]]);
   expect(onlyA).toEqual([two]);
   expect(onlyB).toEqual([three, inOtherUnit]);

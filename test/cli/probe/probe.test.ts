@@ -1,4 +1,7 @@
-/** A probe of a beacon that relays nothing, mixes things up, or is not there: what it finds. test/e2e/commands.test.ts has real ones. */
+/**
+ * A probe of a beacon that relays nothing, mixes things up, or is not there: what it finds.
+ * test/e2e/commands.test.ts has real ones.
+ */
 import { afterEach, expect, test } from "bun:test";
 import { type ProbeOptions, probe, trips } from "../../../src/cli/probe/probe.ts";
 import { exitCodeOf, problemsOf } from "../../../src/cli/probe/report.ts";
@@ -102,9 +105,14 @@ test("something that answers otherwise; nothing that answers", async () => {
   expect(problemsOf(other)).toEqual([expect.stringContaining("no answer: a firewall")]);
   close();
   close = () => {};
-  const nothing = await probe({ address: "127.0.0.1", port }, { ...OPTIONS, timeoutMs: PATIENCE_MS });
+  const nothing = await probe(
+    { address: "127.0.0.1", port },
+    { ...OPTIONS, timeoutMs: PATIENCE_MS },
+  );
   expect(nothing).toMatchObject({ seenAs: null, error: "ECONNREFUSED" });
-  expect(problemsOf(nothing)).toEqual([expect.stringContaining("nothing listens on that UDP port")]);
+  expect(problemsOf(nothing)).toEqual([
+    expect.stringContaining("nothing listens on that UDP port"),
+  ]);
   expect(exitCodeOf(nothing)).toBe(3);
 });
 
@@ -117,7 +125,10 @@ test("an answer that comes too late is not the next question's", async () => {
     const late = asked.length === 3 ? asked[1]! : from;
     if (asked.length !== 2) send(reply(2, late), late);
   });
-  const found = await probe({ address: "127.0.0.1", port }, { ...OPTIONS, count: 3, timeoutMs: 300 });
+  const found = await probe(
+    { address: "127.0.0.1", port },
+    { ...OPTIONS, count: 3, timeoutMs: 300 },
+  );
   expect(asked.length).toBeGreaterThanOrEqual(3);
   // The first asked for the address, the next one's answer is late, the one after has none.
   expect(found.roundTrips).toMatchObject({ sent: 3, lost: 2 });
@@ -128,5 +139,10 @@ test("quantiles", () => {
   expect(trips(times)).toEqual({ sent: 100, lost: 0, p50Ms: 50, p99Ms: 99 });
   times[0] = Number.NaN;
   expect(trips(times)).toEqual({ sent: 100, lost: 1, p50Ms: 50, p99Ms: 99 });
-  expect(trips(Float64Array.of(Number.NaN))).toEqual({ sent: 1, lost: 1, p50Ms: null, p99Ms: null });
+  expect(trips(Float64Array.of(Number.NaN))).toEqual({
+    sent: 1,
+    lost: 1,
+    p50Ms: null,
+    p99Ms: null,
+  });
 });

@@ -69,7 +69,10 @@ export function statsWith(some: Partial<Stats> = {}): Stats {
   };
 }
 
-/** A directory that is well, with two other beacons, one of which is behind; half of the changes came within 20 ms, all within 50. */
+/**
+ * A directory that is well, with two other beacons, one of which is behind; half of the changes
+ * came within 20 ms, all within 50.
+ */
 export function directoryStats(some: Partial<DirectoryStats> = {}): DirectoryStats {
   return {
     state: "ok",
@@ -104,7 +107,15 @@ export function directoryStats(some: Partial<DirectoryStats> = {}): DirectorySta
     snapshotsMalformed: 11,
     lastSnapshotWrittenS: 0.25,
     lastSnapshotLoadedS: 0.5,
-    resyncs: { new: 1, restarted: 2, gap: 3, diverged: 4, too_far_behind: 5, moved: 6, refused: 16 },
+    resyncs: {
+      new: 1,
+      restarted: 2,
+      gap: 3,
+      diverged: 4,
+      too_far_behind: 5,
+      moved: 6,
+      refused: 16,
+    },
     lag: { bounds: [0.01, 0.02, 0.05, 0.1], counts: [0, 5, 5, 0, 0], sum: 0.3 },
     nodesLost: 12,
     nodesClaimedAgain: 13,

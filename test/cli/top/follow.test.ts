@@ -6,7 +6,11 @@ import { FakeApi } from "../support/fake.ts";
 import { statsWith } from "../support/stats.ts";
 
 test("goes on when the connection ends, or brings something else; not if it never began", async () => {
-  const bodies = [JSON.stringify(statsWith({ nodes: 1 })), "{}", JSON.stringify(statsWith({ nodes: 2 }))];
+  const bodies = [
+    JSON.stringify(statsWith({ nodes: 1 })),
+    "{}",
+    JSON.stringify(statsWith({ nodes: 2 })),
+  ];
   const fake = new FakeApi(() => new Response(`${bodies.shift()}\n`));
   const news = follow(new Api(fake.url), 1);
   expect((await news.next()).value).toMatchObject({ stats: { nodes: 1 } });

@@ -90,7 +90,13 @@ describe("the screen", () => {
         isInDirectory: false,
         check: { sent: 50, lost: 5, disagreed: 0, lastRttMs: 1.25 },
       },
-      { address: "[2001:db8::1]:9001", routes: 0, gossipAgeS: null, isInDirectory: true, check: null },
+      {
+        address: "[2001:db8::1]:9001",
+        routes: 0,
+        gossipAgeS: null,
+        isInDirectory: true,
+        check: null,
+      },
     ];
     const stats = statsWith({ mesh: { ...later.mesh, peers } });
     const lines = render(stats, rates, SIZE, pressed("m", STATE)!);
@@ -104,13 +110,18 @@ describe("the screen", () => {
 
   test("a line of the directory, where there is one", () => {
     const lines = render({ ...later, directory: directoryStats() }, rates, SIZE, STATE);
-    expect(lines[7]).toBe("directory ok at 192.0.2.10:6379, round trip 0.4 ms; 2 other beacons, 1 not in st");
+    expect(lines[7]).toBe(
+      "directory ok at 192.0.2.10:6379, round trip 0.4 ms; 2 other beacons, 1 not in st",
+    );
     expect(lines).toHaveLength(24);
   });
 
   test("before there are rates, and when there is something to warn of", () => {
     const stats = { ...later, healthy: false, ...SICK };
-    const lines = render(stats, undefined, SIZE, { ...STATE, lost: "http://x: connection refused" });
+    const lines = render(stats, undefined, SIZE, {
+      ...STATE,
+      lost: "http://x: connection refused",
+    });
     expect(lines.slice(3, 11)).toEqual([
       "in      ...",
       "out     ...",
@@ -124,7 +135,11 @@ describe("the screen", () => {
   });
 
   test("nothing of the beacon's moves the cursor or widens a line", () => {
-    const stats = { ...later, version: "\x1b[2J漢字\r\n", address: { ...later.address, address: "\x9b1m" } };
+    const stats = {
+      ...later,
+      version: "\x1b[2J漢字\r\n",
+      address: { ...later.address, address: "\x9b1m" },
+    };
     expect(render(stats, rates, SIZE, STATE)[0]).toBe("beacon ?[2J????  ?1m:9001  id 5  up 1m 41s");
   });
 });

@@ -65,7 +65,9 @@ describe("without room", () => {
     connections.waits(all[1]!.connection!, "reader");
     for (let i = 2; i < MAX; i++) {
       admit();
-      expect(all.map(({ socket }) => socket.destroyed)).toEqual(all.map((_, at) => at > 1 && at <= i));
+      expect(all.map(({ socket }) => socket.destroyed)).toEqual(
+        all.map((_, at) => at > 1 && at <= i),
+      );
       expect(connections.count).toBe(MAX);
     }
     admit();

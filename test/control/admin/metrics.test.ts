@@ -1,4 +1,7 @@
-/** The directory's metrics, of made-up numbers; what a beacon's others come to, the tests of its HTTP see. */
+/**
+ * The directory's metrics, of made-up numbers; what a beacon's others come to, the tests of its
+ * HTTP see.
+ */
 import { expect, test } from "bun:test";
 import { createMetrics } from "../../../src/control/admin/metrics.ts";
 import { metrics, type Stats } from "../../../src/features.ts";
@@ -121,7 +124,9 @@ test("peers of the directory are told from those that gossip", async () => {
     { ...peer, address: "192.0.2.1:9001", isInDirectory: true },
     { ...peer, address: "192.0.2.2:9001", isInDirectory: false },
   ];
-  const text = await createMetrics(metrics, () => statsWith({ mesh: { ...mesh, peers } })).metrics();
+  const text = await createMetrics(metrics, () =>
+    statsWith({ mesh: { ...mesh, peers } }),
+  ).metrics();
   expect(text.match(/^beacon_peer_in_directory.*$/gm)).toEqual([
     'beacon_peer_in_directory{peer="192.0.2.1:9001"} 1',
   ]);

@@ -22,7 +22,17 @@ describe("the client is who connects", () => {
   });
 
   test.each([
-    ...[null, "", " ", ",", "unknown", "_hidden", "192.0.2.7,", "192.0.2.7, ,", "192.0.2.7 192.0.2.8"],
+    ...[
+      null,
+      "",
+      " ",
+      ",",
+      "unknown",
+      "_hidden",
+      "192.0.2.7,",
+      "192.0.2.7, ,",
+      "192.0.2.7 192.0.2.8",
+    ],
     ...[
       "192.0.2",
       "192.0.2.7.8",
@@ -33,7 +43,16 @@ describe("the client is who connects", () => {
       "017700000001",
       "192.0.2.07",
     ],
-    ...["fe80::1%eth0", "[fe80::1%eth0]:80", "::g", "[::1", "::1]", "[192.0.2.7", "192.0.2.7:", ":80"],
+    ...[
+      "fe80::1%eth0",
+      "[fe80::1%eth0]:80",
+      "::g",
+      "[::1",
+      "::1]",
+      "[192.0.2.7",
+      "192.0.2.7:",
+      ":80",
+    ],
     ...[
       "192.0.2.7:80:81",
       "192.0.2.7:-1",
@@ -93,7 +112,9 @@ describe("a header that is too long", () => {
   test("counts by its end", () => {
     const tail = "192.0.2.7, 10.0.0.2";
     for (const length of [1000, 5000, 1_000_000])
-      expect(PROXIES.clientOf(PROXY, `${"203.0.113.1, ".repeat(length / 13)}${tail}`)).toBe("192.0.2.7");
+      expect(PROXIES.clientOf(PROXY, `${"203.0.113.1, ".repeat(length / 13)}${tail}`)).toBe(
+        "192.0.2.7",
+      );
     expect(PROXIES.clientOf(PROXY, `${"x".repeat(5000)},${tail}`)).toBe("192.0.2.7");
   });
 
@@ -109,7 +130,9 @@ describe("a header that is too long", () => {
 describe("whatever a header says", () => {
   const header = fc.oneof(
     fc.string({ unit: "binary", maxLength: 200 }),
-    fc.array(fc.oneof(fc.ipV4(), fc.ipV6(), fc.ipV4Extended(), fc.string()), { maxLength: 30 }).map(String),
+    fc
+      .array(fc.oneof(fc.ipV4(), fc.ipV6(), fc.ipV4Extended(), fc.string()), { maxLength: 30 })
+      .map(String),
     fc.string({ unit: fc.constantFrom(..."0123456789abcdef.:[]%, "), maxLength: 100 }),
   );
   const peer = fc.oneof(
@@ -145,7 +168,9 @@ describe("whatever a header says", () => {
     const hop = fc.record({ isTrusted: fc.boolean(), byte: fc.nat(255) });
     fc.assert(
       fc.property(fc.array(hop, { minLength: 1, maxLength: 15 }), (hops) => {
-        const chain = hops.map(({ isTrusted, byte }) => (isTrusted ? `10.0.0.${byte}` : `192.0.2.${byte}`));
+        const chain = hops.map(({ isTrusted, byte }) =>
+          isTrusted ? `10.0.0.${byte}` : `192.0.2.${byte}`,
+        );
         const last = hops.findLastIndex(({ isTrusted }) => !isTrusted);
         expect(PROXIES.clientOf(PROXY, chain.join(", "))).toBe(chain[Math.max(0, last)]!);
       }),

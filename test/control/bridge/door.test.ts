@@ -3,7 +3,12 @@ import { describe, expect, test } from "bun:test";
 import { Connection } from "../../../src/control/bridge/connection.ts";
 import { Door, type DoorOptions } from "../../../src/control/bridge/door.ts";
 
-const OPTIONS: DoorOptions = { maxPeers: 1600, upgradeLimit: 0, failureLimit: 0, limitsShadow: false };
+const OPTIONS: DoorOptions = {
+  maxPeers: 1600,
+  upgradeLimit: 0,
+  failureLimit: 0,
+  limitsShadow: false,
+};
 const BURST_S = 10;
 /** A quarter of all, and a quarter of that. */
 const [UNPROVEN_MAX, OF_ONE_ADDRESS_MAX] = [400, 100];
@@ -60,12 +65,15 @@ describe("upgrades", () => {
     expect(letIn(door, "2001:db8:0:1::1", 1)).toBe(1);
   });
 
-  test.each(["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])("from %s are not limited", (address) => {
-    const { door } = doorWith({ upgradeLimit: 1, failureLimit: 1 });
-    for (let i = 0; i < 100; i++) door.failed(from(address));
-    open(door, address, OF_ONE_ADDRESS_MAX);
-    expect(letIn(door, address, 100)).toBe(100);
-  });
+  test.each(["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])(
+    "from %s are not limited",
+    (address) => {
+      const { door } = doorWith({ upgradeLimit: 1, failureLimit: 1 });
+      for (let i = 0; i < 100; i++) door.failed(from(address));
+      open(door, address, OF_ONE_ADDRESS_MAX);
+      expect(letIn(door, address, 100)).toBe(100);
+    },
+  );
 
   test("0 is no limit, and one that is changed counts from then on", () => {
     const { door } = doorWith({});

@@ -53,13 +53,19 @@ const written = (json: (sig: string) => string) => (text: string) =>
 
 describe("the challenge", () => {
   test("is the text that nodes read", () => {
-    expect(challenge.text).toMatch(/^\{"type":"auth_challenge","nonce":"[\da-f]{64}","ts":1790000000\}$/);
+    expect(challenge.text).toMatch(
+      /^\{"type":"auth_challenge","nonce":"[\da-f]{64}","ts":1790000000\}$/,
+    );
   });
 
   test("is another one each time, in all of its bytes", () => {
-    const nonces = Array.from({ length: 500 }, () => JSON.parse(new Challenge(0, 0).text).nonce as string);
+    const nonces = Array.from(
+      { length: 500 },
+      () => JSON.parse(new Challenge(0, 0).text).nonce as string,
+    );
     expect(new Set(nonces).size).toBe(500);
-    for (let at = 0; at < 64; at++) expect(new Set(nonces.map((nonce) => nonce[at])).size).toBeGreaterThan(8);
+    for (let at = 0; at < 64; at++)
+      expect(new Set(nonces.map((nonce) => nonce[at])).size).toBeGreaterThan(8);
   });
 });
 
@@ -82,7 +88,9 @@ describe("a node is believed", () => {
     ["older", (nonce) => `compat_auth:42:${nonce}`],
   ])("by the text to the letter: %s", async (_, textFor) => {
     const sig = base64(node.sign(textFor(JSON.parse(challenge.text).nonce)));
-    expect(await verify(`{"type":"auth_reply","node_id":42,"sig":"${sig}"}`)).toEqual({ nodeId: 42 });
+    expect(await verify(`{"type":"auth_reply","node_id":42,"sig":"${sig}"}`)).toEqual({
+      nodeId: 42,
+    });
   });
 
   test.each([1, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1])("by the id %d", async (nodeId) => {
@@ -108,19 +116,31 @@ describe("a node is believed", () => {
   });
 
   test("with fields that nobody knows", async () => {
-    const reply = node.reply(challenge.text, { version: 2, toString: null, nodeId: 7, ts: 1, nonce: "x" });
+    const reply = node.reply(challenge.text, {
+      version: 2,
+      toString: null,
+      nodeId: 7,
+      ts: 1,
+      nonce: "x",
+    });
     expect(await verify(reply)).toEqual({ nodeId: 42 });
   });
 
   test("with white space and escapes, as JSON has them", async () => {
-    const spaced = written((sig) => ` {\n"type" : "auth_\\u0072eply", "node_id":42.0,\t"sig":"${sig}"}\r\n`);
+    const spaced = written(
+      (sig) => ` {\n"type" : "auth_\\u0072eply", "node_id":42.0,\t"sig":"${sig}"}\r\n`,
+    );
     expect(await judged(spaced, known)).toBe(42);
   });
 
   test("with a field that comes twice, by the last one", async () => {
-    const twice = written((sig) => `{"node_id":43,"type":"auth_reply","sig":"${sig}","node_id":42}`);
+    const twice = written(
+      (sig) => `{"node_id":43,"type":"auth_reply","sig":"${sig}","node_id":42}`,
+    );
     expect(await judged(twice, known)).toBe(42);
-    const wrongLast = written((sig) => `{"node_id":42,"type":"auth_reply","sig":"${sig}","node_id":43}`);
+    const wrongLast = written(
+      (sig) => `{"node_id":42,"type":"auth_reply","sig":"${sig}","node_id":43}`,
+    );
     expect(await judged(wrongLast, known)).toBe("signature");
   });
 
@@ -285,10 +305,13 @@ describe("an id that no node has", () => {
     expect(await judged((text) => node.reply(text, { node_id: undefined }))).toBe("node_id");
   });
 
-  test.each(["NaN", "Infinity", "0x2a", "042", "+42", "42n", "42."])("%s, which is no JSON", async (id) => {
-    const reply = written((sig) => `{"type":"auth_reply","node_id":${id},"sig":"${sig}"}`);
-    expect(await judged(reply)).toBe("malformed");
-  });
+  test.each(["NaN", "Infinity", "0x2a", "042", "+42", "42n", "42."])(
+    "%s, which is no JSON",
+    async (id) => {
+      const reply = written((sig) => `{"type":"auth_reply","node_id":${id},"sig":"${sig}"}`);
+      expect(await judged(reply)).toBe("malformed");
+    },
+  );
 });
 
 describe("a signature that is none", () => {
@@ -319,8 +342,12 @@ describe("a signature that is none", () => {
     ["base64url of 63", (right) => `_${right.slice(1)}`],
     ["another character", (right) => `*${right.slice(1)}`],
     ["a full-width digit", (right) => `\uff11${right.slice(1)}`],
-    // The last two bits of 64 bytes are followed by four that must be zero: A, Q, g, w and their neighbours.
-    ["with a bit behind its end", (right) => right.replace(/.==$/, (end) => `${nextDigit(end[0]!)}==`)],
+    // The last two bits of 64 bytes are followed by four that must be zero: A, Q, g, w and their
+    // neighbours.
+    [
+      "with a bit behind its end",
+      (right) => right.replace(/.==$/, (end) => `${nextDigit(end[0]!)}==`),
+    ],
     ["with all bits behind its end", (right) => `${right.slice(0, -3)}/==`],
   ])("%s", async (_, change) => {
     const reply = (text: string) =>
@@ -393,11 +420,14 @@ describe("a signature that does not count", () => {
 
   test("of zeros, or of chance", async () => {
     await refused((text) => node.reply(text, { sig: base64(new Uint8Array(64)) }));
-    await refused((text) => node.reply(text, { sig: base64(crypto.getRandomValues(new Uint8Array(64))) }));
+    await refused((text) =>
+      node.reply(text, { sig: base64(crypto.getRandomValues(new Uint8Array(64))) }),
+    );
   });
 
   test("with the same number written larger", async () => {
-    // S and S + L are one number to the curve, but only the smaller one is a signature (RFC 8032, 5.1.7).
+    // S and S + L are one number to the curve, but only the smaller one is a signature (RFC 8032,
+    // 5.1.7).
     const order = 2n ** 252n + 27742317777372353535851937790883648493n;
     await refused((text) => {
       const sig = Buffer.from(node.sign(node.proofText(text)));
@@ -424,7 +454,9 @@ describe("a signature that does not count", () => {
 
 describe("a node without a usable key", () => {
   test("is unknown", async () => {
-    expect(await verify(NodeIdentity.create(44).reply(challenge.text))).toEqual({ refusal: "unknown_node" });
+    expect(await verify(NodeIdentity.create(44).reply(challenge.text))).toEqual({
+      refusal: "unknown_node",
+    });
   });
 
   test.each([0, 1, 31, 33, 44, 64])("has %d bytes stored", async (bytes) => {
@@ -446,7 +478,10 @@ describe("a node without a usable key", () => {
   });
 
   test("has its key in the middle of a larger buffer", async () => {
-    const stored = Buffer.concat([other.publicKey, node.publicKey, other.publicKey]).subarray(32, 64);
+    const stored = Buffer.concat([other.publicKey, node.publicKey, other.publicKey]).subarray(
+      32,
+      64,
+    );
     expect(
       await judged(
         (text) => node.reply(text),
@@ -473,7 +508,10 @@ describe("a key that anybody can sign for", () => {
   };
   const d = mod(-121665n * inverse(121666n));
 
-  /** y of the points of order 1, 2, 4 and 8: for the last, doubling gives y = 0, so x² = -y² and d·y⁴ + 2y² = 1. */
+  /**
+   * y of the points of order 1, 2, 4 and 8: for the last, doubling gives y = 0, so x² = -y² and
+   * d·y⁴ + 2y² = 1.
+   */
   const rootOfD1 = root(1n + d)!;
   const ySquared = [mod((rootOfD1 - 1n) * inverse(d)), mod((-rootOfD1 - 1n) * inverse(d))];
   const ofOrder8 = ySquared.map(root).find((y) => y !== undefined)!;
@@ -526,7 +564,9 @@ describe("a key that anybody can sign for", () => {
 describe("a key source", () => {
   test("that cannot tell: its error comes through", async () => {
     const error = new Error("the source is away");
-    await expect(verify(node.reply(challenge.text), () => Promise.reject(error))).rejects.toBe(error);
+    await expect(verify(node.reply(challenge.text), () => Promise.reject(error))).rejects.toBe(
+      error,
+    );
     expect(await verify(node.reply(challenge.text))).toEqual({ refusal: "used" });
   });
 });

@@ -92,7 +92,10 @@ function send(connection: Connection, frame: Uint8Array): boolean {
 /** More frames than any bound leaves room for. */
 const FRAMES_MAX = 10_000;
 
-/** Sends the same frame again and again until so many are dropped. @throws Error if all are taken */
+/**
+ * Sends the same frame again and again until so many are dropped.
+ * @throws Error if all are taken
+ */
 function sendUntilDropped(connection: Connection, frame: Uint8Array, drops = 1): void {
   const before = outbox.dropped;
   for (let i = 0; i < FRAMES_MAX; i++) {
@@ -121,7 +124,8 @@ describe("frames", () => {
     const [open, gone] = [connect(), connect()];
     gone.connection.isGone = true;
     const frames = [packet(100), packet(30), Uint8Array.of(DISCOVER_REPLY, 4, 127, 0, 0, 1, 0, 9)];
-    for (const { connection } of [open, gone]) for (const frame of frames) outbox.put(connection, frame);
+    for (const { connection } of [open, gone])
+      for (const frame of frames) outbox.put(connection, frame);
     outbox.flush();
     const count = (column: number) => memory.counters[memory.bridgeRow + column];
     expect([relayed(), count(REPLIES_SENT), count(SENT_BYTES)]).toEqual([2, 1, 100 + 30 + 8]);
@@ -157,7 +161,9 @@ describe("frames", () => {
     sendUntilDropped(connection, packet(65_536), 2);
     send(connection, Uint8Array.of(DISCOVER_REPLY, ...new Uint8Array(NODE_BYTES_MAX)));
     expect(outbox.dropped).toBe(3);
-    expect(dropsOf(memory, 9)).toEqual([{ to: 9, from: 7, reason: "slow_reader", atS: 1, count: 2 }]);
+    expect(dropsOf(memory, 9)).toEqual([
+      { to: 9, from: 7, reason: "slow_reader", atS: 1, count: 2 },
+    ]);
   });
 
   test("for a connection that is gone go nowhere, and those for others do", () => {
@@ -180,7 +186,13 @@ describe("a socket that takes no frame, as it is closing,", () => {
     const counters = memory.counters.slice();
     for (const frame of [packet(20), Uint8Array.of(DISCOVER_REPLY, 4), packet(30)])
       expect(send(connection, frame)).toBe(false);
-    expect(outbox).toMatchObject({ sent: 1, gone: 3, dropped: 0, disconnects: 0, bufferedBytes: 0 });
+    expect(outbox).toMatchObject({
+      sent: 1,
+      gone: 3,
+      dropped: 0,
+      disconnects: 0,
+      bufferedBytes: 0,
+    });
     expect(memory.counters).toEqual(counters);
     expect(connection.pending).toEqual([]);
   });
@@ -239,7 +251,12 @@ describe("a node that does not read", () => {
     socket.read(3500);
     outbox.update(connection);
     expect(outbox.bufferedBytes).toBe(before - 3500);
-    expect([1, 2, 3, 4].map(() => send(connection, packet(1000)))).toEqual([true, true, true, false]);
+    expect([1, 2, 3, 4].map(() => send(connection, packet(1000)))).toEqual([
+      true,
+      true,
+      true,
+      false,
+    ]);
     socket.read(NODE_BYTES_MAX);
     outbox.update(connection);
     expect(outbox.bufferedBytes).toBe(0);
@@ -248,7 +265,8 @@ describe("a node that does not read", () => {
 
   test("gives back its room when it is gone", () => {
     const [gone, slow] = [connect(0), connect(0)];
-    for (let i = 0; i < 100; i++) for (const { connection } of [gone, slow]) send(connection, packet(1000));
+    for (let i = 0; i < 100; i++)
+      for (const { connection } of [gone, slow]) send(connection, packet(1000));
     expect(outbox.bufferedBytes).toBe(200_000);
     gone.connection.isGone = true;
     outbox.update(gone.connection);
@@ -299,7 +317,8 @@ describe("many nodes that do not read", () => {
   });
 
   test("cost no connection that reads its own, until what waits for those that end is gone", () => {
-    for (let i = 0; i < BUFFERED_BYTES_MAX / 65_536; i++) send(connect(0).connection, packet(65_536));
+    for (let i = 0; i < BUFFERED_BYTES_MAX / 65_536; i++)
+      send(connect(0).connection, packet(65_536));
     const [slow, quick] = [connect(0), connect()];
     slow.socket.terminate = () => {}; // its close comes later
     send(slow.connection, packet(5));

@@ -51,7 +51,11 @@ describe("Announcer", () => {
     heard(5, 99_000);
     heard(6);
     const first = made.next()!;
-    expect([first.seq, claimsOf(first), [...first.gone]]).toEqual([1, { 5: 99_000, 6: 100_000 }, []]);
+    expect([first.seq, claimsOf(first), [...first.gone]]).toEqual([
+      1,
+      { 5: 99_000, 6: 100_000 },
+      [],
+    ]);
     expect(first.timeMs).toBe(BOOT_MS + at.ms);
     made.told(first);
     went(5);
@@ -205,7 +209,10 @@ describe("Announcer", () => {
     const changes = made.next()!;
     expect(changes.claims.timesMs[0]).toBe(theirMs + TIME_STEP_MS);
     expect(decodeEntry(encodeEntry(changes))).toEqual(changes); // though it is ahead of the clock
-    expect([made.ownMs(5), made.publishedMs(5)]).toEqual([theirMs + TIME_STEP_MS, theirMs + TIME_STEP_MS]);
+    expect([made.ownMs(5), made.publishedMs(5)]).toEqual([
+      theirMs + TIME_STEP_MS,
+      theirMs + TIME_STEP_MS,
+    ]);
     table.withdraw(5, OTHER);
     expect(made.ownMs(5)).toBe(theirMs + TIME_STEP_MS);
   });
@@ -351,7 +358,10 @@ describe("Announcer", () => {
         made.announcer.restart();
       };
       await made.announcer.complete(signal);
-      expect([made.announcer.isWhole, claims(made)]).toEqual([false, { 5: 150_000 + TIME_STEP_MS }]);
+      expect([made.announcer.isWhole, claims(made)]).toEqual([
+        false,
+        { 5: 150_000 + TIME_STEP_MS },
+      ]);
       await made.announcer.complete(signal);
       expect([made.announcer.isWhole, claims(made)]).toEqual([true, { 5: 150_000 + TIME_STEP_MS }]);
     });

@@ -64,7 +64,10 @@ describe("FleetClock", () => {
     const { clock } = clockAt();
     clock.begin(WALL_MS);
     const DAYS_MS = 30 * 86_400_000;
-    expect([DAYS_MS, DAYS_MS + 1].map((ms) => clock.isTooFarAhead(WALL_MS + ms))).toEqual([false, true]);
+    expect([DAYS_MS, DAYS_MS + 1].map((ms) => clock.isTooFarAhead(WALL_MS + ms))).toEqual([
+      false,
+      true,
+    ]);
   });
 
   test("shows multiples of its step, and momentOf is the moment that has a time", () => {

@@ -33,9 +33,22 @@ const changesOf = (fields: Partial<Changes> = {}): Changes => ({
   gone: Int32Array.of(2),
   ...fields,
 });
-const named = (seq: number, parts: number, ranges = ALL_RANGES): SnapshotName => ({ seq, parts, ranges });
+const named = (seq: number, parts: number, ranges = ALL_RANGES): SnapshotName => ({
+  seq,
+  parts,
+  ranges,
+});
 const leaseOf = (fields: Partial<Lease> = {}): Lease => ({
-  ...{ kind: LEASE, epoch: 7, name: NAME, seq: 3, timeMs: NOW_MS, beaconId: 4, nodes: 5, leaseMs: 10_000 },
+  ...{
+    kind: LEASE,
+    epoch: 7,
+    name: NAME,
+    seq: 3,
+    timeMs: NOW_MS,
+    beaconId: 4,
+    nodes: 5,
+    leaseMs: 10_000,
+  },
   ...{ isLeaving: false, snapshot: named(2, 1), ranged: undefined, sums: undefined },
   ...fields,
 });
@@ -61,7 +74,9 @@ describe("an entry of the log", () => {
   test("is read by an earlier version, which does not know extensions, as that wrote it", () => {
     const sums = new Int32Array(SUMS).fill(7);
     const bytes = encodeEntry(leaseOf({ ranged: named(2, 1, 5), sums }));
-    expect(Buffer.from(bytes).toString("hex")).toBe(Buffer.from(encodeEntry(leaseOf())).toString("hex"));
+    expect(Buffer.from(bytes).toString("hex")).toBe(
+      Buffer.from(encodeEntry(leaseOf())).toString("hex"),
+    );
     expect(decodeEntry(bytes)).toEqual(leaseOf());
   });
 
@@ -71,12 +86,19 @@ describe("an entry of the log", () => {
       [
         ...["01", "01", "3ff0000000000000", "0003", "623a31"],
         ...["4000000000000000", "4030000000000000", "0002", "0001"],
-        ...["00000001", "00000000", "ffffffff", "00000000", "00000002"], // claims of the future have age 0
+        // claims of the future have age 0
+        ...["00000001", "00000000", "ffffffff", "00000000", "00000002"],
       ].join(""),
     );
     expect(
       Buffer.from(
-        encodeEntry({ kind: ASK, epoch: 1, name: "b", of: { epoch: 2, name: "c" }, ranges: ALL_RANGES }),
+        encodeEntry({
+          kind: ASK,
+          epoch: 1,
+          name: "b",
+          of: { epoch: 2, name: "c" },
+          ranges: ALL_RANGES,
+        }),
       ).toString("hex"),
     ).toBe("01033ff00000000000000001624000000000000000000163");
   });
@@ -113,8 +135,12 @@ describe("an entry of the log", () => {
       for (const at of [2, BODY_AT]) // epoch, seq
         expect(decodeEntry(changed(bytes, (view) => view.setFloat64(at, value)))).toBeUndefined();
     for (const value of [-1, 0.01, Number.NaN, Number.POSITIVE_INFINITY, Number.MAX_VALUE])
-      expect(decodeEntry(changed(bytes, (view) => view.setFloat64(BODY_AT + 8, value)))).toBeUndefined();
-    expect(decodeEntry(changed(bytes, (view) => view.setFloat64(BODY_AT + 8, 0.0625)))).toBeDefined();
+      expect(
+        decodeEntry(changed(bytes, (view) => view.setFloat64(BODY_AT + 8, value))),
+      ).toBeUndefined();
+    expect(
+      decodeEntry(changed(bytes, (view) => view.setFloat64(BODY_AT + 8, 0.0625))),
+    ).toBeDefined();
   });
 
   test("is of a beacon whose name is readable, and no longer than names are", () => {
@@ -131,7 +157,11 @@ describe("an entry of the log", () => {
       bytes.subarray(BODY_AT),
     ]);
     expect(decodeEntry(tooLong)).toBeUndefined();
-    const nameless = Buffer.concat([bytes.subarray(0, 10), Buffer.of(0, 0), bytes.subarray(BODY_AT)]);
+    const nameless = Buffer.concat([
+      bytes.subarray(0, 10),
+      Buffer.of(0, 0),
+      bytes.subarray(BODY_AT),
+    ]);
     expect(decodeEntry(nameless)).toBeUndefined();
   });
 
@@ -151,12 +181,19 @@ describe("an entry of the log", () => {
   test("names no snapshot of more parts than there may be", () => {
     const most = leaseOf({ snapshot: named(1, PARTS_MAX) });
     expect(decodeEntry(encodeEntry(most))).toEqual(most);
-    expect(decodeEntry(encodeEntry(leaseOf({ snapshot: named(1, PARTS_MAX + 1) })))).toBeUndefined();
+    expect(
+      decodeEntry(encodeEntry(leaseOf({ snapshot: named(1, PARTS_MAX + 1) }))),
+    ).toBeUndefined();
   });
 
   test("claims what is ahead of its time as made then, and old nodes with the second in which they were heard", () => {
     const days = (count: number) => NOW_MS - count * 86_400_000;
-    const timesMs = Float64Array.of(NOW_MS + 5000, days(1) - 0.0625, days(2) + 999.9375, days(20_000));
+    const timesMs = Float64Array.of(
+      NOW_MS + 5000,
+      days(1) - 0.0625,
+      days(2) + 999.9375,
+      days(20_000),
+    );
     const claims = { nodeIds: Int32Array.of(1, 2, 3, 4), timesMs };
     const read = decodeEntry(encodeEntry(changesOf({ claims }))) as Changes;
     expect([...read.claims.timesMs]).toEqual([NOW_MS, days(1) - 0.0625, days(2), days(20_000)]);
@@ -187,7 +224,9 @@ describe("an entry of the log", () => {
         if (read.kind !== CHANGES) return;
         expect(read.claims.nodeIds.includes(0) || read.gone.includes(0)).toBe(false);
         expect(read.claims.nodeIds.length + read.gone.length).toBeLessThanOrEqual(CHANGES_MAX);
-        expect(read.claims.timesMs.every((ms) => stepped(ms) === ms && ms <= read.timeMs)).toBe(true);
+        expect(read.claims.timesMs.every((ms) => stepped(ms) === ms && ms <= read.timeMs)).toBe(
+          true,
+        );
       }),
       { numRuns: 1000 },
     );
@@ -202,7 +241,8 @@ describe("an extension", () => {
   const ask: Ask = { kind: ASK, epoch: 1, name: "b", ranges: 6, of: { epoch: 2, name: "c" } };
 
   test("is the bytes that the format names", () => {
-    const hexOf = (one: Parameters<typeof encodeExtra>[0]) => Buffer.from(encodeExtra(one)!).toString("hex");
+    const hexOf = (one: Parameters<typeof encodeExtra>[0]) =>
+      Buffer.from(encodeExtra(one)!).toString("hex");
     expect(hexOf(ask)).toBe("0100000006");
     expect(hexOf(leaseOf())).toBe(`01${"00".repeat(14)}`);
     expect(hexOf(lease).slice(0, 46)).toBe("01000000050003400000000000000000000000ffffffff");

@@ -77,12 +77,19 @@ export const claimerOf = (name: string, number: number, mark = 1) => ({
   waiting: new WaitingClaims(),
 });
 
-/** A host's routes to the others, as beacon "m:1" has them; it has published all its nodes as it has them. */
-export function routesOf({ clock, table, own, pause }: Host, parts: Partial<FleetRoutesParts> = {}) {
+/**
+ * A host's routes to the others, as beacon "m:1" has them; it has published all its nodes as it has
+ * them.
+ */
+export function routesOf(
+  { clock, table, own, pause }: Host,
+  parts: Partial<FleetRoutesParts> = {},
+) {
   const claimers = new Map<number, Claimer>();
   const claimedAgain: [nodeId: number, afterMs: number][] = [];
   const full: Claimer[] = [];
-  const ownMs = (nodeId: number) => (own.heardMs(nodeId) < 0 ? -1 : clock.timeOf(own.heardMs(nodeId)));
+  const ownMs = (nodeId: number) =>
+    own.heardMs(nodeId) < 0 ? -1 : clock.timeOf(own.heardMs(nodeId));
   const routes = new FleetRoutes({
     ...{ table, own, name: "m:1", pause, ownMs, publishedMs: ownMs },
     claimerAt: (number) => claimers.get(number),

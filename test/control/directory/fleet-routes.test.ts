@@ -128,7 +128,11 @@ describe("claims that stand", () => {
     table.withdraw(5, z.number); // nobody knows how
     expect(routes.differing(a, sums.row(), 0)).toBe(1 << rangeOf(5));
     claim(5, a, 1000); // as a snapshot says
-    expect([table.find(5), a.waiting.size, routes.differing(a, sums.row(), 0)]).toEqual([a.number, 0, 0]);
+    expect([table.find(5), a.waiting.size, routes.differing(a, sums.row(), 0)]).toEqual([
+      a.number,
+      0,
+      0,
+    ]);
   });
 
   test("those that find no room in the table are counted", () => {
@@ -136,7 +140,11 @@ describe("claims that stand", () => {
     table.keepClaims();
     const { claim, routes, a } = fleet({ ...host(), table });
     for (let id = 1; id <= 6; id++) claim(id, a, 1000);
-    expect([table.size, routes.refused, a.incomplete]).toEqual([4, 2, (1 << rangeOf(5)) | (1 << rangeOf(6))]);
+    expect([table.size, routes.refused, a.incomplete]).toEqual([
+      4,
+      2,
+      (1 << rangeOf(5)) | (1 << rangeOf(6)),
+    ]);
   });
 
   test("more of a beacon's than may wait are reported, and not kept", () => {
@@ -147,7 +155,11 @@ describe("claims that stand", () => {
       claim(id, z, 2000);
       claim(id, a, 1000);
     }
-    expect([full, a.waiting.size, a.incomplete]).toEqual([[a], WAITING_MAX, 1 << rangeOf(WAITING_MAX + 1)]);
+    expect([full, a.waiting.size, a.incomplete]).toEqual([
+      [a],
+      WAITING_MAX,
+      1 << rangeOf(WAITING_MAX + 1),
+    ]);
   });
 });
 
@@ -221,7 +233,11 @@ describe("gossip of peers that are not in the directory", () => {
     expect([table.find(5), a.waiting.size]).toEqual([GOSSIP, 1]);
     table.withdraw(5, GOSSIP);
     routes.settle(5);
-    expect([table.find(5), table.claimedMs(5), a.waiting.size]).toEqual([a.number, BOOT_MS + 1000, 0]);
+    expect([table.find(5), table.claimedMs(5), a.waiting.size]).toEqual([
+      a.number,
+      BOOT_MS + 1000,
+      0,
+    ]);
     routes.displace(6); // which nobody has
     expect(a.waiting.size).toBe(0);
   });
@@ -234,13 +250,13 @@ describe("sweeps", () => {
     claim(50, z, 1000);
     claim(2, z, 500);
     await routes.sweep(a.number, 2);
-    expect([table.routesOf(a.number), table.find(1), table.find(2), table.find(4), table.find(50)]).toEqual([
-      10,
-      a.number,
-      z.number,
-      NO_PEER,
-      z.number,
-    ]);
+    expect([
+      table.routesOf(a.number),
+      table.find(1),
+      table.find(2),
+      table.find(4),
+      table.find(50),
+    ]).toEqual([10, a.number, z.number, NO_PEER, z.number]);
     await routes.sweep(a.number, NO_MARK);
     expect([table.routesOf(a.number), table.routesOf(z.number)]).toEqual([0, 2]);
   });
@@ -252,7 +268,9 @@ describe("sweeps", () => {
     await routes.sweep(a.number, 2, (id) => id % 2 === 0);
     expect([table.routesOf(a.number), a.waiting.size]).toEqual([5, 5]);
     await routes.sweep(a.number, 2);
-    expect([table.routesOf(a.number), a.waiting.size, table.routesOf(z.number)]).toEqual([0, 0, 10]);
+    expect([table.routesOf(a.number), a.waiting.size, table.routesOf(z.number)]).toEqual([
+      0, 0, 10,
+    ]);
   });
 
   test("withdraw a claim that a later one displaces while they are under way", async () => {
@@ -288,7 +306,9 @@ describe("sweeps", () => {
     const ofOne = pauses;
     expect(ofOne).toBeGreaterThan(3);
     const order: string[] = [];
-    const second = routes.sweep(a.number, 2).then(() => order.push("second", `${table.routesOf(a.number)}`));
+    const second = routes
+      .sweep(a.number, 2)
+      .then(() => order.push("second", `${table.routesOf(a.number)}`));
     void routes.sweep(a.number, NO_MARK).then(() => order.push("third"));
     await routes.swept();
     expect(table.routesOf(a.number)).toBe(0);

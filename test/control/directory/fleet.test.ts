@@ -82,7 +82,12 @@ describe("a beacon that is followed", () => {
     const beacon = at.follow(B, 5);
     for (const seq of [5, 4, 1]) at.hear(changesOf(B, seq, { 5: 1000 }));
     at.hear(leaseOf(B, 5));
-    expect([beacon.seq, beacon.isBehind, at.table.size, at.seen.applied]).toEqual([5, false, 0, []]);
+    expect([beacon.seq, beacon.isBehind, at.table.size, at.seen.applied]).toEqual([
+      5,
+      false,
+      0,
+      [],
+    ]);
   });
 
   test("is behind once a number is missing, in its changes or in what a lease says", () => {
@@ -181,7 +186,9 @@ describe("a beacon that is behind", () => {
         changesOf(
           B,
           seq,
-          Object.fromEntries(Array.from({ length: CHANGES_MAX }, (_, i) => [seq * CHANGES_MAX + i, 1000])),
+          Object.fromEntries(
+            Array.from({ length: CHANGES_MAX }, (_, i) => [seq * CHANGES_MAX + i, 1000]),
+          ),
         ),
       );
     for (; seq <= 64; seq++) hearMore();
@@ -226,7 +233,11 @@ describe("a beacon that is behind", () => {
     const beacon = at.fleet.beacons.get(B)!;
     expect([neededOf(beacon), at.table.size]).toEqual([6, 0]);
     beacon.numbered(NUMBER);
-    expect([beacon.number, neededOf(beacon), beacon.hasChanged(5, named(6))]).toEqual([NUMBER, 7, false]);
+    expect([beacon.number, neededOf(beacon), beacon.hasChanged(5, named(6))]).toEqual([
+      NUMBER,
+      7,
+      false,
+    ]);
   });
 
   test("is loaded from the snapshot that was named before it had a number, if nothing changed since", () => {
@@ -384,7 +395,12 @@ describe("who is there", () => {
     for (let i = 0; i < PEERS_MAX; i++) at.hear(leaseOf(`b${i}:1`, 0));
     at.own.heard.set(5, 1000).set(6, 3000);
     at.hear(changesOf("b200:1", 1, { 5: 2000, 6: 2000 }));
-    expect([at.own.givenUp, at.claimedAgain, at.table.size, at.fleet.ignored]).toEqual([[5], [], 0, 1]);
+    expect([at.own.givenUp, at.claimedAgain, at.table.size, at.fleet.ignored]).toEqual([
+      [5],
+      [],
+      0,
+      1,
+    ]);
   });
 
   test("two with one id are complained of", () => {
@@ -403,7 +419,8 @@ describe("the sums of a lease", () => {
     for (const [id, ms] of Object.entries(claims)) sums.add(Number(id), BOOT_MS + ms);
     return sums.row();
   };
-  const rangesOf = (...nodeIds: number[]) => nodeIds.reduce((ranges, id) => ranges | (1 << rangeOf(id)), 0);
+  const rangesOf = (...nodeIds: number[]) =>
+    nodeIds.reduce((ranges, id) => ranges | (1 << rangeOf(id)), 0);
 
   test("that match what stands leave the beacon followed, whether its claims have a route or wait", () => {
     const beacon = at.follow();
@@ -425,7 +442,11 @@ describe("the sums of a lease", () => {
     const lease = leaseOf(B, 1, { sums: sumsOf({ 5: 1000, 6: 1000, 7: 1000 }) });
     at.hear(lease, 1000);
     expect([beacon.isBehind, beacon.ranges]).toEqual([true, rangesOf(5, 6, 1000)]);
-    expect([at.fleet.diverged, at.fleet.resyncs.diverged, at.complaints]).toEqual([3, 1, ["diverged"]]);
+    expect([at.fleet.diverged, at.fleet.resyncs.diverged, at.complaints]).toEqual([
+      3,
+      1,
+      ["diverged"],
+    ]);
     expect(at.fleet.toAsk(2000).map(({ name, ranges }) => [name, ranges])).toEqual([
       [B, rangesOf(5, 6, 1000)],
     ]);
@@ -456,7 +477,9 @@ describe("the sums of a lease", () => {
       if (isBehind) beacon.follow(named(0));
       return isBehind;
     };
-    const times = Array.from({ length: 200 }, (_, i) => 100 * i).filter((ms) => lease(ms, { 5: 1000 }));
+    const times = Array.from({ length: 200 }, (_, i) => 100 * i).filter((ms) =>
+      lease(ms, { 5: 1000 }),
+    );
     expect(times).toEqual([0, 1000, 3000, 7000, 15_000]);
     expect([lease(40_000, {}), lease(40_001, { 5: 1000 }), lease(40_002, { 5: 1000 })]).toEqual([
       false,
@@ -502,11 +525,19 @@ describe("the sums of a lease", () => {
       at.hear(changesOf(B, 1, { 5: 1000, 6: 1000, 7: 1000 }));
       at.hear(changesOf("c:1", 1, { 5: 2000, 6: 2000, 7: 2000 }));
       at.hear(leaseOf(B, 1, { nodes, sums }));
-      expect([beacon.isBehind, beacon.waiting.size, complaints()]).toEqual([false, 2, ["too_many_wait"]]);
+      expect([beacon.isBehind, beacon.waiting.size, complaints()]).toEqual([
+        false,
+        2,
+        ["too_many_wait"],
+      ]);
       at.hear(changesOf("c:1", 2, {}, [5, 6, 7]));
       expect([5, 6, 7].map((id) => at.table.find(id))).toEqual([NUMBER, NUMBER, NO_PEER]);
       at.hear(leaseOf(B, 1, { nodes, sums }));
-      expect([beacon.isBehind, beacon.ranges, at.fleet.resyncs.refused]).toEqual([true, rangesOf(7), 1]);
+      expect([beacon.isBehind, beacon.ranges, at.fleet.resyncs.refused]).toEqual([
+        true,
+        rangesOf(7),
+        1,
+      ]);
     });
 
     test("are compared as ever once they match", () => {
@@ -518,7 +549,11 @@ describe("the sums of a lease", () => {
       at.hear(leaseOf(B, 2, { nodes: 2, sums: sumsOf({ 5: 1000, 6: 1000 }) }));
       expect(beacon.isBehind).toBe(false);
       at.hear(leaseOf(B, 2, { nodes, sums }));
-      expect([beacon.ranges, at.fleet.diverged, complaints()]).toEqual([rangesOf(7), 1, ["diverged"]]);
+      expect([beacon.ranges, at.fleet.diverged, complaints()]).toEqual([
+        rangesOf(7),
+        1,
+        ["diverged"],
+      ]);
     });
   });
 
@@ -548,7 +583,12 @@ test("whatever is heard in whatever order: what is followed is numbered without 
       for (const { kind, seq, epoch, snapshot } of entries) {
         if (kind === "changes") hear(changesOf(B, seq, {}, [], epoch));
         else if (kind === "lease")
-          hear(leaseOf(B, seq, { epoch, snapshot: snapshot === undefined ? undefined : named(snapshot) }));
+          hear(
+            leaseOf(B, seq, {
+              epoch,
+              snapshot: snapshot === undefined ? undefined : named(snapshot),
+            }),
+          );
         const beacon = made.beacons.get(B);
         if (beacon === undefined) continue;
         beacon.number = NUMBER;

@@ -1,4 +1,7 @@
-/** Servers that are none, or that say anything: every call fails in time and in words, and nothing is believed. */
+/**
+ * Servers that are none, or that say anything: every call fails in time and in words, and nothing
+ * is believed.
+ */
 import { afterEach, describe, expect, test } from "bun:test";
 import type { Store } from "../../../src/control/directory/store.ts";
 import { StoreError } from "../../../src/control/directory/store-error.ts";
@@ -29,10 +32,25 @@ describe("in place of a welcome", () => {
       "malformed",
       'answers HELLO with "SSH-2.0-OpenSSH_9.2": is this',
     ],
-    ["zeros", "\0".repeat(10_000), "malformed", "is this a Redis or Valkey server? check --directory"],
-    ["a line without an end", "+".repeat(100_000), "malformed", "is this a Redis or Valkey server?"],
+    [
+      "zeros",
+      "\0".repeat(10_000),
+      "malformed",
+      "is this a Redis or Valkey server? check --directory",
+    ],
+    [
+      "a line without an end",
+      "+".repeat(100_000),
+      "malformed",
+      "is this a Redis or Valkey server?",
+    ],
     ["a map that is none", "%x\r\n", "malformed", 'answers HELLO with "%x"'],
-    ["an array in place of a map", "*0\r\n", "unreachable", "closed the connection in place of an answer"],
+    [
+      "an array in place of a map",
+      "*0\r\n",
+      "unreachable",
+      "closed the connection in place of an answer",
+    ],
     ["a TLS alert", "\x15\x03\x01\0\x02\x02\x28", "refused", "does it want TLS? that is rediss://"],
     ["the end", "close", "unreachable", "closed the connection in place of an answer"],
     ["nothing", "", "slow", "accepts the connection and does not answer"],
@@ -87,9 +105,19 @@ describe("to who was let in", () => {
       "refused",
       "Redis 6.2 or later, or Valkey, is needed",
     ],
-    ["no streams", "-ERR unknown command 'XADD', with args beginning with: x\r\n", "refused", "6.2 or later"],
+    [
+      "no streams",
+      "-ERR unknown command 'XADD', with args beginning with: x\r\n",
+      "refused",
+      "6.2 or later",
+    ],
     ["a replica", "-READONLY You can't write\r\n", "read_only", "name the primary, too"],
-    ["a cluster's other node", "-MOVED 7 10.0.0.1:6379\r\n", "refused", "name all nodes of the cluster"],
+    [
+      "a cluster's other node",
+      "-MOVED 7 10.0.0.1:6379\r\n",
+      "refused",
+      "name all nodes of the cluster",
+    ],
     ["garbage", "?\r\n", "malformed", "answers XADD with garbage: is this a Redis"],
     ["nothing", "", "slow", "no answer to XADD in 1000 ms"],
   ])("%s shows at once, by a write", async (_, answer, failure, message) => {
@@ -103,7 +131,9 @@ describe("to who was let in", () => {
 
   test("one that cannot save is read from", async () => {
     const answer = "-MISCONF Redis is configured to save RDB snapshots\r\n";
-    server = new ScriptedRedis((command, args) => (command === "XADD" ? answer : entered(command, args)));
+    server = new ScriptedRedis((command, args) =>
+      command === "XADD" ? answer : entered(command, args),
+    );
     const store = await stores.connect(server);
     const error = await failureOf(store.append(new Uint8Array(1), UNTRIMMED));
     expect(error).toMatchObject({ failure: "full", endsConnection: false });
@@ -152,7 +182,10 @@ describe("whatever is asked", () => {
     ["more than it says", `*1\r\n${entry("1-1")}`.repeat(3)],
     ["entries without an id", `*1\r\n${entry("x")}`],
     ["entries of another log", `%1\r\n$1\r\nx\r\n*1\r\n${entry("1-1")}`],
-    ["more entries than were asked for", `%1\r\n$10\r\n{test}:log\r\n*257\r\n${entry("1-1").repeat(257)}`],
+    [
+      "more entries than were asked for",
+      `%1\r\n$10\r\n{test}:log\r\n*257\r\n${entry("1-1").repeat(257)}`,
+    ],
     ["a text in place of a list", "*2\r\n$1\r\n0\r\n$1\r\n0\r\n"],
     ["an array of nothing", "*2\r\n_\r\n_\r\n"],
     ["a push", ">2\r\n+message\r\n+x\r\n"],
@@ -189,7 +222,10 @@ describe("whatever is asked", () => {
       }
     };
     const outcomes = await Promise.all(answers.map(async (one) => [one[0], await outcome(one)]));
-    const expected = answers.map(([what]) => [what, right[name]?.includes(what) ? "taken" : "ended"]);
+    const expected = answers.map(([what]) => [
+      what,
+      right[name]?.includes(what) ? "taken" : "ended",
+    ]);
     expect(outcomes).toEqual(expected);
   });
 

@@ -1,10 +1,17 @@
-/** Servers that let nobody in, or are none: each is told from the others, and what to do about it. */
+/**
+ * Servers that let nobody in, or are none: each is told from the others, and what to do about it.
+ */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import type { StoreOptions } from "../../../src/control/directory/store.ts";
 import { installed } from "../../e2e/support/program.ts";
 import { until } from "../../e2e/support/wait.ts";
 import { temporaryFolder } from "../../support/folder.ts";
-import { describeImplementations, freeTcpPort, type RedisServer, RedisServers } from "../../support/redis.ts";
+import {
+  describeImplementations,
+  freeTcpPort,
+  type RedisServer,
+  RedisServers,
+} from "../../support/redis.ts";
 import { type Certificate, makeCertificate } from "../../support/websocket.ts";
 import { PREFIX, Stores, UNTRIMMED, whyNotConnected } from "./support.ts";
 
@@ -82,8 +89,16 @@ describeImplementations((implementation) => {
   test.each<[string, Partial<StoreOptions>, string]>([
     ["none", {}, "name a file with the password in --directory-auth-file"],
     ["a wrong password", { password: "hunter2" }, "check --directory-auth-file"],
-    ["a user that is not there", { user: "eve", password: PASSWORD }, "check --directory-auth-file"],
-    ["a user without a right", { user: "mute", password: PASSWORD }, "let the user do that (ACL SETUSER)"],
+    [
+      "a user that is not there",
+      { user: "eve", password: PASSWORD },
+      "check --directory-auth-file",
+    ],
+    [
+      "a user without a right",
+      { user: "mute", password: PASSWORD },
+      "let the user do that (ACL SETUSER)",
+    ],
   ])("%s", async (_, options, advice) => {
     const error = await whyNotConnected(locked, options);
     expect(error).toMatchObject({ failure: "denied", endsConnection: true });
@@ -118,7 +133,9 @@ describeImplementations((implementation) => {
     await replica.replicaOf(primary);
     const error = await whyNotConnected(replica);
     expect(error).toMatchObject({ failure: "read_only" });
-    expect(error.message).toContain(`directory ${replica.name}: is a replica: name the primary, too`);
+    expect(error.message).toContain(
+      `directory ${replica.name}: is a replica: name the primary, too`,
+    );
     for (const [named, first] of [
       [[replica, primary], 0],
       [[primary, replica], 0],
@@ -150,11 +167,13 @@ describeImplementations((implementation) => {
       await servers.start({ config: ["--cluster-enabled", "yes"] }),
       await servers.start({ config: ["--cluster-enabled", "yes"] }),
     ];
-    expect(await whyNotConnected(nodes)).toMatchObject({ failure: "refused" }); // no slot is served yet
+    // no slot is served yet
+    expect(await whyNotConnected(nodes)).toMatchObject({ failure: "refused" });
     const slot = Number(await nodes[0]!.command("CLUSTER", "KEYSLOT", `{${PREFIX}}:log`));
     await nodes[0]!.command("CLUSTER", "ADDSLOTS", String(slot));
     await nodes[0]!.command("CLUSTER", "MEET", host, `${nodes[1]!.port}`);
-    for (const node of nodes) await node.command("CONFIG", "SET", "cluster-require-full-coverage", "no");
+    for (const node of nodes)
+      await node.command("CONFIG", "SET", "cluster-require-full-coverage", "no");
     for (const node of nodes)
       await until("the cluster is up", async () =>
         /cluster_state:ok/.test(String(await node.command("CLUSTER", "INFO"))),
@@ -198,7 +217,9 @@ describeImplementations((implementation) => {
       for (const ca of [undefined, other.cert]) {
         const error = await whyNotConnected(secure, withTls(ca));
         expect(error).toMatchObject({ failure: "unreachable" });
-        expect(error.message).toMatch(/its certificate is not trusted \(\w+\): .* --directory-ca-file/);
+        expect(error.message).toMatch(
+          /its certificate is not trusted \(\w+\): .* --directory-ca-file/,
+        );
       }
     });
 
@@ -211,14 +232,21 @@ describeImplementations((implementation) => {
       await store.append(Uint8Array.of(1), UNTRIMMED);
       for (const host of ["other.example", "127.0.0.1"]) {
         const error = await whyNotConnected({ host, port: named.port }, options);
-        expect(error.message).toContain("its certificate is for other names (ERR_TLS_CERT_ALTNAME_INVALID)");
+        expect(error.message).toContain(
+          "its certificate is for other names (ERR_TLS_CERT_ALTNAME_INVALID)",
+        );
       }
     });
 
     test("nor by a name that is not the certificate's", async () => {
-      const error = await whyNotConnected({ host: "localhost", port: secure.port }, withTls(own.cert));
+      const error = await whyNotConnected(
+        { host: "localhost", port: secure.port },
+        withTls(own.cert),
+      );
       expect(error).toMatchObject({ failure: "unreachable" });
-      expect(error.message).toContain("its certificate is for other names (ERR_TLS_CERT_ALTNAME_INVALID)");
+      expect(error.message).toContain(
+        "its certificate is for other names (ERR_TLS_CERT_ALTNAME_INVALID)",
+      );
     });
 
     test("without TLS to a port with it, and with it to a port without", async () => {

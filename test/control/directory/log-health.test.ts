@@ -39,7 +39,13 @@ function log() {
       for (const [id, entry] of entries) made.heard(id, entry);
     },
     ask: () =>
-      made.heard(id(), { kind: ASK, name: "b:1", epoch: 1, of: { name: "c:1", epoch: 1 }, ranges: -1 }),
+      made.heard(id(), {
+        kind: ASK,
+        name: "b:1",
+        epoch: 1,
+        of: { name: "c:1", epoch: 1 },
+        ranges: -1,
+      }),
     step: (ms: number) => {
       stepMs += ms;
     },
@@ -150,7 +156,10 @@ describe("LogHealth", () => {
   test("measures the log once a minute", async () => {
     const { at, health } = log();
     let asked = 0;
-    const first = { ...NO_ENTRY, bytes: encodeEntry(leaseOf("b:1", 1, { timeMs: BOOT_MS + at.ms })) };
+    const first = {
+      ...NO_ENTRY,
+      bytes: encodeEntry(leaseOf("b:1", 1, { timeMs: BOOT_MS + at.ms })),
+    };
     const store = {
       logSize: async () => ({ entries: ++asked, bytes: undefined }),
       first: async () => (asked === 1 ? first : NO_ENTRY),

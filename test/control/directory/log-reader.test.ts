@@ -98,7 +98,12 @@ describeImplementations((implementation) => {
       seen.nowMs = ms;
       return reader.trimTo;
     };
-    expect([60_999, 61_000, 63_999, 64_000].map(at)).toEqual([NO_ENTRY.id, ids[0]!, ids[0]!, ids[2]!]);
+    expect([60_999, 61_000, 63_999, 64_000].map(at)).toEqual([
+      NO_ENTRY.id,
+      ids[0]!,
+      ids[0]!,
+      ids[2]!,
+    ]);
     await until("the stalled log, too", () => at(seen.nowMs + 60_000) === ids[2]);
     expect(at(seen.nowMs + 1e9)).toBe(ids[2]!);
     await end();
@@ -119,7 +124,8 @@ describeImplementations((implementation) => {
       await write(10 * replaced + 1);
       await until("the new log is read from its end on", () => seen.heard.length === replaced);
       seen.nowMs += 120_000;
-      const aheadMs = 86_400_000 * (4 - replaced); // so that the ids of the next log are lower again
+      // so that the ids of the next log are lower again
+      const aheadMs = 86_400_000 * (4 - replaced);
       await server.command("XADD", "{test}:log", `${Date.now() + aheadMs}-0`, "f", "AA==");
       await until("that is read, too", () => seen.heard.at(-1) === undefined);
       seen.heard.pop();

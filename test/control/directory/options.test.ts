@@ -14,7 +14,13 @@ afterAll(remove);
 const ADDRESS = "redis://r1.example,[2001:db8::1]:7/3";
 const options = (directoryAuthFile: string, more = {}) =>
   storeOptions(
-    validateConfig({ addr: "127.0.0.1:0", beaconId: 1, directory: ADDRESS, directoryAuthFile, ...more }),
+    validateConfig({
+      addr: "127.0.0.1:0",
+      beaconId: 1,
+      directory: ADDRESS,
+      directoryAuthFile,
+      ...more,
+    }),
   );
 
 test("the address, the prefix, and nothing from files that are not named", () => {
@@ -87,7 +93,8 @@ describe.skipIf(!hasOpenssl)(`the CA's file${hasOpenssl ? "" : " (needs openssl)
   beforeAll(() => {
     ca = makeCertificate(folder, "ca");
   });
-  const withCa = (directoryCaFile: string) => options("off", { directory: "rediss://r1", directoryCaFile });
+  const withCa = (directoryCaFile: string) =>
+    options("off", { directory: "rediss://r1", directoryCaFile });
 
   test("is taken as it is, with more than one certificate, too", () => {
     expect(withCa(ca.certPath)).toMatchObject({ tls: true, ca: ca.cert });
@@ -101,6 +108,8 @@ describe.skipIf(!hasOpenssl)(`the CA's file${hasOpenssl ? "" : " (needs openssl)
         `${path}: holds no certificate in PEM, or one that is damaged`,
       );
     rmSync(ca.certPath);
-    expect(refusal(() => withCa(ca.certPath))).toContain("the directory's CA file cannot be read (ENOENT)");
+    expect(refusal(() => withCa(ca.certPath))).toContain(
+      "the directory's CA file cannot be read (ENOENT)",
+    );
   });
 });

@@ -11,7 +11,12 @@ const BACK_MS = 10_000;
 /** Time goes on second by second, and with it the log: this beacon writes there. */
 function made() {
   const { at, clock } = host();
-  const presence = new Presence({ leaseMs: LEASE_MS, graceMs: GRACE_MS, clock, monotonicMs: () => at.ms });
+  const presence = new Presence({
+    leaseMs: LEASE_MS,
+    graceMs: GRACE_MS,
+    clock,
+    monotonicMs: () => at.ms,
+  });
   const beacon = new Followed("b:1", 1, at.ms);
   beacon.lease = leaseOf("b:1", 0, { leaseMs: LEASE_MS });
   return {
@@ -22,7 +27,9 @@ function made() {
       beacon.heardMs = at.ms;
       beacon.saidMs = BOOT_MS + saidMs;
     },
-    /** @returns whether the beacon still counts as there after so long, in which others are heard */
+    /**
+     * @returns whether the beacon still counts as there after so long, in which others are heard
+     */
     isThereAfter: (ms: number) => {
       for (const endMs = at.ms + ms; at.ms < endMs; ) {
         at.ms = Math.min(at.ms + 1000, endMs);

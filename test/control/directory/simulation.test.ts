@@ -20,7 +20,8 @@ describe("the directory's protocol, whatever goes wrong", () => {
       const outcome = runSchedule(seed);
       await turn();
       const problems = [...outcome.problems, ...rejected.splice(0).map(String)];
-      if (problems.length > 0) failed.push({ seed, problems }); // bun run simulate --schedule <seed> --trace
+      // bun run simulate --schedule <seed> --trace
+      if (problems.length > 0) failed.push({ seed, problems });
       for (const [what, count] of outcome.counts) counts.set(what, (counts.get(what) ?? 0) + count);
     }
     process.off("unhandledRejection", onRejected);
@@ -30,7 +31,13 @@ describe("the directory's protocol, whatever goes wrong", () => {
       expect([name, counts.get(`trouble: ${name}`)! > 0]).toEqual([name, true]);
     for (const reason of ["new", "restarted", "gap", "diverged", "too_far_behind", "moved"])
       expect([reason, counts.get(`resync: ${reason}`)! > 0]).toEqual([reason, true]);
-    for (const what of ["moves", "snapshots missing", "arrivals lost", "entries malformed", "nodes lost"])
+    for (const what of [
+      "moves",
+      "snapshots missing",
+      "arrivals lost",
+      "entries malformed",
+      "nodes lost",
+    ])
       expect([what, counts.get(what)! > 0]).toEqual([what, true]);
   }, 120_000);
 

@@ -1,7 +1,10 @@
 import { expect, test } from "bun:test";
 import { Slices } from "../../../src/control/directory/slices.ts";
 
-/** Time that stands still while nobody sleeps or works, and the slices that were worked, in their order. */
+/**
+ * Time that stands still while nobody sleeps or works, and the slices that were worked, in their
+ * order.
+ */
 function made() {
   let nowMs = 1000;
   const sleepers: { readonly untilMs: number; readonly wake: () => void }[] = [];

@@ -121,12 +121,12 @@ describe("a snapshot", () => {
     expect([parts.size, from.writer.written]).toEqual([2, 2]);
     const to = loaderOf(from.announcer.epoch);
     await to.load(store, 7, 2);
-    expect([to.table.routesOf(NUMBER), to.loader.loaded, to.beacon.isBehind, to.beacon.seq]).toEqual([
-      NODES,
-      1,
-      false,
-      7,
-    ]);
+    expect([
+      to.table.routesOf(NUMBER),
+      to.loader.loaded,
+      to.beacon.isBehind,
+      to.beacon.seq,
+    ]).toEqual([NODES, 1, false, 7]);
     expect(to.routes.differing(to.beacon as Followed & Claimer, from.announcer.sums!, 0)).toBe(0);
     for (const id of [1, PART_NODES_MAX, PART_NODES_MAX + 1, NODES])
       expect([to.table.find(id), to.table.claimedMs(id)]).toEqual([NUMBER, BOOT_MS + 50_000 + id]);
@@ -169,7 +169,8 @@ describe("a snapshot", () => {
     to.fleet.hear(changesOf(W, 3, {}, [], epoch), 0);
     to.table.claim(5, 9, BOOT_MS + 1000); // another one has it, who heard it earlier
     to.fleet.hear(changesOf(W, 4, {}, [5], epoch), 0);
-    hooks.get = () => to.fleet.hear(changesOf(W, 5, { 6: 3000 }, [7], epoch), 0); // while it is loaded
+    // while it is loaded
+    hooks.get = () => to.fleet.hear(changesOf(W, 5, { 6: 3000 }, [7], epoch), 0);
     await to.load(store, 3);
     expect(to.beacon.seq).toBe(5);
     expect([5, 6, 7].map((id) => to.table.find(id))).toEqual([9, NUMBER, NO_PEER]);
@@ -195,7 +196,10 @@ describe("a snapshot", () => {
     expect(await loaded(() => parts.delete(keys[1]!))).toEqual([0, 1, 0, true]);
     expect(await loaded(() => parts.set(keys[0]!, first!.slice(1)))).toEqual([0, 1, 1, true]);
     const head = { epoch, seq: 0, parts: 2, part: 1, timeMs: BOOT_MS + 123_456 };
-    const other = encodePart(head, { nodeIds: Int32Array.of(77_777), timesMs: Float64Array.of(BOOT_MS) });
+    const other = encodePart(head, {
+      nodeIds: Int32Array.of(77_777),
+      timesMs: Float64Array.of(BOOT_MS),
+    });
     expect(await loaded(() => parts.set(keys[1]!, other))).toEqual([0, 1, 2, true]);
     const yearAhead = encodePart(
       { ...head, part: 0, timeMs: BOOT_MS + 365 * 86_400_000 },
@@ -226,7 +230,10 @@ describe("a snapshot", () => {
       hooks.get = (key) => key.endsWith(":1") && change(to);
       await to.load(store, 0, 2);
       expect([to.loader.loaded, to.beacon.isBehind]).toEqual([0, true]);
-      expect([to.table.routesOf(NUMBER), to.table.routesOf(NUMBER + 1)]).toEqual([PART_NODES_MAX, 0]);
+      expect([to.table.routesOf(NUMBER), to.table.routesOf(NUMBER + 1)]).toEqual([
+        PART_NODES_MAX,
+        0,
+      ]);
     }
   });
 
@@ -256,7 +263,11 @@ describe("a snapshot", () => {
     sweep.isHeld = true;
     const loading = to.load(store, 0);
     await settled();
-    expect([to.table.find(5), to.table.find(8), to.beacon.isBehind]).toEqual([NUMBER, NUMBER, true]);
+    expect([to.table.find(5), to.table.find(8), to.beacon.isBehind]).toEqual([
+      NUMBER,
+      NUMBER,
+      true,
+    ]);
     // A lease that comes now is not compared with claims that are about to go.
     to.fleet.hear(leaseOf(W, 1, { epoch, sums }), 0);
     expect([to.fleet.diverged, to.fleet.resyncs.diverged]).toEqual([0, 0]);
@@ -303,7 +314,11 @@ describe("a snapshot", () => {
     sweep.isHeld = false;
     sweep.go();
     await Promise.all([swept, loading]);
-    expect([to.table.find(5), to.table.find(8), to.beacon.isBehind]).toEqual([NUMBER, NO_PEER, false]);
+    expect([to.table.find(5), to.table.find(8), to.beacon.isBehind]).toEqual([
+      NUMBER,
+      NO_PEER,
+      false,
+    ]);
   });
 
   test("that cannot be read as the server fails leaves its beacon behind, to be asked for again", async () => {
@@ -414,7 +429,10 @@ describe("who is asked for one", () => {
     const { store, parts } = partsOnly();
     const { write, answer, writer, own, published } = writerOf();
     own.heard.set(5, 1000);
-    expect([await write(store, ALL_RANGES, AbortSignal.abort()), parts.size]).toEqual([undefined, 0]);
+    expect([await write(store, ALL_RANGES, AbortSignal.abort()), parts.size]).toEqual([
+      undefined,
+      0,
+    ]);
     const visit = published.visit.bind(published);
     published.visit = (from, end, visitor) => {
       // Many more came than there were when it began.
@@ -432,12 +450,16 @@ describe("who is asked for one", () => {
     const { write, answer, writer, own, announcer } = writerOf();
     for (let id = 1; id <= 1000; id++) own.heard.set(id, 50_000);
     await write(store);
-    expect([(await answer(store, 0b001))?.ranges, writer.written]).toEqual([undefined, 1]); // one of all will do
+    // one of all will do
+    expect([(await answer(store, 0b001))?.ranges, writer.written]).toEqual([undefined, 1]);
     announcer.seq = 1;
     writer.ask(0b001, `asker ${asks++}`);
     const ranged = await answer(store, 0b100);
     expect(ranged).toMatchObject({ seq: 1, parts: 1, ranges: 0b101 });
-    expect([...parts.keys()]).toEqual([`${W}:${announcer.epoch}:0:0`, `${W}:${announcer.epoch}:1.5:0`]);
+    expect([...parts.keys()]).toEqual([
+      `${W}:${announcer.epoch}:0:0`,
+      `${W}:${announcer.epoch}:1.5:0`,
+    ]);
     expect(writer.last).toMatchObject({ seq: 0, ranges: ALL_RANGES }); // which is named beside it
     // One that has these ranges will do.
     expect([(await answer(store, 0b001))?.ranges, writer.written]).toEqual([0b101, 2]);

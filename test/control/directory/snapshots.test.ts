@@ -34,7 +34,9 @@ describe("a part of a snapshot", () => {
         const part = decodePart(encodePart(head, { nodeIds, timesMs }), head)!;
         expect(part.timeMs).toBe(timeMs);
         expect(Int32Array.from({ length: part.nodes }, (_, i) => part.nodeId(i))).toEqual(nodeIds);
-        expect(Float64Array.from({ length: part.nodes }, (_, i) => part.claimedMs(i))).toEqual(timesMs);
+        expect(Float64Array.from({ length: part.nodes }, (_, i) => part.claimedMs(i))).toEqual(
+          timesMs,
+        );
       }),
     );
   });

@@ -1,4 +1,7 @@
-/** The store, with real servers: what it keeps, and what becomes of it when its server fails while it is in use. */
+/**
+ * The store, with real servers: what it keeps, and what becomes of it when its server fails while
+ * it is in use.
+ */
 import { describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { NO_ENTRY, READ_COUNT, type Store } from "../../../src/control/directory/store.ts";
@@ -41,14 +44,18 @@ describeImplementations((implementation) => {
       expect(await store.read("0-0")).toEqual([]);
       const patient = await stores.connect(server, { readWaitMs: FOREVER_MS });
       const read = patient.read("0-0");
-      await until("it waits", async () => /cmd=xread/.test(String(await server.command("CLIENT", "LIST"))));
+      await until("it waits", async () =>
+        /cmd=xread/.test(String(await server.command("CLIENT", "LIST"))),
+      );
       await patient.append(bytes(7), UNTRIMMED);
       expect(await inTime("the entry", read)).toMatchObject([{ bytes: bytes(7) }]);
     });
 
     test("comes in pieces", async () => {
       await Promise.all(
-        Array.from({ length: READ_COUNT + 44 }, (_, i) => store.append(bytes(i & 255, i >> 8), UNTRIMMED)),
+        Array.from({ length: READ_COUNT + 44 }, (_, i) =>
+          store.append(bytes(i & 255, i >> 8), UNTRIMMED),
+        ),
       );
       const first = await store.read("0-0");
       expect(first).toHaveLength(READ_COUNT);
@@ -61,7 +68,8 @@ describeImplementations((implementation) => {
     test("drops what is too old", async () => {
       for (let i = 0; i < 500; i++) await server.command("XADD", LOG, `${1000 + i}-0`, "e", "AA==");
       await store.append(bytes(1), { trimTo: "1499-1" });
-      expect(Number(await server.command("XLEN", LOG))).toBeLessThan(200); // by whole nodes of the stream
+      // by whole nodes of the stream
+      expect(Number(await server.command("XLEN", LOG))).toBeLessThan(200);
       const kept = await store.read("0-0");
       expect(kept[0]!.id > "1200-0").toBe(true);
       expect(kept.at(-1)).toEqual(await store.last());
@@ -141,7 +149,9 @@ describeImplementations((implementation) => {
   test("beacons are bounded, and it is told when there are more", async () => {
     let told = 0;
     for (const count of [3, 1000]) {
-      await Promise.all(Array.from({ length: count }, (_, i) => store.setBeacon(`b${i}`, bytes(1))));
+      await Promise.all(
+        Array.from({ length: count }, (_, i) => store.setBeacon(`b${i}`, bytes(1))),
+      );
       expect((await store.beacons(count, () => told++)).size).toBe(count);
       expect(told).toBe(0);
       expect((await store.beacons(count - 1, () => told++)).size).toBe(count - 1);
@@ -194,7 +204,10 @@ describeImplementations((implementation) => {
 
   describe("when the server fails", () => {
     /** One that a test may break. */
-    async function victim(config: readonly string[] = [], options = {}): Promise<[RedisServer, Store]> {
+    async function victim(
+      config: readonly string[] = [],
+      options = {},
+    ): Promise<[RedisServer, Store]> {
       const own = await servers.start({ config });
       return [own, await stores.connect(own, { readWaitMs: FOREVER_MS, ...options })];
     }
@@ -202,7 +215,12 @@ describeImplementations((implementation) => {
     async function expectOver(over: Store, failure: string): Promise<void> {
       const reason = await inTime("it has ended", over.ended);
       expect(reason).toMatchObject({ failure, endsConnection: true });
-      const calls = [over.append(bytes(1), UNTRIMMED), over.read("0-0"), over.time(), over.beacons(1)];
+      const calls = [
+        over.append(bytes(1), UNTRIMMED),
+        over.read("0-0"),
+        over.time(),
+        over.beacons(1),
+      ];
       for (const error of await Promise.all(calls.map(failureOf))) expect(error).toBe(reason);
     }
 
@@ -255,7 +273,9 @@ describeImplementations((implementation) => {
       const [primary] = await victim();
       const [own, over] = await victim();
       const read = failureOf(over.read("0-0"));
-      await until("it waits", async () => /cmd=xread/.test(String(await own.command("CLIENT", "LIST"))));
+      await until("it waits", async () =>
+        /cmd=xread/.test(String(await own.command("CLIENT", "LIST"))),
+      );
       await own.replicaOf(primary);
       expect(await read).toMatchObject({ failure: "read_only" });
       await expectOver(over, "read_only");
@@ -319,7 +339,16 @@ describeImplementations((implementation) => {
         ..."hscan hset hdel set get strlen pexpire time select".split(" "),
       ];
       const rights = commands.map((command) => `+${command}`);
-      await own.command("ACL", "SETUSER", "bob", "on", ">s3cret", `~{${PREFIX}}:*`, "-@all", ...rights);
+      await own.command(
+        "ACL",
+        "SETUSER",
+        "bob",
+        "on",
+        ">s3cret",
+        `~{${PREFIX}}:*`,
+        "-@all",
+        ...rights,
+      );
       const options = { user: "bob", password: "s3cret", database: 1, readWaitMs: 1 };
       const over = await stores.connect(own, options);
       await over.append(bytes(1), UNTRIMMED);
@@ -328,7 +357,10 @@ describeImplementations((implementation) => {
       await Promise.all([over.last(), over.read("0-0"), over.time()]);
       await Promise.all([over.setBeacon("b", bytes(1)), over.beacons(1), over.removeBeacon("b")]);
       await over.putPart("p", bytes(1), FOREVER_MS);
-      expect(await Promise.all([over.keepPart("p", 1000), over.getPart("p", 1)])).toEqual([true, bytes(1)]);
+      expect(await Promise.all([over.keepPart("p", 1000), over.getPart("p", 1)])).toEqual([
+        true,
+        bytes(1),
+      ]);
     });
 
     test("a user that is taken away ends it", async () => {
@@ -356,7 +388,9 @@ describeImplementations((implementation) => {
 
     test("a script that does not end makes it slow", async () => {
       const [own, over] = await victim(["--busy-reply-threshold", "1"]);
-      const script = own.command("EVAL", "while true do end", "0").catch((error: Error) => error.message);
+      const script = own
+        .command("EVAL", "while true do end", "0")
+        .catch((error: Error) => error.message);
       const error = await failureOf(
         until("it is busy", async () => {
           await over.time();

@@ -38,7 +38,10 @@ export class Stores {
   }
 }
 
-/** Hooks: one server for all tests of a group, and for each test an emptied one, and a store that reads from it. */
+/**
+ * Hooks: one server for all tests of a group, and for each test an emptied one, and a store that
+ * reads from it.
+ */
 export function eachWithStore(
   implementation: RedisImplementation,
   readWaitMs: number,
@@ -59,7 +62,10 @@ export function eachWithStore(
   return { servers, stores };
 }
 
-function optionsFor(servers: Place | readonly Place[], options: Partial<StoreOptions> = {}): StoreOptions {
+function optionsFor(
+  servers: Place | readonly Place[],
+  options: Partial<StoreOptions> = {},
+): StoreOptions {
   const places = "host" in servers ? [servers] : servers;
   return {
     ...{ servers: places.map(({ host, port }) => ({ host, port })), tls: false, ca: undefined },

@@ -1,4 +1,7 @@
-/** The teller with a scripted store: when it renews its lease, what a refusal comes to, and when it is silent. */
+/**
+ * The teller with a scripted store: when it renews its lease, what a refusal comes to, and when it
+ * is silent.
+ */
 import { describe, expect, test } from "bun:test";
 import { Announcer, SELF } from "../../../src/control/directory/announcer.ts";
 import { Condition } from "../../../src/control/directory/condition.ts";

@@ -30,7 +30,8 @@ describe("a file of keys", () => {
         for (const [id, key] of held) {
           expect(await source.keyOf(id)).toEqual(key);
           for (const beside of [id - 1, id + 1])
-            if (!held.some(([other]) => other === beside)) expect(await source.keyOf(beside)).toBeUndefined();
+            if (!held.some(([other]) => other === beside))
+              expect(await source.keyOf(beside)).toBeUndefined();
         }
       }),
       { numRuns: 50 },
@@ -63,7 +64,9 @@ describe("a file of keys", () => {
       return [i * 429_496 + 1, bytes] as const;
     });
     const before = openFds();
-    const source = FileKeys.read(file(Object.fromEntries(keys.map(([id, key]) => [id, base64(key)]))));
+    const source = FileKeys.read(
+      file(Object.fromEntries(keys.map(([id, key]) => [id, base64(key)]))),
+    );
     expect(openedSince(before)).toEqual([]);
     source.close();
     for (const [id, key] of keys) expect(await source.keyOf(id)).toEqual(key);
@@ -152,7 +155,9 @@ describe("a file that cannot be used", () => {
     expect(refusal(() => FileKeys.read(missing))).toEndWith(
       'missing\\n": the key file cannot be read (ENOENT)',
     );
-    expect(refusal(() => FileKeys.read(folder))).toBe(`${folder}: the key file cannot be read (EISDIR)`);
+    expect(refusal(() => FileKeys.read(folder))).toBe(
+      `${folder}: the key file cannot be read (EISDIR)`,
+    );
     expect(refusal(() => FileKeys.read("/dev/zero"))).toBe(
       "/dev/zero: the key file is larger than 67108864 bytes",
     );

@@ -101,7 +101,13 @@ describe("a function as the source", () => {
   });
 
   test("that throws no error, or an endless one", async () => {
-    for (const thrown of ["text", undefined, null, Object.create(null), new Error("x".repeat(100_000))]) {
+    for (const thrown of [
+      "text",
+      undefined,
+      null,
+      Object.create(null),
+      new Error("x".repeat(100_000)),
+    ]) {
       const error = await failure(keysOf(() => Promise.reject(thrown)).keyOf(1));
       expect(error.code).toBe("failed");
       expect(error.cause).toBe(thrown);
@@ -160,10 +166,13 @@ describe("a function as the source", () => {
   });
 
   test("one that failed, or was late, is owed no more", async () => {
-    const source = keysOf((nodeId) => (nodeId === 1 ? Promise.reject("no") : new Promise(() => {})), {
-      keyMs: 10,
-      openMax: 1,
-    });
+    const source = keysOf(
+      (nodeId) => (nodeId === 1 ? Promise.reject("no") : new Promise(() => {})),
+      {
+        keyMs: 10,
+        openMax: 1,
+      },
+    );
     for (const [nodeId, code] of [
       [1, "failed"],
       [2, "timeout"],

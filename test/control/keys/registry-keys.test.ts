@@ -59,13 +59,19 @@ function keysFrom(options: Partial<RegistryKeysOptions> = {}, nowMs?: () => numb
   return source;
 }
 
-const ask = (source: RegistryKeys, nodeIds: readonly number[]) => nodeIds.map((id) => source.keyOf(id));
+const ask = (source: RegistryKeys, nodeIds: readonly number[]) =>
+  nodeIds.map((id) => source.keyOf(id));
 
-/** Checks an error's message: one readable line that says which registry it is about, if it is about one. */
+/**
+ * Checks an error's message: one readable line that says which registry it is about, if it is about
+ * one.
+ */
 function expectReadable(error: unknown): KeySourceError {
   expect(error).toBeInstanceOf(KeySourceError);
   const { message, code } = error as KeySourceError;
-  expect(message).toMatch(/^(registry \S+:\d+: |no keys are looked up any more: their source is closed$)/);
+  expect(message).toMatch(
+    /^(registry \S+:\d+: |no keys are looked up any more: their source is closed$)/,
+  );
   expect(message).not.toMatch(/[\p{C}\p{Zl}\p{Zp}]/u);
   expect(message.length).toBeLessThan(300);
   expect(code).toBeString();
@@ -86,7 +92,8 @@ function outcomes(questions: readonly Promise<Uint8Array | undefined>[]) {
 
 const asksFor = (nodeId: number, request: RegistryRequest) => request["node_id"] === nodeId;
 const askedNodes = () => registry.requests.map(({ node_id }) => node_id);
-const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
+const range = (from: number, to: number) =>
+  Array.from({ length: to - from + 1 }, (_, i) => from + i);
 
 /** What was asked and waits for the test to answer, in its order. */
 class Held {
@@ -114,7 +121,10 @@ function hold(): Held {
   return held;
 }
 
-/** One behaviour for the connection on which something is asked first, and the correct one for all others. */
+/**
+ * One behaviour for the connection on which something is asked first, and the correct one for all
+ * others.
+ */
 function onFirstConnection(first: Behaviour): Behaviour {
   let firstConnection: ScriptedConnection | undefined;
   return (request, connection) => {
@@ -322,22 +332,26 @@ test("RecentAnswers does as a list of all answers would", () => {
   const LIFE_MS = 10;
   const step = fc.record({ id: fc.nat(8), passMs: fc.constantFrom(0, 0, 0, 1, 3, 10) });
   fc.assert(
-    fc.property(fc.integer({ min: 1, max: 5 }), fc.array(step, { maxLength: 60 }), (sizeMax, steps) => {
-      let now = 0;
-      let all: { id: number; value: number; atMs: number }[] = [];
-      const recent = new RecentAnswers<number>(LIFE_MS, sizeMax, () => now);
-      for (const [value, { id, passMs }] of steps.entries()) {
-        now += passMs;
-        all = all.filter(({ atMs }) => now < atMs + LIFE_MS);
-        const known = all.find((one) => one.id === id)?.value;
-        expect(recent.get(id)).toBe(known);
-        if (known === undefined) {
-          recent.add(id, value);
-          all = [...all, { id, value, atMs: now }].slice(-sizeMax);
+    fc.property(
+      fc.integer({ min: 1, max: 5 }),
+      fc.array(step, { maxLength: 60 }),
+      (sizeMax, steps) => {
+        let now = 0;
+        let all: { id: number; value: number; atMs: number }[] = [];
+        const recent = new RecentAnswers<number>(LIFE_MS, sizeMax, () => now);
+        for (const [value, { id, passMs }] of steps.entries()) {
+          now += passMs;
+          all = all.filter(({ atMs }) => now < atMs + LIFE_MS);
+          const known = all.find((one) => one.id === id)?.value;
+          expect(recent.get(id)).toBe(known);
+          if (known === undefined) {
+            recent.add(id, value);
+            all = [...all, { id, value, atMs: now }].slice(-sizeMax);
+          }
+          expect(recent.size).toBe(all.length);
         }
-        expect(recent.size).toBe(all.length);
-      }
-    }),
+      },
+    ),
   );
 });
 
@@ -363,17 +377,20 @@ describe("the connection", () => {
     ["in place of an answer", close],
     ["with a reset", reset],
     ["within an answer", cutAfter(20)],
-  ])("was kept and breaks %s: what is on its way is asked once more, before the rest", async (_, leave) => {
-    const source = keysFrom({ inFlightMax: 3 });
-    await source.keyOf(1);
-    registry.behaviour = onFirstConnection((request, connection) => {
-      if (asksFor(4, request)) leave(request, connection);
-    });
-    const questions = ask(source, [2, 3, 4, 5, 6]);
-    expect(await outcomes(questions)).toEqual([2, 3, 4, 5, 6].map(keyOf));
-    expect(askedNodes()).toEqual([1, 2, 3, 4, 2, 3, 4, 5, 6]);
-    expect(registry.connections).toBe(2);
-  });
+  ])(
+    "was kept and breaks %s: what is on its way is asked once more, before the rest",
+    async (_, leave) => {
+      const source = keysFrom({ inFlightMax: 3 });
+      await source.keyOf(1);
+      registry.behaviour = onFirstConnection((request, connection) => {
+        if (asksFor(4, request)) leave(request, connection);
+      });
+      const questions = ask(source, [2, 3, 4, 5, 6]);
+      expect(await outcomes(questions)).toEqual([2, 3, 4, 5, 6].map(keyOf));
+      expect(askedNodes()).toEqual([1, 2, 3, 4, 2, 3, 4, 5, 6]);
+      expect(registry.connections).toBe(2);
+    },
+  );
 
   test("was kept and breaks, and so does the next: that was the last time", async () => {
     const source = keysFrom();
@@ -430,7 +447,9 @@ describe("a registry that cannot be had", () => {
     expect(error.message).toBe(
       `registry 127.0.0.1:${port}: connection refused (ECONNREFUSED): is the registry running, and is there a way to it? check --registry`,
     );
-    const errors = await Promise.all(questions.map((question) => question.catch((reason) => reason)));
+    const errors = await Promise.all(
+      questions.map((question) => question.catch((reason) => reason)),
+    );
     expect(new Set(errors)).toEqual(new Set([error])); // of one and the same try
     registry = await ScriptedRegistry.listen(port);
     expect(await source.keyOf(1)).toBeUndefined();
@@ -448,7 +467,9 @@ describe("a registry that cannot be had", () => {
   });
 
   test("has no address", async () => {
-    const error = await failure(keysFrom({ registry: { host: "registry.invalid", port: 1 } }).keyOf(1));
+    const error = await failure(
+      keysFrom({ registry: { host: "registry.invalid", port: 1 } }).keyOf(1),
+    );
     expect(error.code).toBe("unreachable");
     expect(error.message).toContain("registry registry.invalid:1: no such host (");
   });
@@ -480,14 +501,19 @@ sys.stdin.read()`;
 describe("a registry that is slow", () => {
   test.each<[string, Behaviour]>([
     ["never answers", silent],
-    ["sends byte after byte", (request, connection) => asksFor(1, request) && drip(20)(request, connection)],
+    [
+      "sends byte after byte",
+      (request, connection) => asksFor(1, request) && drip(20)(request, connection),
+    ],
     ["announces what never comes", sayBytes(frame("{", 1000))],
   ])("%s: what is on its way fails, the queue goes on", async (_, first) => {
     registry.behaviour = onFirstConnection(first);
     const questions = ask(keysFrom({ inFlightMax: 2, answerMs: 1000 }), [1, 2, 3, 4, 5]);
     const error = await failure(questions[0]!);
     expect(error.code).toBe("timeout");
-    expect(error.message).toContain("gave no whole answer to lookup in 1000 ms: is the registry well?");
+    expect(error.message).toContain(
+      "gave no whole answer to lookup in 1000 ms: is the registry well?",
+    );
     expect(await outcomes(questions)).toEqual(["timeout", "timeout", keyOf(3), keyOf(4), keyOf(5)]);
     await until("the slow one is closed", () => registry.openConnections === 1);
     expect(registry.connections).toBe(2);
@@ -548,17 +574,20 @@ describe("what is no answer", () => {
     ["arrays in arrays", frame("[".repeat(FRAME_BYTES_MAX)), "invalid", "answers lookup"],
     ["too much", frame("", FRAME_BYTES_MAX + 1), "too_big", "announces a message of 1048577 bytes"],
     ["HTTP", Buffer.from("HTTP/1.1 400 Bad Request\r\n\r\n"), "too_big", "announces a message of"],
-  ])("%s: the connection ends, and the queue goes on with another", async (_, bytes, code, words) => {
-    registry.behaviour = onFirstConnection((request, connection) => {
-      if (asksFor(2, request)) connection.send(bytes);
-    });
-    const questions = ask(keysFrom({ inFlightMax: 2 }), [1, 2, 3, 4]);
-    const error = await failure(questions[0]!);
-    expect(error.message).toContain(`registry 127.0.0.1:${registry.port}: ${words}`);
-    expect(await outcomes(questions)).toEqual([code, code, keyOf(3), keyOf(4)]);
-    await until("it is closed", () => registry.openConnections === 1);
-    expect(askedNodes()).toEqual([1, 2, 3, 4]); // none of them twice
-  });
+  ])(
+    "%s: the connection ends, and the queue goes on with another",
+    async (_, bytes, code, words) => {
+      registry.behaviour = onFirstConnection((request, connection) => {
+        if (asksFor(2, request)) connection.send(bytes);
+      });
+      const questions = ask(keysFrom({ inFlightMax: 2 }), [1, 2, 3, 4]);
+      const error = await failure(questions[0]!);
+      expect(error.message).toContain(`registry 127.0.0.1:${registry.port}: ${words}`);
+      expect(await outcomes(questions)).toEqual([code, code, keyOf(3), keyOf(4)]);
+      await until("it is closed", () => registry.openConnections === 1);
+      expect(askedNodes()).toEqual([1, 2, 3, 4]); // none of them twice
+    },
+  );
 
   test("answers in another order", async () => {
     const held: (() => void)[] = [];
@@ -646,11 +675,14 @@ describe("close", () => {
 
   test("before anything is asked", () => expectClosed(keysFrom(), []));
 
-  test.each(["127.0.0.1", "localhost", "registry.invalid"])("while it connects to %s", async (host) => {
-    const source = keysFrom({ registry: { host, port: registry.port } });
-    await expectClosed(source, ask(source, [1, 2]));
-    expect(registry.requests).toEqual([]);
-  });
+  test.each(["127.0.0.1", "localhost", "registry.invalid"])(
+    "while it connects to %s",
+    async (host) => {
+      const source = keysFrom({ registry: { host, port: registry.port } });
+      await expectClosed(source, ask(source, [1, 2]));
+      expect(registry.requests).toEqual([]);
+    },
+  );
 
   test("while questions are on their way and in the queue", async () => {
     const held = hold();
@@ -690,7 +722,10 @@ describe("close", () => {
     expect(await outcomes(ask(slow, [1, 2]))).toEqual(["timeout", "timeout"]);
     const gone = keysFrom({ registry: { host: "127.0.0.1", port: 1 } });
     expect(await outcomes(ask(gone, [1, 2]))).toEqual(["unreachable", "unreachable"]);
-    await until("all is closed", () => registry.openConnections === 0 && openFds().size <= before.size);
+    await until(
+      "all is closed",
+      () => registry.openConnections === 0 && openFds().size <= before.size,
+    );
   });
 });
 
@@ -710,13 +745,18 @@ test("neither an idle connection nor a broken one keeps a process alive, or ends
     closed.close();
     console.log(await question);
     console.log(await outcome(keys(${registry.port}).keyOf(4)));`;
-  registry.behaviour = (request, connection) => (asksFor(2, request) ? reset : correct)(request, connection);
+  registry.behaviour = (request, connection) =>
+    (asksFor(2, request) ? reset : correct)(request, connection);
   const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "pipe" });
   const [out, err, status] = await inTime(
     "the process ends by itself",
     Promise.all([child.stdout.text(), child.stderr.text(), child.exited]),
   );
-  expect({ out, err, status }).toEqual({ out: "32\nclosed\nunreachable\nclosed\n32\n", err: "", status: 0 });
+  expect({ out, err, status }).toEqual({
+    out: "32\nclosed\nunreachable\nclosed\n32\n",
+    err: "",
+    status: 0,
+  });
 });
 
 describe("anything that a registry may send", () => {
@@ -740,7 +780,9 @@ describe("anything that a registry may send", () => {
         let next = 0;
         registry.behaviour = (request, connection) => {
           const { damages, fields, leaves, isWhole } = answers[next++ % answers.length]!;
-          let bytes = Buffer.from(frame(JSON.stringify({ ...registry.correctAnswer(request), ...fields })));
+          let bytes = Buffer.from(
+            frame(JSON.stringify({ ...registry.correctAnswer(request), ...fields })),
+          );
           for (const { at, drop, put } of damages) {
             const from = at % (bytes.length + 1);
             bytes = Buffer.concat([bytes.subarray(0, from), put, bytes.subarray(from + drop)]);
@@ -752,7 +794,8 @@ describe("anything that a registry may send", () => {
           if (typeof outcome !== "string" && outcome !== undefined)
             expect(outcome).toBeInstanceOf(Uint8Array);
         registry.behaviour = correct;
-        // What is on the connection still may spoil a question more, and on a busy host 20 ms may not do.
+        // What is on the connection still may spoil a question more, and on a busy host 20 ms may
+        // not do.
         const key = await until("a key is told again", async () => {
           const [outcome] = await outcomes([source.keyOf(7)]);
           return outcome instanceof Uint8Array && outcome;

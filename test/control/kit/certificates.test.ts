@@ -37,7 +37,12 @@ describe.skipIf(!hasOpenssl)(`certificates and keys${hasOpenssl ? "" : " (needs 
   /** Whether a server takes what was read, and is trusted by who trusts the certificate. */
   async function serves(certPath: string, keyPath: string, ca: string): Promise<string> {
     const tls = readTlsFiles(certPath, keyPath);
-    const server = Bun.serve({ hostname: "127.0.0.1", port: 0, tls, fetch: () => new Response("well") });
+    const server = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      tls,
+      fetch: () => new Response("well"),
+    });
     try {
       return await (await fetch(server.url, { tls: { ca } })).text();
     } finally {
@@ -60,24 +65,40 @@ describe.skipIf(!hasOpenssl)(`certificates and keys${hasOpenssl ? "" : " (needs 
       expect(read(sec1)).toStartWith("-----BEGIN EC PRIVATE KEY-----");
       expect(await serves(rsa.certPath, pkcs1, rsa.cert)).toBe("well");
       expect(await serves(ec.certPath, sec1, ec.cert)).toBe("well");
-      const parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"; // P-256
+      const parameters =
+        "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"; // P-256
       expect(await serves(ec.certPath, file(parameters + read(sec1)), ec.cert)).toBe("well");
     });
 
     test("a chain: the server's certificate first, then who signed it", async () => {
-      const [request, cert, key] = ["leaf.csr", "leaf.crt", "leaf.key"].map((name) => join(folder, name));
+      const [request, cert, key] = ["leaf.csr", "leaf.crt", "leaf.key"].map((name) =>
+        join(folder, name),
+      );
       openssl("genpkey", ...KINDS["EC P-256"], "-out", key!);
       openssl("req", "-new", "-key", key!, "-subj", "/CN=leaf", "-out", request!);
       const extensions = file("subjectAltName=IP:127.0.0.1\n");
       openssl(
-        ...["x509", "-req", "-in", request!, "-CA", rsa.certPath, "-CAkey", rsa.keyPath, "-set_serial", "7"],
+        ...[
+          "x509",
+          "-req",
+          "-in",
+          request!,
+          "-CA",
+          rsa.certPath,
+          "-CAkey",
+          rsa.keyPath,
+          "-set_serial",
+          "7",
+        ],
         ...["-days", "2", "-extfile", extensions, "-out", cert!],
       );
       const chain = read(cert!) + rsa.cert;
       expect(readTlsFiles(file(chain), key!).cert).toBe(chain);
       expect(await serves(file(chain), key!, rsa.cert)).toBe("well");
       const wrongOrder = file(rsa.cert + read(cert!));
-      expect(refusal(() => readTlsFiles(wrongOrder, key!))).toContain("is not the key of the certificate in");
+      expect(refusal(() => readTlsFiles(wrongOrder, key!))).toContain(
+        "is not the key of the certificate in",
+      );
     });
 
     test("lines that end as Windows ends them, text around them, both in one file", async () => {
@@ -146,7 +167,10 @@ describe.skipIf(!hasOpenssl)(`certificates and keys${hasOpenssl ? "" : " (needs 
     test.each<[string, () => string]>([
       ["that is cut short", () => rsa.cert.slice(0, 300)],
       ["with a broken line", () => rsa.cert.replace(/\n.{20}/, "\n????????????????????")],
-      ["that is text", () => "-----BEGIN CERTIFICATE-----\naGVsbG8gaGVsbG8=\n-----END CERTIFICATE-----\n"],
+      [
+        "that is text",
+        () => "-----BEGIN CERTIFICATE-----\naGVsbG8gaGVsbG8=\n-----END CERTIFICATE-----\n",
+      ],
     ])("a chain with a second one %s", (_, second) => {
       const path = file(ec.cert + second());
       expect(refused(path, ec.keyPath)).toStartWith(`${path}: `);
@@ -160,7 +184,10 @@ describe.skipIf(!hasOpenssl)(`certificates and keys${hasOpenssl ? "" : " (needs 
       ["random bytes", () => crypto.getRandomValues(new Uint8Array(1000))],
       ["its certificate", () => ec.cert],
       ["one cut short", () => read(ec.keyPath).slice(0, 120)],
-      ["one with a broken line", () => read(ec.keyPath).replace(/\n.{20}/, "\n????????????????????")],
+      [
+        "one with a broken line",
+        () => read(ec.keyPath).replace(/\n.{20}/, "\n????????????????????"),
+      ],
       [
         "a frame around text",
         () => "-----BEGIN PRIVATE KEY-----\naGVsbG8gaGVsbG8=\n-----END PRIVATE KEY-----\n",
@@ -171,7 +198,9 @@ describe.skipIf(!hasOpenssl)(`certificates and keys${hasOpenssl ? "" : " (needs 
     });
 
     test("DER, a public key, one with a password in either form", () => {
-      const paths = ["key.der", "public.pem", "pkcs8.enc", "sec1.enc"].map((name) => join(folder, name));
+      const paths = ["key.der", "public.pem", "pkcs8.enc", "sec1.enc"].map((name) =>
+        join(folder, name),
+      );
       const [der, publicKey, pkcs8, sec1] = paths as [string, string, string, string];
       openssl("pkey", "-in", ec.keyPath, "-outform", "der", "-out", der);
       openssl("pkey", "-in", ec.keyPath, "-pubout", "-out", publicKey);
@@ -217,11 +246,14 @@ describe.skipIf(!hasOpenssl)(`certificates and keys${hasOpenssl ? "" : " (needs 
     });
 
     const isRoot = process.getuid?.() === 0;
-    test.skipIf(isRoot)(`for lack of rights${isRoot ? " (needs another user than root)" : ""}`, () => {
-      const path = file(read(ec.keyPath));
-      chmodSync(path, 0);
-      expect(refused(ec.certPath, path)).toBe(`${path}: the key cannot be read (EACCES)`);
-    });
+    test.skipIf(isRoot)(
+      `for lack of rights${isRoot ? " (needs another user than root)" : ""}`,
+      () => {
+        const path = file(read(ec.keyPath));
+        chmodSync(path, 0);
+        expect(refused(ec.certPath, path)).toBe(`${path}: the key cannot be read (EACCES)`);
+      },
+    );
 
     test("with names that would break a line", () => {
       expect(refused("a\nb\u2028\u001b[2J.pem", ec.keyPath)).toContain("cannot be read (ENOENT)");

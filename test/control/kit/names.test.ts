@@ -44,7 +44,9 @@ describe("a look-up", () => {
 
   test("asks for both families; IPv6 is first only where this host has an address of that scope", async () => {
     server.hosts.set(HOST, ["192.0.2.2", "192.0.2.1", "2001:db8::1", "192.0.2.2"]);
-    const own = Object.values(networkInterfaces()).flatMap((all = []) => all.map(({ address }) => address));
+    const own = Object.values(networkInterfaces()).flatMap((all = []) =>
+      all.map(({ address }) => address),
+    );
     const hasGlobal = own.some((address) => /^[23][\da-f]{3}:/.test(address));
     const v4 = ["192.0.2.2", "192.0.2.1"];
     const addresses = hasGlobal ? ["2001:db8::1", ...v4] : [...v4, "2001:db8::1"];
@@ -115,7 +117,10 @@ describe("a look-up", () => {
     server.hosts.set(HOST, ["192.0.2.1", "2001:db8::1"]);
     for (const failing of ["silent", "SERVFAIL"] as const) {
       server.failure = (_, type) => (type === "AAAA" ? failing : undefined);
-      expect(await inTime("the answer", look(HOST))).toEqual({ addresses: ["192.0.2.1"], unanswered: 6 });
+      expect(await inTime("the answer", look(HOST))).toEqual({
+        addresses: ["192.0.2.1"],
+        unanswered: 6,
+      });
     }
     server.failure = (_, type) => (type === "A" ? "silent" : undefined);
     expect(await look(HOST)).toEqual({ addresses: ["2001:db8::1"], unanswered: 4 });
@@ -173,7 +178,9 @@ describe("a connection by name", () => {
   });
 
   test("fails as the last address does, or with the NameError", async () => {
-    const refused = connectTo({ host: HOST, port }, undefined, async () => ({ addresses: ["127.0.0.2"] }));
+    const refused = connectTo({ host: HOST, port }, undefined, async () => ({
+      addresses: ["127.0.0.2"],
+    }));
     const [error] = await once(refused, "error").catch((reason) => [reason]);
     expect(error.code).toBe("ECONNREFUSED");
     const nowhere = connectTo({ host: HOST, port }, undefined, async (host) => {

@@ -174,8 +174,14 @@ describe("the pause", () => {
     mock.restore();
   });
 
-  /** A clock that only the runs set, and pauses that take no time. @returns the pauses, in milliseconds */
-  async function pausesAfter(runsMs: readonly number[], intervalMs: () => number): Promise<number[]> {
+  /**
+   * A clock that only the runs set, and pauses that take no time.
+   * @returns the pauses, in milliseconds
+   */
+  async function pausesAfter(
+    runsMs: readonly number[],
+    intervalMs: () => number,
+  ): Promise<number[]> {
     let nowMs = 1000;
     const pauses: number[] = [];
     spyOn(performance, "now").mockImplementation(() => nowMs);

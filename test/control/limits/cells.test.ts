@@ -92,7 +92,9 @@ describe("cells", () => {
       ...["relay", "punch_source", "punch", "new_node", "answer", "endpoint_hold", "grants"],
       "relay_address",
     ]);
-    expect([...CELL_LIMITS].sort((one, other) => one - other)).toEqual(names.map((_, limit) => limit));
+    expect([...CELL_LIMITS].sort((one, other) => one - other)).toEqual(
+      names.map((_, limit) => limit),
+    );
   });
 
   test("of a limit of a later version are skipped", () => {

@@ -64,7 +64,9 @@ test("one that listens at another address of the same port gets it; else the old
   const server = acceptFrom(socket, () =>
     Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response("again") }),
   )!;
-  expect(await (await fetch(`http://127.0.0.1:${port}/`, { keepalive: false })).text()).toBe("again");
+  expect(await (await fetch(`http://127.0.0.1:${port}/`, { keepalive: false })).text()).toBe(
+    "again",
+  );
   await server.stop(true);
 });
 

@@ -2,7 +2,10 @@ import { describe, expect, test } from "bun:test";
 import { FAILS, GONE, LineRing, WRITES } from "../../../src/control/log/line-ring.ts";
 import { writeNext } from "../../../src/control/log/output-thread.ts";
 
-/** A kernel that follows a script: a number is how many bytes it takes, a string is the error it gives. */
+/**
+ * A kernel that follows a script: a number is how many bytes it takes, a string is the error it
+ * gives.
+ */
 function scripted(script: (number | string)[]) {
   const ring = new LineRing(new SharedArrayBuffer(LineRing.bufferBytes));
   const room = new Uint8Array(16);

@@ -1,7 +1,12 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { Announcements } from "../../../src/control/mesh/announcements.ts";
-import { HASH_SECRET, LEARNED_PEERS_MAX, PEERS_MAX, SharedMemory } from "../../../src/shared/memory.ts";
+import {
+  HASH_SECRET,
+  LEARNED_PEERS_MAX,
+  PEERS_MAX,
+  SharedMemory,
+} from "../../../src/shared/memory.ts";
 import { NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
 
 function table(routesMax: number): { routes: RouteTable; announcements: Announcements } {
@@ -131,7 +136,10 @@ describe("Announcements", () => {
     const [a, b] = [range(1, LIST_MAX), range(-LIST_MAX, LIST_MAX)];
     b.set(a.subarray(0, 30_000), 20_000);
     await Promise.all([announcements.announce(0, a.slice()), announcements.announce(1, b.slice())]);
-    expect([announcements.routes(0), announcements.routes(1)]).toEqual([LIST_MAX - 30_000, LIST_MAX]);
+    expect([announcements.routes(0), announcements.routes(1)]).toEqual([
+      LIST_MAX - 30_000,
+      LIST_MAX,
+    ]);
     expect(routes.size).toBe(2 * LIST_MAX - 30_000);
     expect(b.every((id) => routes.find(id) === 1)).toBe(true);
     expect(a.subarray(30_000).every((id) => routes.find(id) === 0)).toBe(true);
@@ -183,7 +191,12 @@ describe("Announcements", () => {
     });
     expect(looks).toBeGreaterThan(5);
     expect(order).toEqual(["long", "overtaken", "overtaken, too", "newest", "other"]);
-    expect([80_001, 80_002, 70_001, 70_002].map((id) => routes.find(id))).toEqual([NO_PEER, 1, 3, 2]);
+    expect([80_001, 80_002, 70_001, 70_002].map((id) => routes.find(id))).toEqual([
+      NO_PEER,
+      1,
+      3,
+      2,
+    ]);
     expect([0, 1, 2, 3].map((peer) => announcements.routes(peer))).toEqual([LIST_MAX, 1, 1, 1]);
   });
 
@@ -225,7 +238,12 @@ describe("learned peers", () => {
     await announcements.announce(NAMED, list(1));
     expect([2, 3].map((id) => routes.find(id))).toEqual([NO_PEER, NO_PEER]);
     await announcements.announce(STRANGER, list(2, 3, 4));
-    expect([1, 2, 3, 4].map((id) => routes.find(id))).toEqual([NAMED, STRANGER, STRANGER, STRANGER]);
+    expect([1, 2, 3, 4].map((id) => routes.find(id))).toEqual([
+      NAMED,
+      STRANGER,
+      STRANGER,
+      STRANGER,
+    ]);
     expect(announcements.refused).toBe(0);
   });
 
@@ -365,7 +383,10 @@ describe("Announcements against a map", () => {
       for (const [id, owner] of this.owners) if (owner === loser) this.owners.delete(id);
     }
 
-    /** What is announced at once: the first is applied, of the others each peer's last, in the place of its first. */
+    /**
+     * What is announced at once: the first is applied, of the others each peer's last, in the place
+     * of its first.
+     */
     applyBurst(burst: readonly Announcement[]): void {
       const [first, ...others] = burst;
       if (first !== undefined) this.apply(first.peer, first.nodeIds);
@@ -385,7 +406,9 @@ describe("Announcements against a map", () => {
       { weight: 1, arbitrary: fc.constant(list()) },
       {
         weight: 5,
-        arbitrary: fc.array(fc.constantFrom(0, ...ids), { maxLength: 14 }).map((some) => list(...some)),
+        arbitrary: fc
+          .array(fc.constantFrom(0, ...ids), { maxLength: 14 })
+          .map((some) => list(...some)),
       },
     ),
   });

@@ -8,7 +8,10 @@ import { refusal, temporaryFiles } from "../../config/support.ts";
 const { file, folder, remove } = temporaryFiles();
 afterAll(remove);
 
-const [FIRST, SECOND] = ["0123456789abcdef0123456789abcdef", "a pass phrase of several words, with spaces"];
+const [FIRST, SECOND] = [
+  "0123456789abcdef0123456789abcdef",
+  "a pass phrase of several words, with spaces",
+];
 
 describe("the gossip key file", () => {
   test.each<[string, string[]]>([
@@ -44,7 +47,9 @@ describe("the gossip key file", () => {
 
   test("must be there", () => {
     const path = join(folder, "missing");
-    expect(refusal(() => readGossipKeys(path))).toBe(`${path}: the gossip key file cannot be read (ENOENT)`);
+    expect(refusal(() => readGossipKeys(path))).toBe(
+      `${path}: the gossip key file cannot be read (ENOENT)`,
+    );
   });
 
   test.each([

@@ -141,8 +141,8 @@ describe.each([AF_INET, AF_INET6] as const)("GossipSender on a socket of family 
 
   test("nodes of the bridge are not left out for others that were heard a while ago", async () => {
     const bridged = 10;
-    const entries = many(GOSSIP_NODES_MAX + 100, (i) => (i < bridged ? TTL_S + i : 5)).map((entry, i) =>
-      i < bridged ? { ...entry, flags: IS_BRIDGED } : entry,
+    const entries = many(GOSSIP_NODES_MAX + 100, (i) => (i < bridged ? TTL_S + i : 5)).map(
+      (entry, i) => (i < bridged ? { ...entry, flags: IS_BRIDGED } : entry),
     );
     expect(await collect(entries)).toBe(100);
     const nodeIds = await arrives();
@@ -163,7 +163,11 @@ describe.each([AF_INET, AF_INET6] as const)("GossipSender on a socket of family 
     const read = async () => {
       expect(await signed.send(peer.endpoint)).toBe(0);
       const { bytes } = peer.receive()!;
-      return { nodes: Buffer.from(bytes).readUInt16BE(5), bytes, signature: readSignature(bytes, [KEY]) };
+      return {
+        nodes: Buffer.from(bytes).readUInt16BE(5),
+        bytes,
+        signature: readSignature(bytes, [KEY]),
+      };
     };
     expect((await read()).signature).toBe("unsigned");
     expect(await signed.collect(scanOf(nodes), nodes.length, NOW_S, TTL_S)).toBe(0);
@@ -335,7 +339,8 @@ describe.each([AF_INET, AF_INET6] as const)("GossipSender on a socket of family 
       ),
     ).toBe(0);
     expect(await arrives()).toHaveLength(100);
-    // More than there was made room for: what is noted of it fills a message, and the rest of that is left out.
+    // More than there was made room for: what is noted of it fills a message, and the rest of that
+    // is left out.
     const fresh = new GossipSender(socket, BEACON_ID);
     const nodes = many(3 * GOSSIP_NODES_MAX, () => 1);
     const left = await fresh.collect(scanOf(nodes), 100, NOW_S, TTL_S);
@@ -351,12 +356,16 @@ describe.each([AF_INET, AF_INET6] as const)("GossipSender on a socket of family 
     const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
     const home = endpointOf("192.0.2.1", 1);
     const ids = fc.sample(nodeId, 200);
-    for (const [i, id] of ids.entries()) nodes.record(id, home, 0, 0, NOW_S - (i % 2 === 0 ? 0 : TTL_S));
+    for (const [i, id] of ids.entries())
+      nodes.record(id, home, 0, 0, NOW_S - (i % 2 === 0 ? 0 : TTL_S));
     const scan: Scan = (visit) => scanNodes(nodes, visit);
     expect(await sender.collect(scan, nodes.size(), NOW_S, TTL_S)).toBe(0);
-    const alive = [...nodes.entries()].filter(({ seenS }) => seenS === NOW_S).map(({ nodeId: id }) => id);
+    const alive = [...nodes.entries()]
+      .filter(({ seenS }) => seenS === NOW_S)
+      .map(({ nodeId: id }) => id);
     expect((await arrives()).sort()).toEqual(alive.sort());
-    // Some of the bridge, of which every second was not known before, and the others perhaps too old.
+    // Some of the bridge, of which every second was not known before, and the others perhaps too
+    // old.
     const bridged = ids.slice(0, 20).map((id, i) => (i % 2 === 0 ? id : id ^ 0x5555_5555));
     for (const id of bridged) nodes.bridge(id, NOW_S - TTL_S);
     const named = new Set([...alive, ...bridged.map((id) => id >>> 0)]);

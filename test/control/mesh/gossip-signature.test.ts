@@ -9,7 +9,10 @@ import {
   sign,
 } from "../../../src/control/mesh/gossip-signature.ts";
 
-const [KEY, OTHER_KEY] = ["first key of at least 32 characters", "other key of at least 32 characters"];
+const [KEY, OTHER_KEY] = [
+  "first key of at least 32 characters",
+  "other key of at least 32 characters",
+];
 const TRAILER_BYTES = 8 + 8 + 32;
 const NOW_MS = 1_800_000_000_000;
 
@@ -24,7 +27,11 @@ function syncWithRoom(beaconId: number, nodeIds: readonly number[]): Uint8Array 
 }
 
 const anyId = fc.nat(0xffff_ffff);
-const anyKey = fc.string({ unit: fc.constantFrom(..."abcXYZ019 -~"), minLength: 32, maxLength: 80 });
+const anyKey = fc.string({
+  unit: fc.constantFrom(..."abcXYZ019 -~"),
+  minLength: 32,
+  maxLength: 80,
+});
 const anySigned = fc.record({
   beaconId: anyId,
   nodeIds: fc.array(anyId, { maxLength: 60 }),
@@ -36,7 +43,9 @@ const anySigned = fc.record({
 describe("a signature", () => {
   test("is what the head of the source says", () => {
     const message = syncWithRoom(9, [1, 2]);
-    expect(sign(message, KEY, { instance: 0x0102_0304_0506_0708n, timeMs: NOW_MS })).toBe(message.length);
+    expect(sign(message, KEY, { instance: 0x0102_0304_0506_0708n, timeMs: NOW_MS })).toBe(
+      message.length,
+    );
     const signed = Buffer.from(message.subarray(0, 7 + 8 + 16));
     expect(signed.subarray(15).toString("hex")).toBe(
       `0102030405060708${NOW_MS.toString(16).padStart(16, "0")}`,
@@ -52,7 +61,10 @@ describe("a signature", () => {
         sign(message, told.key, told);
         const arrived = new Uint8Array([...message, ...rest]);
         for (const keys of [[told.key], [told.key, otherKey], [otherKey, told.key]])
-          expect(readSignature(arrived, keys)).toEqual({ instance: told.instance, timeMs: told.timeMs });
+          expect(readSignature(arrived, keys)).toEqual({
+            instance: told.instance,
+            timeMs: told.timeMs,
+          });
       }),
     );
   });
@@ -71,7 +83,8 @@ describe("a signature", () => {
         sign(message, told.key, told);
         expect(readSignature(message, [`${told.key}.`])).toBe("forged");
         message[at % message.length]! ^= 1 << bit;
-        // Another count has the trailer elsewhere; the worker lets through none that the message does not hold.
+        // Another count has the trailer elsewhere; the worker lets through none that the message
+        // does not hold.
         expect(["forged", "unsigned"]).toContain(readSignature(message, [told.key]) as string);
       }),
     );
@@ -154,7 +167,8 @@ describe("instances", () => {
     expect(hear(A, INSTANCES_MAX, "peer", INSTANCES_MAX)).toBe("too_many_instances");
     expect(all.size).toBe(INSTANCES_MAX);
     expect(hear(start(100n), 5000, "peer", 5000)).toBeUndefined(); // those that are known go on
-    expect(hear(A, LIVE_MS + 10, "peer", LIVE_MS + 10)).toBeUndefined(); // ten have been silent for long enough
+    // ten have been silent for long enough
+    expect(hear(A, LIVE_MS + 10, "peer", LIVE_MS + 10)).toBeUndefined();
     expect(all.size).toBeLessThan(INSTANCES_MAX);
   });
 
@@ -168,7 +182,8 @@ describe("instances", () => {
     expect(hear(A, 50_000, "peer", 50_000)).toBe("replayed");
     expect(hear(A, 50_001, "peer", 50_000)).toBe("replayed"); // one that was never received
     expect(hear(A + 1n, 50_002, "peer", 50_002)).toBeUndefined();
-    expect(hear(A + 2n, 50_003, "other peer", 50_003)).toBe("replayed"); // it lives at another address
+    // it lives at another address
+    expect(hear(A + 2n, 50_003, "other peer", 50_003)).toBe("replayed");
     expect(hear(A + 2n, 50_003, "peer", 50_004)).toBeUndefined();
     expect(hear(B + 1n, 50_003, "other peer", 50_004)).toBeUndefined();
     expect(hear(OWN + 1n, 50_003, "peer", 50_004)).toBe("replayed");
@@ -183,7 +198,8 @@ describe("instances", () => {
     expect(hear(A, HOUR_MS, "peer", HOUR_MS)).toBe("duplicate");
     expect(hear(A, HOUR_MS - 1, "peer", HOUR_MS)).toBe("replayed");
     expect(hear(B, HOUR_MS, "other peer", HOUR_MS)).toBe("replayed");
-    expect(hear(A, HOUR_MS + 1, "other peer", HOUR_MS)).toBeUndefined(); // the clock was set, and it moved
+    // the clock was set, and it moved
+    expect(hear(A, HOUR_MS + 1, "other peer", HOUR_MS)).toBeUndefined();
   });
 
   test("messages from the future take at most half of the room, and are remembered until they are too old", () => {

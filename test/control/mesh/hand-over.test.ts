@@ -65,11 +65,17 @@ describe("claims", () => {
 
   test("are read as they were written, in as many messages as they need", () => {
     const anyClaims = fc.array(
-      fc.tuple(fc.integer({ min: 1, max: 2 ** 31 - 1 }), fc.double({ min: 0, max: 1e15, noNaN: true })),
+      fc.tuple(
+        fc.integer({ min: 1, max: 2 ** 31 - 1 }),
+        fc.double({ min: 0, max: 1e15, noNaN: true }),
+      ),
     );
     fc.assert(
       fc.property(anyClaims, fc.integer({ min: 1, max: 20_000 }), (claims, repeats) => {
-        const many = Array.from({ length: claims.length && repeats }, (_, i) => claims[i % claims.length]!);
+        const many = Array.from(
+          { length: claims.length && repeats },
+          (_, i) => claims[i % claims.length]!,
+        );
         const written = {
           endpoint,
           nodeIds: Int32Array.from(many, ([id]) => id),

@@ -42,7 +42,10 @@ beforeEach(async () => {
 });
 afterEach(() => registry.close());
 
-const ask = (options: Partial<RegistryOptions> = {}, signal?: AbortSignal): Promise<RegistryRound> =>
+const ask = (
+  options: Partial<RegistryOptions> = {},
+  signal?: AbortSignal,
+): Promise<RegistryRound> =>
   registryRound(
     {
       registry: { host: "127.0.0.1", port: registry.port },
@@ -81,7 +84,9 @@ describe("FrameReader", () => {
   /** Everything that the chunks bring. */
   const read = (...chunks: Uint8Array[]): string[] => {
     const reader = new FrameReader();
-    return chunks.flatMap((chunk) => [...reader.push(chunk)]).map((json) => Buffer.from(json).toString());
+    return chunks
+      .flatMap((chunk) => [...reader.push(chunk)])
+      .map((json) => Buffer.from(json).toString());
   };
 
   test("finds the same frames however the stream is cut", () => {
@@ -164,7 +169,10 @@ describe("a round", () => {
 
   test("for the lowest and the highest id", async () => {
     for (const beaconId of [0, 2 ** 32 - 1])
-      expect((await ask({ beaconId })).beacons).toContainEqual({ id: beaconId, addr: "203.0.113.5:9001" });
+      expect((await ask({ beaconId })).beacons).toContainEqual({
+        id: beaconId,
+        addr: "203.0.113.5:9001",
+      });
   });
 
   test("takes answers byte by byte, and both in one piece", async () => {
@@ -191,15 +199,24 @@ describe("a round", () => {
     const entry = '{"id":1,"addr":"a:1","region":"eu","__proto__":{"id":2},"toString":null}';
     registry.behaviour = (request, connection) =>
       request.type === "beacon_list"
-        ? connection.send(frame(`{"type":"beacon_list_ok","error":1,"beacons":[${entry}],"__proto__":5}`))
-        : connection.answer({ ...connection.registry.correctAnswer(request), error: "none", version: 2 });
+        ? connection.send(
+            frame(`{"type":"beacon_list_ok","error":1,"beacons":[${entry}],"__proto__":5}`),
+          )
+        : connection.answer({
+            ...connection.registry.correctAnswer(request),
+            error: "none",
+            version: 2,
+          });
     const { beacons } = await ask();
     expect(beacons).toEqual([{ id: 1, addr: "a:1" }]);
     expect(Object.keys(beacons[0]!)).toEqual(["id", "addr"]);
   });
 
   test("takes the longest list and the longest address, in their order and as they are", async () => {
-    const beacons = Array.from({ length: 10_000 }, (_, i) => ({ id: (i * 7) % 1000, addr: `h${i}:1` }));
+    const beacons = Array.from({ length: 10_000 }, (_, i) => ({
+      id: (i * 7) % 1000,
+      addr: `h${i}:1`,
+    }));
     beacons[5]!.addr = "ü".repeat(300);
     registry.behaviour = on("beacon_list", say({ type: "beacon_list_ok", beacons }));
     expect((await ask()).beacons).toEqual(beacons);
@@ -329,7 +346,12 @@ describe("a registry that refuses", () => {
   });
 
   test("and repeats the token", async () => {
-    const repeats = [TOKEN, `bad token "${TOKEN}".`, `${"x".repeat(95)}${TOKEN}`, TOKEN.repeat(1000)];
+    const repeats = [
+      TOKEN,
+      `bad token "${TOKEN}".`,
+      `${"x".repeat(95)}${TOKEN}`,
+      TOKEN.repeat(1000),
+    ];
     for (const words of repeats) {
       registry.behaviour = refuse(words);
       const { code, message } = await failure(ask({ adminToken: TOKEN }));
@@ -337,7 +359,11 @@ describe("a registry that refuses", () => {
       expect(message).toContain("a text that repeats the token");
       expect(message).not.toContain("s3c");
     }
-    for (const bytes of [frame(TOKEN), frame(JSON.stringify(TOKEN)), frame(`{"type":"${TOKEN}"}`)]) {
+    for (const bytes of [
+      frame(TOKEN),
+      frame(JSON.stringify(TOKEN)),
+      frame(`{"type":"${TOKEN}"}`),
+    ]) {
       registry.behaviour = sayBytes(bytes);
       expect((await failure(ask({ adminToken: TOKEN }))).code).toBe("invalid");
     }
@@ -395,17 +421,20 @@ describe("what is no answer", () => {
     [{ ...good, addr: null }],
     [{ ...good, addr: 5 }],
     [{ ...good, addr: "x".repeat(301) }],
-  ])("a listed entry that is no beacon is skipped and named, and the others are kept: %j", async (bad) => {
-    const last = { id: 2, addr: "b:2" };
-    registry.behaviour = on("beacon_list", say(listed(bad, good, bad, last)));
-    const round = await ask();
-    expect(round.beacons).toEqual([good, last]);
-    expect(round.skipped).toBe(2);
-    const text = skippedText(round);
-    expect(text).toStartWith("lists 4 beacons, of which 2 are skipped, such as ");
-    expect(text).toContain(JSON.stringify(bad).replaceAll('"', '\\"').slice(0, 20));
-    expect(text.length).toBeLessThan(500);
-  });
+  ])(
+    "a listed entry that is no beacon is skipped and named, and the others are kept: %j",
+    async (bad) => {
+      const last = { id: 2, addr: "b:2" };
+      registry.behaviour = on("beacon_list", say(listed(bad, good, bad, last)));
+      const round = await ask();
+      expect(round.beacons).toEqual([good, last]);
+      expect(round.skipped).toBe(2);
+      const text = skippedText(round);
+      expect(text).toStartWith("lists 4 beacons, of which 2 are skipped, such as ");
+      expect(text).toContain(JSON.stringify(bad).replaceAll('"', '\\"').slice(0, 20));
+      expect(text.length).toBeLessThan(500);
+    },
+  );
 
   test("a listed entry that is nested too deeply to be shown is skipped as well", async () => {
     const deep = "[".repeat(200_000) + "]".repeat(200_000);
@@ -434,14 +463,22 @@ describe("what is no answer", () => {
     ["half an object", frame('{"type":'), "what is not JSON"],
     ["two objects", frame("{}{}"), "what is not JSON"],
     ["bad UTF-8", frame(Uint8Array.of(0x22, 0xc3, 0x28, 0x22)), "what is not UTF-8"],
-    ["a number that overflows", frame('{"type":"beacon_register_ok","beacon_id":1e999}'), "at beacon_id"],
+    [
+      "a number that overflows",
+      frame('{"type":"beacon_register_ok","beacon_id":1e999}'),
+      "at beacon_id",
+    ],
     ["arrays in arrays", frame("[".repeat(FRAME_BYTES_MAX)), "answers beacon_register"],
     [
       "arrays in arrays, all closed",
       frame("[".repeat(FRAME_BYTES_MAX / 2) + "]".repeat(FRAME_BYTES_MAX / 2)),
       "answers beacon_register",
     ],
-    ["objects in objects", frame('{"type":'.repeat(FRAME_BYTES_MAX / 8)), "answers beacon_register"],
+    [
+      "objects in objects",
+      frame('{"type":'.repeat(FRAME_BYTES_MAX / 8)),
+      "answers beacon_register",
+    ],
   ])("%s", async (_, bytes, words) => {
     registry.behaviour = sayBytes(bytes);
     await expectFailure("invalid", words, "is this a registry? check --registry");
@@ -509,7 +546,10 @@ test("an error of advertise comes through, and the connection is closed", async 
     throw new TypeError("no address");
   };
   await expect(ask({ advertise })).rejects.toThrow(TypeError);
-  await until("the connection is closed", () => registry.connections > 0 && registry.openConnections === 0);
+  await until(
+    "the connection is closed",
+    () => registry.connections > 0 && registry.openConnections === 0,
+  );
   expect(registry.requests).toEqual([]);
 });
 
@@ -534,7 +574,9 @@ test("nothing is left of rounds that keeps a process alive, or ends it with an e
     Promise.all([child.stdout.text(), child.stderr.text(), child.exited]),
   );
   expect({ err, status }).toEqual({ err: "", status: 0 });
-  expect(out).toMatch(/^1\nRegistryError: registry 127.0.0.1:1: connection refused .*\nTimeoutError: .*\n$/);
+  expect(out).toMatch(
+    /^1\nRegistryError: registry 127.0.0.1:1: connection refused .*\nTimeoutError: .*\n$/,
+  );
 });
 
 describe("anything that a registry may send", () => {
@@ -561,7 +603,9 @@ describe("anything that a registry may send", () => {
       fc.array(fc.record({ id: fc.integer({ min: -2 }), addr: fc.string() }, { requiredKeys: [] })),
     );
     const key = fc.constantFrom("type", "error", ...Object.keys(answer));
-    return fc.dictionary(key, value, { minKeys: 1, maxKeys: 2 }).map((other) => ({ ...answer, ...other }));
+    return fc
+      .dictionary(key, value, { minKeys: 1, maxKeys: 2 })
+      .map((other) => ({ ...answer, ...other }));
   };
   const bytesFor = (answer: object): fc.Arbitrary<Uint8Array> => {
     const json = Buffer.from(JSON.stringify(answer));

@@ -84,7 +84,9 @@ describe("Resolver", () => {
       await resolve(() => names.fail("ENOTFOUND"));
       expect(it.known(HOST)).toEqual(["192.0.2.1"]);
     }
-    expect(lines.map(({ level, host }) => ({ level, host }))).toEqual([{ level: "warn", host: HOST }]);
+    expect(lines.map(({ level, host }) => ({ level, host }))).toEqual([
+      { level: "warn", host: HOST },
+    ]);
     expect(lines[0]!.msg).toBe(
       `no address for ${HOST} (ENOTFOUND): check the name and this host's DNS; it is tried again`,
     );
@@ -101,7 +103,9 @@ describe("Resolver", () => {
 
   test("names fail each for itself", async () => {
     const { names, lines, resolver: it } = resolver();
-    const resolved = Promise.all(["a.example", "b.example", "c.example"].map((host) => it.resolve(host)));
+    const resolved = Promise.all(
+      ["a.example", "b.example", "c.example"].map((host) => it.resolve(host)),
+    );
     names.fail("EAI_AGAIN");
     names.answer("192.0.2.1");
     names.fail("ENOTFOUND");

@@ -1,15 +1,25 @@
-/** A beacon's look at itself through a peer, which a socket here plays, as it plays the beacon's own port. */
+/**
+ * A beacon's look at itself through a peer, which a socket here plays, as it plays the beacon's own
+ * port.
+ */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { endpointOf } from "../../../ffi/endpoint.ts";
 import { type CheckedPeer, SelfCheck } from "../../../src/control/mesh/self-check.ts";
-import { CLOCK_S, HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../../src/shared/memory.ts";
+import {
+  CLOCK_S,
+  HASH_SECRET,
+  MAIN_THREAD_LOCK,
+  SharedMemory,
+} from "../../../src/shared/memory.ts";
 import { ADDED, NodeTable } from "../../../src/shared/nodes.ts";
 import { Client } from "../../e2e/support/client.ts";
 import { nameOf } from "../../e2e/support/mesh.ts";
 import { until } from "../../e2e/support/wait.ts";
 import { deliver } from "../../e2e/support/wire.ts";
 
-/** So long that no round ends by itself, and so short that a peer is known for two of them at once. */
+/**
+ * So long that no round ends by itself, and so short that a peer is known for two of them at once.
+ */
 const LONG_MS = 3_600_000;
 const SHORT_MS = 0;
 
@@ -23,7 +33,10 @@ let peer: CheckedPeer;
 
 beforeEach(async () => {
   const nowhere = { address: "127.0.0.1", port: 9 };
-  [socket, other] = [await Client.open("127.0.0.1", nowhere), await Client.open("127.0.0.1", nowhere)];
+  [socket, other] = [
+    await Client.open("127.0.0.1", nowhere),
+    await Client.open("127.0.0.1", nowhere),
+  ];
   memory = new SharedMemory({ workers: 1, nodesMax: 2, routesMax: 1 });
   memory.words[CLOCK_S] = 7;
   memory.words[HASH_SECRET] = 5;
@@ -49,7 +62,8 @@ async function ask(): Promise<{ message: Uint8Array; from: { address: string; po
   return { message: bytes, from };
 }
 
-const answerTo = (message: Uint8Array) => deliver(Buffer.from(message).readUInt32BE(1), message.subarray(9));
+const answerTo = (message: Uint8Array) =>
+  deliver(Buffer.from(message).readUInt32BE(1), message.subarray(9));
 
 describe("a packet through a peer", () => {
   test("is a Relay of the own node to itself, and back from the beacon it tells the round trip", async () => {
@@ -57,7 +71,9 @@ describe("a packet through a peer", () => {
     const own = ownNode()!;
     expect([...message.subarray(0, 9)]).toEqual([
       5,
-      ...[own.nodeId, own.nodeId].flatMap((id) => [...Buffer.from(Uint32Array.of(id).buffer).reverse()]),
+      ...[own.nodeId, own.nodeId].flatMap((id) => [
+        ...Buffer.from(Uint32Array.of(id).buffer).reverse(),
+      ]),
     ]);
     expect(message).toHaveLength(25);
     expect(own.endpoint).toEqual(endpointOf(from.address, from.port));
@@ -95,7 +111,8 @@ describe("a packet through a peer", () => {
     await ask();
     expect(stats()).toEqual({ sent: 4, lost: 3, disagreed: 0, lastRttMs: null });
     expect(check.remarks).toEqual([`peer ${peer.address}: self-check lost 3 in a row`]);
-    await check.round([{ ...peer, heardSinceMs: undefined }], LONG_MS); // which was begun early, so nothing is lost yet
+    // which was begun early, so nothing is lost yet
+    await check.round([{ ...peer, heardSinceMs: undefined }], LONG_MS);
     expect(stats()?.lost).toBe(3);
   });
 });
@@ -144,7 +161,9 @@ test("a flood at its port closes that until the next round, and nothing counts a
     await Bun.sleep(1); // the receiver is on this thread
     return complaints.length > 0;
   });
-  expect(complaints).toEqual(["no self-check until its next round: too much else comes to its port"]);
+  expect(complaints).toEqual([
+    "no self-check until its next round: too much else comes to its port",
+  ]);
   const next = await ask();
   expect(next.from.port).not.toBe(from.port);
   expect(ownNode()?.endpoint).toEqual(endpointOf(next.from.address, next.from.port));

@@ -11,7 +11,12 @@ function bench() {
     () => nowMs,
   );
   const table = new FullTable(
-    { name: "node table", entries: "registrations", option: "--max-nodes (10)", refused: () => refused },
+    {
+      name: "node table",
+      entries: "registrations",
+      option: "--max-nodes (10)",
+      refused: () => refused,
+    },
     complaints,
   );
   return {

@@ -10,7 +10,12 @@ import {
 } from "../../../src/control/nodes/list.ts";
 import { scanNodes } from "../../../src/control/nodes/scan.ts";
 import { nodeHash, shardOfHash } from "../../../src/shared/hash.ts";
-import { CLOCK_S, HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../../src/shared/memory.ts";
+import {
+  CLOCK_S,
+  HASH_SECRET,
+  MAIN_THREAD_LOCK,
+  SharedMemory,
+} from "../../../src/shared/memory.ts";
 import { NodeTable } from "../../../src/shared/nodes.ts";
 import { WANTS_DEST } from "../../../src/shared/slots.ts";
 
@@ -47,7 +52,10 @@ async function page(query: Partial<NodeQuery> = {}): Promise<NodePage> {
 const ids = ({ nodes }: NodePage) => nodes.map(({ id }) => id);
 
 /** All pages, one after the other. @param between is called after each */
-async function walk(query: Partial<NodeQuery>, between: () => void = () => {}): Promise<NodePage[]> {
+async function walk(
+  query: Partial<NodeQuery>,
+  between: () => void = () => {},
+): Promise<NodePage[]> {
   const pages: NodePage[] = [];
   for (let after: number | null = 0; after !== null; after = pages.at(-1)!.next) {
     pages.push(await page({ ...query, after }));
@@ -69,7 +77,14 @@ describe("a page", () => {
     const shard = (id: number) => shardOfHash(nodeHash(id, SECRET), 2);
     const plain = { bridged: false, wantsDest: false };
     expect((await page()).nodes).toEqual([
-      { id: 3, endpoint: "192.0.2.1:9001", ageS: 12, bridged: false, wantsDest: true, shard: shard(3) },
+      {
+        id: 3,
+        endpoint: "192.0.2.1:9001",
+        ageS: 12,
+        bridged: false,
+        wantsDest: true,
+        shard: shard(3),
+      },
       { id: 5, endpoint: null, ageS: 4, ...plain, bridged: true, shard: shard(5) },
       { id: 7, endpoint: "[2001:db8::7]:70", ageS: 0, ...plain, bridged: true, shard: shard(7) },
     ]);
@@ -141,7 +156,8 @@ test("a node that a removal moves under the scan is counted once", async () => {
   /** Who is met in each slice. */
   const slices: number[][] = [[]];
   await scanNodes(nodes, (id) => slices.at(-1)!.push(id), { pause: async () => slices.push([]) });
-  // Removed are those that would be met next: who stands before them, and was met, moves to where the scan is about to look.
+  // Removed are those that would be met next: who stands before them, and was met, moves to where
+  // the scan is about to look.
   let slice = 0;
   let removed = 0;
   pause = async () => {
@@ -172,7 +188,9 @@ describe("what is asked for", () => {
 
   test("is read from the parameters, with defaults", () => {
     expect(read("")).toEqual({ limit: 100, after: 0, minAgeS: undefined, maxAgeS: undefined });
-    expect(read("limit=10000&after=4294967295&prefix=10.0.0.0/8&min-age=1&max-age=2&bridged=false")).toEqual({
+    expect(
+      read("limit=10000&after=4294967295&prefix=10.0.0.0/8&min-age=1&max-age=2&bridged=false"),
+    ).toEqual({
       limit: 10_000,
       after: 2 ** 32 - 1,
       prefix: prefixOf("10.0.0.0/8"),

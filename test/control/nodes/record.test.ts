@@ -30,8 +30,15 @@ test("is 32 bytes, or 64 with a key: id, endpoint with local number and flags, a
   writeRecordKey(words, 0, new Uint8Array(32).fill(0xab));
   expect(Buffer.from(words.buffer).toString("hex")).toBe(
     // id, flags (destination wanted, key known), local number, port, address, scope, age
-    ["07000000", "09", "09", "0fa0", "00000000000000000000ffffc0000201", "00000000", "3c000000"].join("") +
-      "ab".repeat(32),
+    [
+      "07000000",
+      "09",
+      "09",
+      "0fa0",
+      "00000000000000000000ffffc0000201",
+      "00000000",
+      "3c000000",
+    ].join("") + "ab".repeat(32),
   );
 });
 

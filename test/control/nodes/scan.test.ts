@@ -5,7 +5,12 @@ import fc from "fast-check";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, endpointOf } from "../../../ffi/endpoint.ts";
 import { ENTRY_SEEN_S, SLOTS_PER_SLICE, scanNodes } from "../../../src/control/nodes/scan.ts";
 import { nodeHash, shardOfHash, slotOfHash } from "../../../src/shared/hash.ts";
-import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory, workerLock } from "../../../src/shared/memory.ts";
+import {
+  HASH_SECRET,
+  MAIN_THREAD_LOCK,
+  SharedMemory,
+  workerLock,
+} from "../../../src/shared/memory.ts";
 import { ADDED, NodeTable } from "../../../src/shared/nodes.ts";
 import { PROBES_MAX } from "../../../src/shared/open-addressing.ts";
 import { IS_BRIDGED, SLOT_WORDS, WANTS_DEST } from "../../../src/shared/slots.ts";
@@ -180,7 +185,8 @@ describe("removals between slices", () => {
     return ids;
   }
 
-  // Long chains: over the end of each shard, and over each place where one slice ends and the next begins.
+  // Long chains: over the end of each shard, and over each place where one slice ends and the next
+  // begins.
   const ids = [0, 1].flatMap((shard) => [
     ...idsStartingAt(shard, slots - 12, 8, 400),
     ...[1, 2, 3].flatMap((slice) => idsStartingAt(shard, slice * SLOTS_PER_SLICE - 30, 40, 60)),
@@ -239,7 +245,9 @@ describe("removals between slices", () => {
           expect(nodes.unbridge(id)).toBe(true);
           left.add(id);
         }
-        moved = ids.filter((id, i) => !left.has(id) && indexOf(memory, nodes, id) !== slotsBefore[i]).length;
+        moved = ids.filter(
+          (id, i) => !left.has(id) && indexOf(memory, nodes, id) !== slotsBefore[i],
+        ).length;
       });
       expect(moved).toBeGreaterThan(50); // else this would be no test
       expect(left.size).toBe(Math.ceil(bridged.length / 2));
@@ -329,7 +337,9 @@ describe("beside worker threads", () => {
           seed: worker + 1,
           words,
         };
-        const thread = new Worker(new URL("../../support/node-worker.ts", import.meta.url), { workerData });
+        const thread = new Worker(new URL("../../support/node-worker.ts", import.meta.url), {
+          workerData,
+        });
         threads.push(thread);
         return { thread, words: new Int32Array(words) };
       });
@@ -346,7 +356,8 @@ describe("beside worker threads", () => {
           (id, entry) => {
             visited++;
             missing.delete(id);
-            if (!isWhole(entry.subarray(0, ENDPOINT_WORDS), scratch)) throw new Error(`node ${id} is torn`);
+            if (!isWhole(entry.subarray(0, ENDPOINT_WORDS), scratch))
+              throw new Error(`node ${id} is torn`);
           },
           {
             pause: async () => {

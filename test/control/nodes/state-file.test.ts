@@ -26,8 +26,19 @@ import {
   StateFile,
   StateFileError,
 } from "../../../src/control/nodes/state-file.ts";
-import { GRANTS_REQUIRED, HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../../src/shared/memory.ts";
-import { ADDED, KEY_KEPT, KEY_REFUSED, type NodeEntry, NodeTable } from "../../../src/shared/nodes.ts";
+import {
+  GRANTS_REQUIRED,
+  HASH_SECRET,
+  MAIN_THREAD_LOCK,
+  SharedMemory,
+} from "../../../src/shared/memory.ts";
+import {
+  ADDED,
+  KEY_KEPT,
+  KEY_REFUSED,
+  type NodeEntry,
+  NodeTable,
+} from "../../../src/shared/nodes.ts";
 import { WANTS_DEST } from "../../../src/shared/slots.ts";
 import { anyEndpoint, nodeId } from "../../support/arbitraries.ts";
 import { openFds } from "../../support/fds.ts";
@@ -92,7 +103,13 @@ interface Entry {
 
 function fileBytes(
   entries: readonly Entry[],
-  header: { magic?: string; version?: number; entryBytes?: number; savedMs?: number; count?: number } = {},
+  header: {
+    magic?: string;
+    version?: number;
+    entryBytes?: number;
+    savedMs?: number;
+    count?: number;
+  } = {},
 ): Buffer {
   const bytes = Buffer.alloc(32 + 32 * entries.length);
   bytes.write(header.magic ?? "PBNODES\n", 0, "latin1");
@@ -112,7 +129,10 @@ function fileBytes(
 
 /** With the checksum that its bytes need. */
 function sealed(bytes: Buffer): Buffer {
-  bytes.writeUInt32LE(Bun.hash.crc32(Buffer.concat([bytes.subarray(32), bytes.subarray(0, 28)])), 28);
+  bytes.writeUInt32LE(
+    Bun.hash.crc32(Buffer.concat([bytes.subarray(32), bytes.subarray(0, 28)])),
+    28,
+  );
   return bytes;
 }
 
@@ -143,7 +163,9 @@ describe("the format", () => {
     expect(hex.slice(0, 56)).toBe("50424e4f4445530a01002000000000007b68e5cf8b01000001000000");
     expect(hex.slice(64)).toBe("040302010100123400000000000000000000ffffc0000221000000001e000000");
     expectFile(
-      fileBytes([{ id: 0x0102_0304, endpoint: endpointOf("192.0.2.33", 0x1234), flags: 1, ageS: 30 }]),
+      fileBytes([
+        { id: 0x0102_0304, endpoint: endpointOf("192.0.2.33", 0x1234), flags: 1, ageS: 30 },
+      ]),
     );
   });
 
@@ -167,40 +189,58 @@ describe("there and back", () => {
     const down = fc.oneof(fc.constant(0), fc.integer({ min: -1_000_000, max: 100_000 }));
     const entries = fc.uniqueArray(entry, { selector: ({ id }) => id, maxLength: 60 });
     await fc.assert(
-      fc.asyncProperty(entries, down, fc.integer({ min: 1, max: 1e6 }), async (known, downMs, nowS) => {
-        const before = beacon();
-        for (const { id, endpoint, wantsDest, ageS } of known)
-          expect(before.nodes.record(id, endpoint, 0, wantsDest ? 1 : 0, nowS - ageS)).toBe(ADDED);
-        await before.file.save(nowS);
-        const after = beacon({ wallMs: WALL_MS + downMs });
-        const result = await after.load({ nowS: 5 });
-        const elapsedS = downMs < 0 ? 0 : Math.floor(downMs / 1000);
-        const fresh = known.filter(({ ageS }) => ageS + elapsedS < TTL_S);
-        expect(result).toMatchObject({
-          outcome: "restored",
-          restored: fresh.length,
-          unusable: 0,
-          noRoom: 0,
-        });
-        const found = entriesOf(after.nodes);
-        expect(found.size).toBe(fresh.length);
-        for (const { id, endpoint, wantsDest, ageS } of fresh) {
-          const seenS = 5 - ageS - elapsedS;
-          const isBridged = false;
-          expect(found.get(id >>> 0)).toEqual({ nodeId: id >>> 0, endpoint, wantsDest, seenS, isBridged });
-        }
-      }),
+      fc.asyncProperty(
+        entries,
+        down,
+        fc.integer({ min: 1, max: 1e6 }),
+        async (known, downMs, nowS) => {
+          const before = beacon();
+          for (const { id, endpoint, wantsDest, ageS } of known)
+            expect(before.nodes.record(id, endpoint, 0, wantsDest ? 1 : 0, nowS - ageS)).toBe(
+              ADDED,
+            );
+          await before.file.save(nowS);
+          const after = beacon({ wallMs: WALL_MS + downMs });
+          const result = await after.load({ nowS: 5 });
+          const elapsedS = downMs < 0 ? 0 : Math.floor(downMs / 1000);
+          const fresh = known.filter(({ ageS }) => ageS + elapsedS < TTL_S);
+          expect(result).toMatchObject({
+            outcome: "restored",
+            restored: fresh.length,
+            unusable: 0,
+            noRoom: 0,
+          });
+          const found = entriesOf(after.nodes);
+          expect(found.size).toBe(fresh.length);
+          for (const { id, endpoint, wantsDest, ageS } of fresh) {
+            const seenS = 5 - ageS - elapsedS;
+            const isBridged = false;
+            expect(found.get(id >>> 0)).toEqual({
+              nodeId: id >>> 0,
+              endpoint,
+              wantsDest,
+              seenS,
+              isBridged,
+            });
+          }
+        },
+      ),
       { numRuns: 100 },
     );
   });
 
   test("a file of many chunks, into a table of another size", async () => {
     const before = beacon({ nodesMax: 30_000, workers: 3 });
-    for (let id = 1; id <= 30_000; id++) before.nodes.record(-id, HOME, 0, id & 1, 1000 - (id % TTL_S));
+    for (let id = 1; id <= 30_000; id++)
+      before.nodes.record(-id, HOME, 0, id & 1, 1000 - (id % TTL_S));
     const saved = (await before.file.save(1000))!;
     expect(saved).toMatchObject({ nodes: 30_000, bytes: statSync(path).size });
     const after = beacon({ nodesMax: 40_000, workers: 1 });
-    expect(await after.load({ nowS: 1 })).toMatchObject({ outcome: "restored", restored: 30_000, tooOld: 0 });
+    expect(await after.load({ nowS: 1 })).toMatchObject({
+      outcome: "restored",
+      restored: 30_000,
+      tooOld: 0,
+    });
     for (const { nodeId, wantsDest, seenS } of after.nodes.entries()) {
       const id = -(nodeId | 0);
       expect([wantsDest, seenS]).toEqual([(id & 1) === 1, 1 - (id % TTL_S)]);
@@ -322,7 +362,10 @@ describe("keys", () => {
     for (let bytes = 0; bytes < whole.length; bytes += 7) {
       writeFileSync(path, whole.subarray(0, bytes));
       const { nodes, load } = beacon();
-      expect([(await load()).outcome, nodes.size()]).toEqual([bytes < 8 ? "foreign" : "damaged", 0]);
+      expect([(await load()).outcome, nodes.size()]).toEqual([
+        bytes < 8 ? "foreign" : "damaged",
+        0,
+      ]);
     }
     for (let byte = 8; byte < whole.length; byte += 5) {
       const turned = Buffer.from(whole);
@@ -351,7 +394,10 @@ describe("the host's clock", () => {
   };
 
   test("what passed while the beacon was down counts", async () => {
-    expect(await restored(999)).toEqual({ tooOld: 0, seenS: expect.arrayContaining([1, 2 - TTL_S]) });
+    expect(await restored(999)).toEqual({
+      tooOld: 0,
+      seenS: expect.arrayContaining([1, 2 - TTL_S]),
+    });
     expect(await restored(1000)).toEqual({ tooOld: 1, seenS: [0] });
     expect(await restored(100_500)).toEqual({ tooOld: 1, seenS: [-99] });
     expect(await restored(TTL_S * 1000 - 1)).toEqual({ tooOld: 1, seenS: [2 - TTL_S] });
@@ -360,7 +406,10 @@ describe("the host's clock", () => {
 
   test("one that went back counts as one that stood still", async () => {
     for (const downMs of [-1, -1000, -1e9, -WALL_MS]) {
-      expect(await restored(downMs)).toEqual({ tooOld: 0, seenS: expect.arrayContaining([1, 2 - TTL_S]) });
+      expect(await restored(downMs)).toEqual({
+        tooOld: 0,
+        seenS: expect.arrayContaining([1, 2 - TTL_S]),
+      });
     }
   });
 
@@ -416,7 +465,11 @@ describe("what is saved", () => {
       [0, 1, 2].map((i) => expected.subarray(32 + 32 * i, 64 + 32 * i).toString("hex")).sort(),
     );
     const after = beacon();
-    expect(await after.load({ nowS: 1 })).toMatchObject({ outcome: "restored", restored: 3, unusable: 0 });
+    expect(await after.load({ nowS: 1 })).toMatchObject({
+      outcome: "restored",
+      restored: 3,
+      unusable: 0,
+    });
     const found = entriesOf(after.nodes);
     expect([...found.keys()].sort()).toEqual([1, 2, 5]);
     for (const { isBridged } of found.values()) expect(isBridged).toBe(false);
@@ -459,7 +512,11 @@ describe("what is saved", () => {
 });
 
 describe("what is restored", () => {
-  const load = async (entries: readonly Entry[], options: Partial<LoadOptions> = {}, nodesMax = 1000) => {
+  const load = async (
+    entries: readonly Entry[],
+    options: Partial<LoadOptions> = {},
+    nodesMax = 1000,
+  ) => {
     writeFileSync(path, fileBytes(entries));
     const { nodes, load } = beacon({ nodesMax });
     return { result: await load(options), found: entriesOf(nodes) };
@@ -467,10 +524,21 @@ describe("what is restored", () => {
 
   test("no id 0, no port 0, no endpoint that is not accepted", async () => {
     const { result, found } = await load(
-      [{ id: 0 }, { id: 1, endpoint: endpointOf("192.0.2.1", 0) }, { id: 2 }, { id: 3, endpoint: AWAY }],
+      [
+        { id: 0 },
+        { id: 1, endpoint: endpointOf("192.0.2.1", 0) },
+        { id: 2 },
+        { id: 3, endpoint: AWAY },
+      ],
       { accepts: (endpoint) => isIPv4(endpoint, 0) },
     );
-    expect(result).toMatchObject({ outcome: "restored", restored: 1, unusable: 3, tooOld: 0, noRoom: 0 });
+    expect(result).toMatchObject({
+      outcome: "restored",
+      restored: 1,
+      unusable: 3,
+      tooOld: 0,
+      noRoom: 0,
+    });
     expect([...found.keys()]).toEqual([2]);
   });
 
@@ -567,7 +635,10 @@ describe("a file that is not as it should be", () => {
   const shared = new SharedMemory({ workers: 1, nodesMax: 100, routesMax: 1 });
   const nodes = new NodeTable(shared, MAIN_THREAD_LOCK);
 
-  /** Loads these bytes; expects an empty table, and the bytes kept aside if they begin as a state file does, else untouched. */
+  /**
+   * Loads these bytes; expects an empty table, and the bytes kept aside if they begin as a state
+   * file does, else untouched.
+   */
   async function refused(bytes: Uint8Array): Promise<LoadResult> {
     writeFileSync(path, bytes);
     const file = new StateFile(path, shared, nodes, TTL_S, () => WALL_MS);
@@ -595,14 +666,20 @@ describe("a file that is not as it should be", () => {
     const { load } = beacon();
     const { outcome, message } = await load();
     expect(outcome).toBe("missing");
-    expect(message).toBe(`the state file ${JSON.stringify(path)} does not exist yet: starting without it`);
+    expect(message).toBe(
+      `the state file ${JSON.stringify(path)} does not exist yet: starting without it`,
+    );
     expect(filesIn(folder)).toEqual([]);
-    expect(await beacon({ at: join(folder, "none", "state") }).load()).toMatchObject({ outcome: "missing" });
+    expect(await beacon({ at: join(folder, "none", "state") }).load()).toMatchObject({
+      outcome: "missing",
+    });
   });
 
   test("cut off at any byte", async () => {
     for (let bytes = 0; bytes < good.length; bytes++)
-      expect((await refused(good.subarray(0, bytes))).outcome).toBe(bytes < 8 ? "foreign" : "damaged");
+      expect((await refused(good.subarray(0, bytes))).outcome).toBe(
+        bytes < 8 ? "foreign" : "damaged",
+      );
   });
 
   test("with anything behind its end", async () => {
@@ -661,7 +738,9 @@ describe("a file that is not as it should be", () => {
       expect((await refused(fileBytes([{ id: 1 }], { entryBytes }))).outcome).toBe("damaged");
     expect((await refused(fileBytes([{ id: 1 }], { version: 0 }))).outcome).toBe("damaged");
     for (const entryBytes of [0, 32, 63, 64, 65])
-      expect((await refused(fileBytes([{ id: 1 }], { version: 2, entryBytes }))).outcome).toBe("damaged");
+      expect((await refused(fileBytes([{ id: 1 }], { version: 2, entryBytes }))).outcome).toBe(
+        "damaged",
+      );
   });
 
   test("with a count that is too high for any beacon, though the file is as long: it is not read", async () => {
@@ -676,7 +755,9 @@ describe("a file that is not as it should be", () => {
     const { outcome, message } = await refused(fileBytes([{ id: 1 }], { version: 3 }));
     expect(outcome).toBe("newer");
     expect(message).toInclude("is of a newer beacon (format 3, this one knows 2)");
-    expect((await refused(fileBytes([], { version: 0xffff, entryBytes: 48 }))).outcome).toBe("newer");
+    expect((await refused(fileBytes([], { version: 0xffff, entryBytes: 48 }))).outcome).toBe(
+      "newer",
+    );
   });
 
   test("of another program", async () => {
@@ -700,7 +781,9 @@ describe("a file that is not as it should be", () => {
     writeFileSync(path, good.subarray(0, 50));
     const { outcome, message } = await beacon().load();
     expect(outcome).toBe("damaged");
-    expect(message).toMatch(/could not be renamed \(.* is a directory; .*\), and the next save replaces it/);
+    expect(message).toMatch(
+      /could not be renamed \(.* is a directory; .*\), and the next save replaces it/,
+    );
     expect(readFileSync(path).equals(good.subarray(0, 50))).toBe(true);
   });
 
@@ -813,7 +896,9 @@ describe("what lies where the new file is written", () => {
   test("a link laid there by somebody else: what it leads to is not written", async () => {
     writeFileSync(join(folder, "victim"), "untouched");
     symlinkSync("victim", `${path}.tmp`);
-    expect((await failure(beacon().file.save(1))).message).toInclude("state.tmp is a symbolic link");
+    expect((await failure(beacon().file.save(1))).message).toInclude(
+      "state.tmp is a symbolic link",
+    );
     expect(readFileSync(join(folder, "victim"), "utf8")).toBe("untouched");
     expect(filesIn(folder)).toEqual(["state.tmp", "victim"]);
   });
@@ -914,8 +999,10 @@ describe("saves that meet", () => {
   test("nodes that are removed and added while one goes on do not harm those that stay", async () => {
     const { nodes, file } = slow();
     const churn = setInterval(() => {
-      for (let id = 1; id <= 1000; id++) nodes.record(Math.ceil(Math.random() * NODES) | 1, HOME, 0, 0, -1e6);
-      for (let shard = 0; shard < nodes.shards; shard++) nodes.expire(shard, 0, nodes.slotsPerShard, -1e5);
+      for (let id = 1; id <= 1000; id++)
+        nodes.record(Math.ceil(Math.random() * NODES) | 1, HOME, 0, 0, -1e6);
+      for (let shard = 0; shard < nodes.shards; shard++)
+        nodes.expire(shard, 0, nodes.slotsPerShard, -1e5);
     }, 1);
     await file.save(1);
     clearInterval(churn);
@@ -965,7 +1052,12 @@ describe("in a process of its own", () => {
 
   test.skipIf(!ownMounts)(`a disk that fills up: the old file stays${needsMounts}`, () => {
     const mount = `mount -t tmpfs -o size=256k none "${folder}" && exec "$@"`;
-    const { saves, load, files } = run(["unshare", "--mount", "sh", "-c", mount, "sh"], path, 50, 20_000);
+    const { saves, load, files } = run(
+      ["unshare", "--mount", "sh", "-c", mount, "sh"],
+      path,
+      50,
+      20_000,
+    );
     expect(saves[0]).toInclude("saved 50 nodes");
     expect(saves[1]).toInclude("cannot be saved: ENOSPC: that disk is full: free some space");
     expect(load).toMatchObject({ outcome: "restored", restored: 50 });
@@ -994,7 +1086,9 @@ describe("in a process of its own", () => {
   });
 
   const NOBODY = "65534";
-  const asNobody = isRoot ? ["setpriv", `--reuid=${NOBODY}`, `--regid=${NOBODY}`, "--clear-groups"] : [];
+  const asNobody = isRoot
+    ? ["setpriv", `--reuid=${NOBODY}`, `--regid=${NOBODY}`, "--clear-groups"]
+    : [];
   const unprivileged =
     can(...asNobody, process.execPath, "--version") && can(...asNobody, "test", "-r", CHILD);
 

@@ -45,11 +45,26 @@ describe("ThreadFiles", () => {
         await codeOf(each.open(folder, "wx")),
         await codeOf(each.unlink(path)),
       ];
-      return { bytesWritten, mode, uid, size, bytesRead, text: into.toString("latin1"), atEnd, codes };
+      return {
+        bytesWritten,
+        mode,
+        uid,
+        size,
+        bytesRead,
+        text: into.toString("latin1"),
+        atEnd,
+        codes,
+      };
     };
     const expected = await done(plainFiles, "plain");
     expect(await done(files, "thread")).toEqual(expected);
-    expect(expected).toMatchObject({ bytesWritten: 5, size: 8, bytesRead: 6, text: ".\0abcde...", atEnd: 0 });
+    expect(expected).toMatchObject({
+      bytesWritten: 5,
+      size: 8,
+      bytesRead: 6,
+      text: ".\0abcde...",
+      atEnd: 0,
+    });
   });
 
   test("names each kind of file", async () => {
@@ -59,7 +74,13 @@ describe("ThreadFiles", () => {
     for (const path of [folder, fifo, link, import.meta.path]) {
       const kinds = async (each: Files) => {
         const info = await each.lstat(path);
-        return [info.isFile(), info.isDirectory(), info.isSymbolicLink(), info.isFIFO(), info.isSocket()];
+        return [
+          info.isFile(),
+          info.isDirectory(),
+          info.isSymbolicLink(),
+          info.isFIFO(),
+          info.isSocket(),
+        ];
       };
       expect(await kinds(files)).toEqual(await kinds(plainFiles));
     }
@@ -74,38 +95,41 @@ describe("ThreadFiles", () => {
 });
 
 const { missing } = HangingMount;
-describe.skipIf(missing !== undefined)(`on a file system that hangs${missing ? ` (${missing})` : ""}`, () => {
-  let mount: HangingMount;
-  beforeEach(async () => {
-    mount = await HangingMount.mount();
-  });
-  afterEach(() => mount.unmount());
+describe.skipIf(missing !== undefined)(
+  `on a file system that hangs${missing ? ` (${missing})` : ""}`,
+  () => {
+    let mount: HangingMount;
+    beforeEach(async () => {
+      mount = await HangingMount.mount();
+    });
+    afterEach(() => mount.unmount());
 
-  const openFiles = () =>
-    readdirSync("/proc/self/fd").filter((fd) => {
+    const openFiles = () =>
+      readdirSync("/proc/self/fd").filter((fd) => {
+        try {
+          return readlinkSync(`/proc/self/fd/${fd}`).startsWith(mount.folder);
+        } catch {
+          return false; // closed by now
+        }
+      });
+
+    test("calls fail in time, and succeed again once it answers; a file that opened too late is closed", async () => {
+      const hurried = new ThreadFiles(600_000, 1);
       try {
-        return readlinkSync(`/proc/self/fd/${fd}`).startsWith(mount.folder);
-      } catch {
-        return false; // closed by now
+        const path = join(mount.folder, "file");
+        await (await hurried.open(path, "wx")).close();
+        await mount.hang();
+        const opening = codeOf(hurried.open(path, "r"));
+        hurried.hurry();
+        expect(await opening).toBe(NO_ANSWER);
+        expect(await codeOf(hurried.lstat(folder))).toBe(NO_ANSWER); // the thread hangs
+        await mount.go();
+        hurried.relax();
+        await until("calls succeed", async () => (await codeOf(hurried.lstat(path))) === undefined);
+        await until("the file is closed", () => openFiles().length === 0);
+      } finally {
+        hurried.end();
       }
     });
-
-  test("calls fail in time, and succeed again once it answers; a file that opened too late is closed", async () => {
-    const hurried = new ThreadFiles(600_000, 1);
-    try {
-      const path = join(mount.folder, "file");
-      await (await hurried.open(path, "wx")).close();
-      await mount.hang();
-      const opening = codeOf(hurried.open(path, "r"));
-      hurried.hurry();
-      expect(await opening).toBe(NO_ANSWER);
-      expect(await codeOf(hurried.lstat(folder))).toBe(NO_ANSWER); // the thread hangs
-      await mount.go();
-      hurried.relax();
-      await until("calls succeed", async () => (await codeOf(hurried.lstat(path))) === undefined);
-      await until("the file is closed", () => openFiles().length === 0);
-    } finally {
-      hurried.end();
-    }
-  });
-});
+  },
+);

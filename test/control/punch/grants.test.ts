@@ -57,7 +57,8 @@ function office(keys?: KeySource) {
     memory,
     nodes,
     introductions: {
-      introduce: (requester, requesterId, targetId) => introduced.push({ requester, requesterId, targetId }),
+      introduce: (requester, requesterId, targetId) =>
+        introduced.push({ requester, requesterId, targetId }),
     },
     log: pino({ base: null }, { write: (line: string) => warnings.push(JSON.parse(line).msg) }),
     keys: () => keys,
@@ -70,7 +71,8 @@ function office(keys?: KeySource) {
   const put = (message: Uint8Array, from = ASKING): void => {
     const packets = new DataView(Uint8Array.from([...message, 0, 0, 0]).buffer);
     if (!mailbox.put(from, packets, 0, message.length)) throw new Error("the mailbox is full");
-    for (let mail = mailbox.take(); mail !== undefined; mail = mailbox.take()) grants.mail.receive(mail);
+    for (let mail = mailbox.take(); mail !== undefined; mail = mailbox.take())
+      grants.mail.receive(mail);
     mailbox.release();
   };
   const outcomes = (): Partial<Record<GrantOutcome, number>> => {
@@ -80,7 +82,10 @@ function office(keys?: KeySource) {
     return Object.fromEntries(named.filter(([, count]) => count !== 0));
   };
   const judged = (count: number) =>
-    until(`${count} are judged`, () => Object.values(outcomes()).reduce((a, b) => a + b, 0) >= count);
+    until(
+      `${count} are judged`,
+      () => Object.values(outcomes()).reduce((a, b) => a + b, 0) >= count,
+    );
   return { memory, nodes, introduced, warnings, clock, grants, put, outcomes, judged };
 }
 
@@ -244,7 +249,12 @@ describe("the target's key", () => {
     unknown.put(request());
     await unknown.judged(1);
     expect([unknown.outcomes(), unknown.introduced]).toEqual([{ unknown_key: 1 }, []]);
-    for (const key of [new Uint8Array(31), new Uint8Array(0), new Uint8Array(32), new Uint8Array(33)]) {
+    for (const key of [
+      new Uint8Array(31),
+      new Uint8Array(0),
+      new Uint8Array(32),
+      new Uint8Array(33),
+    ]) {
       const none = office(new Keys(async () => key));
       none.put(request());
       await none.judged(1);
@@ -311,7 +321,9 @@ describe("its life", () => {
     put(request());
     grants.stop();
     resolve(target.publicKey);
-    const key = await crypto.subtle.importKey("raw", target.publicKey.slice(), "Ed25519", false, ["verify"]);
+    const key = await crypto.subtle.importKey("raw", target.publicKey.slice(), "Ed25519", false, [
+      "verify",
+    ]);
     // Several of the same steps, one behind the other: by then the first one's are done.
     for (let i = 0; i < 10; i++)
       await crypto.subtle.verify("Ed25519", key, new Uint8Array(64), new Uint8Array());

@@ -14,15 +14,27 @@ import {
 import { SharedMemory } from "../../../src/shared/memory.ts";
 import { Peer } from "../../support/peer.ts";
 
-const at = (text: string, link = "eth0"): HostAddress => ({ text, endpoint: endpointOf(text, 0), link });
+const at = (text: string, link = "eth0"): HostAddress => ({
+  text,
+  endpoint: endpointOf(text, 0),
+  link,
+});
 const LO = [at("127.0.0.1", "lo"), at("::1", "lo")];
 
 describe("a host has several addresses", () => {
   const CASES: readonly [boolean, string, readonly HostAddress[]][] = [
     [false, "with loopback alone", LO],
     [false, "with one of each family", [...LO, at("192.0.2.1"), at("2001:db8::1"), at("fe80::1")]],
-    [false, "with a link-local one on each interface", [at("fe80::1", "eth0"), at("fe80::2", "eth1")]],
-    [false, "with the same one on two interfaces", [at("192.0.2.1", "eth0"), at("192.0.2.1", "eth1")]],
+    [
+      false,
+      "with a link-local one on each interface",
+      [at("fe80::1", "eth0"), at("fe80::2", "eth1")],
+    ],
+    [
+      false,
+      "with the same one on two interfaces",
+      [at("192.0.2.1", "eth0"), at("192.0.2.1", "eth1")],
+    ],
     [true, "with two of IPv4", [...LO, at("192.0.2.1"), at("192.0.2.2")]],
     [true, "with a virtual one on lo", [...LO, at("192.0.2.1"), at("198.51.100.1", "lo")]],
     [true, "with two of IPv6", [at("2001:db8::1"), at("2001:db8::2")]],

@@ -32,7 +32,11 @@ const body = fc.uint8Array({ minLength: LENGTH_MAX, maxLength: LENGTH_MAX });
 /** A datagram of one of the types that exist, or of any other. */
 const datagrams = fc
   .tuple(
-    fc.oneof(fc.nat(0x0f), fc.constantFrom(DISCOVER, DISCOVER_EX, PUNCH_REQUEST, RELAY), fc.nat(0xff)),
+    fc.oneof(
+      fc.nat(0x0f),
+      fc.constantFrom(DISCOVER, DISCOVER_EX, PUNCH_REQUEST, RELAY),
+      fc.nat(0xff),
+    ),
     fc.nat(LENGTH_MAX),
     body,
   )
@@ -66,9 +70,16 @@ describe("steeringProgram", () => {
 
   test("steers random datagrams", () => {
     fc.assert(
-      fc.property(secrets, fc.integer({ min: 1, max: SHARDS_MAX }), datagrams, (secret, shards, datagram) => {
-        expect(interpret(steeringProgram(secret, shards), datagram)).toBe(expected(datagram, secret, shards));
-      }),
+      fc.property(
+        secrets,
+        fc.integer({ min: 1, max: SHARDS_MAX }),
+        datagrams,
+        (secret, shards, datagram) => {
+          expect(interpret(steeringProgram(secret, shards), datagram)).toBe(
+            expected(datagram, secret, shards),
+          );
+        },
+      ),
       { numRuns: 5000 },
     );
   });
@@ -83,7 +94,9 @@ describe("steeringProgram", () => {
         new DataView(datagram.buffer).setUint32(1, id);
         seen.add(interpret(program, datagram));
       }
-      expect([...seen].sort((a, b) => a - b)).toEqual(Array.from({ length: shards }, (_, shard) => shard));
+      expect([...seen].sort((a, b) => a - b)).toEqual(
+        Array.from({ length: shards }, (_, shard) => shard),
+      );
     }
   });
 
@@ -100,7 +113,8 @@ describe("steeringProgram", () => {
         expect(arrivals.map(({ bytes }) => hex(bytes)).sort()).toEqual(sent.map(hex).sort());
         for (const { socket, bytes } of arrivals) {
           const steered = interpret(program, bytes);
-          if (steered !== SOCKET_BY_FLOW) expect([hex(bytes), socket]).toEqual([hex(bytes), steered]);
+          if (steered !== SOCKET_BY_FLOW)
+            expect([hex(bytes), socket]).toEqual([hex(bytes), steered]);
         }
       }),
       { numRuns: 100 },

@@ -123,14 +123,17 @@ describe.skipIf(!python)(`who listens at NOTIFY_SOCKET${python ? "" : " (needs p
     expect(await receiver.notification(1)).toBe("STATUS=");
   });
 
-  test.each(["x", "ö", "€", "🐢", "\ud800"])("sees the start of a status too long, of %j", async (letter) => {
-    const receiver = await Receiver.bind(path);
-    const { manager } = withEnvironment({ NOTIFY_SOCKET: path });
-    manager.status(letter.repeat(5000));
-    const told = await receiver.notification(0);
-    expect(Buffer.byteLength(told)).toBeLessThan(NOTIFICATION_BYTES_MAX / 2);
-    expect(told).toStartWith(`STATUS=${letter.repeat(200).toWellFormed()}`);
-  });
+  test.each(["x", "ö", "€", "🐢", "\ud800"])(
+    "sees the start of a status too long, of %j",
+    async (letter) => {
+      const receiver = await Receiver.bind(path);
+      const { manager } = withEnvironment({ NOTIFY_SOCKET: path });
+      manager.status(letter.repeat(5000));
+      const told = await receiver.notification(0);
+      expect(Buffer.byteLength(told)).toBeLessThan(NOTIFICATION_BYTES_MAX / 2);
+      expect(told).toStartWith(`STATUS=${letter.repeat(200).toWellFormed()}`);
+    },
+  );
 
   test("is told late of what it missed, and of nothing that is over", async () => {
     const { manager, logged } = withEnvironment({ NOTIFY_SOCKET: name });
@@ -161,7 +164,9 @@ describe.skipIf(!python)(`who listens at NOTIFY_SOCKET${python ? "" : " (needs p
     await receiver.notification(queued - 2); // the last that the queue took
     manager.status("drains".padEnd(5000, "€"));
     const late = await receiver.notification(queued - 1);
-    expect(late).toMatch(/^STATUS=drains€+\nSTOPPING=1\nEXTEND_TIMEOUT_USEC=1000\nSTATUS=drains€+$/);
+    expect(late).toMatch(
+      /^STATUS=drains€+\nSTOPPING=1\nEXTEND_TIMEOUT_USEC=1000\nSTATUS=drains€+$/,
+    );
     expect(Buffer.byteLength(late)).toBeLessThan(NOTIFICATION_BYTES_MAX);
     expect(receiver.count).toBe(queued);
   });
@@ -179,14 +184,23 @@ describe("NOTIFY_SOCKET", () => {
     expect(logged()).toEqual([]);
   });
 
-  test.each(["notify", "vsock:2:1234", "./notify", "@", "/"])("%j: one warning, at once", (address) => {
-    const { manager, logged } = withEnvironment({ NOTIFY_SOCKET: address, WATCHDOG_USEC: "1000000" });
-    const warning = ["warn", `NOTIFY_SOCKET "${address}" is no path and no @name: no notifications`];
-    expect(logged()).toEqual([warning]);
-    for (const call of everyCall) call(manager);
-    expect(logged()).toEqual([warning]);
-    expect(manager.watchdogMs).toBeUndefined();
-  });
+  test.each(["notify", "vsock:2:1234", "./notify", "@", "/"])(
+    "%j: one warning, at once",
+    (address) => {
+      const { manager, logged } = withEnvironment({
+        NOTIFY_SOCKET: address,
+        WATCHDOG_USEC: "1000000",
+      });
+      const warning = [
+        "warn",
+        `NOTIFY_SOCKET "${address}" is no path and no @name: no notifications`,
+      ];
+      expect(logged()).toEqual([warning]);
+      for (const call of everyCall) call(manager);
+      expect(logged()).toEqual([warning]);
+      expect(manager.watchdogMs).toBeUndefined();
+    },
+  );
 
   test.each([
     ["no such path", join(folder, "nobody"), "ENOENT"],
@@ -220,7 +234,11 @@ describe("watchdogMs", () => {
     ["30s", mine, undefined],
     ["18446744073709551615", mine, 86_400_000],
   ])("WATCHDOG_USEC %j, WATCHDOG_PID %j: %j", (WATCHDOG_USEC, WATCHDOG_PID, ms) => {
-    const { manager, logged } = withEnvironment({ NOTIFY_SOCKET: name, WATCHDOG_USEC, WATCHDOG_PID });
+    const { manager, logged } = withEnvironment({
+      NOTIFY_SOCKET: name,
+      WATCHDOG_USEC,
+      WATCHDOG_PID,
+    });
     expect(manager.watchdogMs).toBe(ms);
     expect(logged()).toEqual([]);
   });

@@ -30,7 +30,9 @@ test.each([
 test("process 1 does not, whatever it is, and this process as process 1 is alone", () => {
   expect(ask([["systemd", "/sbin/init"]], {}, 1)).toContain("process 1 (systemd)");
   expect(obstacleToUpgrade({}, 1)).toContain("this is process 1 of its container");
-  expect(obstacleToUpgrade({ NOTIFY_SOCKET: "/run/n" }, 1)).toContain("this is process 1 of its container");
+  expect(obstacleToUpgrade({ NOTIFY_SOCKET: "/run/n" }, 1)).toContain(
+    "this is process 1 of its container",
+  );
 });
 
 test("what has given a NOTIFY_SOCKET does", () => {
@@ -41,7 +43,9 @@ test("what has given a NOTIFY_SOCKET does", () => {
 test("shell scripts wait for it as their own watcher waits for them", () => {
   const tini: [string, ...string[]] = ["tini", "tini"];
   expect(ask([["entry.sh", "/bin/sh", "/entry.sh"], tini])).toContain("process 2 (tini)");
-  expect(ask([["bash", "bash", "-ec", "beacon"], ["run", "/bin/dash", "./run"], tini])).toContain("tini");
+  expect(ask([["bash", "bash", "-ec", "beacon"], ["run", "/bin/dash", "./run"], tini])).toContain(
+    "tini",
+  );
 });
 
 test("any other parent is taken for a person, or a program that knows", () => {
@@ -68,6 +72,10 @@ test("any other parent is taken for a person, or a program that knows", () => {
 });
 
 test("a chain without end is followed so far only", () => {
-  const read = (pid: number): ProcessInfo => ({ name: "sh", command: ["sh", "x"], parentPid: pid + 1 });
+  const read = (pid: number): ProcessInfo => ({
+    name: "sh",
+    command: ["sh", "x"],
+    parentPid: pid + 1,
+  });
   expect(obstacleToUpgrade({}, 1000, read)).toBeUndefined();
 });

@@ -5,7 +5,13 @@ import { ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
 import { MailReader, type MailTaker } from "../../../src/control/workers/mail-reader.ts";
 import { MAILBOX_MESSAGE_BYTES_MAX, type Mail, Mailbox } from "../../../src/shared/mailbox.ts";
 import { FRAMES, GOSSIP, SharedMemory } from "../../../src/shared/memory.ts";
-import { ALL_PUT, bytesOf, fillLabel, fillMessage, type MailWorkerData } from "../../support/mail-worker.ts";
+import {
+  ALL_PUT,
+  bytesOf,
+  fillLabel,
+  fillMessage,
+  type MailWorkerData,
+} from "../../support/mail-worker.ts";
 
 const WORKERS = 2;
 const KINDS = [GOSSIP, FRAMES] as const;
@@ -53,7 +59,8 @@ function office() {
   const left = (kind: number, worker: number): number[] => {
     const mailbox = new Mailbox(memory, kind, worker);
     const serials: number[] = [];
-    for (let mail = mailbox.take(); mail !== undefined; mail = mailbox.take()) serials.push(read(mail));
+    for (let mail = mailbox.take(); mail !== undefined; mail = mailbox.take())
+      serials.push(read(mail));
     return serials;
   };
   return { memory, put, read, reading, left };
@@ -87,7 +94,8 @@ describe("what it hands out", () => {
     });
     for (let i = 0; i < 3; i++) {
       for (const kind of KINDS) {
-        for (let worker = 0; worker < WORKERS; worker++) put(kind, worker, 100 * kind + 10 * worker + i);
+        for (let worker = 0; worker < WORKERS; worker++)
+          put(kind, worker, 100 * kind + 10 * worker + i);
       }
     }
     reading(taker(FRAMES, "frame"), taker(GOSSIP, "gossip")).start();
@@ -138,7 +146,12 @@ describe("what it hands out", () => {
     await both.promise;
     await reader.stop();
     expect(got).toEqual([1, 4]);
-    expect([left(FRAMES, 0), left(FRAMES, 1), left(GOSSIP, 0), left(GOSSIP, 1)]).toEqual([[2], [3], [], []]);
+    expect([left(FRAMES, 0), left(FRAMES, 1), left(GOSSIP, 0), left(GOSSIP, 1)]).toEqual([
+      [2],
+      [3],
+      [],
+      [],
+    ]);
   });
 });
 
@@ -201,7 +214,11 @@ describe("turns", () => {
     await new Promise((resolve) => setTimeout(resolve, 1));
     const before = flooded;
     expect(before).toBeGreaterThan(0);
-    const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response("served") });
+    const server = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      fetch: () => new Response("served"),
+    });
     expect(await (await fetch(server.url)).text()).toBe("served");
     await server.stop(true);
     put(FRAMES, 1, 77);
@@ -217,7 +234,8 @@ describe("turns", () => {
       const { put, read, reading } = office();
       const TURN = 3;
       let serial = 0;
-      const tryPut = (): boolean => put(GOSSIP, 0, serial, MAILBOX_MESSAGE_BYTES_MAX) && ++serial > 0;
+      const tryPut = (): boolean =>
+        put(GOSSIP, 0, serial, MAILBOX_MESSAGE_BYTES_MAX) && ++serial > 0;
       while (tryPut());
       const log: string[] = [];
       const mails: Mail[] = [];
@@ -301,7 +319,8 @@ describe("stopping", () => {
     reader.start();
     put(GOSSIP, 0, 5);
     while (got.length === 0) await new Promise(setImmediate);
-    for (let turn = 0; turn < 10; turn++) await new Promise(setImmediate); // by now there is nothing to do
+    // by now there is nothing to do
+    for (let turn = 0; turn < 10; turn++) await new Promise(setImmediate);
     await reader.stop();
     put(GOSSIP, 1, 6);
     await new Promise(setImmediate);

@@ -14,7 +14,9 @@ export const UNLIMITED = {
   wssFailureLimit: 0,
 } satisfies Partial<Config>;
 
-const flags = Object.keys(UNLIMITED).map((name) => settings.find(({ property }) => property === name)!.flag);
+const flags = Object.keys(UNLIMITED).map(
+  (name) => settings.find(({ property }) => property === name)!.flag,
+);
 
 /** The same for a process. */
 export const UNLIMITED_FLAGS: readonly string[] = flags.map((flag) => `--${flag}=0`);
@@ -27,7 +29,10 @@ export function sum(stats: Stats, value: (worker: WorkerStats) => number): numbe
 }
 
 /** Sum over the workers, name by name, without the names that stand at 0. */
-export function sumByName(stats: Stats, counts: (worker: WorkerStats) => Counts): Record<string, number> {
+export function sumByName(
+  stats: Stats,
+  counts: (worker: WorkerStats) => Counts,
+): Record<string, number> {
   const sums: Record<string, number> = {};
   for (const worker of stats.workers) {
     for (const [name, count] of Object.entries(counts(worker))) {
@@ -42,7 +47,10 @@ export function total(counts: Counts): number {
   return Object.values(counts).reduce((all, count) => all + count, 0);
 }
 
-/** Datagrams, or segments of merged ones, that the workers have taken: each is in exactly one of these counters. */
+/**
+ * Datagrams, or segments of merged ones, that the workers have taken: each is in exactly one of
+ * these counters.
+ */
 export function taken(stats: Stats): number {
   return sum(
     stats,
@@ -55,8 +63,8 @@ export function socketDrops(stats: Stats): number {
 }
 
 /**
- * Whether all that the workers have taken is also done with: a batch's messages, and what was sent, are counted when it is
- * over. For beacons that got no merged messages.
+ * Whether all that the workers have taken is also done with: a batch's messages, and what was sent,
+ * are counted when it is over. For beacons that got no merged messages.
  */
 export function isSettled(stats: Stats): boolean {
   return taken(stats) === sum(stats, (w) => w.receiveBatch.messages);

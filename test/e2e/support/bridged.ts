@@ -9,7 +9,13 @@ import {
   type PacketStats,
 } from "../../../src/beacon.ts";
 import { base64, NodeIdentity, type ReplyForm } from "../../support/pilot-node.ts";
-import { BINARY, clientFrame, TEXT, type UpgradeOptions, WebSocketClient } from "../../support/websocket.ts";
+import {
+  BINARY,
+  clientFrame,
+  TEXT,
+  type UpgradeOptions,
+  WebSocketClient,
+} from "../../support/websocket.ts";
 import { UNLIMITED } from "./beacon.ts";
 import { BurstSocket } from "./bursts.ts";
 import { Client } from "./client.ts";
@@ -75,7 +81,9 @@ export class BridgedNode {
 
   /** Sends each message as a frame, all at once. */
   sendEach(messages: readonly Uint8Array[]): void {
-    this.connection.sendBytes(Buffer.concat(messages.map((message) => clientFrame(BINARY, message))));
+    this.connection.sendBytes(
+      Buffer.concat(messages.map((message) => clientFrame(BINARY, message))),
+    );
   }
 
   /** The next frame. @throws Error if none comes, or it is text */
@@ -117,7 +125,13 @@ export class BridgeBeacon {
     options: Partial<Config> = {},
     { log, keyOf, nodes = new KnownNodes() }: BridgeBeaconExtras = {},
   ): Promise<BridgeBeacon> {
-    const small = { addr: "127.0.0.1:0", wss: "127.0.0.1:0", workers: 2, maxNodes: 1000, ...UNLIMITED };
+    const small = {
+      addr: "127.0.0.1:0",
+      wss: "127.0.0.1:0",
+      workers: 2,
+      maxNodes: 1000,
+      ...UNLIMITED,
+    };
     const beacon = new Beacon(
       { ...small, ...options },
       log,

@@ -1,4 +1,7 @@
-/** A node whose packets leave merged, and which can tell how they arrive: on the project's own syscall layer. */
+/**
+ * A node whose packets leave merged, and which can tell how they arrive: on the project's own
+ * syscall layer.
+ */
 import { AF_INET, AF_INET6, SEGMENTS_MAX } from "../../../ffi/abi.ts";
 import { ENDPOINT_WORDS, endpointOf, type Family, socketAddressOf } from "../../../ffi/endpoint.ts";
 import { EAGAIN, errnoName } from "../../../ffi/errno.ts";
@@ -36,7 +39,8 @@ export class BurstSocket {
     this.#family = host.includes(":") ? AF_INET6 : AF_INET;
     this.socket = UdpSocket.open(this.#family);
     this.socket.setBuffers(BUFFER_BYTES, BUFFER_BYTES);
-    if (receiveMerged && !this.socket.enableOffload()) throw new Error("this kernel has no UDP_GRO");
+    if (receiveMerged && !this.socket.enableOffload())
+      throw new Error("this kernel has no UDP_GRO");
     this.socket.bind(host, 0);
     const { address, port } = this.socket.localAddress();
     this.address = { address, port };
@@ -51,12 +55,18 @@ export class BurstSocket {
       receiveMerged,
     );
     this.#sendMemory = allocateFixed(SEND_BYTES);
-    this.#send = new SendBatch(kernel, this.socket.fd, this.#family, SEND_MESSAGES, this.#sendMemory);
+    this.#send = new SendBatch(
+      kernel,
+      this.socket.fd,
+      this.#family,
+      SEND_MESSAGES,
+      this.#sendMemory,
+    );
   }
 
   /**
-   * Sends several messages in one call, each cut into its packets by the kernel: all of one size, the last maybe
-   * shorter.
+   * Sends several messages in one call, each cut into its packets by the kernel: all of one size,
+   * the last maybe shorter.
    */
   send(...messages: (readonly Uint8Array[])[]): void {
     const taken = this.trySend(...messages);
@@ -68,11 +78,13 @@ export class BurstSocket {
 
   /** @returns how many messages the kernel took, or a negative errno */
   trySend(...messages: (readonly Uint8Array[])[]): number {
-    if (messages.length > SEND_MESSAGES) throw new RangeError(`${messages.length} messages in one call`);
+    if (messages.length > SEND_MESSAGES)
+      throw new RangeError(`${messages.length} messages in one call`);
     const memory = new Uint8Array(this.#sendMemory.buffer);
     let at = 0;
     for (const [m, packets] of messages.entries()) {
-      if (packets.length > SEGMENTS_MAX) throw new RangeError(`${packets.length} packets in one message`);
+      if (packets.length > SEGMENTS_MAX)
+        throw new RangeError(`${packets.length} packets in one message`);
       this.#send.setDestination(m, this.#target, 0);
       for (const [i, packet] of packets.entries()) {
         memory.set(packet, at);

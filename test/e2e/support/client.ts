@@ -1,7 +1,15 @@
 /** A node, or another client, with an ordinary UDP socket; and a stream of relays between two. */
 
 import { PATIENCE_MS } from "./wait.ts";
-import { decode, discover, discoverEx, type Message, punchRequest, relay, type WireAddress } from "./wire.ts";
+import {
+  decode,
+  discover,
+  discoverEx,
+  type Message,
+  punchRequest,
+  relay,
+  type WireAddress,
+} from "./wire.ts";
 
 export interface Datagram {
   readonly bytes: Uint8Array;
@@ -32,7 +40,8 @@ export class Client {
           client.#arrived.push({ bytes: new Uint8Array(bytes), from: { address, port } });
           client.#wake?.();
         },
-        error() {}, // an ICMP answer, when nobody listens any more; whoever waits for a datagram finds out
+        // an ICMP answer, when nobody listens any more; whoever waits for a datagram finds out
+        error() {},
       },
     });
     client = new Client(socket, beacon);
@@ -132,8 +141,9 @@ export class Clients {
 }
 
 /**
- * Relays on their way at once. Two streams fit into the smallest receive buffer that Linux gives (208 KiB, some 270 small packets):
- * on a busy machine no process receives for longer than any other number would last.
+ * Relays on their way at once. Two streams fit into the smallest receive buffer that Linux gives
+ * (208 KiB, some 270 small packets): on a busy machine no process receives for longer than any
+ * other number would last.
  */
 const ON_THE_WAY_MAX = 64;
 
@@ -141,7 +151,12 @@ const ON_THE_WAY_MAX = 64;
  * Relays from one node to another, numbered, until told to stop.
  * @param to the client of the other node, which keeps what arrives meanwhile
  */
-export function stream(from: Client, fromId: number, toId: number, to: Client): () => Promise<number> {
+export function stream(
+  from: Client,
+  fromId: number,
+  toId: number,
+  to: Client,
+): () => Promise<number> {
   const before = to.pending;
   let running = true;
   const sending = (async () => {

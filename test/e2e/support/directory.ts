@@ -28,7 +28,10 @@ const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
 /** A node, by UDP or behind the bridge. */
 export interface FleetNode {
   readonly id: number;
-  /** What it gets next, but for answers and gossip. @throws Error if nothing comes, or not from its beacon */
+  /**
+   * What it gets next, but for answers and gossip.
+   * @throws Error if nothing comes, or not from its beacon
+   */
   next(): Promise<Uint8Array>;
   /** What arrived and was not looked at. */
   take(): Uint8Array[];
@@ -137,7 +140,9 @@ export class FleetBeacon {
 
   /** Whether the directory tells the nodes of these, and of no others. */
   follows(others: readonly { readonly name: string }[]): boolean {
-    const names = this.directory.beacons.filter(({ state }) => state === "following").map(({ name }) => name);
+    const names = this.directory.beacons
+      .filter(({ state }) => state === "following")
+      .map(({ name }) => name);
     return Bun.deepEquals(names.sort(), others.map(({ name }) => name).sort());
   }
 
@@ -280,7 +285,10 @@ export async function untilNotFound(via: FleetBeacon, nodeId: number): Promise<v
   });
 }
 
-/** Relays that go on all the time from one beacon to a node of another's, and how many of them arrive. */
+/**
+ * Relays that go on all the time from one beacon to a node of another's, and how many of them
+ * arrive.
+ */
 export class Traffic {
   readonly #timer: Timer;
   #dueMs = performance.now();
@@ -336,7 +344,9 @@ export class Traffic {
 
   #count(): void {
     const delivered = this.node.take().filter((bytes) => bytes[0] === DELIVER);
-    const marks = delivered.filter(({ length }) => length === deliver(SENDER_ID, MARK).length).length;
+    const marks = delivered.filter(
+      ({ length }) => length === deliver(SENDER_ID, MARK).length,
+    ).length;
     this.#marks += marks;
     this.#arrived += delivered.length - marks;
   }

@@ -1,9 +1,15 @@
-/** A process that is to take over and does not: it goes along with an upgrade up to the step that its argument names, and fails there. */
+/**
+ * A process that is to take over and does not: it goes along with an upgrade up to the step that
+ * its argument names, and fails there.
+ */
 import { existsSync, writeFileSync } from "node:fs";
 import { UnixChannel } from "../../../ffi/unix-channel.ts";
 import { Channel, type Kind } from "../../../src/control/upgrade/channel.ts";
 
-/** The second argument of some steps: a path, beside which files appear that say how far it is, and how far it may go. */
+/**
+ * The second argument of some steps: a path, beside which files appear that say how far it is, and
+ * how far it may go.
+ */
 const [step = "", path = ""] = process.argv.slice(2);
 const channel = new Channel(new UnixChannel(Number(process.env["BEACON_UPGRADE_FD"])));
 
@@ -51,7 +57,10 @@ if (step === "looks on") {
   await channel.sendJson("refused", { reason: kinds.join(" ") });
   process.exit(1);
 }
-await channel.sendJson("prepared", step === "says what is no format" ? { version: 7 } : { version: "fake" });
+await channel.sendJson(
+  "prepared",
+  step === "says what is no format" ? { version: 7 } : { version: "fake" },
+);
 if (step === "dies when it is prepared") fail();
 await follow("go");
 if (step === "dies when it is to serve") fail();

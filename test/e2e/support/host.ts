@@ -1,4 +1,7 @@
-/** Troubles of the host around a beacon: no files left, files that wait, hostile working directories. */
+/**
+ * Troubles of the host around a beacon: no files left, files that wait, hostile working
+ * directories.
+ */
 import {
   closeSync,
   constants,
@@ -17,7 +20,8 @@ import { until } from "./wait.ts";
 const WAITING = 20;
 
 /**
- * Lets a process open no file beyond the highest that it has (prlimit(1)), and takes what is free below by connections to it.
+ * Lets a process open no file beyond the highest that it has (prlimit(1)), and takes what is free
+ * below by connections to it.
  * @param port of a TCP server of that process, on `host`
  * @returns what gives it room again
  */
@@ -39,9 +43,12 @@ export async function exhaustFiles(pid: number, host: string, port: number): Pro
 }
 
 function allow(pid: number, files: number | string): void {
-  const { success, stderr } = Bun.spawnSync(["prlimit", "--pid", String(pid), `--nofile=${files}:`], {
-    stderr: "pipe",
-  });
+  const { success, stderr } = Bun.spawnSync(
+    ["prlimit", "--pid", String(pid), `--nofile=${files}:`],
+    {
+      stderr: "pipe",
+    },
+  );
   if (!success) throw new Error(`prlimit: ${stderr}`);
 }
 
@@ -53,7 +60,10 @@ export class ConfigPipe {
     return new ConfigPipe(path);
   }
 
-  /** Waits until a beacon reads its configuration, and lets it have an empty one. @param first done while it waits */
+  /**
+   * Waits until a beacon reads its configuration, and lets it have an empty one.
+   * @param first done while it waits
+   */
   async feed(first: () => void = () => {}): Promise<void> {
     const fd = await until("a reader of the configuration", () => {
       try {
@@ -86,7 +96,10 @@ export class HostileDirectory {
     );
     write("tsconfig.json", JSON.stringify({ compilerOptions: { baseUrl: ".", paths } }));
     const imports = { "#pino": "./evil.ts", pino: "./evil.ts", commander: "./evil.ts" };
-    write("package.json", JSON.stringify({ name: "evil", main: "evil.ts", imports, exports: "./evil.ts" }));
+    write(
+      "package.json",
+      JSON.stringify({ name: "evil", main: "evil.ts", imports, exports: "./evil.ts" }),
+    );
     for (const name of ["pino", "commander"]) {
       mkdirSync(join(path, "node_modules", name), { recursive: true });
       write(`node_modules/${name}/package.json`, JSON.stringify({ name, main: "../../evil.ts" }));

@@ -1,6 +1,6 @@
 /**
- * The beacon as operators start it, but for one thing: a line "kill <n>" on its standard input kills worker n as a crash would. Nothing
- * outside of a process can end one thread of it.
+ * The beacon as operators start it, but for one thing: a line "kill <n>" on its standard input
+ * kills worker n as a crash would. Nothing outside of a process can end one thread of it.
  */
 import { Supervisor } from "../../../src/control/workers/supervisor.ts";
 

@@ -13,13 +13,22 @@ import { CLEAN_ENV, MAIN, type Program, Programs } from "./program.ts";
 import { untilEqual } from "./wait.ts";
 import { relay, type WireAddress } from "./wire.ts";
 
-/** Below the ports that the kernel gives to sockets that ask for any, so that nobody gets one between our look and the beacon's. */
+/**
+ * Below the ports that the kernel gives to sockets that ask for any, so that nobody gets one
+ * between our look and the beacon's.
+ */
 const PORTS_FROM = 16_384;
 const PORTS_END = 32_768;
-/** Where this process begins to look: another one, which runs tests at the same time, begins elsewhere. */
+/**
+ * Where this process begins to look: another one, which runs tests at the same time, begins
+ * elsewhere.
+ */
 let nextPort = PORTS_FROM + Math.floor(Math.random() * (PORTS_END - PORTS_FROM));
 
-/** A UDP port that is free, in both families; each call names another one. Peers must know it before the beacon is there. */
+/**
+ * A UDP port that is free, in both families; each call names another one. Peers must know it before
+ * the beacon is there.
+ */
 export function freePort(): number {
   for (;;) {
     const port = nextPort++;
@@ -38,8 +47,9 @@ export function freePort(): number {
 }
 
 /**
- * Two workers, so that what a worker learns must reach the other; gossip so often that no test waits for it long; and no self-check, whose
- * node and relays would be among those that are counted.
+ * Two workers, so that what a worker learns must reach the other; gossip so often that no test
+ * waits for it long; and no self-check, whose node and relays would be among those that are
+ * counted.
  */
 const FLAGS = [
   "--workers=2",
@@ -65,7 +75,10 @@ export class BeaconProcess {
   static async of(program: Program, host: string): Promise<BeaconProcess> {
     const { port, http, line } = await program.listening();
     if (http === undefined) throw new Error("a beacon without its numbers");
-    return new BeaconProcess(program, http, line["wss"] as string | undefined, { address: host, port });
+    return new BeaconProcess(program, http, line["wss"] as string | undefined, {
+      address: host,
+      port,
+    });
   }
 
   /** What its peers call it. */
@@ -83,7 +96,10 @@ export class BeaconProcess {
     return Object.fromEntries(peers.map(({ address, routes }: PeerStats) => [address, routes]));
   }
 
-  /** Counts of relays, over all workers: taken from anybody, sent on to nodes and to peers, and what nobody was found for. */
+  /**
+   * Counts of relays, over all workers: taken from anybody, sent on to nodes and to peers, and what
+   * nobody was found for.
+   */
   async relays() {
     const stats = await this.stats();
     return {
@@ -115,7 +131,9 @@ export class BeaconProcess {
     return { peers, routes };
   }
 
-  /** A sample of /metrics, written as there: name, then labels in braces; summed over the workers. */
+  /**
+   * A sample of /metrics, written as there: name, then labels in braces; summed over the workers.
+   */
   async metric(sample: string): Promise<number | undefined> {
     const text = await (await fetch(new URL("metrics", this.http))).text();
     const [name, labels = ""] = sample.replace("}", "").split("{");
@@ -165,7 +183,10 @@ export class Mesh {
   }
 
   /** A node behind the bridge of a beacon. */
-  async bridged({ wss }: { readonly wss: string | undefined }, identity: NodeIdentity): Promise<BridgedNode> {
+  async bridged(
+    { wss }: { readonly wss: string | undefined },
+    identity: NodeIdentity,
+  ): Promise<BridgedNode> {
     if (wss === undefined) throw new Error("a beacon without a bridge");
     const node = await BridgedNode.connect(wss, identity);
     this.#clients.push(node);
@@ -216,7 +237,11 @@ export async function expectReached(sender: Client, node: Client, nodeId: number
 }
 
 /** Sends a packet that nobody is found for through a beacon, and waits until that is counted. */
-export async function expectNotFound(sender: Client, beacon: BeaconProcess, nodeId: number): Promise<void> {
+export async function expectNotFound(
+  sender: Client,
+  beacon: BeaconProcess,
+  nodeId: number,
+): Promise<void> {
   const before = await beacon.notFound();
   await sender.send(relay(1, nodeId, new Uint8Array(20)));
   await untilEqual(`relays to nobody at ${beacon.name}`, () => beacon.notFound(), before + 1);

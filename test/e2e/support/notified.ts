@@ -1,4 +1,7 @@
-/** A service manager's end of sd_notify(3), in a process of its own: Bun has no Unix datagram sockets. Needs python3. */
+/**
+ * A service manager's end of sd_notify(3), in a process of its own: Bun has no Unix datagram
+ * sockets. Needs python3.
+ */
 import type { Program, Programs } from "./program.ts";
 
 /** Prints each notification as a JSON string. */

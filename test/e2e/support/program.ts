@@ -9,7 +9,10 @@ export type { LogLine } from "../../support/log.ts";
 export const ROOT = join(import.meta.dir, "../../..");
 export const MAIN = join(ROOT, "src/main.ts");
 
-/** What a program finds in its environment unless told otherwise: no BEACON_ variables of the machine it runs on. */
+/**
+ * What a program finds in its environment unless told otherwise: no BEACON_ variables of the
+ * machine it runs on.
+ */
 export const CLEAN_ENV: Record<string, string> = Object.fromEntries(
   Object.entries(process.env).flatMap(([name, value]) =>
     value === undefined || name.startsWith("BEACON_") ? [] : [[name, value]],
@@ -42,7 +45,10 @@ export class Program {
     });
   }
 
-  /** @param command as for execve; environment without BEACON_ variables, and no standard input, unless given */
+  /**
+   * @param command as for execve; environment without BEACON_ variables, and no standard input,
+   * unless given
+   */
   static spawn(
     command: readonly string[],
     options: {
@@ -54,7 +60,9 @@ export class Program {
     } = {},
   ): Program {
     const { env = CLEAN_ENV, cwd = ROOT, stdin = "ignore", files = [] } = options;
-    return new Program(Bun.spawn([...command], { env, cwd, stdio: [stdin, "pipe", "pipe", ...files] }));
+    return new Program(
+      Bun.spawn([...command], { env, cwd, stdio: [stdin, "pipe", "pipe", ...files] }),
+    );
   }
 
   /** Runs src/main.ts with these flags. */
@@ -85,7 +93,10 @@ export class Program {
     return inTime(`a line: ${what}`, search());
   }
 
-  /** Waits for a message that `pattern` matches, of a beacon that logs JSON. @param from the first line to look at */
+  /**
+   * Waits for a message that `pattern` matches, of a beacon that logs JSON.
+   * @param from the first line to look at
+   */
   async logged(pattern: RegExp, from = 0): Promise<LogLine> {
     const find = (text: string) => {
       const line = text.startsWith("{") ? (JSON.parse(text) as LogLine) : undefined;

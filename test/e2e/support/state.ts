@@ -1,4 +1,7 @@
-/** State files as a test reads and writes them, from the format's description and not from src/control/nodes/state-file.ts. */
+/**
+ * State files as a test reads and writes them, from the format's description and not from
+ * src/control/nodes/state-file.ts.
+ */
 import { crc32 } from "node:zlib";
 
 /** A node with an IPv4 address. */
@@ -48,7 +51,8 @@ export function decodeState(bytes: Buffer): SavedState {
     bytes.readUInt16LE(8) === 1 &&
     bytes.length === HEADER_BYTES + ENTRY_BYTES * bytes.readUInt32LE(24) &&
     checksum(bytes) === bytes.readUInt32LE(28);
-  if (!isWhole) throw new Error(`no state file: ${bytes.subarray(0, HEADER_BYTES).toString("hex")}`);
+  if (!isWhole)
+    throw new Error(`no state file: ${bytes.subarray(0, HEADER_BYTES).toString("hex")}`);
   const nodes: SavedNode[] = [];
   for (let at = HEADER_BYTES; at < bytes.length; at += ENTRY_BYTES) {
     const entry = bytes.subarray(at, at + ENTRY_BYTES);
@@ -65,4 +69,5 @@ export function decodeState(bytes: Buffer): SavedState {
 }
 
 /** Of the entries, and then of the header before it. */
-const checksum = (bytes: Buffer) => crc32(bytes.subarray(0, 28), crc32(bytes.subarray(HEADER_BYTES)));
+const checksum = (bytes: Buffer) =>
+  crc32(bytes.subarray(0, 28), crc32(bytes.subarray(HEADER_BYTES)));

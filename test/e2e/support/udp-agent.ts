@@ -1,6 +1,7 @@
 /**
- * Sockets in another network namespace, driven by lines of JSON on standard input: each line sends a datagram or waits for the next one,
- * which is printed as a line with its source. `UdpAgent` is the driver.
+ * Sockets in another network namespace, driven by lines of JSON on standard input: each line sends
+ * a datagram or waits for the next one, which is printed as a line with its source. `UdpAgent` is
+ * the driver.
  */
 import { readFileSync } from "node:fs";
 import { AF_INET, AF_INET6 } from "../../../ffi/abi.ts";
@@ -78,7 +79,9 @@ if (import.meta.main) {
     const { address, port } = datagram?.from ?? {};
     console.log(
       JSON.stringify(
-        datagram ? { from: { address, port }, hex: Buffer.from(datagram.bytes).toString("hex") } : null,
+        datagram
+          ? { from: { address, port }, hex: Buffer.from(datagram.bytes).toString("hex") }
+          : null,
       ),
     );
   }

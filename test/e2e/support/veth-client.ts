@@ -1,6 +1,6 @@
 /**
- * Run inside a network namespace: relays bursts through a beacon on the other side of a veth pair and prints what
- * became of them, as JSON.
+ * Run inside a network namespace: relays bursts through a beacon on the other side of a veth pair
+ * and prints what became of them, as JSON.
  *
  *   bun veth-client.ts <own address> <beacon address> <beacon port> <beacon's http url> <its admin token>
  */
@@ -40,7 +40,8 @@ if (import.meta.main) {
   let expectedForwarded = 0;
 
   const headers = { authorization: `Bearer ${token}` };
-  const stats = async () => (await (await fetch(new URL("api/stats", http), { headers })).json()) as Stats;
+  const stats = async () =>
+    (await (await fetch(new URL("api/stats", http), { headers })).json()) as Stats;
   const forwarded = (now: Stats) => sum(now, (w) => w.relayForwarded["local"]!);
   /** The numbers once everything sent so far is counted; a batch is counted after it was sent. */
   const settled = () =>
@@ -64,7 +65,9 @@ if (import.meta.main) {
       sum(now, (w) => w.offloadSegments[direction]);
     return {
       name,
-      intact: arrived.every(({ bytes }, i) => Buffer.compare(bytes, deliver(SENDER_ID, payloads[i]!)) === 0),
+      intact: arrived.every(
+        ({ bytes }, i) => Buffer.compare(bytes, deliver(SENDER_ID, payloads[i]!)) === 0,
+      ),
       togetherMax: Math.max(...arrived.map(({ together }) => together)),
       segmentsReceived: segments(after, "received") - segments(before, "received"),
       segmentsSent: segments(after, "sent") - segments(before, "sent"),

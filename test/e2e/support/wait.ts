@@ -5,7 +5,10 @@ export { PATIENCE_MS, TEST_TIMEOUT_MS } from "../../support/limits.ts";
 
 const POLL_MS = 5;
 
-/** Polls until `read` yields something other than undefined and false. @throws Error, naming `what`, if it never does */
+/**
+ * Polls until `read` yields something other than undefined and false.
+ * @throws Error, naming `what`, if it never does
+ */
 export async function until<T>(
   what: string,
   read: () => T | Promise<T>,
@@ -20,8 +23,14 @@ export async function until<T>(
   }
 }
 
-/** Polls until `read` yields what `expected` is, and says what it yielded instead if it never does. */
-export async function untilEqual<T>(what: string, read: () => T | Promise<T>, expected: T): Promise<void> {
+/**
+ * Polls until `read` yields what `expected` is, and says what it yielded instead if it never does.
+ */
+export async function untilEqual<T>(
+  what: string,
+  read: () => T | Promise<T>,
+  expected: T,
+): Promise<void> {
   let last: T | undefined;
   try {
     await until(what, async () => {
@@ -34,10 +43,17 @@ export async function untilEqual<T>(what: string, read: () => T | Promise<T>, ex
 }
 
 /** `promise`, or an error that names `what` if it takes too long. */
-export async function inTime<T>(what: string, promise: Promise<T>, timeoutMs = PATIENCE_MS): Promise<T> {
+export async function inTime<T>(
+  what: string,
+  promise: Promise<T>,
+  timeoutMs = PATIENCE_MS,
+): Promise<T> {
   let timer: Timer | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`did not happen in ${timeoutMs} ms: ${what}`)), timeoutMs);
+    timer = setTimeout(
+      () => reject(new Error(`did not happen in ${timeoutMs} ms: ${what}`)),
+      timeoutMs,
+    );
   });
   try {
     return await Promise.race([promise, late]);

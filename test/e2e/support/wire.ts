@@ -1,4 +1,7 @@
-/** Beacon messages as a client writes and reads them, from the protocol's description and not from src/protocol.ts. */
+/**
+ * Beacon messages as a client writes and reads them, from the protocol's description and not from
+ * src/protocol.ts.
+ */
 
 /** An address as it stands in a message. */
 export interface WireAddress {
@@ -7,7 +10,11 @@ export interface WireAddress {
 }
 
 export type Message =
-  | { readonly type: "discoverReply" | "punchCommand"; readonly address: string; readonly port: number }
+  | {
+      readonly type: "discoverReply" | "punchCommand";
+      readonly address: string;
+      readonly port: number;
+    }
   | { readonly type: "deliver"; readonly senderId: number; readonly payload: Uint8Array }
   | {
       readonly type: "deliverDest";
@@ -16,7 +23,11 @@ export type Message =
       readonly payload: Uint8Array;
     };
 
-function message(type: number, ids: readonly number[], rest: Uint8Array = new Uint8Array()): Uint8Array {
+function message(
+  type: number,
+  ids: readonly number[],
+  rest: Uint8Array = new Uint8Array(),
+): Uint8Array {
   const bytes = Buffer.alloc(1 + 4 * ids.length + rest.length);
   bytes[0] = type;
   for (const [i, id] of ids.entries()) bytes.writeUInt32BE(id, 1 + 4 * i);
@@ -30,12 +41,17 @@ export const punchRequest = (requesterId: number, targetId: number, rest?: Uint8
   message(0x03, [requesterId, targetId], rest);
 export const relay = (senderId: number, destId: number, payload: Uint8Array) =>
   message(0x05, [senderId, destId], payload);
-export const deliver = (senderId: number, payload: Uint8Array) => message(0x06, [senderId], payload);
+export const deliver = (senderId: number, payload: Uint8Array) =>
+  message(0x06, [senderId], payload);
 export const deliverDest = (senderId: number, destId: number, payload: Uint8Array) =>
   message(0x09, [senderId, destId], payload);
 
 /** @param count what it says of the number of ids; the truth unless given */
-export function sync(beaconId: number, nodeIds: readonly number[], count = nodeIds.length): Uint8Array {
+export function sync(
+  beaconId: number,
+  nodeIds: readonly number[],
+  count = nodeIds.length,
+): Uint8Array {
   const bytes = Buffer.alloc(7 + 4 * nodeIds.length);
   bytes[0] = 0x07;
   bytes.writeUInt32BE(beaconId, 1);
@@ -50,7 +66,9 @@ export function decodeSync(bytes: Uint8Array): { beaconId: number; nodeIds: numb
   if (buffer[0] !== 0x07 || buffer.length < 7 || buffer.length !== 7 + 4 * buffer.readUInt16BE(5)) {
     throw new Error(`no gossip: ${buffer.subarray(0, 32).toString("hex")}`);
   }
-  const nodeIds = Array.from({ length: buffer.readUInt16BE(5) }, (_, i) => buffer.readUInt32BE(7 + 4 * i));
+  const nodeIds = Array.from({ length: buffer.readUInt16BE(5) }, (_, i) =>
+    buffer.readUInt32BE(7 + 4 * i),
+  );
   return { beaconId: buffer.readUInt32BE(1), nodeIds };
 }
 
@@ -60,7 +78,10 @@ export function decode(bytes: Uint8Array): Message {
   switch (buffer[0]) {
     case 0x02:
     case 0x04:
-      return { type: buffer[0] === 0x02 ? "discoverReply" : "punchCommand", ...decodeAddress(buffer) };
+      return {
+        type: buffer[0] === 0x02 ? "discoverReply" : "punchCommand",
+        ...decodeAddress(buffer),
+      };
     case 0x06:
       return { type: "deliver", senderId: buffer.readUInt32BE(1), payload: bytes.subarray(5) };
     case 0x09:

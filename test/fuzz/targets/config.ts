@@ -1,4 +1,7 @@
-/** The configuration: arguments, environment and a file; and the small languages that options are written in. */
+/**
+ * The configuration: arguments, environment and a file; and the small languages that options are
+ * written in.
+ */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { masked, settings } from "../../../src/config/settings.ts";
@@ -76,12 +79,18 @@ class ConfigTarget implements OpenTarget {
       return choices.pick([`--${flag}=${text}`, `-${flag}=${text}`, `--${flag}`, text]);
     });
     const env = Object.fromEntries(
-      choices.some(3, () => [`BEACON_${choices.pick(FLAGS).toUpperCase().replaceAll("-", "_")}`, value()]),
+      choices.some(3, () => [
+        `BEACON_${choices.pick(FLAGS).toUpperCase().replaceAll("-", "_")}`,
+        value(),
+      ]),
     );
     if (choices.oneIn(4)) {
       const path = join(this.#folder, "config.json");
       const object = Object.fromEntries(
-        choices.some(4, () => [choices.pick(FLAGS), choices.oneIn(2) ? value() : jsonValue(choices)]),
+        choices.some(4, () => [
+          choices.pick(FLAGS),
+          choices.oneIn(2) ? value() : jsonValue(choices),
+        ]),
       );
       const json = JSON.stringify(object);
       writeFileSync(path, choices.oneIn(3) ? mutateText(choices, json, 3) : json);
@@ -94,10 +103,15 @@ class ConfigTarget implements OpenTarget {
       if (line.kind === "run") checkAgain(line.config);
     } catch (error) {
       const message = refusalOf(error);
-      const written = argv.filter((arg) => arg.includes(SECRET) && /^--?registry-admin-token=/.test(arg));
+      const written = argv.filter(
+        (arg) => arg.includes(SECRET) && /^--?registry-admin-token=/.test(arg),
+      );
       if (written.length > 0 && message.includes(SECRET) && !VALUES.includes(message)) {
-        // A secret that stands where a secret belongs is not repeated; one that was given as something else is only text.
-        const elsewhere = argv.some((arg) => arg.includes(SECRET) && !/^--?registry-admin-token=/.test(arg));
+        // A secret that stands where a secret belongs is not repeated; one that was given as
+        // something else is only text.
+        const elsewhere = argv.some(
+          (arg) => arg.includes(SECRET) && !/^--?registry-admin-token=/.test(arg),
+        );
         const inEnv = Object.values(env).some((text) => text.includes(SECRET));
         if (!elsewhere && !inEnv && !argv.some((arg) => arg.startsWith("--config=")))
           fail(`tells the secret: ${message}`);
@@ -158,7 +172,8 @@ function checkUnits(choices: Choices, seen: Seen): void {
   const bytes = tried("size", parseBytes);
   if (bytes !== undefined && !(bytes >= 0)) fail(`a size of ${bytes}`);
   const directory = tried("directory", parseDirectory);
-  if (directory !== undefined && directory.servers.length === 0) fail("a directory without a server");
+  if (directory !== undefined && directory.servers.length === 0)
+    fail("a directory without a server");
   for (const at of [
     tried("address", parseHostPort),
     tried("host", parseHostNamePort),

@@ -1,4 +1,7 @@
-/** What the kernel says beside a message: UDP_GRO's segment size, among whatever else, whole or broken. */
+/**
+ * What the kernel says beside a message: UDP_GRO's segment size, among whatever else, whole or
+ * broken.
+ */
 import { CMSG_HEADER_BYTES, SOL_UDP, UDP_GRO } from "../../../ffi/abi.ts";
 import { groSegmentBytes } from "../../../ffi/mmsg.ts";
 import type { Choices } from "../choices.ts";
@@ -25,9 +28,17 @@ function checkOne(words: Int32Array, choices: Choices, seen: Seen): void {
     const whole = !choices.oneIn(4);
     const data = choices.below(5);
     const head = whole
-      ? [CMSG_HEADER_BYTES + 4 * data, 0, choices.pick([SOL_UDP, 1, 41]), choices.pick([UDP_GRO, 2])]
+      ? [
+          CMSG_HEADER_BYTES + 4 * data,
+          0,
+          choices.pick([SOL_UDP, 1, 41]),
+          choices.pick([UDP_GRO, 2]),
+        ]
       : [choices.number(), choices.number(), choices.number(), choices.number()];
-    for (const word of [...head, ...Array.from({ length: data + (data & 1) }, () => choices.number())]) {
+    for (const word of [
+      ...head,
+      ...Array.from({ length: data + (data & 1) }, () => choices.number()),
+    ]) {
       if (at < end) words[WORDS_MAX + at++] = word;
     }
   }

@@ -1,4 +1,6 @@
-/** Datagrams of strangers, single and merged, through a worker's whole loop on a scripted kernel. */
+/**
+ * Datagrams of strangers, single and merged, through a worker's whole loop on a scripted kernel.
+ */
 import { AF_INET, SOL_UDP, UDP_GRO } from "../../../ffi/abi.ts";
 import { ENDPOINT_WORDS, endpointFromName } from "../../../ffi/endpoint.ts";
 import { EAGAIN } from "../../../ffi/errno.ts";
@@ -71,7 +73,11 @@ const EVERY_CHECKED = 32;
 const name = (address: readonly number[], port: number) =>
   new Uint8Array([AF_INET, 0, port >> 8, port & 0xff, ...address, 0, 0, 0, 0, 0, 0, 0, 0]);
 const PEER = name([10, 0, 0, 9], 9001);
-const NOWHERE = [name([224, 0, 0, 1], 5000), name([255, 255, 255, 255], 5000), name([0, 0, 0, 0], 5000)];
+const NOWHERE = [
+  name([224, 0, 0, 1], 5000),
+  name([255, 255, 255, 255], 5000),
+  name([0, 0, 0, 0], 5000),
+];
 const SOURCES = [
   ...[1, 2, 3, 4].map((host) => name([10, 0, 0, host], 4000 + host)),
   name([10, 0, 0, 1], 4999),
@@ -128,7 +134,9 @@ class Datagrams implements OpenTarget {
     this.#nowNs += choices.below(4) * 1e8;
     if (choices.oneIn(16)) this.#change(choices);
     memory.words[CLOCK_S]! += choices.below(3) * 20;
-    const messages = Array.from({ length: 1 + choices.below(MESSAGES_MAX) }, () => messageOf(choices));
+    const messages = Array.from({ length: 1 + choices.below(MESSAGES_MAX) }, () =>
+      messageOf(choices),
+    );
     seen.note(() =>
       messages.map((one) => `${hex(one.name ?? new Uint8Array())} ${hex(one.bytes)}`).join("\n  "),
     );
@@ -206,7 +214,10 @@ class Datagrams implements OpenTarget {
       fail(`${relays} relays accounted for, ${grew(RECEIVED_AT + RELAY)} came`);
   }
 
-  /** What leaves is an answer, or a relay that came, to each node in the order in which it came, and goes where something may go. */
+  /**
+   * What leaves is an answer, or a relay that came, to each node in the order in which it came, and
+   * goes where something may go.
+   */
   #checkSent(messages: readonly ReceivedMessage[], mails: number): void {
     const packets = messages.flatMap(packetsOf);
     const relays = packets.filter((packet) => packet[0] === RELAY && packet.length >= RELAY_BYTES);
@@ -215,7 +226,8 @@ class Datagrams implements OpenTarget {
     if (datagrams.length + mails > answersMax + relays.length)
       fail(`${packets.length} packets became ${datagrams.length}`);
     const isTaken = relays.map(() => false);
-    const last = new Map<string, number>(); // by endpoint and node, as several nodes may be at one endpoint
+    // by endpoint and node, as several nodes may be at one endpoint
+    const last = new Map<string, number>();
     for (const { name: to, bytes } of datagrams) {
       if (NEVER_SENT_TO.has(to)) fail(`sent to ${to}`);
       switch (bytes[0]) {
@@ -234,7 +246,8 @@ class Datagrams implements OpenTarget {
       }
       const place = (relay: Uint8Array) => `${to} ${hex(relay.subarray(5, 9))}`;
       const at = relays.findIndex(
-        (relay, i) => !isTaken[i] && isDeliveryOf(bytes, relay) && i > (last.get(place(relay)) ?? -1),
+        (relay, i) =>
+          !isTaken[i] && isDeliveryOf(bytes, relay) && i > (last.get(place(relay)) ?? -1),
       );
       if (at < 0) fail(`sent to ${to} what did not come, or not in this order: ${hex(bytes)}`);
       isTaken[at] = true;
@@ -257,10 +270,16 @@ class Datagrams implements OpenTarget {
 function messageOf(choices: Choices): ReceivedMessage {
   const source = choices.pick(SOURCES);
   if (choices.oneIn(4)) {
-    const segments = Array.from({ length: 1 + choices.below(SEGMENTS_MAX) }, () => packetOf(choices));
+    const segments = Array.from({ length: 1 + choices.below(SEGMENTS_MAX) }, () =>
+      packetOf(choices),
+    );
     const segmentBytes = Math.max(1, choices.oneIn(8) ? choices.below(80) : segments[0]!.length);
     const bytes = new Uint8Array(Buffer.concat(segments));
-    return { name: source, bytes, control: controlMessage(SOL_UDP, UDP_GRO, int32Bytes(segmentBytes)) };
+    return {
+      name: source,
+      bytes,
+      control: controlMessage(SOL_UDP, UDP_GRO, int32Bytes(segmentBytes)),
+    };
   }
   return { name: source, bytes: packetOf(choices) };
 }

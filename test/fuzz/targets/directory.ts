@@ -1,4 +1,7 @@
-/** What the route directory reads: entries of its log and parts of snapshots, damaged and made up, and what they do to the fleet's routes. */
+/**
+ * What the route directory reads: entries of its log and parts of snapshots, damaged and made up,
+ * and what they do to the fleet's routes.
+ */
 import { FleetClock } from "../../../src/control/directory/clock.ts";
 import {
   ASK,
@@ -15,7 +18,11 @@ import {
 } from "../../../src/control/directory/entries.ts";
 import { Fleet } from "../../../src/control/directory/fleet.ts";
 import { FleetRoutes } from "../../../src/control/directory/fleet-routes.ts";
-import { decodePart, encodePart, PART_NODES_MAX } from "../../../src/control/directory/snapshots.ts";
+import {
+  decodePart,
+  encodePart,
+  PART_NODES_MAX,
+} from "../../../src/control/directory/snapshots.ts";
 import { ALL_RANGES, CLAIM_RANGES, SUM_WORDS } from "../../../src/shared/claim-digest.ts";
 import { PEERS_MAX } from "../../../src/shared/memory.ts";
 import { NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
@@ -47,12 +54,18 @@ function madeUp(choices: Choices): Entry {
       };
     case 1: {
       const named = (ranges: number) =>
-        choices.oneIn(2) ? { seq: choices.below(6), parts: 1 + choices.below(3), ranges } : undefined;
+        choices.oneIn(2)
+          ? { seq: choices.below(6), parts: 1 + choices.below(3), ranges }
+          : undefined;
       const snapshots = { snapshot: named(ALL_RANGES), ranged: named(choices.number() | 0 || 1) };
       const sums = choices.oneIn(2)
         ? undefined
         : new Int32Array(CLAIM_RANGES * SUM_WORDS).fill(choices.below(3));
-      const numbers = { beaconId: choices.number(), nodes: choices.number(), leaseMs: choices.number() };
+      const numbers = {
+        beaconId: choices.number(),
+        nodes: choices.number(),
+        leaseMs: choices.number(),
+      };
       return {
         kind: LEASE,
         ...said(),
@@ -105,7 +118,8 @@ function checkLog(choices: Choices, seen: Seen): void {
     ...{ name: SELF, beaconId: 7, routes, random: () => 0 },
     ...{ heardOfSelf: () => {}, asked: () => {}, applied: () => {}, changed: () => {} },
     left: (beacon) => table.sweep(beacon.number ?? NO_PEER, -1, 0, table.sweepSteps),
-    complain: (_, message) => /[\p{C}\p{Zl}\p{Zp}]/u.test(message) && fail("a message that moves the cursor"),
+    complain: (_, message) =>
+      /[\p{C}\p{Zl}\p{Zp}]/u.test(message) && fail("a message that moves the cursor"),
   });
   for (let left = 1 + choices.below(8); left > 0; left--) {
     const made = madeUp(choices);
@@ -115,7 +129,9 @@ function checkLog(choices: Choices, seen: Seen): void {
     const bytes = choices.oneIn(8)
       ? choices.bytes(choices.below(64))
       : mutateBytes(choices, whole.slice(), 2);
-    seen.note(() => `${Buffer.from(bytes).toString("hex")} ${Buffer.from(mutated ?? []).toString("hex")}`);
+    seen.note(
+      () => `${Buffer.from(bytes).toString("hex")} ${Buffer.from(mutated ?? []).toString("hex")}`,
+    );
     const entry = decodeEntry(bytes, mutated);
     if (entry === undefined) {
       seen.outcome("none");
@@ -145,16 +161,22 @@ function checkLog(choices: Choices, seen: Seen): void {
 }
 
 function checkEntry(entry: Entry): void {
-  if (!/^[!-~]+$/.test(entry.name) || entry.name.length > NAME_BYTES_MAX) fail(`a name: ${entry.name}`);
+  if (!/^[!-~]+$/.test(entry.name) || entry.name.length > NAME_BYTES_MAX)
+    fail(`a name: ${entry.name}`);
   const again = decodeEntry(encodeEntry(entry), encodeExtra(entry));
-  if (again === undefined || !Bun.deepEquals(again, entry)) fail("written and read again it is another one");
-  if (entry.kind === LEASE && Math.max(entry.snapshot?.parts ?? 0, entry.ranged?.parts ?? 0) > PARTS_MAX)
+  if (again === undefined || !Bun.deepEquals(again, entry))
+    fail("written and read again it is another one");
+  if (
+    entry.kind === LEASE &&
+    Math.max(entry.snapshot?.parts ?? 0, entry.ranged?.parts ?? 0) > PARTS_MAX
+  )
     fail("a snapshot of too many parts");
   if (entry.kind !== CHANGES) return;
   const { claims, gone, timeMs } = entry;
   if (claims.nodeIds.length + gone.length > CHANGES_MAX) fail("too many nodes");
   if (claims.nodeIds.includes(0) || gone.includes(0)) fail("node 0");
-  for (const ms of claims.timesMs) if (!(ms <= timeMs) || stepped(ms) !== ms) fail(`claimed at ${ms}`);
+  for (const ms of claims.timesMs)
+    if (!(ms <= timeMs) || stepped(ms) !== ms) fail(`claimed at ${ms}`);
 }
 
 export const DIRECTORY_PARTS: Target = {
@@ -176,7 +198,11 @@ function checkPart(choices: Choices, seen: Seen): void {
   };
   const ids = choices.some(8, () => choices.number() | 0);
   const timesMs = Float64Array.from(ids, () => NOW_MS - choices.number() / 16);
-  const bytes = mutateBytes(choices, encodePart(head, { nodeIds: Int32Array.from(ids), timesMs }), 3);
+  const bytes = mutateBytes(
+    choices,
+    encodePart(head, { nodeIds: Int32Array.from(ids), timesMs }),
+    3,
+  );
   seen.note(() => Buffer.from(bytes).toString("hex"));
   const expected = choices.oneIn(4) ? { ...head, seq: choices.below(3) } : head;
   const part = decodePart(bytes, expected);

@@ -30,7 +30,10 @@ function checkSignature(choices: Choices, seen: Seen): void {
   const arrived = choices.oneIn(2) ? mutateBytes(choices, message, 3) : message;
   seen.note(() => Buffer.from(arrived).toString("hex"));
   // What a worker lets through holds all the ids that it says.
-  if (arrived.length < SYNC_BYTES || arrived.length < SYNC_BYTES + 4 * ((arrived[5]! << 8) | arrived[6]!))
+  if (
+    arrived.length < SYNC_BYTES ||
+    arrived.length < SYNC_BYTES + 4 * ((arrived[5]! << 8) | arrived[6]!)
+  )
     return;
   const read = readSignature(arrived, KEYS);
   const isSame = Buffer.compare(arrived.subarray(0, message.length), message) === 0;
@@ -41,7 +44,8 @@ function checkSignature(choices: Choices, seen: Seen): void {
     const now = { wallMs: timeMs + choices.below(200_000) - 100_000, steadyMs: 5000 };
     const first = instances.accept(read, "a", now, 90_000);
     seen.outcome(`first ${first}`);
-    if (first === undefined && instances.accept(read, "b", now, 90_000) === undefined) fail("accepted twice");
+    if (first === undefined && instances.accept(read, "b", now, 90_000) === undefined)
+      fail("accepted twice");
   } else {
     seen.outcome(read);
     if (isSame && KEYS.includes(key)) fail(`a good message is ${read}`);

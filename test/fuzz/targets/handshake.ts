@@ -1,8 +1,15 @@
-/** What a node, or who says that it is one, sends to a WebSocket before it has proven anything, and what proxies say of it. */
+/**
+ * What a node, or who says that it is one, sends to a WebSocket before it has proven anything, and
+ * what proxies say of it.
+ */
 import { generateKeyPairSync, sign } from "node:crypto";
 import { isIP } from "node:net";
 import { TrustedProxies } from "../../../src/control/bridge/client-address.ts";
-import { Challenge, HANDSHAKE_REFUSALS, REPLY_BYTES_MAX } from "../../../src/control/bridge/handshake.ts";
+import {
+  Challenge,
+  HANDSHAKE_REFUSALS,
+  REPLY_BYTES_MAX,
+} from "../../../src/control/bridge/handshake.ts";
 import type { Choices } from "../choices.ts";
 import { jsonValue, mutateText } from "../mutate.ts";
 import { fail, mustBe, type Seen, type Target } from "../target.ts";
@@ -31,7 +38,12 @@ async function checkHandshake(choices: Choices, seen: Seen): Promise<void> {
   const sig = isRare
     ? sign(null, Buffer.from(signed), privateKey).toString("base64")
     : "A".repeat(86).concat("==");
-  const fields: Record<string, unknown> = { type: "auth_reply", node_id: NODE_ID, public_key: "", sig };
+  const fields: Record<string, unknown> = {
+    type: "auth_reply",
+    node_id: NODE_ID,
+    public_key: "",
+    sig,
+  };
   if (choices.oneIn(2)) fields[choices.pick(Object.keys(fields))] = jsonValue(choices, 2);
   const right = JSON.stringify(fields);
   const reply = choices.oneIn(2) ? mutateText(choices, right, 4) : right;

@@ -37,7 +37,9 @@ export const REGISTRY: Target = {
 
 function checkRegistry(choices: Choices, seen: Seen): void {
   const whole = !choices.oneIn(3);
-  const frames = choices.some(3, () => answerText(choices)).map((text) => new Uint8Array(Buffer.from(text)));
+  const frames = choices
+    .some(3, () => answerText(choices))
+    .map((text) => new Uint8Array(Buffer.from(text)));
   const headed = frames.map((json) => {
     const frame = new Uint8Array(4 + json.length);
     new DataView(frame.buffer).setUint32(0, json.length);

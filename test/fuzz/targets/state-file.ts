@@ -4,7 +4,12 @@ import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { ENDPOINT_PORT_MASK, endpointOf } from "../../../ffi/endpoint.ts";
 import { StateFile } from "../../../src/control/nodes/state-file.ts";
-import { GRANTS_REQUIRED, HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../../src/shared/memory.ts";
+import {
+  GRANTS_REQUIRED,
+  HASH_SECRET,
+  MAIN_THREAD_LOCK,
+  SharedMemory,
+} from "../../../src/shared/memory.ts";
 import { NodeTable } from "../../../src/shared/nodes.ts";
 import type { Choices } from "../choices.ts";
 import { fuzzFolder } from "../folder.ts";

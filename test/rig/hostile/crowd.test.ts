@@ -34,7 +34,12 @@ async function serve(): Promise<{
   servers.push(server);
   server.listen(0, HOST);
   await once(server, "listening");
-  return { port: (server.address() as { port: number }).port, sockets, heard, accepted: () => accepted };
+  return {
+    port: (server.address() as { port: number }).port,
+    sockets,
+    heard,
+    accepted: () => accepted,
+  };
 }
 
 test("as many as it may have, each as it should behave, and none afterwards", async () => {
@@ -43,7 +48,10 @@ test("as many as it may have, each as it should behave, and none afterwards", as
     opened: (socket, n) => void socket.write(`<${n}>`),
     turn: (socket) => void socket.write("."),
   });
-  await until("all said what they had to", () => (heard.join("").match(/\./g)?.length ?? 0) >= 3 * MOST);
+  await until(
+    "all said what they had to",
+    () => (heard.join("").match(/\./g)?.length ?? 0) >= 3 * MOST,
+  );
   expect(sockets.size).toBe(MOST);
   expect(accepted()).toBe(MOST);
   expect(await crowd.stop()).toEqual({ of: "connections", count: MOST, bytes: 0, heard: {} });

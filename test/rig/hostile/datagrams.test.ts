@@ -2,7 +2,12 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import type { Assault } from "../../../bench/rig/hostile/attack.ts";
 import { Barrage, together } from "../../../bench/rig/hostile/barrage.ts";
-import { headersBytes, numberOf, OwnSender, SpoofingSender } from "../../../bench/rig/hostile/datagrams.ts";
+import {
+  headersBytes,
+  numberOf,
+  OwnSender,
+  SpoofingSender,
+} from "../../../bench/rig/hostile/datagrams.ts";
 import { alternating, discovers, relays, upFrom } from "../../../bench/rig/hostile/messages.ts";
 import { AF_INET } from "../../../ffi/abi.ts";
 import { Client } from "../../e2e/support/client.ts";
@@ -43,7 +48,9 @@ describe("from an attacker's own address", () => {
     const payload = new Uint8Array(3);
     const expected = Array.from({ length: effort.count }, (_, n) => {
       const i = Math.floor(n / 2);
-      return Buffer.from(n % 2 === 0 ? discover(7 + i) : relay(1 + i, 2 + i, payload)).toString("hex");
+      return Buffer.from(n % 2 === 0 ? discover(7 + i) : relay(1 + i, 2 + i, payload)).toString(
+        "hex",
+      );
     });
     const got = [first, ...target.take()];
     expect(got.map(({ bytes }) => Buffer.from(bytes).toString("hex"))).toEqual(expected);
@@ -56,8 +63,14 @@ describe.skipIf(!isRoot)(`from other addresses${isRoot ? "" : " (needs root)"}`,
   test("each comes from where it says, and several attacks are one", async () => {
     const target = await taker();
     const spoofed = (last: number) => {
-      const source = (n: number) => ({ address: numberOf(`127.1.${n % 3}.${last}`), port: 5000 + (n % 3) });
-      return new Barrage(new SpoofingSender(source, target.address, 5, discovers(upFrom(100 * last))), 1000);
+      const source = (n: number) => ({
+        address: numberOf(`127.1.${n % 3}.${last}`),
+        port: 5000 + (n % 3),
+      });
+      return new Barrage(
+        new SpoofingSender(source, target.address, 5, discovers(upFrom(100 * last))),
+        1000,
+      );
     };
     const effort = await during(together(spoofed(4), spoofed(5)), target, 100);
     await until("all arrived", () => target.pending === effort.count);

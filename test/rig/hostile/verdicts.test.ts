@@ -6,7 +6,12 @@ import { arrivedBetween, parseScrape } from "../../../bench/rig/hostile/growth.t
 import type { Service } from "../../../bench/rig/hostile/honest.ts";
 import { judge } from "../../../bench/rig/hostile/verdicts.ts";
 
-const FLOOD: Attack = { name: "a flood", does: "floods", stage: "alone", start: () => ({}) as never };
+const FLOOD: Attack = {
+  name: "a flood",
+  does: "floods",
+  stage: "alone",
+  start: () => ({}) as never,
+};
 const HONEST: readonly Service[] = [{ kind: "UDP", sent: 400, delivered: 400, p50Ms: 1, p99Ms: 2 }];
 
 const evidence = (some: Partial<Evidence> = {}): Evidence => ({
@@ -26,7 +31,8 @@ function failed(attack: Attack, known: Evidence, honest = HONEST, isWelcome?: bo
 
 test("an attack that came to the beacon and harmed nobody holds", () => {
   expect(failed(FLOOD, evidence())).toEqual({ all: 0, needed: 0 });
-  expect(failed(FLOOD, evidence({ arrived: 5400 }))).toEqual({ all: 0, needed: 0 }); // some was lost before
+  // some was lost before
+  expect(failed(FLOOD, evidence({ arrived: 5400 }))).toEqual({ all: 0, needed: 0 });
 });
 
 test.each([
@@ -54,7 +60,10 @@ test("honest packets lost, none sent, a limit that dropped nothing, a newcomer t
   expect(failed(FLOOD, evidence(), service(0, 0)).all).toBe(1);
   const limited = { ...FLOOD, limits: ["relay"], counts: ["beacon_wss_dropped_total"] };
   expect(failed(limited, evidence()).all).toBe(2);
-  const growth = { 'beacon_limited_total{limit="relay"}': 1, 'beacon_wss_dropped_total{reason="gone"}': 1 };
+  const growth = {
+    'beacon_limited_total{limit="relay"}': 1,
+    'beacon_wss_dropped_total{reason="gone"}': 1,
+  };
   expect(failed(limited, evidence({ growth })).all).toBe(0);
   expect(failed({ ...FLOOD, newcomer: "joins" }, evidence(), HONEST, false).all).toBe(1);
   expect(failed({ ...FLOOD, newcomer: "joins" }, evidence(), HONEST, true).all).toBe(0);

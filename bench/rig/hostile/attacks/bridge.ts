@@ -27,14 +27,17 @@ function answering(reply: (challenge: string, n: number) => string): Behaviour {
     ...upgrades,
     heard: (socket, bytes, n) => {
       const challenge = CHALLENGE.exec(Buffer.from(bytes).toString("latin1"))?.[0];
-      if (challenge !== undefined) socket.write(clientFrame(TEXT, Buffer.from(reply(challenge, n))));
+      if (challenge !== undefined)
+        socket.write(clientFrame(TEXT, Buffer.from(reply(challenge, n))));
     },
   };
 }
 
 /** Comes in the name of a node whose key it has, and reads nothing from then on. */
 function deaf(nodeIds: readonly number[]): Behaviour {
-  const proving = answering((challenge, n) => identityOf(nodeIds[n % nodeIds.length]!).reply(challenge));
+  const proving = answering((challenge, n) =>
+    identityOf(nodeIds[n % nodeIds.length]!).reply(challenge),
+  );
   return {
     ...proving,
     heard: (socket, bytes, n) => {
@@ -61,7 +64,9 @@ export const BRIDGE_ATTACKS: readonly Attack[] = [
     newcomer: "connects",
     start: (scene) => {
       const [claimed] = scene.honestIds;
-      const wrong = answering((challenge) => identityOf(NOBODYS_FROM).reply(challenge, { node_id: claimed }));
+      const wrong = answering((challenge) =>
+        identityOf(NOBODYS_FROM).reply(challenge, { node_id: claimed }),
+      );
       return new Crowd(scene.bridge, scene, wrong);
     },
   },

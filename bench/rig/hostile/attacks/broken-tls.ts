@@ -41,10 +41,15 @@ export const BROKEN_TLS: readonly Attack[] = [
   attack("garbage for TLS", "sends what is no ClientHello", true, () => ({
     opened: (socket) => void socket.write(GARBAGE),
   })),
-  attack("a ClientHello and silence", "begins handshakes of TLS and says no more", false, async () => {
-    const hello = await clientHello();
-    return { opened: (socket) => void socket.write(hello) };
-  }),
+  attack(
+    "a ClientHello and silence",
+    "begins handshakes of TLS and says no more",
+    false,
+    async () => {
+      const hello = await clientHello();
+      return { opened: (socket) => void socket.write(hello) };
+    },
+  ),
   attack("TLS cut off", "ends handshakes of TLS when the server has answered", false, async () => {
     const hello = await clientHello();
     return {

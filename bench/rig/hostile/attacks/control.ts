@@ -1,4 +1,7 @@
-/** No attack on the beacon: the same packets at a port where nobody listens. What they cost, the host pays, and the attacker's core. */
+/**
+ * No attack on the beacon: the same packets at a port where nobody listens. What they cost, the
+ * host pays, and the attacker's core.
+ */
 import type { Attack, Scene } from "../attack.ts";
 import { Barrage } from "../barrage.ts";
 import { fromEverywhere, OwnSender, type Sender, SpoofingSender } from "../datagrams.ts";
@@ -28,6 +31,11 @@ export const CONTROL_ATTACKS: readonly Attack[] = [
     "spoofed",
     ", in the name of many",
     (scene) =>
-      new SpoofingSender(fromEverywhere(SPOOFED_SOURCES), closed(scene), MESSAGE_BYTES_MAX, messages),
+      new SpoofingSender(
+        fromEverywhere(SPOOFED_SOURCES),
+        closed(scene),
+        MESSAGE_BYTES_MAX,
+        messages,
+      ),
   ),
 ];

@@ -14,7 +14,11 @@ const COUNT_MAX = 65_535;
 const LARGEST_PER_S = 100;
 
 const claims = (scene: Scene, beaconId: number) =>
-  alternating(gossip(beaconId, scene.honestIds), gossip(beaconId, []), gossip(beaconId, scene.sleepingIds));
+  alternating(
+    gossip(beaconId, scene.honestIds),
+    gossip(beaconId, []),
+    gossip(beaconId, scene.sleepingIds),
+  );
 const claimBytes = ({ honestIds, sleepingIds }: Scene) =>
   gossipBytes(Math.max(honestIds.length, sleepingIds.length));
 

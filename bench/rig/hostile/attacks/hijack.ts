@@ -1,4 +1,7 @@
-/** Claims other nodes' ids, so that what is sent to them comes to the attacker: the beacon's hold on endpoints. */
+/**
+ * Claims other nodes' ids, so that what is sent to them comes to the attacker: the beacon's hold on
+ * endpoints.
+ */
 import { RELAY_DELIVER, RELAY_DELIVER_DEST } from "../../../../src/protocol.ts";
 import type { Attack, Evidence } from "../attack.ts";
 import { discovers, inTurn, punchRequests } from "../messages.ts";
@@ -26,7 +29,8 @@ export const HIJACKS: readonly Attack[] = [
     limits: ["punch_source"],
     isLong: true,
     // Requests within the limit are those that reach the hold.
-    start: (scene) => fromOneSource(scene, punchRequests(inTurn(scene.honestIds), inTurn(scene.sleepingIds))),
+    start: (scene) =>
+      fromOneSource(scene, punchRequests(inTurn(scene.honestIds), inTurn(scene.sleepingIds))),
     judge: nothingStolen,
   },
   {

@@ -6,7 +6,10 @@ import { fromOneSource, spoofed } from "./sources.ts";
 
 /** Ids that a scan goes through. */
 const SCANNED_IDS = 2 ** 16;
-/** Addresses that a host may learn: --punch-source-limit and its burst, and a request of good fortune. */
+/**
+ * Addresses that a host may learn: --punch-source-limit and its burst, and a request of good
+ * fortune.
+ */
 const LEARNED_PER_S = 1;
 const LEARNED_AT_ONCE = 11;
 /** The first that it comes to are there. */

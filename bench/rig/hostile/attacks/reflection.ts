@@ -5,8 +5,8 @@ import { alternating, always, discovers, NOBODYS_FROM, punchRequests } from "../
 import { spoofed } from "./sources.ts";
 
 /**
- * Bytes that the victim gets for a byte of the attacker's: what an answer has at most, over IPv6. Punch
- * commands have more (SECURITY.md), but their limits let too few through to count.
+ * Bytes that the victim gets for a byte of the attacker's: what an answer has at most, over IPv6.
+ * Punch commands have more (SECURITY.md), but their limits let too few through to count.
  */
 const AMPLIFICATION_MAX = 1.3;
 /** --answer-limit, and as much at once. */

@@ -38,7 +38,8 @@ export const RELAY_FLOODS: readonly Attack[] = [
         stage: "alone",
         inSmoke,
         ...(!isSpoofed && { limits: ["relay"] }),
-        start: (scene) => (isSpoofed ? spoofed : fromOneSource)(scene, relays(SENDER, destinations(scene))),
+        start: (scene) =>
+          (isSpoofed ? spoofed : fromOneSource)(scene, relays(SENDER, destinations(scene))),
       }),
     ),
   ),
@@ -57,6 +58,7 @@ export const RELAY_FLOODS: readonly Attack[] = [
     inSmoke: false,
     limits: ["relay"],
     excuse: "UDP has no proof of its source: who can forge one spends what the limit allows it",
-    start: (scene) => spoofed(scene, relays(SENDER, inTurn(scene.sleepingIds)), asHonestSender(scene)),
+    start: (scene) =>
+      spoofed(scene, relays(SENDER, inTurn(scene.sleepingIds)), asHonestSender(scene)),
   },
 ];

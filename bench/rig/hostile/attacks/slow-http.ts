@@ -22,21 +22,23 @@ const DOORS: readonly Door[] = [
   { at: "the bridge", path: "/v1/compat", address: ({ bridge }) => bridge, inSmoke: true },
 ];
 
-export const SLOW_HTTP: readonly Attack[] = DOORS.flatMap(({ at, path, address, inSmoke }): Attack[] => [
-  {
-    name: `slow requests at ${at}`,
-    does: "sends heads byte by byte, on many connections of one address",
-    stage: "bridge",
-    inSmoke,
-    newcomer: "connects",
-    start: (scene) => new Crowd(address(scene), scene, slowly(path)),
-  },
-  {
-    name: `silence at ${at}`,
-    does: "opens many connections from one address and says nothing",
-    stage: "bridge",
-    inSmoke: false,
-    newcomer: "connects",
-    start: (scene) => new Crowd(address(scene), scene, SILENT),
-  },
-]);
+export const SLOW_HTTP: readonly Attack[] = DOORS.flatMap(
+  ({ at, path, address, inSmoke }): Attack[] => [
+    {
+      name: `slow requests at ${at}`,
+      does: "sends heads byte by byte, on many connections of one address",
+      stage: "bridge",
+      inSmoke,
+      newcomer: "connects",
+      start: (scene) => new Crowd(address(scene), scene, slowly(path)),
+    },
+    {
+      name: `silence at ${at}`,
+      does: "opens many connections from one address and says nothing",
+      stage: "bridge",
+      inSmoke: false,
+      newcomer: "connects",
+      start: (scene) => new Crowd(address(scene), scene, SILENT),
+    },
+  ],
+);

@@ -28,7 +28,9 @@ export const TABLE_FLOODS: readonly Attack[] = [
     limits: ["new_node", "answer"],
     newcomer: "joins",
     start: (scene) =>
-      fromOneNetwork(scene, (address) => discovers(upFrom(NOBODYS_FROM + address * IDS_AN_ADDRESS))),
+      fromOneNetwork(scene, (address) =>
+        discovers(upFrom(NOBODYS_FROM + address * IDS_AN_ADDRESS)),
+      ),
   },
   {
     name: "table flood, spoofed",

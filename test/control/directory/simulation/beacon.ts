@@ -1,4 +1,7 @@
-/** A beacon's process: the directory's own code, on a host with its own clock, with everything around it simulated. */
+/**
+ * A beacon's process: the directory's own code, on a host with its own clock, with everything
+ * around it simulated.
+ */
 import { FleetClock } from "../../../../src/control/directory/clock.ts";
 import { Directory } from "../../../../src/control/directory/directory.ts";
 import type { Store } from "../../../../src/control/directory/store.ts";
@@ -78,7 +81,12 @@ export class Beacon implements Owner {
     this.nodes =
       realTable === undefined
         ? new SimulatedNodes(nodesParts)
-        : new RealNodes({ ...nodesParts, table: realTable, monotonicMs, contended: parts.contended });
+        : new RealNodes({
+            ...nodesParts,
+            table: realTable,
+            monotonicMs,
+            contended: parts.contended,
+          });
     this.peers = new SimulatedPeers({
       ...{ timeline, chance, owner: this, resolveMs: parts.resolveMs },
       forget: (number) => this.directory.forget(number),

@@ -1,4 +1,7 @@
-/** A beacon's connection to the server: calls take time, take effect or not, and are answered or not. */
+/**
+ * A beacon's connection to the server: calls take time, take effect or not, and are answered or
+ * not.
+ */
 import {
   type AppendOptions,
   type LogEntry,
@@ -21,7 +24,10 @@ export interface Delays {
   readonly usualMs: number;
   /** Of so many calls, one takes up to a second. */
   readonly slowOf: number;
-  /** For there and back, when the server is asked for its time: at least, at most. Half of that is how wrong a beacon's clock may be. */
+  /**
+   * For there and back, when the server is asked for its time: at least, at most. Half of that is
+   * how wrong a beacon's clock may be.
+   */
   readonly timeMs: readonly [number, number];
 }
 
@@ -33,7 +39,10 @@ export interface ConnectionParts {
   readonly owner: Owner;
   readonly server: Server;
   readonly monotonicMs: () => number;
-  /** How much of the way there and back is the way there when the time is asked for; undefined: now this, now that. */
+  /**
+   * How much of the way there and back is the way there when the time is asked for; undefined: now
+   * this, now that.
+   */
   readonly thereShare: number | undefined;
   /** Added to the server's time. */
   readonly timeAheadMs: number;
@@ -182,7 +191,10 @@ export class SimulatedStore implements Store {
     for (const call of this.#calls) this.#limit(call);
   }
 
-  /** It ends; the beacon sees that after a while. @param isLate what is under way takes effect before */
+  /**
+   * It ends; the beacon sees that after a while.
+   * @param isLate what is under way takes effect before
+   */
   cut(isLate: boolean, seenAfterMs: number): void {
     const { timeline, owner } = this.parts;
     if (isLate && !this.#isMute)

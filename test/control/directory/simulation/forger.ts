@@ -43,15 +43,21 @@ const forgeries = new Map<string, (world: World) => void>([
     (world) =>
       write(
         world,
-        damaged(world, (bytes) => bytes.set(world.chance.bytes(1), world.chance.below(bytes.length))),
+        damaged(world, (bytes) =>
+          bytes.set(world.chance.bytes(1), world.chance.below(bytes.length)),
+        ),
       ),
   ],
   ["cut short", (world) => write(world, someEntry(world).slice(0, world.chance.below(20)))],
-  ["a stranger", (world) => write(world, encodeEntry(entryOf(world, stranger(world), epochNow(world))))],
+  [
+    "a stranger",
+    (world) => write(world, encodeEntry(entryOf(world, stranger(world), epochNow(world)))),
+  ],
   [
     "many strangers",
     (world) => {
-      // From now on each beacon may leave out others: of what strangers claim they do not know the same.
+      // From now on each beacon may leave out others: of what strangers claim they do not know the
+      // same.
       world.isFlooded = true;
       for (const node of world.nodes) node.isPoisoned ||= node.isForged;
       for (let i = 0; i < PEERS_MAX + 20; i++)
@@ -89,7 +95,10 @@ const forgeries = new Map<string, (world: World) => void>([
       const name = chance.is(0.5) ? stranger(world) : chance.pick(world.hosts).name;
       const other = chance.is(0.5) ? name : stranger(world);
       const epoch = chance.is(0.5) ? epochNow(world) : impostorsEpoch(world, other);
-      server.setField(name, chance.is(0.4) ? noise(world) : encodeEntry(leaseOf(world, other, epoch)));
+      server.setField(
+        name,
+        chance.is(0.4) ? noise(world) : encodeEntry(leaseOf(world, other, epoch)),
+      );
     },
   ],
   [
@@ -125,7 +134,10 @@ function someEntry(world: World): Uint8Array {
   return logged ?? encodeEntry(leaseOf(world, stranger(world), epochNow(world)));
 }
 
-/** One whose damage shows, or that is of nobody's present start: of what passes for a beacon's own words nobody can know better. */
+/**
+ * One whose damage shows, or that is of nobody's present start: of what passes for a beacon's own
+ * words nobody can know better.
+ */
 function damaged(world: World, damage: (bytes: Uint8Array) => void): Uint8Array {
   const bytes = someEntry(world).slice();
   if (bytes.length > 0) damage(bytes);
@@ -139,7 +151,8 @@ function damaged(world: World, damage: (bytes: Uint8Array) => void): Uint8Array 
 
 const stranger = ({ chance }: World): string => `x${chance.below(STRANGERS)}.example:9001`;
 
-const epochNow = ({ server, chance }: World): number => Math.floor(server.nowMs) * 1024 + chance.below(1024);
+const epochNow = ({ server, chance }: World): number =>
+  Math.floor(server.nowMs) * 1024 + chance.below(1024);
 
 /** None that the beacon ever had. */
 function impostorsEpoch(world: World, name: string, directions = [-1, 1]): number {

@@ -1,4 +1,7 @@
-/** `bun run simulate`: schedules of everything that can go wrong around the route directory, and what it comes to. */
+/**
+ * `bun run simulate`: schedules of everything that can go wrong around the route directory, and
+ * what it comes to.
+ */
 import { Command, InvalidArgumentError } from "commander";
 import { type Outcome, runSchedule } from "./schedule.ts";
 import { type Extremes, noExtremes, raise } from "./watch.ts";
@@ -9,7 +12,8 @@ const PROGRESS_MS = 10_000;
 
 const whole = (text: string): number => {
   const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 0) throw new InvalidArgumentError("must be a whole number");
+  if (!Number.isSafeInteger(value) || value < 0)
+    throw new InvalidArgumentError("must be a whole number");
   return value;
 };
 
@@ -64,7 +68,9 @@ const noSums = (): Sums => ({
 });
 
 const rejected: string[] = [];
-process.on("unhandledRejection", (error) => rejected.push((error as Error)?.stack ?? String(error)));
+process.on("unhandledRejection", (error) =>
+  rejected.push((error as Error)?.stack ?? String(error)),
+);
 
 /** Lets rejections that nobody handled be told. */
 const turn = () => new Promise((resolve) => setImmediate(resolve));
@@ -79,7 +85,10 @@ function add(sums: Sums, outcome: Outcome): void {
   }
   sums.settledMs.push(outcome.settledMs);
   raise(sums.extremes, outcome.extremes);
-  const problems = [...outcome.problems, ...rejected.splice(0).map((text) => `nobody handled: ${text}`)];
+  const problems = [
+    ...outcome.problems,
+    ...rejected.splice(0).map((text) => `nobody handled: ${text}`),
+  ];
   if (problems.length === 0) return;
   sums.failed++;
   if (sums.failures.length < FAILURES_MAX)
@@ -92,7 +101,8 @@ function merge(sums: Sums, other: Sums): void {
   sums.happened += other.happened;
   sums.failed += other.failed;
   for (const key of ["counts", "within"] as const)
-    for (const [what, count] of Object.entries(other[key])) sums[key][what] = (sums[key][what] ?? 0) + count;
+    for (const [what, count] of Object.entries(other[key]))
+      sums[key][what] = (sums[key][what] ?? 0) + count;
   raise(sums.extremes, other.extremes);
   for (const ms of other.settledMs) sums.settledMs.push(ms);
   sums.failures.push(...other.failures);
@@ -133,8 +143,12 @@ function report(sums: Sums): void {
   console.log("\n  times  in schedules");
   const whats = Object.keys(sums.counts).sort((one, other) => (one < other ? -1 : 1));
   for (const what of whats)
-    console.log(`${`${sums.counts[what]}`.padStart(9)} ${`${sums.within[what] ?? 0}`.padStart(8)}  ${what}`);
-  const settled = sums.settledMs.filter((ms) => !Number.isNaN(ms)).sort((one, other) => one - other);
+    console.log(
+      `${`${sums.counts[what]}`.padStart(9)} ${`${sums.within[what] ?? 0}`.padStart(8)}  ${what}`,
+    );
+  const settled = sums.settledMs
+    .filter((ms) => !Number.isNaN(ms))
+    .sort((one, other) => one - other);
   const at = (share: number) => (settled[Math.floor(share * (settled.length - 1))] ?? 0) / 1000;
   console.log(
     `\nall was well ${at(0.5)} s after the trouble (median), ${at(0.99)} s (99 %), ${at(1)} s (latest)`,

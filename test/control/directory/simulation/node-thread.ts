@@ -1,4 +1,7 @@
-/** The thread that uses the node tables of a schedule: it takes shard locks, and records the residents. */
+/**
+ * The thread that uses the node tables of a schedule: it takes shard locks, and records the
+ * residents.
+ */
 import { SHARD_LOCK, SharedMemory } from "../../../../src/shared/memory.ts";
 import { NodeTable } from "../../../../src/shared/nodes.ts";
 import { Random } from "../../../e2e/support/random.ts";
@@ -24,7 +27,11 @@ self.onmessage = ({ data }: MessageEvent<Job>) => {
   const random = new Random(data.seed);
   const tables = data.tables.map(({ buffer, keysBuffer, residents }, i) => {
     const memory = new SharedMemory(SHAPE, buffer, keysBuffer);
-    return { memory, residents, nodes: new NodeTable(memory, THREAD_LOCK, { nowNs: () => times[i]! * 1e6 }) };
+    return {
+      memory,
+      residents,
+      nodes: new NodeTable(memory, THREAD_LOCK, { nowNs: () => times[i]! * 1e6 }),
+    };
   });
   while (Atomics.load(control, CONTROL_STATE) === RUNNING) {
     const begun = Math.min(tables.length, Atomics.load(control, CONTROL_TABLES));

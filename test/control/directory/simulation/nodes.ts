@@ -1,4 +1,7 @@
-/** A beacon's own nodes, as its node table holds them: when each was last heard, on the host's monotonic clock. */
+/**
+ * A beacon's own nodes, as its node table holds them: when each was last heard, on the host's
+ * monotonic clock.
+ */
 
 import type { OwnNodes } from "../../../../src/control/directory/fleet-routes.ts";
 import type { Pause } from "../../../../src/control/directory/slices.ts";

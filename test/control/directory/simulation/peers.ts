@@ -1,4 +1,7 @@
-/** The mesh as the directory sees it: names get peer numbers after a while, lose them, and change them. */
+/**
+ * The mesh as the directory sees it: names get peer numbers after a while, lose them, and change
+ * them.
+ */
 import type { FleetPeers } from "../../../../src/control/directory/parts.ts";
 import { PEERS_MAX } from "../../../../src/shared/memory.ts";
 import type { Chance } from "./chance.ts";
@@ -32,7 +35,8 @@ export class SimulatedPeers implements FleetPeers {
       if (!this.#numbers.has(name))
         timeline.after(chance.unit() * resolveMs, owner, () => this.#resolve(name));
     for (const name of this.#numbers.keys())
-      if (!this.#wanted.has(name)) timeline.after(chance.unit() * resolveMs, owner, () => this.#lose(name));
+      if (!this.#wanted.has(name))
+        timeline.after(chance.unit() * resolveMs, owner, () => this.#lose(name));
   }
 
   numberOf(name: string): number | undefined {
@@ -64,7 +68,9 @@ export class SimulatedPeers implements FleetPeers {
     this.#release(number);
     if (this.parts.chance.is(0.5)) this.#resolve(name);
     else
-      this.parts.timeline.after(this.parts.chance.unit() * 5000, this.parts.owner, () => this.#resolve(name));
+      this.parts.timeline.after(this.parts.chance.unit() * 5000, this.parts.owner, () =>
+        this.#resolve(name),
+      );
   }
 
   /** Each has the other's number from now on. */

@@ -15,8 +15,9 @@ export interface Plan {
   readonly sleepsLonger: number;
   readonly isBusy: boolean;
   /**
-   * Clocks are so wrong that they cannot tell which of two claims is later. Then a node moves only once its new beacon knows of the claim
-   * before, and what was heard before a restart is not restored.
+   * Clocks are so wrong that they cannot tell which of two claims is later. Then a node moves only
+   * once its new beacon knows of the claim before, and what was heard before a restart is not
+   * restored.
    */
   readonly hasBadClocks: boolean;
   /** Between two nodes' doings, and two troubles, on average. */
@@ -27,15 +28,23 @@ export interface Plan {
   readonly idsAheadMs: number;
   /** How wrong the server's clock is, at most. */
   readonly clockMs: number;
-  /** Only the server makes trouble, and never for longer than the grace: no beacon may be dropped. */
+  /**
+   * Only the server makes trouble, and never for longer than the grace: no beacon may be dropped.
+   */
   readonly isServersOnly: boolean;
   /** Whether the calm is watched to its end, though all is well long before. */
   readonly isPatient: boolean;
   /** Moves that go on after the trouble, and for how long; then it is quiet. */
   readonly calmMoves: { readonly everyMs: number; readonly forMs: number } | undefined;
-  /** Nodes named by the changes that a beacon keeps of a peer that is behind; undefined: the default. */
+  /**
+   * Nodes named by the changes that a beacon keeps of a peer that is behind; undefined: the
+   * default.
+   */
   readonly keptNodesMax: number | undefined;
-  /** Own nodes are in real node tables; a schedule with a thread beside it is not reproducible. undefined: they are simulated. */
+  /**
+   * Own nodes are in real node tables; a schedule with a thread beside it is not reproducible.
+   * undefined: they are simulated.
+   */
   readonly realNodes: "alone" | "with a thread" | undefined;
   /** As in Server. */
   readonly streamNodeBytes: number;
@@ -65,7 +74,8 @@ export function planOf(chance: Chance): Plan {
     beacons: chance.is(0.003) ? 20 : 2 + chance.below(5),
     nodes: Math.round(chance.scale(5, 60)),
     troubleMs: chance.scale(5_000, 40_000),
-    // Two servers that both live are two fleets for up to 6 s when the log is replaced twice: a lease outlives that.
+    // Two servers that both live are two fleets for up to 6 s when the log is replaced twice: a
+    // lease outlives that.
     leaseMs: Math.round(chance.between(isServersOnly ? 8_000 : 3_000, 10_000)),
     graceMs: isServersOnly ? 300_000 : chance.pick([0, 5_000, 300_000]),
     delays: {

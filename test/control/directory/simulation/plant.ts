@@ -1,4 +1,7 @@
-/** Divergence planted past the protocol: only a comparison of what beacons hold with what their peers claim finds it. */
+/**
+ * Divergence planted past the protocol: only a comparison of what beacons hold with what their
+ * peers claim finds it.
+ */
 import {
   CHANGES,
   decodeEntry,

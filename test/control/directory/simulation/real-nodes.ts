@@ -1,6 +1,7 @@
 /**
- * A beacon's own nodes in the real node table, in shared memory. In some schedules another thread takes shard locks meanwhile, and
- * records nodes of its own, the residents: these schedules are not reproducible.
+ * A beacon's own nodes in the real node table, in shared memory. In some schedules another thread
+ * takes shard locks meanwhile, and records nodes of its own, the residents: these schedules are not
+ * reproducible.
  */
 import type { Pause } from "../../../../src/control/directory/slices.ts";
 import { scanNodes } from "../../../../src/control/nodes/scan.ts";
@@ -112,7 +113,8 @@ export class RealTables {
     const control = this.#control;
     Atomics.store(control, CONTROL_STATE, STOPPING);
     Atomics.wait(control, CONTROL_STATE, STOPPING, STOP_MS);
-    if (Atomics.load(control, CONTROL_STATE) !== STOPPED) throw new Error("the thread does not stop");
+    if (Atomics.load(control, CONTROL_STATE) !== STOPPED)
+      throw new Error("the thread does not stop");
   }
 }
 

@@ -18,7 +18,9 @@ const SURE_MS = 15_000;
 /** A node that comes is known everywhere after so long, calm as it is. */
 const PROBE_MS = 4_000;
 const PROBES = 2;
-/** The same where the move may fill the server once more, until what is in the log is a minute old. */
+/**
+ * The same where the move may fill the server once more, until what is in the log is a minute old.
+ */
 const PROBES_FILLED = 25;
 /** Asking for, writing and loading what differs. */
 const RELOAD_MS = 2_000;
@@ -86,7 +88,10 @@ function goThrough(world: World): number {
   let wrong: string[] = [];
   let settledMs = 0;
   let hasSeenAgain = !world.hasStepped;
-  for (let passedMs = 0; passedMs < (plan.isPatient ? limitMs : Math.min(limitMs, settledMs + SURE_MS)); ) {
+  for (
+    let passedMs = 0;
+    passedMs < (plan.isPatient ? limitMs : Math.min(limitMs, settledMs + SURE_MS));
+  ) {
     timeline.run(timeline.nowMs + LOOK_MS);
     watch.look();
     passedMs = timeline.nowMs - calmMs;
@@ -130,7 +135,11 @@ function nodesDo(world: World): void {
     // Where clocks do not tell, so soon that they tell it wrongly.
     const [fromMs, endMs] = world.plan.hasBadClocks ? [20, 200] : [150, 400];
     for (let i = 0, atMs = 0; i < 2 + chance.below(6); i++, atMs += chance.between(fromMs, endMs))
-      timeline.after(atMs, undefined, () => !world.isCalm && world.discover(node, i & 1 ? other : beacon));
+      timeline.after(
+        atMs,
+        undefined,
+        () => !world.isCalm && world.discover(node, i & 1 ? other : beacon),
+      );
   } else if (what < 18) {
     const holder = awake.find(({ nodes: own }) => own.heard.has(node.id));
     if (holder !== undefined && world.remove(node, holder)) world.count("removed where it is");
@@ -209,7 +218,10 @@ function heal(world: World): void {
   for (const one of wrongs(world)) world.problem(`after a planted divergence: ${one}`);
 }
 
-/** Nothing only looks well: what changes now is known everywhere soon, or soon after if a beacon begins anew just then. */
+/**
+ * Nothing only looks well: what changes now is known everywhere soon, or soon after if a beacon
+ * begins anew just then.
+ */
 function probe(world: World): void {
   const told = world.live().filter((beacon) => beacon.directory.stats().state === "ok");
   for (const beacon of told) world.discover(world.chance.pick(world.nodes), beacon);
@@ -231,7 +243,9 @@ function stopAll(world: World): void {
           world.problem(`${beacon} stops with ${(error as Error).stack ?? String(error)}`);
       }),
     );
-  const ended = world.beacons.filter(({ isOver, hasStopped }) => !isOver && hasStopped !== undefined);
+  const ended = world.beacons.filter(
+    ({ isOver, hasStopped }) => !isOver && hasStopped !== undefined,
+  );
   world.timeline.run(world.nowMs + STOP_MS);
   for (const beacon of ended) if (!beacon.hasStopped) world.problem(`${beacon} does not stop`);
   world.timeline.run(world.nowMs + CALLED_MS);

@@ -1,4 +1,7 @@
-/** A directory's server as beacons see it: its log, its hash and its parts, its clock, and what it loses. */
+/**
+ * A directory's server as beacons see it: its log, its hash and its parts, its clock, and what it
+ * loses.
+ */
 import {
   type LogEntry,
   type LogSize,
@@ -122,7 +125,8 @@ export class Server {
   get bytes(): number {
     let bytes = 0;
     for (const entry of this.log)
-      bytes += ENTRY_OVERHEAD_BYTES + (4 / 3) * ((entry.bytes?.length ?? 0) + (entry.extra?.length ?? 0));
+      bytes +=
+        ENTRY_OVERHEAD_BYTES + (4 / 3) * ((entry.bytes?.length ?? 0) + (entry.extra?.length ?? 0));
     for (const lease of this.hash.values()) bytes += KEY_OVERHEAD_BYTES + (4 / 3) * lease.length;
     for (const part of this.parts.values())
       if (part.endsMs > this.nowMs) bytes += KEY_OVERHEAD_BYTES + part.bytes.length;
@@ -131,12 +135,17 @@ export class Server {
 
   append(bytes: Uint8Array | undefined, extra?: Uint8Array, trimTo = "0-0"): void {
     const ms = Math.floor(this.nowMs);
-    this.#last = ms > this.#last.ms ? { ms, count: 0 } : { ms: this.#last.ms, count: this.#last.count + 1 };
+    this.#last =
+      ms > this.#last.ms ? { ms, count: 0 } : { ms: this.#last.ms, count: this.#last.count + 1 };
     this.trimTo(trimTo, true);
     const { count } = this.#last;
     const node = this.#nodeFor((bytes?.length ?? 0) + (extra?.length ?? 0));
     const id = `${this.#last.ms}-${count}`;
-    this.log.push({ ...{ ms: this.#last.ms, count, id, bytes, extra }, node, addedMs: this.timeline.nowMs });
+    this.log.push({
+      ...{ ms: this.#last.ms, count, id, bytes, extra },
+      node,
+      addedMs: this.timeline.nowMs,
+    });
     this.written("log", bytes);
     const readers = [...this.readers];
     this.readers.clear();
@@ -220,7 +229,11 @@ export class Server {
   }
 }
 
-export function refusal(failure: StoreError["failure"], message: string, endsConnection = true): StoreError {
+export function refusal(
+  failure: StoreError["failure"],
+  message: string,
+  endsConnection = true,
+): StoreError {
   return ofServer({ server: "server", secret: "" }, failure, message, endsConnection);
 }
 

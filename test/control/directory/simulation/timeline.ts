@@ -1,7 +1,10 @@
 /** Virtual time: what happens, in its order, and each time all that follows from it at once. */
 import { drainMicrotasks } from "bun:jsc";
 
-/** Whoever something happens to: while it stands still, that waits; once it is over, nothing happens to it any more. */
+/**
+ * Whoever something happens to: while it stands still, that waits; once it is over, nothing happens
+ * to it any more.
+ */
 export interface Owner {
   readonly isOver: boolean;
   readonly isPaused: boolean;
@@ -40,7 +43,11 @@ export class Timeline {
   /** Lets time pass. */
   run(untilMs: number): void {
     drainMicrotasks();
-    for (let next = this.#heap[0]; next !== undefined && next.atMs <= untilMs; next = this.#heap[0]) {
+    for (
+      let next = this.#heap[0];
+      next !== undefined && next.atMs <= untilMs;
+      next = this.#heap[0]
+    ) {
       this.#shift();
       this.nowMs = next.atMs;
       if (next.run !== undefined) this.happen(next.owner, next.run);

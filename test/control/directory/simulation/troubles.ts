@@ -20,9 +20,13 @@ const anyBeacon = (world: World): Beacon | undefined => {
   return awake.length === 0 ? undefined : world.chance.pick(awake);
 };
 
-const anyStore = ({ stores, chance }: World) => (stores.size === 0 ? undefined : chance.pick([...stores]));
+const anyStore = ({ stores, chance }: World) =>
+  stores.size === 0 ? undefined : chance.pick([...stores]);
 
-/** Content of a process's state file: ages of some of its nodes, and the wall clock when it was saved. */
+/**
+ * Content of a process's state file: ages of some of its nodes, and the wall clock when it was
+ * saved.
+ */
 interface Saved {
   readonly agesMs: ReadonlyMap<number, number>;
   readonly wallMs: number;
@@ -41,7 +45,10 @@ function saved(world: World, { nodes, parts: { host } }: Beacon): Saved {
   };
 }
 
-/** The nodes of a state file, as a process on that host dates them: by the time that passed on the wall clock. */
+/**
+ * The nodes of a state file, as a process on that host dates them: by the time that passed on the
+ * wall clock.
+ */
 function restored(world: World, host: Host, { agesMs, wallMs }: Saved): Map<number, number> {
   const passedMs = Math.max(0, wallMsOf(world, host) - wallMs);
   const monotonicMs = host.monotonicMs(world.nowMs);
@@ -153,7 +160,9 @@ export const TROUBLES = [
   {
     name: "join",
     happen(world) {
-      const absent = world.hosts.filter(({ name }) => !world.live().some((beacon) => beacon.name === name));
+      const absent = world.hosts.filter(
+        ({ name }) => !world.live().some((beacon) => beacon.name === name),
+      );
       if (absent.length === 0) return false;
       world.start(world.chance.pick(absent));
       return true;
@@ -165,7 +174,9 @@ export const TROUBLES = [
       const beacon = anyBeacon(world);
       if (beacon === undefined || world.plan.hasBadClocks) return false;
       world.tally(beacon);
-      stop(world, beacon, true, () => world.start(beacon.parts.host, new Map(beacon.nodes.heard), beacon));
+      stop(world, beacon, true, () =>
+        world.start(beacon.parts.host, new Map(beacon.nodes.heard), beacon),
+      );
       return true;
     },
   },
@@ -354,7 +365,8 @@ export const TROUBLES = [
       const lingersMs = chance.pick([0, 200, 3_000]);
       server.isReplica = chance.is(0.5);
       world.trace(
-        () => `the server fails over${server.isReplica ? "" : `, and lives on for ${lingersMs} ms`}`,
+        () =>
+          `the server fails over${server.isReplica ? "" : `, and lives on for ${lingersMs} ms`}`,
       );
       world.count(server.isReplica ? "failed over, demoted" : "failed over, both live");
       world.replaceServer(next, lingersMs);
@@ -397,7 +409,8 @@ export const TROUBLES = [
     happen(world) {
       const { parts } = world.server;
       if (parts.size === 0) return false;
-      for (const key of [...parts.keys()]) if (world.chance.is(0.7)) world.server.setPart(key, undefined);
+      for (const key of [...parts.keys()])
+        if (world.chance.is(0.7)) world.server.setPart(key, undefined);
       world.trace(() => "parts are dropped");
       return true;
     },
@@ -439,7 +452,10 @@ export function storm(world: World): void {
     });
 }
 
-/** A beacon restarts with nodes that two others have claimed later meanwhile, both of which then crash. */
+/**
+ * A beacon restarts with nodes that two others have claimed later meanwhile, both of which then
+ * crash.
+ */
 function outlivedTwice(world: World): boolean {
   const { chance, timeline, nodes } = world;
   const awake = world.awake();
@@ -479,7 +495,8 @@ function stop(world: World, beacon: Beacon, isReplaced: boolean, stopped = () =>
   const { host } = beacon.parts;
   const { suspendedMs } = host;
   world.timeline.after(STOP_MS, beacon, () => {
-    if (!beacon.hasStopped && host.suspendedMs === suspendedMs) world.problem(`${beacon} does not stop`);
+    if (!beacon.hasStopped && host.suspendedMs === suspendedMs)
+      world.problem(`${beacon} does not stop`);
   });
   world.timeline.happen(beacon, () =>
     beacon.stop(isReplaced, (error) => {

@@ -46,10 +46,13 @@ export function wrongs(world: World): string[] {
     )
       continue;
     if (holding[0] !== last.beacon)
-      wrong.push(`node ${node.id} was last heard by ${last.beacon}, and is at ${holding[0] ?? "none"}`);
+      wrong.push(
+        `node ${node.id} was last heard by ${last.beacon}, and is at ${holding[0] ?? "none"}`,
+      );
   }
   for (const beacon of told)
-    for (const id of beacon.nodes.residents) if (beacon.nodes.heard.has(id)) holders.set(id, beacon);
+    for (const id of beacon.nodes.residents)
+      if (beacon.nodes.heard.has(id)) holders.set(id, beacon);
   for (const beacon of told) wrong.push(...wrongAt(world, beacon, told, holders));
   return wrong;
 }
@@ -80,7 +83,10 @@ function* wrongAt(
   for (const other of told) {
     if (other === beacon) continue;
     const number = peers.numberOf(other.name);
-    if (number === undefined || !directory.stats().beacons.some(({ name }) => name === other.name)) {
+    if (
+      number === undefined ||
+      !directory.stats().beacons.some(({ name }) => name === other.name)
+    ) {
       yield `${beacon} does not have ${other}`;
       continue;
     }

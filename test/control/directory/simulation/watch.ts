@@ -1,4 +1,7 @@
-/** Bounds that hold in the calm: what beacons write, how often they claim a node, and how long a lookup is wrong. */
+/**
+ * Bounds that hold in the calm: what beacons write, how often they claim a node, and how long a
+ * lookup is wrong.
+ */
 import { ASK, CHANGES, decodeEntry } from "../../../../src/control/directory/entries.ts";
 import { lookups } from "./truth.ts";
 import type { World } from "./world.ts";
@@ -8,16 +11,24 @@ export const LOOK_MS = 3_000;
 /** Looks without any move before the bounds hold: what was collected meanwhile is written. */
 const QUIET_LOOKS = 2;
 /**
- * Entries that a beacon writes in a second of quiet. A lease of 3 s is renewed once a second, and once more for each snapshot and each
- * peer whose lease ends. It asks each of up to 19 peers that it is behind with about once a second. Questions that forged
- * strangers cause are not counted.
+ * Entries that a beacon writes in a second of quiet. A lease of 3 s is renewed once a second, and
+ * once more for each snapshot and each peer whose lease ends. It asks each of up to 19 peers that
+ * it is behind with about once a second. Questions that forged strangers cause are not counted.
  */
 export const ENTRIES_PER_S_MAX = 20;
-/** Claims of one node by one beacon in the quiet: each further beacon that held it until then may contradict once. */
+/**
+ * Claims of one node by one beacon in the quiet: each further beacon that held it until then may
+ * contradict once.
+ */
 export const CLAIMS_OF_NODE_MAX = 6;
-/** A lookup is wrong for as long as a lost beacon's lease, a connection that hangs, and questions that are asked again take. */
+/**
+ * A lookup is wrong for as long as a lost beacon's lease, a connection that hangs, and questions
+ * that are asked again take.
+ */
 export const WRONG_MS_MAX = 60_000;
-/** More where a full server refuses entries: its log is trimmed by what was read a minute before. */
+/**
+ * More where a full server refuses entries: its log is trimmed by what was read a minute before.
+ */
 export const TRIM_MS = 75_000;
 
 /** Largest values of a schedule. */
@@ -76,7 +87,8 @@ export class Watch {
     for (const count of this.#entries.values())
       extremes.entriesPerS = Math.max(extremes.entriesPerS, count / passedS);
     this.#entries.clear();
-    for (const count of this.#claims.values()) extremes.claimsOfNode = Math.max(extremes.claimsOfNode, count);
+    for (const count of this.#claims.values())
+      extremes.claimsOfNode = Math.max(extremes.claimsOfNode, count);
     const wrongSinceMs = new Map<string, number>();
     for (const { beacon, node, holder, isRight } of lookups(world)) {
       if (isRight) continue;
@@ -94,7 +106,8 @@ export class Watch {
     const { entriesPerS, claimsOfNode, wrongMs } = this.extremes;
     if (entriesPerS > ENTRIES_PER_S_MAX)
       yield `a beacon wrote ${entriesPerS.toFixed(1)} entries a second in the calm`;
-    if (claimsOfNode > CLAIMS_OF_NODE_MAX) yield `a beacon claimed a node ${claimsOfNode} times in the calm`;
+    if (claimsOfNode > CLAIMS_OF_NODE_MAX)
+      yield `a beacon claimed a node ${claimsOfNode} times in the calm`;
     if (wrongMs > WRONG_MS_MAX + (this.world.hasMemoryLimit ? TRIM_MS : 0))
       yield `a lookup was wrong for ${wrongMs / 1000} s in the calm`;
   }

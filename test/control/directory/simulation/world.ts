@@ -1,4 +1,7 @@
-/** All that a schedule consists of, and how it goes on: beacons, their nodes, the server and the connections to it. */
+/**
+ * All that a schedule consists of, and how it goes on: beacons, their nodes, the server and the
+ * connections to it.
+ */
 import { ASK, decodeEntry, LEASE } from "../../../../src/control/directory/entries.ts";
 import { Beacon } from "./beacon.ts";
 import type { Chance } from "./chance.ts";
@@ -10,7 +13,10 @@ import { BEGAN_MS, LAG_MS_MAX, refusal, Server } from "./server.ts";
 import { Timeline } from "./timeline.ts";
 import { Watch } from "./watch.ts";
 
-/** Two Discovers of a node at two beacons are so far apart that their clocks tell which one was later. */
+/**
+ * Two Discovers of a node at two beacons are so far apart that their clocks tell which one was
+ * later.
+ */
 const APART_MS = 150;
 /** Connecting fails after so long where nobody answers. */
 const CONNECT_MS = 5_000;
@@ -18,10 +24,15 @@ const CONNECT_MS = 5_000;
 const CLOCKS_APART_MS = 100;
 const BAD_CLOCKS_APART_MS = 700;
 const NOTE_CLOCKS_MS = 500;
-/** A beacon publishes a node that it saw, and reads what others published meanwhile, after so long at the latest. */
+/**
+ * A beacon publishes a node that it saw, and reads what others published meanwhile, after so long
+ * at the latest.
+ */
 const DATED_MS = 40_000;
 const DAY_MS = 86_400_000;
-/** Memory of a server that has a limit: several times what a minute of the log takes in the calm. */
+/**
+ * Memory of a server that has a limit: several times what a minute of the log takes in the calm.
+ */
 const BYTES_MAX = 150_000;
 const BYTES_MAX_PER_BEACON = 40_000;
 const JUNK_BYTES_MAX = 8_192;
@@ -30,10 +41,16 @@ const JUNK_BYTES_MAX = 8_192;
 export interface Node {
   readonly id: number;
   last: { readonly beacon: Beacon; readonly atMs: number; isRemoved: boolean } | undefined;
-  /** Somebody who is no beacon claimed it; from so far ahead that beacons cannot agree when that was. */
+  /**
+   * Somebody who is no beacon claimed it; from so far ahead that beacons cannot agree when that
+   * was.
+   */
   isForged: boolean;
   isPoisoned: boolean;
-  /** Last seen by a beacon whose clock another's may contradict: only agreement on its place is checked. */
+  /**
+   * Last seen by a beacon whose clock another's may contradict: only agreement on its place is
+   * checked.
+   */
   isUndated: boolean;
 }
 
@@ -90,7 +107,10 @@ export class World {
     return this.timeline.nowMs;
   }
 
-  /** A clock stepped, or an entry says so: from now on it is noted which nodes were seen while clocks differed. */
+  /**
+   * A clock stepped, or an entry says so: from now on it is noted which nodes were seen while
+   * clocks differed.
+   */
   stepped(): void {
     if (this.hasStepped) return;
     this.hasStepped = true;
@@ -100,7 +120,8 @@ export class World {
   #noteClocks(): void {
     const sinceMs = this.nowMs - DATED_MS;
     if (!this.areClocksEqual)
-      for (const node of this.nodes) node.isUndated ||= node.last !== undefined && node.last.atMs > sinceMs;
+      for (const node of this.nodes)
+        node.isUndated ||= node.last !== undefined && node.last.atMs > sinceMs;
     this.timeline.after(NOTE_CLOCKS_MS, undefined, () => this.#noteClocks());
   }
 
@@ -144,7 +165,9 @@ export class World {
     return this.chance.between(-this.plan.clockMs, this.plan.clockMs);
   }
 
-  /** @param restored nodes that the process begins with, and when they were heard, on the same host */
+  /**
+   * @param restored nodes that the process begins with, and when they were heard, on the same host
+   */
   start(host: Host, restored: ReadonlyMap<number, number> = new Map(), from?: Beacon): Beacon {
     const { plan, chance, timeline, trace } = this;
     const realTable = this.realTables?.take();
@@ -172,7 +195,8 @@ export class World {
       beacon.nodes.restore(id, heardMs);
       const node = this.byId.get(id);
       // What was written before the node was last seen does not tell of that.
-      const isLast = from !== undefined && node?.last?.beacon === from && from.nodes.heardMs(id) <= heardMs;
+      const isLast =
+        from !== undefined && node?.last?.beacon === from && from.nodes.heardMs(id) <= heardMs;
       if (isLast) node.last = { ...node.last!, beacon };
     }
     trace(() => `${beacon} starts with ${restored.size} nodes`);
@@ -189,7 +213,10 @@ export class World {
     for (const beacon of this.beacons) if (beacon.parts.host === host) beacon.resume();
   }
 
-  /** From now on the server has a limit of memory, and other entries in its log have taken all of it. */
+  /**
+   * From now on the server has a limit of memory, and other entries in its log have taken all of
+   * it.
+   */
   fill(): void {
     const { server, chance } = this;
     const limit = bytesMaxOf(this.plan.beacons);
@@ -237,7 +264,8 @@ export class World {
     if (store.isOver) return;
     const isLate = this.chance.is(0.5);
     this.trace(
-      () => `the connection of ${store.owner} is cut${isLate ? " after its calls took effect" : ""}`,
+      () =>
+        `the connection of ${store.owner} is cut${isLate ? " after its calls took effect" : ""}`,
     );
     this.count(isLate ? "cut after the effect" : "cut before the effect");
     store.cut(isLate, this.chance.unit() * 40);
@@ -272,8 +300,10 @@ export class World {
   tally(beacon: Beacon): void {
     if (beacon.isOver) return;
     const stats = beacon.directory.stats();
-    for (const [reason, count] of Object.entries(stats.resyncs)) this.count(`resync: ${reason}`, count);
-    for (const [reason, count] of Object.entries(stats.failures)) this.count(`failure: ${reason}`, count);
+    for (const [reason, count] of Object.entries(stats.resyncs))
+      this.count(`resync: ${reason}`, count);
+    for (const [reason, count] of Object.entries(stats.failures))
+      this.count(`failure: ${reason}`, count);
     this.count("snapshots written", stats.snapshotsWritten);
     this.count("snapshots loaded", stats.snapshotsLoaded);
     this.count("snapshots missing", stats.snapshotsMissing);
@@ -302,7 +332,8 @@ export class World {
     table.visit(0, table.sweepSteps, (nodeId, peer) => {
       if (peer === number && this.byId.has(nodeId)) routes++;
     });
-    if (this.plan.isServersOnly && routes > 0) this.problem(`${beacon} drops who is well: ${message}`);
+    if (this.plan.isServersOnly && routes > 0)
+      this.problem(`${beacon} drops who is well: ${message}`);
   }
 
   #complained(beacon: Beacon, about: string, message: string): void {
@@ -341,7 +372,14 @@ export class World {
       }
       const { server } = this;
       const store = new SimulatedStore({
-        ...{ timeline, chance, owner: beacon, server, delays: plan.delays, monotonicMs: beacon.monotonicMs },
+        ...{
+          timeline,
+          chance,
+          owner: beacon,
+          server,
+          delays: plan.delays,
+          monotonicMs: beacon.monotonicMs,
+        },
         thereShare: plan.hasBadClocks ? beacon.parts.host.thereShare : undefined,
         timeAheadMs: beacon.parts.host.timeAheadMs,
         opened: (calls) => {
