@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
-import { BATCH_MAX_DEFAULT } from "../src/config.ts";
+import { BATCH_MAX_DEFAULT } from "../src/control/workers/options.ts";
 import type { BenchOptions } from "./harness/options.ts";
 import { Recorder, type Run, saveRun } from "./harness/results.ts";
 import { asProcess, runAll } from "./report/all.ts";

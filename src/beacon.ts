@@ -123,7 +123,7 @@ export class Beacon implements BeaconControl {
     log: Logger = createLogger({ level: "silent", format: "json" }),
     private readonly keyOf?: KeyFunction,
   ) {
-    this.#config = validateConfig(options, { hasKeySource: keyOf !== undefined });
+    this.#config = validateConfig(options, { keyOf });
     this.#log = log;
     this.#guard = new Guard(log);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -267,10 +267,10 @@ export class Beacon implements BeaconControl {
    * changed then
    */
   reconfigure(options: Partial<Config>): ConfigChanges {
-    const handedOver = { hasKeySource: this.keyOf !== undefined };
-    const wanted = validateConfig(options, handedOver);
+    const given = { keyOf: this.keyOf };
+    const wanted = validateConfig(options, given);
     const changes = compareConfigs(this.#config, wanted);
-    const config = reloadedConfig(this.#config, wanted, handedOver);
+    const config = reloadedConfig(this.#config, wanted, given);
     const files = this.#readFiles(config);
     this.#config = config;
     this.#use(files);

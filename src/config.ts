@@ -7,31 +7,32 @@ import { inspect, isDeepStrictEqual } from "node:util";
 import { Command, CommanderError, Option } from "commander";
 import { commands } from "./config/commands.ts";
 import { jsonShown, jsonText, readJsonObject } from "./config/file.ts";
-import { checkTogether, type HandedOver, withTokenRead } from "./config/rules.ts";
+import { check } from "./config/kinds.ts";
+import { pathFromStart } from "./config/start-folder.ts";
+import { ConfigError, quoted, shown, withReason } from "./config/units.ts";
+import type { Given } from "./control/feature.ts";
 import {
   type Config,
+  checkTogether,
   envName,
   flagOf,
   masked,
   type Property,
   type Setting,
-  settingGroups,
   settings,
-} from "./config/settings.ts";
-import { pathFromStart } from "./config/start-folder.ts";
-import { ConfigError, quoted, shown, withReason } from "./config/units.ts";
+  valueForm,
+} from "./settings.ts";
 
-export { type ConfigChanges, compareConfigs, reloadedConfig } from "./config/reload.ts";
+export { ConfigError, type HostPort, parseHostNamePort, parseHostPort } from "./config/units.ts";
 export {
-  BATCH_MAX_DEFAULT,
   type Config,
+  type ConfigChanges,
+  compareConfigs,
   flagOf,
-  type LogFormat,
-  type LogLevel,
   maskedConfig,
   type Property,
-} from "./config/settings.ts";
-export { ConfigError, type HostPort, parseHostNamePort, parseHostPort } from "./config/units.ts";
+  reloadedConfig,
+} from "./settings.ts";
 
 /**
  * What the command line asks for: to run, or to print a text that ends in a newline and exit with
@@ -129,27 +130,27 @@ export function parseCommandLine(
  * The config of a beacon started from code: `partial` over the defaults, http "off" unless asked
  * for. The ranges are those of the command line. Throws a ConfigError that names the property.
  */
-export function validateConfig(partial: Partial<Config>, handedOver: HandedOver = {}): Config {
+export function validateConfig(partial: Partial<Config>, given: Given = {}): Config {
   const { httpIsDefault, ...options } = partial;
-  const given: Partial<Record<Property, unknown>> = {};
+  const values: Partial<Record<Property, unknown>> = {};
   for (const [property, value] of Object.entries(options)) {
     if (value === undefined) continue;
     const setting = settings.find((each) => each.property === property);
     if (setting === undefined) throw new ConfigError(`${shown(property)}: unknown option`);
     const text = typeof value === "string" ? quoted(value) : shown(inspect(value, { depth: 0 }));
-    given[setting.property] = withReason(
-      () => setting.kind.check(value),
+    values[setting.property] = withReason(
+      () => check(setting.kind, value),
       (reason) => `${property} ${masked(setting.flag, text)}: ${reason}`,
     );
   }
   const config = {
     ...defaultConfig,
     http: "off",
-    ...(given as Partial<Config>), // each value went through the check of its own property
-    httpIsDefault: httpIsDefault ?? given.http === undefined,
+    ...(values as Partial<Config>), // each value went through the check of its own property
+    httpIsDefault: httpIsDefault ?? values.http === undefined,
   };
-  checkTogether(config, (property) => property, handedOver);
-  return withTokenRead(config);
+  checkTogether(config, (property) => property, given);
+  return config;
 }
 
 function createProgram(version: string, print: (text: string) => void): Command {
@@ -163,14 +164,12 @@ function createProgram(version: string, print: (text: string) => void): Command 
       getOutHelpWidth: () => HELP_COLUMNS,
       getOutHasColors: () => false,
     });
-  for (const group of settingGroups) {
-    for (const { flag, value, help, defaultNote, default: fallback } of group.settings) {
-      const note = fallback === undefined ? "" : `default: ${defaultNote ?? fallback}; `;
-      // Not Option.env(): commander would read process.env itself, past the environment handed to
-      // us.
-      const text = `${help}\n(${note}env: ${envName(flag)})`;
-      program.addOption(new Option(`--${flag} ${value}`, text).helpGroup(group.title));
-    }
+  for (const setting of settings) {
+    const { flag, group, help, defaultNote, default: fallback } = setting;
+    const note = fallback === undefined ? "" : `default: ${defaultNote ?? fallback}; `;
+    // Not Option.env(): commander would read process.env itself, past the environment handed to us.
+    const text = `${help}\n(${note}env: ${envName(flag)})`;
+    program.addOption(new Option(`--${flag} ${valueForm(setting)}`, text).helpGroup(group));
   }
   return program
     .optionsGroup("General:")
@@ -249,7 +248,7 @@ function readLevel<T>(
     if (written === undefined) continue;
     const where = place(setting, written);
     const value = withReason(
-      () => setting.kind.check(parse(setting, written)),
+      () => check(setting.kind, parse(setting, written)),
       (reason) => `${where}: ${reason}`,
     );
     const other = level.get(setting.property);
@@ -290,7 +289,7 @@ function readFileLevel(path: string): Level {
 
 /**
  * The first level that has a property decides it. Throws a ConfigError when what was decided does
- * not go together, or the token's file cannot be used.
+ * not go together.
  */
 function settle(levels: readonly Level[]): Config {
   const defaults = readLevel(
@@ -305,8 +304,8 @@ function settle(levels: readonly Level[]): Config {
   // default.
   const decided = Object.fromEntries(values) as Omit<Config, "httpIsDefault">;
   const config = { ...decided, httpIsDefault: !levels.some((level) => level.has("http")) };
-  checkTogether(config, flagOf);
-  return withTokenRead(config);
+  checkTogether(config, flagOf, {});
+  return config;
 }
 
 function placesOf(levels: readonly Level[]): Places {

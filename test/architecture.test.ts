@@ -29,8 +29,8 @@ interface Rule {
   readonly types?: RegExp;
 }
 
-/** The configuration, but for its modules that parse addresses, quote text and read files. */
-const CONFIG = /^src\/config(\.ts$|\/(?!(units|file|duplicate-key)\.ts$))/;
+/** The configuration as a whole, which knows all features. */
+const CONFIG = /^src\/(config|settings)\.ts$/;
 
 const RULES: readonly Rule[] = [
   { title: "ffi imports only ffi from the tree", from: /^ffi\//, not: /^(src\/|\.\.)/ },
@@ -58,15 +58,14 @@ const RULES: readonly Rule[] = [
     not: /^src\/(beacon|serve|main)\.ts$/,
   },
   {
-    title: "the configuration imports only itself from the tree",
-    from: /^src\/config(\.ts$|\/)/,
-    not: /^(src\/(?!config(\.ts$|\/))|ffi\/|\.\.)/,
+    title: "what options are made of imports only itself from the tree",
+    from: /^src\/config\//,
+    not: /^(src\/(?!config\/)|ffi\/|\.\.)/,
   },
   {
-    title: "only the entry, the beacon and the commands import values of the configuration",
-    from: /^(?!src\/(main|serve|beacon|config)\.ts$|src\/(config|cli)\/)/,
+    title: "only the server, the beacon and the commands import the whole configuration",
+    from: /^(?!src\/(serve|beacon|config|settings)\.ts$|src\/cli\/)/,
     not: CONFIG,
-    types: CONFIG,
   },
   {
     title: "only the configuration and the commands import commander",
@@ -76,13 +75,13 @@ const RULES: readonly Rule[] = [
   {
     title: "the commands import only types of the control plane, and nothing of the data plane",
     from: /^src\/cli\/(?!check-config\.ts$)/,
-    not: /^(src\/(?!(cli|view|config)\/|(protocol|config)\.ts$)|ffi\/|\.\.)/,
+    not: /^(src\/(?!(cli|view|config)\/|(protocol|config|settings)\.ts$)|ffi\/|\.\.)/,
     types: /^src\/(control\/|features\.ts$)/,
   },
   {
     title: "check-config reads files as the server's start does",
     from: /^src\/cli\/check-config\.ts$/,
-    not: /^(src\/(?!(cli|view|config)\/|(protocol|config|control\/services|features)\.ts$)|ffi\/|\.\.)/,
+    not: /^(src\/(?!(cli|view|config)\/|(protocol|config|settings|control\/services|features)\.ts$)|ffi\/|\.\.)/,
     types: /^src\/(control\/|features\.ts$)/,
   },
   {

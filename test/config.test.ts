@@ -1,15 +1,14 @@
 import { afterAll, describe, expect, spyOn, test } from "bun:test";
 import { join, resolve } from "node:path";
 import fc from "fast-check";
-import { envName, settings } from "../src/config/settings.ts";
 import {
-  BATCH_MAX_DEFAULT,
   type Config,
   ConfigError,
   defaultConfig,
   parseCommandLine,
   validateConfig,
 } from "../src/config.ts";
+import { envName, settings, valueForm } from "../src/settings.ts";
 import { type Environment, refusal, run, temporaryFiles } from "./config/support.ts";
 
 const { file, folder, remove } = temporaryFiles();
@@ -599,7 +598,7 @@ describe("defaults", () => {
       nodeTtlMs: 600_000,
       offload: true,
       steering: true,
-      batchMax: BATCH_MAX_DEFAULT,
+      batchMax: 64,
       recvBufferBytes: 4_194_304,
       sendBufferBytes: 4_194_304,
       peers: [],
@@ -740,7 +739,7 @@ describe("help and version", () => {
   test("help names every flag, its default and its variable, within 100 columns", () => {
     const text = printed("--help");
     for (const setting of settings) {
-      expect(text).toContain(`--${setting.flag} ${setting.value}`);
+      expect(text).toContain(`--${setting.flag} ${valueForm(setting)}`);
       expect(text).toContain(`env: ${envName(setting.flag)})`);
       if (setting.default !== undefined)
         expect(text).toContain(`default: ${setting.defaultNote ?? setting.default}; `);

@@ -8,7 +8,7 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Shell } from "../../src/cli/completion.ts";
+import type { Shell } from "../../src/cli/program.ts";
 import type { Contents } from "./contents.ts";
 import { DESCRIPTION, MACHINES, NAME, VERSION } from "./release.ts";
 import { type Entry, gzip, gzipText, tar, textEntry } from "./tar.ts";

@@ -1,6 +1,6 @@
 /** The manual page beacon(1), made of what --help is made of. */
 import type { Command } from "commander";
-import { envName, settingGroups } from "../../src/config/settings.ts";
+import { envName, settings, valueForm } from "../../src/settings.ts";
 
 /**
  * Text that roff prints as it is: no escapes, no dash that becomes a hyphen, no line that begins as
@@ -23,19 +23,25 @@ const item = (term: string, ...lines: readonly string[]): string =>
   [".TP", `.B ${plain(term)}`, ...lines.map(plain)].join("\n");
 
 function settingsSection(): string {
-  const groups = settingGroups.map(({ title, settings }) =>
+  const groups = Map.groupBy(settings, ({ group }) => group);
+  const parts = [...groups].map(([title, all]) =>
     [
       `.SS ${plain(title.replace(/:$/, ""))}`,
-      ...settings.map(({ flag, value, help, defaultNote, default: fallback }) => {
+      ...all.map((setting) => {
+        const { flag, help, defaultNote, default: fallback } = setting;
         const note = fallback === undefined ? "" : `Default: ${defaultNote ?? fallback}. `;
-        return item(`--${flag} ${value}`, help, `${note}Environment: ${envName(flag)}.`);
+        return item(
+          `--${flag} ${valueForm(setting)}`,
+          help,
+          `${note}Environment: ${envName(flag)}.`,
+        );
       }),
     ].join("\n"),
   );
   return section(
     "OPTIONS",
     plain('One dash or two, a space or "=": -addr :9001 and --addr=:9001 are the same.'),
-    ...groups,
+    ...parts,
     ".SS General",
     item("--config <path>", "JSON file with any of the above.", "Environment: BEACON_CONFIG."),
     item("--version", "Print the version and exit."),

@@ -4,11 +4,8 @@
  */
 import type { Argument, Command, Option } from "commander";
 import { commands } from "../config/commands.ts";
-import { settings } from "../config/settings.ts";
-import { createProgram } from "./program.ts";
-
-export const SHELLS = ["bash", "zsh", "fish"] as const;
-export type Shell = (typeof SHELLS)[number];
+import { settings, valueForm } from "../settings.ts";
+import { createProgram, type Shell } from "./program.ts";
 
 /**
  * Parts of an option's `<a|b>` that stand for something else; the others are to be typed as they
@@ -51,7 +48,7 @@ export function completion(shell: Shell): string {
 
 function placesOf(program: Command): Place[] {
   const flags = [
-    ...settings.map(({ flag, value, help }) => choice(`--${flag}`, help, value)),
+    ...settings.map((setting) => choice(`--${setting.flag}`, setting.help, valueForm(setting))),
     choice("--config", "JSON file with the server's options", "<path>"),
     choice("--version", "Print the version", ""),
     choice("--help", "Print the server's flags", ""),

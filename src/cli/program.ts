@@ -8,7 +8,6 @@ import { type CommandName, commands } from "../config/commands.ts";
 import { type Access, API_DEFAULT, Api } from "./api.ts";
 import { runAsService } from "./as-service.ts";
 import { disconnect, drain, upgrade } from "./changes.ts";
-import { completion, SHELLS, type Shell } from "./completion.ts";
 import { type Console, EXIT_OK, processConsole } from "./console.ts";
 import { explain, type NodesOptions, nodes } from "./nodes.ts";
 import { probeCommand } from "./probe/command.ts";
@@ -17,6 +16,9 @@ import { status } from "./status.ts";
 import { top } from "./top/command.ts";
 
 const HELP_COLUMNS = 100;
+
+export const SHELLS = ["bash", "zsh", "fish"] as const;
+export type Shell = (typeof SHELLS)[number];
 
 /** Further exit codes of a command that asks a beacon. */
 const EXITS_OF_ASKING =
@@ -216,7 +218,8 @@ Exit code: 0 all is well, 1 something was lost or failed, 2 wrong usage, 3 no an
     .command("completion")
     .description(`${commands.completion}: source <(beacon completion bash)`)
     .addArgument(new Argument("<shell>").choices(SHELLS))
-    .action((shell: Shell) => {
+    .action(async (shell: Shell) => {
+      const { completion } = await import("./completion.ts"); // loads all features
       out.raw(completion(shell));
       end(EXIT_OK);
     });

@@ -1,9 +1,11 @@
-/** How one option of the beacon is declared. */
+/** How an option of the beacon is declared. */
 import type * as v from "valibot";
 
-/** How one sort of value is read. */
+/** A kind of value. */
 export interface Kind<T> {
-  /** Reads text; what it cannot read, `schema` refuses. @throws ConfigError with only the reason */
+  /** What stands for a value in the help text, without angle brackets: "count". */
+  readonly form: string;
+  /** Reads text; returns what it cannot read for `schema` to refuse, or throws a ConfigError. */
   parse(text: string): unknown;
   /**
    * Reads a JSON value that is not a string. Without this it means what its text would (5 is "5",
@@ -17,15 +19,14 @@ export interface Kind<T> {
 /** An option: its flag names the environment variable and the config file's key, too. */
 export interface Option<T = unknown> {
   readonly flag: string;
-  /** A second flag of the same meaning. */
+  /** Another flag of the same meaning. */
   readonly alias?: string;
-  /** Heading in the help text. */
-  readonly group: string;
   readonly kind: Kind<T>;
-  /** The value's form in the help text: "<count>". */
-  readonly value: string;
+  /** In place of the kind's. */
+  readonly form?: string;
   /** As an operator would write it. */
   readonly default: string;
+  /** What the help text says in its place. */
   readonly defaultNote?: string;
   readonly help: string;
   /** May change while the beacon runs. */
@@ -36,10 +37,21 @@ export interface Option<T = unknown> {
   readonly secretPart?: RegExp;
 }
 
-/** Options by the property that code knows them by. */
-export type OptionTable = Readonly<Record<string, Option>>;
+/** A feature's options: by heading of the help text, and by the property that code knows them by. */
+export type OptionGroups = Readonly<Record<string, Readonly<Record<string, Option>>>>;
 
-/** The values of a table's options. */
-export type ValuesOf<Table> = {
-  readonly [P in keyof Table]: Table[P] extends Option<infer T> ? T : never;
+type Tables<Groups> = Groups[keyof Groups];
+type Properties<Groups> = Tables<Groups> extends infer T ? (T extends T ? keyof T : never) : never;
+
+/** The values of options. */
+export type ValuesOf<Groups> = {
+  readonly [P in Properties<Groups>]: Extract<
+    Tables<Groups>,
+    { readonly [K in P]: unknown }
+  >[P] extends { readonly kind: Kind<infer T> }
+    ? T
+    : never;
 };
+
+/** An option's name where the configuration comes from: its flag, or the property itself. */
+export type NameOf<Config> = (property: keyof Config & string) => string;

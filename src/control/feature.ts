@@ -9,7 +9,7 @@
  */
 import type { Logger } from "pino";
 import type * as v from "valibot";
-import type { OptionTable } from "../config/option.ts";
+import type { NameOf, OptionGroups } from "../config/option.ts";
 import type { SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
 import type { RouteTable } from "../shared/routes.ts";
@@ -23,13 +23,12 @@ import type { Counts, MetricGroup } from "./kit/metrics.ts";
 export interface Feature<Config, Files, S extends Service> {
   /** Unique; the feature's name in log lines and errors. */
   readonly name: string;
-  readonly options?: OptionTable;
+  readonly options?: OptionGroups;
   /**
    * Checks options that are correct alone, against each other.
-   * @param nameOf returns an option's name where the configuration comes from: its flag, or itself
    * @throws ConfigError
    */
-  check?(config: Config, nameOf: (property: never) => string, given: Given): void;
+  check?(config: Config, nameOf: NameOf<Config>, given: Given): void;
   /**
    * Reads the files that options name: at the start, at a reload, and for `check-config`. Opens
    * nothing else, and changes nothing: another feature's files may still be refused.

@@ -99,13 +99,13 @@ test("files that cannot be read, all of them", async () => {
 test("beside a beacon that runs: what a SIGHUP changes, and what needs a restart", async () => {
   fake = new FakeApi(() => Response.json(running));
   const http = fake.url.host;
+  const token = file("token", "another");
   const running = maskedConfig({
     ...defaultConfig,
     http,
     maxNodes: 5,
-    registryAdminToken: "secret",
+    registryAdminTokenFile: token,
   });
-  const token = file("token", "another");
   const args = [
     `--http=${http}`,
     "--relay-limit=7",

@@ -1,8 +1,9 @@
 /** What shells complete. Each shell that is there reads its own. */
 import { expect, test } from "bun:test";
-import { completion, SHELLS } from "../../src/cli/completion.ts";
+import { completion } from "../../src/cli/completion.ts";
+import { SHELLS } from "../../src/cli/program.ts";
 import { commands } from "../../src/config/commands.ts";
-import { settings } from "../../src/config/settings.ts";
+import { settings } from "../../src/settings.ts";
 
 /** What bash offers at the end of a line. */
 function offered(...words: string[]): string[] {

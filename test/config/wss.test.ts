@@ -4,28 +4,27 @@
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { settingGroups } from "../../src/config/settings.ts";
 import { type Config, compareConfigs, reloadedConfig, validateConfig } from "../../src/config.ts";
+import { settings } from "../../src/settings.ts";
 import { refusal, run, temporaryFiles } from "./support.ts";
 
 const { file, remove } = temporaryFiles();
 afterAll(remove);
 
-const KEY_SOURCE = { hasKeySource: true };
+const KEY_SOURCE = { keyOf: () => null };
 const REGISTRY = ["--registry", "r:1", "--beacon-id", "1"];
 
 test("stands behind what beacons tell each other in the help", () => {
-  const titles = settingGroups.map(({ title }) => title);
-  const { settings } = settingGroups[titles.indexOf("Directory:") + 1]!;
+  const titles = [...new Set(settings.map(({ group }) => group))];
   expect(titles).toContain("WebSocket bridge:");
   expect(titles.indexOf("WebSocket bridge:")).toBe(titles.indexOf("Directory:") + 1);
-  expect(settings.map(({ flag }) => flag)).toEqual([
+  const ofBridge = settings.filter(({ group }) => group === "WebSocket bridge:");
+  expect(ofBridge.map(({ flag }) => flag)).toEqual([
     "wss",
     "wss-tls-cert",
     "wss-tls-key",
     "wss-max-peers",
     "wss-trusted-proxy",
-    "wss-keys",
     "wss-upgrade-limit",
     "wss-failure-limit",
   ]);
@@ -219,9 +218,7 @@ describe("a bridge needs something that knows the nodes' keys", () => {
     expect(refusal(() => validateConfig({ wss: ":443" }))).toBe(
       `wss needs wssKeys or registry: ${REASON}`,
     );
-    expect(refusal(() => validateConfig({ wss: ":443" }, { hasKeySource: false }))).toContain(
-      REASON,
-    );
+    expect(refusal(() => validateConfig({ wss: ":443" }, { keyOf: undefined }))).toContain(REASON);
     expect(validateConfig({ wss: ":443" }, KEY_SOURCE).wss).toBe(":443");
     expect(validateConfig({ wss: ":443", wssKeys: "/k" }, KEY_SOURCE).wssKeys).toBe("/k");
     expect(validateConfig({}, KEY_SOURCE)).toEqual(validateConfig({}));
@@ -280,7 +277,7 @@ describe("a reload", () => {
   test("is refused when it takes them away from a bridge that goes on", () => {
     for (const running of [withKeys, withRegistry]) {
       expect(refusal(() => reloadedConfig(running, without))).toBe(noKeys);
-      expect(refusal(() => reloadedConfig(running, without, { hasKeySource: false }))).toBe(noKeys);
+      expect(refusal(() => reloadedConfig(running, without, { keyOf: undefined }))).toBe(noKeys);
       const config = reloadedConfig(running, without, KEY_SOURCE);
       expect(config).toMatchObject({
         wss: ":443",

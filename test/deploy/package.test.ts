@@ -23,7 +23,7 @@ import { GLIBC_MIN } from "../../deploy/package/deb.ts";
 import { IMAGE_NAME } from "../../deploy/package/image.ts";
 import { MACHINES, releaseTimeS, VERSION } from "../../deploy/package/release.ts";
 import { commands } from "../../src/config/commands.ts";
-import { settings } from "../../src/config/settings.ts";
+import { settings } from "../../src/settings.ts";
 import { Clients } from "../e2e/support/client.ts";
 import { CLEAN_ENV, installed, Programs, ROOT } from "../e2e/support/program.ts";
 import { TEST_TIMEOUT_MS } from "../e2e/support/wait.ts";

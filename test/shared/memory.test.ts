@@ -4,7 +4,7 @@ import { SLOT_WORDS } from "../../src/shared/slots.ts";
 
 /** JavaScriptCore's. */
 const BUFFER_BYTES_MAX = 2 ** 32;
-/** The most that src/config/settings.ts lets in. */
+/** The most that src/settings.ts lets in. */
 const LARGEST = { workers: 64, nodesMax: 16_000_000, routesMax: 16_000_000 };
 /** The head of what of the memory is there once it was made. */
 const RESIDENT_BYTES_MAX = 64 << 20;

@@ -9,7 +9,6 @@ import {
   localNumber,
   socketAddressOf,
 } from "../../../ffi/endpoint.ts";
-import type { Config } from "../../config.ts";
 import type { Limit } from "../../shared/counters.ts";
 import { dropsOf, type NodeDropReason } from "../../shared/drops.ts";
 import { addressHash, endpointHash, nodeHash } from "../../shared/hash.ts";
@@ -30,7 +29,9 @@ import { HAS_KEY, IS_BRIDGED, SLOT_SEEN_S, WANTS_DEST } from "../../shared/slots
 import type { Directory } from "../directory/directory.ts";
 import type { Breakers } from "../limits/breakers.ts";
 import type { Mesh } from "../mesh/mesh.ts";
+import type { MeshConfig } from "../mesh/options.ts";
 import { endpointText } from "../nodes/list.ts";
+import type { NodesConfig } from "../nodes/options.ts";
 
 /** Rounds of gossip that a peer may miss before its last is called old. */
 const GOSSIP_ROUNDS_MISSED = 3;
@@ -97,7 +98,7 @@ export interface ExplainerParts {
   readonly directory: Directory | undefined;
   readonly breakers: Breakers;
   /** The configuration in force. */
-  readonly config: () => Config;
+  readonly config: () => Pick<MeshConfig, "gossipIntervalMs"> & Pick<NodesConfig, "nodeTtlMs">;
   /** As of Clock. */
   readonly nowNs: () => number;
 }

@@ -1,8 +1,8 @@
 /** The operator's HTTP: health, metrics, the page and the admin API. */
 import { CoarseClock } from "../../../ffi/clock.ts";
 import { endpointOf, isLoopback } from "../../../ffi/endpoint.ts";
-import { parseHostPort, shown } from "../../config/units.ts";
-import type { Config } from "../../config.ts";
+import type { NameOf } from "../../config/option.ts";
+import { ConfigError, parseHostPort, shown } from "../../config/units.ts";
 import { LOCK_RETRY_MS } from "../../shared/nodes.ts";
 import { bridge } from "../bridge/feature.ts";
 import { directory } from "../directory/feature.ts";
@@ -10,10 +10,13 @@ import type { AnyFeature, Host, Reading, Service } from "../feature.ts";
 import { limits } from "../limits/feature.ts";
 import { listeners } from "../listeners/feature.ts";
 import { mesh } from "../mesh/feature.ts";
+import type { MeshConfig } from "../mesh/options.ts";
 import { nodes } from "../nodes/feature.ts";
+import type { NodesConfig } from "../nodes/options.ts";
 import { Explainer } from "./explain.ts";
 import { type HttpServer, serveHttp } from "./http.ts";
 import type { Disconnection } from "./node-answers.ts";
+import { type AdminConfig, adminOptions } from "./options.ts";
 import { Admin, AdminToken } from "./token.ts";
 
 /** Retries of a removal from a locked shard: one second with `LOCK_RETRY_MS` between them. */
@@ -25,10 +28,17 @@ const DISCONNECT_RETRIES_MAX = 100;
 const REQUEST_MS_MAX = 10_000;
 const POLL_MS = 5;
 
-type AdminHost = Host<Config, AdminToken | undefined>;
+type AdminHost = Host<AdminConfig & MeshConfig & NodesConfig, AdminToken | undefined>;
+
+function check({ adminAuth, adminTokenFile }: AdminConfig, nameOf: NameOf<AdminConfig>): void {
+  if (adminAuth === "always" && adminTokenFile === "off")
+    throw new ConfigError(
+      `${nameOf("adminAuth")} always needs ${nameOf("adminTokenFile")}: without a token nobody could read the API`,
+    );
+}
 
 function read(
-  { adminTokenFile }: Config,
+  { adminTokenFile }: AdminConfig,
   reading: Reading<AdminToken | undefined>,
 ): AdminToken | undefined {
   if (adminTokenFile === "off") return undefined;
@@ -69,7 +79,7 @@ class AdminService implements Service {
     this.#http?.tick(this.host.use(listeners).filesAreShort);
   }
 
-  reconfigure({ adminAuth }: Config, token: AdminToken | undefined): void {
+  reconfigure({ adminAuth }: AdminConfig, token: AdminToken | undefined): void {
     this.#admin.token = token;
     this.#admin.auth = adminAuth;
   }
@@ -149,6 +159,8 @@ class AdminService implements Service {
 
 export const admin = {
   name: "admin",
+  options: adminOptions,
+  check,
   read,
   create: (host: AdminHost) => new AdminService(host),
 } satisfies AnyFeature;

@@ -7,11 +7,11 @@ import type { Logger } from "pino";
 import { type Clock, CoarseClock } from "../../../ffi/clock.ts";
 import { endpointOf } from "../../../ffi/endpoint.ts";
 import { isExposed, readBounded } from "../../config/file.ts";
-import type { Config } from "../../config/settings.ts";
 import { ConfigError, shown } from "../../config/units.ts";
 import { addressHash } from "../../shared/hash.ts";
 import { RateLimit } from "../../shared/limits.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
+import type { AdminConfig } from "./options.ts";
 
 /** The bound keeps a wrong path from being read whole. */
 const FILE_BYTES_MAX = 4096;
@@ -73,7 +73,7 @@ export class Admin {
   /** The token in force, undefined for none. */
   token: AdminToken | undefined;
   /** Requests that need the token to read: "auto" exempts this host's own programs. */
-  auth: Config["adminAuth"] = "auto";
+  auth: AdminConfig["adminAuth"] = "auto";
   readonly #wrong = RateLimit.ofThisThread(SOURCE_LINES);
   readonly #secret = randomInt(2 ** 32) | 0;
   readonly #complaints: ThrottledLog;

@@ -1,17 +1,20 @@
 /** The WebSocket bridge, for nodes whose network blocks UDP. */
-import { parseHostPort, shown } from "../../config/units.ts";
-import type { Config } from "../../config.ts";
-import type { AnyFeature, Host, Reading, Service } from "../feature.ts";
+import type { NameOf } from "../../config/option.ts";
+import { ConfigError, parseHostPort, shown } from "../../config/units.ts";
+import type { AnyFeature, Given, Host, Reading, Service } from "../feature.ts";
 import { keys } from "../keys/feature.ts";
+import type { KeysConfig } from "../keys/options.ts";
 import { expiryOf, readTlsFiles } from "../kit/certificates.ts";
 import { total } from "../kit/metrics.ts";
 import { limits } from "../limits/feature.ts";
+import type { LimitsConfig } from "../limits/options.ts";
 import { listeners } from "../listeners/feature.ts";
 import { sockets } from "../sockets/feature.ts";
 import { workers } from "../workers/feature.ts";
 import { type PacketStats, packetStats, packetSummary } from "../workers/packet-stats.ts";
 import { Bridge, type BridgeOptions, type BridgeStats } from "./bridge.ts";
 import { BRIDGE, PACKETS } from "./metrics.ts";
+import { type BridgeConfig, bridgeOptions } from "./options.ts";
 
 /**
  * Files that a beacon has open beside WebSockets: 64 sockets at most, some for each worker, 128 to
@@ -24,7 +27,8 @@ const FILES_BESIDE_WSS = 512;
 const SEND_AWAY_MS = 3000;
 
 type Options = BridgeOptions | undefined;
-type BridgeHost = Host<Config, Options>;
+type Config = BridgeConfig & Pick<LimitsConfig, "limitsShadow">;
+type BridgeHost = Host<Config & { readonly beaconId: number }, Options>;
 
 interface Stats {
   /** null without a bridge. */
@@ -45,6 +49,25 @@ function read(config: Config, reading: Reading<Options>): Options {
     trustedProxies: config.wssTrustedProxies,
     tls,
   };
+}
+
+type Checked = BridgeConfig & KeysConfig & { readonly registry: string };
+
+function check(config: Checked, nameOf: NameOf<Checked>, given: Given): void {
+  const { wss, wssTlsCert, wssTlsKey, wssKeys, registry } = config;
+  if (wssTlsCert !== "off" && wssTlsKey === "off")
+    throw new ConfigError(
+      `${nameOf("wssTlsCert")} needs ${nameOf("wssTlsKey")}: the certificate's private key`,
+    );
+  if (wssTlsKey !== "off" && wssTlsCert === "off")
+    throw new ConfigError(
+      `${nameOf("wssTlsKey")} needs ${nameOf("wssTlsCert")}: the key's certificate`,
+    );
+  if (wss !== "off" && wssKeys === "off" && registry === "off" && !given.keyOf)
+    throw new ConfigError(
+      `${nameOf("wss")} needs ${nameOf("wssKeys")} or ${nameOf("registry")}: ` +
+        "something that knows the nodes' keys",
+    );
 }
 
 class BridgeService implements Service {
@@ -140,6 +163,8 @@ class BridgeService implements Service {
 
 export const bridge = {
   name: "bridge",
+  options: bridgeOptions,
+  check,
   read,
   metrics: [PACKETS, BRIDGE],
   summary: ({ bridge }: Stats) =>

@@ -1,19 +1,19 @@
 /** The route directory: the routes of a whole fleet, in Redis or Valkey. */
 import { shown } from "../../config/units.ts";
-import type { Config } from "../../config.ts";
 import { bridge } from "../bridge/feature.ts";
 import type { AnyFeature, Host, Reading } from "../feature.ts";
 import { mesh } from "../mesh/feature.ts";
 import { sockets } from "../sockets/feature.ts";
 import { DIRECTORY } from "./metrics.ts";
-import { storeOptions } from "./options.ts";
+import { checkDirectory, type DirectoryConfig, directoryOptions } from "./options.ts";
 import { DirectorySetup } from "./setup.ts";
 import type { DirectoryStats } from "./stats.ts";
+import { storeOptions } from "./store-options.ts";
 
 /**
  * For its mistakes alone: the files are read again for each connection, as a password may change.
  */
-function read(config: Config, reading: Reading<void>): void {
+function read(config: DirectoryConfig, reading: Reading<void>): void {
   if (config.directory === "off") return;
   if (storeOptions(config).authFileExposed)
     reading.warn(
@@ -23,9 +23,11 @@ function read(config: Config, reading: Reading<void>): void {
 
 export const directory = {
   name: "directory",
+  options: directoryOptions,
+  check: checkDirectory,
   read,
   metrics: [DIRECTORY],
-  create(host: Host<Config, void>) {
+  create(host: Host<DirectoryConfig, void>) {
     const { config, memory, nodes, routes, log } = host;
     const { mesh: peers, useClock } = host.use(mesh);
     const setup =

@@ -1,76 +1,79 @@
-/** What the store is told of the configuration, with what the files hold that it names. */
-import { isExposed, readBounded } from "../../config/file.ts";
-import type { Config } from "../../config/settings.ts";
-import { ConfigError, parseDirectory, shown } from "../../config/units.ts";
-import { certificatesIn } from "../kit/certificates.ts";
-import type { StoreOptions } from "./store.ts";
+/** The options of the directory. */
+import { duration, orWord, parsedBy, path } from "../../config/kinds.ts";
+import type { NameOf, OptionGroups, ValuesOf } from "../../config/option.ts";
+import { ConfigError, isWildcard, parseDirectory, parseHostPort } from "../../config/units.ts";
+import type { MeshConfig } from "../mesh/options.ts";
+import type { SocketsConfig } from "../sockets/options.ts";
 
-/**
- * Many lists of certificates; the system's whole one has 200 to 300 KiB. The bound keeps a wrong
- * path from being read whole.
- */
-const CA_BYTES_MAX = 1 << 20;
-/** A user and a password; the same. */
-const AUTH_BYTES_MAX = 4096;
+const keyPrefix = parsedBy("text", (text) => {
+  if (!/^[\w.:-]{1,64}$/.test(text))
+    throw new ConfigError("must be 1 to 64 of the characters A-Z a-z 0-9 . _ : -");
+});
 
-export interface DirectoryStoreOptions extends StoreOptions {
-  /** Whether others than its owner may read the file with the password. */
-  readonly authFileExposed: boolean;
-}
+export const directoryOptions = {
+  "Directory:": {
+    /** "redis://…" or "rediss://…" for parseDirectory. */
+    directory: {
+      flag: "directory",
+      kind: orWord("off", parsedBy("url", parseDirectory)),
+      default: "off",
+      help:
+        "Redis or Valkey that the fleet shares its routes in: redis://host:port, or rediss:// for TLS; " +
+        "several with commas between. Needs --beacon-id.",
+      // up to where user and password end, or all that is left where that was cut off
+      secretPart: /(?<=^"?)(?!").*(?:@|…$)/s,
+    },
+    directoryCaFile: {
+      flag: "directory-ca-file",
+      kind: orWord("off", path),
+      default: "off",
+      help: "PEM file with the certificates to trust in place of the system's. Needs rediss://.",
+    },
+    directoryAuthFile: {
+      flag: "directory-auth-file",
+      kind: orWord("off", path),
+      default: "off",
+      help: "File with the password, or with the user on its first line and the password on its second.",
+    },
+    directoryPrefix: {
+      flag: "directory-prefix",
+      kind: keyPrefix,
+      default: "pilot-beacon",
+      help: "What the names of all keys begin with, in braces: one for each fleet.",
+    },
+    directoryGraceMs: {
+      flag: "directory-grace",
+      kind: duration("0s", "24h"),
+      default: "5m",
+      help: "While the directory is away, keep routes this much longer than their lease.",
+    },
+    directoryLeaseMs: {
+      flag: "directory-lease",
+      kind: duration("3s", "5m"),
+      default: "10s",
+      help: "Withdraw the routes of a beacon that the directory has not heard for this long.",
+    },
+  },
+} satisfies OptionGroups;
 
-type DirectoryConfig = Pick<
-  Config,
-  "directory" | "directoryCaFile" | "directoryAuthFile" | "directoryPrefix"
->;
+export type DirectoryConfig = ValuesOf<typeof directoryOptions> &
+  Pick<MeshConfig, "beaconId" | "advertiseAddr" | "maxRoutes">;
 
-/**
- * Reads the files anew, so that a password can be changed while the beacon runs: for each
- * connection, one call.
- * @param config with a directory
- * @throws ConfigError that names the file, and never what it holds
- */
-export function storeOptions(config: DirectoryConfig): DirectoryStoreOptions {
-  const { directory, directoryCaFile, directoryAuthFile, directoryPrefix } = config;
-  return {
-    ...parseDirectory(directory),
-    ca: directoryCaFile === "off" ? undefined : readCertificates(directoryCaFile),
-    ...readAuth(directoryAuthFile),
-    prefix: directoryPrefix,
-  };
-}
-
-function readCertificates(path: string): string {
-  const pem = new TextDecoder().decode(readBounded(path, "the directory's CA file", CA_BYTES_MAX));
-  try {
-    certificatesIn(pem);
-  } catch {
-    throw new ConfigError(`${shown(path)}: holds no certificate in PEM, or one that is damaged`);
-  }
-  return pem;
-}
-
-function readAuth(path: string | "off"): {
-  user: string;
-  password: string;
-  authFileExposed: boolean;
-} {
-  if (path === "off") return { user: "", password: "", authFileExposed: false };
-  const text = decoded(readBounded(path, "the directory's password file", AUTH_BYTES_MAX));
-  const lines = text?.replace(/(\r?\n)+$/, "").split(/\r?\n/) ?? [];
-  const password = lines.pop();
-  const user = lines.pop() ?? "";
-  if (!password || lines.length > 0 || /\p{Cc}/u.test(user + password))
+export function checkDirectory(
+  config: DirectoryConfig & Pick<SocketsConfig, "addr">,
+  nameOf: NameOf<DirectoryConfig & SocketsConfig>,
+): void {
+  const { directory, directoryCaFile, beaconId, advertiseAddr, addr } = config;
+  if (directory !== "off" && beaconId === 0)
     throw new ConfigError(
-      `${shown(path)}: must hold the directory's password in one line of text, or the user in one and the password in the next`,
+      `${nameOf("directory")} needs ${nameOf("beaconId")}: a number other than 0, its own for each beacon`,
     );
-  return { user, password, authFileExposed: isExposed(path) };
-}
-
-/** undefined: no UTF-8 */
-function decoded(bytes: Uint8Array): string | undefined {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    return undefined;
-  }
+  if (directoryCaFile !== "off" && !directory.startsWith("rediss:"))
+    throw new ConfigError(
+      `${nameOf("directoryCaFile")} needs ${nameOf("directory")} to be rediss://`,
+    );
+  if (directory !== "off" && advertiseAddr === "auto" && isWildcard(parseHostPort(addr).host))
+    throw new ConfigError(
+      `${nameOf("directory")} needs ${nameOf("advertiseAddr")} where ${nameOf("addr")} is every address: others have to be told of one`,
+    );
 }

@@ -5,7 +5,6 @@ import { MonotonicClock } from "../../../ffi/clock.ts";
 import type { SocketAddress } from "../../../ffi/endpoint.ts";
 import { hostPort } from "../../../ffi/socket.ts";
 import { ConfigError } from "../../config/units.ts";
-import type { Config } from "../../config.ts";
 import { Arrivals } from "../../shared/arrivals.ts";
 import { ARRIVALS_NOTED, HASH_SECRET, type SharedMemory } from "../../shared/memory.ts";
 import { HEARD_SINCE, LOCK_RETRY_MS, type NodeTable } from "../../shared/nodes.ts";
@@ -16,9 +15,10 @@ import { scanNodes } from "../nodes/scan.ts";
 import { UNTOLD_MAX } from "./announcer.ts";
 import { FleetClock } from "./clock.ts";
 import { Directory } from "./directory.ts";
-import { type DirectoryStoreOptions, storeOptions } from "./options.ts";
+import type { DirectoryConfig } from "./options.ts";
 import { connectStore, type Store } from "./store.ts";
 import { StoreError } from "./store-error.ts";
+import { type DirectoryStoreOptions, storeOptions } from "./store-options.ts";
 
 const MIB = 1 << 20;
 /**
@@ -53,7 +53,7 @@ export class DirectorySetup {
    * @param disconnect ends a node's connection to the bridge, if it has one
    */
   open(
-    config: Config,
+    config: DirectoryConfig,
     address: SocketAddress,
     mesh: Mesh,
     disconnect: (nodeId: number) => unknown,
@@ -110,7 +110,7 @@ export class DirectorySetup {
     return directory;
   }
 
-  async #connect(config: Config, first: number, signal: AbortSignal): Promise<Store> {
+  async #connect(config: DirectoryConfig, first: number, signal: AbortSignal): Promise<Store> {
     let options: DirectoryStoreOptions;
     try {
       options = storeOptions(config);

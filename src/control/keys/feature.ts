@@ -1,21 +1,25 @@
 /** The nodes' public keys: where the bridge and punch grants look them up. */
 import { isDeepStrictEqual } from "node:util";
 import { parseHostNamePort } from "../../config/units.ts";
-import type { Config } from "../../config.ts";
 import type { AnyFeature, Host, Reading } from "../feature.ts";
 import { FileKeys } from "./file-keys.ts";
 import { FunctionKeys, type KeySource } from "./keys.ts";
+import { type KeysConfig, keysOptions } from "./options.ts";
 import { RegistryKeys } from "./registry-keys.ts";
 
 type Source = KeySource | undefined;
-type KeysConfig = Pick<Config, "wss" | "requirePunchGrant" | "wssKeys" | "registry">;
+type Config = KeysConfig & {
+  readonly wss: string;
+  readonly requirePunchGrant: boolean;
+  readonly registry: string;
+};
 
 /**
  * The source that a configuration asks for; undefined if nothing needs keys, or nothing knows them.
  * A key file is read anew. A source that would be the same stays, with what it knows and is asked.
  */
 function read(
-  { wss, requirePunchGrant, wssKeys, registry }: KeysConfig,
+  { wss, requirePunchGrant, wssKeys, registry }: Config,
   reading: Reading<Source>,
 ): Source {
   const { given, before } = reading;
@@ -31,14 +35,15 @@ function read(
 
 export const keys = {
   name: "keys",
+  options: keysOptions,
   read,
-  create({ files }: Host<KeysConfig, Source>) {
+  create({ files }: Host<Config, Source>) {
     let source = files;
     return {
       get source() {
         return source;
       },
-      reconfigure(_: KeysConfig, changed: Source) {
+      reconfigure(_: Config, changed: Source) {
         if (changed !== source) source?.close();
         source = changed;
       },

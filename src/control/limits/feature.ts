@@ -1,17 +1,18 @@
 /** Limits by source, and the breakers that switch parts of the service off. */
 
 import * as v from "valibot";
-import type { Config } from "../../config.ts";
 import type { AnyFeature, HandOverPhase, Host, SendSection } from "../feature.ts";
 import { readJson, text } from "../upgrade/format.ts";
 import { type BreakerStates, Breakers } from "./breakers.ts";
 import { adoptCells, writeCells } from "./cells.ts";
 import { Limits } from "./limits.ts";
+import { type LimitsConfig, limitsOptions } from "./options.ts";
 
 const states = v.record(text, v.picklist(["on", "off"]));
 
 export const limits = {
   name: "limits",
+  options: limitsOptions,
   metrics: [
     {
       rows: (stats: { readonly breakers: BreakerStates }) => [[{}, stats.breakers]],
@@ -28,7 +29,7 @@ export const limits = {
       ],
     },
   ],
-  create({ memory, nodes, config, log }: Host<Config>) {
+  create({ memory, nodes, config, log }: Host<LimitsConfig>) {
     const applied = new Limits(memory);
     applied.configure(config, nodes.size());
     const breakers = new Breakers(memory, log);
@@ -37,7 +38,7 @@ export const limits = {
       isNoHost: (endpoint: Int32Array) => applied.isNoHost(endpoint),
       breakers,
       tick: () => applied.tick(nodes.size()),
-      reconfigure: (changed: Config) => applied.configure(changed, nodes.size()),
+      reconfigure: (changed: LimitsConfig) => applied.configure(changed, nodes.size()),
       stats: () => ({ breakers: breakers.states }),
       handOver: {
         sections: {

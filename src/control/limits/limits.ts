@@ -1,7 +1,6 @@
 /** Puts what the operator allows where the workers read it. */
 
 import { parseAddressPrefix } from "../../config/units.ts";
-import type { Config } from "../../config.ts";
 import {
   ANSWER_LIMIT,
   NEW_NODE_LIMIT,
@@ -20,6 +19,7 @@ import {
   type SharedMemory,
 } from "../../shared/memory.ts";
 import { type Prefix, PrefixList } from "../../shared/prefixes.ts";
+import type { LimitsConfig } from "./options.ts";
 
 /**
  * Addresses that are nobody's or everybody's: this network, multicast, broadcast, unspecified (RFC
@@ -50,7 +50,7 @@ export class Limits {
   readonly #punch: RateLimit;
   readonly #denied: PrefixList;
   readonly #noHosts: PrefixList;
-  #config: Config | undefined;
+  #config: LimitsConfig | undefined;
 
   constructor(private readonly memory: SharedMemory) {
     this.#punch = new RateLimit(memory, PUNCH_LIMIT);
@@ -60,7 +60,7 @@ export class Limits {
   }
 
   /** @param nodes how many there are */
-  configure(config: Config, nodes: number): void {
+  configure(config: LimitsConfig, nodes: number): void {
     const { memory } = this;
     const set = (limit: number, perSecond: number, burstS: number) =>
       new RateLimit(memory, limit).set(perSecond, perSecond * burstS);

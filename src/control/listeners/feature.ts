@@ -3,7 +3,6 @@
  */
 import * as v from "valibot";
 import type { ListeningSocket, ListenOptions } from "../../../ffi/listening-socket.ts";
-import type { Config } from "../../config.ts";
 import type {
   AnyFeature,
   HandOverPhase,
@@ -20,8 +19,6 @@ import { type ListenerName, Listeners as ListeningSockets } from "./listeners.ts
 /** The names and configured addresses of listening sockets, in the order of their descriptors. */
 const namesSchema = v.pipe(v.array(v.tuple([text, text])), v.maxLength(16));
 
-type ListenersConfig = Pick<Config, "workers">;
-
 class Listeners implements Service {
   readonly sockets = new ListeningSockets();
   readonly filesMax = openFilesMax();
@@ -35,7 +32,7 @@ class Listeners implements Service {
     write: (phase, send) => this.#write(phase, send),
   };
 
-  constructor(private readonly host: Host<ListenersConfig>) {
+  constructor(private readonly host: Host<{ readonly workers: number }>) {
     const needed = filesNeeded(host.config.workers);
     if (this.filesMax < needed)
       host.log.warn(
@@ -106,5 +103,5 @@ class Listeners implements Service {
 
 export const listeners = {
   name: "listeners",
-  create: (host: Host<ListenersConfig>) => new Listeners(host),
+  create: (host: Host<{ readonly workers: number }>) => new Listeners(host),
 } satisfies AnyFeature;

@@ -1,10 +1,11 @@
 /** The log. */
-import type { Config } from "../../config.ts";
 import type { AnyFeature, Host } from "../feature.ts";
 import { droppedLogLines } from "./log.ts";
+import { type LogConfig, logOptions } from "./options.ts";
 
 export const log = {
   name: "log",
+  options: logOptions,
   metrics: [
     {
       rows: (stats: { readonly logLinesDropped: number }) => [[{}, stats]],
@@ -17,10 +18,10 @@ export const log = {
       ],
     },
   ],
-  create({ log: logger, config }: Host<Pick<Config, "logLevel">>) {
+  create({ log: logger, config }: Host<LogConfig>) {
     let level = config.logLevel;
     return {
-      reconfigure({ logLevel }: Pick<Config, "logLevel">) {
+      reconfigure({ logLevel }: LogConfig) {
         if (logLevel !== level) logger.level = logLevel; // else it stays as a library's user has it
         level = logLevel;
       },

@@ -6,7 +6,7 @@
 import { isatty } from "node:tty";
 import { type Logger, pino } from "pino";
 import { prettyFactory } from "pino-pretty";
-import type { LogFormat, LogLevel } from "../../config.ts";
+import type { LogFormat, LogLevel } from "./options.ts";
 import { Output } from "./output.ts";
 
 /** Takes whole lines, each with its newline. */

@@ -1,6 +1,5 @@
 /** The mesh: the peer beacons, and the nodes that they have. */
 import { shown } from "../../config/units.ts";
-import type { Config } from "../../config.ts";
 import { STRANGERS_BELIEVED } from "../../shared/memory.ts";
 import type { AnyFeature, Host, Reading } from "../feature.ts";
 import { total } from "../kit/metrics.ts";
@@ -14,26 +13,37 @@ import { type GossipKeys, readGossipKeys } from "./gossip-keys.ts";
 import { MeshSections } from "./hand-over.ts";
 import { believesStrangers, Mesh, type MeshStats } from "./mesh.ts";
 import { MESH } from "./metrics.ts";
+import { checkMesh, type MeshConfig, type MeshReads, meshOptions } from "./options.ts";
+import { readAdminToken } from "./registry-token.ts";
 
 interface Stats {
   readonly mesh: MeshStats;
 }
 
-function read({ gossipKeyFile }: Config, reading: Reading<GossipKeys>): GossipKeys {
-  const keys = readGossipKeys(gossipKeyFile);
-  if (keys.exposed)
+interface Files {
+  readonly gossipKeys: GossipKeys;
+  /** Of the registry; "" is none. */
+  readonly adminToken: string;
+}
+
+function read(config: MeshConfig, reading: Reading<Files>): Files {
+  const { gossipKeyFile } = config;
+  const gossipKeys = readGossipKeys(gossipKeyFile);
+  if (gossipKeys.exposed)
     reading.warn(
       `${shown(gossipKeyFile)}: the gossip key file can be read by others than its owner: chmod 600`,
     );
-  return keys;
+  return { gossipKeys, adminToken: readAdminToken(config) };
 }
 
 export const mesh = {
   name: "mesh",
+  options: meshOptions,
+  check: checkMesh,
   read,
   metrics: [MESH],
   summary: ({ mesh }: Stats) => ({ gossipRefused: total(mesh.gossipRefused) }),
-  create(host: Host<Config, GossipKeys>) {
+  create(host: Host<MeshReads, Files>) {
     const { memory, routes, config, log } = host;
     const { all, address, sources } = host.use(sockets);
     let nowMs: (() => number) | undefined;
@@ -51,8 +61,8 @@ export const mesh = {
         reaches: (endpoint) => host.use(sockets).reaches(endpoint),
         ...(config.directory !== "off" && { nowMs: () => nowMs!() }),
       },
-      config,
-      host.files,
+      { ...config, registryAdminToken: host.files.adminToken },
+      host.files.gossipKeys,
       log,
     );
     host.use(workers).mail.add(made.mail);
@@ -60,7 +70,7 @@ export const mesh = {
     const sections = new MeshSections(made, routes, (endpoint) =>
       host.use(sockets).translateLocal(endpoint),
     );
-    const allow = (changed: Config) =>
+    const allow = (changed: MeshConfig) =>
       Atomics.store(
         memory.words,
         memory.rulesAt + STRANGERS_BELIEVED,
@@ -89,9 +99,9 @@ export const mesh = {
         made.tick();
         full.tick();
       },
-      reconfigure(changed: Config, keys: GossipKeys) {
+      reconfigure(changed: MeshReads, { gossipKeys, adminToken }: Files) {
         allow(changed);
-        made.reconfigure(changed, keys);
+        made.reconfigure({ ...changed, registryAdminToken: adminToken }, gossipKeys);
       },
       /** The successor speaks for this beacon from here on. */
       suspend() {

@@ -27,7 +27,6 @@ import {
   parseHostNamePort,
   shown,
 } from "../../config/units.ts";
-import type { Config } from "../../config.ts";
 import { SYNC_BYTES, SYNC_COUNT_AT } from "../../protocol.ts";
 import { GOSSIP_REJECTIONS, type GossipRejection } from "../../shared/counters.ts";
 import { LocalAddresses } from "../../shared/local-addresses.ts";
@@ -69,6 +68,7 @@ import {
 } from "./gossip-signature.ts";
 import type { HeardInstances, MeshNames, PeerClaims, PeerNodes } from "./hand-over.ts";
 import { forgetPeer, LearnedPeers } from "./learned-peers.ts";
+import type { MeshConfig, MeshReads } from "./options.ts";
 import type { ListedBeacon } from "./registry.ts";
 import { RegistryRounds } from "./registry-rounds.ts";
 import { Resolver } from "./resolver.ts";
@@ -202,7 +202,7 @@ export interface MeshParts {
  * Whether gossip of unlisted beacons is accepted: only where the operator chose it, since anybody
  * can send it.
  */
-export function believesStrangers({ gossipStrict }: Pick<Config, "gossipStrict">): boolean {
+export function believesStrangers({ gossipStrict }: Pick<MeshConfig, "gossipStrict">): boolean {
   return gossipStrict === "off";
 }
 
@@ -280,7 +280,7 @@ export class Mesh {
 
   constructor(
     private readonly parts: MeshParts,
-    private config: Config,
+    private config: MeshReads,
     keys: GossipKeys,
     private readonly log: Logger,
   ) {
@@ -338,7 +338,7 @@ export class Mesh {
   }
 
   /** Goes on with another configuration, whose limits are in force. */
-  reconfigure(config: Config, keys: GossipKeys): void {
+  reconfigure(config: MeshReads, keys: GossipKeys): void {
     this.config = config;
     this.#useKeys(keys);
     const { limits } = this.parts;

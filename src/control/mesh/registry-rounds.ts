@@ -4,10 +4,10 @@
  */
 import type { Logger } from "pino";
 import { parseHostNamePort } from "../../config/units.ts";
-import type { Config } from "../../config.ts";
 import { Guard } from "../kit/guard.ts";
 import { PeriodicTask } from "../kit/periodic-task.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
+import type { MeshConfig } from "./options.ts";
 import { type ListedBeacon, registryRound, skippedText } from "./registry.ts";
 import { ofRegistry, RegistryError } from "./registry-protocol.ts";
 
@@ -34,7 +34,7 @@ export class RegistryRounds {
    * no registry any more
    */
   constructor(
-    private readonly config: () => Config,
+    private readonly config: () => MeshConfig,
     private readonly defaultAdvertised: (localAddress: string) => string,
     private readonly listed: (beacons: readonly ListedBeacon[], advertised: string) => void,
     private readonly log: Logger,

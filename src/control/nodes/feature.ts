@@ -1,5 +1,4 @@
 /** The node table: expiry, the list of nodes, and the file that keeps them across restarts. */
-import type { Config } from "../../config.ts";
 import { REFUSAL_REASONS, REFUSED_AT } from "../../shared/counters.ts";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import type { AnyFeature, Host, Service } from "../feature.ts";
@@ -10,12 +9,13 @@ import { Reaper } from "./expiry.ts";
 import { FullTable } from "./full-table.ts";
 import { NodeSections } from "./hand-over.ts";
 import { NodeList } from "./list.ts";
+import { type NodesConfig, nodesOptions } from "./options.ts";
 import { ENTRY_SEEN_S } from "./scan.ts";
 import { StateKeeper } from "./state-keeper.ts";
 import { checkStatePath } from "./state-path.ts";
 import { ThreadFiles } from "./thread-files.ts";
 
-type NodesHost = Host<Config>;
+type NodesHost = Host<NodesConfig>;
 
 export class Nodes implements Service {
   readonly list: NodeList;
@@ -168,7 +168,8 @@ async function openState(host: NodesHost): Promise<StateKeeper | undefined> {
 
 export const nodes = {
   name: "nodes",
-  checkStart: async ({ stateFile }: Config) =>
+  options: nodesOptions,
+  checkStart: async ({ stateFile }: NodesConfig) =>
     stateFile === "off" ? undefined : checkStatePath(stateFile),
   metrics: [
     {

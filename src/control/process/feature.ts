@@ -1,11 +1,11 @@
 /** The process as a whole: its version, its health, and what it uses of the host. */
 import type { SocketAddress } from "../../../ffi/endpoint.ts";
-import type { Config } from "../../config.ts";
 import type { AnyFeature, Host, Service } from "../feature.ts";
 import { Readings } from "../kit/readings.ts";
 import { sockets } from "../sockets/feature.ts";
+import { processOptions } from "./options.ts";
 
-type ProcessHost = Host<Config>;
+type ProcessHost = Host<{ readonly beaconId: number }>;
 
 interface ProcessStats {
   readonly version: string;
@@ -68,6 +68,7 @@ class ProcessService implements Service {
 
 export const program = {
   name: "process",
+  options: processOptions,
   metrics: [
     {
       rows: (stats: ProcessStats) => [[{}, stats]],

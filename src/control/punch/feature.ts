@@ -1,6 +1,5 @@
 /** Punches: whether pairs of nodes connect directly, and punch requests with grants. */
 import { kernel } from "../../../ffi/libc.ts";
-import type { Config } from "../../config.ts";
 import { Introductions } from "../../data/introductions.ts";
 import { GRANTS_REQUIRED, PUNCH_WATCH } from "../../shared/memory.ts";
 import type { AnyFeature, Host } from "../feature.ts";
@@ -15,9 +14,8 @@ import {
   packetSummary,
 } from "../workers/packet-stats.ts";
 import { PunchGrants } from "./grants.ts";
+import { type PunchConfig, punchOptions } from "./options.ts";
 import { type PunchedPairs, PunchOutcomes } from "./outcomes.ts";
-
-type PunchConfig = Pick<Config, "requirePunchGrant" | "punchWatch">;
 
 interface PunchStats {
   readonly punchedPairs: PunchedPairs;
@@ -30,6 +28,7 @@ interface PunchStats {
 
 export const punch = {
   name: "punch",
+  options: punchOptions,
   metrics: [
     {
       rows: ({ grants }: PunchStats) => (grants ? [[{ worker: "grants" }, grants]] : []),

@@ -11,16 +11,16 @@ import {
 import { errnoName, SyscallError } from "../../../ffi/errno.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
 import { parseHostPort } from "../../config/units.ts";
-import type { Config } from "../../config.ts";
 import { LocalAddresses } from "../../shared/local-addresses.ts";
 import { HASH_SECRET, OFFLOAD_ERRNO } from "../../shared/memory.ts";
 import type { AnyFeature, Host, Predecessor, Service } from "../feature.ts";
 import { whileTaken } from "../kit/while-taken.ts";
+import { type SocketsConfig, socketsOptions } from "./options.ts";
 import { adoptSockets, type BeaconSockets, openSockets } from "./sockets.ts";
 import { SourceAddresses } from "./source-addresses.ts";
 import { steeringProgram } from "./steering.ts";
 
-type SocketsHost = Host<Config>;
+type SocketsHost = Host<SocketsConfig & { readonly workers: number }>;
 
 export class Sockets implements Service {
   /** One for each worker. */
@@ -142,5 +142,6 @@ async function open({
 
 export const sockets = {
   name: "sockets",
+  options: socketsOptions,
   create: async (host: SocketsHost) => new Sockets(host, await open(host)),
 } satisfies AnyFeature;

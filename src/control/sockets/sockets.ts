@@ -3,7 +3,7 @@ import { AF_INET, AF_INET6 } from "../../../ffi/abi.ts";
 import { isIPv4 } from "../../../ffi/endpoint.ts";
 import { EAFNOSUPPORT, SyscallError } from "../../../ffi/errno.ts";
 import { openReusePortGroup, UdpSocket } from "../../../ffi/socket.ts";
-import type { HostPort } from "../../config.ts";
+import type { HostPort } from "../../config/units.ts";
 
 /** How long a worker sleeps in a receive before it looks whether it should stop. */
 export const RECEIVE_TIMEOUT_MS = 100;

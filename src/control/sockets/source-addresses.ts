@@ -22,9 +22,9 @@ import { endpointOf, isLinkLocal, isLoopback } from "../../../ffi/endpoint.ts";
 import { SyscallError } from "../../../ffi/errno.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
 import { isWildcard } from "../../config/units.ts";
-import type { Config } from "../../config.ts";
 import { LocalAddresses } from "../../shared/local-addresses.ts";
 import type { SharedMemory } from "../../shared/memory.ts";
+import type { SocketsConfig } from "./options.ts";
 
 /**
  * Pause between two looks at the host's addresses, at least and as a multiple of what the last one
@@ -79,7 +79,7 @@ export function hasSeveral(addresses: readonly HostAddress[]): boolean {
 
 export class SourceAddresses {
   readonly #locals: LocalAddresses;
-  readonly #mode: Config["sourceAddress"];
+  readonly #mode: SocketsConfig["sourceAddress"];
   #isOn = false;
   #hasFailed = false;
   #isFullSaid = false;
@@ -92,7 +92,7 @@ export class SourceAddresses {
   constructor(
     memory: SharedMemory,
     private readonly sockets: readonly UdpSocket[],
-    mode: Config["sourceAddress"],
+    mode: SocketsConfig["sourceAddress"],
     private readonly log: Logger,
     private readonly list: () => readonly HostAddress[] = hostAddresses,
   ) {

@@ -1,5 +1,4 @@
 /** The worker threads, which receive and relay, and their mail to the main thread. */
-import type { Config } from "../../config.ts";
 import { WORKER_ENTRY } from "../../thread-entries.ts";
 import type { AnyFeature, Host, Service } from "../feature.ts";
 import { added } from "../kit/metrics.ts";
@@ -10,10 +9,11 @@ import { sockets } from "../sockets/feature.ts";
 import { setReceiveTimeouts } from "../sockets/sockets.ts";
 import { MailReader } from "./mail-reader.ts";
 import { WORKER, WORKERS } from "./metrics.ts";
+import { type WorkersConfig, workersOptions } from "./options.ts";
 import { type PacketStats, packetStats, packetSummary } from "./packet-stats.ts";
 import { Supervisor } from "./supervisor.ts";
 
-type WorkersHost = Host<Config>;
+type WorkersHost = Host<WorkersConfig & { readonly beaconId: number }>;
 
 /** One worker's counts; a worker that was replaced goes on counting. */
 export interface WorkerStats extends PacketStats {
@@ -115,6 +115,7 @@ export class Workers implements Service {
 
 export const workers = {
   name: "workers",
+  options: workersOptions,
   metrics: [WORKER, WORKERS],
   summary: ({ workers }: Stats) =>
     added(

@@ -1,6 +1,6 @@
 /** Options of a beacon in tests, and sums of its counters over all workers. */
 import type { Config, Stats, WorkerStats } from "../../../src/beacon.ts";
-import { settings } from "../../../src/config/settings.ts";
+import { settings } from "../../../src/settings.ts";
 
 export const UNLIMITED = {
   relayLimit: 0,

@@ -4,7 +4,6 @@
  */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { masked, settings } from "../../../src/config/settings.ts";
 import {
   ConfigError,
   parseAddressPrefix,
@@ -17,6 +16,7 @@ import {
 import { type Config, parseCommandLine, validateConfig } from "../../../src/config.ts";
 import { FileKeys } from "../../../src/control/keys/file-keys.ts";
 import { readGossipKeys } from "../../../src/control/mesh/gossip-keys.ts";
+import { masked, settings } from "../../../src/settings.ts";
 import type { Choices } from "../choices.ts";
 import { fuzzFolder } from "../folder.ts";
 import { jsonValue, mutateText } from "../mutate.ts";

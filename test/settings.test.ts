@@ -1,6 +1,5 @@
 /** What options ask of each other, and what of them may change while a beacon runs. */
 import { afterAll, describe, expect, test } from "bun:test";
-import { settings } from "../../src/config/settings.ts";
 import {
   type Config,
   compareConfigs,
@@ -9,8 +8,10 @@ import {
   type Property,
   reloadedConfig,
   validateConfig,
-} from "../../src/config.ts";
-import { refusal, run, temporaryFiles } from "./support.ts";
+} from "../src/config.ts";
+import type { features } from "../src/features.ts";
+import { settings } from "../src/settings.ts";
+import { refusal, run, temporaryFiles } from "./config/support.ts";
 
 const { file, remove } = temporaryFiles();
 afterAll(remove);
@@ -197,15 +198,6 @@ describe("compareConfigs", () => {
     expect(reloaded).toEqual(inOrder.filter((property) => reloadable.includes(property)));
     expect(needRestart).toEqual(inOrder.filter((property) => !reloadable.includes(property)));
   });
-
-  test("sees a token's file that was rewritten, by the token", () => {
-    const before = run(["--registry-admin-token-file", file("one")]);
-    const after = run(["--registry-admin-token-file", file("two")]);
-    expect(compareConfigs(before, after)).toEqual({
-      reloaded: ["registryAdminToken"],
-      needRestart: [],
-    });
-  });
 });
 
 describe("reloadedConfig", () => {
@@ -233,4 +225,16 @@ test("flagOf names the flag of every property, the first where there are two", (
   expect(flagOf("maxNodes")).toBe("--max-nodes");
   expect(flagOf("http")).toBe("--http");
   for (const property of properties) expect(flagOf(property)).toMatch(/^--[a-z-]+$/);
+});
+
+type Reads<F> = F extends { create(host: infer H): unknown }
+  ? H extends { readonly config: infer Options }
+    ? Options
+    : unknown
+  : never;
+type Unmet<F> = F extends F ? (Config extends Reads<F> ? never : F) : never;
+
+test("each option that a feature reads is declared, with the type that it expects", () => {
+  const all: [Unmet<(typeof features)[number]>] extends [never] ? true : false = true;
+  expect(all).toBe(true); // the compiler checks it
 });

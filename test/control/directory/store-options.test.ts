@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { validateConfig } from "../../../src/config.ts";
-import { storeOptions } from "../../../src/control/directory/options.ts";
+import { storeOptions } from "../../../src/control/directory/store-options.ts";
 import { refusal, temporaryFiles } from "../../config/support.ts";
 import { installed } from "../../e2e/support/program.ts";
 import { type Certificate, makeCertificate } from "../../support/websocket.ts";
