@@ -22,91 +22,53 @@ import {
 } from "./config.ts";
 import { admin } from "./control/admin/feature.ts";
 import { bridge } from "./control/bridge/feature.ts";
-import type {
-  AnyFeature,
-  BeaconControl,
-  Host,
-  KeyFunction,
-  Predecessor,
-} from "./control/feature.ts";
+import type { BeaconControl, Given, KeyFunction } from "./control/feature.ts";
+import { type Upgraded, UpgradeError } from "./control/hand-over/hand-over.ts";
+import type { Successor } from "./control/hand-over/successor.ts";
+import type { TakeOver } from "./control/hand-over/take-over.ts";
 import { Guard } from "./control/kit/guard.ts";
-import { added, type Counts } from "./control/kit/metrics.ts";
+import type { Counts } from "./control/kit/metrics.ts";
 import { createLogger } from "./control/log/log.ts";
-import { nodes } from "./control/nodes/feature.ts";
-import { FeatureFiles, Services } from "./control/services.ts";
+import { Drain } from "./control/process/drain.ts";
+import { InForce, Services } from "./control/services.ts";
 import { sockets } from "./control/sockets/feature.ts";
-import {
-  HandOver,
-  type HandOverDeps,
-  type Upgraded,
-  UpgradeError,
-} from "./control/upgrade/hand-over.ts";
-import type { Successor } from "./control/upgrade/successor.ts";
-import type { TakeOver } from "./control/upgrade/take-over.ts";
-import { workers } from "./control/workers/feature.ts";
+import { upgrades } from "./control/upgrade/feature.ts";
 import { features, metrics, type Stats } from "./features.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "./shared/memory.ts";
 import { NodeTable } from "./shared/nodes.ts";
 import { RouteTable } from "./shared/routes.ts";
 
 export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
-export type { BridgeStats } from "./control/bridge/bridge.ts";
-export type { DirectoryStats } from "./control/directory/stats.ts";
 export type { KeyFunction } from "./control/feature.ts";
-export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
-export type { PunchedPairs } from "./control/punch/outcomes.ts";
-export { type Upgraded, UpgradeError } from "./control/upgrade/hand-over.ts";
-export type { Successor } from "./control/upgrade/successor.ts";
-export { TakeOver } from "./control/upgrade/take-over.ts";
-export type { WorkerStats } from "./control/workers/feature.ts";
-export type { PacketStats } from "./control/workers/packet-stats.ts";
-export type { Stats } from "./features.ts";
+export { type Upgraded, UpgradeError } from "./control/hand-over/hand-over.ts";
+export type { Successor } from "./control/hand-over/successor.ts";
+export { TakeOver } from "./control/hand-over/take-over.ts";
+export type * from "./features.ts";
 export { type SocketAddress, SyscallError };
 
 export const version: string = packageJson.version;
 
-const TICK_MS = 1000;
 /** How long a port may still be held by a process that is about to release it, or dying. */
 const PORT_MS_MAX = 1000;
-/**
- * How long a beacon that has handed over stays: for answers under way, and to serve again if its
- * successor dies at once.
- */
-const RETIRE_MS = 1000;
-
-/** A beacon that listens. */
-interface Running {
-  readonly memory: SharedMemory;
-  readonly services: Services;
-  readonly timer: Timer;
-}
 
 export class Beacon implements BeaconControl {
+  readonly #ended = Promise.withResolvers<void>();
   /** Settles when the beacon is closed; rejects when it ended by itself, with the reason. */
-  readonly closed: Promise<void>;
-  /**
-   * How `upgrade` starts the process that takes over, unless given; undefined for a library's
-   * beacon.
-   */
+  readonly closed = this.#ended.promise;
+  /** How `upgrade` starts the new process; undefined unless set. */
   successor: Successor | undefined;
   readonly metrics = metrics;
-  #config: Config;
-  /** Files that the configuration names; undefined before `listen`. */
-  #files: FeatureFiles | undefined;
+  readonly #inForce: InForce<Config>;
+  readonly #given: Given;
   readonly #log: Logger;
   readonly #guard: Guard;
-  readonly #settleClosed: { resolve: () => void; reject: (error: Error) => void };
   /** Aborted by a close before the start is done. */
   readonly #giveUp = new AbortController();
-  #running: Running | undefined;
+  /** Undefined unless packets are being handled. */
+  #services: Services | undefined;
   #starting: Promise<void> | undefined;
+  #drain: Drain | undefined;
   #draining: Promise<void> | undefined;
-  /** When that is over, by performance.now(). */
-  #drainEndMs = 0;
-  /** Ends the wait of a drain. */
-  #endDrain: (() => void) | undefined;
-  #handOver: HandOver | undefined;
-  #upgrading: Promise<Upgraded> | undefined;
   #closing: Promise<void> | undefined;
   #healthy = true;
 
@@ -121,15 +83,13 @@ export class Beacon implements BeaconControl {
   constructor(
     options: Partial<Config> = {},
     log: Logger = createLogger({ level: "silent", format: "json" }),
-    private readonly keyOf?: KeyFunction,
+    keyOf?: KeyFunction,
   ) {
-    this.#config = validateConfig(options, { keyOf });
+    this.#given = { keyOf };
+    this.#inForce = new InForce(features, validateConfig(options, this.#given), this.#given, log);
     this.#log = log;
     this.#guard = new Guard(log);
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    promise.catch(() => {}); // whoever awaits `closed` sees it
-    this.closed = promise;
-    this.#settleClosed = { resolve, reject };
+    this.closed.catch(() => {}); // whoever awaits it sees the error
   }
 
   /**
@@ -146,94 +106,63 @@ export class Beacon implements BeaconControl {
   }
 
   /**
-   * Starts another process, which may be of another version, and hands over to it: sockets, nodes,
-   * routes, use of limits. No packet is lost. Resolves once that one serves; this beacon then sends
-   * the bridge's nodes away, to come back to that one, and closes within some seconds.
-   * @throws UpgradeError when the other one did not come to serve; this one goes on as if nothing
-   * had been
+   * Starts a process, also of another version, and hands over sockets, nodes, routes and use of
+   * limits. No packet is lost. Resolves once it serves; this beacon then closes within seconds.
+   * @throws UpgradeError if it did not come to serve; this beacon goes on as before
    */
   async upgrade(successor: Successor | undefined = this.successor): Promise<Upgraded> {
     if (successor === undefined)
-      throw new UpgradeError(
-        "this beacon is not told how to start the process that takes over: set `successor`",
-      );
-    if (this.#handOver) throw new UpgradeError("an upgrade is under way already");
-    if (successor.obstacle !== undefined) throw new UpgradeError(successor.obstacle);
+      throw new UpgradeError("set `successor`, which says how to start the new process");
     if (this.#draining || this.#closing) throw new UpgradeError("this beacon is draining");
-    if (!this.#running) throw new UpgradeError("this beacon does not listen");
-    const handOver = new HandOver(successor, this.#handOverDeps(this.#running));
-    this.#handOver = handOver;
-    this.#upgrading = this.#handOverBy(handOver);
-    return this.#upgrading;
-  }
-
-  async #handOverBy(handOver: HandOver): Promise<Upgraded> {
-    try {
-      const upgraded = await handOver.run();
-      const { pid, version } = upgraded;
-      this.#log.info(
-        { successor: pid, version },
-        `process ${pid}, version ${version}, serves; this one ends`,
-      );
-      void this.#retire(handOver);
-      return upgraded;
-    } catch (error) {
-      this.#handOver = undefined;
-      throw error;
-    }
+    if (!this.#services) throw new UpgradeError("this beacon does not listen");
+    return this.#services.use(upgrades).begin(successor);
   }
 
   /** Whether an upgrade is under way, or done. */
   get isUpgrading(): boolean {
-    return this.#handOver !== undefined;
+    return this.#services?.use(upgrades).isUnderWay ?? false;
   }
 
   get canUpgrade(): boolean {
     return this.successor !== undefined;
   }
 
-  get hasHandedOver(): boolean {
-    return this.#handOver?.hasTold ?? false;
-  }
-
   /** Whether packets are being handled. */
   get isListening(): boolean {
-    return this.#running !== undefined;
+    return this.#services !== undefined;
   }
 
   /** The configuration in force. */
   get config(): Config {
-    return this.#config;
+    return this.#inForce.config;
   }
 
   maskedConfig(): Readonly<Record<string, unknown>> {
-    return maskedConfig(this.#config);
+    return maskedConfig(this.config);
   }
 
   /** Where the beacon listens. @throws Error before `listen` is done */
   get address(): SocketAddress {
-    return this.#mustRun().services.use(sockets).address;
+    return this.#mustListen().use(sockets).address;
   }
 
   /** Where HTTP is served, if it is. */
   get httpUrl(): URL | undefined {
-    return this.#running?.services.use(admin).url;
+    return this.#services?.use(admin).url;
   }
 
   /** Where nodes connect whose network blocks UDP, if there is such a place. */
   get wssUrl(): URL | undefined {
-    return this.#running?.services.use(bridge).url;
+    return this.#services?.use(bridge).url;
   }
 
   /** The numbers of this moment. @throws Error before `listen` is done */
   stats(): Stats {
-    const { services } = this.#mustRun();
-    return Object.assign({}, ...services.all.map((service) => service.stats?.())) as Stats;
+    return this.#mustListen().stats() as Stats;
   }
 
   summary(): Counts {
-    const stats = this.stats() as never;
-    return added(features.map((feature: AnyFeature) => feature.summary?.(stats) ?? {}));
+    return this.#mustListen().summary();
   }
 
   get isHealthy(): boolean {
@@ -246,102 +175,73 @@ export class Beacon implements BeaconControl {
   }
 
   get notReady(): string | undefined {
-    if (this.#closing || !this.#running) return "not listening";
-    if (this.#draining) return "draining";
-    const { services } = this.#running;
-    const [reason] = services.gather((service) => {
-      const one = service.notReady?.();
-      return one === undefined ? [] : [one];
-    });
-    return reason;
+    if (this.#closing || !this.#services) return "not listening";
+    return this.#draining ? "draining" : this.#services.notReady;
   }
 
   get warnings(): readonly string[] {
-    return this.#running?.services.gather((service) => service.warnings?.()) ?? [];
+    return this.#services?.warnings ?? [];
   }
 
   /**
-   * Goes on with another configuration as far as that can change while the beacon runs; what cannot
-   * stays as it is. Files that it names are read anew.
-   * @throws ConfigError when an option or a file is bad, or bad beside those that stay; nothing has
-   * changed then
+   * Applies the options that may change while the beacon runs, and reads files anew.
+   * @throws ConfigError for a bad option or file, also beside options that stay; nothing has changed
    */
   reconfigure(options: Partial<Config>): ConfigChanges {
-    const given = { keyOf: this.keyOf };
-    const wanted = validateConfig(options, given);
-    const changes = compareConfigs(this.#config, wanted);
-    const config = reloadedConfig(this.#config, wanted, given);
-    const files = this.#readFiles(config);
-    this.#config = config;
-    this.#use(files);
-    if (this.#running) this.#applyTo(this.#running.services);
+    const wanted = validateConfig(options, this.#given);
+    const changes = compareConfigs(this.config, wanted);
+    this.#inForce.use(reloadedConfig(this.config, wanted, this.#given));
+    this.#services?.reconfigure();
     return changes;
   }
 
-  #applyTo(services: Services): void {
-    services.each((service, feature) => {
-      service.reconfigure?.(this.#config as never, this.#files!.of(feature) as never);
-    });
-  }
-
-  #readFiles(config: Config): FeatureFiles {
-    return new FeatureFiles(features, config, { keyOf: this.keyOf }, this.#files);
-  }
-
-  /**
-   * Says that it is going (unhealthy, not ready), relays on for the time that `drainMs` gives, and
-   * closes. A call of `close` ends the wait, another one of this does not.
-   */
+  /** Becomes unhealthy and not ready, relays for `drainMs`, and closes. `close` ends the wait. */
   drain(): Promise<void> {
-    if (this.#draining === undefined) {
-      this.#drainEndMs = performance.now() + this.#config.drainMs;
-      this.#draining = this.#drain();
-    }
+    this.#drain ??= new Drain(this.config.drainMs);
+    this.#draining ??= this.#closeAfter(this.#drain);
     return this.#draining;
   }
 
   /** How long this beacon goes on relaying; undefined while nothing ends it. */
   get drainLeftMs(): number | undefined {
-    if (this.#closing) return 0;
-    return this.#draining && Math.max(0, Math.round(this.#drainEndMs - performance.now()));
+    return this.#closing ? 0 : this.#drain?.leftMs;
   }
 
-  /**
-   * Ends the beacon: tells its peers, saves its state, frees its ports, threads and memory. Safe at
-   * any time, and more than once.
-   */
+  /** Tells peers, saves the state, frees everything. Safe at any time, and more than once. */
   close(): Promise<void> {
-    this.#endDrain?.();
-    if (!this.#running) this.#giveUp.abort();
+    this.#drain?.end();
+    if (!this.#services) this.#giveUp.abort();
     this.#closing ??= this.#close();
     return this.#closing;
   }
 
   async #listen(takeOver?: TakeOver): Promise<void> {
-    const config = this.#config;
-    const services = new Services(features, this.#guard);
+    const { config } = this;
+    const services = new Services(features, this.#inForce, this.#guard);
     try {
-      const read = this.#readFiles(config);
-      if (this.#config === config) this.#use(read); // else a reload has read them meanwhile
-      const inherited = await takeOver?.inherit(config);
-      const memory = new SharedMemory({
-        workers: config.workers,
-        nodesMax: config.maxNodes,
-        routesMax: config.maxRoutes,
-      });
+      this.#inForce.use(config);
+      const inherited = await takeOver?.inherit(config, version);
+      const { workers, maxNodes: nodesMax, maxRoutes: routesMax } = config;
+      const memory = new SharedMemory({ workers, nodesMax, routesMax });
       memory.words[HASH_SECRET] = inherited?.hashSecret ?? randomInt(2 ** 32) | 0;
-      const predecessor = inherited && {
-        ...inherited,
-        locals: inherited.locals ?? [],
-        waitForTurn: () => takeOver!.waitForTurn(version),
-      };
-      await services.create(this.#hosts(services, memory, predecessor, takeOver !== undefined));
-      const sections = services.gather(({ handOver }) => handOver && [handOver]);
-      const isWhole = inherited !== undefined && (await takeOver!.learn(sections, this.#log));
+      await services.create({
+        given: this.#given,
+        version,
+        log: this.#log,
+        memory,
+        nodes: new NodeTable(memory, MAIN_THREAD_LOCK),
+        routes: new RouteTable(memory),
+        predecessor: inherited,
+        portPatienceMs: takeOver ? PORT_MS_MAX : 0,
+        signal: this.#giveUp.signal,
+        beacon: this,
+        fail: (reason: Error) => this.#fail(reason),
+      });
+      const isWhole =
+        inherited !== undefined && (await takeOver!.learn(services.handOvers, this.#log));
       await services.start(isWhole);
-      if (this.#config !== config) this.#applyTo(services); // changed meanwhile
-      const timer = setInterval(() => services.each((service) => service.tick?.()), TICK_MS);
-      this.#running = { memory, services, timer };
+      this.#services = services;
+      if (this.config !== config) services.reconfigure(); // changed meanwhile
       this.#sayListening(services);
       await takeOver?.served();
     } catch (error) {
@@ -350,138 +250,50 @@ export class Beacon implements BeaconControl {
     }
   }
 
-  #handOverDeps({ memory, services }: Running): HandOverDeps {
-    const { addr, steering } = this.#config;
-    const { all, offload } = services.use(sockets);
-    return {
-      services: services.all,
-      workers: services.use(workers).supervisor,
-      sockets: all,
-      log: this.#log,
-      offer: () => ({
-        ...{ version, addr, steering, offload },
-        hashSecret: memory.words[HASH_SECRET]!,
-        maySave: services.use(nodes).state?.maySave ?? true,
-        locals: services.use(sockets).locals,
-      }),
-    };
-  }
-
   #sayListening(services: Services): void {
-    const { beaconId, workers, maxNodes } = this.#config;
+    const { beaconId, workers, maxNodes } = this.config;
     const { address, offload } = services.use(sockets);
-    const urls = { http: services.use(admin).url?.href, wss: services.use(bridge).url?.href };
+    const urls = { http: this.httpUrl?.href, wss: this.wssUrl?.href };
     this.#log.info(
       { beaconId, workers, maxNodes, offload, ...urls },
       `beacon ${version} listens on ${hostPort(address.address, address.port)}`,
     );
   }
 
-  #hosts(
-    services: Services,
-    memory: SharedMemory,
-    predecessor: Predecessor | undefined,
-    takesOver: boolean,
-  ): (feature: AnyFeature) => Host<Config, unknown> {
-    const beacon = this;
-    const fixed = {
-      given: { keyOf: this.keyOf },
-      version,
-      log: this.#log,
-      memory,
-      nodes: new NodeTable(memory, MAIN_THREAD_LOCK),
-      routes: new RouteTable(memory),
-      predecessor,
-      portPatienceMs: takesOver ? PORT_MS_MAX : 0,
-      signal: this.#giveUp.signal,
-      beacon,
-      use: <F extends AnyFeature>(feature: F) => services.use(feature),
-      fail: (reason: Error) => this.#fail(reason),
-    };
-    return (feature) => ({
-      ...fixed,
-      get config() {
-        return beacon.#config;
-      },
-      get files() {
-        return beacon.#files?.of(feature);
-      },
-    });
-  }
-
-  /**
-   * Ends this beacon, in whose place another process serves; if that one dies meanwhile, it serves
-   * again.
-   */
-  async #retire(handOver: HandOver): Promise<void> {
-    const { signal } = handOver;
-    const over = Promise.withResolvers<void>();
-    const timer = setTimeout(over.resolve, RETIRE_MS);
-    signal.addEventListener("abort", () => over.resolve());
-    const retired = this.#running!.services.all.map((service) => service.retire?.(signal));
-    const stayed = Promise.all([over.promise, ...retired]).then(() => "0");
-    const endedWith = await Promise.race([stayed, handOver.ended()]);
-    clearTimeout(timer);
-    if (endedWith === "0" || signal.aborted) {
-      await this.close();
-      return;
-    }
-    await handOver.resume();
-    this.#handOver = undefined;
-    this.#log.error(`the new process ended at once (${endedWith}): this one serves again`);
-    this.successor?.onServingAgain?.();
-  }
-
-  /** Gives an upgrade up that has not come about; hastens the end of one that has. */
-  async #endHandOver(): Promise<void> {
-    this.#handOver?.cancel();
-    await this.#upgrading?.catch(() => {});
-  }
-
-  async #drain(): Promise<void> {
-    await this.#endHandOver();
-    if (!this.#closing && !this.#handOver) {
-      this.#running?.services.each((service) => service.drain?.());
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const timer = setTimeout(resolve, this.#config.drainMs);
-      this.#endDrain = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-      if (this.#config.drainMs > 0) this.#log.info({ drainMs: this.#config.drainMs }, "draining");
-      await promise;
+  async #closeAfter(drain: Drain): Promise<void> {
+    const services = this.#services;
+    await services?.use(upgrades).end();
+    if (!this.#closing && !services?.use(upgrades).isUnderWay) {
+      services?.each((service) => service.drain?.());
+      const { drainMs } = this.config;
+      if (drainMs > 0) this.#log.info({ drainMs }, "draining");
+      await drain.over;
     }
     await this.close();
   }
 
   async #close(): Promise<void> {
     await this.#starting?.catch(() => {});
-    await this.#guard.runAll([["ending the upgrade", () => this.#endHandOver()]]);
-    const running = this.#running;
-    if (running) {
-      clearInterval(running.timer);
-      await running.services.stop(this.#handOver?.hasServed ?? false);
-      this.#running = undefined;
+    const services = this.#services;
+    if (services) {
+      const upgrade = services.use(upgrades);
+      await this.#guard.runAll([["ending the upgrade", () => upgrade.end()]]);
+      await services.stop(upgrade.hasServed);
+      this.#services = undefined;
       this.#log.info("beacon closed");
     }
-    this.#settleClosed.resolve();
+    this.#ended.resolve();
   }
 
   /** Ends everything, and lets `closed` say why. */
   #fail(reason: Error): void {
     this.#healthy = false;
-    this.#settleClosed.reject(reason);
+    this.#ended.reject(reason);
     void this.close();
   }
 
-  #mustRun(): Running {
-    if (!this.#running) throw new Error("this beacon is not listening");
-    return this.#running;
-  }
-
-  #use(files: FeatureFiles): void {
-    const known = new Set(this.#files?.warnings); // each once, however often files are read
-    this.#files = files;
-    for (const warning of files.warnings) if (!known.has(warning)) this.#log.warn(warning);
+  #mustListen(): Services {
+    if (!this.#services) throw new Error("this beacon is not listening");
+    return this.#services;
   }
 }

@@ -20,7 +20,15 @@ import { nodes } from "./control/nodes/feature.ts";
 import { program } from "./control/process/feature.ts";
 import { punch } from "./control/punch/feature.ts";
 import { sockets } from "./control/sockets/feature.ts";
+import { upgrades } from "./control/upgrade/feature.ts";
 import { workers } from "./control/workers/feature.ts";
+
+export type { BridgeStats } from "./control/bridge/bridge.ts";
+export type { DirectoryStats } from "./control/directory/stats.ts";
+export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
+export type { PunchedPairs } from "./control/punch/outcomes.ts";
+export type { WorkerStats } from "./control/workers/feature.ts";
+export type { PacketStats } from "./control/workers/packet-stats.ts";
 
 export const features = [
   program,
@@ -36,6 +44,7 @@ export const features = [
   bridge,
   mesh,
   directory,
+  upgrades,
   admin,
 ] as const;
 

@@ -99,6 +99,8 @@ export interface Host<Config, Files = undefined> {
   /** Aborted when the beacon is closed before it has started: nothing may wait on. */
   readonly signal: AbortSignal;
   readonly beacon: BeaconControl;
+  /** All services, in the list's order; once they are made. */
+  readonly services: readonly Service[];
   /** Returns the service of a feature earlier in the list. */
   use<F extends AnyFeature>(feature: F): ServiceOf<F>;
   /** Ends the beacon, which reports the reason. */
@@ -141,12 +143,11 @@ export interface BeaconControl {
   /** How long the beacon goes on relaying, in ms; undefined while nothing ends it. */
   readonly drainLeftMs: number | undefined;
   drain(): Promise<void>;
-  /** Whether a successor has received everything, so that it misses what changes here. */
-  readonly hasHandedOver: boolean;
   /** Whether this beacon can start another process. */
   readonly canUpgrade: boolean;
   /** Hands over to a new process. @throws Error that says why this one goes on */
   upgrade(): Promise<{ readonly pid: number; readonly version: string }>;
+  close(): Promise<void>;
 }
 
 /**
@@ -222,7 +223,7 @@ export interface Section {
 
 /**
  * Sends one message of a section.
- * @param body at most BODY_BYTES_MAX of src/control/upgrade/channel.ts
+ * @param body at most BODY_BYTES_MAX of src/control/hand-over/channel.ts
  * @param fds files to send along
  */
 export type SendSection = (

@@ -1,9 +1,20 @@
-/** The services of one beacon, in the order of the features' list. */
-
+/** What a beacon makes of its features. */
+import type { Logger } from "pino";
 import { ConfigError } from "../config/units.ts";
-import type { AnyFeature, FilesOf, Given, Host, Reading, Service, ServiceOf } from "./feature.ts";
-
+import type {
+  AnyFeature,
+  FilesOf,
+  Given,
+  HandOverSections,
+  Host,
+  Reading,
+  Service,
+  ServiceOf,
+} from "./feature.ts";
 import type { Guard } from "./kit/guard.ts";
+import { added, type Counts } from "./kit/metrics.ts";
+
+const TICK_MS = 1000;
 
 /** Files of all features, as one reading found them. */
 export class FeatureFiles {
@@ -45,18 +56,74 @@ export class FeatureFiles {
   }
 }
 
-export class Services {
-  readonly #made = new Map<AnyFeature, Service>();
+/** The configuration in force, and the files that it names. */
+export class InForce<Config> {
+  #config: Config;
+  #files: FeatureFiles | undefined;
 
   constructor(
     private readonly features: readonly AnyFeature[],
+    config: Config,
+    private readonly given: Given,
+    private readonly log: Logger,
+  ) {
+    this.#config = config;
+  }
+
+  get config(): Config {
+    return this.#config;
+  }
+
+  /** Undefined before `use`. */
+  get files(): FeatureFiles | undefined {
+    return this.#files;
+  }
+
+  /** Reads the files of a configuration, and puts both in force. @throws ConfigError; nothing has changed then */
+  use(config: Config): void {
+    const files = new FeatureFiles(this.features, config, this.given, this.#files);
+    const known = new Set(this.#files?.warnings); // each once, however often files are read
+    this.#config = config;
+    this.#files = files;
+    for (const warning of files.warnings) if (!known.has(warning)) this.log.warn(warning);
+  }
+}
+
+/** What all services of a beacon share. */
+export type Shared = Omit<Host<unknown, unknown>, "config" | "files" | "services" | "use">;
+
+/** The services of one beacon, in the order of the features' list. */
+export class Services {
+  readonly #made = new Map<AnyFeature, Service>();
+  #ticks: Timer | undefined;
+
+  constructor(
+    private readonly features: readonly AnyFeature[],
+    private readonly inForce: InForce<unknown>,
     private readonly guard: Guard,
   ) {}
 
   /** @throws what a feature throws; `stop` releases what was made before it */
-  async create(hostOf: (feature: AnyFeature) => Host<unknown, unknown>): Promise<void> {
+  async create(shared: Shared): Promise<void> {
     for (const feature of this.features)
-      this.#made.set(feature, await feature.create(hostOf(feature)));
+      this.#made.set(feature, await feature.create(this.#host(feature, shared)));
+  }
+
+  #host(feature: AnyFeature, shared: Shared): Host<unknown, unknown> {
+    const services = this;
+    return {
+      ...shared,
+      use: (other) => services.use(other),
+      get services() {
+        return services.all;
+      },
+      get config() {
+        return services.inForce.config;
+      },
+      get files() {
+        return services.inForce.files?.of(feature);
+      },
+    };
   }
 
   /** Returns a service that was made. */
@@ -76,6 +143,7 @@ export class Services {
   async start(isWhole: boolean): Promise<void> {
     for (const service of this.all) await service.restore?.(isWhole);
     for (const service of this.all) await service.start?.();
+    this.#ticks = setInterval(() => this.each((service) => service.tick?.()), TICK_MS);
   }
 
   /** Calls each service; an error in one is logged and keeps no other from being called. */
@@ -84,8 +152,17 @@ export class Services {
       this.guard.run(feature.name, () => call(service, feature));
   }
 
+  /** Has all services go on with the configuration in force. */
+  reconfigure(): void {
+    const { config, files } = this.inForce;
+    this.each((service, feature) =>
+      service.reconfigure?.(config as never, files!.of(feature) as never),
+    );
+  }
+
   /** Stops all in reverse, each once the one before has stopped. */
   async stop(isReplaced: boolean): Promise<void> {
+    clearInterval(this.#ticks);
     const made = [...this.#made].reverse();
     await this.guard.runAll(
       made.map(
@@ -94,8 +171,29 @@ export class Services {
     );
   }
 
+  stats(): object {
+    return Object.assign({}, ...this.all.map((service) => service.stats?.()));
+  }
+
+  summary(): Counts {
+    const stats = this.stats() as never;
+    return added(this.features.map((feature) => feature.summary?.(stats) ?? {}));
+  }
+
+  get notReady(): string | undefined {
+    return this.gather((service) => service.notReady?.() ?? [])[0];
+  }
+
+  get warnings(): readonly string[] {
+    return this.gather((service) => service.warnings?.() ?? []);
+  }
+
+  get handOvers(): readonly HandOverSections[] {
+    return this.gather(({ handOver }) => handOver ?? []);
+  }
+
   /** What all services return, one after the other. */
-  gather<T>(read: (service: Service) => readonly T[] | undefined): readonly T[] {
-    return this.all.flatMap((service) => read(service) ?? []);
+  gather<T>(read: (service: Service) => T | readonly T[]): readonly T[] {
+    return this.all.flatMap(read);
   }
 }

@@ -6,6 +6,7 @@ import { UdpSocket } from "../../ffi/socket.ts";
 import { Beacon, SyscallError } from "../../src/beacon.ts";
 import { Mesh } from "../../src/control/mesh/mesh.ts";
 import { Reaper } from "../../src/control/nodes/expiry.ts";
+import { Services } from "../../src/control/services.ts";
 import { recordedLog } from "../support/log.ts";
 import { UNLIMITED } from "./support/beacon.ts";
 import { Clients } from "./support/client.ts";
@@ -262,7 +263,7 @@ describe("a part that throws", () => {
     spyOn(UdpSocket.prototype, "stopReceiving").mockImplementation(() => {
       throw new Error("no luck");
     });
-    spyOn(beacon, "stats").mockImplementation(() => {
+    spyOn(Services.prototype, "summary").mockImplementation(() => {
       throw new Error("no luck");
     });
     await inTime("it closes", beacon.close());

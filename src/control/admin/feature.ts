@@ -13,6 +13,7 @@ import { mesh } from "../mesh/feature.ts";
 import type { MeshConfig } from "../mesh/options.ts";
 import { nodes } from "../nodes/feature.ts";
 import type { NodesConfig } from "../nodes/options.ts";
+import { upgrades } from "../upgrade/feature.ts";
 import { Explainer } from "./explain.ts";
 import { type HttpServer, serveHttp } from "./http.ts";
 import type { Disconnection } from "./node-answers.ts";
@@ -144,7 +145,7 @@ class AdminService implements Service {
   async #disconnect(nodeId: number): Promise<Disconnection> {
     const { host } = this;
     // the successor has the node, and would keep it
-    if (host.beacon.hasHandedOver) return "contended";
+    if (host.use(upgrades).hasHandedOver) return "contended";
     const wasBridged = host.use(bridge).disconnect(nodeId);
     let removed = host.nodes.remove(nodeId);
     for (let retries = 0; removed < 0 && retries < DISCONNECT_RETRIES_MAX; retries++) {

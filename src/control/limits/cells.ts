@@ -18,7 +18,7 @@ import {
 } from "../../shared/limits.ts";
 import { SOURCE_LINE_FLOATS } from "../../shared/memory.ts";
 import type { SendSection } from "../feature.ts";
-import { BODY_BYTES_MAX, FormatError } from "../upgrade/channel.ts";
+import { BODY_BYTES_MAX, FormatError } from "../hand-over/channel.ts";
 
 const CELL_BYTES = 16;
 /**

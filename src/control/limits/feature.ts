@@ -2,7 +2,7 @@
 
 import * as v from "valibot";
 import type { AnyFeature, HandOverPhase, Host, SendSection } from "../feature.ts";
-import { readJson, text } from "../upgrade/format.ts";
+import { readJson, text } from "../hand-over/format.ts";
 import { type BreakerStates, Breakers } from "./breakers.ts";
 import { adoptCells, writeCells } from "./cells.ts";
 import { Limits } from "./limits.ts";

@@ -11,9 +11,9 @@ import type {
   SendSection,
   Service,
 } from "../feature.ts";
+import { readJson, text } from "../hand-over/format.ts";
 import { FilesLeft, filesAdvice, filesNeeded, openFilesMax } from "../kit/files-left.ts";
 import { whileTaken } from "../kit/while-taken.ts";
-import { readJson, text } from "../upgrade/format.ts";
 import { type ListenerName, Listeners as ListeningSockets } from "./listeners.ts";
 
 /** The names and configured addresses of listening sockets, in the order of their descriptors. */

@@ -15,8 +15,8 @@ import { ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
 import type { RouteTable } from "../../shared/routes.ts";
 import type { HandOverPhase, HandOverSections, SendSection } from "../feature.ts";
-import { BODY_BYTES_MAX, FormatError } from "../upgrade/channel.ts";
-import { count, readJson, text, wordsOf } from "../upgrade/format.ts";
+import { BODY_BYTES_MAX, FormatError } from "../hand-over/channel.ts";
+import { count, readJson, text, wordsOf } from "../hand-over/format.ts";
 import type { Mesh } from "./mesh.ts";
 
 /** Instances in a message: each is some 80 bytes. */

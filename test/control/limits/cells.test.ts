@@ -1,5 +1,6 @@
 /** Used-up limits that go over to another process: which cells are sent, and where they are put. */
 import { describe, expect, test } from "bun:test";
+import { BODY_BYTES_MAX, FormatError } from "../../../src/control/hand-over/channel.ts";
 import {
   adoptCell,
   CELL_LIMITS,
@@ -7,7 +8,6 @@ import {
   cellBodies,
   readCells,
 } from "../../../src/control/limits/cells.ts";
-import { BODY_BYTES_MAX, FormatError } from "../../../src/control/upgrade/channel.ts";
 import { LIMITS } from "../../../src/shared/counters.ts";
 import { nodeHash } from "../../../src/shared/hash.ts";
 import { ENDPOINT_HOLD, GRANT_RATE, RateLimit, RELAY_LIMIT } from "../../../src/shared/limits.ts";

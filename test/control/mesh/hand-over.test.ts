@@ -2,6 +2,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { ENDPOINT_WORDS, endpointOf } from "../../../ffi/endpoint.ts";
+import { BODY_BYTES_MAX, FormatError } from "../../../src/control/hand-over/channel.ts";
+import { readJson } from "../../../src/control/hand-over/format.ts";
 import {
   instancesSchema,
   namesSchema,
@@ -10,8 +12,6 @@ import {
   writeClaims,
   writeRoutes,
 } from "../../../src/control/mesh/hand-over.ts";
-import { BODY_BYTES_MAX, FormatError } from "../../../src/control/upgrade/channel.ts";
-import { readJson } from "../../../src/control/upgrade/format.ts";
 
 const text = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
 

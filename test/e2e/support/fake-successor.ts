@@ -4,7 +4,7 @@
  */
 import { existsSync, writeFileSync } from "node:fs";
 import { UnixChannel } from "../../../ffi/unix-channel.ts";
-import { Channel, type Kind } from "../../../src/control/upgrade/channel.ts";
+import { Channel, type Kind } from "../../../src/control/hand-over/channel.ts";
 
 /**
  * The second argument of some steps: a path, beside which files appear that say how far it is, and

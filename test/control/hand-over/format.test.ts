@@ -1,9 +1,7 @@
 /** The messages of an upgrade: what is written is read, anything else is refused. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { readCells } from "../../../src/control/limits/cells.ts";
-import { readClaims, readRoutes } from "../../../src/control/mesh/hand-over.ts";
-import { FormatError } from "../../../src/control/upgrade/channel.ts";
+import { FormatError } from "../../../src/control/hand-over/channel.ts";
 import {
   FORMAT,
   frameSection,
@@ -12,7 +10,9 @@ import {
   readJson,
   readSection,
   wordsOf,
-} from "../../../src/control/upgrade/format.ts";
+} from "../../../src/control/hand-over/format.ts";
+import { readCells } from "../../../src/control/limits/cells.ts";
+import { readClaims, readRoutes } from "../../../src/control/mesh/hand-over.ts";
 
 const text = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
 

@@ -7,7 +7,7 @@
 import { closeSync } from "node:fs";
 import type { Logger } from "pino";
 import { UnixChannel } from "../../../ffi/unix-channel.ts";
-import type { HandOverSections, Section } from "../feature.ts";
+import type { HandOverSections, Predecessor, Section } from "../feature.ts";
 import { Channel, type Message, SECTION_KINDS } from "./channel.ts";
 import {
   FORMAT,
@@ -29,9 +29,7 @@ export class TakeOverError extends Error {
 }
 
 /** What was offered, and fits. */
-export interface Inherited extends Offer {
-  readonly fds: readonly number[];
-}
+type Inherited = Predecessor & Pick<Offer, "hashSecret">;
 
 export class TakeOver {
   /** Once this process serves: whoever ends it before only ends an attempt. */
@@ -66,12 +64,14 @@ export class TakeOver {
   /**
    * Waits for the offer.
    * @param wanted as this process is configured
+   * @param version of this process
    * @returns undefined if the old process is dead and has handed over nothing: then this is a start
    * like any other
    * @throws TakeOverError if what is offered is not what is wanted; FormatError
    */
   async inherit(
     wanted: Pick<Offer, "addr"> & { readonly workers: number },
+    version: string,
   ): Promise<Inherited | undefined> {
     const message = await this.channel.receive();
     if (message === undefined) {
@@ -95,7 +95,8 @@ export class TakeOver {
       throw new TakeOverError(
         `--workers is ${wanted.workers} now, and was ${fds.length}: that takes a restart`,
       );
-    return { ...offer, fds };
+    const { locals = [], ...rest } = offer;
+    return { ...rest, locals, fds, waitForTurn: () => this.#waitForTurn(version) };
   }
 
   /**
@@ -114,9 +115,8 @@ export class TakeOver {
   /**
    * Reports that this process is ready to receive, and reads what changes, until it is to receive:
    * the old process has stopped, or is dead.
-   * @param version of this process
    */
-  async waitForTurn(version: string): Promise<void> {
+  async #waitForTurn(version: string): Promise<void> {
     if (!this.#isLeft) return;
     await this.channel.sendJson("prepared", { version, ...PREPARED });
     await this.#follow("go");
