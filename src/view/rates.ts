@@ -128,11 +128,11 @@ function workerRates(earlier: WorkerStats, later: WorkerStats, overS: number): W
       per((stats) => stats.receiveBatch.calls),
     ),
     mergedIn: share(
-      per((stats) => stats.offloadSegments.received),
+      per((stats) => stats.offloadSegments["received"]!),
       received,
     ),
     mergedOut: share(
-      per((stats) => stats.offloadSegments.sent),
+      per((stats) => stats.offloadSegments["sent"]!),
       sent,
     ),
     kernelDrops:

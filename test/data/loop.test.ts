@@ -52,6 +52,7 @@ import {
   BATCH_AT,
   BATCH_BUCKETS,
   BATCH_MESSAGES,
+  COLUMN,
   DISCOVERS,
   DROP_REASONS,
   type DropReason,
@@ -60,7 +61,6 @@ import {
   GOSSIP_REJECTIONS,
   type GossipRejection,
   GRANT_OUTCOMES,
-  GRANTS_AT,
   type GrantOutcome,
   KEYS_REFUSED,
   MALFORMED_AT,
@@ -213,7 +213,7 @@ class Bench {
 
   /** What workers themselves refused of punch requests. */
   grantsRefused(): Partial<Record<GrantOutcome, number>> {
-    return this.#named(GRANTS_AT, GRANT_OUTCOMES);
+    return this.#named(COLUMN.punchGrants, GRANT_OUTCOMES);
   }
 
   /** Takes the frames for nodes behind the bridge out of the mailbox. */

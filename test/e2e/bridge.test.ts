@@ -258,7 +258,7 @@ describe("bursts", () => {
     const [receiver, id] = [host.burst(true), newId()];
     receiver.sendEach([discover(id)]);
     await receiver.arrivals(1);
-    const merged = () => host.stats.packets.offloadSegments.sent;
+    const merged = () => host.stats.packets.offloadSegments["sent"]!;
     const before = merged();
     const payloads = burst(() => 1200);
     node.sendEach(payloads.map((payload) => relay(from, id, payload)));

@@ -243,8 +243,8 @@ describe.each(FAMILIES)("three beacons, $family", ({ listen, peer, nodes: hosts 
     const segments = async (beacon: BeaconProcess) => {
       const stats = await beacon.stats();
       return {
-        received: sum(stats, (w) => w.offloadSegments.received),
-        sent: sum(stats, (w) => w.offloadSegments.sent),
+        received: sum(stats, (w) => w.offloadSegments["received"]!),
+        sent: sum(stats, (w) => w.offloadSegments["sent"]!),
       };
     };
     const before = [await segments(near), await segments(far)];

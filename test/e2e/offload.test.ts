@@ -69,8 +69,8 @@ describe.each([
   /** What changes in the segment counters from here on. */
   function segmentsFromHere() {
     const read = () => ({
-      received: sum(beacon.stats(), (w) => w.offloadSegments.received),
-      sent: sum(beacon.stats(), (w) => w.offloadSegments.sent),
+      received: sum(beacon.stats(), (w) => w.offloadSegments["received"]!),
+      sent: sum(beacon.stats(), (w) => w.offloadSegments["sent"]!),
     });
     const before = read();
     return () => {

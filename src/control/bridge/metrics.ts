@@ -1,6 +1,6 @@
 /** The bridge's metrics. All are 0 without a bridge. */
 import type { MetricGroup } from "../kit/metrics.ts";
-import { PACKET_COUNTERS, type PacketStats } from "../workers/packet-stats.ts";
+import { PACKET_METRICS, type PacketStats } from "../workers/packet-stats.ts";
 import type { BridgeStats } from "./bridge.ts";
 
 interface Stats {
@@ -10,7 +10,7 @@ interface Stats {
 export const PACKETS: MetricGroup<Stats, PacketStats> = {
   rows: ({ bridge }) => (bridge ? [[{ worker: "bridge" }, bridge.packets]] : []),
   rowLabels: ["worker"],
-  counters: PACKET_COUNTERS,
+  counters: PACKET_METRICS,
 };
 
 export const BRIDGE: MetricGroup<Stats, Stats> = {

@@ -8,7 +8,7 @@ import type { Counts } from "../kit/metrics.ts";
 import { sockets } from "../sockets/feature.ts";
 import { workers } from "../workers/feature.ts";
 import {
-  PACKET_COUNTERS,
+  PACKET_METRICS,
   type PacketStats,
   packetStats,
   packetSummary,
@@ -33,7 +33,7 @@ export const punch = {
     {
       rows: ({ grants }: PunchStats) => (grants ? [[{ worker: "grants" }, grants]] : []),
       rowLabels: ["worker"],
-      counters: PACKET_COUNTERS,
+      counters: PACKET_METRICS,
     },
     {
       rows: ({ punchedPairs: { direct, relayed } }: PunchStats) => [

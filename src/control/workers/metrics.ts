@@ -1,7 +1,7 @@
 /** The workers' metrics. */
 import type { MetricGroup } from "../kit/metrics.ts";
 import type { WorkerStats } from "./feature.ts";
-import { PACKET_COUNTERS, RECEIVE_BATCH } from "./packet-stats.ts";
+import { PACKET_METRICS, RECEIVE_BATCH } from "./packet-stats.ts";
 
 interface Stats {
   readonly workers: readonly WorkerStats[];
@@ -12,7 +12,7 @@ export const WORKER: MetricGroup<Stats, WorkerStats> = {
   rows: ({ workers }) => workers.map((stats) => [{ worker: stats.worker }, stats] as const),
   rowLabels: ["worker"],
   counters: [
-    ...PACKET_COUNTERS,
+    ...PACKET_METRICS,
     {
       name: "beacon_socket_receive_drops_total",
       help: "Datagrams that the kernel dropped at the beacon's sockets, mostly because a buffer was full.",

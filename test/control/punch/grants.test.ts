@@ -9,7 +9,7 @@ import {
   VERIFIED_BURST,
   VERIFIED_PER_S,
 } from "../../../src/control/punch/grants.ts";
-import { GRANT_OUTCOMES, GRANTS_AT, type GrantOutcome } from "../../../src/shared/counters.ts";
+import { COLUMN, GRANT_OUTCOMES, type GrantOutcome } from "../../../src/shared/counters.ts";
 import { GRANT_RATE, RateLimit } from "../../../src/shared/limits.ts";
 import { Mailbox } from "../../../src/shared/mailbox.ts";
 import { GRANTS, HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../../src/shared/memory.ts";
@@ -77,7 +77,7 @@ function office(keys?: KeySource) {
   };
   const outcomes = (): Partial<Record<GrantOutcome, number>> => {
     const named = GRANT_OUTCOMES.map(
-      (name, i) => [name, memory.counters[memory.grantsRow + GRANTS_AT + i]!] as const,
+      (name, i) => [name, memory.counters[memory.grantsRow + COLUMN.punchGrants + i]!] as const,
     );
     return Object.fromEntries(named.filter(([, count]) => count !== 0));
   };

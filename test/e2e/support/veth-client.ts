@@ -62,7 +62,7 @@ if (import.meta.main) {
     expectedForwarded += payloads.length;
     const after = await settled();
     const segments = (now: Stats, direction: "received" | "sent") =>
-      sum(now, (w) => w.offloadSegments[direction]);
+      sum(now, (w) => w.offloadSegments[direction]!);
     return {
       name,
       intact: arrived.every(
