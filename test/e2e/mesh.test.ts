@@ -634,28 +634,28 @@ describe("with a mesh of its own each", () => {
     });
   });
 
-  describe("gossip that is not believed", () => {
+  describe("rejected gossip", () => {
     /** So often are rejections looked at, generously. */
     const REPORT_S = 2;
 
     const rejectedIn = (beacon: BeaconProcess, reasons: Record<string, number>) =>
       untilEqual("gossip turned away", () => beacon.rejected(), reasons);
 
-    test("of strangers: nothing changes, each is counted, one is named in the log", async () => {
+    test("of unlisted beacons changes nothing, is counted, and one source is in the log", async () => {
       const at = place();
       const peer = await player(at);
       const a = await mesh.beacon(at.name, [NO_GOSSIP, NO_TIMEOUT, `--peers=${nameOf(peer)}`]);
-      const [stranger, other] = [await mesh.client(a), await mesh.client(a)];
+      const [unlisted, other] = [await mesh.client(a), await mesh.client(a)];
       const [known, claimed] = [newId(), newId()];
       await peer.send(sync(5, [known]));
       await untilEqual("routes", () => a.routes(), { [nameOf(peer)]: 1 });
 
-      await stranger.send(sync(5, [claimed]));
-      await stranger.send(sync(5, [])); // withdraws nothing, though it carries the peer's id
+      await unlisted.send(sync(5, [claimed]));
+      await unlisted.send(sync(5, [])); // withdraws nothing, though it carries the peer's id
       await rejectedIn(a, { unknown_peer: 2 });
       const about = () => a.warnings().filter((text) => text.startsWith("gossip from "));
       await until("it is warned of", () => about().length > 0);
-      expect(about()[0]).toContain(nameOf(stranger));
+      expect(about()[0]).toContain(nameOf(unlisted));
       expect(about()[0]).toContain("--peers");
 
       await other.send(sync(5, [claimed]));
@@ -665,15 +665,15 @@ describe("with a mesh of its own each", () => {
         "it has been looked at",
         async () => (await a.stats()).uptimeS > uptimeS + REPORT_S,
       );
-      expect(about()).toHaveLength(1); // the same complaint, within a minute
+      expect(about()).toHaveLength(1); // one warning a minute with the same reason
       expect(await a.metric('beacon_gossip_rejected_total{reason="unknown_peer"}')).toBe(3);
       expect(await a.routes()).toEqual({ [nameOf(peer)]: 1 });
-      await expectNotFound(stranger, a, claimed);
-      await expectReachedPeer(stranger, peer, known);
-      expect(stranger.pending + other.pending).toBe(0);
+      await expectNotFound(unlisted, a, claimed);
+      await expectReachedPeer(unlisted, peer, known);
+      expect(unlisted.pending + other.pending).toBe(0);
     });
 
-    test("with this beacon's own id: what the peer announced before stays", async () => {
+    test("with this beacon's own id keeps the peer's routes", async () => {
       const at = place();
       const peer = await player(at);
       const flags = ["--beacon-id=77", NO_GOSSIP, NO_TIMEOUT, `--peers=${nameOf(peer)}`];

@@ -44,7 +44,7 @@ export const directory = {
       /** Undefined without a directory. */
       directory: made,
       start() {
-        made?.adopt(peers.fleet);
+        made?.adopt(peers.names.fleet);
         made?.start();
       },
       // Before the bridge and the mesh, which are earlier in the list: nodes that the bridge

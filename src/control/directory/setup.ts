@@ -91,7 +91,7 @@ export class DirectorySetup {
         scan: (visit, pause, signal) => scanNodes(nodes, visit, { pause, signal }),
       },
       drainArrivals: (came) => this.#arrivals.drain(came, ARRIVALS_MAX).lost,
-      peers: mesh,
+      peers: mesh.peers,
       isSilent: () => mesh.isSilent,
       clock: this.clock,
       monotonicMs,

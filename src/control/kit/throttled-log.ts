@@ -11,11 +11,14 @@ export class ThrottledLog {
     private readonly nowMs: () => number = () => performance.now(),
   ) {}
 
-  /** @param about one of few words, not a name from outside */
-  warn(about: string, message: string): void {
+  /**
+   * @param about one of few words, not a name from outside
+   * @param fields of the log line
+   */
+  warn(about: string, message: string, fields: object = {}): void {
     const nowMs = this.nowMs();
     if (nowMs - (this.#lastMs.get(about) ?? Number.NEGATIVE_INFINITY) < COMPLAINT_MS) return;
     this.#lastMs.set(about, nowMs);
-    this.log.warn(message);
+    this.log.warn(fields, message);
   }
 }

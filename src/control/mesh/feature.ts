@@ -1,4 +1,4 @@
-/** The mesh: the peer beacons, and the nodes that they have. */
+/** The mesh: the peer beacons and their nodes. */
 import { shown } from "../../config/units.ts";
 import { STRANGERS_BELIEVED } from "../../shared/memory.ts";
 import type { AnyFeature, Host, Reading } from "../feature.ts";
@@ -9,9 +9,10 @@ import { nodes } from "../nodes/feature.ts";
 import { FullTable } from "../nodes/full-table.ts";
 import { sockets } from "../sockets/feature.ts";
 import { workers } from "../workers/feature.ts";
+import { acceptsUnlisted } from "./context.ts";
 import { type GossipKeys, readGossipKeys } from "./gossip-keys.ts";
 import { MeshSections } from "./hand-over.ts";
-import { believesStrangers, Mesh, type MeshStats } from "./mesh.ts";
+import { Mesh, type MeshStats } from "./mesh.ts";
 import { MESH } from "./metrics.ts";
 import { checkMesh, type MeshConfig, type MeshReads, meshOptions } from "./options.ts";
 import { readAdminToken } from "./registry-token.ts";
@@ -31,7 +32,8 @@ function read(config: MeshConfig, reading: Reading<Files>): Files {
   const gossipKeys = readGossipKeys(gossipKeyFile);
   if (gossipKeys.exposed)
     reading.warn(
-      `${shown(gossipKeyFile)}: the gossip key file can be read by others than its owner: chmod 600`,
+      `${shown(gossipKeyFile)}: the gossip key file ` +
+        "can be read by others than its owner: chmod 600",
     );
   return { gossipKeys, adminToken: readAdminToken(config) };
 }
@@ -49,15 +51,8 @@ export const mesh = {
     let nowMs: (() => number) | undefined;
     const made = new Mesh(
       {
-        ...{
-          memory,
-          nodes: host.nodes,
-          socket: all[0]!,
-          address,
-          limits: host.use(limits),
-          routes,
-          sources,
-        },
+        ...{ memory, nodes: host.nodes, socket: all[0]!, address, routes, sources },
+        limits: host.use(limits),
         reaches: (endpoint) => host.use(sockets).reaches(endpoint),
         ...(config.directory !== "off" && { nowMs: () => nowMs!() }),
       },
@@ -65,7 +60,7 @@ export const mesh = {
       host.files.gossipKeys,
       log,
     );
-    host.use(workers).mail.add(made.mail);
+    host.use(workers).mail.add(made.gossipIn);
     host.use(nodes).hidden = () => made.ownNodes;
     const sections = new MeshSections(made, routes, (endpoint) =>
       host.use(sockets).translateLocal(endpoint),
@@ -74,7 +69,7 @@ export const mesh = {
       Atomics.store(
         memory.words,
         memory.rulesAt + STRANGERS_BELIEVED,
-        Number(believesStrangers(changed)),
+        Number(acceptsUnlisted(changed)),
       );
     allow(config);
     const full = new FullTable(
@@ -82,13 +77,13 @@ export const mesh = {
         name: "route table",
         entries: "routes",
         option: `--max-routes (${config.maxRoutes})`,
-        refused: () => made.routesRefused + (made.otherRoutes?.routesRefused ?? 0),
+        refused: () => made.announcements.refused + (made.otherRoutes?.routesRefused ?? 0),
       },
       new ThrottledLog(log),
     );
     return {
       mesh: made,
-      /** Dates what peers announce by another clock. */
+      /** Sets the clock for the time of claims. */
       useClock(clock: () => number) {
         nowMs = clock;
       },
@@ -103,7 +98,7 @@ export const mesh = {
         allow(changed);
         made.reconfigure({ ...changed, registryAdminToken: adminToken }, gossipKeys);
       },
-      /** The successor speaks for this beacon from here on. */
+      /** The successor sends for this beacon from here on. */
       suspend() {
         made.isSilent = true;
       },

@@ -110,14 +110,14 @@ export interface Arrival {
   readonly steadyMs: number;
 }
 
-export interface Heard {
+export interface Seen {
   readonly source: string;
   readonly timeMs: number;
   readonly steadyMs: number;
 }
 
 /** State kept of one start of a beacon. */
-interface Start extends Heard {
+interface Start extends Seen {
   /** Its latest instance. */
   readonly instance: bigint;
   /** The newest time of any of its instances: until then they could be replayed. */
@@ -145,13 +145,13 @@ export class Instances {
   }
 
   /** What is remembered. */
-  heard(): readonly (readonly [bigint, Readonly<Heard>])[] {
+  seen(): readonly (readonly [bigint, Readonly<Seen>])[] {
     return Array.from(this.#starts.values(), (start) => [start.instance, start]);
   }
 
   /** Remembers what another process of this beacon heard. */
-  adopt(instance: bigint, heard: Heard): void {
-    if (this.size < INSTANCES_MAX) this.#remember(instance, heard);
+  adopt(instance: bigint, seen: Seen): void {
+    if (this.size < INSTANCES_MAX) this.#remember(instance, seen);
   }
 
   /**
@@ -215,7 +215,7 @@ export class Instances {
     }
   }
 
-  #remember(instance: bigint, { source, timeMs, steadyMs }: Heard): void {
+  #remember(instance: bigint, { source, timeMs, steadyMs }: Seen): void {
     const before = this.#starts.get(startOf(instance))?.newestMs ?? timeMs;
     const newestMs = Math.max(before, timeMs);
     this.#starts.set(startOf(instance), { instance, source, timeMs, steadyMs, newestMs });

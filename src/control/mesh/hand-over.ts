@@ -1,38 +1,41 @@
 /**
- * Peers, and the nodes that are reached through them, in an upgrade. Peers go by address, as
- * numbers are each process's own.
+ * Hand-over of the peers and their nodes. Sections name a peer by its endpoint: each process has
+ * its own peer numbers.
  *
- *   names      JSON: what peers are named by, and where those names led
- *   instances  JSON: what signed gossip showed of its senders, so that no replay deceives the successor
- *   routes     a peer's endpoint (6 words), 1 if it is a learned one, ms since it was last seen or -1, and
- *              the ids of its nodes
- *   claims     the endpoint of a peer in the directory, and 12 bytes each: a node's id, and when it was
- *              claimed, a float
+ *   names      JSON: the names of the peers, and the addresses of their hosts
+ *   instances  JSON: the replay protection of signed gossip
+ *   routes     a peer's endpoint (6 words), 1 for a learned peer, ms since it was last seen or -1,
+ *              and the ids of its nodes
+ *   claims     the endpoint of a peer in the directory; of each node 12 bytes: its id, and the time
+ *              of the claim as a float
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
 import { ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
-import type { RouteTable } from "../../shared/routes.ts";
+import { isLearned } from "../../shared/peers.ts";
+import { type RouteTable, UNMARKED } from "../../shared/routes.ts";
 import type { HandOverPhase, HandOverSections, SendSection } from "../feature.ts";
 import { BODY_BYTES_MAX, FormatError } from "../hand-over/channel.ts";
 import { count, readJson, text, wordsOf } from "../hand-over/format.ts";
+import { addressText } from "../kit/addresses.ts";
 import type { Mesh } from "./mesh.ts";
+import type { Peer } from "./peers.ts";
 
-/** Instances in a message: each is some 80 bytes. */
+/** Maximum number of instances in a message: each has about 80 bytes. */
 const INSTANCES_IN_MESSAGE = 512;
-/** Steps through the routes in one go: below a millisecond. */
+/** Steps through the routes without a pause: less than a millisecond. */
 const SLICE_STEPS = 65_536;
+/** Mark of routes that another process read in the directory: any but that of gossip. */
+const FLEET_MARK = UNMARKED + 1;
 
-/** Names of one list: those of the last round with a registry, or of the one before. */
 const names = v.pipe(v.array(text), v.maxLength(PEERS_MAX));
 
-/** What peers are named by, and where those names led. */
 export const namesSchema = v.object({
   advertised: text,
   listed: names,
   lastListed: names,
-  /** Beacons that the directory tells of; earlier versions know of none. */
+  /** Beacons in the directory; earlier versions lack it. */
   fleet: v.optional(names),
   hosts: v.pipe(
     v.array(v.tuple([text, v.pipe(v.array(text), v.maxLength(64))])),
@@ -42,36 +45,35 @@ export const namesSchema = v.object({
 export type MeshNames = v.InferOutput<typeof namesSchema>;
 
 /**
- * An instance of a peer, 16 hex digits; the address that it was heard from, its last time, and ms
- * since then.
+ * Of each instance: its 16 hex digits, the source address, the time of its last message, and ms
+ * since its arrival.
  */
 export const instancesSchema = v.array(
   v.tuple([v.pipe(v.string(), v.regex(/^[0-9a-f]{1,16}$/)), text, count, count]),
 );
-export type HeardInstances = v.InferOutput<typeof instancesSchema>;
+export type SeenInstances = v.InferOutput<typeof instancesSchema>;
 
 const ROUTES_LEARNED_AT = ENDPOINT_WORDS;
 const ROUTES_AGE_MS_AT = ENDPOINT_WORDS + 1;
 const ROUTES_IDS_AT = ENDPOINT_WORDS + 2;
-/** More than gossip, which is one datagram, ever brings. */
+/** More than one message of gossip holds. */
 const ROUTES_MAX = BODY_BYTES_MAX / 4 - ROUTES_IDS_AT;
 
-/** A peer, and the nodes that are reached through it. */
+/** A peer and its nodes. */
 export interface PeerNodes {
   readonly endpoint: Int32Array;
   readonly isLearned: boolean;
-  /** Since it was last heard; undefined if it never was. */
-  readonly heardAgeMs: number | undefined;
+  /** Time since its last gossip; undefined if there was none. */
+  readonly ageMs: number | undefined;
   readonly nodeIds: Int32Array;
 }
 
-export function writeRoutes({ endpoint, isLearned, heardAgeMs, nodeIds }: PeerNodes): Uint8Array {
+export function writeRoutes({ endpoint, isLearned, ageMs, nodeIds }: PeerNodes): Uint8Array {
   const count = Math.min(nodeIds.length, ROUTES_MAX);
   const words = new Int32Array(ROUTES_IDS_AT + count);
   words.set(endpoint);
   words[ROUTES_LEARNED_AT] = Number(isLearned);
-  words[ROUTES_AGE_MS_AT] =
-    heardAgeMs === undefined ? -1 : Math.min(Math.max(0, heardAgeMs), 2 ** 31 - 1);
+  words[ROUTES_AGE_MS_AT] = ageMs === undefined ? -1 : Math.min(Math.max(0, ageMs), 2 ** 31 - 1);
   words.set(nodeIds.subarray(0, count), ROUTES_IDS_AT);
   return new Uint8Array(words.buffer);
 }
@@ -79,12 +81,12 @@ export function writeRoutes({ endpoint, isLearned, heardAgeMs, nodeIds }: PeerNo
 /** @throws FormatError */
 export function readRoutes(body: Uint8Array): PeerNodes {
   const words = wordsOf(body, 1, "routes");
-  if (words.length < ROUTES_IDS_AT) throw new FormatError("a peer's routes have no peer");
+  if (words.length < ROUTES_IDS_AT) throw new FormatError("routes without a peer");
   const ageMs = words[ROUTES_AGE_MS_AT]!;
   return {
     endpoint: words.slice(0, ENDPOINT_WORDS),
     isLearned: words[ROUTES_LEARNED_AT] !== 0,
-    heardAgeMs: ageMs < 0 ? undefined : ageMs,
+    ageMs: ageMs < 0 ? undefined : ageMs,
     nodeIds: words.slice(ROUTES_IDS_AT),
   };
 }
@@ -93,7 +95,7 @@ const CLAIM_BYTES = 12;
 const CLAIMS_AT = ENDPOINT_WORDS * 4;
 const CLAIMS_MAX = Math.floor((BODY_BYTES_MAX - CLAIMS_AT) / CLAIM_BYTES);
 
-/** What the directory told of a peer's nodes. */
+/** The claims of a peer in the directory. */
 export interface PeerClaims {
   readonly endpoint: Int32Array;
   readonly nodeIds: Int32Array;
@@ -101,7 +103,6 @@ export interface PeerClaims {
   readonly timesMs: Float64Array;
 }
 
-/** The messages' bodies, each good until the next. */
 export function* writeClaims({ endpoint, nodeIds, timesMs }: PeerClaims): Generator<Uint8Array> {
   for (let first = 0; first < nodeIds.length; first += CLAIMS_MAX) {
     const count = Math.min(CLAIMS_MAX, nodeIds.length - first);
@@ -119,7 +120,7 @@ export function* writeClaims({ endpoint, nodeIds, timesMs }: PeerClaims): Genera
 /** @throws FormatError */
 export function readClaims(body: Uint8Array): PeerClaims {
   const count = (body.length - CLAIMS_AT) / CLAIM_BYTES;
-  if (!Number.isInteger(count) || count < 0) throw new FormatError("claims are cut short");
+  if (!Number.isInteger(count) || count < 0) throw new FormatError("claims are truncated");
   const view = new DataView(body.buffer, body.byteOffset, body.length);
   const claims = {
     endpoint: Int32Array.from({ length: ENDPOINT_WORDS }, (_, word) =>
@@ -132,32 +133,30 @@ export function readClaims(body: Uint8Array): PeerClaims {
     claims.nodeIds[i] = view.getInt32(CLAIMS_AT + i * CLAIM_BYTES, true);
     claims.timesMs[i] = view.getFloat64(CLAIMS_AT + i * CLAIM_BYTES + 4, true);
     if (claims.nodeIds[i] === 0 || !(claims.timesMs[i]! >= 0))
-      throw new FormatError("a claim is of no node, or no time");
+      throw new FormatError("a claim without a node or a time");
   }
   return claims;
 }
+
+type SeenPeer = Pick<Peer, "number" | "endpoint" | "lastSeenMs">;
 
 export class MeshSections implements HandOverSections {
   readonly sections = {
     names: {
       version: 1,
-      read: (body: Uint8Array) => this.mesh.adoptNames(readJson(namesSchema, body)),
+      read: (body: Uint8Array) => {
+        this.mesh.names.restore(readJson(namesSchema, body));
+        this.mesh.peers.apply();
+      },
     },
     instances: {
       version: 1,
-      read: (body: Uint8Array) => this.mesh.adoptInstances(readJson(instancesSchema, body)),
+      read: (body: Uint8Array) => this.#restoreInstances(readJson(instancesSchema, body)),
     },
-    routes: {
-      version: 1,
-      read: async (body: Uint8Array) => {
-        const routes = readRoutes(body);
-        this.translateLocal(routes.endpoint);
-        await this.mesh.adoptPeerNodes(routes);
-      },
-    },
-    claims: { version: 1, read: (body: Uint8Array) => this.mesh.adoptClaims(readClaims(body)) },
+    routes: { version: 1, read: (body: Uint8Array) => this.#restoreRoutes(readRoutes(body)) },
+    claims: { version: 1, read: (body: Uint8Array) => this.#restoreClaims(readClaims(body)) },
   };
-  /** What was sent last: the names, and the nodes of each peer by its endpoint. */
+  /** The names that were sent last, and the nodes of each peer by its endpoint. */
   #names = "";
   readonly #routes = new Map<string, Uint8Array>();
 
@@ -167,7 +166,7 @@ export class MeshSections implements HandOverSections {
     private readonly translateLocal: (endpoint: Int32Array) => void,
   ) {}
 
-  /** Forgets what was sent to another process. */
+  /** Starts a transfer: forgets what was sent in another one. */
   begin(): void {
     this.#names = "";
     this.#routes.clear();
@@ -176,36 +175,77 @@ export class MeshSections implements HandOverSections {
   async write(phase: HandOverPhase, send: SendSection): Promise<void> {
     if (phase === "closing" || phase === "sealed") return;
     await this.#writeNames(send);
-    const { instances } = this.mesh;
+    const instances = this.#instances();
     for (let at = 0; at < instances.length; at += INSTANCES_IN_MESSAGE)
       await send("instances", instances.slice(at, at + INSTANCES_IN_MESSAGE));
-    for (const peer of this.mesh.peerNodes()) {
-      const name = peer.endpoint.join();
-      const nodeIds = new Uint8Array(peer.nodeIds.slice().buffer);
-      const sent = this.#routes.get(name);
-      if (sent !== undefined && Buffer.compare(sent, nodeIds) === 0) continue;
-      this.#routes.set(name, nodeIds);
-      await send("routes", writeRoutes(peer));
-    }
+    for (const peer of this.mesh.peers.all()) await this.#writeRoutes(peer, send);
+    for (const peer of this.mesh.learned.all()) await this.#writeRoutes(peer, send);
     if (phase === "all") await this.#writeClaims(send);
   }
 
   async #writeNames(send: SendSection): Promise<void> {
-    const { names } = this.mesh;
-    const shownNames = JSON.stringify(names);
-    if (shownNames === this.#names) return;
-    this.#names = shownNames;
-    const isTooLarge = Buffer.byteLength(shownNames) > BODY_BYTES_MAX;
-    await send("names", isTooLarge ? { ...names, hosts: [] } : names); // hosts are looked up anew
+    const names = this.mesh.names.save();
+    const json = JSON.stringify(names);
+    if (json === this.#names) return;
+    this.#names = json;
+    const isTooLarge = Buffer.byteLength(json) > BODY_BYTES_MAX;
+    // Without its hosts' addresses, the successor looks them up.
+    await send("names", isTooLarge ? { ...names, hosts: [] } : names);
+  }
+
+  #instances(): SeenInstances {
+    const nowMs = performance.now();
+    return this.mesh.gossipIn.instances
+      .seen()
+      .map(([instance, { source, timeMs, steadyMs }]) => [
+        instance.toString(16),
+        source,
+        timeMs,
+        Math.max(0, Math.round(nowMs - steadyMs)),
+      ]);
+  }
+
+  #restoreInstances(seen: SeenInstances): void {
+    const { instances } = this.mesh.gossipIn;
+    const nowMs = performance.now();
+    for (const [instance, source, timeMs, ageMs] of seen)
+      instances.adopt(BigInt(`0x${instance}`), { source, timeMs, steadyMs: nowMs - ageMs });
+  }
+
+  async #writeRoutes({ number, endpoint, lastSeenMs }: SeenPeer, send: SendSection): Promise<void> {
+    const nodeIds = this.mesh.announcements.list(number).slice();
+    const bytes = new Uint8Array(nodeIds.buffer);
+    const sent = this.#routes.get(endpoint.join());
+    if (sent !== undefined && Buffer.compare(sent, bytes) === 0) return;
+    this.#routes.set(endpoint.join(), bytes);
+    const ageMs = lastSeenMs === undefined ? undefined : performance.now() - lastSeenMs;
+    await send("routes", writeRoutes({ endpoint, isLearned: isLearned(number), ageMs, nodeIds }));
+  }
+
+  /** Restores the nodes of a beacon that is a peer here. Settles when the routes are in force. */
+  async #restoreRoutes({ endpoint, isLearned, ageMs, nodeIds }: PeerNodes): Promise<void> {
+    if (ageMs === undefined) return;
+    this.translateLocal(endpoint);
+    const { peers, learned, announcements } = this.mesh;
+    const address = addressText(endpoint);
+    const peer = peers.get(address);
+    if (peer !== undefined) {
+      peers.sendFrom(peer, endpoint);
+      peer.lastSeenMs = performance.now() - ageMs;
+      await announcements.announce(peer.number, nodeIds);
+    } else if (isLearned && this.mesh.gossipIn.accepts(endpoint)) {
+      const number = learned.see(address, endpoint);
+      if (number !== undefined) await announcements.announce(number, nodeIds);
+    }
   }
 
   /**
-   * Sends what the directory's beacons claim. Once: what changes from now on the successor reads
-   * there, too.
+   * Sends the claims of the directory's beacons, once: the successor reads later changes in the
+   * directory itself.
    */
   async #writeClaims(send: SendSection): Promise<void> {
     const { routes } = this;
-    const peers = Array.from(this.mesh.toldPeers(), ({ number, endpoint }) => ({
+    const peers = this.mesh.peers.followed().map(({ number, endpoint }) => ({
       ...{ number, endpoint },
       nodeIds: [] as number[],
       timesMs: [] as number[],
@@ -213,15 +253,12 @@ export class MeshSections implements HandOverSections {
     if (peers.length === 0) return;
     const byNumber = new Map(peers.map((peer) => [peer.number, peer]));
     for (let from = 0; from < routes.sweepSteps; from += SLICE_STEPS) {
-      routes.visit(
-        from,
-        Math.min(from + SLICE_STEPS, routes.sweepSteps),
-        (nodeId, number, claimedMs) => {
-          const peer = byNumber.get(number);
-          peer?.nodeIds.push(nodeId);
-          peer?.timesMs.push(claimedMs);
-        },
-      );
+      const end = Math.min(from + SLICE_STEPS, routes.sweepSteps);
+      routes.visit(from, end, (nodeId, number, claimedMs) => {
+        const peer = byNumber.get(number);
+        peer?.nodeIds.push(nodeId);
+        peer?.timesMs.push(claimedMs);
+      });
       for (const { endpoint, nodeIds, timesMs } of peers) {
         const claims = {
           endpoint,
@@ -230,7 +267,16 @@ export class MeshSections implements HandOverSections {
         };
         for (const body of writeClaims(claims)) await send("claims", body);
       }
-      await sleep(1); // others have their turn
+      await sleep(1); // yield to other work
     }
+  }
+
+  #restoreClaims({ endpoint, nodeIds, timesMs }: PeerClaims): void {
+    const { peers, announcements } = this.mesh;
+    const peer = peers.get(addressText(endpoint));
+    if (peer === undefined) return;
+    void announcements.release(peer.number);
+    for (let i = 0; i < nodeIds.length; i++)
+      this.routes.claim(nodeIds[i]!, peer.number, timesMs[i]!, FLEET_MARK);
   }
 }

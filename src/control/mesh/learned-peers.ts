@@ -1,30 +1,22 @@
 /**
- * Learned peers: strangers whose gossip is believed, where --gossip-strict is off. Nobody named
- * them, so nothing is gossiped to them, and they are forgotten once they are silent.
+ * Learned peers: unlisted beacons whose gossip is accepted, where --gossip-strict is off. They are
+ * sent no gossip, and are removed after a timeout.
  */
-import type { Logger } from "pino";
-import type { PeerTable } from "../../shared/peers.ts";
-import type { Announcements } from "./announcements.ts";
-import type { OtherRoutes } from "./mesh.ts";
+import type { MeshContext, OtherRoutes } from "./context.ts";
 
 export interface LearnedPeer {
   readonly number: number;
   readonly endpoint: Int32Array;
-  /** When it was last heard, on the clock of performance.now. */
-  heardMs: number;
+  /** Time of its last gossip, on the clock of performance.now. */
+  lastSeenMs: number;
 }
 
 export class LearnedPeers {
   readonly #peers = new Map<string, LearnedPeer>(); // by "ip:port"
 
-  constructor(
-    private readonly table: PeerTable,
-    private readonly announcements: Announcements,
-    private readonly log: Logger,
-  ) {}
+  constructor(private readonly mesh: MeshContext) {}
 
-  /** All of them; the list changes when others are learned, or forgotten. */
-  get peers(): Iterable<LearnedPeer> {
+  all(): Iterable<LearnedPeer> {
     return this.#peers.values();
   }
 
@@ -32,56 +24,50 @@ export class LearnedPeers {
     return this.#peers.size;
   }
 
-  /** Nodes that are reached through them. */
+  /** Number of nodes that are reached through learned peers. */
   get routes(): number {
-    return this.#peers
-      .values()
-      .reduce((sum, { number }) => sum + this.announcements.routes(number), 0);
+    const { announcements } = this.mesh;
+    return this.#peers.values().reduce((sum, { number }) => sum + announcements.routes(number), 0);
   }
 
   /**
-   * A stranger was heard.
-   * @returns its number, or undefined if there is no place for another one
+   * Adds an unlisted beacon that sent gossip, or updates it.
+   * @returns its number, or undefined if there is no room for another one
    */
-  hear(address: string, endpoint: Int32Array): number | undefined {
+  see(address: string, endpoint: Int32Array): number | undefined {
+    const { table, log } = this.mesh;
     let peer = this.#peers.get(address);
     if (peer === undefined) {
-      const number = this.table.addLearned(endpoint, 0);
+      const number = table.addLearned(endpoint, 0);
       if (number < 0) return undefined;
-      peer = { number, endpoint, heardMs: 0 };
+      peer = { number, endpoint, lastSeenMs: 0 };
       this.#peers.set(address, peer);
-      this.log.info({ peer: address }, "peer learned");
-    } else this.table.setLocal(peer.number, endpoint, 0);
-    peer.heardMs = performance.now();
+      log.info({ event: "peer_learned", peer: address }, "peer learned");
+    } else table.setLocal(peer.number, endpoint, 0);
+    peer.lastSeenMs = performance.now();
     return peer.number;
   }
 
-  /** Forgets those that have been silent for so long. */
-  expire(silentMs: number): void {
+  /** Removes those that sent no gossip for `timeoutMs`. */
+  expire(timeoutMs: number): void {
     const nowMs = performance.now();
-    this.#forget(({ heardMs }) => nowMs - heardMs > silentMs);
+    this.remove(({ lastSeenMs }) => nowMs - lastSeenMs > timeoutMs);
   }
 
-  /** Forgets those at endpoints that `isUnwanted` names. */
-  forget(isUnwanted: (endpoint: Int32Array) => boolean): void {
-    this.#forget(({ endpoint }) => isUnwanted(endpoint));
-  }
-
-  #forget(isGone: (peer: LearnedPeer) => boolean): void {
+  remove(isUnwanted: (peer: LearnedPeer) => boolean): void {
     for (const [address, peer] of this.#peers) {
-      if (!isGone(peer)) continue;
+      if (!isUnwanted(peer)) continue;
       this.#peers.delete(address);
-      this.log.info({ peer: address }, "learned peer forgotten");
-      void forgetPeer(peer.number, this.table, this.announcements);
+      this.mesh.log.info({ event: "learned_peer_removed", peer: address }, "learned peer removed");
+      void forgetPeer(peer.number, this.mesh);
     }
   }
 }
 
-/** Ends what a peer's number stands for. Only when that is settled may another peer have it. */
+/** Frees a peer's number. No other peer may get the number before the promise settles. */
 export async function forgetPeer(
   number: number,
-  table: PeerTable,
-  announcements: Announcements,
+  { table, announcements }: Pick<MeshContext, "table" | "announcements">,
   others?: OtherRoutes,
 ): Promise<void> {
   table.disown(number);

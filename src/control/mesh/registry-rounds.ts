@@ -1,50 +1,35 @@
-/**
- * Rounds with the registry: this beacon is registered, and its peers are known, as long as they go
- * well.
- */
-import type { Logger } from "pino";
+/** Rounds with the registry: each registers this beacon and lists the others. */
 import { parseHostNamePort } from "../../config/units.ts";
-import { Guard } from "../kit/guard.ts";
-import { PeriodicTask } from "../kit/periodic-task.ts";
-import { ThrottledLog } from "../kit/throttled-log.ts";
-import type { MeshConfig } from "./options.ts";
+import type { PeriodicTask } from "../kit/periodic-task.ts";
+import type { MeshContext } from "./context.ts";
 import { type ListedBeacon, registryRound, skippedText } from "./registry.ts";
 import { ofRegistry, RegistryError } from "./registry-protocol.ts";
 
-/**
- * Rounds are spread by this share of their interval, so that beacons that were started together do
- * not ask together for ever.
- */
+/** Share of the interval by which rounds vary: beacons that start together do not stay in step. */
 const JITTER = 0.1;
 
 export class RegistryRounds {
-  /** Rounds by how they ended: "ok", or a RegistryErrorCode. */
+  /** Rounds by outcome: "ok" or a RegistryErrorCode. */
   readonly outcomes: Record<string, number> = { ok: 0 };
-  /** Why the last round failed; undefined if it went well, or there is no registry. */
+  /** Why the last round failed; undefined after a success, or without a registry. */
   problem: string | undefined;
   /** Unix seconds; undefined before the first. */
   lastSuccessS: number | undefined;
   readonly #task: PeriodicTask;
-  readonly #complaints: ThrottledLog;
 
   /**
-   * @param config as it is now
-   * @param defaultAdvertised "host:port" of this beacon, from this host's address on the connection
-   * @param listed is told of the beacons after each round that went well, and of none when there is
-   * no registry any more
+   * @param toRegister returns "host:port" of this beacon for this host's address on the connection
+   * @param listed receives the beacons after each successful round, and none without a registry
    */
   constructor(
-    private readonly config: () => MeshConfig,
-    private readonly defaultAdvertised: (localAddress: string) => string,
+    private readonly mesh: MeshContext,
+    private readonly toRegister: (localAddress: string) => string,
     private readonly listed: (beacons: readonly ListedBeacon[], advertised: string) => void,
-    private readonly log: Logger,
   ) {
-    this.#complaints = new ThrottledLog(log);
-    const guard = new Guard(log);
-    this.#task = new PeriodicTask(
+    this.#task = mesh.task(
+      "a round with the registry",
       (signal) => this.#round(signal),
-      () => config().registryIntervalMs * (1 + JITTER * (2 * Math.random() - 1)),
-      (error) => guard.report("a round with the registry", error),
+      () => mesh.config.registryIntervalMs * (1 + JITTER * (2 * Math.random() - 1)),
     );
   }
 
@@ -52,7 +37,6 @@ export class RegistryRounds {
     this.#task.start();
   }
 
-  /** The next round begins as soon as it can. */
   soon(): void {
     this.#task.soon();
   }
@@ -62,32 +46,33 @@ export class RegistryRounds {
   }
 
   async #round(signal: AbortSignal): Promise<void> {
-    const { registry, beaconId, registryAdminToken: adminToken, advertiseAddr } = this.config();
+    const { config, log, warn } = this.mesh;
+    const { registry, beaconId, registryAdminToken: adminToken, advertiseAddr } = config;
     if (registry === "off") {
       this.problem = undefined;
       this.listed([], "");
       return;
     }
-    const advertise = advertiseAddr === "auto" ? this.defaultAdvertised : () => advertiseAddr;
+    const advertise = advertiseAddr === "auto" ? this.toRegister : () => advertiseAddr;
     const address = parseHostNamePort(registry);
     try {
       const round = await registryRound(
         { registry: address, beaconId, adminToken, advertise },
         signal,
       );
-      if (signal.aborted || this.config().registry !== registry) return;
+      if (signal.aborted || this.mesh.config.registry !== registry) return;
       this.#ended("ok");
       this.problem = undefined;
       this.lastSuccessS = Math.round(Date.now() / 1000);
       if (round.skipped > 0)
-        this.#complaints.warn("skipped", ofRegistry(address, skippedText(round)));
+        warn("registry_entries_skipped", { registry }, ofRegistry(address, skippedText(round)));
       this.listed(round.beacons, round.advertised);
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof RegistryError)) throw error;
       this.#ended(error.code);
       this.problem = `${error.message}; peers stay as they are`;
-      this.log.warn(this.problem);
+      log.warn({ event: "registry_failed", registry, code: error.code }, this.problem);
     }
   }
 

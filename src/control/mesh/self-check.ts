@@ -1,28 +1,20 @@
 /**
- * A beacon's look at itself through its peers: does a Relay to one of its nodes find the way from
- * there?
+ * The self-check: whether a Relay to a node of this beacon arrives through its peers.
  *
- * The beacon has one node of its own, on a socket of its own, of which gossip tells the peers as of
- * any other. Once a round that node sends a Relay to itself through each peer, with a random text
- * that nobody guesses. The peer passes it on to this beacon, and one of its workers delivers it. So
- * the round trip covers what a node's packet goes through: gossip, routes, networks and both
- * beacons' workers.
+ * The beacon has an own node, with a socket of its own, and gossip announces it to the peers. Once
+ * a round the own node sends a Relay to itself through each peer, with a random nonce. The peer
+ * passes the Relay to this beacon, and a worker delivers it. So the round trip covers the path of a
+ * node's packet: gossip, routes, networks and the workers of both beacons.
  *
- * What is not back within the round is lost. What comes from anywhere else than this beacon's own
- * port says that somebody else believes to have the node. A peer that cannot know the node yet, as
- * it was not heard for two rounds, is not asked.
+ * A check that is not back within the round is lost. A check that comes back from another source
+ * than this beacon's port shows that another beacon claims the node. A peer that has not been seen
+ * for two rounds may not know the node yet and is not checked.
  *
- * The node's socket is as open as the beacon's port, and what comes there costs the main thread:
- * after so many datagrams that are no answer it is closed, and opened on another port in the next
- * round.
+ * Any host can send to the own node's socket, at the cost of the main thread. After STRANGE_MAX
+ * datagrams that are no answer, the socket is closed; the next round opens it on another port.
  */
 import { randomBytes, randomInt } from "node:crypto";
-import {
-  ENDPOINT_WORDS,
-  endpointOf,
-  type SocketAddress,
-  socketAddressOf,
-} from "../../../ffi/endpoint.ts";
+import { ENDPOINT_WORDS, endpointOf, socketAddressOf } from "../../../ffi/endpoint.ts";
 import { isWildcard } from "../../config/units.ts";
 import {
   FIRST_ID_AT,
@@ -32,138 +24,123 @@ import {
   RELAY_DELIVER_BYTES,
   SECOND_ID_AT,
 } from "../../protocol.ts";
-import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
-import { ADDED, CONTENDED, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
+import { CLOCK_S } from "../../shared/memory.ts";
+import { ADDED, CONTENDED, NODE_LIMIT } from "../../shared/nodes.ts";
 import { IS_SELF } from "../../shared/slots.ts";
 import { addressText, withoutZone } from "../kit/addresses.ts";
+import type { MeshContext } from "./context.ts";
 
-/** Too many to guess. */
+/** 128 bits cannot be guessed. */
 const NONCE_BYTES = 16;
-/**
- * The own node's id is in the upper half of all, as ids that are given one after the other hardly
- * get there.
- */
+/** The own node's id is in the upper half: ids that are assigned in sequence hardly reach it. */
 const OWN_ID_MIN = 2 ** 31;
 const OWN_ID_END = 2 ** 32 - 1;
-/** Rounds of gossip that a peer needs to know of the own node: it may have missed one. */
+/** Gossip rounds until a peer knows the own node: it may miss one. */
 const ROUNDS_TO_KNOW = 2;
-/**
- * Datagrams that are no answers, of one round, until the socket is closed: far more than go astray,
- * and some milliseconds of work.
- */
+/** Maximum number of datagrams a round that are no answer: some milliseconds of work. */
 const STRANGE_MAX = 1000;
-/** Losses in a row that are worth a word: one packet may get lost. */
-const LOSSES_WORTH_A_WORD = 3;
+/** Losses in a row that cause a warning: networks lose single packets. */
+const LOSSES_TO_WARN = 3;
 
-/** A peer as the check sees it. */
 export interface CheckedPeer {
   /** "ip:port" */
   readonly address: string;
   readonly endpoint: Int32Array;
-  /** Since when it has been heard, on the clock of performance.now; undefined while it is not. */
-  readonly heardSinceMs: number | undefined;
+  /** Start of its gossip without a timeout, by performance.now; undefined if silent. */
+  readonly seenSinceMs: number | undefined;
 }
 
 export interface PeerCheck {
   readonly sent: number;
-  /** Not back within their round. */
+  /** Checks that were not back within their round. */
   readonly lost: number;
-  /** Back from another address than this beacon's own. */
+  /** Checks that came back from another source than this beacon. */
   readonly disagreed: number;
-  /** Round trip of the last one that came back as it should, in milliseconds; null if none did. */
+  /** Round trip of the last successful check in milliseconds; null if there was none. */
   readonly lastRttMs: number | null;
 }
 
-/** What is known of the way through a peer. */
-interface Way {
+/** The path through a peer. */
+interface Path {
   sent: number;
   lost: number;
   lostInARow: number;
   disagreed: number;
   lastRttMs: number | null;
-  /** The check that is not back: its nonce, in hex, and when it left. */
+  /** The check under way: its nonce in hex, and the time of sending. */
   pending: { readonly nonce: string; readonly sentMs: number } | undefined;
 }
 
-export interface SelfCheckParts {
-  readonly memory: SharedMemory;
-  /** The main thread's. */
-  readonly nodes: NodeTable;
-  /** Where the beacon listens. */
-  readonly address: SocketAddress;
-  /** A warning, which is not repeated too often. @param about one word of what it is about */
-  complain(about: string, message: string): void;
-}
-
+type SelfCheckDeps = Pick<MeshContext, "memory" | "nodes" | "address" | "warn">;
 type OwnSocket = Bun.udp.Socket<"buffer">;
 
 export class SelfCheck {
-  readonly #ways = new Map<string, Way>(); // by the peer's address
-  /** Where deliveries come from: this beacon, as the own node is told of it. */
+  readonly #paths = new Map<string, Path>(); // by the peer's address
+  /** Source address of deliveries: this beacon, as the own node sees it. */
   readonly #deliverer: string;
-  /** 0 while there is no own node. */
+  /** 0 without an own node. */
   #ownId = 0;
   #enteredMs = 0;
   #socket: OwnSocket | undefined;
-  /** Where the own node was recorded. */
+  /** The own node's endpoint in the table. */
   #endpoint: Int32Array = new Int32Array(ENDPOINT_WORDS);
   readonly #found = new Int32Array(ENDPOINT_WORDS);
   #strange = 0;
 
-  constructor(private readonly parts: SelfCheckParts) {
-    const { port } = parts.address;
+  constructor(private readonly deps: SelfCheckDeps) {
+    const { port } = deps.address;
     this.#deliverer = addressText(endpointOf(this.#ownHost, port));
   }
 
   /**
-   * Ends a round and begins another one: what is not back is lost, and each peer is asked anew.
-   * Without peers there is no own node.
-   * @param roundMs how long it is to be
+   * Ends the round and starts another one: counts missing checks as lost, and checks each peer.
+   * Without peers, removes the own node.
+   * @param roundMs length of the round
    */
   async round(peers: readonly CheckedPeer[], roundMs: number): Promise<void> {
     this.#settle(roundMs);
     this.#strange = 0;
     const addresses = new Set(peers.map(({ address }) => address));
-    for (const address of this.#ways.keys())
-      if (!addresses.has(address)) this.#ways.delete(address);
+    for (const address of this.#paths.keys())
+      if (!addresses.has(address)) this.#paths.delete(address);
     if (peers.length === 0) this.leave();
     else if (!(await this.#enter())) return;
     const nowMs = performance.now();
     for (const peer of peers) {
-      const sinceMs = Math.max(peer.heardSinceMs ?? Infinity, this.#enteredMs);
+      const sinceMs = Math.max(peer.seenSinceMs ?? Infinity, this.#enteredMs);
       if (nowMs - sinceMs >= ROUNDS_TO_KNOW * roundMs) this.#ask(peer);
     }
   }
 
-  /** To be called about every second: the own node stays in the table. */
+  /** Keeps the own node in the table. Runs about once a second. */
   tick(): void {
     if (this.#ownId !== 0) this.#record();
   }
 
-  /** Nothing is under way any more, and the own node is gone. Not to be called within a round. */
+  /** Removes the own node. Must not be called during a round. */
   leave(): void {
-    if (this.#ownId !== 0 && this.#slot() === "own") this.parts.nodes.remove(this.#ownId);
+    if (this.#ownId !== 0 && this.#slot() === "own") this.deps.nodes.remove(this.#ownId);
     this.#ownId = 0;
     this.#close();
   }
 
-  /** What was found of a peer; null if it was not asked. */
+  /** Returns the results of a peer; null if it was not checked. */
   statsOf(address: string): PeerCheck | null {
-    const way = this.#ways.get(address);
-    if (way === undefined || way.sent === 0) return null;
-    const { sent, lost, disagreed, lastRttMs } = way;
+    const path = this.#paths.get(address);
+    if (path === undefined || path.sent === 0) return null;
+    const { sent, lost, disagreed, lastRttMs } = path;
     return { sent, lost, disagreed, lastRttMs };
   }
 
-  /** Nodes in the table that are none: 0 or 1. */
+  /** Number of own nodes in the table: 0 or 1. */
   get ownNodes(): number {
     return this.#ownId !== 0 && this.#slot() === "own" ? 1 : 0;
   }
 
-  /** What an operator should know, a phrase a peer. */
+  /** Warnings, a phrase a peer. */
   get remarks(): readonly string[] {
-    return Array.from(this.#ways).flatMap(([address, { lostInARow }]) =>
-      lostInARow < LOSSES_WORTH_A_WORD
+    return Array.from(this.#paths).flatMap(([address, { lostInARow }]) =>
+      lostInARow < LOSSES_TO_WARN
         ? []
         : [`peer ${address}: self-check lost ${lostInARow} in a row`],
     );
@@ -171,26 +148,21 @@ export class SelfCheck {
 
   // The own node.
 
-  /**
-   * The address of this host at which a worker reaches the own node, and at which the own node sees
-   * the beacon.
-   */
+  /** The address of this host that workers and the own node reach each other at. */
   get #ownHost(): string {
-    const { address } = this.parts.address;
+    const { address } = this.deps.address;
     return isWildcard(address) ? "127.0.0.1" : withoutZone(address);
   }
 
-  /** @returns whether there is an own node now */
+  /** @returns whether the own node is in the table */
   async #enter(): Promise<boolean> {
     if (this.#socket === undefined) {
       try {
         this.#socket = await this.#open();
       } catch (error) {
         const { code = "failed" } = error as { code?: string };
-        this.parts.complain(
-          "self-check",
-          `no self-check, its socket cannot be had (${code}); it is tried again`,
-        );
+        const message = `no self-check: cannot open its socket (${code}); the next round retries`;
+        this.deps.warn("self_check_failed", { code }, message);
         return false;
       }
     }
@@ -199,43 +171,41 @@ export class SelfCheck {
 
   #open(): Promise<OwnSocket> {
     return Bun.udpSocket({
-      hostname: withoutZone(this.parts.address.address),
+      hostname: withoutZone(this.deps.address.address),
       port: 0,
       binaryType: "buffer",
       socket: {
         data: (socket, bytes, port, address) => {
           if (socket === this.#socket) this.#receive(bytes, address, port);
         },
-        error: () => {}, // a peer's host said that nobody listens there: what is lost is counted
+        error: () => {}, // ICMP: no beacon listens at a peer's port; the check counts as lost
       },
     });
   }
 
   /**
-   * Puts the own node into the table, or keeps it there.
-   * @returns false if there is no room, which is logged, or the shard is locked
+   * Adds the own node to the table, or refreshes it.
+   * @returns false if the table is full, which is logged, or the shard is locked
    */
   #record(): boolean {
-    const { memory, nodes } = this.parts;
+    const { memory, nodes } = this.deps;
     if (this.#ownId === 0 || this.#slot() === "taken") this.#ownId = this.#freeId();
     if (this.#socket !== undefined) this.#endpoint = endpointOf(this.#ownHost, this.#socket.port);
     const result = nodes.record(this.#ownId, this.#endpoint, 0, IS_SELF, memory.words[CLOCK_S]!);
     if (result === ADDED) this.#enteredMs = performance.now();
     if (result < NODE_LIMIT) return true;
     if (result === CONTENDED) return false; // the next tick retries
-    this.parts.complain(
-      "self-check",
-      "no self-check: there is no room for one more node, raise --max-nodes",
+    this.deps.warn(
+      "self_check_failed",
+      {},
+      "no self-check: the node table has no room for one more node; raise --max-nodes",
     );
     return false;
   }
 
-  /**
-   * Whether the own node's id is in the table: as the own node, not at all, or as somebody who
-   * claims it.
-   */
+  /** Whether the own node's id is in the table, and whether another node claims it. */
   #slot(): "own" | "absent" | "taken" {
-    const { nodes } = this.parts;
+    const { nodes } = this.deps;
     const slot = nodes.find(this.#ownId);
     if (slot < 0 || nodes.slots.read(slot, this.#ownId, this.#found, 0) < 0) return "absent";
     const isOwn =
@@ -246,7 +216,7 @@ export class SelfCheck {
   #freeId(): number {
     for (;;) {
       const id = randomInt(OWN_ID_MIN, OWN_ID_END);
-      if (this.parts.nodes.find(id) < 0) return id;
+      if (this.deps.nodes.find(id) < 0) return id;
     }
   }
 
@@ -257,40 +227,40 @@ export class SelfCheck {
 
   // Checks.
 
-  /** What left a round ago and is not back is lost. A round that was begun early ends nothing. */
+  /** Counts missing checks as lost, except in a round that ends early. */
   #settle(roundMs: number): void {
     const nowMs = performance.now();
-    for (const way of this.#ways.values()) {
-      if (way.pending === undefined || nowMs - way.pending.sentMs < roundMs / 2) continue;
-      way.pending = undefined;
-      way.lost++;
-      way.lostInARow++;
+    for (const path of this.#paths.values()) {
+      if (path.pending === undefined || nowMs - path.pending.sentMs < roundMs / 2) continue;
+      path.pending = undefined;
+      path.lost++;
+      path.lostInARow++;
     }
   }
 
   #ask({ address, endpoint }: CheckedPeer): void {
-    let way = this.#ways.get(address);
-    if (way === undefined) {
-      way = { sent: 0, lost: 0, lostInARow: 0, disagreed: 0, lastRttMs: null, pending: undefined };
-      this.#ways.set(address, way);
+    let path = this.#paths.get(address);
+    if (path === undefined) {
+      path = { sent: 0, lost: 0, lostInARow: 0, disagreed: 0, lastRttMs: null, pending: undefined };
+      this.#paths.set(address, path);
     }
-    if (way.pending !== undefined) return;
+    if (path.pending !== undefined) return;
     const nonce = randomBytes(NONCE_BYTES);
     const message = Buffer.alloc(RELAY_BYTES + NONCE_BYTES);
     message[0] = RELAY;
     message.writeUInt32BE(this.#ownId, FIRST_ID_AT);
     message.writeUInt32BE(this.#ownId, SECOND_ID_AT);
     nonce.copy(message, RELAY_BYTES);
-    // Before it leaves, as it may be back before `send` returns.
-    way.pending = { nonce: nonce.toString("hex"), sentMs: performance.now() };
-    if (this.#send(message, endpoint)) way.sent++;
-    else way.pending = undefined;
+    // Before sending: the check may be back before `send` returns.
+    path.pending = { nonce: nonce.toString("hex"), sentMs: performance.now() };
+    if (this.#send(message, endpoint)) path.sent++;
+    else path.pending = undefined;
   }
 
-  /** @returns false if the kernel did not take it: it knows no way to there, or is out of room */
+  /** @returns false if the kernel refused it: no route, or a full buffer */
   #send(message: Uint8Array, endpoint: Int32Array): boolean {
     const { address, port } = socketAddressOf(endpoint, 0);
-    // The first failure may be of what was sent before, to somebody else.
+    // The first error may be that of an earlier packet to another peer.
     for (let attempt = 0; attempt < 2; attempt++) {
       try {
         return this.#socket?.send(message, port, address) ?? false;
@@ -305,40 +275,40 @@ export class SelfCheck {
       if (++this.#strange > STRANGE_MAX) this.#flooded();
       return;
     }
-    const [peer, way, sentMs] = found;
+    const [peer, path, sentMs] = found;
     const rttMs = performance.now() - sentMs;
-    way.pending = undefined;
-    way.lostInARow = 0;
+    path.pending = undefined;
+    path.lostInARow = 0;
     const source = addressText(endpointOf(withoutZone(address), port));
     if (source === this.#deliverer) {
-      way.lastRttMs = rttMs;
+      path.lastRttMs = rttMs;
       return;
     }
-    way.disagreed++;
-    this.parts.complain(
-      "disagreement",
-      `the self-check through ${peer} came back from ${source}, not from this beacon: somebody else believes to have its node`,
+    path.disagreed++;
+    this.deps.warn(
+      "self_check_disagreed",
+      { peer, source },
+      `the self-check through ${peer} came back from ${source}, not from this beacon: another ` +
+        "beacon claims its node",
     );
   }
 
-  /** Whose check a datagram is the answer to, and when that left. */
-  #answered(bytes: Uint8Array): [peer: string, way: Way, sentMs: number] | undefined {
+  /** Returns the check that a datagram answers: its peer, path and time of sending. */
+  #answered(bytes: Uint8Array): [peer: string, path: Path, sentMs: number] | undefined {
     if (bytes.length !== RELAY_DELIVER_BYTES + NONCE_BYTES || bytes[0] !== RELAY_DELIVER)
       return undefined;
     const nonce = Buffer.from(bytes).toString("hex", RELAY_DELIVER_BYTES);
-    for (const [peer, way] of this.#ways) {
-      if (way.pending?.nonce === nonce) return [peer, way, way.pending.sentMs];
+    for (const [peer, path] of this.#paths) {
+      if (path.pending?.nonce === nonce) return [peer, path, path.pending.sentMs];
     }
     return undefined;
   }
 
-  /** What is under way then is neither lost nor back. */
+  /** Checks under way count neither as lost nor as back. */
   #flooded(): void {
-    this.parts.complain(
-      "self-check",
-      "no self-check until its next round: too much else comes to its port",
-    );
-    for (const way of this.#ways.values()) way.pending = undefined;
+    const message = "no self-check until its next round: its port is flooded";
+    this.deps.warn("self_check_flooded", {}, message);
+    for (const path of this.#paths.values()) path.pending = undefined;
     this.#close();
   }
 }

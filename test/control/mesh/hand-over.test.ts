@@ -35,9 +35,9 @@ test.each([
 describe("routes", () => {
   test("are read as they were written", () => {
     const endpoint = endpointOf("192.0.2.9", 9001);
-    for (const heardAgeMs of [undefined, 0, 12_345]) {
+    for (const ageMs of [undefined, 0, 12_345]) {
       for (const isLearned of [false, true]) {
-        const peer = { endpoint, isLearned, heardAgeMs, nodeIds: Int32Array.of(-1, 5, 7) };
+        const peer = { endpoint, isLearned, ageMs, nodeIds: Int32Array.of(-1, 5, 7) };
         expect(readRoutes(writeRoutes(peer))).toEqual(peer);
       }
     }
@@ -53,7 +53,7 @@ describe("routes", () => {
     const written = writeRoutes({
       endpoint: endpointOf("192.0.2.9", 1),
       isLearned: false,
-      heardAgeMs: 1,
+      ageMs: 1,
       nodeIds,
     });
     expect(written.length).toBeLessThanOrEqual(BODY_BYTES_MAX);

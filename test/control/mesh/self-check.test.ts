@@ -4,6 +4,7 @@
  */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { endpointOf } from "../../../ffi/endpoint.ts";
+import type { Warn } from "../../../src/control/mesh/context.ts";
 import { type CheckedPeer, SelfCheck } from "../../../src/control/mesh/self-check.ts";
 import {
   CLOCK_S,
@@ -28,7 +29,7 @@ let other: Client;
 let memory: SharedMemory;
 let nodes: NodeTable;
 let check: SelfCheck;
-let complaints: string[];
+let warnings: string[];
 let peer: CheckedPeer;
 
 beforeEach(async () => {
@@ -41,11 +42,11 @@ beforeEach(async () => {
   memory.words[CLOCK_S] = 7;
   memory.words[HASH_SECRET] = 5;
   nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
-  complaints = [];
-  const complain = (_about: string, message: string) => complaints.push(message);
+  warnings = [];
+  const warn: Warn = (_event, _fields, message) => warnings.push(message);
   const { address, port } = socket.address;
-  check = new SelfCheck({ memory, nodes, address: { address, port, family: "IPv4" }, complain });
-  peer = { address: nameOf(socket), endpoint: endpointOf(address, port), heardSinceMs: 0 };
+  check = new SelfCheck({ memory, nodes, address: { address, port, family: "IPv4" }, warn });
+  peer = { address: nameOf(socket), endpoint: endpointOf(address, port), seenSinceMs: 0 };
 });
 afterEach(() => {
   check.leave();
@@ -88,11 +89,11 @@ describe("a packet through a peer", () => {
     expect(stats()).toEqual({ sent: 2, lost: 0, disagreed: 0, lastRttMs: rttMs });
   });
 
-  test("that comes from elsewhere says that somebody else has the node", async () => {
+  test("from another source counts as a disagreement", async () => {
     const { message, from } = await ask();
     await other.send(answerTo(message), from);
     await until("a disagreement", () => stats()?.disagreed === 1);
-    expect(complaints[0]).toContain(`through ${peer.address} came back from ${nameOf(other)}`);
+    expect(warnings[0]).toContain(`through ${peer.address} came back from ${nameOf(other)}`);
     await socket.send(answerTo(message), from); // too late
     await ask();
     expect(stats()).toEqual({ sent: 2, lost: 0, disagreed: 1, lastRttMs: null });
@@ -112,20 +113,20 @@ describe("a packet through a peer", () => {
     expect(stats()).toEqual({ sent: 4, lost: 3, disagreed: 0, lastRttMs: null });
     expect(check.remarks).toEqual([`peer ${peer.address}: self-check lost 3 in a row`]);
     // which was begun early, so nothing is lost yet
-    await check.round([{ ...peer, heardSinceMs: undefined }], LONG_MS);
+    await check.round([{ ...peer, seenSinceMs: undefined }], LONG_MS);
     expect(stats()?.lost).toBe(3);
   });
 });
 
 test("a peer that is not heard, or not for two rounds, is not asked; nor is any before the own node is known", async () => {
   await check.round([peer], LONG_MS);
-  await check.round([{ ...peer, heardSinceMs: undefined }], SHORT_MS);
-  await check.round([{ ...peer, heardSinceMs: performance.now() }], LONG_MS);
+  await check.round([{ ...peer, seenSinceMs: undefined }], SHORT_MS);
+  await check.round([{ ...peer, seenSinceMs: performance.now() }], LONG_MS);
   await check.round([peer], LONG_MS);
   expect([stats(), socket.pending, check.ownNodes]).toEqual([null, 0, 1]);
 });
 
-test("without peers there is no own node, and none in a table that has no room", async () => {
+test("has no own node without peers, or in a full table", async () => {
   await check.round([], SHORT_MS);
   expect(nodes.size()).toBe(0);
   await ask();
@@ -134,10 +135,10 @@ test("without peers there is no own node, and none in a table that has no room",
   for (const id of [1, 2]) expect(nodes.record(id, peer.endpoint, 0, 0, 7)).toBe(ADDED);
   await check.round([peer], SHORT_MS);
   expect([stats(), socket.pending]).toEqual([null, 0]);
-  expect(complaints[0]).toContain("no room");
+  expect(warnings[0]).toContain("no room");
 });
 
-test("the own node stays in the table; whoever claims its id has it, and the own node has another", async () => {
+test("keeps the own node in the table, and gives it another id once a node claims its id", async () => {
   await ask();
   const { nodeId: before } = ownNode()!;
   memory.words[CLOCK_S] = 8;
@@ -154,16 +155,14 @@ test("the own node stays in the table; whoever claims its id has it, and the own
   expect([...nodes.entries()]).toMatchObject([{ nodeId: before, endpoint: peer.endpoint }]);
 });
 
-test("a flood at its port closes that until the next round, and nothing counts as lost for it", async () => {
+test("closes a flooded port until the next round, and counts no check as lost", async () => {
   const { from } = await ask();
   await until("the port is closed", async () => {
     for (let i = 0; i < 100; i++) await other.send(new Uint8Array(21), from);
     await Bun.sleep(1); // the receiver is on this thread
-    return complaints.length > 0;
+    return warnings.length > 0;
   });
-  expect(complaints).toEqual([
-    "no self-check until its next round: too much else comes to its port",
-  ]);
+  expect(warnings).toEqual(["no self-check until its next round: its port is flooded"]);
   const next = await ask();
   expect(next.from.port).not.toBe(from.port);
   expect(ownNode()?.endpoint).toEqual(endpointOf(next.from.address, next.from.port));

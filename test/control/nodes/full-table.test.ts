@@ -7,7 +7,7 @@ function bench() {
   const logged: string[] = [];
   let [refused, nowMs] = [7, 0];
   const complaints = new ThrottledLog(
-    { warn: (text: string) => void logged.push(text) } as never,
+    { warn: (_: object, text: string) => void logged.push(text) } as never,
     () => nowMs,
   );
   const table = new FullTable(

@@ -119,13 +119,13 @@ export class BeaconProcess {
     return sumByName(await this.stats(), (w) => w.gossipRejected);
   }
 
-  /** Gossip that was taken and not believed, by reason, without the reasons that stand at 0. */
+  /** Gossip that the main thread rejected, by reason, without reasons that are 0. */
   async refused(): Promise<Record<string, number>> {
     const { gossipRefused } = (await this.stats()).mesh;
     return Object.fromEntries(Object.entries(gossipRefused).filter(([, count]) => count > 0));
   }
 
-  /** Strangers whose gossip is believed, and the routes through them. */
+  /** Unlisted beacons whose gossip is accepted, and the routes through them. */
   async learned(): Promise<{ peers: number; routes: number }> {
     const { learnedPeers: peers, learnedRoutes: routes } = (await this.stats()).mesh;
     return { peers, routes };
