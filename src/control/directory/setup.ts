@@ -101,7 +101,7 @@ export class DirectorySetup {
       complain: (about, message) => complaints.warn(about, message),
     });
     nodes.removed = (nodeId) => directory.nodeWent(nodeId);
-    mesh.otherRoutes = directory;
+    mesh.announcements.others = directory;
     const { bytesPerRoute } = this.routes;
     const wholeMib = Math.ceil((config.maxRoutes * bytesPerRoute) / MIB);
     log.info(

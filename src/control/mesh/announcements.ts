@@ -1,24 +1,25 @@
 /**
- * What peers announce becomes routes: a peer's new list of nodes replaces its old one. In slices
- * with pauses, so that lists of any size leave the processor to the workers.
+ * Announcements become routes: a peer's new list of nodes replaces its old one, in slices with
+ * pauses, so that long lists leave the processor to the workers.
  *
- * Lists are kept sorted, and a new one is walked beside the old one: what is only in the new one is
- * claimed, what is only in the old one is withdrawn, if no other peer has claimed it since. What is
- * in both is left alone, unless another peer has taken some of it: then this one takes it back, as
- * the last to claim it. So a list that is the same as ever costs no look into the route table.
+ * Lists are sorted, and a new list is merged with the old one. Nodes of the new list alone are
+ * claimed. Nodes of the old list alone are withdrawn, unless another peer has claimed them since.
+ * Nodes of both lists cost no lookup in the route table, unless another peer has claimed some of
+ * them: then the announcing peer claims them again.
  *
- * Learned peers come after all others: they claim no node of another peer's, and where the table is
- * full, their routes make room. What the directory tells of its beacons (src/control/directory) is
- * newer than an old list: a peer takes from them only what is new in its own.
+ * A learned peer claims no node of another peer, and gives up its routes when the table is full.
+ * Claims of the directory (src/control/directory) are newer than an old list: a peer overrides them
+ * only with nodes that are new in its list.
  */
 import { PEER_PLACES, PEERS_MAX } from "../../shared/memory.ts";
 import { isLearned } from "../../shared/peers.ts";
 import { NO_PEER, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
+import type { OtherRoutes } from "./context.ts";
 
-/** Routes changed in one go: some 0.3 ms. */
+/** Routes changed without a pause: about 0.3 ms. */
 const SLICE_ROUTES = 2048;
 const PAUSE_MS = 1;
-/** Nodes of lists that are sorted in one go: of the largest, some 0.4 ms. */
+/** Nodes sorted without a pause: about 0.4 ms for the longest list. */
 const SLICE_NODES = 16_384;
 const NO_NODES = new Int32Array(0);
 
@@ -27,50 +28,38 @@ interface Pending {
   readonly done: (() => void)[];
 }
 
-export interface AnnouncementWatcher {
-  /**
-   * A peer is about to have a node's route.
-   * @param isNew whether it did not announce the node before
-   */
-  readonly claims: (nodeId: number, isNew: boolean) => void;
-  /** A peer had a node's route, and it was withdrawn. */
-  readonly withdrew: (nodeId: number) => void;
-}
-
 export class Announcements {
-  /** Nodes that found no room in the route table, over all lists. */
+  /** Announced nodes for which the route table had no room. */
   refused = 0;
   readonly #lists: Int32Array[] = Array.from({ length: PEER_PLACES }, () => NO_NODES);
-  /** By peer, at most one: what a peer says overrules what it said before. */
+  /** The last list of each peer that is not in force yet. */
   readonly #pending = new Map<number, Pending>();
-  /** The peers whose nodes the directory tells, by number. */
+  /** Numbers of the peers whose nodes come from the directory. */
   readonly #released = new Set<number>();
   #applying = false;
 
-  /**
-   * @param nowMs what claims are stamped with, where others are, too
-   * @param watcher is told of what changes
-   */
+  others: OtherRoutes | undefined;
+
+  /** @param nowMs the clock for the time of claims */
   constructor(
     private readonly table: RouteTable,
     private readonly nowMs: () => number = () => 0,
-    private readonly watcher: AnnouncementWatcher = { claims: () => {}, withdrew: () => {} },
   ) {}
 
-  /** Routes that lead to a peer. */
+  /** Returns the number of routes to a peer. */
   routes(peer: number): number {
     return this.table.routesOf(peer);
   }
 
-  /** What a peer announced last, whether or not that is in force yet. */
+  /** Returns the last list of a peer, which may not be in force yet. */
   list(peer: number): Int32Array {
     return this.#pending.get(peer)?.nodeIds ?? this.#lists[peer]!;
   }
 
   /**
-   * Replaces a peer's list; an empty one withdraws all of it.
-   * @param nodeIds in any order, 0 and repetitions count for nothing; this object's own from now on
-   * @returns settles when it, or a later one of this peer, is in force
+   * Replaces a peer's list.
+   * @param nodeIds in any order; 0 and duplicates are ignored. The caller must not use it again
+   * @returns settles when this list, or a later one of the peer, is in force
    */
   announce(peer: number, nodeIds: Int32Array): Promise<void> {
     const done = this.#pending.get(peer)?.done ?? [];
@@ -85,8 +74,8 @@ export class Announcements {
   }
 
   /**
-   * Leaves a peer's nodes, and the routes to them as they are, to the directory.
-   * @returns settles when no list of it is under way
+   * Leaves a peer's nodes and routes to the directory.
+   * @returns settles when no list of the peer is pending
    */
   async release(peer: number): Promise<void> {
     this.#released.add(peer);
@@ -94,12 +83,11 @@ export class Announcements {
     this.#lists[peer] = NO_NODES;
   }
 
-  /** Whether a peer's nodes are left to the directory. */
   isReleased(peer: number): boolean {
     return this.#released.has(peer);
   }
 
-  /** Ends that. */
+  /** Ends a release. */
   takeBack(peer: number): void {
     this.#released.delete(peer);
   }
@@ -119,17 +107,17 @@ export class Announcements {
     this.#applying = false;
   }
 
-  /** @param after sorted, as the list before it is */
+  /** @param after sorted, without duplicates */
   async #apply(peer: number, after: Int32Array): Promise<void> {
     const before = this.#lists[peer]!;
-    const takeBack = this.table.routesOf(peer) < before.length;
+    const reclaim = this.table.routesOf(peer) < before.length;
     let changed = 0;
-    // First what goes, so that a full table has room for what comes.
-    for (const going of [true, false]) {
+    // Withdraw first, so that a full table has room for the claims.
+    for (const withdraws of [true, false]) {
       for (let b = 0, a = 0; b < before.length || a < after.length; ) {
         const order = compare(before, b, after, a);
-        const changes = going ? order < 0 : order > 0 || (order === 0 && takeBack);
-        if (changes && going) this.#withdraw(before[b]!, peer);
+        const changes = withdraws ? order < 0 : order > 0 || (order === 0 && reclaim);
+        if (changes && withdraws) this.#withdraw(before[b]!, peer);
         else if (changes) this.#claim(after[a]!, peer, order > 0);
         if (order <= 0) b++;
         if (order >= 0) a++;
@@ -145,7 +133,7 @@ export class Announcements {
       const holder = this.table.find(nodeId);
       if (learned ? holder !== NO_PEER && !isLearned(holder) : this.#released.has(holder)) return;
     }
-    this.watcher.claims(nodeId, isNew);
+    this.others?.claimedByGossip(nodeId, isNew);
     const nowMs = this.nowMs();
     let other = this.table.claim(nodeId, peer, nowMs);
     if (other === TABLE_FULL && !learned && this.#makeRoom())
@@ -154,12 +142,12 @@ export class Announcements {
   }
 
   #withdraw(nodeId: number, peer: number): void {
-    if (this.table.withdraw(nodeId, peer)) this.watcher.withdrew(nodeId);
+    if (this.table.withdraw(nodeId, peer)) this.others?.withdrawnByGossip(nodeId);
   }
 
   /**
-   * Withdraws the routes of one learned peer, at most some milliseconds' worth.
-   * @returns false if none has any
+   * Withdraws the routes of one learned peer, which takes a few milliseconds at most.
+   * @returns false if no learned peer has a route
    */
   #makeRoom(): boolean {
     for (let peer = PEERS_MAX; peer < PEER_PLACES; peer++) {
@@ -171,17 +159,14 @@ export class Announcements {
   }
 }
 
-/**
- * Which of two sorted lists has the lower id at its place: negative the first, positive the second,
- * 0 both. A list's end is last.
- */
+/** Compares elements of two sorted lists; the end of a list is greater than any id. */
 function compare(first: Int32Array, i: number, second: Int32Array, j: number): number {
   if (i === first.length) return 1;
   if (j === second.length) return -1;
   return first[i]! < second[j]! ? -1 : first[i]! > second[j]! ? 1 : 0;
 }
 
-/** Sorts in place. @returns each id once, without 0 */
+/** Sorts in place. @returns the ids without 0 and duplicates */
 function sortedSet(nodeIds: Int32Array): Int32Array {
   nodeIds.sort();
   let length = 0;

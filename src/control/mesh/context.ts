@@ -61,7 +61,6 @@ export interface MeshContext extends MeshDeps {
   readonly announcements: Announcements;
   /** Whether another process sends for this beacon. */
   readonly isSilent: () => boolean;
-  readonly otherRoutes: () => OtherRoutes | undefined;
   /** Returns a task that logs its errors under the name of its work. */
   readonly task: (
     work: string,

@@ -13,7 +13,7 @@ import { acceptsUnlisted } from "./context.ts";
 import { type GossipKeys, readGossipKeys } from "./gossip-keys.ts";
 import { MeshSections } from "./hand-over.ts";
 import { Mesh, type MeshStats } from "./mesh.ts";
-import { MESH } from "./metrics.ts";
+import { MESH, PEERS } from "./metrics.ts";
 import { checkMesh, type MeshConfig, type MeshReads, meshOptions } from "./options.ts";
 import { readAdminToken } from "./registry-token.ts";
 
@@ -43,7 +43,7 @@ export const mesh = {
   options: meshOptions,
   check: checkMesh,
   read,
-  metrics: [MESH],
+  metrics: [MESH, PEERS],
   summary: ({ mesh }: Stats) => ({ gossipRefused: total(mesh.gossipRefused) }),
   create(host: Host<MeshReads, Files>) {
     const { memory, routes, config, log } = host;
@@ -77,7 +77,7 @@ export const mesh = {
         name: "route table",
         entries: "routes",
         option: `--max-routes (${config.maxRoutes})`,
-        refused: () => made.announcements.refused + (made.otherRoutes?.routesRefused ?? 0),
+        refused: () => made.announcements.refused + (made.announcements.others?.routesRefused ?? 0),
       },
       new ThrottledLog(log),
     );

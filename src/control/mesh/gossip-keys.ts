@@ -1,32 +1,25 @@
-/**
- * The keys that sign gossip, from a file: one a line, the one in use first, then, while it is being
- * changed, the one before or after it.
- */
+/** The keys of gossip, from a file: the key in use, and during a change a second one. */
 import { isExposed, readBounded } from "../../config/file.ts";
 import { ConfigError, shown } from "../../config/units.ts";
 
 /** Two long keys; the bound keeps a wrong path from being read whole. */
 const FILE_BYTES_MAX = 4096;
 const KEYS_MAX = 2;
-/** In hexadecimal 128 bits, with which no key is found by trying. */
+/** 128 bits in hexadecimal, which cannot be guessed. */
 const KEY_CHARS_MIN = 32;
 
 export interface GossipKeys {
-  /**
-   * Any of them may have signed what comes; the first signs what goes. None: gossip is not signed,
-   * and no signature is looked at.
-   */
+  /** All are accepted; the first one signs. Without any, gossip is unsigned and unchecked. */
   readonly keys: readonly string[];
-  /** Whether others than its owner may read the file. */
+  /** Whether other users can read the file. */
   readonly exposed: boolean;
 }
 
 export const NO_GOSSIP_KEYS: GossipKeys = { keys: [], exposed: false };
 
 /**
- * Reads the file and checks all of it.
- * @param path or "off"
- * @throws ConfigError that names the file and the line that is wrong, never what it holds
+ * Reads and checks the file.
+ * @throws ConfigError that names the file and the line, never its content
  */
 export function readGossipKeys(path: string | "off"): GossipKeys {
   if (path === "off") return NO_GOSSIP_KEYS;
@@ -40,7 +33,8 @@ export function readGossipKeys(path: string | "off"): GossipKeys {
   for (const [i, key] of keys.entries()) {
     if (key.length < KEY_CHARS_MIN || !/^[ -~]*$/.test(key))
       throw new ConfigError(
-        `${shown(path)}: line ${i + 1} of the gossip key file must have at least ${KEY_CHARS_MIN} characters of printable ASCII`,
+        `${shown(path)}: line ${i + 1} of the gossip key file must have at least ` +
+          `${KEY_CHARS_MIN} characters of printable ASCII`,
       );
   }
   return { keys, exposed: isExposed(path) };

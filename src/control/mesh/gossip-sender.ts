@@ -1,5 +1,4 @@
-/** Gossip out: this beacon's nodes, in one Sync message, signed if there is a key, to each peer. */
-
+/** The Sync message with this beacon's nodes: builds it, signs it if there is a key, sends it. */
 import { UDP_PAYLOAD_MAX } from "../../../ffi/abi.ts";
 import { EAGAIN, EINTR } from "../../../ffi/errno.ts";
 import { kernel } from "../../../ffi/libc.ts";
@@ -16,30 +15,27 @@ import { IS_BRIDGED } from "../../shared/slots.ts";
 import { ENTRY_SEEN_S, type NodeVisitor } from "../nodes/scan.ts";
 import { newInstance, nextInstance, sign } from "./gossip-signature.ts";
 
-/** What fits into one datagram: 16,375, and 16,363 if it is signed. */
+/** Maximum number of nodes in one datagram: 16,375, and 16,363 if signed. */
 export const GOSSIP_NODES_MAX = Math.floor((UDP_PAYLOAD_MAX - SYNC_BYTES) / 4);
 export const SIGNED_GOSSIP_NODES_MAX = Math.floor(
   (UDP_PAYLOAD_MAX - SYNC_BYTES - SYNC_TRAILER_BYTES) / 4,
 );
 
-/** So that a table that grows does not need a larger place each time. */
+/** Spare room of the buffers, so that a growing table does not reallocate them in each round. */
 const ROOM_TO_GROW = 1.25;
 
-/** A full send buffer drains within milliseconds: so often, and so long apart, it is tried. */
+/** Attempts with a full send buffer, which drains within milliseconds, and their interval. */
 const TRIES_MAX = 20;
 const RETRY_MS = 5;
 
-/**
- * A clock that is set back by more begins another instance; less than that is over before the next
- * message.
- */
+/** A clock that steps back by more starts another instance; less has passed by the next message. */
 const STEP_BACK_MS = 1_000;
 
-/** Goes through all nodes, as scanNodes does. */
+/** Visits all nodes, as scanNodes does. */
 export type Scan = (visit: NodeVisitor) => Promise<unknown>;
 
 export class GossipSender {
-  /** Signs messages from the next one on; undefined: they are not signed. */
+  /** Signs the next messages; undefined for none. */
   key: string | undefined;
   #instance = newInstance();
   readonly #send: SendBatch;
@@ -48,13 +44,13 @@ export class GossipSender {
   #nodes = 0;
   #messageBytes = 0;
   #signedMs = 0;
-  /** Ids and ages of the nodes that a scan finds. */
+  /** Ids and ages of the nodes of a scan. */
   #found: readonly [Int32Array, Int32Array] = [new Int32Array(0), new Int32Array(0)];
 
   /**
-   * @param socket one of the public port's, so that peers know the source
-   * @param locals what the endpoints' numbers of local addresses mean
-   * @param nowMs Unix milliseconds, on a clock that may be set
+   * @param socket of the public port, which peers know as the source
+   * @param locals the local addresses that endpoints carry the numbers of
+   * @param nowMs Unix milliseconds; the clock may step
    */
   constructor(
     socket: UdpSocket,
@@ -71,49 +67,45 @@ export class GossipSender {
     this.clear();
   }
 
-  /**
-   * The sender's instance, for peers that check signatures; another one after each step back of the
-   * clock.
-   */
+  /** The instance in signatures; the clock's steps back change it. */
   get instance(): bigint {
     return this.#instance;
   }
 
-  /** Most nodes that a message has room for. */
+  /** Maximum number of nodes in a message. */
   get nodesMax(): number {
     return this.key === undefined ? GOSSIP_NODES_MAX : SIGNED_GOSSIP_NODES_MAX;
   }
 
-  /** The next message names no nodes, which withdraws all. */
+  /** Empties the message, which withdraws all nodes. */
   clear(): void {
     this.#nodes = 0;
     this.#seal();
   }
 
   /**
-   * The next message names the nodes of the table, or, if they are too many for one, those seen
-   * last.
-   * @param size nodes in the table, about
+   * Fills the message with the nodes of the table; if they do not fit, with those last seen.
+   * @param size approximate number of nodes in the table
    * @param nowS the clock
-   * @param ttlS age, in seconds, at which a node counts as gone
-   * @returns how many were left out
+   * @param ttlS age in seconds at which a node is expired
+   * @returns how many nodes did not fit
    */
   async collect(scan: Scan, size: number, nowS: number, ttlS: number): Promise<number> {
     const [nodeIds, ages] = this.#roomFor(size + GOSSIP_NODES_MAX);
-    const byAge = new Uint32Array(ttlS); // how many there are of each age
+    const byAge = new Uint32Array(ttlS); // number of nodes of each age
     let found = 0;
     await scan((nodeId, entry) => {
-      // and so here, whenever it was last heard by UDP
+      // A connected node is present, whenever its last UDP packet arrived.
       const isBridged = (entry[0]! & IS_BRIDGED) !== 0;
       const ageS = isBridged ? 0 : Math.max(0, nowS - entry[ENTRY_SEEN_S]!);
       if (ageS >= ttlS) return;
-      // the table grew by more than a message's worth meanwhile
+      // The table grew by more than a message during the scan.
       if (found === nodeIds.length) return;
       nodeIds[found] = nodeId;
       ages[found++] = ageS;
       byAge[ageS]!++;
     });
-    // Ages that fit as a whole, and what room is left for nodes of the next one.
+    // The ages that fit completely, and the room that is left for nodes of the next age.
     let room = this.nodesMax;
     let agesWhole = 0;
     while (agesWhole < ttlS && byAge[agesWhole]! <= room) room -= byAge[agesWhole++]!;
@@ -125,7 +117,7 @@ export class GossipSender {
     return found - this.#nodes;
   }
 
-  /** Ends the message, once for all peers: to sign the largest takes 50 µs. */
+  /** Completes the message, once for all peers: signing the largest takes 50 µs. */
   #seal(): void {
     this.#message.setUint16(SYNC_COUNT_AT, this.#nodes);
     this.#messageBytes = SYNC_BYTES + 4 * this.#nodes;
@@ -135,7 +127,7 @@ export class GossipSender {
       this.#instance = nextInstance(this.#instance);
       this.#signedMs = 0;
     }
-    // later than the one before in this instance
+    // Later than the previous message of this instance.
     this.#signedMs = Math.max(this.#signedMs + 1, nowMs);
     this.#messageBytes = sign(this.#bytes, this.key, {
       instance: this.#instance,
@@ -143,7 +135,7 @@ export class GossipSender {
     });
   }
 
-  /** Kept from round to round: megabytes of garbage would have the collector run each time. */
+  /** Keeps the buffers between rounds: megabytes of garbage would start the collector each time. */
   #roomFor(nodes: number): readonly [Int32Array, Int32Array] {
     if (this.#found[0].length < nodes) {
       const room = Math.ceil(nodes * ROOM_TO_GROW);
@@ -158,7 +150,7 @@ export class GossipSender {
 
   /**
    * Sends the message.
-   * @returns 0, or the errno with which the kernel refused it
+   * @returns 0, or the errno of the kernel
    */
   async send(endpoint: Int32Array): Promise<number> {
     for (let attempt = 1; ; attempt++) {
@@ -167,8 +159,8 @@ export class GossipSender {
       this.#send.finish(0, 1, 0);
       const taken = this.#send.send(0, 1, false);
       if (taken > 0) return 0;
-      const mayPass = taken === -EAGAIN || taken === -EINTR;
-      if (!mayPass || attempt === TRIES_MAX) return -taken;
+      const isTemporary = taken === -EAGAIN || taken === -EINTR;
+      if (!isTemporary || attempt === TRIES_MAX) return -taken;
       await Bun.sleep(RETRY_MS);
     }
   }

@@ -1,15 +1,15 @@
 /**
- * Proof that gossip is of the mesh: behind its node ids, where beacons without a key take no notice
- * of it, a signed Sync carries
+ * Signatures of gossip, and replay protection. A signed Sync has a trailer behind its node ids,
+ * which beacons without a key ignore, big-endian:
  *
  *   [instance u64][time u64][HMAC-SHA-256, 32 bytes]
  *
- * big-endian. The time is in Unix milliseconds and later in each message of an instance than in the
- * one before, and the HMAC is over all bytes before it. The instance is the _start_, 48 bits that
- * are random for each start of a beacon, and 16 bits that count how often its clock stepped back
- * since. After such a step the times of the instance before would be rejected until the clock has
- * caught up; a later instance of the same start begins anew, and ends the ones before it, whose
- * messages could be replayed by then.
+ * The HMAC covers all bytes before it. The time is in Unix milliseconds and increases with each
+ * message of an instance. The instance is the _start_, 48 random bits for each start of a beacon,
+ * and 16 bits that count the steps back of its clock. After such a step, times of the previous
+ * instance would be rejected until the clock has caught up. So the start continues with a later
+ * instance, whose times may be lower. It ends the previous instances, whose messages could be
+ * replayed.
  */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import { SYNC_BYTES, SYNC_COUNT_AT, SYNC_TRAILER_BYTES } from "../../protocol.ts";
@@ -19,35 +19,32 @@ const TIME_AT = 8;
 const HMAC_AT = 16;
 const HMAC_BYTES = 32;
 if (HMAC_AT + HMAC_BYTES !== SYNC_TRAILER_BYTES)
-  throw new Error("the trailer has other parts than it has room");
+  throw new Error("the parts of the trailer do not add up to SYNC_TRAILER_BYTES");
 
-/**
- * How far a peer's clock may be from this host's; less than that, and hosts without NTP would lose
- * each other.
- */
+/** Maximum difference between a peer's clock and this host's; hosts without NTP need as much. */
 export const CLOCK_DIFFERENCE_MS_MAX = 60_000;
 
 /**
- * Instances that are remembered. Only who has the key makes one, each start of a beacon; so this is
- * eight starts of each peer within the time for which they have to be remembered.
+ * Maximum number of remembered starts: eight of each peer. Each start of a beacon with the key adds
+ * one.
  */
 export const INSTANCES_MAX = 8 * PEERS_MAX;
 
 const STEP_BITS = 16n;
 const STEPS_MAX = (1n << STEP_BITS) - 1n;
 
-/** An instance for a beacon that starts. */
+/** Returns an instance for a start of a beacon. */
 export const newInstance = (): bigint => BigInt(`0x${randomBytes(6).toString("hex")}`) << STEP_BITS;
 
-/** The instance after a step of the clock. */
+/** Returns the instance after a step back of the clock. */
 export const nextInstance = (instance: bigint): bigint =>
   (instance & STEPS_MAX) === STEPS_MAX ? newInstance() : instance + 1n;
 
 const startOf = (instance: bigint): bigint => instance >> STEP_BITS;
 
 /**
- * Why gossip is not believed. A duplicate is the very message that was accepted last, on another
- * way, and nothing to complain of.
+ * Why gossip is rejected. A duplicate is the last accepted message on another path; it causes no
+ * warning.
  */
 export const SIGNATURE_REFUSALS = [
   "unsigned",
@@ -59,7 +56,7 @@ export const SIGNATURE_REFUSALS = [
 ] as const;
 export type SignatureRefusal = (typeof SIGNATURE_REFUSALS)[number];
 
-/** What the trailer of a message says whose HMAC is right. */
+/** The trailer of a message with a correct HMAC. */
 export interface Signature {
   readonly instance: bigint;
   readonly timeMs: number;
@@ -67,8 +64,8 @@ export interface Signature {
 
 /**
  * Signs a Sync.
- * @param message with its count right, and SYNC_TRAILER_BYTES of room behind its node ids
- * @returns bytes of the message with the trailer
+ * @param message with a correct count, and SYNC_TRAILER_BYTES of room behind its node ids
+ * @returns length of the message with the trailer
  */
 export function sign(message: Uint8Array, key: string, { instance, timeMs }: Signature): number {
   const view = viewOf(message);
@@ -80,9 +77,8 @@ export function sign(message: Uint8Array, key: string, { instance, timeMs }: Sig
 }
 
 /**
- * Reads and checks the signature of a Sync whose count is right; what lies behind the trailer is
- * ignored.
- * @param keys any of which may have signed it
+ * Reads and checks the signature of a Sync with a correct count. Ignores bytes after the trailer.
+ * @param keys accepted keys
  */
 export function readSignature(
   message: Uint8Array,
@@ -102,11 +98,11 @@ const viewOf = ({ buffer, byteOffset, length }: Uint8Array) =>
 const trailerAt = (message: DataView) => SYNC_BYTES + 4 * message.getUint16(SYNC_COUNT_AT);
 const hmac = (bytes: Uint8Array, key: string) => createHmac("sha256", key).update(bytes).digest();
 
-/** When a message came, on two clocks. */
+/** Arrival of a message, on two clocks. */
 export interface Arrival {
   /** Unix milliseconds. */
   readonly wallMs: number;
-  /** Milliseconds on a clock that nobody sets. */
+  /** Milliseconds on a monotonic clock. */
   readonly steadyMs: number;
 }
 
@@ -116,24 +112,22 @@ export interface Seen {
   readonly steadyMs: number;
 }
 
-/** State kept of one start of a beacon. */
+/** State of one start of a beacon. */
 interface Start extends Seen {
   /** Its latest instance. */
   readonly instance: bigint;
-  /** The newest time of any of its instances: until then they could be replayed. */
+  /** The newest time of all its instances: messages up to that time can be replayed. */
   readonly newestMs: number;
 }
 
-/** Replay protection for signed gossip: no message counts twice, or from another address. */
+/** Replay protection: accepts no message twice, or from another address. */
 export class Instances {
   readonly #starts = new Map<bigint, Start>();
 
   /**
-   * @param own an instance of this beacon, whose messages come from elsewhere only if somebody
-   * replays them
-   * @param isNamed whether an address is a peer's that was configured or registered: where a
-   * stranger replays faster than the message
-   * itself comes, its own address counts
+   * @param own an instance of this beacon: its messages arrive here only if replayed
+   * @param isNamed whether an address is a listed peer's. A listed peer keeps its start even if an
+   * unlisted host's replay of a message arrives before the message
    */
   constructor(
     private readonly own: bigint,
@@ -144,20 +138,18 @@ export class Instances {
     return this.#starts.size;
   }
 
-  /** What is remembered. */
   seen(): readonly (readonly [bigint, Readonly<Seen>])[] {
     return Array.from(this.#starts.values(), (start) => [start.instance, start]);
   }
 
-  /** Remembers what another process of this beacon heard. */
+  /** Remembers an instance that another process of this beacon accepted. */
   adopt(instance: bigint, seen: Seen): void {
     if (this.size < INSTANCES_MAX) this.#remember(instance, seen);
   }
 
   /**
-   * Accepts a message, or says why not.
-   * @param source the address that it came from
-   * @param liveMs an instance that was accepted within this time is where it was, and nowhere else
+   * Accepts a message, or returns why not.
+   * @param liveMs time for which an accepted start keeps its source address
    */
   accept(
     { instance, timeMs }: Signature,
@@ -182,7 +174,7 @@ export class Instances {
     return undefined;
   }
 
-  /** @param liveSinceMs a start that was accepted since then is where it was */
+  /** @param liveSinceMs a start that was accepted since then keeps its source address */
   #refusalOf(
     start: Start,
     { instance, timeMs }: Signature,
@@ -198,14 +190,13 @@ export class Instances {
   }
 
   /**
-   * A message from the future is rejected now, and must not be accepted when its time has come.
-   * @param steadyMs long ago: nothing was accepted, so the sender may be at any address
+   * Remembers a rejected message from the future, so that it is not accepted later.
+   * @param steadyMs long ago: nothing was accepted, so the start may have any source address
    */
   #useUp(instance: bigint, timeMs: number, source: string, steadyMs: number): void {
     const start = this.#starts.get(startOf(instance));
     if (start === undefined) {
-      // A beacon that restarts all the time with a clock that is days ahead must not keep the
-      // others out.
+      // A beacon with a clock days ahead that restarts again and again must not displace others.
       if (this.size < INSTANCES_MAX / 2) this.#remember(instance, { source, timeMs, steadyMs });
     } else if (
       instance > start.instance ||
@@ -221,7 +212,7 @@ export class Instances {
     this.#starts.set(startOf(instance), { instance, source, timeMs, steadyMs, newestMs });
   }
 
-  /** Forgets those that are not live and whose messages are too old to be replayed. */
+  /** Forgets starts that are not live and whose messages are too old for a replay. */
   #forget({ wallMs, steadyMs }: Arrival, liveMs: number): void {
     for (const [key, start] of this.#starts) {
       const isLive = steadyMs - start.steadyMs <= liveMs;

@@ -16,7 +16,7 @@ import { Guard } from "../kit/guard.ts";
 import { PeriodicTask } from "../kit/periodic-task.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
 import { Announcements } from "./announcements.ts";
-import { acceptsUnlisted, type MeshContext, type MeshDeps, type OtherRoutes } from "./context.ts";
+import { acceptsUnlisted, type MeshContext, type MeshDeps } from "./context.ts";
 import { GossipIn } from "./gossip-in.ts";
 import type { GossipKeys } from "./gossip-keys.ts";
 import { GossipOut } from "./gossip-out.ts";
@@ -67,7 +67,6 @@ export interface MeshStats {
 export class Mesh {
   /** Whether another process sends for this beacon, so that this one sends nothing to peers. */
   isSilent = false;
-  otherRoutes: OtherRoutes | undefined;
   readonly announcements: Announcements;
   readonly names: PeerNames;
   readonly peers: Peers;
@@ -82,10 +81,7 @@ export class Mesh {
   readonly #context: MeshContext;
 
   constructor(deps: MeshDeps, config: MeshReads, keys: GossipKeys, log: Logger) {
-    this.announcements = new Announcements(deps.routes, deps.nowMs, {
-      claims: (nodeId, isNew) => this.otherRoutes?.claimedByGossip(nodeId, isNew),
-      withdrew: (nodeId) => this.otherRoutes?.withdrawnByGossip(nodeId),
-    });
+    this.announcements = new Announcements(deps.routes, deps.nowMs);
     const context = this.#contextOf(deps, config, log);
     this.#context = context;
     this.names = new PeerNames(context);
@@ -127,7 +123,6 @@ export class Mesh {
       locals: new LocalAddresses(deps.memory),
       announcements: this.announcements,
       isSilent: () => this.isSilent,
-      otherRoutes: () => this.otherRoutes,
       task: (work, run, intervalMs) =>
         new PeriodicTask(run, intervalMs, (error) => guard.report(work, error)),
     };

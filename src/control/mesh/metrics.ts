@@ -1,139 +1,121 @@
-/** The mesh's metrics. */
-import type { Counts, MetricGroup } from "../kit/metrics.ts";
-import type { MeshStats } from "./mesh.ts";
-import type { PeerCheck } from "./self-check.ts";
+/** The mesh's metrics: of the mesh, and of each peer. */
+import type { MetricGroup } from "../kit/metrics.ts";
+import type { MeshStats, PeerStats } from "./mesh.ts";
 
 interface Stats {
   readonly mesh: MeshStats;
 }
 
-/** A number of each peer's self-check, where there is one. */
-function ofChecks({ mesh }: Stats, read: (check: PeerCheck) => number | null): Counts {
-  const numbers = mesh.peers.flatMap(({ address, check }) => {
-    const value = check && read(check);
-    return value === null ? [] : [[address, value] as const];
-  });
-  return Object.fromEntries(numbers);
-}
-
-export const MESH: MetricGroup<Stats, Stats> = {
-  rows: (stats) => [[{}, stats]],
+export const MESH: MetricGroup<Stats, MeshStats> = {
+  rows: ({ mesh }) => [[{}, mesh]],
   counters: [
     {
       name: "beacon_gossip_sent_total",
-      help: "Gossip messages that the kernel took.",
-      values: ({ mesh }) => mesh.gossipSent,
+      help: "Gossip messages sent.",
+      values: ({ gossipSent }) => gossipSent,
     },
     {
       name: "beacon_gossip_send_errors_total",
-      help: "Gossip messages that the kernel did not take.",
-      values: ({ mesh }) => mesh.gossipSendErrors,
+      help: "Gossip messages that the kernel refused.",
+      values: ({ gossipSendErrors }) => gossipSendErrors,
     },
     {
       name: "beacon_gossip_truncated_total",
-      help: "Rounds of gossip in which not all nodes fitted into the message.",
-      values: ({ mesh }) => mesh.gossipTruncated,
+      help: "Gossip rounds whose message did not hold all nodes.",
+      values: ({ gossipTruncated }) => gossipTruncated,
     },
     {
       name: "beacon_peer_routes_refused_total",
-      help: "Nodes announced by peers for which there was no room among the routes.",
-      values: ({ mesh }) => mesh.routesRefused,
+      help: "Nodes announced by peers for which the route table had no room.",
+      values: ({ routesRefused }) => routesRefused,
     },
     {
       name: "beacon_peer_routes_ignored_total",
-      help: "Nodes in peers' gossip beyond those that --max-peer-routes lets count.",
-      values: ({ mesh }) => mesh.routesIgnored,
+      help: "Nodes announced by peers beyond --max-peer-routes.",
+      values: ({ routesIgnored }) => routesIgnored,
     },
     {
       name: "beacon_gossip_refused_total",
-      help: "Gossip that was received and is not believed, by reason.",
+      help: "Gossip messages rejected by the main thread, by reason.",
       label: "reason",
-      values: ({ mesh }) => mesh.gossipRefused,
-    },
-    {
-      name: "beacon_peer_check_sent_total",
-      help: "Packets that this beacon sent to itself through a peer.",
-      label: "peer",
-      values: (stats) => ofChecks(stats, ({ sent }) => sent),
-    },
-    {
-      name: "beacon_peer_check_lost_total",
-      help: "Packets to itself through a peer that were not back within their round.",
-      label: "peer",
-      values: (stats) => ofChecks(stats, ({ lost }) => lost),
-    },
-    {
-      name: "beacon_peer_check_disagreements_total",
-      help: "Packets to itself through a peer that somebody else delivered, who believes to have the node.",
-      label: "peer",
-      values: (stats) => ofChecks(stats, ({ disagreed }) => disagreed),
+      values: ({ gossipRefused }) => gossipRefused,
     },
     {
       name: "beacon_registry_rounds_total",
-      help: "Rounds with the registry, by outcome; ok is the good one.",
+      help: "Rounds with the registry by outcome; ok is success.",
       label: "outcome",
-      values: ({ mesh }) => mesh.registryRounds,
+      values: ({ registryRounds }) => registryRounds,
     },
   ],
   gauges: [
     {
       name: "beacon_peers",
-      help: "Peer beacons: configured or listed by the registry.",
-      values: ({ mesh }) => mesh.peers.length,
+      help: "Peer beacons: from --peers, the registry and the directory.",
+      values: ({ peers }) => peers.length,
     },
     {
       name: "beacon_learned_peers",
-      help: "Strangers whose gossip is believed.",
-      values: ({ mesh }) => mesh.learnedPeers,
+      help: "Unlisted beacons whose gossip is accepted.",
+      values: ({ learnedPeers }) => learnedPeers,
     },
     {
       name: "beacon_learned_peer_routes",
-      help: "Nodes that are reached through learned peers.",
-      values: ({ mesh }) => mesh.learnedRoutes,
+      help: "Routes through learned peers.",
+      values: ({ learnedRoutes }) => learnedRoutes,
     },
     {
       name: "beacon_peer_routes_limit",
-      help: "Routes that the table takes.",
-      values: ({ mesh }) => mesh.routesMax,
-    },
-    {
-      name: "beacon_peer_routes",
-      help: "Nodes that are reached through a peer.",
-      label: "peer",
-      values: ({ mesh }) =>
-        Object.fromEntries(mesh.peers.map(({ address, routes }) => [address, routes])),
-    },
-    {
-      name: "beacon_peer_gossip_age_seconds",
-      help: "Time since a peer's last gossip; no sample if there was none.",
-      label: "peer",
-      values: ({ mesh }) =>
-        Object.fromEntries(
-          mesh.peers.flatMap(({ address, gossipAgeS }) =>
-            gossipAgeS === null ? [] : [[address, gossipAgeS]],
-          ),
-        ),
-    },
-    {
-      name: "beacon_peer_in_directory",
-      help: "1 for a peer whose nodes the directory tells, and not gossip.",
-      label: "peer",
-      values: ({ mesh }) =>
-        Object.fromEntries(
-          mesh.peers.flatMap(({ address, isInDirectory }) => (isInDirectory ? [[address, 1]] : [])),
-        ),
-    },
-    {
-      name: "beacon_peer_check_rtt_seconds",
-      help: "Round trip of the last packet to itself through a peer; no sample if none came back.",
-      label: "peer",
-      values: (stats) =>
-        ofChecks(stats, ({ lastRttMs }) => (lastRttMs === null ? null : lastRttMs / 1000)),
+      help: "Capacity of the route table.",
+      values: ({ routesMax }) => routesMax,
     },
     {
       name: "beacon_registry_last_success_timestamp_seconds",
-      help: "When a round with the registry last went well, in Unix seconds; 0 if none did.",
-      values: ({ mesh }) => mesh.registryLastSuccessS ?? 0,
+      help: "Time of the last successful round with the registry in Unix seconds; 0 for none.",
+      values: ({ registryLastSuccessS }) => registryLastSuccessS ?? 0,
+    },
+  ],
+};
+
+export const PEERS: MetricGroup<Stats, PeerStats> = {
+  rows: ({ mesh }) => mesh.peers.map((peer) => [{ peer: peer.address }, peer]),
+  rowLabels: ["peer"],
+  counters: [
+    {
+      name: "beacon_peer_check_sent_total",
+      help: "Self-check packets sent through a peer.",
+      values: ({ check }) => check?.sent ?? null,
+    },
+    {
+      name: "beacon_peer_check_lost_total",
+      help: "Self-check packets through a peer that were not back within their round.",
+      values: ({ check }) => check?.lost ?? null,
+    },
+    {
+      name: "beacon_peer_check_disagreements_total",
+      help: "Self-check packets through a peer that another beacon delivered.",
+      values: ({ check }) => check?.disagreed ?? null,
+    },
+  ],
+  gauges: [
+    {
+      name: "beacon_peer_routes",
+      help: "Routes through a peer.",
+      values: ({ routes }) => routes,
+    },
+    {
+      name: "beacon_peer_gossip_age_seconds",
+      help: "Time since a peer's last gossip; no sample without any.",
+      values: ({ gossipAgeS }) => gossipAgeS,
+    },
+    {
+      name: "beacon_peer_in_directory",
+      help: "1 for a peer whose nodes come from the directory.",
+      values: ({ isInDirectory }) => (isInDirectory ? 1 : null),
+    },
+    {
+      name: "beacon_peer_check_rtt_seconds",
+      help: "Round trip of the last self-check through a peer; no sample without any.",
+      values: ({ check }) => (check?.lastRttMs == null ? null : check.lastRttMs / 1000),
     },
   ],
 };

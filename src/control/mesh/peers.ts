@@ -261,7 +261,7 @@ export class Peers {
     this.#peers.delete(address);
     this.mesh.announcements.takeBack(number);
     this.mesh.log.info({ event: "peer_removed", peer: address }, "peer removed");
-    await forgetPeer(number, this.mesh, this.mesh.otherRoutes());
+    await forgetPeer(number, this.mesh, this.mesh.announcements.others);
   }
 
   #setLocal(peer: Peer, number: number): void {

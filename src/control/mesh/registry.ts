@@ -1,6 +1,6 @@
 /**
- * The registry, where beacons find each other. A round is one TCP connection and two questions: "I
- * am beacon 7, at this address", then "which beacons are there?". It is bounded in time.
+ * A round with the registry, which lists the beacons: one TCP connection with two requests, which
+ * register this beacon and list all beacons. A round is limited in time.
  */
 import { once } from "node:events";
 import type { Socket } from "node:net";
@@ -21,56 +21,49 @@ import {
   readAnswer,
 } from "./registry-protocol.ts";
 
-/** For connecting and both answers: a registry that needs longer is of no use to whoever waits. */
+/** Timeout of connecting and both answers together. */
 const ROUND_MS = 10_000;
 
 const BEACON_ID_MAX = 2 ** 32 - 1;
-/** The longest name DNS allows is 253, and a port has five digits; what is longer leads nowhere. */
+/** The longest DNS name has 253 characters, a port has five digits. */
 const ADDR_CHARS_MAX = 300;
-/** Far more than a mesh has; a bound on what one answer can cost whoever goes through the list. */
+/** Far more than a mesh has; limits the cost of one answer. */
 const BEACONS_MAX = 10_000;
 
 export interface ListedBeacon {
   /** 0 to 4294967295. */
   readonly id: number;
-  /**
-   * "host:port" as the registry lists it, at most 300 characters; nobody has looked whether it is
-   * one.
-   */
+  /** "host:port", unchecked, at most 300 characters. */
   readonly addr: string;
 }
 
 export interface RegistryRound {
-  /** As listed: this beacon is among them, and an id may come twice. */
+  /** Includes this beacon; an id may occur twice. */
   readonly beacons: readonly ListedBeacon[];
-  /** Number of listed entries that are no beacon; they are not among `beacons`. */
+  /** Number of invalid entries, which `beacons` lacks. */
   readonly skipped: number;
-  /** The first skipped entry, for the log; "" if there is none. */
+  /** The first invalid entry for the log; "" for none. */
   readonly firstSkipped: string;
   /** "host:port" under which this beacon registered. */
   readonly advertised: string;
 }
 
 export interface RegistryOptions {
-  /** Where the registry listens; the host may be a name. */
   readonly registry: HostPort;
   /** 0 to 4294967295. */
   readonly beaconId: number;
-  /** Sent along when registering; "" sends none. It is in no error's message. */
+  /** "" sends none. No error message contains it. */
   readonly adminToken: string;
-  /**
-   * Tells "host:port" of this beacon from the address that this host has on the connection, without
-   * brackets.
-   */
+  /** Returns "host:port" of this beacon for this host's address on the connection. */
   advertise(localAddress: string): string;
-  /** How long connecting may take, the look-up of a name included. Default: 5000. */
+  /** Timeout of the name lookup and the connection. Default: 5000. */
   readonly connectMs?: number;
-  /** How long the whole round may take. Default: 10000. */
+  /** Timeout of the round. Default: 10000. */
   readonly roundMs?: number;
 }
 
 interface RoundQuestion<Answer> extends Question<Answer> {
-  /** What to look at when the registry refuses. */
+  /** What to check if the registry refuses. */
   readonly ifRefused: string;
 }
 
@@ -83,17 +76,14 @@ const LISTING: RoundQuestion<{ readonly beacons: readonly unknown[] }> = {
   request: { type: "beacon_list" },
   answer: v.object({
     type: v.literal("beacon_list_ok"),
-    // Each entry is checked on its own: one bad entry must not hide the other beacons.
+    // Entries are checked one by one: one invalid entry must not hide the others.
     beacons: v.pipe(v.array(v.unknown()), v.maxLength(BEACONS_MAX)),
   }),
   expected: `{"type":"beacon_list_ok","beacons":[…]} with at most ${BEACONS_MAX} beacons`,
   ifRefused: "see the registry's log",
 };
 
-/**
- * Separates the beacons of a list from entries that are none.
- * @param show makes the registry's text fit for the log
- */
+/** @param show makes the registry's text fit for the log */
 function readList(
   entries: readonly unknown[],
   show: (text: string) => string,
@@ -113,15 +103,16 @@ function shownEntry(entry: unknown, show: (text: string) => string): string {
   try {
     return show(JSON.stringify(entry));
   } catch {
-    return "one that is nested too deeply"; // the parser has a stack of its own, this has not
+    return "one that is nested too deeply"; // for JSON.stringify, not for the parser
   }
 }
 
-/** A sentence for the log that names the first entry that was skipped. */
+/** Returns the warning about skipped entries. */
 export function skippedText({ beacons, skipped, firstSkipped }: RegistryRound): string {
   return (
-    `lists ${beacons.length + skipped} beacons, of which ${skipped} are skipped, such as ${firstSkipped}: each needs ` +
-    `an id from 0 to ${BEACON_ID_MAX} and an addr of at most ${ADDR_CHARS_MAX} characters; correct them at the registry`
+    `lists ${beacons.length + skipped} beacons, of which ${skipped} are skipped, ` +
+    `such as ${firstSkipped}: each needs an id from 0 to ${BEACON_ID_MAX} and an addr of ` +
+    `at most ${ADDR_CHARS_MAX} characters; correct them at the registry`
   );
 }
 
@@ -136,11 +127,9 @@ function registration(options: RegistryOptions, advertised: string): RoundQuesti
   };
 }
 
-/**
- * The questions and answers on one connection. Its errors hold only the reason, not which registry.
- */
+/** Requests and answers on one connection. Its errors lack the registry's name. */
 class Conversation {
-  /** What the registry has to do next. */
+  /** What the registry must do next. */
   awaited = "connection";
   readonly #frames: AsyncGenerator<Uint8Array, undefined>;
 
@@ -158,12 +147,12 @@ class Conversation {
       throw notConnected(error as NodeJS.ErrnoException);
     }
     const { localAddress } = this.socket;
-    // by the registry, as soon as it was open
+    // Closed by the registry at once.
     if (localAddress === undefined) throw connectionClosed(this.awaited);
     const advertised = this.options.advertise(localAddress);
     await this.#ask(registration(this.options, advertised));
     const { beacons } = await this.#ask(LISTING);
-    return { ...readList(beacons, (text) => this.#heard(text)), advertised };
+    return { ...readList(beacons, (text) => this.#quote(text)), advertised };
   }
 
   async #ask<Answer>(question: RoundQuestion<Answer>): Promise<Answer> {
@@ -172,7 +161,7 @@ class Conversation {
     this.socket.write(frameOf(question.request));
     const read = readAnswer(await this.#nextFrame(), question);
     if ("answer" in read) return read.answer;
-    const reason = this.#heard(read.refusal);
+    const reason = this.#quote(read.refusal);
     throw new RegistryError("refused", `refuses ${type} with ${reason}: ${question.ifRefused}`);
   }
 
@@ -189,15 +178,12 @@ class Conversation {
     return frame;
   }
 
-  /**
-   * Text of the registry, for a message. A registry may repeat the token that it refuses; that is
-   * for no log.
-   */
-  #heard(text: string): string {
+  /** Quotes text of the registry, except where it repeats the token. */
+  #quote(text: string): string {
     const { adminToken } = this.options;
     const shown = quoted(text);
-    const tells = adminToken !== "" && (text.includes(adminToken) || shown.includes(adminToken));
-    return tells ? "a text that repeats the token" : shown;
+    const repeats = adminToken !== "" && (text.includes(adminToken) || shown.includes(adminToken));
+    return repeats ? "a text that repeats the token" : shown;
   }
 }
 
@@ -207,11 +193,9 @@ async function* framesFrom(socket: Socket): AsyncGenerator<Uint8Array, undefined
 }
 
 /**
- * Registers this beacon and asks for the list of all, on a connection of its own that is closed
- * afterwards.
- * @param signal ends the round early; it then rejects with the signal's reason
- * @throws RegistryError whatever the registry or the network does; an error of `advertise` comes
- * through as it is
+ * Registers this beacon and lists all beacons, on a connection of its own.
+ * @param signal ends the round, which then rejects with the signal's reason
+ * @throws RegistryError for any failure of the registry or the network
  */
 export async function registryRound(
   options: RegistryOptions,
@@ -227,7 +211,7 @@ export async function registryRound(
   const abort = () => end(signal?.reason);
   signal?.addEventListener("abort", abort);
   socket.once("connect", () => clearTimeout(connectTimer));
-  // whoever waits for the socket is told; after that nobody needs to be
+  // `once` and the iterator report errors; without a listener a late one ends the process.
   socket.on("error", () => {});
   try {
     return await Promise.race([ended, conversation.round()]);

@@ -1,15 +1,9 @@
-/**
- * Host names become addresses, again and again: what cannot be resolved now may be later, and names
- * move.
- */
+/** Resolves host names, repeatedly: addresses change, and a failed lookup may succeed later. */
 import { isIP } from "node:net";
 import type { Logger } from "pino";
 import { type Lookup, lookupName, NameError } from "../kit/names.ts";
 
-/**
- * Names that are looked up at the same time: a silent name server costs timers and packets, few of
- * them.
- */
+/** Maximum number of concurrent lookups: each costs a timer, and packets to a silent server. */
 export const LOOKUPS_MAX = 16;
 
 export class Resolver {
@@ -23,23 +17,16 @@ export class Resolver {
     private readonly lookup: Lookup = lookupName,
   ) {}
 
-  /**
-   * A host's addresses as far as they are known, in the order to try them; an IP literal is its
-   * own.
-   */
+  /** Returns a host's known addresses in the order to try them; an IP literal is its own. */
   known(host: string): readonly string[] {
     return isIP(host) !== 0 ? [host] : (this.#known.get(host) ?? []);
   }
 
-  /** Host names and their addresses, as far as they are known. */
   get hosts(): readonly (readonly [host: string, addresses: readonly string[]])[] {
     return [...this.#known];
   }
 
-  /**
-   * Takes what another process found out, until a name is looked up anew. What is no IP literal is
-   * left out.
-   */
+  /** Applies another process's result until the next lookup. Ignores text that is no IP address. */
   adopt(host: string, addresses: readonly string[]): void {
     this.#known.set(
       host,
@@ -48,10 +35,10 @@ export class Resolver {
   }
 
   /**
-   * Looks a name up anew. If that fails, what was known stays; a warning is logged, once until it
-   * works again.
-   * @param signal ends it; nothing has changed then
-   * @returns whether other addresses are known now than before
+   * Looks a name up. If the lookup fails, keeps the known addresses and logs a warning, once until
+   * a lookup succeeds.
+   * @param signal ends the lookup without a change
+   * @returns whether the known addresses changed
    */
   async resolve(host: string, signal?: AbortSignal): Promise<boolean> {
     if (isIP(host) !== 0 || signal?.aborted) return false;
@@ -63,7 +50,7 @@ export class Resolver {
     } finally {
       const next = this.#waiting.shift();
       if (next === undefined) this.#running--;
-      else next(); // takes over this one's place
+      else next(); // with the place of this lookup
     }
   }
 
@@ -77,10 +64,10 @@ export class Resolver {
     try {
       const { addresses, unanswered } = await this.lookup(host, signal);
       if (signal?.aborted) return false;
-      if (this.#failing.delete(host)) this.log.info({ host }, "host name resolved again");
+      if (this.#failing.delete(host))
+        this.log.info({ event: "host_resolved", host }, "host name resolved again");
       const before = this.#known.get(host) ?? [];
-      // Those of a family that nobody answered for are as good as before: half an answer removes no
-      // peer.
+      // Keeps addresses of a family without an answer: half an answer removes no peer.
       const kept = before.filter((address) => isIP(address) === unanswered);
       const now = [...new Set([...addresses, ...kept])];
       this.#known.set(host, now);
@@ -90,7 +77,7 @@ export class Resolver {
       if (signal?.aborted) return false;
       if (!this.#failing.has(host))
         this.log.warn(
-          { host },
+          { event: "host_unresolved", host },
           `${error.message}: check the name and this host's DNS; it is tried again`,
         );
       this.#failing.add(host);

@@ -319,7 +319,7 @@ describe("peers whose nodes the directory tells", () => {
     expect([routes.find(1), routes.size]).toEqual([NO_PEER, 1]);
   });
 
-  test("claims of gossip are dated, and what a peer claims and withdraws is told", async () => {
+  test("claims have the time of the clock, and the other routes receive claims and withdrawals", async () => {
     const memory = new SharedMemory({ workers: 1, nodesMax: 1, routesMax: 100 });
     memory.words[HASH_SECRET] = 0x5ec2_e701;
     const routes = new RouteTable(memory);
@@ -327,13 +327,16 @@ describe("peers whose nodes the directory tells", () => {
     const claimed: number[] = [];
     let nowMs = 1000;
     const withdrawn: number[] = [];
-    const announcements = new Announcements(routes, () => nowMs, {
-      claims: (nodeId, isNew) => {
-        expect(routes.find(nodeId)).not.toBe(TOLD); // it is told before
+    const announcements = new Announcements(routes, () => nowMs);
+    announcements.others = {
+      routesRefused: 0,
+      forget: async () => {},
+      claimedByGossip: (nodeId, isNew) => {
+        expect(routes.find(nodeId)).not.toBe(TOLD); // called before the claim
         if (isNew) claimed.push(nodeId);
       },
-      withdrew: (nodeId) => withdrawn.push(nodeId),
-    });
+      withdrawnByGossip: (nodeId) => withdrawn.push(nodeId),
+    };
     await announcements.announce(TOLD, list(1, 2));
     nowMs = 2000;
     await announcements.announce(TOLD, list(1, 2, 3));
