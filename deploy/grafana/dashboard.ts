@@ -270,7 +270,7 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
     panels: [
       {
         title: "Time since peers' last gossip",
-        about: "Over 90 s a peer's routes are withdrawn.",
+        about: "After 90 s (--peer-timeout) a peer's routes are withdrawn.",
         unit: "s",
         lines: [
           { query: of("beacon_peer_gossip_age_seconds"), legend: `${INSTANCE} from {{peer}}` },
@@ -281,25 +281,25 @@ const ROWS: readonly { readonly title: string; readonly panels: readonly Panel[]
         unit: "short",
         lines: [
           { query: of("beacon_peer_routes"), legend: `${INSTANCE} via {{peer}}` },
-          { query: of("beacon_learned_peer_routes"), legend: `${INSTANCE} via strangers` },
+          { query: of("beacon_learned_peer_routes"), legend: `${INSTANCE} via unlisted beacons` },
         ],
       },
       {
-        title: "Gossip turned away, by reason",
+        title: "Gossip rejected, by reason",
         unit: "pps",
         lines: [
           {
             query: rateBy("reason", "beacon_gossip_rejected_total"),
-            legend: "rejected: {{reason}}",
+            legend: "worker: {{reason}}",
           },
           {
             query: rateBy("reason", "beacon_gossip_refused_total"),
-            legend: "not believed: {{reason}}",
+            legend: "main thread: {{reason}}",
           },
         ],
       },
       {
-        title: "Self-check: there and back through a peer",
+        title: "Self-check: round trip through a peer",
         unit: "s",
         lines: [{ query: of("beacon_peer_check_rtt_seconds"), legend: `${INSTANCE} via {{peer}}` }],
       },

@@ -380,6 +380,8 @@ describe("signed", () => {
     for (const reason of [/not signed/, /another key/, /replayed/])
       expect(about(reason)).toHaveLength(1);
     expect(about(/duplicate|gossip accepted from/)).toEqual([]);
+    const rejected = beacon.program.log().filter(({ event }) => event === "gossip_rejected");
+    expect(rejected.map(({ reason }) => reason)).toEqual([...new Set(bad.map(([name]) => name))]);
     // Gossip with the key is accepted from any address.
     await unlisted.send(signed([11], { instance: 78n << 16n }));
     await untilLearned(beacon, 1, 1);

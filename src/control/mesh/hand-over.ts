@@ -231,7 +231,7 @@ export class MeshSections implements HandOverSections {
     const peer = peers.get(address);
     if (peer !== undefined) {
       peers.sendFrom(peer, endpoint);
-      peer.lastSeenMs = performance.now() - ageMs;
+      peers.markSeen(peer, performance.now() - ageMs);
       await announcements.announce(peer.number, nodeIds);
     } else if (isLearned && this.mesh.gossipIn.accepts(endpoint)) {
       const number = learned.see(address, endpoint);

@@ -95,7 +95,10 @@ export class Mesh {
     this.#selfCheck = new SelfCheck(context);
     this.#checking = context.task(
       "the self-check",
-      () => this.#selfCheck.round(this.peers.checked(), context.config.gossipIntervalMs),
+      () => {
+        const { selfCheck, gossipIntervalMs } = context.config;
+        return this.#selfCheck.round(selfCheck ? [...this.peers.all()] : [], gossipIntervalMs);
+      },
       () => context.config.gossipIntervalMs,
     );
     this.#registry = new RegistryRounds(

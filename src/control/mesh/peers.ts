@@ -10,7 +10,6 @@ import type { MeshContext } from "./context.ts";
 import { forgetPeer } from "./learned-peers.ts";
 import type { OwnAddresses } from "./own-addresses.ts";
 import { type PeerName, type PeerNames, warnOfTooManyPeers } from "./peer-names.ts";
-import type { CheckedPeer } from "./self-check.ts";
 
 /** Interval of name lookups. */
 const RESOLVE_MS = 30_000;
@@ -26,8 +25,8 @@ export interface Peer {
   readonly endpoint: Int32Array;
   /** Time on the clock of performance.now; undefined before the first and after a timeout. */
   lastSeenMs: number | undefined;
-  /** Start of the current period without a timeout; no meaning while lastSeenMs is undefined. */
-  seenSinceMs: number;
+  /** Start of the period without a timeout that lastSeenMs ends; undefined with it. */
+  seenSinceMs: number | undefined;
   /** Why the kernel refused the last gossip to it, or 0. */
   sendErrno: number;
   /** When gossip last came to the local address in `endpoint`; -Infinity before the first. */
@@ -88,7 +87,7 @@ export class Peers {
       if (announcements.isReleased(peer.number)) continue;
       if (peer.lastSeenMs === undefined || nowMs - peer.lastSeenMs <= config.peerTimeoutMs)
         continue;
-      peer.lastSeenMs = undefined;
+      peer.lastSeenMs = peer.seenSinceMs = undefined;
       const routes = announcements.routes(peer.number);
       log.warn(
         { event: "peer_silent", peer: peer.address, routes },
@@ -120,20 +119,9 @@ export class Peers {
     );
   }
 
-  /** Peers for the self-check. */
-  checked(): readonly CheckedPeer[] {
-    if (!this.mesh.config.selfCheck) return [];
-    return Array.from(this.#peers.values(), ({ address, endpoint, lastSeenMs, seenSinceMs }) => ({
-      address,
-      endpoint,
-      seenSinceMs: lastSeenMs === undefined ? undefined : seenSinceMs,
-    }));
-  }
-
-  markSeen(peer: Peer): void {
-    const nowMs = performance.now();
-    if (peer.lastSeenMs === undefined) peer.seenSinceMs = nowMs;
-    peer.lastSeenMs = nowMs;
+  markSeen(peer: Peer, atMs = performance.now()): void {
+    peer.seenSinceMs ??= atMs;
+    peer.lastSeenMs = atMs;
   }
 
   /**
@@ -250,8 +238,8 @@ export class Peers {
       return;
     }
     this.#peers.set(address, {
-      ...{ number, address, endpoint, lastSeenMs: undefined, seenSinceMs: 0, sendErrno: 0 },
-      localSeenMs: Number.NEGATIVE_INFINITY,
+      ...{ number, address, endpoint, lastSeenMs: undefined, seenSinceMs: undefined },
+      ...{ sendErrno: 0, localSeenMs: Number.NEGATIVE_INFINITY },
     });
     this.mesh.log.info({ event: "peer_added", peer: address }, "peer added");
     this.gossipSoon();

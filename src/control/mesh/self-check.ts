@@ -10,7 +10,7 @@
  * than this beacon's port shows that another beacon claims the node. A peer that has not been seen
  * for two rounds may not know the node yet and is not checked.
  *
- * Any host can send to the own node's socket, at the cost of the main thread. After STRANGE_MAX
+ * Any host can send to the own node's socket, at the cost of the main thread. After UNEXPECTED_MAX
  * datagrams that are no answer, the socket is closed; the next round opens it on another port.
  */
 import { randomBytes, randomInt } from "node:crypto";
@@ -29,6 +29,7 @@ import { ADDED, CONTENDED, NODE_LIMIT } from "../../shared/nodes.ts";
 import { IS_SELF } from "../../shared/slots.ts";
 import { addressText, withoutZone } from "../kit/addresses.ts";
 import type { MeshContext } from "./context.ts";
+import type { Peer } from "./peers.ts";
 
 /** 128 bits cannot be guessed. */
 const NONCE_BYTES = 16;
@@ -38,17 +39,11 @@ const OWN_ID_END = 2 ** 32 - 1;
 /** Gossip rounds until a peer knows the own node: it may miss one. */
 const ROUNDS_TO_KNOW = 2;
 /** Maximum number of datagrams a round that are no answer: some milliseconds of work. */
-const STRANGE_MAX = 1000;
+const UNEXPECTED_MAX = 1000;
 /** Losses in a row that cause a warning: networks lose single packets. */
 const LOSSES_TO_WARN = 3;
 
-export interface CheckedPeer {
-  /** "ip:port" */
-  readonly address: string;
-  readonly endpoint: Int32Array;
-  /** Start of its gossip without a timeout, by performance.now; undefined if silent. */
-  readonly seenSinceMs: number | undefined;
-}
+export type CheckedPeer = Readonly<Pick<Peer, "address" | "endpoint" | "seenSinceMs">>;
 
 export interface PeerCheck {
   readonly sent: number;
@@ -85,7 +80,7 @@ export class SelfCheck {
   /** The own node's endpoint in the table. */
   #endpoint: Int32Array = new Int32Array(ENDPOINT_WORDS);
   readonly #found = new Int32Array(ENDPOINT_WORDS);
-  #strange = 0;
+  #unexpected = 0;
 
   constructor(private readonly deps: SelfCheckDeps) {
     const { port } = deps.address;
@@ -99,7 +94,7 @@ export class SelfCheck {
    */
   async round(peers: readonly CheckedPeer[], roundMs: number): Promise<void> {
     this.#settle(roundMs);
-    this.#strange = 0;
+    this.#unexpected = 0;
     const addresses = new Set(peers.map(({ address }) => address));
     for (const address of this.#paths.keys())
       if (!addresses.has(address)) this.#paths.delete(address);
@@ -119,7 +114,7 @@ export class SelfCheck {
 
   /** Removes the own node. Must not be called during a round. */
   leave(): void {
-    if (this.#ownId !== 0 && this.#slot() === "own") this.deps.nodes.remove(this.#ownId);
+    if (this.ownNodes > 0) this.deps.nodes.remove(this.#ownId);
     this.#ownId = 0;
     this.#close();
   }
@@ -156,15 +151,13 @@ export class SelfCheck {
 
   /** @returns whether the own node is in the table */
   async #enter(): Promise<boolean> {
-    if (this.#socket === undefined) {
-      try {
-        this.#socket = await this.#open();
-      } catch (error) {
-        const { code = "failed" } = error as { code?: string };
-        const message = `no self-check: cannot open its socket (${code}); the next round retries`;
-        this.deps.warn("self_check_failed", { code }, message);
-        return false;
-      }
+    try {
+      this.#socket ??= await this.#open();
+    } catch (error) {
+      const { code = "failed" } = error as { code?: string };
+      const message = `no self-check: cannot open its socket (${code}); the next round retries`;
+      this.deps.warn("self_check_failed", { code }, message);
+      return false;
     }
     return this.#record();
   }
@@ -272,7 +265,7 @@ export class SelfCheck {
   #receive(bytes: Uint8Array, address: string, port: number): void {
     const found = this.#answered(bytes);
     if (found === undefined) {
-      if (++this.#strange > STRANGE_MAX) this.#flooded();
+      if (++this.#unexpected > UNEXPECTED_MAX) this.#flooded();
       return;
     }
     const [peer, path, sentMs] = found;
