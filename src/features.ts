@@ -27,7 +27,7 @@ export type { BridgeStats } from "./control/bridge/bridge.ts";
 export type { DirectoryStats } from "./control/directory/stats.ts";
 export type { MeshStats, PeerStats } from "./control/mesh/mesh.ts";
 export type { PunchedPairs } from "./control/punch/outcomes.ts";
-export type { WorkerStats } from "./control/workers/feature.ts";
+export type { WorkerStats } from "./control/workers/metrics.ts";
 export type { PacketStats } from "./control/workers/packet-stats.ts";
 
 export const features = [

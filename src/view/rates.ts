@@ -3,7 +3,7 @@
  * For the page and the command line.
  */
 import type { Counts } from "../control/kit/metrics.ts";
-import type { WorkerStats } from "../control/workers/feature.ts";
+import type { WorkerStats } from "../control/workers/metrics.ts";
 import type { PacketStats } from "../control/workers/packet-stats.ts";
 import type { Stats } from "../features.ts";
 import { rows, sumOf } from "./totals.ts";

@@ -7,6 +7,7 @@
  * datagrams (src/data/frames.ts).
  */
 import type { Logger } from "pino";
+import * as v from "valibot";
 import { type Family, socketAddressOf } from "../../../ffi/endpoint.ts";
 import { kernel } from "../../../ffi/libc.ts";
 import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
@@ -16,7 +17,7 @@ import type { Mail } from "../../shared/mailbox.ts";
 import { CLOCK_S, FRAMES, type SharedMemory } from "../../shared/memory.ts";
 import { CONTENDED, LOCK_RETRY_MS, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
 import type { KeySource } from "../keys/keys.ts";
-import type { Counts } from "../kit/metrics.ts";
+import { counts, number, type StatsOf } from "../kit/schema.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
 import type { MailTaker } from "../workers/mail-reader.ts";
 import type { BridgeSocket, Connection } from "./connection.ts";
@@ -64,26 +65,27 @@ const AUTH_OUTCOMES = [
 ] as const;
 type AuthOutcome = (typeof AUTH_OUTCOMES)[number];
 
-export interface BridgeStats {
+export const bridgeStats = {
   /** Whether it can be connected to. */
-  readonly listening: boolean;
+  listening: v.boolean(),
   /** Nodes connected. */
-  readonly peers: number;
+  peers: number,
   /** Connections, with those whose node has not proven its id yet. */
-  readonly connections: number;
-  readonly upgrades: Counts;
+  connections: number,
+  upgrades: counts,
   /** Upgrades that limits would have refused, in shadow. */
-  readonly upgradesShadowed: number;
-  readonly auth: Counts;
+  upgradesShadowed: number,
+  auth: counts,
   /** Beacon messages from nodes and to them. */
-  readonly frames: { readonly in: number; readonly out: number };
-  readonly dropped: Counts;
-  readonly idleDisconnects: number;
+  frames: v.object({ in: number, out: number }),
+  dropped: counts,
+  idleDisconnects: number,
   /** Connections ended because more waited for all nodes than may, and some of it for theirs. */
-  readonly slowDisconnects: number;
+  slowDisconnects: number,
   /** Bytes that wait for nodes to read them. */
-  readonly bufferedBytes: number;
-}
+  bufferedBytes: number,
+};
+export type BridgeStats = StatsOf<typeof bridgeStats>;
 
 /** What the bridge is made of. */
 export interface BridgeParts {

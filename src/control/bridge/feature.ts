@@ -11,9 +11,9 @@ import type { LimitsConfig } from "../limits/options.ts";
 import { listeners } from "../listeners/feature.ts";
 import { sockets } from "../sockets/feature.ts";
 import { workers } from "../workers/feature.ts";
-import { type PacketStats, packetStats, packetSummary } from "../workers/packet-stats.ts";
-import { Bridge, type BridgeOptions, type BridgeStats } from "./bridge.ts";
-import { BRIDGE, PACKETS } from "./metrics.ts";
+import { packetStats, packetSummary } from "../workers/packet-stats.ts";
+import { Bridge, type BridgeOptions } from "./bridge.ts";
+import { BRIDGE, PACKETS, type Stats, stats } from "./metrics.ts";
 import { type BridgeConfig, bridgeOptions } from "./options.ts";
 
 /**
@@ -29,11 +29,6 @@ const SEND_AWAY_MS = 3000;
 type Options = BridgeOptions | undefined;
 type Config = BridgeConfig & Pick<LimitsConfig, "limitsShadow">;
 type BridgeHost = Host<Config & { readonly beaconId: number }, Options>;
-
-interface Stats {
-  /** null without a bridge. */
-  readonly bridge: (BridgeStats & { readonly packets: PacketStats }) | null;
-}
 
 function read(config: Config, reading: Reading<Options>): Options {
   const { wss, wssTlsCert, wssTlsKey } = config;
@@ -166,6 +161,7 @@ export const bridge = {
   options: bridgeOptions,
   check,
   read,
+  stats,
   metrics: [PACKETS, BRIDGE],
   summary: ({ bridge }: Stats) =>
     bridge

@@ -1,11 +1,15 @@
 /** The bridge's metrics. All are 0 without a bridge. */
+import * as v from "valibot";
 import type { MetricGroup } from "../kit/metrics.ts";
-import { PACKET_METRICS, type PacketStats } from "../workers/packet-stats.ts";
-import type { BridgeStats } from "./bridge.ts";
+import type { StatsOf } from "../kit/schema.ts";
+import { PACKET_METRICS, type PacketStats, packetSchema } from "../workers/packet-stats.ts";
+import { bridgeStats } from "./bridge.ts";
 
-interface Stats {
-  readonly bridge: (BridgeStats & { readonly packets: PacketStats }) | null;
-}
+export const stats = {
+  /** null without a bridge. */
+  bridge: v.nullable(v.strictObject({ ...bridgeStats, packets: packetSchema })),
+};
+export type Stats = StatsOf<typeof stats>;
 
 export const PACKETS: MetricGroup<Stats, PacketStats> = {
   rows: ({ bridge }) => (bridge ? [[{ worker: "bridge" }, bridge.packets]] : []),

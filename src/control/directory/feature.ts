@@ -7,7 +7,7 @@ import { sockets } from "../sockets/feature.ts";
 import { DIRECTORY } from "./metrics.ts";
 import { checkDirectory, type DirectoryConfig, directoryOptions } from "./options.ts";
 import { DirectorySetup } from "./setup.ts";
-import type { DirectoryStats } from "./stats.ts";
+import { type Stats, stats } from "./stats.ts";
 import { storeOptions } from "./store-options.ts";
 
 /**
@@ -26,6 +26,7 @@ export const directory = {
   options: directoryOptions,
   check: checkDirectory,
   read,
+  stats,
   metrics: [DIRECTORY],
   create(host: Host<DirectoryConfig, void>) {
     const { config, memory, nodes, routes, log } = host;
@@ -50,9 +51,7 @@ export const directory = {
       // Before the bridge and the mesh, which are earlier in the list: nodes that the bridge
       // disconnects must not be published as gone, since a successor may have them by then.
       stop: (isReplaced: boolean) => made?.stop(isReplaced),
-      stats: (): { readonly directory: DirectoryStats | null } => ({
-        directory: made?.stats() ?? null,
-      }),
+      stats: (): Stats => ({ directory: made?.stats() ?? null }),
       warnings: () => (made?.remark === undefined ? [] : [made.remark]),
     };
   },

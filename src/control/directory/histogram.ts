@@ -1,14 +1,16 @@
 /** How often values were up to which bound, as Prometheus counts them. */
+import { list, number, type StatsOf } from "../kit/schema.ts";
 
 /** Seconds. */
 const BOUNDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10] as const;
 
-export interface HistogramStats {
-  readonly bounds: readonly number[];
+export const histogram = {
+  bounds: list(number),
   /** Values up to each bound and above the one before; last, those above all. */
-  readonly counts: readonly number[];
-  readonly sum: number;
-}
+  counts: list(number),
+  sum: number,
+};
+export type HistogramStats = StatsOf<typeof histogram>;
 
 export class Histogram {
   readonly #counts: number[] = Array.from({ length: BOUNDS.length + 1 }, () => 0);

@@ -1,7 +1,9 @@
 /** What is told of the directory. */
-import type { ResyncReason } from "./fleet.ts";
-import type { HistogramStats } from "./histogram.ts";
-import { STORE_FAILURES, type StoreFailure } from "./store-error.ts";
+import * as v from "valibot";
+import { list, number, optional, type StatsOf, text } from "../kit/schema.ts";
+import { RESYNC_REASONS } from "./fleet.ts";
+import { histogram } from "./histogram.ts";
+import { STORE_FAILURES } from "./store-error.ts";
 
 /**
  * duplicate: another process that began later has this beacon's name, and so this one tells
@@ -16,73 +18,79 @@ export type DirectoryState = (typeof DIRECTORY_STATES)[number];
  */
 export const BEACON_STATES = ["following", "behind", "no_address"] as const;
 
-export interface DirectoryBeaconStats {
-  readonly name: string;
-  readonly beaconId: number | null;
+export const beaconStats = {
+  name: text,
+  beaconId: optional,
   /** Nodes that it has, by its last lease; null before the first. */
-  readonly nodes: number | null;
+  nodes: optional,
   /** Routes through it. */
-  readonly routes: number;
-  readonly state: (typeof BEACON_STATES)[number];
+  routes: number,
+  state: v.picklist(BEACON_STATES),
   /** Seconds since it was last heard. */
-  readonly ageS: number;
-}
+  ageS: number,
+};
+export type DirectoryBeaconStats = StatsOf<typeof beaconStats>;
 
-export interface DirectoryStats {
-  readonly state: DirectoryState;
+export const directoryStats = {
+  state: v.picklist(DIRECTORY_STATES),
   /** "host:port" of the server; null while there is none. */
-  readonly server: string | null;
+  server: v.nullable(text),
   /** Seconds that this state has lasted. */
-  readonly stateS: number;
-  readonly beacons: readonly DirectoryBeaconStats[];
-  readonly roundTripS: number | null;
+  stateS: number,
+  beacons: list(v.strictObject(beaconStats)),
+  roundTripS: optional,
   /**
    * The log, as measured within the last minute; null: not measured, or the server's user lacks the
    * right.
    */
-  readonly logEntries: number | null;
-  readonly logBytes: number | null;
+  logEntries: optional,
+  logBytes: optional,
   /** Seconds since its oldest entry was written. */
-  readonly logOldestS: number | null;
+  logOldestS: optional,
   /** Steps of the clock of the directory's server, which no route depends on. */
-  readonly clockSteps: number;
+  clockSteps: number,
   /** Log entries, and the claims and gone nodes in them, that this beacon wrote. */
-  readonly entriesTold: number;
-  readonly bytesTold: number;
-  readonly claimsTold: number;
-  readonly goneTold: number;
+  entriesTold: number,
+  bytesTold: number,
+  claimsTold: number,
+  goneTold: number,
   /** Changed nodes that the directory is not told of yet. */
-  readonly untold: number;
+  untold: number,
   /** Log entries that were read; of other beacons, the changes applied. */
-  readonly entriesHeard: number;
-  readonly bytesHeard: number;
-  readonly claimsHeard: number;
-  readonly goneHeard: number;
-  readonly entriesMalformed: number;
-  readonly entriesStale: number;
-  readonly beaconsIgnored: number;
-  readonly snapshotsWritten: number;
-  readonly snapshotBytesWritten: number;
-  readonly snapshotsLoaded: number;
-  readonly snapshotBytesLoaded: number;
-  readonly snapshotsMissing: number;
-  readonly snapshotsMalformed: number;
+  entriesHeard: number,
+  bytesHeard: number,
+  claimsHeard: number,
+  goneHeard: number,
+  entriesMalformed: number,
+  entriesStale: number,
+  beaconsIgnored: number,
+  snapshotsWritten: number,
+  snapshotBytesWritten: number,
+  snapshotsLoaded: number,
+  snapshotBytesLoaded: number,
+  snapshotsMissing: number,
+  snapshotsMalformed: number,
   /** The last ones; 0 if there was none. */
-  readonly lastSnapshotWrittenS: number;
-  readonly lastSnapshotLoadedS: number;
-  readonly resyncs: Readonly<Record<ResyncReason, number>>;
+  lastSnapshotWrittenS: number,
+  lastSnapshotLoadedS: number,
+  resyncs: v.strictObject(v.entriesFromList(RESYNC_REASONS, number)),
   /** Seconds from when changes were written until they are applied here. */
-  readonly lag: HistogramStats;
+  lag: v.strictObject(histogram),
   /** Nodes that this beacon gave up, as another one heard them later; that it claimed again. */
-  readonly nodesLost: number;
-  readonly nodesClaimedAgain: number;
-  readonly claimsRefused: number;
-  readonly claimsFromFuture: number;
+  nodesLost: number,
+  nodesClaimedAgain: number,
+  claimsRefused: number,
+  claimsFromFuture: number,
   /** Ranges of beacons' node ids that were found to differ from what these claim, and reloaded. */
-  readonly diverged: number;
+  diverged: number,
   /** Whether no other beacon is in the directory, though --peers or the registry name some. */
-  readonly isAlone: boolean;
-  readonly bytesPerRoute: number;
+  isAlone: v.boolean(),
+  bytesPerRoute: number,
   /** Connections that ended, and calls that were refused, by reason. */
-  readonly failures: Readonly<Partial<Record<StoreFailure, number>>>;
-}
+  failures: v.partial(v.strictObject(v.entriesFromList(STORE_FAILURES, number))),
+};
+export type DirectoryStats = StatsOf<typeof directoryStats>;
+
+/** null without a directory. */
+export const stats = { directory: v.nullable(v.strictObject(directoryStats)) };
+export type Stats = StatsOf<typeof stats>;

@@ -3,19 +3,22 @@
 import * as v from "valibot";
 import type { AnyFeature, HandOverPhase, Host, SendSection } from "../feature.ts";
 import { readJson, text } from "../hand-over/format.ts";
-import { type BreakerStates, Breakers } from "./breakers.ts";
+import type { StatsOf } from "../kit/schema.ts";
+import { Breakers } from "./breakers.ts";
 import { adoptCells, writeCells } from "./cells.ts";
 import { Limits } from "./limits.ts";
 import { type LimitsConfig, limitsOptions } from "./options.ts";
 
 const states = v.record(text, v.picklist(["on", "off"]));
+const stats = { breakers: states };
 
 export const limits = {
   name: "limits",
   options: limitsOptions,
+  stats,
   metrics: [
     {
-      rows: (stats: { readonly breakers: BreakerStates }) => [[{}, stats.breakers]],
+      rows: ({ breakers }: StatsOf<typeof stats>) => [[{}, breakers]],
       gauges: [
         {
           name: "beacon_breaker_off",

@@ -1,14 +1,18 @@
 /** The log. */
 import type { AnyFeature, Host } from "../feature.ts";
+import { number, type StatsOf } from "../kit/schema.ts";
 import { droppedLogLines } from "./log.ts";
 import { type LogConfig, logOptions } from "./options.ts";
+
+const stats = { logLinesDropped: number };
 
 export const log = {
   name: "log",
   options: logOptions,
+  stats,
   metrics: [
     {
-      rows: (stats: { readonly logLinesDropped: number }) => [[{}, stats]],
+      rows: (values: StatsOf<typeof stats>) => [[{}, values]],
       counters: [
         {
           name: "beacon_log_lines_dropped_total",

@@ -2,6 +2,7 @@
 import { REFUSAL_REASONS, REFUSED_AT } from "../../shared/counters.ts";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import type { AnyFeature, Host, Service } from "../feature.ts";
+import { number, optional, type StatsOf } from "../kit/schema.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
 import { limits } from "../limits/feature.ts";
 import { sockets } from "../sockets/feature.ts";
@@ -16,6 +17,13 @@ import { checkStatePath } from "./state-path.ts";
 import { ThreadFiles } from "./thread-files.ts";
 
 type NodesHost = Host<NodesConfig>;
+
+const stats = {
+  nodes: number,
+  nodesMax: number,
+  /** When the state file was last saved, in Unix seconds; null if it was not. */
+  stateSavedS: optional,
+};
 
 export class Nodes implements Service {
   readonly list: NodeList;
@@ -121,7 +129,7 @@ export class Nodes implements Service {
     await this.state?.stop();
   }
 
-  stats() {
+  stats(): StatsOf<typeof stats> {
     const { nodes, config } = this.host;
     return {
       nodes: nodes.size() - this.hidden(),
@@ -171,9 +179,10 @@ export const nodes = {
   options: nodesOptions,
   checkStart: async ({ stateFile }: NodesConfig) =>
     stateFile === "off" ? undefined : checkStatePath(stateFile),
+  stats,
   metrics: [
     {
-      rows: (stats: ReturnType<Nodes["stats"]>) => [[{}, stats]],
+      rows: (values: StatsOf<typeof stats>) => [[{}, values]],
       gauges: [
         { name: "beacon_nodes", help: "Nodes in the table.", values: (stats) => stats.nodes },
         {

@@ -1,26 +1,29 @@
 /** The process as a whole: its version, its health, and what it uses of the host. */
-import type { SocketAddress } from "../../../ffi/endpoint.ts";
+
+import * as v from "valibot";
 import type { AnyFeature, Host, Service } from "../feature.ts";
 import { Readings } from "../kit/readings.ts";
+import { list, number, optional, type StatsOf, text } from "../kit/schema.ts";
 import { sockets } from "../sockets/feature.ts";
 import { processOptions } from "./options.ts";
 
 type ProcessHost = Host<{ readonly beaconId: number }>;
 
-interface ProcessStats {
-  readonly version: string;
-  readonly beaconId: number;
-  readonly address: SocketAddress;
-  readonly uptimeS: number;
-  readonly healthy: boolean;
+const stats = {
+  version: text,
+  beaconId: number,
+  address: v.strictObject({ address: text, port: number, family: v.picklist(["IPv4", "IPv6"]) }),
+  uptimeS: number,
+  healthy: v.boolean(),
   /** Why /readyz answers 503; null if it answers 200. */
-  readonly notReady: string | null;
+  notReady: v.nullable(text),
   /** Warnings though the beacon is ready, a sentence each. */
-  readonly warnings: readonly string[];
+  warnings: list(text),
   /** Bytes of this process in memory, and the CPU seconds it used; null if that cannot be read. */
-  readonly residentBytes: number | null;
-  readonly cpuS: number | null;
-}
+  residentBytes: optional,
+  cpuS: optional,
+};
+type ProcessStats = StatsOf<typeof stats>;
 
 class ProcessService implements Service {
   readonly #readings: Readings;
@@ -68,10 +71,11 @@ class ProcessService implements Service {
 
 export const program = {
   name: "process",
+  stats,
   options: processOptions,
   metrics: [
     {
-      rows: (stats: ProcessStats) => [[{}, stats]],
+      rows: (values: ProcessStats) => [[{}, values]],
       counters: [
         {
           name: "process_cpu_seconds_total",

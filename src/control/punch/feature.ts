@@ -1,34 +1,38 @@
 /** Punches: whether pairs of nodes connect directly, and punch requests with grants. */
+import * as v from "valibot";
 import { kernel } from "../../../ffi/libc.ts";
 import { Introductions } from "../../data/introductions.ts";
 import { GRANTS_REQUIRED, PUNCH_WATCH } from "../../shared/memory.ts";
 import type { AnyFeature, Host } from "../feature.ts";
 import { keys } from "../keys/feature.ts";
 import type { Counts } from "../kit/metrics.ts";
+import type { StatsOf } from "../kit/schema.ts";
 import { sockets } from "../sockets/feature.ts";
 import { workers } from "../workers/feature.ts";
 import {
   PACKET_METRICS,
-  type PacketStats,
+  packetSchema,
   packetStats,
   packetSummary,
 } from "../workers/packet-stats.ts";
 import { PunchGrants } from "./grants.ts";
 import { type PunchConfig, punchOptions } from "./options.ts";
-import { type PunchedPairs, PunchOutcomes } from "./outcomes.ts";
+import { PunchOutcomes, punchedPairs } from "./outcomes.ts";
 
-interface PunchStats {
-  readonly punchedPairs: PunchedPairs;
+const stats = {
+  punchedPairs: v.strictObject(punchedPairs),
   /**
    * What came of punch requests whose grants the main thread verified; null if they were never
    * required.
    */
-  readonly grants: PacketStats | null;
-}
+  grants: v.nullable(packetSchema),
+};
+type PunchStats = StatsOf<typeof stats>;
 
 export const punch = {
   name: "punch",
   options: punchOptions,
+  stats,
   metrics: [
     {
       rows: ({ grants }: PunchStats) => (grants ? [[{ worker: "grants" }, grants]] : []),

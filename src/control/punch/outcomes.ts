@@ -4,23 +4,23 @@
  */
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import { PUNCH_FAMILIES, PunchWatch } from "../../shared/punch-watch.ts";
+import { counts, number, type StatsOf } from "../kit/schema.ts";
 
-/** Pairs by the address family of their two endpoints: "ipv4", "ipv6" or "mixed". */
-type PairCounts = Readonly<Record<string, number>>;
-
-export interface PunchedPairs {
+/** By the address family of the two endpoints: "ipv4", "ipv6" or "mixed". */
+export const punchedPairs = {
   /**
    * Pairs that did not relay through this beacon from the fifth second after their punch to the end
    * of a minute.
    */
-  readonly direct: PairCounts;
+  direct: counts,
   /** Pairs that did. */
-  readonly relayed: PairCounts;
+  relayed: counts,
   /** Pairs for which there was no room. */
-  readonly unwatched: number;
+  unwatched: number,
   /** Pairs whose minute is not over. */
-  readonly watching: number;
-}
+  watching: number,
+};
+export type PunchedPairs = StatsOf<typeof punchedPairs>;
 
 const noPairs = () => Object.fromEntries(PUNCH_FAMILIES.map((family) => [family, 0]));
 

@@ -8,33 +8,12 @@ import { nodes } from "../nodes/feature.ts";
 import { sockets } from "../sockets/feature.ts";
 import { setReceiveTimeouts } from "../sockets/sockets.ts";
 import { MailReader } from "./mail-reader.ts";
-import { WORKER, WORKERS } from "./metrics.ts";
+import { type Stats, stats, WORKER, WORKERS } from "./metrics.ts";
 import { type WorkersConfig, workersOptions } from "./options.ts";
-import { type PacketStats, packetStats, packetSummary } from "./packet-stats.ts";
+import { packetStats, packetSummary } from "./packet-stats.ts";
 import { Supervisor } from "./supervisor.ts";
 
 type WorkersHost = Host<WorkersConfig & { readonly beaconId: number }>;
-
-/** One worker's counts; a worker that was replaced goes on counting. */
-export interface WorkerStats extends PacketStats {
-  readonly worker: number;
-  readonly alive: boolean;
-  readonly restarts: number;
-  /**
-   * Datagrams that the kernel dropped at this worker's socket, mostly because its buffer was full;
-   * null if it does not tell.
-   */
-  readonly socketReceiveDrops: number | null;
-  /**
-   * Seconds of CPU that its thread has used; null while it has none, or if that cannot be read. A
-   * worker that was replaced starts anew.
-   */
-  readonly cpuS: number | null;
-}
-
-interface Stats {
-  readonly workers: readonly WorkerStats[];
-}
 
 export class Workers implements Service {
   readonly mail: MailReader;
@@ -116,6 +95,7 @@ export class Workers implements Service {
 export const workers = {
   name: "workers",
   options: workersOptions,
+  stats,
   metrics: [WORKER, WORKERS],
   summary: ({ workers }: Stats) =>
     added(

@@ -1,11 +1,30 @@
 /** The workers' metrics. */
+import * as v from "valibot";
 import type { MetricGroup } from "../kit/metrics.ts";
-import type { WorkerStats } from "./feature.ts";
-import { PACKET_METRICS, RECEIVE_BATCH } from "./packet-stats.ts";
+import { list, number, optional, type StatsOf } from "../kit/schema.ts";
+import { PACKET_METRICS, packetSchema, RECEIVE_BATCH } from "./packet-stats.ts";
 
-interface Stats {
-  readonly workers: readonly WorkerStats[];
-}
+/** One worker's counts; a worker that was replaced goes on counting. */
+const worker = v.strictObject({
+  worker: number,
+  alive: v.boolean(),
+  restarts: number,
+  /**
+   * Datagrams that the kernel dropped at this worker's socket, mostly because its buffer was full;
+   * null if it does not tell.
+   */
+  socketReceiveDrops: optional,
+  /**
+   * Seconds of CPU that its thread has used; null while it has none, or if that cannot be read. A
+   * worker that was replaced starts anew.
+   */
+  cpuS: optional,
+  ...packetSchema.entries,
+});
+export type WorkerStats = v.InferOutput<typeof worker>;
+
+export const stats = { workers: list(worker) };
+export type Stats = StatsOf<typeof stats>;
 
 /** Of each worker. */
 export const WORKER: MetricGroup<Stats, WorkerStats> = {

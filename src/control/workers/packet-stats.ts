@@ -2,6 +2,7 @@
  * What was counted of packets: read out of shared memory, in the shape that statistics and metrics
  * have.
  */
+import * as v from "valibot";
 import {
   BATCH_AT,
   BATCH_BUCKETS,
@@ -12,6 +13,7 @@ import {
 } from "../../shared/counters.ts";
 import type { SharedMemory } from "../../shared/memory.ts";
 import { type Counts, type Distribution, type Shown, total } from "../kit/metrics.ts";
+import { counts, list, number } from "../kit/schema.ts";
 
 const DECLARED = Object.entries(PACKET_COUNTERS) as [
   PacketCounterName,
@@ -19,29 +21,33 @@ const DECLARED = Object.entries(PACKET_COUNTERS) as [
 ][];
 
 type Counted = {
-  readonly [P in PacketCounterName]: (typeof PACKET_COUNTERS)[P] extends {
+  [P in PacketCounterName]: (typeof PACKET_COUNTERS)[P] extends {
     readonly values: readonly string[];
   }
-    ? Counts
-    : number;
+    ? typeof counts
+    : typeof number;
 };
 
 /**
  * What was counted of packets since the beacon started, by a worker, for the WebSocket bridge, or
  * for punches with grants.
  */
-export interface PacketStats extends Counted {
+export const packetSchema = v.strictObject({
+  ...(Object.fromEntries(
+    DECLARED.map(([property, { values }]) => [property, values ? counts : number]),
+  ) as Counted),
   /**
    * Messages a receive call brought: `buckets[i]` calls brought at most `bounds[i]`, and more than
    * the bound before.
    */
-  readonly receiveBatch: {
-    readonly bounds: readonly number[];
-    readonly buckets: readonly number[];
-    readonly calls: number;
-    readonly messages: number;
-  };
-}
+  receiveBatch: v.strictObject({
+    bounds: list(number),
+    buckets: list(number),
+    calls: number,
+    messages: number,
+  }),
+});
+export type PacketStats = v.InferOutput<typeof packetSchema>;
 
 /** Reads one row of the counters. */
 export function packetStats(memory: SharedMemory, row: number): PacketStats {
@@ -55,7 +61,7 @@ export function packetStats(memory: SharedMemory, row: number): PacketStats {
   });
   const buckets = BATCH_BUCKETS.map((_, i) => count(BATCH_AT + i));
   return {
-    ...(Object.fromEntries(counted) as Counted),
+    ...(Object.fromEntries(counted) as Omit<PacketStats, "receiveBatch">),
     receiveBatch: {
       bounds: BATCH_BUCKETS,
       buckets,
