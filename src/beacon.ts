@@ -35,8 +35,8 @@ import { sockets } from "./control/sockets/feature.ts";
 import { upgrades } from "./control/upgrade/feature.ts";
 import { features, metrics, type Stats } from "./features.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "./shared/memory.ts";
-import { NodeTable } from "./shared/nodes.ts";
-import { RouteTable } from "./shared/routes.ts";
+import { NodeTableOwner } from "./shared/nodes-owner.ts";
+import { RouteTableOwner } from "./shared/routes-owner.ts";
 
 export { type Config, type ConfigChanges, ConfigError } from "./config.ts";
 export type { KeyFunction } from "./control/feature.ts";
@@ -229,8 +229,8 @@ export class Beacon implements BeaconControl {
         version,
         log: this.#log,
         memory,
-        nodes: new NodeTable(memory, MAIN_THREAD_LOCK),
-        routes: new RouteTable(memory),
+        nodes: new NodeTableOwner(memory, MAIN_THREAD_LOCK),
+        routes: new RouteTableOwner(memory),
         predecessor: inherited,
         portPatienceMs: takeOver ? PORT_MS_MAX : 0,
         signal: this.#giveUp.signal,

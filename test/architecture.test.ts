@@ -247,6 +247,13 @@ test("rooms import each other in no cycle but the listed ones", () => {
   expect(CYCLES.filter((arrow) => !found.has(arrow))).toEqual([]);
 });
 
+test("the data plane has no table's owner, which the main thread is", () => {
+  const owners = /\b(\w+Owner|MailboxReader)\b/;
+  const data = files.filter((file) => file.startsWith("src/data/"));
+  expect(data.filter((file) => owners.test(sources.get(file)!))).toEqual([]);
+  expect([...sources].filter(([, source]) => owners.test(source))).not.toEqual([]);
+});
+
 test("the entry loads the commands and the server on demand", () => {
   const loaded = parser
     .scanImports(parsable(sources.get("src/main.ts")!))

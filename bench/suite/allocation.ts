@@ -9,8 +9,8 @@ import { kernel } from "../../ffi/libc.ts";
 import { openReusePortGroup } from "../../ffi/socket.ts";
 import { RelayLoop } from "../../src/data/loop.ts";
 import { HASH_SECRET, SharedMemory } from "../../src/shared/memory.ts";
-import { PeerTable } from "../../src/shared/peers.ts";
-import { RouteTable } from "../../src/shared/routes.ts";
+import { PeerTableOwner } from "../../src/shared/peers-owner.ts";
+import { RouteTableOwner } from "../../src/shared/routes-owner.ts";
 import { type Load, LoadGenerator } from "../harness/load.ts";
 import type { BenchOptions } from "../harness/options.ts";
 import type { Recorder } from "../harness/results.ts";
@@ -90,8 +90,8 @@ export async function benchAllocation(
 
 /** Makes the nodes known as those of a peer on this port. */
 function announce(memory: SharedMemory, nodes: number, port: number): void {
-  const routes = new RouteTable(memory);
-  const peer = new PeerTable(memory).add(endpointOf("127.0.0.1", port), 0);
+  const routes = new RouteTableOwner(memory);
+  const peer = new PeerTableOwner(memory).add(endpointOf("127.0.0.1", port), 0);
   for (let node = 0; node < nodes; node++) routes.claim(1 + node, peer);
 }
 

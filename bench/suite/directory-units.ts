@@ -28,8 +28,8 @@ import {
   PEER_PLACES,
   SharedMemory,
 } from "../../src/shared/memory.ts";
-import { NodeTable } from "../../src/shared/nodes.ts";
-import { RouteTable } from "../../src/shared/routes.ts";
+import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
+import { RouteTableOwner } from "../../src/shared/routes-owner.ts";
 import { DirectoryServer } from "../harness/directory-server.ts";
 import type { FleetShape } from "../harness/fleet.ts";
 import type { BenchOptions } from "../harness/options.ts";
@@ -213,8 +213,8 @@ class Units {
   ) {
     const memory = new SharedMemory({ workers: 1, nodesMax: 100_000, routesMax: 1_000_000 });
     memory.words[HASH_SECRET] = 0x5ec2_e701;
-    const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
-    const table = new RouteTable(memory);
+    const nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
+    const table = new RouteTableOwner(memory);
     table.keepClaims();
     this.#routes = new FleetRoutes({
       ...{ table, name: "b0.example:9001" },

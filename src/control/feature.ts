@@ -11,8 +11,8 @@ import type { Logger } from "pino";
 import type * as v from "valibot";
 import type { NameOf, OptionGroups } from "../config/option.ts";
 import type { SharedMemory } from "../shared/memory.ts";
-import type { NodeTable } from "../shared/nodes.ts";
-import type { RouteTable } from "../shared/routes.ts";
+import type { NodeTableOwner } from "../shared/nodes-owner.ts";
+import type { RouteTableOwner } from "../shared/routes-owner.ts";
 import type { Counts, MetricGroup } from "./kit/metrics.ts";
 
 /**
@@ -90,8 +90,8 @@ export interface Host<Config, Files = undefined> {
   readonly version: string;
   readonly log: Logger;
   readonly memory: SharedMemory;
-  readonly nodes: NodeTable;
-  readonly routes: RouteTable;
+  readonly nodes: NodeTableOwner;
+  readonly routes: RouteTableOwner;
   /** The old process whose place this beacon takes; undefined at a plain start. */
   readonly predecessor: Predecessor | undefined;
   /** How long a port may still be held by a process that is about to release it, in ms. */

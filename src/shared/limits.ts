@@ -55,8 +55,8 @@ export interface LimitMemory {
 
 /** One limit, for the thread that made it. */
 export class RateLimit {
-  readonly #floats: Float64Array;
-  readonly #rate: number;
+  protected readonly floats: Float64Array;
+  protected readonly rate: number;
   readonly #cells: number;
   /** To be shifted out of a hash, so that what is left is a line. */
   readonly #lineShift: number;
@@ -64,41 +64,17 @@ export class RateLimit {
   /** @param limit RELAY_LIMIT or another that is a rate */
   constructor(memory: LimitMemory, limit: number) {
     const { at, lines } = memory.sources(limit);
-    this.#floats = memory.floats;
-    this.#rate = memory.rate(limit);
+    this.floats = memory.floats;
+    this.rate = memory.rate(limit);
     this.#cells = at;
     this.#lineShift = 32 - Math.log2(lines);
     if (!Number.isInteger(this.#lineShift))
       throw new Error("a limit's lines must be a power of two");
   }
 
-  /**
-   * A limit that no other thread knows of, and that lets in everything at first.
-   * @param lines that its sources share
-   */
-  static ofThisThread(lines: number): RateLimit {
-    const floats = new Float64Array((1 + lines) * SOURCE_LINE_FLOATS);
-    return new RateLimit(
-      { floats, rate: () => 0, sources: () => ({ at: SOURCE_LINE_FLOATS, lines }) },
-      0,
-    );
-  }
-
-  /**
-   * Main thread only.
-   * @param perSecond 0 for no limit
-   * @param burst packets that a source may send at once after a pause
-   */
-  set(perSecond: number, burst: number): void {
-    // A whole number, as times are: sums of them are exact.
-    const intervalNs = perSecond === 0 ? 0 : Math.max(1, Math.round(1e9 / perSecond));
-    this.#floats[this.#rate + AHEAD_NS] = intervalNs * burst;
-    this.#floats[this.#rate + INTERVAL_NS] = intervalNs;
-  }
-
   /** Whether there is a limit. */
   get isOn(): boolean {
-    return this.#floats[this.#rate + INTERVAL_NS] !== 0;
+    return this.floats[this.rate + INTERVAL_NS] !== 0;
   }
 
   /**
@@ -108,14 +84,14 @@ export class RateLimit {
    * @returns how many
    */
   take(source: number, packets: number, nowNs: number): number {
-    const floats = this.#floats;
-    const intervalNs = floats[this.#rate + INTERVAL_NS]!;
+    const floats = this.floats;
+    const intervalNs = floats[this.rate + INTERVAL_NS]!;
     if (intervalNs === 0) return packets;
     const line = this.#lineOf(source);
     const one = line + (source & 7);
     const other = line + otherCellOf(source);
     const beginsNs = Math.max(Math.min(floats[one]!, floats[other]!), nowNs);
-    const aheadNs = nowNs + floats[this.#rate + AHEAD_NS]! - beginsNs;
+    const aheadNs = nowNs + floats[this.rate + AHEAD_NS]! - beginsNs;
     let taken = packets;
     if (aheadNs < packets * intervalNs) {
       taken = Math.floor(aheadNs / intervalNs);
@@ -129,18 +105,17 @@ export class RateLimit {
 
   /** How many of some packets of a source `take` would let in. Changes nothing. */
   room(source: number, packets: number, nowNs: number): number {
-    const floats = this.#floats;
-    const intervalNs = floats[this.#rate + INTERVAL_NS]!;
+    const floats = this.floats;
+    const intervalNs = floats[this.rate + INTERVAL_NS]!;
     if (intervalNs === 0) return packets;
-    const aheadNs =
-      nowNs + floats[this.#rate + AHEAD_NS]! - Math.max(this.#beginsNs(source), nowNs);
+    const aheadNs = nowNs + floats[this.rate + AHEAD_NS]! - Math.max(this.#beginsNs(source), nowNs);
     if (aheadNs >= packets * intervalNs) return packets;
     return Math.max(0, Math.floor(aheadNs / intervalNs));
   }
 
   /** Packets a second, 0 for no limit. */
   get perSecond(): number {
-    const intervalNs = this.#floats[this.#rate + INTERVAL_NS]!;
+    const intervalNs = this.floats[this.rate + INTERVAL_NS]!;
     return intervalNs === 0 ? 0 : Math.round(1e9 / intervalNs);
   }
 
@@ -148,12 +123,12 @@ export class RateLimit {
    * How much of its burst a source has used up, 0 to 1; at 1, packets are dropped. Changes nothing.
    */
   used(source: number, nowNs: number): number {
-    const floats = this.#floats;
-    const intervalNs = floats[this.#rate + INTERVAL_NS]!;
+    const floats = this.floats;
+    const intervalNs = floats[this.rate + INTERVAL_NS]!;
     if (intervalNs === 0) return 0;
     const usedNs = this.#beginsNs(source) - nowNs;
     // A packet that finds less than its own part of the burst left is dropped.
-    const roomNs = floats[this.#rate + AHEAD_NS]! - intervalNs;
+    const roomNs = floats[this.rate + AHEAD_NS]! - intervalNs;
     if (usedNs > roomNs) return 1;
     return roomNs <= 0 ? 0 : Math.max(0, usedNs / (roomNs + intervalNs));
   }
@@ -161,13 +136,39 @@ export class RateLimit {
   /** When all that was let in of a source will have been paid for. */
   #beginsNs(source: number): number {
     const line = this.#lineOf(source);
-    return Math.min(this.#floats[line + (source & 7)]!, this.#floats[line + otherCellOf(source)]!);
+    return Math.min(this.floats[line + (source & 7)]!, this.floats[line + otherCellOf(source)]!);
   }
 
   /** First cell of a source's line. */
   #lineOf(source: number): number {
     const line = this.#lineShift === 32 ? 0 : source >>> this.#lineShift;
     return this.#cells + line * SOURCE_LINE_FLOATS;
+  }
+}
+
+/** A limit in the hands of the main thread, which alone changes the rate. */
+export class RateLimitOwner extends RateLimit {
+  /**
+   * A limit that no other thread knows of, and that lets in everything at first.
+   * @param lines that its sources share
+   */
+  static ofThisThread(lines: number): RateLimitOwner {
+    const floats = new Float64Array((1 + lines) * SOURCE_LINE_FLOATS);
+    return new RateLimitOwner(
+      { floats, rate: () => 0, sources: () => ({ at: SOURCE_LINE_FLOATS, lines }) },
+      0,
+    );
+  }
+
+  /**
+   * @param perSecond 0 for no limit
+   * @param burst packets that a source may send at once after a pause
+   */
+  set(perSecond: number, burst: number): void {
+    // A whole number, as times are: sums of them are exact.
+    const intervalNs = perSecond === 0 ? 0 : Math.max(1, Math.round(1e9 / perSecond));
+    this.floats[this.rate + AHEAD_NS] = intervalNs * burst;
+    this.floats[this.rate + INTERVAL_NS] = intervalNs;
   }
 }
 

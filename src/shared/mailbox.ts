@@ -44,30 +44,28 @@ export interface Mail {
   readonly labelAt: number;
 }
 
+/** The end at which a worker puts messages in. */
 export class Mailbox {
-  readonly #words: Int32Array;
-  readonly #head: number;
+  protected readonly words: Int32Array;
+  protected readonly head: number;
   readonly #begun: number;
-  readonly #tail: number;
-  readonly #ring: number;
+  protected readonly tail: number;
+  protected readonly ring: number;
   readonly #ringWords: number;
-  /** Words taken and perhaps not yet released; the main thread's alone. */
-  #taken: number;
 
   /** @param kind GOSSIP, FRAMES or GRANTS */
   constructor(memory: SharedMemory, kind: number, worker: number) {
     const at = memory.mailbox(kind, worker);
-    this.#words = memory.words;
-    this.#head = at + MAILBOX_HEAD;
+    this.words = memory.words;
+    this.head = at + MAILBOX_HEAD;
     this.#begun = at + MAILBOX_BEGUN;
-    this.#tail = at + MAILBOX_TAIL;
-    this.#ring = at + MAILBOX_RING;
+    this.tail = at + MAILBOX_TAIL;
+    this.ring = at + MAILBOX_RING;
     this.#ringWords = kind === GRANTS ? GRANTS_MAILBOX_WORDS : MAILBOX_WORDS;
-    this.#taken = Atomics.load(memory.words, this.#tail);
   }
 
   /**
-   * Puts a message in and wakes the main thread. Worker only.
+   * Puts a message in and wakes the main thread.
    * @param label ENDPOINT_WORDS words
    * @param packets where the message is, from `from` on; whole words of it are read, so up to 3
    * bytes more than the message has
@@ -75,24 +73,24 @@ export class Mailbox {
    * @returns false if there was no room
    */
   put(label: Int32Array, packets: DataView, from: number, bytes: number): boolean {
-    const words = this.#words;
+    const words = this.words;
     const messageWords = (bytes + 3) >>> 2;
     const size = MESSAGE_HEAD_WORDS + messageWords;
-    let head = words[this.#head]!;
-    let free = this.#ringWords - ((head - Atomics.load(words, this.#tail)) | 0);
+    let head = words[this.head]!;
+    let free = this.#ringWords - ((head - Atomics.load(words, this.tail)) | 0);
     // An empty ring is begun anew, so that no more of its memory is touched than was full at once.
     if (free === this.#ringWords) Atomics.store(words, this.#begun, head);
-    const toEnd = this.#ringWords - this.#offset(head);
+    const toEnd = this.#ringWords - this.offset(head);
     if (toEnd < size) {
       if (free < toEnd + size) return false;
-      const skip = this.#ring + this.#offset(head);
+      const skip = this.ring + this.offset(head);
       words[skip + WORDS] = toEnd;
       if (toEnd > BYTES) words[skip + BYTES] = SKIP;
       head = (head + toEnd) | 0;
       free -= toEnd;
     }
     if (free < size) return false;
-    const at = this.#ring + this.#offset(head);
+    const at = this.ring + this.offset(head);
     words[at + WORDS] = size;
     words[at + BYTES] = bytes;
     for (let word = 0; word < ENDPOINT_WORDS; word++) words[at + LABEL + word] = label[word]!;
@@ -102,21 +100,34 @@ export class Mailbox {
     for (let word = 0; word < messageWords; word++) {
       words[body + word] = packets.getInt32(from + 4 * word, true);
     }
-    Atomics.store(words, this.#head, (head + size) | 0);
+    Atomics.store(words, this.head, (head + size) | 0);
     Atomics.add(words, MAIL, 1);
     Atomics.notify(words, MAIL);
     return true;
   }
 
   /**
-   * The oldest message not taken yet, or undefined. It stays where it is until `release`. Main
-   * thread only.
+   * Where the ring has the word that is put in after `count` others. For the main thread only while
+   * the ring is not empty.
+   */
+  protected offset(count: number): number {
+    return (count - Atomics.load(this.words, this.#begun)) & (this.#ringWords - 1);
+  }
+}
+
+/** The end at which the main thread takes messages out. */
+export class MailboxReader extends Mailbox {
+  /** Words taken and perhaps not yet released. */
+  #taken = Atomics.load(this.words, this.tail);
+
+  /**
+   * The oldest message not taken yet, or undefined. It stays where it is until `release`.
    */
   take(): Mail | undefined {
-    const words = this.#words;
-    const head = Atomics.load(words, this.#head);
+    const words = this.words;
+    const head = Atomics.load(words, this.head);
     while (this.#taken !== head) {
-      const at = this.#ring + this.#offset(this.#taken);
+      const at = this.ring + this.offset(this.#taken);
       const size = words[at + WORDS]!;
       this.#taken = (this.#taken + size) | 0;
       if (size > BYTES && words[at + BYTES] !== SKIP) {
@@ -130,16 +141,8 @@ export class Mailbox {
     return undefined;
   }
 
-  /** Frees the room of all messages taken. Main thread only. */
+  /** Frees the room of all messages taken. */
   release(): void {
-    Atomics.store(this.#words, this.#tail, this.#taken);
-  }
-
-  /**
-   * Where the ring has the word that is put in after `count` others. For the main thread only while
-   * the ring is not empty.
-   */
-  #offset(count: number): number {
-    return (count - Atomics.load(this.#words, this.#begun)) & (this.#ringWords - 1);
+    Atomics.store(this.words, this.tail, this.#taken);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The peer beacons: peer number → endpoint, and back. The main thread alone writes; every worker
- * reads, without a lock.
+ * The peer beacons: peer number → endpoint, and back. The main thread alone writes
+ * (peers-owner.ts); every worker reads, without a lock.
  *
  * A peer has a slot (slots.ts) and a key, a word that two endpoints seldom share. Few peers make a
  * mesh, and their keys lie side by side: to find whose endpoint this is, all of them are looked
@@ -9,17 +9,9 @@
  * Learned peers, strangers whose gossip is believed, have places of their own behind those of the
  * others, so that they never take one from them. An endpoint that is in both is the other's.
  */
-import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, localNumber } from "../../ffi/endpoint.ts";
-import {
-  LEARNED_END,
-  LEARNED_PEERS_MAX,
-  PEERS_END,
-  PEERS_MAX,
-  type SharedMemory,
-} from "./memory.ts";
-import { IS_PEER, SLOT_ID, SLOT_WORDS, Slots } from "./slots.ts";
-
-const NO_ENDPOINT = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
+import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
+import { LEARNED_END, PEERS_END, PEERS_MAX, type SharedMemory } from "./memory.ts";
+import { SLOT_WORDS, Slots } from "./slots.ts";
 
 /**
  * Whether a peer is a stranger whose gossip is believed, and none that was configured or
@@ -28,22 +20,22 @@ const NO_ENDPOINT = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
 export const isLearned = (peer: number): boolean => peer >= PEERS_MAX;
 
 export class PeerTable {
-  readonly #words: Int32Array;
-  readonly #keysAt: number;
+  protected readonly words: Int32Array;
+  protected readonly keysAt: number;
   readonly #slotsAt: number;
-  readonly #instancesAt: number;
-  readonly #end: number;
-  readonly #learnedEnd: number;
+  protected readonly instancesAt: number;
+  protected readonly end: number;
+  protected readonly learnedEnd: number;
   readonly #found = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
   readonly slots: Slots;
 
   constructor(memory: SharedMemory) {
-    this.#words = memory.words;
-    this.#keysAt = memory.peerKeysAt;
+    this.words = memory.words;
+    this.keysAt = memory.peerKeysAt;
     this.#slotsAt = memory.peerSlotsAt;
-    this.#instancesAt = memory.peerInstancesAt;
-    this.#end = memory.peersAt + PEERS_END;
-    this.#learnedEnd = memory.peersAt + LEARNED_END;
+    this.instancesAt = memory.peerInstancesAt;
+    this.end = memory.peersAt + PEERS_END;
+    this.learnedEnd = memory.peersAt + LEARNED_END;
     this.slots = new Slots(memory.words);
   }
 
@@ -59,18 +51,18 @@ export class PeerTable {
 
   /** @returns the peer whose endpoint is at `endpoint[at]`, whatever its scope id, or -1 */
   find(endpoint: Int32Array, at: number): number {
-    const words = this.#words;
-    const end = words[this.#end]!;
-    const learnedEnd = words[this.#learnedEnd]!;
+    const words = this.words;
+    const end = words[this.end]!;
+    const learnedEnd = words[this.learnedEnd]!;
     if (end === 0 && learnedEnd === 0) return -1;
-    const key = keyOf(endpoint, at);
+    const key = peerKey(endpoint, at);
     const peer = this.#findIn(0, end, key, endpoint, at);
     return peer >= 0 ? peer : this.#findIn(PEERS_MAX, PEERS_MAX + learnedEnd, key, endpoint, at);
   }
 
   #findIn(from: number, end: number, key: number, endpoint: Int32Array, at: number): number {
     for (let peer = from; peer < end; peer++) {
-      if (this.#words[this.#keysAt + peer] === key && this.#hasEndpoint(peer, endpoint, at))
+      if (this.words[this.keysAt + peer] === key && this.#hasEndpoint(peer, endpoint, at))
         return peer;
     }
     return -1;
@@ -86,84 +78,14 @@ export class PeerTable {
   }
 
   /**
-   * Adds a peer, which is not in the table. Main thread only.
-   * @returns its number, or -1 if there are PEERS_MAX
-   */
-  add(endpoint: Int32Array, at: number): number {
-    return this.#addIn(0, PEERS_MAX, this.#end, endpoint, at);
-  }
-
-  /** The same of a learned peer. @returns its number, or -1 if there are LEARNED_PEERS_MAX */
-  addLearned(endpoint: Int32Array, at: number): number {
-    return this.#addIn(PEERS_MAX, LEARNED_PEERS_MAX, this.#learnedEnd, endpoint, at);
-  }
-
-  /** @param end the word that says how many of the places from `first` on are in use */
-  #addIn(first: number, places: number, end: number, endpoint: Int32Array, at: number): number {
-    const words = this.#words;
-    let peer = first;
-    while (peer < first + places && words[this.slot(peer) + SLOT_ID] !== 0) peer++;
-    if (peer === first + places) return -1;
-    const slot = this.slot(peer);
-    this.slots.limitMerge(slot, 0);
-    this.setInstance(peer, 0, 0);
-    this.slots.publish(slot, endpoint, at, IS_PEER);
-    Atomics.store(words, slot + SLOT_ID, this.slotId(peer));
-    Atomics.store(words, this.#keysAt + peer, keyOf(endpoint, at));
-    if (peer - first >= words[end]!) Atomics.store(words, end, peer - first + 1);
-    return peer;
-  }
-
-  /**
-   * Has packets to a peer leave from the local address that the endpoint at `endpoint[at]`, which
-   * is the peer's, names. Main thread only.
-   */
-  setLocal(peer: number, endpoint: Int32Array, at: number): void {
-    const slot = this.slot(peer);
-    if (localNumber(this.#words, this.slots.endpointAt(slot)) !== localNumber(endpoint, at))
-      this.slots.publish(slot, endpoint, at, IS_PEER);
-  }
-
-  /**
-   * Notes which instance its signed gossip named, upper and lower half; 0 for none. Main thread
-   * only.
-   */
-  setInstance(peer: number, upper: number, lower: number): void {
-    this.#words[this.#instancesAt + 2 * peer] = upper;
-    this.#words[this.#instancesAt + 2 * peer + 1] = lower;
-  }
-
-  /**
    * Whether the 8 bytes at `at` are the instance that it named, which nobody knows who does not
    * hear it.
    */
   hasInstance(peer: number, view: DataView, at: number): boolean {
-    const words = this.#words;
-    const upper = words[this.#instancesAt + 2 * peer]!;
-    const lower = words[this.#instancesAt + 2 * peer + 1]!;
+    const words = this.words;
+    const upper = words[this.instancesAt + 2 * peer]!;
+    const lower = words[this.instancesAt + 2 * peer + 1]!;
     return (upper | lower) !== 0 && view.getInt32(at) === upper && view.getInt32(at + 4) === lower;
-  }
-
-  /**
-   * From now on, what comes from its endpoint comes from no peer. What goes there still may. Main
-   * thread only.
-   */
-  disown(peer: number): void {
-    Atomics.store(this.#words, this.#keysAt + peer, 0);
-  }
-
-  /** Removes a peer to which no route leads any more. Main thread only. */
-  remove(peer: number): void {
-    this.disown(peer);
-    const slot = this.slot(peer);
-    Atomics.store(this.#words, slot + SLOT_ID, 0);
-    // whoever remembers the endpoint by its version sees that it is gone
-    this.slots.publish(slot, NO_ENDPOINT, 0, 0);
-  }
-
-  /** Notes nothing of merged sizes any more: paths change. Main thread only. */
-  refresh(peer: number): void {
-    this.slots.limitMerge(this.slot(peer), 0);
   }
 }
 
@@ -171,7 +93,7 @@ export class PeerTable {
  * Not 0, which is a vacant place. The port's half of the word is the upper one, an IPv4 address is
  * all of the fourth.
  */
-function keyOf(endpoint: Int32Array, at: number): number {
+export function peerKey(endpoint: Int32Array, at: number): number {
   const port = endpoint[at]! & ENDPOINT_PORT_MASK;
   return (port ^ endpoint[at + 1]! ^ endpoint[at + 2]! ^ endpoint[at + 3]! ^ endpoint[at + 4]!) | 1;
 }

@@ -18,38 +18,41 @@ const COUNT_MASK = 0xffff;
 const ADDRESS_WORDS = PREFIX_WORDS / 2;
 
 export class PrefixList {
-  readonly #words: Int32Array;
-  readonly #head: number;
-  readonly #copies: readonly [number, number];
+  protected readonly words: Int32Array;
+  protected readonly head: number;
+  protected readonly copies: readonly [number, number];
 
   /** @param list DENIED_ENDPOINTS or another */
   constructor(memory: SharedMemory, list: number) {
-    this.#words = memory.words;
-    this.#head = memory.prefixList(list);
-    this.#copies = [memory.prefixes(list, 0), memory.prefixes(list, 1)];
+    this.words = memory.words;
+    this.head = memory.prefixList(list);
+    this.copies = [memory.prefixes(list, 0), memory.prefixes(list, 1)];
   }
 
   /** Whether the endpoint at `endpoint[at]` has an address in the list. */
   has(endpoint: Int32Array, at: number): boolean {
-    const words = this.#words;
-    const head = words[this.#head]!;
-    let prefix = head >>> COPY_SHIFT === 0 ? this.#copies[0] : this.#copies[1];
+    const words = this.words;
+    const head = words[this.head]!;
+    let prefix = head >>> COPY_SHIFT === 0 ? this.copies[0] : this.copies[1];
     for (let left = head & COUNT_MASK; left > 0; left--) {
       if (isWithin(endpoint, at, words, prefix)) return true;
       prefix += PREFIX_WORDS;
     }
     return false;
   }
+}
 
-  /** Replaces the list. Main thread only. @throws RangeError for more than PREFIX_LIST_MAX */
+/** A list in the hands of the main thread, which alone writes. */
+export class PrefixListOwner extends PrefixList {
+  /** Replaces the list. @throws RangeError for more than PREFIX_LIST_MAX */
   set(prefixes: readonly Prefix[]): void {
     if (prefixes.length > PREFIX_LIST_MAX)
       throw new RangeError(`at most ${PREFIX_LIST_MAX} prefixes`);
-    const words = this.#words;
-    const copy = words[this.#head]! >>> COPY_SHIFT === 0 ? 1 : 0;
+    const words = this.words;
+    const copy = words[this.head]! >>> COPY_SHIFT === 0 ? 1 : 0;
     for (const [i, prefix] of prefixes.entries())
-      words.set(prefixWords(prefix), this.#copies[copy] + i * PREFIX_WORDS);
-    Atomics.store(words, this.#head, (copy << COPY_SHIFT) | prefixes.length);
+      words.set(prefixWords(prefix), this.copies[copy] + i * PREFIX_WORDS);
+    Atomics.store(words, this.head, (copy << COPY_SHIFT) | prefixes.length);
   }
 }
 

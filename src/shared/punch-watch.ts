@@ -76,24 +76,20 @@ const EITHER = 1 | (1 << EPOCH_BITS);
 const LATE_S = 2;
 
 export class PunchWatch {
-  readonly #words: Int32Array;
+  protected readonly words: Int32Array;
   readonly #secret: number;
   readonly #isOn: number;
-  readonly #at: number;
-  readonly #filter: number;
-  readonly #places: number;
-  /** When the next epoch of the filter begins; the main thread's. */
-  #nextEpochS = 0;
-  /** When a sweep last found nobody; the main thread's. */
-  #emptyS = 0;
+  protected readonly at: number;
+  protected readonly filter: number;
+  protected readonly places: number;
 
   constructor(memory: SharedMemory) {
-    this.#words = memory.words;
+    this.words = memory.words;
     this.#secret = memory.words[HASH_SECRET]!;
     this.#isOn = memory.rulesAt + PUNCH_WATCH;
-    this.#at = memory.punchesAt;
-    this.#filter = memory.punchFilterAt;
-    this.#places = memory.punchPlacesAt;
+    this.at = memory.punchesAt;
+    this.filter = memory.punchFilterAt;
+    this.places = memory.punchPlacesAt;
   }
 
   /**
@@ -102,12 +98,12 @@ export class PunchWatch {
    */
   mayWatch(senderId: number, destId: number): boolean {
     const bit = (senderId ^ destId) & FILTER_MASK;
-    return ((this.#words[this.#filter + (bit >>> 4)]! >>> (bit & 15)) & EITHER) !== 0;
+    return ((this.words[this.filter + (bit >>> 4)]! >>> (bit & 15)) & EITHER) !== 0;
   }
 
   /** Notes that one of two nodes relays to the other. */
   relayed(senderId: number, destId: number): void {
-    const words = this.#words;
+    const words = this.words;
     const low = Math.min(senderId, destId);
     const high = Math.max(senderId, destId);
     const set = this.#setOf(low, high);
@@ -129,13 +125,13 @@ export class PunchWatch {
    * @param family IPV4_PAIR, IPV6_PAIR or MIXED_PAIR
    */
   watch(oneId: number, otherId: number, family: number): void {
-    const words = this.#words;
+    const words = this.words;
     if (words[this.#isOn] === 0 || oneId === 0 || otherId === 0 || oneId === otherId) return;
     const low = Math.min(oneId, otherId);
     const high = Math.max(oneId, otherId);
     const set = this.#setOf(low, high);
     const nowS = words[CLOCK_S]!;
-    words[this.#at + PUNCH_LAST_S] = nowS;
+    words[this.at + PUNCH_LAST_S] = nowS;
     if (this.#isWatched(set, low, high)) return;
     for (let place = set; place < set + SET_WORDS; place += PUNCH_WORDS) {
       if (words[place + SINCE_S] !== 0) continue;
@@ -145,15 +141,15 @@ export class PunchWatch {
       words[place + STATE] = family;
       Atomics.store(words, place + SINCE_S, nowS);
       const bit = (low ^ high) & FILTER_MASK;
-      const epochBit = (1 << (bit & 15)) << (EPOCH_BITS * words[this.#at + PUNCH_EPOCH]!);
-      Atomics.or(words, this.#filter + (bit >>> 4), epochBit);
+      const epochBit = (1 << (bit & 15)) << (EPOCH_BITS * words[this.at + PUNCH_EPOCH]!);
+      Atomics.or(words, this.filter + (bit >>> 4), epochBit);
       return;
     }
-    Atomics.add(words, this.#at + PUNCH_UNWATCHED, 1);
+    Atomics.add(words, this.at + PUNCH_UNWATCHED, 1);
   }
 
   #isWatched(set: number, low: number, high: number): boolean {
-    const words = this.#words;
+    const words = this.words;
     for (let place = set; place < set + SET_WORDS; place += PUNCH_WORDS) {
       const isPair = words[place + LOW_ID] === low && words[place + HIGH_ID] === high;
       if (isPair && words[place + SINCE_S]! > 0) return true;
@@ -161,19 +157,33 @@ export class PunchWatch {
     return false;
   }
 
+  /** First word of the set of a pair. */
+  #setOf(low: number, high: number): number {
+    const hash = nodeHash(high, nodeHash(low, this.#secret));
+    return this.places + (hash >>> SET_SHIFT) * SET_WORDS;
+  }
+}
+
+/** The watch in the hands of the main thread, which counts who is due and frees the places. */
+export class PunchWatchOwner extends PunchWatch {
+  /** When the next epoch of the filter begins. */
+  #nextEpochS = 0;
+  /** When a sweep last found nobody. */
+  #emptyS = 0;
+
   /**
-   * Takes out the pairs that were watched for WATCH_S. Main thread only, to be called about every
-   * second, with the clock's time.
+   * Takes out the pairs that were watched for WATCH_S. To be called about every second, with the
+   * clock's time.
    * @param ended is told of each, with its family
    * @returns how many are watched
    */
   sweep(nowS: number, ended: (family: number, hasRelayed: boolean) => void): number {
-    const words = this.#words;
+    const words = this.words;
     if (nowS >= this.#nextEpochS) this.#beginEpoch(nowS);
-    if (words[this.#at + PUNCH_LAST_S]! + LATE_S < this.#emptyS) return 0;
+    if (words[this.at + PUNCH_LAST_S]! + LATE_S < this.#emptyS) return 0;
     let watched = 0;
-    const end = this.#places + PUNCH_PLACES * PUNCH_WORDS;
-    for (let place = this.#places; place < end; place += PUNCH_WORDS) {
+    const end = this.places + PUNCH_PLACES * PUNCH_WORDS;
+    for (let place = this.places; place < end; place += PUNCH_WORDS) {
       const sinceS = words[place + SINCE_S]!;
       if (sinceS === 0) continue;
       if (nowS - Math.abs(sinceS) < WATCH_S) {
@@ -189,9 +199,9 @@ export class PunchWatch {
     return watched;
   }
 
-  /** Pairs for which there was no room since the last call. Main thread only. */
+  /** Pairs for which there was no room since the last call. */
   takeUnwatched(): number {
-    return Atomics.exchange(this.#words, this.#at + PUNCH_UNWATCHED, 0);
+    return Atomics.exchange(this.words, this.at + PUNCH_UNWATCHED, 0);
   }
 
   /**
@@ -199,8 +209,8 @@ export class PunchWatch {
    * counts, for both.
    */
   #isThereAgain(place: number, hasRelayed: boolean): boolean {
-    const words = this.#words;
-    const set = place - ((place - this.#places) % SET_WORDS);
+    const words = this.words;
+    const set = place - ((place - this.places) % SET_WORDS);
     for (let other = set; other < set + SET_WORDS; other += PUNCH_WORDS) {
       if (other === place || words[other + SINCE_S]! <= 0) continue;
       if (words[other + LOW_ID] !== words[place + LOW_ID]) continue;
@@ -213,17 +223,11 @@ export class PunchWatch {
 
   /** Clears the bits of the epoch before the present one, and has new bits set there. */
   #beginEpoch(nowS: number): void {
-    const words = this.#words;
-    const epoch = 1 - words[this.#at + PUNCH_EPOCH]!;
+    const words = this.words;
+    const epoch = 1 - words[this.at + PUNCH_EPOCH]!;
     const kept = ~(((1 << EPOCH_BITS) - 1) << (EPOCH_BITS * epoch));
-    for (let i = 0; i < PUNCH_FILTER_WORDS; i++) Atomics.and(words, this.#filter + i, kept);
-    Atomics.store(words, this.#at + PUNCH_EPOCH, epoch);
+    for (let i = 0; i < PUNCH_FILTER_WORDS; i++) Atomics.and(words, this.filter + i, kept);
+    Atomics.store(words, this.at + PUNCH_EPOCH, epoch);
     this.#nextEpochS = nowS + WATCH_S;
-  }
-
-  /** First word of the set of a pair. */
-  #setOf(low: number, high: number): number {
-    const hash = nodeHash(high, nodeHash(low, this.#secret));
-    return this.#places + (hash >>> SET_SHIFT) * SET_WORDS;
   }
 }

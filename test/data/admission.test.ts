@@ -32,8 +32,8 @@ import {
   MAIN_THREAD_LOCK,
   SharedMemory,
 } from "../../src/shared/memory.ts";
-import { NodeTable } from "../../src/shared/nodes.ts";
-import { PeerTable } from "../../src/shared/peers.ts";
+import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
+import { PeerTableOwner } from "../../src/shared/peers-owner.ts";
 import { UNLIMITED } from "../e2e/support/beacon.ts";
 import { nameFromBytes } from "../support/arbitraries.ts";
 import {
@@ -61,7 +61,7 @@ interface Counted {
 class Beacon {
   readonly memory: SharedMemory;
   readonly limits: Limits;
-  readonly nodes: NodeTable;
+  readonly nodes: NodeTableOwner;
   readonly clock = { ns: 1000 * SECOND, nowNs: () => this.clock.ns };
   readonly kernels = Array.from({ length: WORKERS }, () => new ScriptedKernel(EAGAIN));
   readonly loops: readonly RelayLoop[];
@@ -72,7 +72,7 @@ class Beacon {
     this.memory.words[HASH_SECRET] = 0x7e57;
     this.limits = new Limits(this.memory);
     this.configure(options);
-    this.nodes = new NodeTable(this.memory, MAIN_THREAD_LOCK);
+    this.nodes = new NodeTableOwner(this.memory, MAIN_THREAD_LOCK);
     this.loops = this.kernels.map(
       (kernel, worker) =>
         new RelayLoop(
@@ -289,7 +289,7 @@ describe("relays of a source", () => {
     beacon.register(1, 1);
     const peer = new Int32Array(ENDPOINT_WORDS);
     endpointFromName(AF_INET, new Int32Array(name(7).slice().buffer), 0, peer, 0);
-    new PeerTable(beacon.memory).addLearned(peer, 0);
+    new PeerTableOwner(beacon.memory).addLearned(peer, 0);
     const relays = times(30, (i) => relay(1, i));
     expect(beacon.step([merged(7, relays)])).toHaveLength(10);
     expect(beacon.counted).toEqual({ limited: { relay: 20 } });
@@ -300,7 +300,7 @@ describe("relays of a source", () => {
     beacon.register(1, 1);
     const peer = new Int32Array(ENDPOINT_WORDS);
     endpointFromName(AF_INET, new Int32Array(name(7).slice().buffer), 0, peer, 0);
-    new PeerTable(beacon.memory).add(peer, 0);
+    new PeerTableOwner(beacon.memory).add(peer, 0);
     expect(
       beacon.step([
         merged(
@@ -446,7 +446,7 @@ describe("relays of an address", () => {
     beacon.register(1, 1);
     const peer = new Int32Array(ENDPOINT_WORDS);
     endpointFromName(AF_INET, new Int32Array(name(7).slice().buffer), 0, peer, 0);
-    new PeerTable(beacon.memory).add(peer, 0);
+    new PeerTableOwner(beacon.memory).add(peer, 0);
     expect(beacon.step([mergedOf(name(7), 30)])).toHaveLength(30);
     expect(beacon.step([mergedOf(name(7, 9999), 10)])).toHaveLength(10);
     expect(beacon.counted).toEqual({});

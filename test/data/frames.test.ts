@@ -53,7 +53,7 @@ import {
   SEGMENTS_SENT,
   SENT_BYTES,
 } from "../../src/shared/counters.ts";
-import { Mailbox } from "../../src/shared/mailbox.ts";
+import { MailboxReader } from "../../src/shared/mailbox.ts";
 import {
   CLOCK_S,
   FRAMES,
@@ -66,9 +66,10 @@ import {
   SharedMemory,
   STRANGERS_BELIEVED,
 } from "../../src/shared/memory.ts";
-import { ADDED, NodeTable } from "../../src/shared/nodes.ts";
-import { PeerTable } from "../../src/shared/peers.ts";
-import { RouteTable } from "../../src/shared/routes.ts";
+import { ADDED } from "../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
+import { PeerTableOwner } from "../../src/shared/peers-owner.ts";
+import { RouteTableOwner } from "../../src/shared/routes-owner.ts";
 import { WANTS_DEST } from "../../src/shared/slots.ts";
 import { Random } from "../e2e/support/random.ts";
 import { cut, hex, ScriptedKernel, type SendStep } from "../support/kernel.ts";
@@ -151,9 +152,9 @@ interface BenchOptions {
  */
 class Bench<Calls extends PacketCalls> {
   readonly memory: SharedMemory;
-  readonly nodes: NodeTable;
-  readonly peers: PeerTable;
-  readonly routes: RouteTable;
+  readonly nodes: NodeTableOwner;
+  readonly peers: PeerTableOwner;
+  readonly routes: RouteTableOwner;
   readonly connections = new Connections();
   readonly handler: FrameHandler;
 
@@ -164,9 +165,9 @@ class Bench<Calls extends PacketCalls> {
     this.memory = new SharedMemory({ workers: WORKERS, nodesMax, routesMax: 100 });
     this.memory.words[CLOCK_S] = 1;
     this.memory.words[HASH_SECRET] = 0x7e57;
-    this.nodes = new NodeTable(this.memory, MAIN_THREAD_LOCK);
-    this.peers = new PeerTable(this.memory);
-    this.routes = new RouteTable(this.memory);
+    this.nodes = new NodeTableOwner(this.memory, MAIN_THREAD_LOCK);
+    this.peers = new PeerTableOwner(this.memory);
+    this.routes = new RouteTableOwner(this.memory);
     this.handler = new FrameHandler(
       calls,
       this.memory,
@@ -713,7 +714,7 @@ describe("Sync", () => {
       expect(bench.got()).toEqual([]);
       for (const kind of [GOSSIP, FRAMES]) {
         for (let worker = 0; worker < WORKERS; worker++)
-          expect(new Mailbox(bench.memory, kind, worker).take()).toBeUndefined();
+          expect(new MailboxReader(bench.memory, kind, worker).take()).toBeUndefined();
       }
       expect(bench.untouched()).toEqual(before);
     },

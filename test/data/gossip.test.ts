@@ -23,9 +23,9 @@ import {
   RELAYED_LOCAL,
   RELAYED_TO_PEER,
 } from "../../src/shared/counters.ts";
-import { Mailbox } from "../../src/shared/mailbox.ts";
+import { MailboxReader } from "../../src/shared/mailbox.ts";
 import { CLOCK_S, GOSSIP, HASH_SECRET, SharedMemory } from "../../src/shared/memory.ts";
-import { PeerTable } from "../../src/shared/peers.ts";
+import { PeerTableOwner } from "../../src/shared/peers-owner.ts";
 import { Random } from "../e2e/support/random.ts";
 import { endpointFromBytes } from "../support/arbitraries.ts";
 import { BulkKernel } from "../support/bulk-kernel.ts";
@@ -128,9 +128,9 @@ test("a million random messages: each counted once, and the mailbox gets what a 
   const memory = new SharedMemory({ workers: 1, nodesMax: 1000, routesMax: 1 });
   memory.words[CLOCK_S] = 1;
   memory.words[HASH_SECRET] = 0x7e57;
-  const peers = new PeerTable(memory);
+  const peers = new PeerTableOwner(memory);
   for (const { endpoint, isPeer } of sources) if (isPeer) peers.add(endpoint, 0);
-  const mailbox = new Mailbox(memory, GOSSIP, 0);
+  const mailbox = new MailboxReader(memory, GOSSIP, 0);
 
   const room = 7 + 4 * LARGEST_NODES;
   const messages = Array.from({ length: BATCH }, () => new Uint8Array(room));

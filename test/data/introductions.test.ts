@@ -4,7 +4,7 @@ import { endpointOf } from "../../ffi/endpoint.ts";
 import { EAGAIN, ENETUNREACH } from "../../ffi/errno.ts";
 import { packetStats } from "../../src/control/workers/packet-stats.ts";
 import { Introductions } from "../../src/data/introductions.ts";
-import { ANSWER_LIMIT, RateLimit } from "../../src/shared/limits.ts";
+import { ANSWER_LIMIT, RateLimitOwner } from "../../src/shared/limits.ts";
 import {
   CLOCK_S,
   HASH_SECRET,
@@ -12,8 +12,8 @@ import {
   PUNCH_WATCH,
   SharedMemory,
 } from "../../src/shared/memory.ts";
-import { NodeTable } from "../../src/shared/nodes.ts";
-import { PunchWatch } from "../../src/shared/punch-watch.ts";
+import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
+import { PunchWatchOwner } from "../../src/shared/punch-watch.ts";
 import { nameFromBytes } from "../support/arbitraries.ts";
 import { hex, ScriptedKernel } from "../support/kernel.ts";
 
@@ -34,14 +34,14 @@ function office() {
   memory.words[CLOCK_S] = 1;
   memory.words[HASH_SECRET] = 5;
   memory.words[memory.rulesAt + PUNCH_WATCH] = 1;
-  const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+  const nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
   nodes.record(TARGET, HOME, 0, 0, 1);
   const clock = { nowNs: () => 1e9 };
   const introductions = new Introductions(kernel, memory, nodes, { fd: 5, family: AF_INET }, clock);
   const sent = () => kernel.datagrams.map(({ name, bytes }) => [name, hex(bytes)]);
   const stats = () => packetStats(memory, memory.grantsRow);
   /** Pairs that are watched from the beginning. */
-  const watched = () => new PunchWatch(memory).sweep(1, () => {});
+  const watched = () => new PunchWatchOwner(memory).sweep(1, () => {});
   return { kernel, memory, nodes, introductions, sent, stats, watched };
 }
 
@@ -85,7 +85,7 @@ describe("an introduction", () => {
 
   test("keeps to the limit of answers, for each end", () => {
     const { memory, introductions, sent, stats, watched } = office();
-    new RateLimit(memory, ANSWER_LIMIT).set(1, 1);
+    new RateLimitOwner(memory, ANSWER_LIMIT).set(1, 1);
     introductions.introduce(ASKING, REQUESTER, TARGET);
     introductions.introduce(endpointOf("192.0.2.8", 4008), 8, TARGET);
     expect(sent()).toEqual([...BOTH, [nameOf(8, 4008), command(1, 4001)]]);

@@ -81,9 +81,9 @@ import {
   SEGMENTS_RECEIVED,
   SEGMENTS_SENT,
 } from "../../src/shared/counters.ts";
-import { GRANT_RATE, RateLimit } from "../../src/shared/limits.ts";
+import { GRANT_RATE, RateLimitOwner } from "../../src/shared/limits.ts";
 import { LocalAddresses } from "../../src/shared/local-addresses.ts";
-import { Mailbox } from "../../src/shared/mailbox.ts";
+import { MailboxReader } from "../../src/shared/mailbox.ts";
 import {
   CLOCK_S,
   ENDPOINT_HOLD_S,
@@ -106,9 +106,10 @@ import {
   STOPPING,
   STRANGERS_BELIEVED,
 } from "../../src/shared/memory.ts";
-import { ADDED, MOVED, NodeTable } from "../../src/shared/nodes.ts";
-import { PeerTable } from "../../src/shared/peers.ts";
-import { RouteTable } from "../../src/shared/routes.ts";
+import { ADDED, MOVED } from "../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
+import { PeerTableOwner } from "../../src/shared/peers-owner.ts";
+import { RouteTableOwner } from "../../src/shared/routes-owner.ts";
 import { endpointFromBytes, nameFromBytes } from "../support/arbitraries.ts";
 import {
   controlMessage,
@@ -141,12 +142,12 @@ class Bench {
   readonly kernel = new ScriptedKernel(EAGAIN);
   readonly memory: SharedMemory;
   readonly loop: RelayLoop;
-  readonly peers: PeerTable;
-  readonly routes: RouteTable;
-  readonly nodes: NodeTable;
-  readonly gossip: Mailbox;
-  readonly frames: Mailbox;
-  readonly grants: Mailbox;
+  readonly peers: PeerTableOwner;
+  readonly routes: RouteTableOwner;
+  readonly nodes: NodeTableOwner;
+  readonly gossip: MailboxReader;
+  readonly frames: MailboxReader;
+  readonly grants: MailboxReader;
   #nowNs = 0;
 
   constructor({
@@ -165,12 +166,12 @@ class Bench {
       options,
       clock ?? { nowNs: () => this.#tick() },
     );
-    this.peers = new PeerTable(this.memory);
-    this.routes = new RouteTable(this.memory);
-    this.nodes = new NodeTable(this.memory, MAIN_THREAD_LOCK);
-    this.gossip = new Mailbox(this.memory, GOSSIP, 0);
-    this.frames = new Mailbox(this.memory, FRAMES, 0);
-    this.grants = new Mailbox(this.memory, GRANTS, 0);
+    this.peers = new PeerTableOwner(this.memory);
+    this.routes = new RouteTableOwner(this.memory);
+    this.nodes = new NodeTableOwner(this.memory, MAIN_THREAD_LOCK);
+    this.gossip = new MailboxReader(this.memory, GOSSIP, 0);
+    this.frames = new MailboxReader(this.memory, FRAMES, 0);
+    this.grants = new MailboxReader(this.memory, GRANTS, 0);
   }
 
   /** So much time between any two messages that no limit by time is met. */
@@ -194,7 +195,7 @@ class Bench {
     return this.#take(this.grants);
   }
 
-  #take(mailbox: Mailbox): Mail[] {
+  #take(mailbox: MailboxReader): Mail[] {
     const { memory } = this;
     const taken: Mail[] = [];
     for (let mail = mailbox.take(); mail !== undefined; mail = mailbox.take()) {
@@ -408,9 +409,9 @@ describe("RelayLoop on real sockets", () => {
   });
 
   test("forwards to a peer what is for a node of its, unchanged, and takes its gossip", () => {
-    const peers = new PeerTable(memory);
+    const peers = new PeerTableOwner(memory);
     const peer = peers.add(carol.endpoint, 0);
-    new RouteTable(memory).claim(11, peer);
+    new RouteTableOwner(memory).claim(11, peer);
     const packets = 40;
     const relayTo = (dest: number, i: number) =>
       message(RELAY, [1, dest], new Uint8Array(1000).fill(i));
@@ -427,14 +428,14 @@ describe("RelayLoop on real sockets", () => {
     );
     carol.send(sync(8, [21, 22]), beacon);
     stepUntil(GOSSIP_RECEIVED, 1);
-    const mail = new Mailbox(memory, GOSSIP, 0).take()!;
+    const mail = new MailboxReader(memory, GOSSIP, 0).take()!;
     expect(hex(memory.bytes.slice(mail.at, mail.at + mail.bytes))).toBe(hex(sync(8, [21, 22])));
     expect(peers.find(memory.words, mail.labelAt)).toBe(peer);
   });
 
   test("hands over what is for a node behind the bridge, and carries what it sends by UDP", () => {
-    const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
-    const frames = new Mailbox(memory, FRAMES, 0);
+    const nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
+    const frames = new MailboxReader(memory, FRAMES, 0);
     expect(nodes.bridge(2, 1)).toBe(MOVED); // bob
     const packets = 40;
     const payload = (i: number): Uint8Array => new Uint8Array(1001).fill(i);
@@ -1424,7 +1425,7 @@ describe("while grants are required", () => {
   test("no more are handed over than are verified a second; what is beyond is counted, and wakes nobody", () => {
     let nowNs = 1e9;
     const bench = required({ batchMax: 64, clock: { nowNs: () => nowNs } });
-    new RateLimit(bench.memory, GRANT_RATE).set(1000, 10);
+    new RateLimitOwner(bench.memory, GRANT_RATE).set(1000, 10);
     const batch = Array.from({ length: 64 }, () => ({ bytes: punch(), name: ASKING }));
     bench.step(...batch);
     expect([bench.takeGrants().length, bench.grantsRefused()]).toEqual([10, { overload: 54 }]);

@@ -33,7 +33,7 @@ import {
 import { dropsOf } from "../../src/shared/drops.ts";
 import { CLOCK_S, OFFLOAD_ERRNO, SharedMemory, workerLock } from "../../src/shared/memory.ts";
 import { NodeTable } from "../../src/shared/nodes.ts";
-import { PeerTable } from "../../src/shared/peers.ts";
+import { PeerTableOwner } from "../../src/shared/peers-owner.ts";
 import { endpointFromBytes } from "../support/arbitraries.ts";
 import { cut, hex, ScriptedKernel, type SendStep } from "../support/kernel.ts";
 
@@ -70,7 +70,7 @@ class Bench {
   readonly kernel = new ScriptedKernel(EAGAIN);
   readonly memory: SharedMemory;
   readonly nodes: NodeTable;
-  readonly peers: PeerTable;
+  readonly peers: PeerTableOwner;
   readonly runs = new Runs(CAPACITY);
   readonly sender: Sender;
   /** Of every packet put in: its destination and size. */
@@ -85,7 +85,7 @@ class Bench {
   ) {
     this.memory = memory;
     this.nodes = new NodeTable(memory, workerLock(WORKER));
-    this.peers = new PeerTable(memory);
+    this.peers = new PeerTableOwner(memory);
     for (let node = 0; node < 8; node++) {
       this.nodes.record(node + 1, this.endpoint(node), 0, 0, 1);
       this.peers.add(this.endpoint(node), 0);

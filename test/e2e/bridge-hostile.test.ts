@@ -21,7 +21,7 @@ import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { Bridge } from "../../src/control/bridge/bridge.ts";
 import { CLOCK_S, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
-import { NodeTable } from "../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
 import { openFds } from "../support/fds.ts";
 import { silentLog } from "../support/log.ts";
 import { base64, NodeIdentity } from "../support/pilot-node.ts";
@@ -1347,7 +1347,7 @@ describe("time", () => {
     bridge = new Bridge(
       {
         memory,
-        nodes: new NodeTable(memory, MAIN_THREAD_LOCK),
+        nodes: new NodeTableOwner(memory, MAIN_THREAD_LOCK),
         fd: socket.fd,
         family: AF_INET,
         beaconId: 1,

@@ -10,7 +10,7 @@ import { UdpSocket } from "../../ffi/socket.ts";
 import { Bridge } from "../../src/control/bridge/bridge.ts";
 import { FunctionKeys } from "../../src/control/keys/keys.ts";
 import { MAIN_THREAD_LOCK, SHARD_LOCK, SharedMemory, workerLock } from "../../src/shared/memory.ts";
-import { NodeTable } from "../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
 import { silentLog } from "../support/log.ts";
 import { PING, PONG, WebSocketClient } from "../support/websocket.ts";
 import { BridgedNode, KnownNodes, textOf } from "./support/bridged.ts";
@@ -29,7 +29,7 @@ let clock: Mock<typeof performance.now>;
 let bridge: Bridge;
 let socket: UdpSocket;
 let memory: SharedMemory;
-let table: NodeTable;
+let table: NodeTableOwner;
 let known: KnownNodes;
 let connections: WebSocketClient[];
 /** Settles when the key source may answer. */
@@ -40,7 +40,7 @@ beforeEach(() => {
   aheadMs = 0;
   clock = spyOn(performance, "now").mockImplementation(() => now() + aheadMs);
   memory = new SharedMemory({ workers: 1, nodesMax: 100, routesMax: 100 });
-  table = new NodeTable(memory, MAIN_THREAD_LOCK);
+  table = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
   socket = UdpSocket.open(AF_INET);
   socket.bind("127.0.0.1", 0);
   known = new KnownNodes();

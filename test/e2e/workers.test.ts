@@ -16,7 +16,7 @@ import { steeringProgram } from "../../src/control/sockets/steering.ts";
 import { type PacketStats, packetStats } from "../../src/control/workers/packet-stats.ts";
 import { Supervisor } from "../../src/control/workers/supervisor.ts";
 import { HASH_SECRET, HEARTBEAT, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
-import { NodeTable } from "../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
 import { recordedLog } from "../support/log.ts";
 import { total } from "./support/beacon.ts";
 import { type Client, Clients } from "./support/client.ts";
@@ -44,7 +44,7 @@ class DataPlane {
   readonly delayed: number[] = [];
   readonly restarted: { worker: number; error: Error; atMs: number }[] = [];
   readonly failed: { worker: number; error: Error }[] = [];
-  readonly nodes: NodeTable;
+  readonly nodes: NodeTableOwner;
   readonly supervisor: Supervisor;
   readonly port: number;
   readonly #memory: SharedMemory;
@@ -58,7 +58,7 @@ class DataPlane {
     );
     const memory = new SharedMemory({ workers, nodesMax: 1000, routesMax: 100 });
     memory.words[HASH_SECRET] = 12_345;
-    const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+    const nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
     if (workers > 1) attachReusePortProgram(sockets[0]!, steeringProgram(12_345, workers));
     this.#memory = memory;
     this.#sockets = sockets;

@@ -18,7 +18,7 @@ import {
   SharedMemory,
   workerLock,
 } from "../../src/shared/memory.ts";
-import { HEARD_SINCE, NodeTable } from "../../src/shared/nodes.ts";
+import { HEARD_SINCE, NodeTableOwner } from "../../src/shared/nodes-owner.ts";
 import { again } from "../support/again.ts";
 import {
   type ArrivalWorkerData,
@@ -199,9 +199,9 @@ describe("nodes that a table adds", () => {
   function noted() {
     const { memory, arrivals } = arrivalsAt();
     memory.words[memory.rulesAt + ARRIVALS_NOTED] = 1;
-    const [main, worker] = holders.map((holder) => new NodeTable(memory, holder)) as [
-      NodeTable,
-      NodeTable,
+    const [main, worker] = holders.map((holder) => new NodeTableOwner(memory, holder)) as [
+      NodeTableOwner,
+      NodeTableOwner,
     ];
     return { memory, arrivals, main, worker };
   }
@@ -318,7 +318,7 @@ describe("of real threads", () => {
     const NODES = 300;
     const { memory, arrivals } = arrivalsAt();
     memory.words[memory.rulesAt + ARRIVALS_NOTED] = 1;
-    const table = new NodeTable(memory, MAIN_THREAD_LOCK);
+    const table = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
     const visits = new Int32Array(1 + NODES);
     const removals = new Int32Array(1 + NODES);
     table.removed = (id) => removals[id]!++;

@@ -11,16 +11,8 @@ import {
   SharedMemory,
   workerLock,
 } from "../../src/shared/memory.ts";
-import {
-  ADDED,
-  HEARD_SINCE,
-  HELD,
-  KEY_KEPT,
-  MOVED,
-  NODE_LIMIT,
-  NodeTable,
-  REFRESHED,
-} from "../../src/shared/nodes.ts";
+import { ADDED, HELD, KEY_KEPT, MOVED, NODE_LIMIT, REFRESHED } from "../../src/shared/nodes.ts";
+import { HEARD_SINCE, NodeTableOwner } from "../../src/shared/nodes-owner.ts";
 
 const SECRET = 0x5ec2_e701;
 const HOME = endpointOf("192.0.2.1", 9001);
@@ -31,8 +23,8 @@ const NOW_S = 100;
 
 let memory: SharedMemory;
 /** Of the main thread and a worker. */
-let nodes: NodeTable;
-let worker: NodeTable;
+let nodes: NodeTableOwner;
+let worker: NodeTableOwner;
 /** What their clock says. */
 let nowMs: number;
 let readings: number;
@@ -61,8 +53,8 @@ beforeEach(() => {
       return nowMs * 1e6;
     },
   };
-  nodes = new NodeTable(memory, MAIN_THREAD_LOCK, clock);
-  worker = new NodeTable(memory, workerLock(0), clock);
+  nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK, clock);
+  worker = new NodeTableOwner(memory, workerLock(0), clock);
   setNoted(true);
 });
 
@@ -195,7 +187,7 @@ describe("a node was heard", () => {
   });
 
   test("by the clock of the host, unless told otherwise", () => {
-    const table = new NodeTable(memory, MAIN_THREAD_LOCK);
+    const table = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
     const before = monotonicUs();
     table.record(7, HOME, 0, 0, NOW_S);
     expect(table.heardMs(7) * 1000).toBeGreaterThanOrEqual(before);

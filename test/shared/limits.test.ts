@@ -12,7 +12,7 @@ import {
   NEW_NODE_LIMIT,
   PUNCH_LIMIT,
   PUNCH_SOURCE_LIMIT,
-  RateLimit,
+  RateLimitOwner,
   RELAY_ADDRESS_LIMIT,
   RELAY_LIMIT,
 } from "../../src/shared/limits.ts";
@@ -24,15 +24,15 @@ const BEGIN_NS = 12_345 * SECOND_NS;
 
 const sharedMemory = () => new SharedMemory({ workers: 1, nodesMax: 1, routesMax: 1 });
 
-function limitOf(limit: number, perSecond: number, burst: number): RateLimit {
-  const rate = new RateLimit(sharedMemory(), limit);
+function limitOf(limit: number, perSecond: number, burst: number): RateLimitOwner {
+  const rate = new RateLimitOwner(sharedMemory(), limit);
   rate.set(perSecond, burst);
   return rate;
 }
 
 /** How many of single packets, one each `everyNs`, are let in. */
 function letIn(
-  rate: RateLimit,
+  rate: RateLimitOwner,
   source: number,
   fromNs: number,
   forNs: number,
@@ -53,7 +53,7 @@ test("each limit has its name's place", () => {
 
 describe("one source", () => {
   test("without a rate, everything is let in", () => {
-    const rate = new RateLimit(sharedMemory(), RELAY_LIMIT);
+    const rate = new RateLimitOwner(sharedMemory(), RELAY_LIMIT);
     expect(rate.take(1, 1_000_000, BEGIN_NS)).toBe(1_000_000);
     rate.set(1, 1);
     expect(rate.take(1, 2, BEGIN_NS)).toBe(1);
@@ -172,7 +172,7 @@ describe("the two cells of a source", () => {
     const memory = sharedMemory();
     const { at, lines } = memory.sources(PUNCH_LIMIT);
     expect(lines).toBe(1);
-    const rate = new RateLimit(memory, PUNCH_LIMIT);
+    const rate = new RateLimitOwner(memory, PUNCH_LIMIT);
     rate.set(1, 1);
     const found = new Map<string, number[]>();
     for (let i = 0; i < sources; i++) {

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import fc from "fast-check";
 import { ENDPOINT_WORDS, endpointOf } from "../../ffi/endpoint.ts";
-import { MAILBOX_MESSAGE_BYTES_MAX, type Mail, Mailbox } from "../../src/shared/mailbox.ts";
+import { MAILBOX_MESSAGE_BYTES_MAX, type Mail, MailboxReader } from "../../src/shared/mailbox.ts";
 import {
   FRAMES,
   GOSSIP,
@@ -52,11 +52,11 @@ function mailboxAt(count: number, workers = 2, kind = GOSSIP) {
   return { memory, kind, worker, mailbox: emptyAt(count, memory, kind, worker) };
 }
 
-function emptyAt(count: number, memory: SharedMemory, kind: number, worker: number): Mailbox {
+function emptyAt(count: number, memory: SharedMemory, kind: number, worker: number): MailboxReader {
   const at = memory.mailbox(kind, worker);
   memory.words[at + MAILBOX_HEAD] = count;
   memory.words[at + MAILBOX_TAIL] = count;
-  return new Mailbox(memory, kind, worker);
+  return new MailboxReader(memory, kind, worker);
 }
 
 /**
@@ -67,7 +67,7 @@ const packets = new Uint8Array(8 + MAILBOX_MESSAGE_BYTES_MAX + 8);
 const packetsView = new DataView(packets.buffer);
 
 /** Puts a message in that lies at byte `from` of the packets. */
-function put(mailbox: Mailbox, message: Uint8Array, label = LABEL, from = 0): boolean {
+function put(mailbox: MailboxReader, message: Uint8Array, label = LABEL, from = 0): boolean {
   packets.set(message, from);
   return mailbox.put(label, packetsView, from, message.length);
 }
@@ -81,7 +81,7 @@ const part = new Uint8Array(4 * (PART_WORDS - wordsOf(0))).fill(0x77);
  * Fills a mailbox until `left` words are left before its ring's end, and takes the first messages
  * again.
  */
-function fillUpTo(mailbox: Mailbox, left: number): void {
+function fillUpTo(mailbox: MailboxReader, left: number): void {
   for (let i = 1; i <= PARTS; i++) {
     const bytes = i === PARTS ? part.subarray(4 * left) : part;
     expect(put(mailbox, bytes)).toBe(true);
@@ -91,7 +91,7 @@ function fillUpTo(mailbox: Mailbox, left: number): void {
 }
 
 /** Puts messages into a mailbox until there is no room. */
-function fill(mailbox: Mailbox): void {
+function fill(mailbox: MailboxReader): void {
   part.fill(255);
   repeatWhile(() => put(mailbox, part), "the mailbox is full");
 }
@@ -107,7 +107,7 @@ function read(memory: SharedMemory, { at, bytes, labelAt }: Mail): Message {
 }
 
 /** Takes the oldest message out. */
-function take(memory: SharedMemory, mailbox: Mailbox): Message | undefined {
+function take(memory: SharedMemory, mailbox: MailboxReader): Message | undefined {
   const mail = mailbox.take();
   const message = mail && read(memory, mail);
   mailbox.release();
@@ -120,7 +120,7 @@ function expectMessage(found: Message | undefined, label: Int32Array, bytes: Uin
   expect(Buffer.compare(found!.bytes, bytes)).toBe(0);
 }
 
-describe("Mailbox", () => {
+describe("MailboxReader", () => {
   test("an empty one has no message, whatever was in it before", () => {
     for (const count of counts) {
       const { mailbox } = mailboxAt(count);
@@ -174,7 +174,7 @@ describe("Mailbox", () => {
     take(memory, mailbox);
     take(memory, mailbox);
     mailbox.take();
-    const next = new Mailbox(memory, kind, worker);
+    const next = new MailboxReader(memory, kind, worker);
     for (let i = 2; i < 5; i++) expectMessage(take(memory, next), LABEL, part.fill(i));
     expect(next.take()).toBeUndefined();
   });
@@ -304,7 +304,7 @@ describe("Mailbox", () => {
       for (const kind of [GOSSIP, FRAMES]) {
         const memory = new SharedMemory({ workers: 3, nodesMax: 1, routesMax: 1 });
         const mailboxes = [0, 1, 2].map((worker) =>
-          [GOSSIP, FRAMES].map((of) => new Mailbox(memory, of, worker)),
+          [GOSSIP, FRAMES].map((of) => new MailboxReader(memory, of, worker)),
         );
         const own = memory.mailbox(kind, 1);
         const end = own + MAILBOX_RING + MAILBOX_WORDS;
@@ -350,7 +350,7 @@ describe("Mailbox", () => {
       memory.words[head] = before; // all was written but the one word that makes it a message
       for (const bytes of waiting) expect(mailbox.take()?.bytes).toBe(bytes);
       expect(mailbox.take()).toBeUndefined();
-      const next = new Mailbox(memory, kind, worker);
+      const next = new MailboxReader(memory, kind, worker);
       expect(put(next, new Uint8Array(3).fill(3))).toBe(true);
       expectMessage(take(memory, mailbox), LABEL, new Uint8Array(3).fill(3));
       expect(mailbox.take()).toBeUndefined();
@@ -358,7 +358,7 @@ describe("Mailbox", () => {
   });
 });
 
-describe("Mailbox against a list", () => {
+describe("MailboxReader against a list", () => {
   /** What lies in the ring: messages, and what had to be left free before its end. */
   interface Piece {
     readonly words: number;
@@ -466,7 +466,7 @@ describe("Mailbox against a list", () => {
   });
 });
 
-describe("Mailbox across threads", () => {
+describe("MailboxReader across threads", () => {
   const BYTES_MAX = 20_000;
 
   function start(
@@ -505,7 +505,7 @@ describe("Mailbox across threads", () => {
    * Takes some messages and reads them only then, as the worker puts in others.
    * @returns their serial numbers
    */
-  function takeTurn(memory: SharedMemory, mailbox: Mailbox): number[] {
+  function takeTurn(memory: SharedMemory, mailbox: MailboxReader): number[] {
     const mails: Mail[] = [];
     while (mails.length < TURN) {
       const mail = mailbox.take();
@@ -524,7 +524,7 @@ describe("Mailbox across threads", () => {
       [GOSSIP, FRAMES].map((kind) => ({
         worker,
         kind,
-        mailbox: new Mailbox(memory, kind, worker),
+        mailbox: new MailboxReader(memory, kind, worker),
         next: (2 * worker + kind) * 1_000_000,
       })),
     );

@@ -17,17 +17,16 @@ import {
 import {
   ADDED,
   CONTENDED,
-  HEARD_SINCE,
   HELD,
   KEY_IGNORED,
   KEY_KEPT,
   KEY_REFUSED,
   MOVED,
   NODE_LIMIT,
-  NodeTable,
   REFRESHED,
   SHARD_FULL,
 } from "../../src/shared/nodes.ts";
+import { HEARD_SINCE, NodeTableOwner } from "../../src/shared/nodes-owner.ts";
 import { IS_BRIDGED, SLOT_WORDS, WANTS_DEST } from "../../src/shared/slots.ts";
 import { anyEndpoint } from "../support/arbitraries.ts";
 
@@ -37,10 +36,10 @@ function table(
   workers: number,
   nodesMax: number,
   clock?: Clock,
-): { memory: SharedMemory; nodes: NodeTable } {
+): { memory: SharedMemory; nodes: NodeTableOwner } {
   const memory = new SharedMemory({ workers, nodesMax, routesMax: 100 });
   memory.words[HASH_SECRET] = SECRET;
-  return { memory, nodes: new NodeTable(memory, MAIN_THREAD_LOCK, clock) };
+  return { memory, nodes: new NodeTableOwner(memory, MAIN_THREAD_LOCK, clock) };
 }
 
 /** Ids of `shard` whose search begins at one of `starts` slots, from slot `first` on. */
@@ -63,7 +62,7 @@ function idsStartingAt(
 
 /** The endpoint in the table, or undefined. */
 function lookUp(
-  nodes: NodeTable,
+  nodes: NodeTableOwner,
   nodeId: number,
 ): { endpoint: Int32Array; flags: number; version: number } | undefined {
   const slot = nodes.find(nodeId);
@@ -82,7 +81,7 @@ const ID = 0;
 const SEEN_S = 2;
 
 /** Removes one node, refreshed or not, and none that moves into its slot. */
-function remove(memory: SharedMemory, nodes: NodeTable, nodeId: number): void {
+function remove(memory: SharedMemory, nodes: NodeTableOwner, nodeId: number): void {
   const slot = nodes.find(nodeId);
   const index = (slot - memory.slotsAt) / SLOT_WORDS;
   const shard = Math.floor(index / memory.slotsPerShard);
@@ -93,7 +92,7 @@ function remove(memory: SharedMemory, nodes: NodeTable, nodeId: number): void {
 const HOME = endpointOf("192.0.2.1", 9001);
 const AWAY = endpointOf("2001:db8::1", 4000);
 
-describe("NodeTable", () => {
+describe("NodeTableOwner", () => {
   test("records, refreshes, moves, and its version says so", () => {
     const { nodes } = table(1, 10);
     expect(nodes.find(7)).toBe(-1);
@@ -264,7 +263,7 @@ describe("NodeTable", () => {
 
 describe("nodes of the bridge", () => {
   const NOWHERE = new Int32Array(ENDPOINT_WORDS);
-  const entryOf = (nodes: NodeTable, nodeId: number) =>
+  const entryOf = (nodes: NodeTableOwner, nodeId: number) =>
     [...nodes.entries()].find((entry) => entry.nodeId === nodeId >>> 0);
   /** Ids whose chain passes the end of a shard. */
   const chain = (memory: SharedMemory, count: number) =>
@@ -545,7 +544,7 @@ describe("nodes' keys", () => {
       new DataView(key.buffer).setUint32(4 * i, Math.imul(number, 2 * i + 1));
     return key;
   };
-  const keep = (nodes: NodeTable, id: number, key: Uint8Array, from = HOME, at = 5): number =>
+  const keep = (nodes: NodeTableOwner, id: number, key: Uint8Array, from = HOME, at = 5): number =>
     nodes.keepKey(
       id,
       from,
@@ -707,10 +706,10 @@ describe("nodes' keys", () => {
     const { memory, nodes } = table(1, 10);
     nodes.record(ID, HOME, 0, 0, 1);
     const { shape, buffer, keysBuffer } = memory;
-    const there = new NodeTable(new SharedMemory(shape, buffer, keysBuffer), workerLock(0));
+    const there = new NodeTableOwner(new SharedMemory(shape, buffer, keysBuffer), workerLock(0));
     expect(keep(there, ID, keyOf(1))).toBe(KEY_KEPT);
     expect(nodes.keyOf(ID)).toEqual(keyOf(1));
-    const without = new NodeTable(new SharedMemory(shape, buffer), workerLock(0));
+    const without = new NodeTableOwner(new SharedMemory(shape, buffer), workerLock(0));
     expect(() => keep(without, ID, keyOf(1))).toThrow("not given");
     expect(memory.words[memory.shardWords(0) + SHARD_LOCK]).toBe(0);
     expect(() => new SharedMemory(shape, buffer, new SharedArrayBuffer(32))).toThrow(
@@ -722,7 +721,7 @@ describe("nodes' keys", () => {
     const { memory, nodes } = table(1, 10);
     nodes.record(ID, HOME, 0, 0, 1);
     keep(nodes, ID, keyOf(1));
-    const worker = new NodeTable(memory, workerLock(0));
+    const worker = new NodeTableOwner(memory, workerLock(0));
     memory.words[memory.shardWords(0) + SHARD_LOCK] = workerLock(1);
     expect(keep(worker, ID, keyOf(1))).toBe(CONTENDED);
     expect(nodes.keyOf(ID)).toEqual(keyOf(1));
@@ -731,7 +730,7 @@ describe("nodes' keys", () => {
   });
 });
 
-describe("NodeTable against a map", () => {
+describe("NodeTableOwner against a map", () => {
   const SHARDS = 2;
   const NODES_MAX = 24;
   const { memory: probe } = table(SHARDS, NODES_MAX);
@@ -944,7 +943,7 @@ describe("NodeTable against a map", () => {
   });
 });
 
-describe("NodeTable under churn", () => {
+describe("NodeTableOwner under churn", () => {
   /** Slots that a search for `nodeId` looks at. */
   function searchLength(memory: SharedMemory, nodeId: number): number {
     const { words, slotsPerShard } = memory;
@@ -1040,7 +1039,7 @@ describe("locks", () => {
       expect(nodes.remove(7)).toBe(-1);
       expect(nodes.expire(0, 0, nodes.slotsPerShard, 1)).toBe(-1);
       expect(sleep).not.toHaveBeenCalled();
-      const worker = new NodeTable(memory, workerLock(0));
+      const worker = new NodeTableOwner(memory, workerLock(0));
       expect(worker.record(7, AWAY, 0, 0, 1)).toBe(CONTENDED);
       expect(sleep).toHaveBeenCalled();
     } finally {

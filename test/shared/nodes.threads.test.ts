@@ -10,7 +10,8 @@ import {
   SharedMemory,
   workerLock,
 } from "../../src/shared/memory.ts";
-import { ADDED, CONTENDED, MOVED, NodeTable, REFRESHED } from "../../src/shared/nodes.ts";
+import { ADDED, CONTENDED, MOVED, REFRESHED } from "../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
 import { IS_BRIDGED } from "../../src/shared/slots.ts";
 import { again } from "../support/again.ts";
 import {
@@ -35,7 +36,7 @@ const PASSING_ID = 1000;
 function oneShard() {
   const memory = new SharedMemory({ workers: 1, nodesMax: 500, routesMax: 100 });
   memory.words[HASH_SECRET] = SECRET;
-  const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+  const nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
   const endpoint = new Int32Array(ENDPOINT_WORDS);
   for (let id = 1; id <= NODES; id++) {
     derive(id, endpoint);
@@ -74,7 +75,7 @@ async function result(worker: Worker): Promise<NodeWorkerResult> {
 }
 
 /** What must hold of a table that nobody is writing to. */
-function expectConsistent(memory: SharedMemory, nodes: NodeTable): void {
+function expectConsistent(memory: SharedMemory, nodes: NodeTableOwner): void {
   expect(memory.words[memory.shardWords(0) + SHARD_LOCK]).toBe(0);
   const scratch = new Int32Array(ENDPOINT_WORDS);
   const entries = [...nodes.entries()];

@@ -2,20 +2,21 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS, endpointOf } from "../../ffi/endpoint.ts";
 import { LEARNED_PEERS_MAX, PEERS_END, PEERS_MAX, SharedMemory } from "../../src/shared/memory.ts";
-import { isLearned, PeerTable } from "../../src/shared/peers.ts";
+import { isLearned } from "../../src/shared/peers.ts";
+import { PeerTableOwner } from "../../src/shared/peers-owner.ts";
 import { IS_PEER, SLOT_WORDS, WANTS_DEST } from "../../src/shared/slots.ts";
 import { anyEndpoint, endpointFromBytes, port, v6Bytes } from "../support/arbitraries.ts";
 
-function table(): { memory: SharedMemory; peers: PeerTable } {
+function table(): { memory: SharedMemory; peers: PeerTableOwner } {
   const memory = new SharedMemory({ workers: 1, nodesMax: 1, routesMax: 1 });
-  return { memory, peers: new PeerTable(memory) };
+  return { memory, peers: new PeerTableOwner(memory) };
 }
 
 const V4 = endpointOf("192.0.2.1", 9001);
 const V6 = endpointOf("2001:db8::1", 9001);
 
 /** Where packets to a peer go, without flags, or undefined. */
-function endpointOfPeer(peers: PeerTable, peer: number): number[] | undefined {
+function endpointOfPeer(peers: PeerTableOwner, peer: number): number[] | undefined {
   const out = new Int32Array(ENDPOINT_WORDS);
   if (peers.slots.read(peers.slot(peer), peers.slotId(peer), out, 0) < 0) return undefined;
   expect(out[0]! & ~ENDPOINT_PORT_MASK).toBe(IS_PEER);
@@ -23,7 +24,7 @@ function endpointOfPeer(peers: PeerTable, peer: number): number[] | undefined {
   return [...out];
 }
 
-describe("PeerTable", () => {
+describe("PeerTableOwner", () => {
   test("an empty one finds nobody", () => {
     const { peers } = table();
     for (const endpoint of [V4, V6, new Int32Array(ENDPOINT_WORDS)])
@@ -98,7 +99,7 @@ describe("PeerTable", () => {
 
   test("another thread's table finds the same", () => {
     const { memory, peers } = table();
-    const there = new PeerTable(new SharedMemory(memory.shape, memory.buffer));
+    const there = new PeerTableOwner(new SharedMemory(memory.shape, memory.buffer));
     const peer = peers.add(V6, 0);
     expect(there.find(V6, 0)).toBe(peer);
     expect(endpointOfPeer(there, peer)).toEqual([...V6]);
@@ -251,7 +252,7 @@ describe("PeerTable", () => {
   });
 });
 
-describe("PeerTable against a list", () => {
+describe("PeerTableOwner against a list", () => {
   const step = fc.oneof(
     {
       weight: 4,

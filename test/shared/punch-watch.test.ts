@@ -17,7 +17,7 @@ import {
   IPV4_PAIR,
   IPV6_PAIR,
   MIXED_PAIR,
-  PunchWatch,
+  PunchWatchOwner,
   SETTLE_S,
   WATCH_S,
 } from "../../src/shared/punch-watch.ts";
@@ -29,8 +29,8 @@ function watchers() {
   memory.words[HASH_SECRET] = 0x7e57;
   memory.words[memory.rulesAt + PUNCH_WATCH] = 1;
   memory.words[CLOCK_S] = BEGIN_S;
-  const worker = new PunchWatch(memory);
-  const main = new PunchWatch(memory);
+  const worker = new PunchWatchOwner(memory);
+  const main = new PunchWatchOwner(memory);
   /** As the packet path does. */
   const relay = (senderId: number, destId: number) => {
     if (worker.mayWatch(senderId, destId)) worker.relayed(senderId, destId);

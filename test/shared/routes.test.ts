@@ -10,21 +10,20 @@ import {
   SharedMemory,
 } from "../../src/shared/memory.ts";
 import { PROBES_MAX } from "../../src/shared/open-addressing.ts";
+import { NO_PEER, type RouteMemory } from "../../src/shared/routes.ts";
 import {
   NO_MARK,
-  NO_PEER,
   privateRouteMemory,
-  type RouteMemory,
-  RouteTable,
+  RouteTableOwner,
   TABLE_FULL,
-} from "../../src/shared/routes.ts";
+} from "../../src/shared/routes-owner.ts";
 import { nodeId } from "../support/arbitraries.ts";
 import { routeMemory, SECRET } from "../support/route-memory.ts";
 
-function table(routesMax: number): { memory: SharedMemory; routes: RouteTable } {
+function table(routesMax: number): { memory: SharedMemory; routes: RouteTableOwner } {
   const memory = new SharedMemory({ workers: 1, nodesMax: 1, routesMax });
   memory.words[HASH_SECRET] = SECRET;
-  return { memory, routes: new RouteTable(memory) };
+  return { memory, routes: new RouteTableOwner(memory) };
 }
 
 /** Ids whose search begins at one of `starts` slots, from slot `first` on. */
@@ -42,7 +41,7 @@ function idsStartingAt(
   return ids;
 }
 
-describe("RouteTable", () => {
+describe("RouteTableOwner", () => {
   test("has a route from when a peer claims it until it is withdrawn for the same peer", () => {
     const { routes } = table(10);
     expect(routes.find(7)).toBe(NO_PEER);
@@ -142,7 +141,7 @@ describe("RouteTable", () => {
 
   test("another thread's table finds the same, as long as the process's secret is the same", () => {
     const { memory, routes } = table(10);
-    const there = new RouteTable(new SharedMemory(memory.shape, memory.buffer));
+    const there = new RouteTableOwner(new SharedMemory(memory.shape, memory.buffer));
     for (let id = 1; id <= 10; id++) routes.claim(id, id);
     for (let id = 1; id <= 10; id++) expect(there.find(id)).toBe(id);
   });
@@ -159,7 +158,7 @@ describe("RouteTable", () => {
   });
 });
 
-describe("RouteTable against a map", () => {
+describe("RouteTableOwner against a map", () => {
   const ROUTES_MAX = 20;
   const { memory: probe } = table(ROUTES_MAX);
   // Chains that share slots and pass the end of the table.
@@ -223,16 +222,16 @@ describe("RouteTable against a map", () => {
 });
 
 /** A table that keeps when claims were made. */
-function keeping(routesMax: number): { memory: RouteMemory; routes: RouteTable } {
+function keeping(routesMax: number): { memory: RouteMemory; routes: RouteTableOwner } {
   const memory = routeMemory(routesMax);
-  const routes = new RouteTable(memory);
+  const routes = new RouteTableOwner(memory);
   routes.keepClaims();
   return { memory, routes };
 }
 
 /** A whole sweep. @returns the nodes whose routes were withdrawn */
 function sweep(
-  routes: RouteTable,
+  routes: RouteTableOwner,
   peer: number,
   mark: number,
   isToGo?: (id: number) => boolean,
@@ -245,7 +244,7 @@ function sweep(
   return withdrawn.sort((one, other) => one - other);
 }
 /** What a whole visit comes to. */
-function visited(routes: RouteTable): Map<number, readonly [number, number]> {
+function visited(routes: RouteTableOwner): Map<number, readonly [number, number]> {
   const found = new Map<number, readonly [number, number]>();
   routes.visit(0, routes.sweepSteps, (id, peer, ms) => found.set(id, [peer, ms]));
   return found;
@@ -303,7 +302,7 @@ describe("claims that are kept", () => {
   });
 
   test("can lie in memory of one thread's own", () => {
-    const routes = new RouteTable(privateRouteMemory(5, 7));
+    const routes = new RouteTableOwner(privateRouteMemory(5, 7));
     routes.keepClaims();
     for (let id = 1; id <= 6; id++)
       expect(routes.claim(id, 0, id)).toBe(id === 6 ? TABLE_FULL : NO_PEER);
@@ -380,7 +379,7 @@ describe("kept claims against a map", () => {
   type Claim = { readonly peer: number; readonly ms: number; readonly mark: number };
 
   function apply(
-    routes: RouteTable,
+    routes: RouteTableOwner,
     model: Map<number, Claim>,
     { what, id, peer: of, ms, mark }: Step,
   ): void {
@@ -396,7 +395,7 @@ describe("kept claims against a map", () => {
     }
   }
 
-  function expectSame(routes: RouteTable, model: ReadonlyMap<number, Claim>): void {
+  function expectSame(routes: RouteTableOwner, model: ReadonlyMap<number, Claim>): void {
     for (const id of ids) {
       const there = model.get(id);
       expect([routes.find(id), routes.claimedMs(id), routes.markOf(id)]).toEqual(
@@ -411,7 +410,7 @@ describe("kept claims against a map", () => {
     expectSums(routes, model);
   }
 
-  function expectSums(routes: RouteTable, model: ReadonlyMap<number, Claim>): void {
+  function expectSums(routes: RouteTableOwner, model: ReadonlyMap<number, Claim>): void {
     const sums = new ClaimSums(3);
     for (const [id, there] of model) sums.add(id, there.ms, there.peer);
     for (const one of [0, 1, 2]) expect(routes.sumsOf(one)).toEqual(sums.row(one));

@@ -3,7 +3,8 @@ import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import { nodeHash, slotOfHash } from "../../src/shared/hash.ts";
 import { HASH_SECRET, SharedMemory } from "../../src/shared/memory.ts";
-import { NO_PEER, RouteTable } from "../../src/shared/routes.ts";
+import { NO_PEER } from "../../src/shared/routes.ts";
+import { RouteTableOwner } from "../../src/shared/routes-owner.ts";
 import {
   DONE,
   PEERS_OF_NODE,
@@ -28,7 +29,7 @@ const LOOKUPS = 3_000_000;
 test("a route that is there is found, and leads to one of its peers, while others come and go without pause", async () => {
   const memory = new SharedMemory({ workers: 1, nodesMax: 1, routesMax: 500 });
   memory.words[HASH_SECRET] = SECRET;
-  const routes = new RouteTable(memory);
+  const routes = new RouteTableOwner(memory);
   // All in one heap across the table's end, so that hardly any stands where its search begins.
   const ids: number[] = [];
   for (let id = 1; ids.length < 401; id++) {

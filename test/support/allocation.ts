@@ -25,7 +25,7 @@ import {
   RELAY_NOT_FOUND,
   RELAYED_LOCAL,
 } from "../../src/shared/counters.ts";
-import { Mailbox } from "../../src/shared/mailbox.ts";
+import { MailboxReader } from "../../src/shared/mailbox.ts";
 import {
   ARRIVALS_NOTED,
   CLOCK_S,
@@ -42,7 +42,7 @@ import {
   PUNCH_WATCH,
   SharedMemory,
 } from "../../src/shared/memory.ts";
-import { NodeTable } from "../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
 
 export interface AllocationResult {
   /** Packets that went through the loop while it was measured. */
@@ -75,7 +75,7 @@ if (!isMainThread) takeMail(workerData as SharedArrayBuffer);
 /** The other thread: takes what is in the mailbox, for ever. */
 function takeMail(buffer: SharedArrayBuffer): never {
   const memory = new SharedMemory(SHAPE, buffer);
-  const mailboxes = [FRAMES, GRANTS].map((kind) => new Mailbox(memory, kind, 0));
+  const mailboxes = [FRAMES, GRANTS].map((kind) => new MailboxReader(memory, kind, 0));
   for (;;) {
     const mail = Atomics.load(memory.words, MAIL);
     for (const mailbox of mailboxes) {
@@ -180,7 +180,7 @@ for (let node = 1; node < NODES; node++) {
   view.setInt32(RELAYS * PACKET_ROOM + 1, node);
   offer(NODES, 1, 1);
 }
-new NodeTable(memory, MAIN_THREAD_LOCK).bridge(NODES, 1);
+new NodeTableOwner(memory, MAIN_THREAD_LOCK).bridge(NODES, 1);
 const reader = new Worker(import.meta.path, { workerData: memory.buffer });
 await once(reader, "online");
 const mailbox = memory.mailbox(FRAMES, 0);

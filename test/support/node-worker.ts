@@ -5,7 +5,8 @@
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import { type MemoryShape, SharedMemory } from "../../src/shared/memory.ts";
-import { ADDED, CONTENDED, KEY_IGNORED, KEY_KEPT, NodeTable } from "../../src/shared/nodes.ts";
+import { ADDED, CONTENDED, KEY_IGNORED, KEY_KEPT } from "../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
 import { IS_BRIDGED } from "../../src/shared/slots.ts";
 
 export interface NodeWorkerData {
@@ -104,7 +105,7 @@ function work({
   passing = [0, 0],
   words,
 }: NodeWorkerData): void {
-  const table = new NodeTable(new SharedMemory(shape, buffer, keysBuffer), holder);
+  const table = new NodeTableOwner(new SharedMemory(shape, buffer, keysBuffer), holder);
   const endpoint = new Int32Array(ENDPOINT_WORDS);
   const scratch = new Int32Array(ENDPOINT_WORDS);
   const shared = new Int32Array(words);

@@ -2,7 +2,9 @@
  * Memory for a route table, and for nothing else: all that beacons share takes longer to make than
  * a whole simulated schedule.
  */
-import { privateRouteMemory, type RouteMemory } from "../../src/shared/routes.ts";
+
+import type { RouteMemory } from "../../src/shared/routes.ts";
+import { privateRouteMemory } from "../../src/shared/routes-owner.ts";
 
 export const SECRET = 0x5ec2_e701;
 

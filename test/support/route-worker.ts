@@ -4,7 +4,7 @@
  */
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { type MemoryShape, SharedMemory } from "../../src/shared/memory.ts";
-import { RouteTable } from "../../src/shared/routes.ts";
+import { RouteTableOwner } from "../../src/shared/routes-owner.ts";
 
 export interface RouteWorkerData {
   readonly shape: MemoryShape;
@@ -47,7 +47,7 @@ export const PEERS_OF_NODE = 2;
 export const peerOfNode = (nodeId: number, which: number): number => ((nodeId & 31) << 1) | which;
 
 function work({ shape, buffer, lookups, words, nodeIds }: RouteWorkerData): void {
-  const routes = new RouteTable(new SharedMemory(shape, buffer));
+  const routes = new RouteTableOwner(new SharedMemory(shape, buffer));
   const shared = new Int32Array(words);
   let [done, missed, wrong] = [0, 0, 0];
   let distinct = 0;

@@ -10,7 +10,7 @@ import { dirname } from "node:path";
 import { endpointOf } from "../../ffi/endpoint.ts";
 import { type LoadResult, StateFile } from "../../src/control/nodes/state-file.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
-import { NodeTable } from "../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
 
 export interface StateFileReport {
   readonly saves: readonly string[];
@@ -21,10 +21,10 @@ export interface StateFileReport {
 const NODES_MAX = 100_000;
 const [path = "", ...counts] = process.argv.slice(2);
 
-function table(): { memory: SharedMemory; nodes: NodeTable } {
+function table(): { memory: SharedMemory; nodes: NodeTableOwner } {
   const memory = new SharedMemory({ workers: 1, nodesMax: NODES_MAX, routesMax: 1 });
   memory.words[HASH_SECRET] = 0x5ec2_e701;
-  return { memory, nodes: new NodeTable(memory, MAIN_THREAD_LOCK) };
+  return { memory, nodes: new NodeTableOwner(memory, MAIN_THREAD_LOCK) };
 }
 
 const { memory, nodes } = table();

@@ -17,14 +17,14 @@ import {
   NEW_NODE_LIMIT,
   PUNCH_LIMIT,
   PUNCH_SOURCE_LIMIT,
-  RateLimit,
+  RateLimitOwner,
   RELAY_ADDRESS_LIMIT,
   RELAY_LIMIT,
 } from "../../shared/limits.ts";
 import { LocalAddresses } from "../../shared/local-addresses.ts";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
-import type { NodeTable } from "../../shared/nodes.ts";
-import type { RouteTable } from "../../shared/routes.ts";
+import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
+import type { RouteTableOwner } from "../../shared/routes-owner.ts";
 import { HAS_KEY, IS_BRIDGED, SLOT_SEEN_S, WANTS_DEST } from "../../shared/slots.ts";
 import type { Directory } from "../directory/directory.ts";
 import type { Breakers } from "../limits/breakers.ts";
@@ -92,8 +92,8 @@ export interface NodeReport {
 export interface ExplainerParts {
   readonly memory: SharedMemory;
   /** The main thread's. */
-  readonly nodes: NodeTable;
-  readonly routes: RouteTable;
+  readonly nodes: NodeTableOwner;
+  readonly routes: RouteTableOwner;
   readonly mesh: Mesh;
   readonly directory: Directory | undefined;
   readonly breakers: Breakers;
@@ -192,7 +192,7 @@ export class Explainer {
     const secret = memory.sourceSecret;
     const nowNs = this.parts.nowNs();
     const use = (limit: Limit, number: number, source: number): LimitUse[] => {
-      const rate = new RateLimit(memory, number);
+      const rate = new RateLimitOwner(memory, number);
       return rate.isOn
         ? [{ limit, perSecond: rate.perSecond, used: rate.used(source, nowNs) }]
         : [];

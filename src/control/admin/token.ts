@@ -9,7 +9,7 @@ import { endpointOf } from "../../../ffi/endpoint.ts";
 import { isExposed, readBounded } from "../../config/file.ts";
 import { ConfigError, shown } from "../../config/units.ts";
 import { addressHash } from "../../shared/hash.ts";
-import { RateLimit } from "../../shared/limits.ts";
+import { RateLimitOwner } from "../../shared/limits.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
 import type { AdminConfig } from "./options.ts";
 
@@ -74,7 +74,7 @@ export class Admin {
   token: AdminToken | undefined;
   /** Requests that need the token to read: "auto" exempts this host's own programs. */
   auth: AdminConfig["adminAuth"] = "auto";
-  readonly #wrong = RateLimit.ofThisThread(SOURCE_LINES);
+  readonly #wrong = RateLimitOwner.ofThisThread(SOURCE_LINES);
   readonly #secret = randomInt(2 ** 32) | 0;
   readonly #complaints: ThrottledLog;
 

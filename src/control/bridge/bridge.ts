@@ -15,7 +15,8 @@ import { FrameHandler } from "../../data/frames.ts";
 import { dropOffset, RELAY_DROPPED_AT } from "../../shared/counters.ts";
 import type { Mail } from "../../shared/mailbox.ts";
 import { CLOCK_S, FRAMES, type SharedMemory } from "../../shared/memory.ts";
-import { CONTENDED, LOCK_RETRY_MS, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
+import { CONTENDED, LOCK_RETRY_MS, NODE_LIMIT } from "../../shared/nodes.ts";
+import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 import type { KeySource } from "../keys/keys.ts";
 import { counts, number, type StatsOf } from "../kit/schema.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
@@ -90,7 +91,7 @@ export type BridgeStats = StatsOf<typeof bridgeStats>;
 /** What the bridge is made of. */
 export interface BridgeParts {
   readonly memory: SharedMemory;
-  readonly nodes: NodeTable;
+  readonly nodes: NodeTableOwner;
   /** One of the public port's, from which frames to UDP nodes and peers leave. */
   readonly fd: number;
   readonly family: Family;

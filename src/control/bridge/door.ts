@@ -10,7 +10,7 @@ import { randomInt } from "node:crypto";
 import { type Clock, CoarseClock } from "../../../ffi/clock.ts";
 import { isLoopback } from "../../../ffi/endpoint.ts";
 import { addressHash } from "../../shared/hash.ts";
-import { RateLimit } from "../../shared/limits.ts";
+import { RateLimitOwner } from "../../shared/limits.ts";
 import type { Connection } from "./connection.ts";
 
 /** Nodes behind one carrier's address may all come back at once. */
@@ -53,8 +53,8 @@ export class Door {
   /** All that have proven nothing, by the hash of their address, and together. */
   readonly #unproven = new Map<number, number>();
   #unprovenCount = 0;
-  readonly #upgrades = RateLimit.ofThisThread(SOURCE_LINES);
-  readonly #failures = RateLimit.ofThisThread(SOURCE_LINES);
+  readonly #upgrades = RateLimitOwner.ofThisThread(SOURCE_LINES);
+  readonly #failures = RateLimitOwner.ofThisThread(SOURCE_LINES);
   readonly #secret = randomInt(2 ** 32) | 0;
   #options!: DoorOptions;
 

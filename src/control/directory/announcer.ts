@@ -3,7 +3,7 @@
  * those gone, in order, is what its node table holds. Changes of a node that were not yet published
  * are one, the last.
  */
-import { NO_MARK, type RouteTable, TABLE_FULL, UNMARKED } from "../../shared/routes.ts";
+import { NO_MARK, type RouteTableOwner, TABLE_FULL, UNMARKED } from "../../shared/routes-owner.ts";
 import type { FleetClock } from "./clock.ts";
 import { CHANGES, CHANGES_MAX, type Changes, EPOCHS_PER_MS, TIME_STEP_MS } from "./entries.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
@@ -38,12 +38,12 @@ const COLLECT_MS = 0.5;
 export interface AnnouncerParts {
   readonly name: string;
   /** Other beacons' claims. */
-  readonly table: RouteTable;
+  readonly table: RouteTableOwner;
   /**
    * What this beacon published: a table that keeps claims, with room for all its nodes and
    * UNTOLD_MAX that went.
    */
-  readonly published: RouteTable;
+  readonly published: RouteTableOwner;
   readonly own: OwnNodes;
   readonly clock: FleetClock;
   readonly random: () => number;

@@ -3,7 +3,7 @@
  * of the fleet may believe it; once the node is heard here again, they are to be told. Of what is
  * heard again nobody says anything otherwise, as it is only more of the same.
  */
-import type { RouteTable } from "../../shared/routes.ts";
+import type { RouteTableOwner } from "../../shared/routes-owner.ts";
 import type { FleetClock } from "./clock.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
 
@@ -12,7 +12,7 @@ const NODES_MAX = 16_384;
 
 export interface ContestedParts {
   /** Where gossip's claims are, too. */
-  readonly table: RouteTable;
+  readonly table: RouteTableOwner;
   readonly own: OwnNodes;
   readonly clock: FleetClock;
   readonly claimAgain: (nodeId: number) => void;

@@ -7,7 +7,7 @@
  */
 
 import { PEERS_MAX } from "../../shared/memory.ts";
-import { NO_MARK } from "../../shared/routes.ts";
+import { NO_MARK } from "../../shared/routes-owner.ts";
 import { Announcer } from "./announcer.ts";
 import { Beat } from "./beat.ts";
 import { Condition } from "./condition.ts";

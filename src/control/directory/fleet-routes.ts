@@ -7,7 +7,8 @@
  * it was read. A node of this beacon's own that another one claims as of later is given up.
  */
 import { differingRanges, rangeOf } from "../../shared/claim-digest.ts";
-import { NO_PEER, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
+import { NO_PEER } from "../../shared/routes.ts";
+import { type RouteTableOwner, TABLE_FULL } from "../../shared/routes-owner.ts";
 import type { Pause } from "./slices.ts";
 import type { WaitingClaims } from "./waiting-claims.ts";
 
@@ -41,7 +42,7 @@ export interface Claimer {
 }
 
 export interface FleetRoutesParts {
-  readonly table: RouteTable;
+  readonly table: RouteTableOwner;
   readonly own: OwnNodes;
   /** This beacon's name. */
   readonly name: string;

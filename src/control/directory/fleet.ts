@@ -12,7 +12,7 @@
  */
 import { ALL_RANGES, CLAIM_RANGES, countRanges } from "../../shared/claim-digest.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
-import { UNMARKED } from "../../shared/routes.ts";
+import { UNMARKED } from "../../shared/routes-owner.ts";
 import {
   ASK,
   type Ask,

@@ -1,5 +1,5 @@
 /** What the directory asks of the rest of the beacon, and of the world. */
-import type { RouteTable } from "../../shared/routes.ts";
+import type { RouteTableOwner } from "../../shared/routes-owner.ts";
 import type { FleetClock } from "./clock.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
 import type { Store } from "./store.ts";
@@ -32,9 +32,9 @@ export interface DirectoryParts {
   readonly keptNodesMax?: number;
   /** @param first which server to try first. The signal ends it. */
   readonly connect: (first: number, signal: AbortSignal) => Promise<Store>;
-  readonly table: RouteTable;
+  readonly table: RouteTableOwner;
   /** For what this beacon publishes (announcer.ts). */
-  readonly published: RouteTable;
+  readonly published: RouteTableOwner;
   readonly own: OwnNodes;
   /** Calls `came` for the nodes that came since the last time. @returns whether some are missing */
   readonly drainArrivals: (came: (nodeId: number) => void) => boolean;

@@ -7,8 +7,9 @@ import { hostPort } from "../../../ffi/socket.ts";
 import { ConfigError } from "../../config/units.ts";
 import { Arrivals } from "../../shared/arrivals.ts";
 import { ARRIVALS_NOTED, HASH_SECRET, type SharedMemory } from "../../shared/memory.ts";
-import { HEARD_SINCE, LOCK_RETRY_MS, type NodeTable } from "../../shared/nodes.ts";
-import { privateRouteMemory, RouteTable } from "../../shared/routes.ts";
+import { LOCK_RETRY_MS } from "../../shared/nodes.ts";
+import { HEARD_SINCE, type NodeTableOwner } from "../../shared/nodes-owner.ts";
+import { privateRouteMemory, RouteTableOwner } from "../../shared/routes-owner.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
 import type { Mesh } from "../mesh/mesh.ts";
 import { scanNodes } from "../nodes/scan.ts";
@@ -34,18 +35,20 @@ const monotonicMs = () => monotonic.nowNs() / 1e6;
 export class DirectorySetup {
   readonly clock = new FleetClock(monotonicMs, Date.now());
   readonly #arrivals: Arrivals;
-  readonly #published: RouteTable;
+  readonly #published: RouteTableOwner;
 
   constructor(
     memory: SharedMemory,
-    private readonly nodes: NodeTable,
-    private readonly routes: RouteTable,
+    private readonly nodes: NodeTableOwner,
+    private readonly routes: RouteTableOwner,
   ) {
     memory.words[memory.rulesAt + ARRIVALS_NOTED] = 1;
     routes.keepClaims();
     this.#arrivals = new Arrivals(memory);
     const claimsMax = memory.shape.nodesMax + UNTOLD_MAX;
-    this.#published = new RouteTable(privateRouteMemory(claimsMax, memory.words[HASH_SECRET]!));
+    this.#published = new RouteTableOwner(
+      privateRouteMemory(claimsMax, memory.words[HASH_SECRET]!),
+    );
     this.#published.keepClaims();
   }
 

@@ -4,7 +4,7 @@
  */
 import { ALL_RANGES, CLAIM_RANGES, countRanges, isIn } from "../../shared/claim-digest.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
-import type { RouteTable } from "../../shared/routes.ts";
+import type { RouteTableOwner } from "../../shared/routes-owner.ts";
 import type { Announcer } from "./announcer.ts";
 import type { FleetClock } from "./clock.ts";
 import type { Claims, SnapshotName } from "./entries.ts";
@@ -41,7 +41,7 @@ type Written = SnapshotName & { readonly epoch: number; readonly writtenMs: numb
 
 export interface SnapshotWriterParts {
   readonly name: string;
-  readonly published: RouteTable;
+  readonly published: RouteTableOwner;
   readonly announcer: Announcer;
   readonly clock: FleetClock;
   readonly pause: Pause;

@@ -6,7 +6,7 @@ import {
   NEW_NODE_LIMIT,
   PUNCH_LIMIT,
   PUNCH_SOURCE_LIMIT,
-  RateLimit,
+  RateLimitOwner,
   RELAY_ADDRESS_LIMIT,
   RELAY_LIMIT,
 } from "../../shared/limits.ts";
@@ -18,7 +18,7 @@ import {
   PUNCH_ALLOWED,
   type SharedMemory,
 } from "../../shared/memory.ts";
-import { type Prefix, PrefixList } from "../../shared/prefixes.ts";
+import { type Prefix, PrefixListOwner } from "../../shared/prefixes.ts";
 import type { LimitsConfig } from "./options.ts";
 
 /**
@@ -47,15 +47,15 @@ const PUNCH_EVERY_S = 30;
 const PUNCH_LIMIT_MIN = 100;
 
 export class Limits {
-  readonly #punch: RateLimit;
-  readonly #denied: PrefixList;
-  readonly #noHosts: PrefixList;
+  readonly #punch: RateLimitOwner;
+  readonly #denied: PrefixListOwner;
+  readonly #noHosts: PrefixListOwner;
   #config: LimitsConfig | undefined;
 
   constructor(private readonly memory: SharedMemory) {
-    this.#punch = new RateLimit(memory, PUNCH_LIMIT);
-    this.#denied = new PrefixList(memory, DENIED_ENDPOINTS);
-    this.#noHosts = new PrefixList(memory, NO_HOSTS);
+    this.#punch = new RateLimitOwner(memory, PUNCH_LIMIT);
+    this.#denied = new PrefixListOwner(memory, DENIED_ENDPOINTS);
+    this.#noHosts = new PrefixListOwner(memory, NO_HOSTS);
     this.#noHosts.set(NEVER_ENDPOINTS.map(prefixOf));
   }
 
@@ -63,14 +63,14 @@ export class Limits {
   configure(config: LimitsConfig, nodes: number): void {
     const { memory } = this;
     const set = (limit: number, perSecond: number, burstS: number) =>
-      new RateLimit(memory, limit).set(perSecond, perSecond * burstS);
+      new RateLimitOwner(memory, limit).set(perSecond, perSecond * burstS);
     set(RELAY_LIMIT, config.relayLimit, RELAY_BURST_S);
     set(RELAY_ADDRESS_LIMIT, config.relayAddressLimit, RELAY_BURST_S);
     set(PUNCH_SOURCE_LIMIT, config.punchSourceLimit, PUNCH_SOURCE_BURST_S);
     set(NEW_NODE_LIMIT, config.newNodeLimit, NEW_NODE_BURST_S);
     set(ANSWER_LIMIT, config.answerLimit, ANSWER_BURST_S);
     this.#denied.set([...NEVER_ENDPOINTS, ...config.denyEndpoint].map(prefixOf));
-    new PrefixList(memory, PUNCH_ALLOWED).set(config.punchAllow.map(prefixOf));
+    new PrefixListOwner(memory, PUNCH_ALLOWED).set(config.punchAllow.map(prefixOf));
     Atomics.store(
       memory.words,
       memory.rulesAt + ENDPOINT_HOLD_S,

@@ -13,7 +13,8 @@
  */
 import { PEER_PLACES, PEERS_MAX } from "../../shared/memory.ts";
 import { isLearned } from "../../shared/peers.ts";
-import { NO_PEER, type RouteTable, TABLE_FULL } from "../../shared/routes.ts";
+import { NO_PEER } from "../../shared/routes.ts";
+import { type RouteTableOwner, TABLE_FULL } from "../../shared/routes-owner.ts";
 import type { OtherRoutes } from "./context.ts";
 
 /** Routes changed without a pause: about 0.3 ms. */
@@ -42,7 +43,7 @@ export class Announcements {
 
   /** @param nowMs the clock for the time of claims */
   constructor(
-    private readonly table: RouteTable,
+    private readonly table: RouteTableOwner,
     private readonly nowMs: () => number = () => 0,
   ) {}
 

@@ -4,9 +4,9 @@ import type { SocketAddress } from "../../../ffi/endpoint.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
 import type { LocalAddresses } from "../../shared/local-addresses.ts";
 import type { SharedMemory } from "../../shared/memory.ts";
-import type { NodeTable } from "../../shared/nodes.ts";
-import type { PeerTable } from "../../shared/peers.ts";
-import type { RouteTable } from "../../shared/routes.ts";
+import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
+import type { PeerTableOwner } from "../../shared/peers-owner.ts";
+import type { RouteTableOwner } from "../../shared/routes-owner.ts";
 import type { PeriodicTask } from "../kit/periodic-task.ts";
 import type { Limits } from "../limits/limits.ts";
 import type { SourceAddresses } from "../sockets/source-addresses.ts";
@@ -15,7 +15,7 @@ import type { MeshReads } from "./options.ts";
 
 export interface MeshDeps {
   readonly memory: SharedMemory;
-  readonly nodes: NodeTable;
+  readonly nodes: NodeTableOwner;
   /** The socket that sends gossip. */
   readonly socket: UdpSocket;
   readonly address: SocketAddress;
@@ -23,7 +23,7 @@ export interface MeshDeps {
   readonly reaches: (endpoint: Int32Array) => boolean;
   /** The endpoints that peers may not have. */
   readonly limits: Pick<Limits, "isDenied" | "isNoHost">;
-  readonly routes: RouteTable;
+  readonly routes: RouteTableOwner;
   readonly sources: Pick<SourceAddresses, "isOn">;
   /** Clock for the time of claims. */
   readonly nowMs?: () => number;
@@ -56,7 +56,7 @@ export interface MeshContext extends MeshDeps {
   config: MeshReads;
   readonly log: Logger;
   readonly warn: Warn;
-  readonly table: PeerTable;
+  readonly table: PeerTableOwner;
   readonly locals: LocalAddresses;
   readonly announcements: Announcements;
   /** Whether another process sends for this beacon. */

@@ -14,7 +14,7 @@ import * as v from "valibot";
 import { ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
 import { isLearned } from "../../shared/peers.ts";
-import { type RouteTable, UNMARKED } from "../../shared/routes.ts";
+import { type RouteTableOwner, UNMARKED } from "../../shared/routes-owner.ts";
 import type { HandOverPhase, HandOverSections, SendSection } from "../feature.ts";
 import { BODY_BYTES_MAX, FormatError } from "../hand-over/channel.ts";
 import { count, readJson, text, wordsOf } from "../hand-over/format.ts";
@@ -162,7 +162,7 @@ export class MeshSections implements HandOverSections {
 
   constructor(
     private readonly mesh: Mesh,
-    private readonly routes: RouteTable,
+    private readonly routes: RouteTableOwner,
     private readonly translateLocal: (endpoint: Int32Array) => void,
   ) {}
 

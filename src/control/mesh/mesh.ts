@@ -10,7 +10,7 @@
  */
 import type { Logger } from "pino";
 import { LocalAddresses } from "../../shared/local-addresses.ts";
-import { PeerTable } from "../../shared/peers.ts";
+import { PeerTableOwner } from "../../shared/peers-owner.ts";
 import { addressText } from "../kit/addresses.ts";
 import { Guard } from "../kit/guard.ts";
 import { PeriodicTask } from "../kit/periodic-task.ts";
@@ -122,7 +122,7 @@ export class Mesh {
       log,
       warn: (event, fields, message) =>
         throttled.warn(`${event} ${fields.reason}`, message, { event, ...fields }),
-      table: new PeerTable(deps.memory),
+      table: new PeerTableOwner(deps.memory),
       locals: new LocalAddresses(deps.memory),
       announcements: this.announcements,
       isSilent: () => this.isSilent,

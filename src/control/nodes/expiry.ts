@@ -4,7 +4,7 @@
  * cannot empty the table.
  */
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
-import type { NodeTable } from "../../shared/nodes.ts";
+import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 
 export const TICK_MS = 1000;
 /** The whole table is looked through once in a tenth of the time to live, at least this often. */
@@ -28,7 +28,7 @@ export class Reaper {
   /** @param ttlMs how long a node stays without a refresh */
   constructor(
     private readonly memory: SharedMemory,
-    private readonly nodes: NodeTable,
+    private readonly nodes: NodeTableOwner,
     ttlMs: number,
   ) {
     this.#ttlS = Math.ceil(ttlMs / 1000);

@@ -8,7 +8,7 @@
  */
 import { ENDPOINT_WORDS, hasNoPort } from "../../../ffi/endpoint.ts";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
-import type { NodeTable } from "../../shared/nodes.ts";
+import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 import { PROBES_MAX } from "../../shared/open-addressing.ts";
 import { isWithin, type Prefix, prefixWords } from "../../shared/prefixes.ts";
 import { IS_BRIDGED, IS_SELF, SLOT_SEEN_S, WANTS_DEST } from "../../shared/slots.ts";
@@ -69,7 +69,7 @@ export class NodeList {
   /** @param pause as of ScanOptions, made anew for each page */
   constructor(
     private readonly memory: SharedMemory,
-    private readonly nodes: NodeTable,
+    private readonly nodes: NodeTableOwner,
     private readonly pause: () => NonNullable<ScanOptions["pause"]> = restingPause,
   ) {}
 

@@ -12,7 +12,7 @@
  * there from the first is left out then.
  */
 import { ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
-import type { NodeTable } from "../../shared/nodes.ts";
+import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 import { PROBES_MAX } from "../../shared/open-addressing.ts";
 
 /**
@@ -69,7 +69,7 @@ export function restingPause(): () => Promise<void> {
  * @returns whether it came to the end: false if the signal stopped it
  */
 export async function scanNodes(
-  nodes: NodeTable,
+  nodes: NodeTableOwner,
   visit: NodeVisitor,
   { pause = restingPause(), signal, sinceS }: ScanOptions = {},
 ): Promise<boolean> {

@@ -52,7 +52,8 @@ import {
 } from "../../../ffi/endpoint.ts";
 import { LocalAddresses } from "../../shared/local-addresses.ts";
 import { GRANTS_REQUIRED, type SharedMemory } from "../../shared/memory.ts";
-import { ADDED, NODE_LIMIT, type NodeTable } from "../../shared/nodes.ts";
+import { ADDED, NODE_LIMIT } from "../../shared/nodes.ts";
+import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 import { IS_SELF, SLOT_SEEN_S } from "../../shared/slots.ts";
 import { type Files, NO_ANSWER, type OpenFile, plainFiles } from "./files.ts";
 import {
@@ -192,7 +193,7 @@ export class StateFile {
   constructor(
     private readonly path: string,
     private readonly memory: SharedMemory,
-    private readonly nodes: NodeTable,
+    private readonly nodes: NodeTableOwner,
     private readonly nodeTtlS: number,
     private readonly wallMs: () => number = Date.now,
     private readonly files: Files = plainFiles,

@@ -3,7 +3,7 @@
  */
 import type { Logger } from "pino";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
-import type { NodeTable } from "../../shared/nodes.ts";
+import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 import { Guard } from "../kit/guard.ts";
 import { PeriodicTask } from "../kit/periodic-task.ts";
 import { type LoadOptions, type SaveResult, StateFile, StateFileError } from "./state-file.ts";
@@ -49,7 +49,7 @@ export class StateKeeper {
     private readonly path: string,
     intervalMs: number,
     private readonly memory: SharedMemory,
-    private readonly nodes: NodeTable,
+    private readonly nodes: NodeTableOwner,
     nodeTtlMs: number,
     private readonly files: ThreadFiles,
     private readonly log: Logger,

@@ -22,10 +22,10 @@ import {
   SECOND_ID_AT,
 } from "../../protocol.ts";
 import { type GrantOutcome, grantColumn } from "../../shared/counters.ts";
-import { GRANT_RATE, RateLimit } from "../../shared/limits.ts";
+import { GRANT_RATE, RateLimitOwner } from "../../shared/limits.ts";
 import type { Mail } from "../../shared/mailbox.ts";
 import { GRANTS, type SharedMemory } from "../../shared/memory.ts";
-import type { NodeTable } from "../../shared/nodes.ts";
+import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 import { importKey } from "../keys/ed25519.ts";
 import type { KeySource } from "../keys/keys.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
@@ -50,7 +50,7 @@ const MAIL_TURN_MAX = 64;
 export interface PunchGrantsParts {
   readonly memory: SharedMemory;
   /** The main thread's. */
-  readonly nodes: NodeTable;
+  readonly nodes: NodeTableOwner;
   /** Tells an endpoint and a node of each other. */
   readonly introductions: {
     introduce(requester: Int32Array, requesterId: number, targetId: number): void;
@@ -88,7 +88,7 @@ export class PunchGrants {
   #stopped = false;
 
   constructor(private readonly parts: PunchGrantsParts) {
-    new RateLimit(parts.memory, GRANT_RATE).set(VERIFIED_PER_S, VERIFIED_BURST);
+    new RateLimitOwner(parts.memory, GRANT_RATE).set(VERIFIED_PER_S, VERIFIED_BURST);
     this.#view = new DataView(parts.memory.buffer);
     this.#wallMs = parts.wallMs ?? Date.now;
     this.#nowMs = parts.nowMs ?? (() => performance.now());

@@ -3,7 +3,7 @@
  * address family.
  */
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
-import { PUNCH_FAMILIES, PunchWatch } from "../../shared/punch-watch.ts";
+import { PUNCH_FAMILIES, PunchWatchOwner } from "../../shared/punch-watch.ts";
 import { counts, number, type StatsOf } from "../kit/schema.ts";
 
 /** By the address family of the two endpoints: "ipv4", "ipv6" or "mixed". */
@@ -25,14 +25,14 @@ export type PunchedPairs = StatsOf<typeof punchedPairs>;
 const noPairs = () => Object.fromEntries(PUNCH_FAMILIES.map((family) => [family, 0]));
 
 export class PunchOutcomes {
-  readonly #watch: PunchWatch;
+  readonly #watch: PunchWatchOwner;
   readonly #direct = noPairs();
   readonly #relayed = noPairs();
   #unwatched = 0;
   #watching = 0;
 
   constructor(private readonly memory: SharedMemory) {
-    this.#watch = new PunchWatch(memory);
+    this.#watch = new PunchWatchOwner(memory);
   }
 
   /** To be called about every second, once the clock is set. */

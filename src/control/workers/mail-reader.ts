@@ -2,7 +2,7 @@
  * Empties the workers' mailboxes, on the main thread: wakes as soon as something is put in, and
  * hands it out.
  */
-import { type Mail, Mailbox } from "../../shared/mailbox.ts";
+import { type Mail, MailboxReader } from "../../shared/mailbox.ts";
 import { MAIL, type SharedMemory } from "../../shared/memory.ts";
 
 /** What is done with the messages of one kind. */
@@ -19,7 +19,7 @@ export interface MailTaker {
 
 export class MailReader {
   readonly #words: Int32Array;
-  readonly #boxes: { readonly taker: MailTaker; readonly mailbox: Mailbox }[] = [];
+  readonly #boxes: { readonly taker: MailTaker; readonly mailbox: MailboxReader }[] = [];
   #reading: Promise<void> | undefined;
   #stopped = false;
 
@@ -30,7 +30,7 @@ export class MailReader {
   /** Hands out the messages of one kind, from the next turn on. */
   add(taker: MailTaker): void {
     for (let worker = 0; worker < this.memory.shape.workers; worker++)
-      this.#boxes.push({ taker, mailbox: new Mailbox(this.memory, taker.kind, worker) });
+      this.#boxes.push({ taker, mailbox: new MailboxReader(this.memory, taker.kind, worker) });
   }
 
   start(): void {
@@ -56,7 +56,7 @@ export class MailReader {
 }
 
 /** @returns how many messages were taken */
-function turn(taker: MailTaker, mailbox: Mailbox): number {
+function turn(taker: MailTaker, mailbox: MailboxReader): number {
   let taken = 0;
   while (taken < taker.turnMax) {
     const mail = mailbox.take();

@@ -16,7 +16,7 @@ import {
   THREAD_ID,
   workerLock,
 } from "../../shared/memory.ts";
-import type { NodeTable } from "../../shared/nodes.ts";
+import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 import { openFilesMax, partOfFiles } from "../kit/files-left.ts";
 import { SpareFiles } from "../kit/spare-files.ts";
 
@@ -94,7 +94,7 @@ export class Supervisor {
   constructor(
     private readonly workerEntry: URL,
     private readonly memory: SharedMemory,
-    private readonly nodes: NodeTable,
+    private readonly nodes: NodeTableOwner,
     private readonly sockets: readonly UdpSocket[],
     options: Omit<WorkerData["loop"], "worker" | "fd" | "family">,
     private readonly events: SupervisorEvents,

@@ -10,7 +10,7 @@ import {
   TIME_STEP_MS,
 } from "../../../src/control/directory/entries.ts";
 import type { Pause } from "../../../src/control/directory/slices.ts";
-import type { RouteTable } from "../../../src/shared/routes.ts";
+import type { RouteTableOwner } from "../../../src/shared/routes-owner.ts";
 import { BOOT_MS, host } from "./fleet-parts.ts";
 
 const OTHER = 3;
@@ -247,7 +247,7 @@ describe("Announcer", () => {
   });
 
   describe("the table of published claims", () => {
-    const claims = ({ published }: { published: RouteTable }): Record<number, number> => {
+    const claims = ({ published }: { published: RouteTableOwner }): Record<number, number> => {
       const found: Record<number, number> = {};
       published.visit(0, published.sweepSteps, (id, _peer, ms) => {
         found[id] = ms - BOOT_MS;

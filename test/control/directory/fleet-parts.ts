@@ -14,7 +14,7 @@ import {
   type OwnNodes,
 } from "../../../src/control/directory/fleet-routes.ts";
 import { WaitingClaims } from "../../../src/control/directory/waiting-claims.ts";
-import { RouteTable } from "../../../src/shared/routes.ts";
+import { RouteTableOwner } from "../../../src/shared/routes-owner.ts";
 import { routeMemory } from "../../support/route-memory.ts";
 
 /** The directory's time when the host's monotonic clock is at 0. */
@@ -54,8 +54,8 @@ export function host(publishedMax = 2 * CHANGES_MAX) {
   const clock = new FleetClock(() => at.ms, 0);
   clock.begin(BOOT_MS + at.ms);
   const [table, published] = [routeMemory(), routeMemory(publishedMax)].map(
-    (memory) => new RouteTable(memory),
-  ) as [RouteTable, RouteTable];
+    (memory) => new RouteTableOwner(memory),
+  ) as [RouteTableOwner, RouteTableOwner];
   table.keepClaims();
   published.keepClaims();
   return {

@@ -3,7 +3,8 @@ import fc from "fast-check";
 import type { Claimer } from "../../../src/control/directory/fleet-routes.ts";
 import { WAITING_MAX } from "../../../src/control/directory/waiting-claims.ts";
 import { ClaimSums, rangeOf } from "../../../src/shared/claim-digest.ts";
-import { NO_MARK, NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
+import { NO_PEER } from "../../../src/shared/routes.ts";
+import { NO_MARK, RouteTableOwner } from "../../../src/shared/routes-owner.ts";
 import { routeMemory } from "../../support/route-memory.ts";
 import { BOOT_MS, claimerOf, type Host, host, routesOf } from "./fleet-parts.ts";
 
@@ -136,7 +137,7 @@ describe("claims that stand", () => {
   });
 
   test("those that find no room in the table are counted", () => {
-    const table = new RouteTable(routeMemory(4));
+    const table = new RouteTableOwner(routeMemory(4));
     table.keepClaims();
     const { claim, routes, a } = fleet({ ...host(), table });
     for (let id = 1; id <= 6; id++) claim(id, a, 1000);
@@ -148,7 +149,7 @@ describe("claims that stand", () => {
   });
 
   test("more of a beacon's than may wait are reported, and not kept", () => {
-    const table = new RouteTable(routeMemory(WAITING_MAX + 10));
+    const table = new RouteTableOwner(routeMemory(WAITING_MAX + 10));
     table.keepClaims();
     const { claim, a, z, full } = fleet({ ...host(), table });
     for (let id = 1; id <= WAITING_MAX + 1; id++) {
@@ -289,7 +290,7 @@ describe("sweeps", () => {
   test("come one behind the other, and all can be waited for", async () => {
     // Of several slices each, with a pause between them.
     const one = host();
-    const table = new RouteTable(routeMemory(20_000));
+    const table = new RouteTableOwner(routeMemory(20_000));
     table.keepClaims();
     let pauses = 0;
     const pause = async () => {

@@ -11,7 +11,8 @@ import { Fleet, type Followed } from "../../../src/control/directory/fleet.ts";
 import type { Claimer } from "../../../src/control/directory/fleet-routes.ts";
 import { ALL_RANGES, ClaimSums, rangeOf } from "../../../src/shared/claim-digest.ts";
 import { PEERS_MAX } from "../../../src/shared/memory.ts";
-import { NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
+import { NO_PEER } from "../../../src/shared/routes.ts";
+import { RouteTableOwner } from "../../../src/shared/routes-owner.ts";
 import { routeMemory } from "../../support/route-memory.ts";
 import { BOOT_MS, changesOf, host, leaseOf, routesOf } from "./fleet-parts.ts";
 
@@ -19,7 +20,7 @@ const B = "b:1";
 const NUMBER = 4;
 
 function fleet({ routesMax = 480, keptNodesMax = 65_536 } = {}) {
-  const parts = { ...host(), table: new RouteTable(routeMemory(routesMax)) };
+  const parts = { ...host(), table: new RouteTableOwner(routeMemory(routesMax)) };
   parts.table.keepClaims();
   const { routes, claimers, claimedAgain } = routesOf(parts, {
     tooManyWait: (claimer) => made.tooManyWait(claimer),

@@ -8,7 +8,8 @@ import { SnapshotWriter } from "../../../src/control/directory/snapshot-writer.t
 import { encodePart, PART_NODES_MAX } from "../../../src/control/directory/snapshots.ts";
 import type { Store } from "../../../src/control/directory/store.ts";
 import { ALL_RANGES, isIn } from "../../../src/shared/claim-digest.ts";
-import { NO_MARK, NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
+import { NO_PEER } from "../../../src/shared/routes.ts";
+import { NO_MARK, RouteTableOwner } from "../../../src/shared/routes-owner.ts";
 import { routeMemory } from "../../support/route-memory.ts";
 import { BOOT_MS, changesOf, host, leaseOf, routesOf } from "./fleet-parts.ts";
 
@@ -36,7 +37,7 @@ function partsOnly() {
 
 /** Beacon "w:1", which writes. */
 function writerOf() {
-  const parts = { ...host(), published: new RouteTable(routeMemory(50_000)) };
+  const parts = { ...host(), published: new RouteTableOwner(routeMemory(50_000)) };
   parts.published.keepClaims();
   const announcer = new Announcer({ ...parts, name: W, random: () => 0 });
   announcer.start();
@@ -77,7 +78,7 @@ async function settled(): Promise<void> {
 
 /** Beacon "m:1", which is behind of "w:1" and has number 4 for it. */
 function loaderOf(epoch = 1, pause = async () => {}) {
-  const parts = { ...host(), table: new RouteTable(routeMemory(50_000)), pause };
+  const parts = { ...host(), table: new RouteTableOwner(routeMemory(50_000)), pause };
   parts.table.keepClaims();
   const { routes, claimers } = routesOf(parts);
   const fleet = new Fleet({

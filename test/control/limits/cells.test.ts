@@ -10,7 +10,12 @@ import {
 } from "../../../src/control/limits/cells.ts";
 import { LIMITS } from "../../../src/shared/counters.ts";
 import { nodeHash } from "../../../src/shared/hash.ts";
-import { ENDPOINT_HOLD, GRANT_RATE, RateLimit, RELAY_LIMIT } from "../../../src/shared/limits.ts";
+import {
+  ENDPOINT_HOLD,
+  GRANT_RATE,
+  RateLimitOwner,
+  RELAY_LIMIT,
+} from "../../../src/shared/limits.ts";
 import { SharedMemory } from "../../../src/shared/memory.ts";
 
 const NOW_NS = 12_345e9;
@@ -22,8 +27,8 @@ const COUNTING = CELL_LIMITS.filter((limit) => limit !== ENDPOINT_HOLD);
 const sharedMemory = () => new SharedMemory({ workers: 1, nodesMax: 1, routesMax: 1 });
 
 /** A limit of 10 a second, and 10 at once. */
-function limitOf(memory: SharedMemory, limit: number): RateLimit {
-  const rate = new RateLimit(memory, limit);
+function limitOf(memory: SharedMemory, limit: number): RateLimitOwner {
+  const rate = new RateLimitOwner(memory, limit);
   rate.set(10, 10);
   return rate;
 }

@@ -7,12 +7,13 @@ import {
   PEERS_MAX,
   SharedMemory,
 } from "../../../src/shared/memory.ts";
-import { NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
+import { NO_PEER } from "../../../src/shared/routes.ts";
+import { RouteTableOwner } from "../../../src/shared/routes-owner.ts";
 
-function table(routesMax: number): { routes: RouteTable; announcements: Announcements } {
+function table(routesMax: number): { routes: RouteTableOwner; announcements: Announcements } {
   const memory = new SharedMemory({ workers: 1, nodesMax: 1, routesMax });
   memory.words[HASH_SECRET] = 0x5ec2_e701;
-  const routes = new RouteTable(memory);
+  const routes = new RouteTableOwner(memory);
   return { routes, announcements: new Announcements(routes) };
 }
 
@@ -112,7 +113,7 @@ describe("Announcements", () => {
   test("a list that says the same as the one before it touches no route", async () => {
     const memory = new SharedMemory({ workers: 1, nodesMax: 1, routesMax: 100 });
     let touched = 0;
-    class Watched extends RouteTable {
+    class Watched extends RouteTableOwner {
       override claim(nodeId: number, peer: number): number {
         touched++;
         return super.claim(nodeId, peer);
@@ -322,7 +323,7 @@ describe("peers whose nodes the directory tells", () => {
   test("claims have the time of the clock, and the other routes receive claims and withdrawals", async () => {
     const memory = new SharedMemory({ workers: 1, nodesMax: 1, routesMax: 100 });
     memory.words[HASH_SECRET] = 0x5ec2_e701;
-    const routes = new RouteTable(memory);
+    const routes = new RouteTableOwner(memory);
     routes.keepClaims();
     const claimed: number[] = [];
     let nowMs = 1000;

@@ -18,7 +18,7 @@ import {
 } from "../../../src/control/mesh/gossip-signature.ts";
 import { ENTRY_SEEN_S, scanNodes } from "../../../src/control/nodes/scan.ts";
 import { HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../../src/shared/memory.ts";
-import { NodeTable } from "../../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../../src/shared/nodes-owner.ts";
 import { IS_BRIDGED, WANTS_DEST } from "../../../src/shared/slots.ts";
 import { nodeId } from "../../support/arbitraries.ts";
 import { LOOPBACK, Peer } from "../../support/peer.ts";
@@ -353,7 +353,7 @@ describe.each([AF_INET, AF_INET6] as const)("GossipSender on a socket of family 
   test("names what is in a real table", async () => {
     const memory = new SharedMemory({ workers: 2, nodesMax: 1000, routesMax: 1 });
     memory.words[HASH_SECRET] = 1;
-    const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+    const nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
     const home = endpointOf("192.0.2.1", 1);
     const ids = fc.sample(nodeId, 200);
     for (const [i, id] of ids.entries())

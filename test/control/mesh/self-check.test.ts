@@ -12,7 +12,8 @@ import {
   MAIN_THREAD_LOCK,
   SharedMemory,
 } from "../../../src/shared/memory.ts";
-import { ADDED, NodeTable } from "../../../src/shared/nodes.ts";
+import { ADDED } from "../../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../../src/shared/nodes-owner.ts";
 import { Client } from "../../e2e/support/client.ts";
 import { nameOf } from "../../e2e/support/mesh.ts";
 import { until } from "../../e2e/support/wait.ts";
@@ -27,7 +28,7 @@ const SHORT_MS = 0;
 let socket: Client;
 let other: Client;
 let memory: SharedMemory;
-let nodes: NodeTable;
+let nodes: NodeTableOwner;
 let check: SelfCheck;
 let warnings: string[];
 let peer: CheckedPeer;
@@ -41,7 +42,7 @@ beforeEach(async () => {
   memory = new SharedMemory({ workers: 1, nodesMax: 2, routesMax: 1 });
   memory.words[CLOCK_S] = 7;
   memory.words[HASH_SECRET] = 5;
-  nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+  nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
   warnings = [];
   const warn: Warn = (_event, _fields, message) => warnings.push(message);
   const { address, port } = socket.address;

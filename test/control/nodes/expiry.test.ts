@@ -8,7 +8,7 @@ import {
   SharedMemory,
   workerLock,
 } from "../../../src/shared/memory.ts";
-import { NodeTable } from "../../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../../src/shared/nodes-owner.ts";
 
 const NODES = 10_000;
 const SHARDS = 4;
@@ -18,14 +18,14 @@ const SWEEP_TICKS = TTL_S / 10;
 const HOME = endpointOf("192.0.2.1", 4000);
 
 let memory: SharedMemory;
-let nodes: NodeTable;
+let nodes: NodeTableOwner;
 let reaper: Reaper;
 let sleep: Mock<typeof Bun.sleepSync>;
 let nowS: number;
 
 beforeEach(() => {
   memory = new SharedMemory({ workers: SHARDS, nodesMax: NODES, routesMax: 10 });
-  nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+  nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
   reaper = new Reaper(memory, nodes, TTL_S * 1000);
   for (let id = 1; id <= NODES; id++) nodes.record(id, HOME, 0, 0, 1);
   nowS = 0;

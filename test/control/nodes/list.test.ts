@@ -16,7 +16,7 @@ import {
   MAIN_THREAD_LOCK,
   SharedMemory,
 } from "../../../src/shared/memory.ts";
-import { NodeTable } from "../../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../../src/shared/nodes-owner.ts";
 import { WANTS_DEST } from "../../../src/shared/slots.ts";
 
 const SECRET = 0x5ec2_e701;
@@ -24,7 +24,7 @@ const NOW_S = 1000;
 const HOME = endpointOf("192.0.2.1", 9001);
 
 let memory: SharedMemory;
-let nodes: NodeTable;
+let nodes: NodeTableOwner;
 /** Called between slices. */
 let pause: () => Promise<unknown>;
 let list: NodeList;
@@ -33,7 +33,7 @@ function table(nodesMax: number): void {
   memory = new SharedMemory({ workers: 2, nodesMax, routesMax: 100 });
   memory.words[HASH_SECRET] = SECRET;
   memory.words[CLOCK_S] = NOW_S;
-  nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+  nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
   pause = () => Promise.resolve();
   list = new NodeList(memory, nodes, () => () => pause());
 }

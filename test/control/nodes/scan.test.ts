@@ -11,7 +11,8 @@ import {
   SharedMemory,
   workerLock,
 } from "../../../src/shared/memory.ts";
-import { ADDED, NodeTable } from "../../../src/shared/nodes.ts";
+import { ADDED } from "../../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../../src/shared/nodes-owner.ts";
 import { PROBES_MAX } from "../../../src/shared/open-addressing.ts";
 import { IS_BRIDGED, SLOT_WORDS, WANTS_DEST } from "../../../src/shared/slots.ts";
 import { TEST_TIMEOUT_MS } from "../../e2e/support/wait.ts";
@@ -20,17 +21,17 @@ import { derive, isWhole, type NodeWorkerData, ROUNDS } from "../../support/node
 const SECRET = 0x5ec2_e701;
 const HOME = endpointOf("192.0.2.1", 9001);
 
-function table(workers: number, nodesMax: number): { memory: SharedMemory; nodes: NodeTable } {
+function table(workers: number, nodesMax: number): { memory: SharedMemory; nodes: NodeTableOwner } {
   const memory = new SharedMemory({ workers, nodesMax, routesMax: 100 });
   memory.words[HASH_SECRET] = SECRET;
-  return { memory, nodes: new NodeTable(memory, MAIN_THREAD_LOCK) };
+  return { memory, nodes: new NodeTableOwner(memory, MAIN_THREAD_LOCK) };
 }
 
 const noPause = () => Promise.resolve();
 
 /** What a scan came to: how often to each id. */
 async function visits(
-  nodes: NodeTable,
+  nodes: NodeTableOwner,
   pause: () => Promise<unknown> = noPause,
 ): Promise<Map<number, number>> {
   const seen = new Map<number, number>();
@@ -192,7 +193,7 @@ describe("removals between slices", () => {
     ...[1, 2, 3].flatMap((slice) => idsStartingAt(shard, slice * SLOTS_PER_SLICE - 30, 40, 60)),
   ]);
 
-  const indexOf = (memory: SharedMemory, nodes: NodeTable, id: number): number =>
+  const indexOf = (memory: SharedMemory, nodes: NodeTableOwner, id: number): number =>
     ((nodes.find(id) - memory.slotsAt) / SLOT_WORDS) % slots;
 
   function filled() {
@@ -202,7 +203,7 @@ describe("removals between slices", () => {
   }
 
   /** Removes these nodes as the reaper does, in one sweep over a range of slots. */
-  function remove(nodes: NodeTable, victims: Iterable<number>): void {
+  function remove(nodes: NodeTableOwner, victims: Iterable<number>): void {
     for (const id of victims) nodes.record(id, HOME, 0, 0, 0);
     for (let shard = 0; shard < SHARDS; shard++) nodes.expire(shard, 0, slots, 1);
     for (const id of victims) expect(nodes.find(id)).toBe(-1);

@@ -32,13 +32,8 @@ import {
   MAIN_THREAD_LOCK,
   SharedMemory,
 } from "../../../src/shared/memory.ts";
-import {
-  ADDED,
-  KEY_KEPT,
-  KEY_REFUSED,
-  type NodeEntry,
-  NodeTable,
-} from "../../../src/shared/nodes.ts";
+import { ADDED, KEY_KEPT, KEY_REFUSED } from "../../../src/shared/nodes.ts";
+import { type NodeEntry, NodeTableOwner } from "../../../src/shared/nodes-owner.ts";
 import { WANTS_DEST } from "../../../src/shared/slots.ts";
 import { anyEndpoint, nodeId } from "../../support/arbitraries.ts";
 import { openFds } from "../../support/fds.ts";
@@ -83,14 +78,14 @@ function beacon({
   const memory = new SharedMemory({ workers, nodesMax, routesMax: 1 });
   secret = Math.imul(secret, 0x9e37_79b1);
   memory.words[HASH_SECRET] = secret;
-  const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+  const nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
   const file = new StateFile(at, memory, nodes, ttlS, () => wallMs);
   const load = (options: Partial<LoadOptions> = {}): Promise<LoadResult> =>
     file.load({ nowS: 1, accepts: () => true, localNumber: () => 0, ...options });
   return { memory, nodes, file, load };
 }
 
-const entriesOf = (nodes: NodeTable): Map<number, NodeEntry> =>
+const entriesOf = (nodes: NodeTableOwner): Map<number, NodeEntry> =>
   new Map([...nodes.entries()].map((entry) => [entry.nodeId, entry]));
 
 /** The file's bytes, by what the head of src/control/nodes/state-file.ts says. */
@@ -279,7 +274,7 @@ describe("keys", () => {
       expect(made.nodes.keepKey(1 + i, HOME, viewOf(key), 0)).toBe(KEY_KEPT);
     return made;
   }
-  const keysIn = (nodes: NodeTable) => [1, 2, 3, 4].map((id) => nodes.keyOf(id));
+  const keysIn = (nodes: NodeTableOwner) => [1, 2, 3, 4].map((id) => nodes.keyOf(id));
 
   test("are saved while grants are required, in entries of 64 bytes", async () => {
     const { memory, nodes, file } = beacon();
@@ -633,7 +628,7 @@ describe("a file that is not as it should be", () => {
     { id: 0x7fff_ffff, ageS: 599 },
   ]);
   const shared = new SharedMemory({ workers: 1, nodesMax: 100, routesMax: 1 });
-  const nodes = new NodeTable(shared, MAIN_THREAD_LOCK);
+  const nodes = new NodeTableOwner(shared, MAIN_THREAD_LOCK);
 
   /**
    * Loads these bytes; expects an empty table, and the bytes kept aside if they begin as a state

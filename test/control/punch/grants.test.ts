@@ -10,10 +10,11 @@ import {
   VERIFIED_PER_S,
 } from "../../../src/control/punch/grants.ts";
 import { COLUMN, GRANT_OUTCOMES, type GrantOutcome } from "../../../src/shared/counters.ts";
-import { GRANT_RATE, RateLimit } from "../../../src/shared/limits.ts";
-import { Mailbox } from "../../../src/shared/mailbox.ts";
+import { GRANT_RATE, RateLimitOwner } from "../../../src/shared/limits.ts";
+import { MailboxReader } from "../../../src/shared/mailbox.ts";
 import { GRANTS, HASH_SECRET, MAIN_THREAD_LOCK, SharedMemory } from "../../../src/shared/memory.ts";
-import { KEY_KEPT, NodeTable } from "../../../src/shared/nodes.ts";
+import { KEY_KEPT } from "../../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../../src/shared/nodes-owner.ts";
 import { until } from "../../e2e/support/wait.ts";
 import { punchRequest } from "../../e2e/support/wire.ts";
 import { NodeIdentity } from "../../support/pilot-node.ts";
@@ -49,7 +50,7 @@ afterEach(() => {
 function office(keys?: KeySource) {
   const memory = new SharedMemory({ workers: 2, nodesMax: 10, routesMax: 1 });
   memory.words[HASH_SECRET] = 5;
-  const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+  const nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
   const introduced: { requester: Int32Array; requesterId: number; targetId: number }[] = [];
   const warnings: string[] = [];
   const clock = { wallMs: NOW_S * 1000, nowMs: 0 };
@@ -66,7 +67,7 @@ function office(keys?: KeySource) {
     nowMs: () => clock.nowMs,
   });
   started.push(grants);
-  const mailbox = new Mailbox(memory, GRANTS, 1);
+  const mailbox = new MailboxReader(memory, GRANTS, 1);
   /** Hands over a request as a worker does. */
   const put = (message: Uint8Array, from = ASKING): void => {
     const packets = new DataView(Uint8Array.from([...message, 0, 0, 0]).buffer);
@@ -219,7 +220,7 @@ describe("a grant", () => {
 });
 
 describe("the target's key", () => {
-  const told = (nodes: NodeTable, { nodeId, publicKey }: NodeIdentity) => {
+  const told = (nodes: NodeTableOwner, { nodeId, publicKey }: NodeIdentity) => {
     nodes.record(nodeId, HOME, 0, 0, 1);
     expect(nodes.keepKey(nodeId, HOME, new DataView(publicKey.slice().buffer), 0)).toBe(KEY_KEPT);
   };
@@ -285,7 +286,7 @@ describe("the target's key", () => {
 describe("what it costs at most", () => {
   test("workers let through so many at once, and then so many a second", () => {
     const { memory } = office();
-    const rate = new RateLimit(memory, GRANT_RATE);
+    const rate = new RateLimitOwner(memory, GRANT_RATE);
     const nowNs = 5e9;
     const ALL = 1_000_000;
     expect(rate.take(0, ALL, nowNs)).toBe(VERIFIED_BURST);

@@ -3,7 +3,11 @@ import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import { ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
 import { MailReader, type MailTaker } from "../../../src/control/workers/mail-reader.ts";
-import { MAILBOX_MESSAGE_BYTES_MAX, type Mail, Mailbox } from "../../../src/shared/mailbox.ts";
+import {
+  MAILBOX_MESSAGE_BYTES_MAX,
+  type Mail,
+  MailboxReader,
+} from "../../../src/shared/mailbox.ts";
 import { FRAMES, GOSSIP, SharedMemory } from "../../../src/shared/memory.ts";
 import {
   ALL_PUT,
@@ -28,7 +32,7 @@ afterEach(async () => {
 function office() {
   const memory = new SharedMemory({ workers: WORKERS, nodesMax: 1, routesMax: 1 });
   const boxes = KINDS.map((kind) =>
-    Array.from({ length: WORKERS }, (_, worker) => new Mailbox(memory, kind, worker)),
+    Array.from({ length: WORKERS }, (_, worker) => new MailboxReader(memory, kind, worker)),
   );
   const packets = new DataView(new ArrayBuffer(MAILBOX_MESSAGE_BYTES_MAX));
   const label = new Int32Array(ENDPOINT_WORDS);
@@ -57,7 +61,7 @@ function office() {
   };
   /** Serial numbers of what is left in a mailbox; to be asked once no reader is at it. */
   const left = (kind: number, worker: number): number[] => {
-    const mailbox = new Mailbox(memory, kind, worker);
+    const mailbox = new MailboxReader(memory, kind, worker);
     const serials: number[] = [];
     for (let mail = mailbox.take(); mail !== undefined; mail = mailbox.take())
       serials.push(read(mail));

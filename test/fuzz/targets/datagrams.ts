@@ -33,7 +33,7 @@ import {
   RELAYED_TO_PEER,
 } from "../../../src/shared/counters.ts";
 import { RELAY_ADDRESS_LIMIT, RELAY_LIMIT } from "../../../src/shared/limits.ts";
-import { Mailbox } from "../../../src/shared/mailbox.ts";
+import { MailboxReader } from "../../../src/shared/mailbox.ts";
 import {
   BREAKER_BITS,
   CLOCK_S,
@@ -45,9 +45,9 @@ import {
   MAIN_THREAD_LOCK,
   SharedMemory,
 } from "../../../src/shared/memory.ts";
-import { NodeTable } from "../../../src/shared/nodes.ts";
-import { PeerTable } from "../../../src/shared/peers.ts";
-import { RouteTable } from "../../../src/shared/routes.ts";
+import { NodeTableOwner } from "../../../src/shared/nodes-owner.ts";
+import { PeerTableOwner } from "../../../src/shared/peers-owner.ts";
+import { RouteTableOwner } from "../../../src/shared/routes-owner.ts";
 import {
   controlMessage,
   cut,
@@ -99,10 +99,10 @@ export const DATAGRAMS: Target = {
 class Datagrams implements OpenTarget {
   readonly #memory = new SharedMemory({ workers: 1, nodesMax: NODES_MAX, routesMax: 10 });
   readonly #limits: Limits;
-  readonly #nodes: NodeTable;
+  readonly #nodes: NodeTableOwner;
   readonly #kernel = new ScriptedKernel(EAGAIN);
   readonly #loop: RelayLoop;
-  readonly #boxes: readonly Mailbox[];
+  readonly #boxes: readonly MailboxReader[];
   #nowNs = 1e12;
   #cases = 0;
 
@@ -111,10 +111,10 @@ class Datagrams implements OpenTarget {
     memory.words[CLOCK_S] = 1;
     memory.words[HASH_SECRET] = 0x7e57;
     this.#limits = new Limits(memory);
-    this.#nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+    this.#nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
     const peer = new Int32Array(ENDPOINT_WORDS);
     endpointFromName(AF_INET, new Int32Array(PEER.slice().buffer), 0, peer, 0);
-    new RouteTable(memory).claim(REMOTE, new PeerTable(memory).add(peer, 0));
+    new RouteTableOwner(memory).claim(REMOTE, new PeerTableOwner(memory).add(peer, 0));
     this.#nodes.bridge(BRIDGED, 1);
     const options = {
       worker: 0,
@@ -125,7 +125,7 @@ class Datagrams implements OpenTarget {
       offload: true,
     } as const;
     this.#loop = new RelayLoop(this.#kernel, memory, options, { nowNs: () => this.#nowNs });
-    this.#boxes = [GOSSIP, FRAMES, GRANTS].map((kind) => new Mailbox(memory, kind, 0));
+    this.#boxes = [GOSSIP, FRAMES, GRANTS].map((kind) => new MailboxReader(memory, kind, 0));
     this.#limits.configure(validateConfig({}), 0);
   }
 

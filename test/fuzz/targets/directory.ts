@@ -25,7 +25,8 @@ import {
 } from "../../../src/control/directory/snapshots.ts";
 import { ALL_RANGES, CLAIM_RANGES, SUM_WORDS } from "../../../src/shared/claim-digest.ts";
 import { PEERS_MAX } from "../../../src/shared/memory.ts";
-import { NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
+import { NO_PEER } from "../../../src/shared/routes.ts";
+import { RouteTableOwner } from "../../../src/shared/routes-owner.ts";
 import { routeMemory } from "../../support/route-memory.ts";
 import type { Choices } from "../choices.ts";
 import { mutateBytes } from "../mutate.ts";
@@ -95,7 +96,7 @@ export const DIRECTORY_ENTRIES: Target = {
 };
 
 function checkLog(choices: Choices, seen: Seen): void {
-  const table = new RouteTable(routeMemory());
+  const table = new RouteTableOwner(routeMemory());
   table.keepClaims();
   const heard = new Map(OWN.map((id) => [id, 1000]));
   const clock = new FleetClock(() => 1000, NOW_MS);

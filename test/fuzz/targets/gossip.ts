@@ -4,7 +4,8 @@ import { Announcements } from "../../../src/control/mesh/announcements.ts";
 import { Instances, readSignature, sign } from "../../../src/control/mesh/gossip-signature.ts";
 import { SYNC, SYNC_BYTES, SYNC_TRAILER_BYTES } from "../../../src/protocol.ts";
 import { HASH_SECRET, SharedMemory } from "../../../src/shared/memory.ts";
-import { NO_PEER, RouteTable } from "../../../src/shared/routes.ts";
+import { NO_PEER } from "../../../src/shared/routes.ts";
+import { RouteTableOwner } from "../../../src/shared/routes-owner.ts";
 import type { Choices } from "../choices.ts";
 import { mutateBytes } from "../mutate.ts";
 import { fail, mustBe, type Seen, type Target } from "../target.ts";
@@ -65,7 +66,7 @@ export const ANNOUNCEMENTS: Target = {
 /** All named peers: whoever announced a node last, and still does, has it. */
 async function checkAnnouncements(choices: Choices, seen: Seen): Promise<void> {
   const memory = memoryOf(choices.word());
-  const table = new RouteTable(memory);
+  const table = new RouteTableOwner(memory);
   const announcements = new Announcements(table);
   const lists: ReadonlySet<number>[] = Array.from({ length: PEERS }, () => new Set());
   const owner = new Map<number, number>();

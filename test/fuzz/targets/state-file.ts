@@ -10,7 +10,7 @@ import {
   MAIN_THREAD_LOCK,
   SharedMemory,
 } from "../../../src/shared/memory.ts";
-import { NodeTable } from "../../../src/shared/nodes.ts";
+import { NodeTableOwner } from "../../../src/shared/nodes-owner.ts";
 import type { Choices } from "../choices.ts";
 import { fuzzFolder } from "../folder.ts";
 import { mutateBytes } from "../mutate.ts";
@@ -47,7 +47,7 @@ class StateFiles implements OpenTarget {
     seen.note(() => Buffer.from(bytes).toString("hex"));
     writeFileSync(this.#path, bytes);
     const memory = this.#emptied();
-    const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+    const nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
     const file = new StateFile(this.#path, memory, nodes, TTL_S, () => 1_700_000_100_000);
     const denied = endpointOf("10.0.0.3", 0)[4]!;
     const result = await file.load({
@@ -78,7 +78,7 @@ class StateFiles implements OpenTarget {
     const memory = new SharedMemory({ workers: 1, nodesMax: NODES_MAX, routesMax: 1 });
     memory.words[HASH_SECRET] = 1;
     memory.words[memory.rulesAt + GRANTS_REQUIRED] = Number(withKeys);
-    const nodes = new NodeTable(memory, MAIN_THREAD_LOCK);
+    const nodes = new NodeTableOwner(memory, MAIN_THREAD_LOCK);
     for (const [i, host] of [1, 2, 3, 4].entries())
       nodes.record(i + 1, endpointOf(`10.0.0.${host}`, 4000), 0, i & 1, 990 - i);
     const path = `${this.#path}-good-${withKeys}`;

@@ -5,7 +5,7 @@
 import { FleetClock } from "../../../../src/control/directory/clock.ts";
 import { Directory } from "../../../../src/control/directory/directory.ts";
 import type { Store } from "../../../../src/control/directory/store.ts";
-import { RouteTable } from "../../../../src/shared/routes.ts";
+import { RouteTableOwner } from "../../../../src/shared/routes-owner.ts";
 import { routeMemory } from "../../../support/route-memory.ts";
 import type { Chance } from "./chance.ts";
 import type { Host } from "./host.ts";
@@ -45,8 +45,8 @@ export class Beacon implements Owner {
   isPaused = false;
   readonly waiting: (() => void)[] = [];
   readonly directory: Directory;
-  readonly table: RouteTable;
-  readonly published: RouteTable;
+  readonly table: RouteTableOwner;
+  readonly published: RouteTableOwner;
   readonly nodes: HostNodes;
   readonly peers: SimulatedPeers;
   readonly clock: FleetClock;
@@ -66,9 +66,9 @@ export class Beacon implements Owner {
 
   constructor(readonly parts: BeaconParts) {
     const { host, timeline, chance, leaseMs, graceMs, keptNodesMax } = parts;
-    this.table = new RouteTable(routeMemory());
+    this.table = new RouteTableOwner(routeMemory());
     this.table.keepClaims();
-    this.published = new RouteTable(routeMemory());
+    this.published = new RouteTableOwner(routeMemory());
     this.published.keepClaims();
     this.clock = new FleetClock(this.monotonicMs, BEGAN_MS + timeline.nowMs + host.wallMs);
     const nodesParts = {

@@ -9,7 +9,7 @@ import {
   LEASE,
   stepped,
 } from "../../../../src/control/directory/entries.ts";
-import { UNMARKED } from "../../../../src/shared/routes.ts";
+import { UNMARKED } from "../../../../src/shared/routes-owner.ts";
 import type { Beacon } from "./beacon.ts";
 import type { World } from "./world.ts";
 

@@ -13,7 +13,8 @@ import {
   SharedMemory,
   workerLock,
 } from "../../../../src/shared/memory.ts";
-import { HEARD_SINCE, LOCK_RETRY_MS, NodeTable } from "../../../../src/shared/nodes.ts";
+import { LOCK_RETRY_MS } from "../../../../src/shared/nodes.ts";
+import { HEARD_SINCE, NodeTableOwner } from "../../../../src/shared/nodes-owner.ts";
 import type { HostNodes, SimulatedNodesParts } from "./nodes.ts";
 
 /** One worker records what the schedule brings, the other one is the thread. */
@@ -133,8 +134,8 @@ export interface RealNodesParts extends SimulatedNodesParts {
 }
 
 export class RealNodes implements HostNodes {
-  readonly #main: NodeTable;
-  readonly #receiver: NodeTable;
+  readonly #main: NodeTableOwner;
+  readonly #receiver: NodeTableOwner;
   readonly #arrivals: Arrivals;
 
   readonly heard = {
@@ -145,8 +146,8 @@ export class RealNodes implements HostNodes {
   constructor(private readonly parts: RealNodesParts) {
     const { memory } = parts.table;
     const clock = { nowNs: () => parts.monotonicMs() * 1e6 };
-    this.#main = new NodeTable(memory, MAIN_THREAD_LOCK, clock);
-    this.#receiver = new NodeTable(memory, RECEIVER_LOCK, clock);
+    this.#main = new NodeTableOwner(memory, MAIN_THREAD_LOCK, clock);
+    this.#receiver = new NodeTableOwner(memory, RECEIVER_LOCK, clock);
     this.#main.removed = parts.removed;
     this.#arrivals = new Arrivals(memory);
   }
