@@ -1,27 +1,22 @@
 /**
- * How one talks with the registry: over TCP, in frames, a question and then its answer. A frame is
- * the length in bytes as a u32, big-endian, then that many bytes of JSON in UTF-8. And what can go
- * wrong with it, in words.
+ * Protocol of the registry, and its errors: frames over TCP, a request and then its answer. A frame
+ * is a big-endian u32 length and that many bytes of JSON in UTF-8.
  *
- * What the registry sends is not trusted. It is bounded in bytes, and its shape is checked before
- * any of it is used.
+ * The registry is not trusted: answers are limited in bytes, and checked by schema before use.
  */
 import * as v from "valibot";
 import { hostPort } from "../../../ffi/socket.ts";
 import type { HostPort } from "../../config/units.ts";
 import { NameError } from "../kit/names.ts";
 
-/**
- * Long enough for a registry on another continent and a SYN that is sent three times (after 1 s and
- * 3 s).
- */
+/** Timeout of a connection: covers another continent, and SYNs that repeat after 1 s and 3 s. */
 export const CONNECT_MS = 5_000;
 
 const HEADER_BYTES = 4;
 /** The registry's own limit for one message. */
 export const FRAME_BYTES_MAX = 1_048_576;
 
-/** How a registry fails, in one word that a metric can carry. */
+/** Kind of a registry failure, for metrics. */
 export type RegistryErrorCode =
   | "unreachable"
   | "timeout"
@@ -30,10 +25,7 @@ export type RegistryErrorCode =
   | "invalid"
   | "too_big";
 
-/**
- * A registry that fails. The message is one line: which registry, what happened, and what to look
- * at.
- */
+/** A failure of the registry. The message is one line with a remedy. */
 export class RegistryError extends Error {
   override readonly name = "RegistryError";
 
@@ -45,26 +37,24 @@ export class RegistryError extends Error {
   }
 }
 
-/** What went wrong with which registry: the errors of this file say only the first. */
+/** Adds the registry's name, which the errors of this file lack, to a message. */
 export function ofRegistry({ host, port }: HostPort, message: string): string {
   return `registry ${hostPort(host, port)}: ${message}`;
 }
 
 export const WRONG_PROGRAM = "is this a registry? check --registry";
 
-/**
- * Cuts a stream of bytes into frames. It holds one frame at most, whatever the stream announces.
- */
+/** Cuts a stream of bytes into frames. Holds one frame at most. */
 export class FrameReader {
-  /** What is being filled: a header, or the JSON that a header announced. */
+  /** The header or JSON that is incomplete. */
   #part = new Uint8Array(HEADER_BYTES);
   #filled = 0;
   #inHeader = true;
 
   /**
-   * The JSON of each frame that ends in `chunk`. A frame is looked for when it is asked for, so
-   * that bytes behind the last one that is wanted can do no harm.
-   * @throws RegistryError "too_big", once the four bytes are there that announce it
+   * Yields the JSON of each frame that ends in `chunk`. Parses on demand: bytes after the last
+   * expected frame are not read.
+   * @throws RegistryError "too_big", from the header of a frame
    */
   *push(chunk: Uint8Array): Generator<Uint8Array, undefined> {
     for (let at = 0; at < chunk.length; ) {
@@ -102,7 +92,7 @@ function announcedBytes(header: Uint8Array): number {
   );
 }
 
-/** A message as it is sent. */
+/** Encodes a message as a frame. */
 export function frameOf(message: object): Buffer {
   const json = Buffer.from(JSON.stringify(message));
   const header = Buffer.alloc(HEADER_BYTES);
@@ -110,19 +100,19 @@ export function frameOf(message: object): Buffer {
   return Buffer.concat([header, json]);
 }
 
-/** A question, and which answer to it is right. */
+/** A request, and the answers that are accepted. */
 export interface Question<Answer> {
   readonly request: { readonly type: string; readonly [field: string]: unknown };
-  /** Takes what is used of the answer, and only that. */
+  /** Schema of the fields that are used. */
   readonly answer: v.GenericSchema<unknown, Answer>;
-  /** What `answer` takes, in words. */
+  /** Text that shows what `answer` accepts. */
   readonly expected: string;
 }
 
 const refusal = v.object({ type: v.literal("error"), error: v.string() });
 
 /**
- * What the registry answered, or with which words it refuses to.
+ * Returns the registry's answer, or its reason for refusing.
  * @throws RegistryError "invalid"
  */
 export function readAnswer<Answer>(
@@ -134,8 +124,7 @@ export function readAnswer<Answer>(
   if (refused.success) return { refusal: refused.output.error };
   const checked = v.safeParse(schema, answer, { abortEarly: true });
   if (checked.success) return { answer: checked.output };
-  // The place is made of our own names and of indexes; a message of the library would quote what
-  // was sent.
+  // The path has names of the schema and indexes only; the library's message quotes the answer.
   const place = v.getDotPath(checked.issues[0]) ?? "the top";
   throw new RegistryError(
     "invalid",
@@ -143,7 +132,7 @@ export function readAnswer<Answer>(
   );
 }
 
-/** @throws RegistryError "invalid"; without the parser's own words, which quote what was sent */
+/** @throws RegistryError "invalid"; without the parser's message, which quotes the answer */
 function parseAnswer(json: Uint8Array, type: string): unknown {
   const invalid = (what: string) =>
     new RegistryError("invalid", `answers ${type} with what is not ${what}: ${WRONG_PROGRAM}`);
@@ -160,7 +149,7 @@ function parseAnswer(json: Uint8Array, type: string): unknown {
   }
 }
 
-/** There is no connection, for the reason that the socket gives. */
+/** Returns the error for a connection that the socket reports as failed. */
 export function notConnected(error: NodeJS.ErrnoException): RegistryError {
   const { code = "failed" } = error;
   if (error instanceof NameError)
@@ -168,11 +157,11 @@ export function notConnected(error: NodeJS.ErrnoException): RegistryError {
       "unreachable",
       `no such host (${code}): check --registry, and this host's DNS`,
     );
-  // Bun says so, too, when this host has no route to that address (1.4.5).
+  // Bun reports this code without a route to the address, too (1.4.5).
   if (code === "ECONNREFUSED") {
     return new RegistryError(
       "unreachable",
-      `connection refused (${code}): is the registry running, and is there a way to it? check --registry`,
+      `connection refused (${code}): check that the registry runs, the route to it, and --registry`,
     );
   }
   return new RegistryError(
@@ -181,27 +170,21 @@ export function notConnected(error: NodeJS.ErrnoException): RegistryError {
   );
 }
 
-/**
- * The registry ended a connection that was open.
- * @param awaited what it had to do next
- */
+/** @param awaited what the registry had to do next */
 export function connectionClosed(awaited: string, error?: NodeJS.ErrnoException): RegistryError {
   const why = error ? ` (${error.code})` : "";
   return new RegistryError(
     "closed",
-    `closed the connection${why} in place of a ${awaited}: see the registry's log, and check --registry`,
+    `closed the connection${why} in place of a ${awaited}: ` +
+      "check the registry's log, and check --registry",
   );
 }
 
-/** There is no connection after `ms`. */
 export function notConnectedInTime(ms: number): RegistryError {
   return late("connection", ms, "is a firewall in between? check --registry");
 }
 
-/**
- * The registry did not do within `ms` what it had to do next.
- * @param awaited what that is
- */
+/** @param awaited what the registry had to do next */
 export function notDoneInTime(awaited: string, ms: number): RegistryError {
   return late(awaited, ms, `is the registry well? and ${WRONG_PROGRAM}`);
 }

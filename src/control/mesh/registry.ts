@@ -80,7 +80,7 @@ const LISTING: RoundQuestion<{ readonly beacons: readonly unknown[] }> = {
     beacons: v.pipe(v.array(v.unknown()), v.maxLength(BEACONS_MAX)),
   }),
   expected: `{"type":"beacon_list_ok","beacons":[…]} with at most ${BEACONS_MAX} beacons`,
-  ifRefused: "see the registry's log",
+  ifRefused: "check the registry's log",
 };
 
 /** @param show makes the registry's text fit for the log */

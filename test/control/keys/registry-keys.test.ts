@@ -445,7 +445,7 @@ describe("a registry that cannot be had", () => {
     const questions = ask(source, range(1, 2000));
     const error = await failure(source.keyOf(1));
     expect(error.message).toBe(
-      `registry 127.0.0.1:${port}: connection refused (ECONNREFUSED): is the registry running, and is there a way to it? check --registry`,
+      `registry 127.0.0.1:${port}: connection refused (ECONNREFUSED): check that the registry runs, the route to it, and --registry`,
     );
     const errors = await Promise.all(
       questions.map((question) => question.catch((reason) => reason)),

@@ -230,7 +230,7 @@ describe("a registry that cannot be had", () => {
     const error = await failure(ask());
     expect(error.code).toBe("unreachable");
     expect(error.message).toBe(
-      `registry 127.0.0.1:${port}: connection refused (ECONNREFUSED): is the registry running, and is there a way to it? check --registry`,
+      `registry 127.0.0.1:${port}: connection refused (ECONNREFUSED): check that the registry runs, the route to it, and --registry`,
     );
     registry = await ScriptedRegistry.listen();
   });
