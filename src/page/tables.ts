@@ -1,6 +1,6 @@
 /** What the beacon's numbers are made of: relays by tier, drops by reason, workers, peers. */
 
-import type { PeerStats } from "../control/mesh/mesh.ts";
+import type { PeerStats } from "../control/mesh/stats.ts";
 import type { Stats } from "../features.ts";
 import { directoryText } from "../view/directory.ts";
 import { drops, type Rates } from "../view/rates.ts";

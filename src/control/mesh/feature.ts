@@ -12,14 +12,11 @@ import { workers } from "../workers/feature.ts";
 import { acceptsUnlisted } from "./context.ts";
 import { type GossipKeys, readGossipKeys } from "./gossip-keys.ts";
 import { MeshSections } from "./hand-over.ts";
-import { Mesh, type MeshStats } from "./mesh.ts";
+import { Mesh } from "./mesh.ts";
 import { MESH, PEERS } from "./metrics.ts";
 import { checkMesh, type MeshConfig, type MeshReads, meshOptions } from "./options.ts";
 import { readAdminToken } from "./registry-token.ts";
-
-interface Stats {
-  readonly mesh: MeshStats;
-}
+import { type Stats, stats } from "./stats.ts";
 
 interface Files {
   readonly gossipKeys: GossipKeys;
@@ -43,6 +40,7 @@ export const mesh = {
   options: meshOptions,
   check: checkMesh,
   read,
+  stats,
   metrics: [MESH, PEERS],
   summary: ({ mesh }: Stats) => ({ gossipRefused: total(mesh.gossipRefused) }),
   create(host: Host<MeshReads, Files>) {

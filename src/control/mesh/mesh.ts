@@ -27,42 +27,8 @@ import { OwnAddresses } from "./own-addresses.ts";
 import { PeerNames } from "./peer-names.ts";
 import { Peers } from "./peers.ts";
 import { RegistryRounds } from "./registry-rounds.ts";
-import { type PeerCheck, SelfCheck } from "./self-check.ts";
-
-export interface PeerStats {
-  /** "ip:port" */
-  readonly address: string;
-  /** Number of nodes that are reached through the peer. */
-  readonly routes: number;
-  /** Seconds since its last gossip or directory entry; null if there was none. */
-  readonly gossipAgeS: number | null;
-  /** Whether its nodes come from the directory, not from gossip. */
-  readonly isInDirectory: boolean;
-  /** Results of the self-check through the peer; null if there are none. */
-  readonly check: PeerCheck | null;
-}
-
-export interface MeshStats {
-  readonly peers: readonly PeerStats[];
-  /** Unlisted beacons whose gossip is accepted, and nodes that are reached through them. */
-  readonly learnedPeers: number;
-  readonly learnedRoutes: number;
-  readonly routesMax: number;
-  /** Announced nodes for which the route table had no room. */
-  readonly routesRefused: number;
-  /** Announced nodes beyond --max-peer-routes. */
-  readonly routesIgnored: number;
-  /** Gossip that the main thread rejected, by reason. */
-  readonly gossipRefused: Readonly<Record<string, number>>;
-  readonly gossipSent: number;
-  readonly gossipSendErrors: number;
-  /** Gossip rounds whose message did not hold all nodes. */
-  readonly gossipTruncated: number;
-  /** Rounds with the registry by outcome; "ok" is success. */
-  readonly registryRounds: Readonly<Record<string, number>>;
-  /** Unix seconds; null if there was none. */
-  readonly registryLastSuccessS: number | null;
-}
+import { SelfCheck } from "./self-check.ts";
+import type { MeshStats, PeerStats } from "./stats.ts";
 
 export class Mesh {
   /** Whether another process sends for this beacon, so that this one sends nothing to peers. */

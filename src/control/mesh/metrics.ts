@@ -1,10 +1,6 @@
 /** The mesh's metrics: of the mesh, and of each peer. */
 import type { MetricGroup } from "../kit/metrics.ts";
-import type { MeshStats, PeerStats } from "./mesh.ts";
-
-interface Stats {
-  readonly mesh: MeshStats;
-}
+import type { MeshStats, PeerStats, Stats } from "./stats.ts";
 
 export const MESH: MetricGroup<Stats, MeshStats> = {
   rows: ({ mesh }) => [[{}, mesh]],

@@ -30,6 +30,7 @@ import { IS_SELF } from "../../shared/slots.ts";
 import { addressText, withoutZone } from "../kit/addresses.ts";
 import type { MeshContext } from "./context.ts";
 import type { Peer } from "./peers.ts";
+import type { PeerCheck } from "./stats.ts";
 
 /** 128 bits cannot be guessed. */
 const NONCE_BYTES = 16;
@@ -44,16 +45,6 @@ const UNEXPECTED_MAX = 1000;
 const LOSSES_TO_WARN = 3;
 
 export type CheckedPeer = Readonly<Pick<Peer, "address" | "endpoint" | "seenSinceMs">>;
-
-export interface PeerCheck {
-  readonly sent: number;
-  /** Checks that were not back within their round. */
-  readonly lost: number;
-  /** Checks that came back from another source than this beacon. */
-  readonly disagreed: number;
-  /** Round trip of the last successful check in milliseconds; null if there was none. */
-  readonly lastRttMs: number | null;
-}
 
 /** The path through a peer. */
 interface Path {
