@@ -228,6 +228,7 @@ export class Beacon implements BeaconControl {
         given: this.#given,
         version,
         log: this.#log,
+        guard: this.#guard,
         memory,
         nodes: new NodeTableOwner(memory, MAIN_THREAD_LOCK),
         routes: new RouteTableOwner(memory),

@@ -13,6 +13,7 @@ import type { NameOf, OptionGroups } from "../config/option.ts";
 import type { SharedMemory } from "../shared/memory.ts";
 import type { NodeTableOwner } from "../shared/nodes-owner.ts";
 import type { RouteTableOwner } from "../shared/routes-owner.ts";
+import type { Guard } from "./kit/guard.ts";
 import type { Counts, MetricGroup } from "./kit/metrics.ts";
 
 /**
@@ -89,6 +90,8 @@ export interface Host<Config, Files = undefined> {
   readonly given: Given;
   readonly version: string;
   readonly log: Logger;
+  /** Reports internal errors. */
+  readonly guard: Guard;
   readonly memory: SharedMemory;
   readonly nodes: NodeTableOwner;
   readonly routes: RouteTableOwner;

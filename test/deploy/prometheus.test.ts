@@ -141,11 +141,17 @@ describe("what is asked", () => {
       const scraped = await (await fetch(new URL("/metrics", beacon.httpUrl))).text();
       return scraped.includes("beacon_peer_gossip_age_seconds{") && scraped;
     });
-    // A directory would take a server: its numbers, and what they change of the mesh's, are made
-    // up.
+    // A directory would take a server, and an internal error a mistake: their numbers, and what
+    // they change of the mesh's, are made up.
     const { mesh, ...others } = beacon.stats();
     const peers = mesh.peers.map((one) => ({ ...one, isInDirectory: true }));
-    const withDirectory = { ...others, mesh: { ...mesh, peers }, directory: directoryStats() };
+    const internalErrors = { "the directory": 1 };
+    const withDirectory = {
+      ...others,
+      mesh: { ...mesh, peers },
+      directory: directoryStats(),
+      internalErrors,
+    };
     const text = own + (await createMetrics(declared, () => withDirectory).metrics());
     for (const [, name] of text.matchAll(/^# TYPE (\S+) /gm)) metrics.set(name!, []);
     for (const [, name, braces = ""] of text.matchAll(/^(\w+)(?:\{(.*)\})? \S+$/gm)) {

@@ -20,6 +20,7 @@ import { AF_INET } from "../../ffi/abi.ts";
 import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { Bridge } from "../../src/control/bridge/bridge.ts";
+import { Guard } from "../../src/control/kit/guard.ts";
 import { CLOCK_S, MAIN_THREAD_LOCK, SharedMemory } from "../../src/shared/memory.ts";
 import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
 import { openFds } from "../support/fds.ts";
@@ -1354,6 +1355,7 @@ describe("time", () => {
         offload: false,
         keys: () => ({ keyOf, close: () => {} }),
         log: silentLog,
+        guard: new Guard(silentLog),
       },
       {
         maxPeers: 100,

@@ -9,6 +9,7 @@ import { ListeningSocket } from "../../ffi/listening-socket.ts";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { Bridge } from "../../src/control/bridge/bridge.ts";
 import { FunctionKeys } from "../../src/control/keys/keys.ts";
+import { Guard } from "../../src/control/kit/guard.ts";
 import { MAIN_THREAD_LOCK, SHARD_LOCK, SharedMemory, workerLock } from "../../src/shared/memory.ts";
 import { NodeTableOwner } from "../../src/shared/nodes-owner.ts";
 import { silentLog } from "../support/log.ts";
@@ -63,6 +64,7 @@ beforeEach(() => {
       offload: false,
       keys: () => keys,
       log: silentLog,
+      guard: new Guard(silentLog),
     },
     {
       maxPeers: 100,

@@ -4,14 +4,16 @@ import { afterEach, describe, expect, mock, spyOn, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { UdpSocket } from "../../ffi/socket.ts";
 import { Beacon, SyscallError } from "../../src/beacon.ts";
+import { Announcer } from "../../src/control/directory/announcer.ts";
 import { Mesh } from "../../src/control/mesh/mesh.ts";
 import { Reaper } from "../../src/control/nodes/expiry.ts";
 import { Services } from "../../src/control/services.ts";
 import { recordedLog } from "../support/log.ts";
+import { REDIS, RedisServers } from "../support/redis.ts";
 import { UNLIMITED } from "./support/beacon.ts";
 import { Clients } from "./support/client.ts";
 import { expectFree } from "./support/ports.ts";
-import { inTime, until } from "./support/wait.ts";
+import { inTime, until, untilEqual } from "./support/wait.ts";
 
 type Options = ConstructorParameters<typeof Beacon>[0];
 
@@ -248,6 +250,43 @@ describe("a part that throws", () => {
     const messages = () => lines.map(({ msg }) => msg);
     return { log, messages };
   }
+
+  test.skipIf(REDIS.program === undefined)(
+    `in the directory is counted and shown, and the directory starts anew${REDIS.program ? "" : " (needs redis-server)"}`,
+    async () => {
+      const servers = new RedisServers();
+      try {
+        const { name } = await servers.start();
+        const { log, lines } = recordedLog();
+        const next = spyOn(Announcer.prototype, "next").mockImplementation(() => {
+          throw new TypeError("no luck");
+        });
+        const options = { directory: `redis://${name}`, beaconId: 7, http: "127.0.0.1:0" };
+        const beacon = create({ ...options, directoryLeaseMs: 3000 }, log);
+        await beacon.listen();
+        const { address } = beacon;
+        await until("errors", () => (beacon.stats().internalErrors["the directory"] ?? 0) >= 2);
+        expect(beacon.stats().directory).toMatchObject({ state: "internal_error", failures: {} });
+        expect(beacon.warnings.join()).toMatch(
+          /directory: internal_error for \d+ s: no luck: report/,
+        );
+        const clients = new Clients(() => address);
+        const client = await clients.open();
+        await client.discover(1);
+        await client.relay(1, 1, Uint8Array.of(7));
+        expect(await client.message()).toMatchObject({ type: "deliver" });
+        clients.close();
+        const logged = lines.filter(({ event }) => event === "internal_error");
+        expect(logged).toMatchObject([{ level: "error", work: "the directory" }]);
+        expect(JSON.stringify(logged)).toContain("TypeError");
+        next.mockRestore();
+        await untilEqual("the directory", () => beacon.stats().directory?.state, "ok");
+        await beacon.close();
+      } finally {
+        await servers.stop();
+      }
+    },
+  );
 
   test("at the end keeps nothing open, and close settles", async () => {
     const { log, messages } = logged();

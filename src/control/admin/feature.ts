@@ -119,6 +119,7 @@ class AdminService implements Service {
         disconnect: (nodeId) => this.#disconnect(nodeId),
       },
       log,
+      host.guard,
     );
     if (listen === "" || !isLoopback(endpointOf(listen, 0), 0))
       log.warn(

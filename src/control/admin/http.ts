@@ -9,7 +9,7 @@ import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
 import { hostPort } from "../../../ffi/socket.ts";
 import type { BeaconControl } from "../feature.ts";
 import { body, json, refusal, stream, text } from "../kit/answers.ts";
-import { Guard } from "../kit/guard.ts";
+import type { Guard } from "../kit/guard.ts";
 import type { Breakers } from "../limits/breakers.ts";
 import type { NodeList } from "../nodes/list.ts";
 import { isCrossOrigin, isOwn } from "./access.ts";
@@ -70,10 +70,14 @@ const UNBUFFERED = { "x-accel-buffering": "no" };
 const switchBody = v.strictObject({ on: v.boolean() });
 
 /** @throws SyscallError fcntl: EMFILE */
-export function serveHttp(place: HttpPlace, observed: Observed, log: Logger): HttpServer {
+export function serveHttp(
+  place: HttpPlace,
+  observed: Observed,
+  log: Logger,
+  guard: Guard,
+): HttpServer {
   const { beacon } = observed;
   let reading: object;
-  const guard = new Guard(log);
   const metrics = createMetrics(
     beacon.metrics,
     () => reading,

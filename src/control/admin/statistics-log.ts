@@ -1,24 +1,22 @@
 /** The statistics line of the log: what happened since the last one. */
 import { LAST_UNKNOWN_TARGET } from "../../shared/memory.ts";
 import type { AnyFeature, Host, Service } from "../feature.ts";
-import { Guard } from "../kit/guard.ts";
 import type { Counts } from "../kit/metrics.ts";
 
 /** Interval of the line, if anything happened. */
 const INTERVAL_MS = 60_000;
 
 export class StatisticsLog implements Service {
-  readonly #guard: Guard;
   #before: Counts = {};
   #timer: Timer | undefined;
 
-  constructor(private readonly host: Pick<Host<unknown>, "memory" | "nodes" | "log" | "beacon">) {
-    this.#guard = new Guard(host.log);
-  }
+  constructor(
+    private readonly host: Pick<Host<unknown>, "memory" | "nodes" | "log" | "guard" | "beacon">,
+  ) {}
 
   start(): void {
     this.#timer = setInterval(
-      () => this.#guard.run("the statistics line", () => this.log()),
+      () => this.host.guard.run("the statistics line", () => this.log()),
       INTERVAL_MS,
     );
   }

@@ -17,7 +17,8 @@ import type { Mail } from "../../shared/mailbox.ts";
 import { CLOCK_S, FRAMES, type SharedMemory } from "../../shared/memory.ts";
 import { CONTENDED, LOCK_RETRY_MS, NODE_LIMIT } from "../../shared/nodes.ts";
 import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
-import type { KeySource } from "../keys/keys.ts";
+import { type KeySource, KeySourceError } from "../keys/keys.ts";
+import type { Guard } from "../kit/guard.ts";
 import { counts, number, type StatsOf } from "../kit/schema.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
 import type { MailTaker } from "../workers/mail-reader.ts";
@@ -100,6 +101,7 @@ export interface BridgeParts {
   /** The source of the nodes' public keys. */
   readonly keys: () => KeySource;
   readonly log: Logger;
+  readonly guard: Pick<Guard, "report">;
 }
 
 /** What can change while it runs. */
@@ -365,12 +367,13 @@ export class Bridge {
       else this.#admit(connection, proof.nodeId | 0);
     } catch (error) {
       if (connection.state !== "verifying") return; // nobody waits for it
-      // Whatever it is: one node's handshake must not end the beacon.
-      const { message } = error as Error;
-      this.#complain(
-        "key_source",
-        `nodes cannot be let in, as their keys cannot be had: ${message}`,
-      );
+      // One node's handshake must not end the beacon.
+      if (error instanceof KeySourceError)
+        this.#complain(
+          "key_source",
+          `nodes cannot be let in, as their keys cannot be had: ${error.message}`,
+        );
+      else this.parts.guard.report("a node's handshake", error);
       this.#end(connection, "key_source");
     }
   }

@@ -69,14 +69,14 @@ class BridgeService implements Service {
   readonly #bridge: Bridge | undefined;
 
   constructor(private readonly host: BridgeHost) {
-    const { memory, nodes, config, files, log } = host;
+    const { memory, nodes, config, files, log, guard } = host;
     if (files === undefined) return;
     const { all, offload } = host.use(sockets);
     const { fd, family } = all[0]!;
     const source = host.use(keys);
     this.#bridge = new Bridge(
       {
-        ...{ memory, nodes, fd, family, offload, log, beaconId: config.beaconId },
+        ...{ memory, nodes, fd, family, offload, log, guard, beaconId: config.beaconId },
         keys: () => source.source!, // a bridge has one
       },
       files,

@@ -3,7 +3,7 @@ import type { DirectoryState } from "./stats.ts";
 import type { StoreError, StoreFailure } from "./store-error.ts";
 
 /** What may be so of one kind of call alone, whatever the others say. */
-const OF_CALLS: readonly DirectoryState[] = ["denied", "full", "malformed"];
+const OF_CALLS: readonly DirectoryState[] = ["denied", "full", "malformed", "internal_error"];
 
 export class Condition {
   readonly failures: Partial<Record<StoreFailure, number>> = {};
@@ -44,6 +44,13 @@ export class Condition {
     this.failures[failure] = (this.failures[failure] ?? 0) + 1;
     this.#failedMs = this.monotonicMs();
     this.#set(failure, message);
+  }
+
+  /** The directory's code threw what no code expects. */
+  broke(error: unknown): void {
+    this.#failedMs = this.monotonicMs();
+    const message = error instanceof Error ? error.message : String(error);
+    this.#set("internal_error", `${message}: report it, with the log's line`);
   }
 
   /**

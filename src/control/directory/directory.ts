@@ -329,12 +329,15 @@ export class Directory {
         await this.#use(store);
       } catch (thrown) {
         if (signal.aborted) break;
-        const error = asStoreError(thrown);
-        // Why a connection was closed is better told by the server when it is asked for another
-        // one.
-        const isOnlyLost = store !== undefined && error.failure === "unreachable";
-        this.#lost = isOnlyLost ? error.message : undefined;
-        this.#failed(error, !isOnlyLost);
+        if (!(thrown instanceof StoreError)) {
+          this.#broke(thrown);
+        } else {
+          // Why a connection was closed is better told by the server when it is asked for another
+          // one.
+          const isOnlyLost = store !== undefined && thrown.failure === "unreachable";
+          this.#lost = isOnlyLost ? thrown.message : undefined;
+          this.#failed(thrown, !isOnlyLost);
+        }
       }
       if (this.parts.monotonicMs() - beganMs > RETRY_MS_MAX) retryMs = RETRY_MS_MIN;
       await sleep(random() * retryMs, signal);
@@ -589,7 +592,8 @@ export class Directory {
           this.#teller.speakBehind(this.#presence.overMs(beacon));
         this.#fleet.expire(monotonicMs(), (beacon) => this.#presence.deadlineMs(beacon));
       } catch (thrown) {
-        this.#failed(asStoreError(thrown));
+        if (thrown instanceof StoreError) this.#failed(thrown);
+        else this.#broke(thrown);
       }
     }
   }
@@ -649,6 +653,13 @@ export class Directory {
     return this.#routes.sweep(number, NO_MARK);
   }
 
+  /** Relays go on, and so does everything else once the directory is started anew. */
+  #broke(error: unknown): void {
+    this.#condition.broke(error);
+    this.parts.internalError(error);
+    this.#announcer.restart();
+  }
+
   #failed(error: StoreError, isToBeLogged = true): void {
     this.#condition.failed(error);
     if (!this.#hasToldPeers) this.#tellPeers();
@@ -658,17 +669,4 @@ export class Directory {
         `${error.message}; routes stay as they are`,
       );
   }
-}
-
-/**
- * What is no failure of the server's is a mistake of this program's: relays go on, and so does
- * everything else after a new start.
- */
-function asStoreError(thrown: unknown): StoreError {
-  if (thrown instanceof StoreError) return thrown;
-  const { stack, message } = thrown instanceof Error ? thrown : new Error(String(thrown));
-  return new StoreError(
-    "malformed",
-    `directory: an unexpected error, please report it: ${stack ?? message}`,
-  );
 }

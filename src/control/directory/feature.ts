@@ -40,6 +40,7 @@ export const directory = {
       peers,
       (nodeId) => host.use(bridge).disconnect(nodeId),
       log,
+      host.guard,
     );
     return {
       /** Undefined without a directory. */

@@ -49,4 +49,6 @@ export interface DirectoryParts {
   readonly info: (message: string) => void;
   /** Warns, at most once a minute about the same. */
   readonly complain: (about: string, message: string) => void;
+  /** Reports a mistake of this program, which ended what the directory was about. */
+  readonly internalError: (error: unknown) => void;
 }

@@ -10,6 +10,7 @@ import { ARRIVALS_NOTED, HASH_SECRET, type SharedMemory } from "../../shared/mem
 import { LOCK_RETRY_MS } from "../../shared/nodes.ts";
 import { HEARD_SINCE, type NodeTableOwner } from "../../shared/nodes-owner.ts";
 import { privateRouteMemory, RouteTableOwner } from "../../shared/routes-owner.ts";
+import type { Guard } from "../kit/guard.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
 import type { Mesh } from "../mesh/mesh.ts";
 import { scanNodes } from "../nodes/scan.ts";
@@ -61,6 +62,7 @@ export class DirectorySetup {
     mesh: Mesh,
     disconnect: (nodeId: number) => unknown,
     log: Logger,
+    guard: Pick<Guard, "report">,
   ): Directory {
     const { nodes } = this;
     const complaints = new ThrottledLog(log);
@@ -102,6 +104,7 @@ export class DirectorySetup {
       sleep,
       info: (message) => log.info(message),
       complain: (about, message) => complaints.warn(about, message),
+      internalError: (error) => guard.report("the directory", error),
     });
     nodes.removed = (nodeId) => directory.nodeWent(nodeId);
     mesh.announcements.others = directory;

@@ -7,9 +7,16 @@ import { STORE_FAILURES } from "./store-error.ts";
 
 /**
  * duplicate: another process that began later has this beacon's name, and so this one tells
- * nothing. The others: why there is no server.
+ * nothing. internal_error: a mistake of this program; the directory is started anew. The others: why
+ * there is no server.
  */
-export const DIRECTORY_STATES = ["ok", "connecting", "duplicate", ...STORE_FAILURES] as const;
+export const DIRECTORY_STATES = [
+  "ok",
+  "connecting",
+  "duplicate",
+  "internal_error",
+  ...STORE_FAILURES,
+] as const;
 export type DirectoryState = (typeof DIRECTORY_STATES)[number];
 
 /**

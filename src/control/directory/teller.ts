@@ -155,7 +155,8 @@ export class Teller {
     try {
       await store.trim(this.parts.trimTo());
     } catch (error) {
-      const { failure, message } = error as StoreError;
+      if (!(error instanceof StoreError)) throw error;
+      const { failure, message } = error;
       // Other failures show in the next append.
       if (failure === "denied")
         this.parts.beacon.complain("directory_trim", `${message}; the log stays full without it`);

@@ -1,8 +1,9 @@
 /**
- * Keeps an error in one piece of work from stopping the work after it: the steps of a tick, and
- * those of an end.
+ * Internal errors: exceptions that no code expects, and so mistakes of this program. One in one
+ * piece of work is counted and logged, and the work after it goes on.
  */
 import type { Logger } from "pino";
+import type { Counts } from "./metrics.ts";
 
 /** Interval of the log line about the same work. */
 const REPORT_MS = 60_000;
@@ -12,6 +13,7 @@ export type Step = readonly [work: string, run: () => unknown];
 
 export class Guard {
   readonly #reportedMs = new Map<string, number>();
+  readonly #errors: Record<string, number> = {};
 
   constructor(
     private readonly log: Pick<Logger, "error">,
@@ -38,13 +40,19 @@ export class Guard {
     }
   }
 
-  /** Logs an error of work that goes on, once a minute at most. */
+  /** Number of internal errors by work. */
+  get errors(): Counts {
+    return { ...this.#errors };
+  }
+
+  /** Counts an internal error of work that goes on, and logs it, once a minute at most. */
   report(work: string, error: unknown): void {
+    this.#errors[work] = (this.#errors[work] ?? 0) + 1;
     const nowMs = this.nowMs();
     if (nowMs - (this.#reportedMs.get(work) ?? Number.NEGATIVE_INFINITY) < REPORT_MS) return;
     this.#reportedMs.set(work, nowMs);
     this.log.error(
-      { err: error, work },
+      { event: "internal_error", err: error, work },
       `${work} failed, the rest goes on: report it, with this line`,
     );
   }

@@ -1,4 +1,5 @@
 /** Dependencies of the mesh, and the context that its parts share. */
+
 import type { Logger } from "pino";
 import type { SocketAddress } from "../../../ffi/endpoint.ts";
 import type { UdpSocket } from "../../../ffi/socket.ts";
@@ -7,6 +8,7 @@ import type { SharedMemory } from "../../shared/memory.ts";
 import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 import type { PeerTableOwner } from "../../shared/peers-owner.ts";
 import type { RouteTableOwner } from "../../shared/routes-owner.ts";
+import type { Guard } from "../kit/guard.ts";
 import type { PeriodicTask } from "../kit/periodic-task.ts";
 import type { Limits } from "../limits/limits.ts";
 import type { SourceAddresses } from "../sockets/source-addresses.ts";
@@ -14,6 +16,7 @@ import type { Announcements } from "./announcements.ts";
 import type { MeshReads } from "./options.ts";
 
 export interface MeshDeps {
+  readonly guard: Pick<Guard, "report">;
   readonly memory: SharedMemory;
   readonly nodes: NodeTableOwner;
   /** The socket that sends gossip. */

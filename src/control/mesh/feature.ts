@@ -50,6 +50,7 @@ export const mesh = {
     const made = new Mesh(
       {
         ...{ memory, nodes: host.nodes, socket: all[0]!, address, routes, sources },
+        guard: host.guard,
         limits: host.use(limits),
         reaches: (endpoint) => host.use(sockets).reaches(endpoint),
         ...(config.directory !== "off" && { nowMs: () => nowMs!() }),

@@ -12,7 +12,6 @@ import type { Logger } from "pino";
 import { LocalAddresses } from "../../shared/local-addresses.ts";
 import { PeerTableOwner } from "../../shared/peers-owner.ts";
 import { addressText } from "../kit/addresses.ts";
-import { Guard } from "../kit/guard.ts";
 import { PeriodicTask } from "../kit/periodic-task.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
 import { Announcements } from "./announcements.ts";
@@ -80,7 +79,6 @@ export class Mesh {
   }
 
   #contextOf(deps: MeshDeps, config: MeshReads, log: Logger): MeshContext {
-    const guard = new Guard(log);
     const throttled = new ThrottledLog(log);
     return {
       ...deps,
@@ -93,7 +91,7 @@ export class Mesh {
       announcements: this.announcements,
       isSilent: () => this.isSilent,
       task: (work, run, intervalMs) =>
-        new PeriodicTask(run, intervalMs, (error) => guard.report(work, error)),
+        new PeriodicTask(run, intervalMs, (error) => deps.guard.report(work, error)),
     };
   }
 

@@ -171,7 +171,8 @@ class Conversation {
     try {
       frame = (await this.#frames.next()).value;
     } catch (error) {
-      if (error instanceof RegistryError) throw error;
+      if ((error as NodeJS.ErrnoException).code === undefined || error instanceof RegistryError)
+        throw error;
       throw connectionClosed(this.awaited, error as NodeJS.ErrnoException);
     }
     if (!frame) throw connectionClosed(this.awaited);

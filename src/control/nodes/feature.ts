@@ -157,7 +157,7 @@ function refusedNodes(memory: SharedMemory): number {
 
 /** Checks the path, and starts the thread that makes the file's calls. */
 async function openState(host: NodesHost): Promise<StateKeeper | undefined> {
-  const { config, memory, nodes, log, signal, portPatienceMs } = host;
+  const { config, memory, nodes, log, guard, signal, portPatienceMs } = host;
   const { stateFile, stateIntervalMs, nodeTtlMs } = config;
   if (stateFile === "off") return undefined;
   const files = new ThreadFiles();
@@ -171,7 +171,7 @@ async function openState(host: NodesHost): Promise<StateKeeper | undefined> {
     files.end();
     throw error;
   }
-  return new StateKeeper(stateFile, stateIntervalMs, memory, nodes, nodeTtlMs, files, log);
+  return new StateKeeper(stateFile, stateIntervalMs, memory, nodes, nodeTtlMs, files, log, guard);
 }
 
 export const nodes = {

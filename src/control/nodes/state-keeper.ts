@@ -4,7 +4,7 @@
 import type { Logger } from "pino";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
-import { Guard } from "../kit/guard.ts";
+import type { Guard } from "../kit/guard.ts";
 import { PeriodicTask } from "../kit/periodic-task.ts";
 import { type LoadOptions, type SaveResult, StateFile, StateFileError } from "./state-file.ts";
 import { checkStatePath } from "./state-path.ts";
@@ -53,9 +53,9 @@ export class StateKeeper {
     nodeTtlMs: number,
     private readonly files: ThreadFiles,
     private readonly log: Logger,
+    guard: Guard,
   ) {
     this.#file = new StateFile(path, memory, nodes, Math.ceil(nodeTtlMs / 1000), Date.now, files);
-    const guard = new Guard(log);
     this.#task = new PeriodicTask(
       () => this.#saveUnlessHeld(),
       () => intervalMs,

@@ -3,7 +3,7 @@
 import * as v from "valibot";
 import type { AnyFeature, Host, Service } from "../feature.ts";
 import { Readings } from "../kit/readings.ts";
-import { list, number, optional, type StatsOf, text } from "../kit/schema.ts";
+import { counts, list, number, optional, type StatsOf, text } from "../kit/schema.ts";
 import { sockets } from "../sockets/feature.ts";
 import { processOptions } from "./options.ts";
 
@@ -22,6 +22,8 @@ const stats = {
   /** Bytes of this process in memory, and the CPU seconds it used; null if that cannot be read. */
   residentBytes: optional,
   cpuS: optional,
+  /** Mistakes of this program that it survived, by the work that they ended. */
+  internalErrors: counts,
 };
 type ProcessStats = StatsOf<typeof stats>;
 
@@ -49,6 +51,7 @@ class ProcessService implements Service {
       notReady: beacon.notReady ?? null,
       warnings: beacon.warnings,
       residentBytes: this.#residentBytes(),
+      internalErrors: this.host.guard.errors,
       cpuS: this.#readings.read("the CPU time", () => {
         const { user, system } = process.cpuUsage();
         return (user + system) / 1e6;
@@ -81,6 +84,12 @@ export const program = {
           name: "process_cpu_seconds_total",
           help: "User and system CPU time spent.",
           values: ({ cpuS }) => cpuS,
+        },
+        {
+          name: "beacon_internal_errors_total",
+          help: "Mistakes of this program that it survived, by the work that they ended.",
+          label: "work",
+          values: ({ internalErrors }) => internalErrors,
         },
       ],
       gauges: [

@@ -84,6 +84,7 @@ export const punch = {
       nodes,
       introductions,
       log,
+      guard: host.guard,
       keys: () => source.source,
     });
     host.use(workers).mail.add(grants.mail);

@@ -27,7 +27,8 @@ import type { Mail } from "../../shared/mailbox.ts";
 import { GRANTS, type SharedMemory } from "../../shared/memory.ts";
 import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 import { importKey } from "../keys/ed25519.ts";
-import type { KeySource } from "../keys/keys.ts";
+import { type KeySource, KeySourceError } from "../keys/keys.ts";
+import type { Guard } from "../kit/guard.ts";
 import { ThrottledLog } from "../kit/throttled-log.ts";
 import type { MailTaker } from "../workers/mail-reader.ts";
 
@@ -58,6 +59,7 @@ export interface PunchGrantsParts {
   /** Where keys are looked up first, if anywhere. */
   readonly keys: () => KeySource | undefined;
   readonly log: Logger;
+  readonly guard: Pick<Guard, "report">;
   /** The time of day, ms since 1970, and a clock that never goes backwards. */
   readonly wallMs?: () => number;
   readonly nowMs?: () => number;
@@ -149,9 +151,10 @@ export class PunchGrants {
       const isSigned = await crypto.subtle.verify("Ed25519", key, signature, Buffer.from(text));
       return isSigned ? "ok" : "forged";
     } catch (error) {
-      // Whatever it is: one request must not end the beacon. A key of the node's own telling is no
-      // substitute: the source may know better.
-      this.#complain(error as Error);
+      // One request must not end the beacon. A key of the node's own telling is no substitute: the
+      // source may know better.
+      if (error instanceof KeySourceError) this.#complain(error);
+      else this.parts.guard.report("verifying a punch grant", error);
       return "key_source";
     }
   }

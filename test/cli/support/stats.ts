@@ -36,6 +36,7 @@ export function statsWith(some: Partial<Stats> = {}): Stats {
     beaconId: 5,
     address: { family: "IPv4", address: "192.0.2.1", port: 9001 },
     uptimeS: 100,
+    internalErrors: {},
     healthy: true,
     notReady: null,
     warnings: [],

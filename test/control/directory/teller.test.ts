@@ -66,6 +66,7 @@ function teller() {
         at.ms += ms;
       },
       complain: (about) => seen.warned.push(about),
+      internalError: () => {},
     },
     announcer,
     writer: { isAsked: false, last: undefined, lastRanged: undefined, answer: async () => {} },

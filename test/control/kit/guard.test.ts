@@ -34,6 +34,7 @@ describe("Guard", () => {
       guard.run("two", fail);
     }
     expect(lines.map((line) => line.split(" ")[0])).toEqual(["one", "two", "one", "two"]);
+    expect(guard.errors).toEqual({ one: 120, two: 120 });
   });
 });
 

@@ -62,6 +62,7 @@ function office(keys?: KeySource) {
         introduced.push({ requester, requesterId, targetId }),
     },
     log: pino({ base: null }, { write: (line: string) => warnings.push(JSON.parse(line).msg) }),
+    guard: { report: (work) => warnings.push(`${work} failed`) },
     keys: () => keys,
     wallMs: () => clock.wallMs,
     nowMs: () => clock.nowMs,

@@ -40,6 +40,9 @@ export interface BeaconParts {
   readonly complained: (beacon: Beacon, about: string, message: string) => void;
 }
 
+/** What a complaint of a mistake in the program is about. */
+export const INTERNAL_ERROR = "internal_error";
+
 export class Beacon implements Owner {
   isOver = false;
   isPaused = false;
@@ -107,6 +110,7 @@ export class Beacon implements Owner {
       sleep: (ms, signal) => this.sleep(ms, signal),
       info: (message) => parts.info(this, message),
       complain: (about, message) => parts.complained(this, about, message),
+      internalError: (error) => parts.complained(this, INTERNAL_ERROR, String(error)),
     });
   }
 

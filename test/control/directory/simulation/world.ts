@@ -3,7 +3,7 @@
  * connections to it.
  */
 import { ASK, decodeEntry, LEASE } from "../../../../src/control/directory/entries.ts";
-import { Beacon } from "./beacon.ts";
+import { Beacon, INTERNAL_ERROR } from "./beacon.ts";
 import type { Chance } from "./chance.ts";
 import { SimulatedStore } from "./connection.ts";
 import { Host } from "./host.ts";
@@ -338,7 +338,7 @@ export class World {
 
   #complained(beacon: Beacon, about: string, message: string): void {
     this.trace(() => `${beacon} complains (${about}): ${message}`);
-    if (message.includes("unexpected error")) this.problem(`${beacon}: ${message}`);
+    if (about === INTERNAL_ERROR) this.problem(`${beacon}: ${message}`);
   }
 
   #canTell(node: Node, beacon: Beacon): boolean {
