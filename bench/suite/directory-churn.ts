@@ -114,13 +114,37 @@ interface Measured {
 /** A figure's name, its unit, and how it is read. */
 type Shown<T> = readonly [name: string, unit: string, value: (one: T) => number];
 
+type Figure = ReturnType<Recorder["of"]>;
+
 function report(measured: Measured, recorder: Recorder): void {
-  const { shape, movesPerS, used, pauses, lag, before, after, moves } = measured;
+  const { shape, movesPerS, lag, before, after } = measured;
   const { beacons, nodesEach } = shape;
   const title = `${movesPerS} moves a second among ${beacons} beacons with ${nodesEach} nodes each`;
   const params = { group: "directory churn", movesPerS, ...shape };
   const figure = recorder.of(title, params);
   const bounds = after[0]!.directory!.lag.bounds;
+  reportLookups(measured, figure, recorder);
+  for (const q of [0.5, 0.99]) {
+    const name = `p${q * 100} of changes, from written until applied (within the bounds of the histogram)`;
+    figure(name, "ms", [quantileOfHistogram(bounds, lag, q) * 1000]);
+  }
+  reportUse(measured, figure);
+  const gossipKb = (nodesEach * GOSSIP_NODE_BYTES * (beacons - 1)) / GOSSIP_S / 1000;
+  figure("gossip would send, of a beacon (computed)", "kB/s", [gossipKb]);
+  recorder.note(
+    `gossip would be the whole list, ${GOSSIP_NODE_BYTES} bytes a node, to each other beacon every ${GOSSIP_S} s, ` +
+      `and as much comes in; but its message holds ${GOSSIP_NODES_MAX} nodes of a beacon at most`,
+  );
+  const grew = (of: (stats: Stats) => number) => sumOf(after, of) - sumOf(before, of);
+  figure("entries written, of a beacon", "", [
+    grew((stats) => stats.directory!.entriesTold) / beacons,
+  ]);
+  figure("resyncs meanwhile, of all", "", [
+    grew((stats) => sumOf(Object.values(stats.directory!.resyncs), (n) => n)),
+  ]);
+}
+
+function reportLookups({ moves }: Measured, figure: Figure, recorder: Recorder): void {
   const samples = moves.samples.filter(({ moved }) => moved);
   /** Milliseconds from a Discover to the first relay that found its node. */
   const foundMs = ({ foundNs }: MoveSample) => (foundNs ?? Infinity) / 1e6;
@@ -153,10 +177,10 @@ function report(measured: Measured, recorder: Recorder): void {
   figure("without relays a move, of those looked at", "ms", [
     ((relays - arrived) * 2) / found.length,
   ]);
-  for (const q of [0.5, 0.99]) {
-    const name = `p${q * 100} of changes, from written until applied (within the bounds of the histogram)`;
-    figure(name, "ms", [quantileOfHistogram(bounds, lag, q) * 1000]);
-  }
+}
+
+function reportUse({ shape, used, pauses }: Measured, figure: Figure): void {
+  const { beacons } = shape;
   const less = (kind: Kind, other: Kind, of: (use: FleetUse) => readonly number[]) =>
     used[kind].map((use, round) => mean(of(use)) - mean(of(used[other][round]!)));
   const control = ({ control }: FleetUse) => control;
@@ -192,19 +216,6 @@ function report(measured: Measured, recorder: Recorder): void {
     ["longest turn of the main thread, CPU time", "ms", ({ used }) => used.max],
     ["p99.9 turn of the main thread, CPU time", "ms", ({ used }) => used.p999],
     ["latest timer", "ms", ({ late }) => late.max],
-  ]);
-  const gossipKb = (nodesEach * GOSSIP_NODE_BYTES * (beacons - 1)) / GOSSIP_S / 1000;
-  figure("gossip would send, of a beacon (computed)", "kB/s", [gossipKb]);
-  recorder.note(
-    `gossip would be the whole list, ${GOSSIP_NODE_BYTES} bytes a node, to each other beacon every ${GOSSIP_S} s, ` +
-      `and as much comes in; but its message holds ${GOSSIP_NODES_MAX} nodes of a beacon at most`,
-  );
-  const grew = (of: (stats: Stats) => number) => sumOf(after, of) - sumOf(before, of);
-  figure("entries written, of a beacon", "", [
-    grew((stats) => stats.directory!.entriesTold) / beacons,
-  ]);
-  figure("resyncs meanwhile, of all", "", [
-    grew((stats) => sumOf(Object.values(stats.directory!.resyncs), (n) => n)),
   ]);
 }
 

@@ -45,6 +45,13 @@ interface ProbeFlags {
   readonly json?: true;
 }
 
+/** What commands are made with: the program, where they write, and who gets their exit code. */
+interface Adding {
+  readonly program: Command;
+  readonly out: Console;
+  readonly end: (code: number) => void;
+}
+
 /**
  * @param out where commands write to
  * @param end gets the exit code of the command that ran
@@ -67,37 +74,51 @@ export function createProgram(
       getOutHelpWidth: () => HELP_COLUMNS,
       getOutHasColors: () => false,
     });
+  const adding = { program, out, end };
+  addReading(adding);
+  addChanging(adding);
+  addSupervise(adding);
+  addCheckConfig(adding);
+  addProbe(adding);
+  addCompletion(adding);
+  return program;
+}
 
-  /** A command that ends with what `run` returns. */
-  const add = (name: CommandName) =>
-    program
-      .command(name)
-      .description(`${commands[name]}.`)
-      .option("--json", "Print JSON, for programs.");
+/** Adds a command that ends with what its action returns. */
+const add = ({ program }: Adding, name: CommandName): Command =>
+  program
+    .command(name)
+    .description(`${commands[name]}.`)
+    .option("--json", "Print JSON, for programs.");
 
-  /** One that asks a beacon. @param yes, no what the exit codes 0 and 1 mean */
-  const ask = (name: CommandName, yes = "done", no = "the beacon refused") =>
-    add(name)
-      .addHelpText("after", `\nExit code: 0 ${yes}, 1 ${no}, ${EXITS_OF_ASKING}`)
-      .addOption(
-        new Option(
-          "--http <host:port|url>",
-          `Where the beacon's HTTP is.\n(default: ${API_DEFAULT}; env: BEACON_HTTP)`,
-        ),
-      )
-      .addOption(
-        new Option(
-          "--admin-token-file <path>",
-          "File with the beacon's admin token.\n(default: none; env: BEACON_ADMIN_TOKEN_FILE)",
-        ),
-      );
-  const api = (options: Asking) => Api.from(options, out.env);
+/** Adds a command that asks a beacon. @param yes, no what the exit codes 0 and 1 mean */
+const ask = (adding: Adding, name: CommandName, yes = "done", no = "the beacon refused"): Command =>
+  add(adding, name)
+    .addHelpText("after", `\nExit code: 0 ${yes}, 1 ${no}, ${EXITS_OF_ASKING}`)
+    .addOption(
+      new Option(
+        "--http <host:port|url>",
+        `Where the beacon's HTTP is.\n(default: ${API_DEFAULT}; env: BEACON_HTTP)`,
+      ),
+    )
+    .addOption(
+      new Option(
+        "--admin-token-file <path>",
+        "File with the beacon's admin token.\n(default: none; env: BEACON_ADMIN_TOKEN_FILE)",
+      ),
+    );
 
-  ask("status", "healthy and ready, whatever it warns of", "not").action(async (options: Asking) =>
-    end(await status(api(options), options.json === true, out)),
+const apiOf = ({ out }: Adding, options: Asking): Api => Api.from(options, out.env);
+
+/** Commands that read. */
+function addReading(adding: Adding): void {
+  const { out, end } = adding;
+  ask(adding, "status", "healthy and ready, whatever it warns of", "not").action(
+    async (options: Asking) =>
+      end(await status(apiOf(adding, options), options.json === true, out)),
   );
 
-  ask("top")
+  ask(adding, "top")
     .addOption(
       count(
         "--count <n>",
@@ -116,10 +137,10 @@ when the beacon is started anew. NO_COLOR in the environment leaves colours out.
     )
     .action(async (options: Asking & { count?: number }) => {
       const { json, count } = options;
-      end(await top(api(options), { json: json === true, count }, out));
+      end(await top(apiOf(adding, options), { json: json === true, count }, out));
     });
 
-  ask("nodes")
+  ask(adding, "nodes")
     .option("--prefix <prefix>", "Those at an address, or in a prefix such as 192.0.2.0/24.")
     .addOption(count("--min-age <seconds>", "Those not heard for so long.", undefined, 0, AGE_MAX))
     .addOption(count("--max-age <seconds>", "Those heard within so long.", undefined, 0, AGE_MAX))
@@ -129,29 +150,35 @@ when the beacon is started anew. NO_COLOR in the environment leaves colours out.
     .addHelpText("after", "\nWith --json, one node a line.")
     .action(async ({ all, ...options }: Asking & NodesOptions & { all?: true }) => {
       const limit = all ? Number.POSITIVE_INFINITY : options.limit;
-      end(await nodes(api(options), { ...options, limit }, out));
+      end(await nodes(apiOf(adding, options), { ...options, limit }, out));
     });
 
-  ask("explain", "the next relay to it would go on", "it would be dropped")
+  ask(adding, "explain", "the next relay to it would go on", "it would be dropped")
     .addArgument(nodeId())
     .action(async (id: number, options: Asking) =>
-      end(await explain(api(options), id, options.json === true, out)),
+      end(await explain(apiOf(adding, options), id, options.json === true, out)),
     );
+}
 
-  ask("disconnect")
+/** Commands that change something. */
+function addChanging(adding: Adding): void {
+  const { out, end } = adding;
+  ask(adding, "disconnect")
     .addArgument(nodeId())
     .action(async (id: number, options: Asking) =>
-      end(await disconnect(api(options), id, options.json === true, out)),
+      end(await disconnect(apiOf(adding, options), id, options.json === true, out)),
     );
 
-  ask("drain").action(async (options: Asking) =>
-    end(await drain(api(options), options.json === true, out)),
+  ask(adding, "drain").action(async (options: Asking) =>
+    end(await drain(apiOf(adding, options), options.json === true, out)),
   );
 
-  ask("upgrade").action(async (options: Asking) =>
-    end(await upgrade(api(options), options.json === true, out)),
+  ask(adding, "upgrade").action(async (options: Asking) =>
+    end(await upgrade(apiOf(adding, options), options.json === true, out)),
   );
+}
 
+function addSupervise({ program }: Adding): void {
   program
     .command("supervise")
     .description(`${commands.supervise}.`)
@@ -167,8 +194,11 @@ starts another one when it crashes or hangs, and ends when it ends, with its exi
     .action(() => {
       throw new Error("src/main.ts runs this command");
     });
+}
 
-  add("check-config")
+function addCheckConfig(adding: Adding): void {
+  const { out, end } = adding;
+  add(adding, "check-config")
     .usage("[--json] [--as-service <unit>] [flags of the server]")
     .argument("[flags...]", "what the server is started with, such as --config beacon.json")
     .allowUnknownOption()
@@ -187,8 +217,11 @@ starts another one when it crashes or hangs, and ends when it ends, with its exi
       const { checkConfig } = await import("./check-config.ts");
       end(await checkConfig(flags, version, json === true, out));
     });
+}
 
-  add("probe")
+function addProbe(adding: Adding): void {
+  const { out, end } = adding;
+  add(adding, "probe")
     .argument("<host:port>", "where the beacon's UDP is")
     .addOption(count("--count <n>", "Packets of each kind.", 20, 1, 100_000))
     .addOption(count("--interval <ms>", "Milliseconds from one packet to the next.", 20, 1, 60_000))
@@ -213,7 +246,9 @@ Exit code: 0 all is well, 1 something was lost or failed, 2 wrong usage, 3 no an
       };
       end(await probeCommand(target, ipv4 ? 4 : ipv6 ? 6 : 0, options, json === true, out));
     });
+}
 
+function addCompletion({ program, out, end }: Adding): void {
   program
     .command("completion")
     .description(`${commands.completion}: source <(beacon completion bash)`)
@@ -223,8 +258,6 @@ Exit code: 0 all is well, 1 something was lost or failed, 2 wrong usage, 3 no an
       out.raw(completion(shell));
       end(EXIT_OK);
     });
-
-  return program;
 }
 
 /** An option that is a whole number. */

@@ -119,39 +119,11 @@ export class Theatre {
    * @param limited whether the beacon's limits are in force
    */
   async set(attack: Attack, limited: boolean): Promise<Stage> {
-    const { stage, flags = [] } = attack;
+    const { stage } = attack;
     const isMesh = stage.endsWith("mesh");
     const site = (name: string) => this.internet.site(name);
-    const shared = [
-      `--gossip-interval=${this.scale.gossipEveryMs}ms`,
-      `--peer-timeout=${this.scale.peerTimeoutS}s`,
-      ...(stage === "signed mesh"
-        ? [`--gossip-key-file=${joinPath(this.folder, "gossip.key")}`]
-        : []),
-    ];
-    const peerOf = (name: string) => `--peers=${site(name).ipv4}:${BEACON_PORT}`;
-    const { certPath, keyPath, cert } = this.certificate;
-    const beacons = [
-      await RigBeacon.start(site("beacon").namespace, [
-        "--beacon-id=1",
-        `--http=:${HTTP_PORT}`,
-        `--endpoint-hold=${this.scale.holdS}s`,
-        ...shared,
-        ...(isMesh ? [peerOf("peer")] : []),
-        ...(stage.endsWith("bridge")
-          ? [`--wss=:${BRIDGE_PORT}`, `--wss-keys=${joinPath(this.folder, "keys.json")}`]
-          : []),
-        ...(stage === "tls bridge"
-          ? [`--wss-tls-cert=${certPath}`, `--wss-tls-key=${keyPath}`]
-          : []),
-        ...flags,
-        ...(limited ? [] : WITHOUT_LIMITS),
-      ]),
-    ];
-    if (isMesh) {
-      const flags = [`--beacon-id=${PEER_BEACON_ID}`, ...shared, peerOf("beacon")];
-      beacons.push(await RigBeacon.start(site("peer").namespace, flags));
-    }
+    const beacons = await this.#startBeacons(attack, limited);
+    const { cert } = this.certificate;
     const door: Door = {
       url: `${stage === "tls bridge" ? "wss" : "ws"}://${site("beacon").ipv4}:${BRIDGE_PORT}/v1/compat`,
       ...(stage === "tls bridge" ? { ca: cert } : {}),
@@ -175,14 +147,62 @@ export class Theatre {
     const senders = pairs
       .filter(({ kind }) => kind !== "WebSocket")
       .map(({ from }) => from.call("discover"));
-    const scene: Scene = {
+    const scene = this.#scene(near, traffic, await Promise.all(senders));
+    const set = new Stage(beacons, this.hosts.beacon, traffic, pairs, scene, near, door);
+    await set.untilReached();
+    return set;
+  }
+
+  async #startBeacons({ stage, flags = [] }: Attack, limited: boolean): Promise<RigBeacon[]> {
+    const isMesh = stage.endsWith("mesh");
+    const site = (name: string) => this.internet.site(name);
+    const shared = [
+      `--gossip-interval=${this.scale.gossipEveryMs}ms`,
+      `--peer-timeout=${this.scale.peerTimeoutS}s`,
+      ...(stage === "signed mesh"
+        ? [`--gossip-key-file=${joinPath(this.folder, "gossip.key")}`]
+        : []),
+    ];
+    const peerOf = (name: string) => `--peers=${site(name).ipv4}:${BEACON_PORT}`;
+    const { certPath, keyPath } = this.certificate;
+    const beacons = [
+      await RigBeacon.start(site("beacon").namespace, [
+        "--beacon-id=1",
+        `--http=:${HTTP_PORT}`,
+        `--endpoint-hold=${this.scale.holdS}s`,
+        ...shared,
+        ...(isMesh ? [peerOf("peer")] : []),
+        ...(stage.endsWith("bridge")
+          ? [`--wss=:${BRIDGE_PORT}`, `--wss-keys=${joinPath(this.folder, "keys.json")}`]
+          : []),
+        ...(stage === "tls bridge"
+          ? [`--wss-tls-cert=${certPath}`, `--wss-tls-key=${keyPath}`]
+          : []),
+        ...flags,
+        ...(limited ? [] : WITHOUT_LIMITS),
+      ]),
+    ];
+    if (isMesh) {
+      const flags = [`--beacon-id=${PEER_BEACON_ID}`, ...shared, peerOf("beacon")];
+      beacons.push(await RigBeacon.start(site("peer").namespace, flags));
+    }
+    return beacons;
+  }
+
+  #scene(
+    near: Corner,
+    traffic: HonestTraffic,
+    senders: readonly (Scene["honestSenders"][number] | undefined)[],
+  ): Scene {
+    const site = (name: string) => this.internet.site(name);
+    return {
       beacon: near.beacon,
       peer: { address: site("peer").ipv4, port: BEACON_PORT },
       peerId: PEER_BEACON_ID,
       http: { ...near.beacon, port: HTTP_PORT },
       bridge: { ...near.beacon, port: BRIDGE_PORT },
       honestIds: traffic.nodes.map(({ id }) => id),
-      honestSenders: (await Promise.all(senders)).filter((address) => address !== undefined),
+      honestSenders: senders.filter((address) => address !== undefined),
       sleepingIds: Array.from({ length: SLEEPING_NODES }, (_, i) => SLEEPING_FROM + i),
       ownBridgedIds: OWN_BRIDGED_IDS,
       victim: this.victim,
@@ -194,9 +214,6 @@ export class Theatre {
       ),
       ...this.scale.attacker,
     };
-    const set = new Stage(beacons, this.hosts.beacon, traffic, pairs, scene, near, door);
-    await set.untilReached();
-    return set;
   }
 }
 

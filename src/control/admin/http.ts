@@ -76,64 +76,10 @@ export function serveHttp(
   log: Logger,
   guard: Guard,
 ): HttpServer {
-  const { beacon } = observed;
-  let reading: object;
-  const metrics = createMetrics(
-    beacon.metrics,
-    () => reading,
-    (metric, error) => guard.report(metric, error),
-  );
-  const section = (name: string) => (beacon.stats() as Record<string, unknown>)[name];
-  const lines = new LineStream(() => beacon.stats());
-  const open: Readonly<Record<string, () => Response | Promise<Response>>> = {
-    "/healthz": () => (beacon.isHealthy ? text(200, "ok") : text(503, "unhealthy")),
-    "/readyz": () => {
-      const reason = beacon.notReady;
-      return reason === undefined
-        ? text(200, ["ready", ...beacon.warnings].join("; "))
-        : text(503, reason);
-    },
-    "/metrics": async () => {
-      reading = beacon.stats(); // one reading serves the whole scrape
-      return body(await metrics.metrics(), metrics.contentType);
-    },
-  };
-  const reads: Readonly<Record<string, Handler>> = {
-    "/api": () =>
-      json({ api: API_VERSION, version: section("version"), paths: Object.keys(reads) }),
-    "/api/stats": () => json(beacon.stats()),
-    "/api/stats/stream": () => {
-      const followed = lines.follow();
-      return followed === undefined
-        ? text(503, "too many follow already")
-        : stream(followed, "application/x-ndjson; charset=utf-8", UNBUFFERED);
-    },
-    "/api/peers": () => json(section("mesh")),
-    "/api/workers": () => json({ workers: section("workers") }),
-    "/api/config": () => json(beacon.maskedConfig()),
-    "/api/breakers": () => json(observed.breakers.states),
-    "/api/nodes": (request) => answerPage(observed.nodes, request),
-    "/api/nodes/:id": ({ params }) => answerNode(params["id"], (id) => json(observed.explain(id))),
-  };
-  const changes: Readonly<Record<string, Handler>> = {
-    "/api/breakers/:name": (request, address) => switchBreaker(observed.breakers, request, address),
-    "/api/nodes/:id/disconnect": ({ params }, address) =>
-      answerNode(params["id"], async (id) => {
-        const was = await observed.disconnect(id);
-        if (was === "local" || was === "bridged")
-          log.warn(`node ${id} is to be forgotten, says ${address}; it was ${was}`);
-        return answerDisconnect(id, was);
-      }),
-    "/api/drain": (_, address) => {
-      const leftMs = beacon.drainLeftMs;
-      const drainMs = beacon.maskedConfig()["drainMs"];
-      if (leftMs !== undefined) return json({ drainMs, leftMs, wasDraining: true });
-      log.warn(`drain is asked for by ${address}`);
-      setImmediate(() => void beacon.drain()); // once the answer is on its way
-      return json({ drainMs, leftMs: drainMs, wasDraining: false });
-    },
-    "/api/upgrade": (_, address) => upgrade(beacon, address, log),
-  };
+  const lines = new LineStream(() => observed.beacon.stats());
+  const open = openPaths(observed.beacon, guard);
+  const reads = readingPaths(observed, lines);
+  const changes = changingPaths(observed, log);
   const mayRead: typeof isOwn = (...from) => observed.admin.auth === "auto" && isOwn(...from);
   const page = pageRoutes(log);
   const paths = ["/", ...Object.keys(open), ...Object.keys(reads)];
@@ -169,6 +115,82 @@ export function serveHttp(
       lines.close();
       return listener.stop();
     },
+  };
+}
+
+/** Paths that anybody may read who reaches the port. */
+function openPaths(
+  beacon: BeaconControl,
+  guard: Guard,
+): Readonly<Record<string, () => Response | Promise<Response>>> {
+  let reading: object;
+  const metrics = createMetrics(
+    beacon.metrics,
+    () => reading,
+    (metric, error) => guard.report(metric, error),
+  );
+  return {
+    "/healthz": () => (beacon.isHealthy ? text(200, "ok") : text(503, "unhealthy")),
+    "/readyz": () => {
+      const reason = beacon.notReady;
+      return reason === undefined
+        ? text(200, ["ready", ...beacon.warnings].join("; "))
+        : text(503, reason);
+    },
+    "/metrics": async () => {
+      reading = beacon.stats(); // one reading serves the whole scrape
+      return body(await metrics.metrics(), metrics.contentType);
+    },
+  };
+}
+
+/** Paths of the admin API that change nothing. */
+function readingPaths(
+  { beacon, breakers, nodes, explain }: Observed,
+  lines: LineStream,
+): Readonly<Record<string, Handler>> {
+  const section = (name: string) => (beacon.stats() as Record<string, unknown>)[name];
+  const reads: Readonly<Record<string, Handler>> = {
+    "/api": () =>
+      json({ api: API_VERSION, version: section("version"), paths: Object.keys(reads) }),
+    "/api/stats": () => json(beacon.stats()),
+    "/api/stats/stream": () => {
+      const followed = lines.follow();
+      return followed === undefined
+        ? text(503, "too many follow already")
+        : stream(followed, "application/x-ndjson; charset=utf-8", UNBUFFERED);
+    },
+    "/api/peers": () => json(section("mesh")),
+    "/api/workers": () => json({ workers: section("workers") }),
+    "/api/config": () => json(beacon.maskedConfig()),
+    "/api/breakers": () => json(breakers.states),
+    "/api/nodes": (request) => answerPage(nodes, request),
+    "/api/nodes/:id": ({ params }) => answerNode(params["id"], (id) => json(explain(id))),
+  };
+  return reads;
+}
+
+/** Paths of the admin API that change something, and need the token. */
+function changingPaths(observed: Observed, log: Logger): Readonly<Record<string, Handler>> {
+  const { beacon } = observed;
+  return {
+    "/api/breakers/:name": (request, address) => switchBreaker(observed.breakers, request, address),
+    "/api/nodes/:id/disconnect": ({ params }, address) =>
+      answerNode(params["id"], async (id) => {
+        const was = await observed.disconnect(id);
+        if (was === "local" || was === "bridged")
+          log.warn(`node ${id} is to be forgotten, says ${address}; it was ${was}`);
+        return answerDisconnect(id, was);
+      }),
+    "/api/drain": (_, address) => {
+      const leftMs = beacon.drainLeftMs;
+      const drainMs = beacon.maskedConfig()["drainMs"];
+      if (leftMs !== undefined) return json({ drainMs, leftMs, wasDraining: true });
+      log.warn(`drain is asked for by ${address}`);
+      setImmediate(() => void beacon.drain()); // once the answer is on its way
+      return json({ drainMs, leftMs: drainMs, wasDraining: false });
+    },
+    "/api/upgrade": (_, address) => upgrade(beacon, address, log),
   };
 }
 
