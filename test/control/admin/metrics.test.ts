@@ -60,6 +60,7 @@ test("each number of the directory is in a metric", async () => {
     'beacon_directory_state{state="ok"} 1',
     'beacon_directory_state{state="connecting"} 0',
     'beacon_directory_state{state="duplicate"} 0',
+    'beacon_directory_state{state="internal_error"} 0',
     'beacon_directory_state{state="unreachable"} 0',
     'beacon_directory_state{state="slow"} 0',
     'beacon_directory_state{state="denied"} 0',
