@@ -33,8 +33,8 @@ import {
   socketAddressOf,
 } from "./endpoint.ts";
 import { EAFNOSUPPORT, SyscallError } from "./errno.ts";
+import { hostPort } from "./host-port.ts";
 import { errno, libc } from "./libc.ts";
-import { hostPort } from "./socket.ts";
 
 /** Connections that wait to be accepted; the kernel caps it at net.core.somaxconn. */
 const BACKLOG = 512;

@@ -1,6 +1,7 @@
 /**
  * UDP sockets: open, bind, options, close. Every failed call is a SyscallError that names the call.
  */
+
 import {
   AF_INET,
   AF_INET6,
@@ -39,6 +40,7 @@ import {
   socketAddressOf,
 } from "./endpoint.ts";
 import { ENOPROTOOPT, ENOTCONN, SyscallError } from "./errno.ts";
+import { hostPort } from "./host-port.ts";
 import { errno, libc } from "./libc.ts";
 
 /** One UDP socket. Its fd may be used by other threads; only this object closes it. */
@@ -284,9 +286,4 @@ export function openReusePortGroup(
 
 function familyName(family: Family): string {
   return family === AF_INET ? "IPv4" : "IPv6";
-}
-
-/** "192.0.2.1:9001", "[2001:db8::1]:9001". */
-export function hostPort(address: string, port: number): string {
-  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
 }

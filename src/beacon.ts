@@ -10,7 +10,7 @@ import { randomInt } from "node:crypto";
 import type { Logger } from "pino";
 import type { SocketAddress } from "../ffi/endpoint.ts";
 import { SyscallError } from "../ffi/errno.ts";
-import { hostPort } from "../ffi/socket.ts";
+import { hostPort } from "../ffi/host-port.ts";
 import packageJson from "../package.json" with { type: "json" };
 import {
   type Config,

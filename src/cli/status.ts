@@ -1,7 +1,8 @@
 /** `beacon status`: how a beacon does, on one page or as one value. */
+
+import { hostPort } from "../../ffi/host-port.ts";
 import type { Stats } from "../features.ts";
 import { directoryText } from "../view/directory.ts";
-import { hostPort } from "../view/host-port.ts";
 import { drops, type Rates, ratesBetween } from "../view/rates.ts";
 import { totalsOf } from "../view/totals.ts";
 import { type Api, ApiError } from "./api.ts";
@@ -52,7 +53,7 @@ export function statusLines(
   const restarts = workers.reduce((sum, worker) => sum + worker.restarts, 0);
   const off = Object.entries(stats.breakers).filter(([, state]) => state === "off");
   return [
-    `beacon ${stats.version} at ${hostPort(stats.address)}, id ${stats.beaconId}, up ${duration(stats.uptimeS)}`,
+    `beacon ${stats.version} at ${hostPort(stats.address.address, stats.address.port)}, id ${stats.beaconId}, up ${duration(stats.uptimeS)}`,
     // Warnings are whole in the statistics; /readyz has them in one line, which may be cut. Older
     // beacons have them only there.
     row(

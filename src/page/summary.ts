@@ -1,9 +1,10 @@
 /**
  * The head of the page, and the tiles: what the beacon is, how it is, and what it does this second.
  */
+
+import { hostPort } from "../../ffi/host-port.ts";
 import type { Stats } from "../features.ts";
 import { conditionOf, warningsOf } from "../view/condition.ts";
-import { hostPort } from "../view/host-port.ts";
 import { drops, type Rates } from "../view/rates.ts";
 import { sumOf, totalOf } from "../view/totals.ts";
 import { byId, create, createBar, setBar, setText, showNotices } from "./dom.ts";
@@ -99,7 +100,7 @@ export class Summary {
     setText(byId("name"), `Beacon ${stats.beaconId}`);
     setText(
       byId("facts"),
-      `${hostPort(stats.address)} · version ${stats.version} · up ${duration(stats.uptimeS)}`,
+      `${hostPort(stats.address.address, stats.address.port)} · version ${stats.version} · up ${duration(stats.uptimeS)}`,
     );
     const health = byId("health");
     health.hidden = !isLive;

@@ -1,8 +1,8 @@
 /** Numbers and words for people. */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import { hostPort } from "../../ffi/host-port.ts";
 import { duration, jsonLine, percent, printable, short, table, whole } from "../../src/cli/text.ts";
-import { hostPort } from "../../src/view/host-port.ts";
 
 const HOSTILE = "\x1b[2J\x9b1m\x7f\n\r\u2028\u202e\u{e0001}x";
 
@@ -44,8 +44,8 @@ test("numbers are short", () => {
 });
 
 test("addresses and tables", () => {
-  expect(hostPort({ address: "::1", port: 9 })).toBe("[::1]:9");
-  expect(hostPort({ address: "192.0.2.1", port: 9 })).toBe("192.0.2.1:9");
+  expect(hostPort("::1", 9)).toBe("[::1]:9");
+  expect(hostPort("192.0.2.1", 9)).toBe("192.0.2.1:9");
   expect(
     table(
       ["name", "count"],

@@ -12,9 +12,10 @@ import {
 } from "../../ffi/abi.ts";
 import { endpointOf, type Family } from "../../ffi/endpoint.ts";
 import { SyscallError } from "../../ffi/errno.ts";
+import { hostPort } from "../../ffi/host-port.ts";
 import { kernel, libc } from "../../ffi/libc.ts";
 import { allocatePacketMemory, ReceiveBatch, SendBatch } from "../../ffi/mmsg.ts";
-import { hostPort, openReusePortGroup, UdpSocket } from "../../ffi/socket.ts";
+import { openReusePortGroup, UdpSocket } from "../../ffi/socket.ts";
 import { until } from "../e2e/support/wait.ts";
 import { openedSince, openFds } from "../support/fds.ts";
 import { PATIENCE_MS, Peer } from "../support/peer.ts";

@@ -11,7 +11,7 @@ import { describe } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { hostPort } from "../../ffi/socket.ts";
+import { hostPort } from "../../ffi/host-port.ts";
 import { CLEAN_ENV, Program } from "../e2e/support/program.ts";
 import { until } from "../e2e/support/wait.ts";
 import type { Certificate } from "./websocket.ts";

@@ -1,7 +1,7 @@
 /** `beacon probe`: resolves the name, tries its addresses, tells. */
 import { lookup } from "node:dns/promises";
+import { hostPort } from "../../../ffi/host-port.ts";
 import { parseHostNamePort, shown, withReason } from "../../config/units.ts";
-import { hostPort } from "../../view/host-port.ts";
 import { type Console, EXIT_UNREACHABLE } from "../console.ts";
 import { type Probed, type ProbeOptions, probe, type SocketAddress } from "./probe.ts";
 import { exitCodeOf, problemsOf, reportLines } from "./report.ts";
@@ -57,6 +57,12 @@ async function attempt(target: SocketAddress, options: ProbeOptions): Promise<Pr
     const { code } = error as NodeJS.ErrnoException;
     if (code === undefined) throw error;
     const nothing = { roundTrips: null, registered: null, punch: null, relay: null };
-    return { beacon: hostPort(target), here: "", seenAs: null, error: code, ...nothing };
+    return {
+      beacon: hostPort(target.address, target.port),
+      here: "",
+      seenAs: null,
+      error: code,
+      ...nothing,
+    };
   }
 }

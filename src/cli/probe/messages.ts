@@ -2,6 +2,8 @@
  * What a probe sends, and reads of what comes back: the formats of src/protocol.ts from a node's
  * side.
  */
+
+import { hostPort } from "../../../ffi/host-port.ts";
 import {
   DISCOVER,
   DISCOVER_BYTES,
@@ -16,7 +18,6 @@ import {
   RELAY_DELIVER_BYTES,
   SECOND_ID_AT,
 } from "../../protocol.ts";
-import { hostPort } from "../../view/host-port.ts";
 
 /** @param nodeId unsigned; 0 asks for the address alone, and leaves no node behind */
 export function discover(nodeId: number): Buffer {
@@ -56,7 +57,7 @@ export function addressIn(
     return undefined;
   const port = bytes.readUInt16BE(2 + ipBytes);
   const ip = bytes.subarray(2, 2 + ipBytes);
-  if (ipBytes === 4) return hostPort({ address: ip.join("."), port });
+  if (ipBytes === 4) return hostPort(ip.join("."), port);
   const groups = Array.from({ length: 8 }, (_, i) => ip.readUInt16BE(2 * i).toString(16));
   // A URL writes it as everybody does, with its zeros left out.
   return `${new URL(`http://[${groups.join(":")}]`).hostname}:${port}`;

@@ -4,7 +4,7 @@
  * random ids, and the beacon forgets them by itself.
  */
 import { randomBytes, randomInt } from "node:crypto";
-import { hostPort } from "../../view/host-port.ts";
+import { hostPort } from "../../../ffi/host-port.ts";
 import {
   addressIn,
   DISCOVER_REPLY,
@@ -90,8 +90,8 @@ export async function probe(target: SocketAddress, options: ProbeOptions): Promi
   try {
     const first = await open();
     const found = {
-      beacon: hostPort(target),
-      here: hostPort(first.address),
+      beacon: hostPort(target.address, target.port),
+      here: hostPort(first.address.address, first.address.port),
       seenAs: await ask(first, 0, options.timeoutMs),
       roundTrips: null,
       registered: null,

@@ -2,10 +2,11 @@
  * What `beacon top` shows: numbers in, lines out, and nothing else, so that it is tried without a
  * terminal.
  */
+
+import { hostPort } from "../../../ffi/host-port.ts";
 import type { Stats } from "../../features.ts";
 import { conditionOf, warningsOf } from "../../view/condition.ts";
 import { directoryText } from "../../view/directory.ts";
-import { hostPort } from "../../view/host-port.ts";
 import type { Rates, WorkerRates } from "../../view/rates.ts";
 import { sumOf } from "../../view/totals.ts";
 import { cpuText } from "../status.ts";
@@ -110,7 +111,7 @@ function headLines(stats: Stats, rates: Rates | undefined): string[] {
   const row = (name: string, text: string) => `${name.padEnd(7)} ${text}`;
   const wait = "...";
   return [
-    `beacon ${stats.version}  ${hostPort(stats.address)}  id ${stats.beaconId}  up ${duration(stats.uptimeS)}`,
+    `beacon ${stats.version}  ${hostPort(stats.address.address, stats.address.port)}  id ${stats.beaconId}  up ${duration(stats.uptimeS)}`,
     row("nodes", `${whole(nodes)} of ${whole(nodesMax)} (${percent(nodes / nodesMax)})`),
     row("cpu", rates ? cpuText(rates) : wait),
     row("in", rates ? `${short(rates.packetsIn)} packets/s  ${short(rates.bytesIn)} B/s` : wait),

@@ -5,8 +5,8 @@
  */
 import type { Logger } from "pino";
 import * as v from "valibot";
+import { hostPort } from "../../../ffi/host-port.ts";
 import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
-import { hostPort } from "../../../ffi/socket.ts";
 import type { BeaconControl } from "../feature.ts";
 import { body, json, refusal, stream, text } from "../kit/answers.ts";
 import type { Guard } from "../kit/guard.ts";

@@ -1,8 +1,8 @@
 /** The bridge's HTTP server: upgrades of nodes to WebSocket, and a health check for proxies. */
 import type { Logger } from "pino";
 import { acceptFrom } from "../../../ffi/event-loop.ts";
+import { hostPort } from "../../../ffi/host-port.ts";
 import type { ListeningSocket } from "../../../ffi/listening-socket.ts";
-import { hostPort } from "../../../ffi/socket.ts";
 import { FRAME_BYTES_MAX } from "../../data/frames.ts";
 import { refusal, text } from "../kit/answers.ts";
 import type { TlsFiles } from "../kit/certificates.ts";

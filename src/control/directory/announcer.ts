@@ -4,10 +4,10 @@
  * are one, the last.
  */
 import { NO_MARK, type RouteTableOwner, TABLE_FULL, UNMARKED } from "../../shared/routes-owner.ts";
+import type { Pause } from "../kit/pacing.ts";
 import type { FleetClock } from "./clock.ts";
 import { CHANGES, CHANGES_MAX, type Changes, EPOCHS_PER_MS, TIME_STEP_MS } from "./entries.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
-import type { Pause } from "./slices.ts";
 
 /**
  * Nodes whose change is not published yet: two seconds of the fastest. Beyond that a snapshot is

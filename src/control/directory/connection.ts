@@ -6,7 +6,7 @@
  * `:seven` becomes the number 730592. They also cost the main thread 1.2 and 1.9 times the CPU time
  * per entry read (Bun 1.4.5: 0.44 µs, median of six rounds, 2026-12).
  */
-import { hostPort } from "../../../ffi/socket.ts";
+import { hostPort } from "../../../ffi/host-port.ts";
 import { whyNot } from "./knock.ts";
 import type { Login } from "./login.ts";
 import {

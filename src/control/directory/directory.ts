@@ -8,6 +8,7 @@
 
 import { PEERS_MAX } from "../../shared/memory.ts";
 import { NO_MARK } from "../../shared/routes-owner.ts";
+import { Pacing, type Pause } from "../kit/pacing.ts";
 import { Announcer } from "./announcer.ts";
 import { Beat } from "./beat.ts";
 import { Condition } from "./condition.ts";
@@ -29,7 +30,6 @@ import { LogHealth } from "./log-health.ts";
 import { LogReader } from "./log-reader.ts";
 import type { DirectoryParts } from "./parts.ts";
 import { Presence } from "./presence.ts";
-import { type Pause, Slices } from "./slices.ts";
 import { SnapshotLoader } from "./snapshot-loader.ts";
 import { SnapshotWriter } from "./snapshot-writer.ts";
 import type { DirectoryStats } from "./stats.ts";
@@ -112,16 +112,16 @@ export class Directory {
     this.#health = new LogHealth(parts);
     const { signal } = this.#stopping;
     this.#stopAsked = new Promise((resolve) => signal.addEventListener("abort", resolve));
-    const slices = new Slices(monotonicMs, parts.sleep);
-    this.#pause = slices.pause();
+    const pacing = new Pacing({ nowMs: monotonicMs, sleep: parts.sleep });
+    this.#pause = pacing.pause();
     const beats = new Beat(BEAT_MS, parts.sleep);
     const beat = () => beats.next();
     const { published } = parts;
     this.#announcer = new Announcer({
-      ...{ name, table, published, own, clock, random, monotonicMs, pause: slices.pause() },
+      ...{ name, table, published, own, clock, random, monotonicMs, pause: pacing.pause() },
     });
     this.#routes = new FleetRoutes({
-      ...{ table, own, name, pause: slices.pause() },
+      ...{ table, own, name, pause: pacing.pause() },
       ownMs: (nodeId) => this.#announcer.ownMs(nodeId),
       publishedMs: (nodeId) => this.#announcer.publishedMs(nodeId),
       waiters: () => this.#fleet.waiters(),
@@ -130,7 +130,7 @@ export class Directory {
       tooManyWait: (claimer) => this.#fleet.tooManyWait(claimer),
     });
     this.#writer = new SnapshotWriter({
-      ...{ name, published, announcer: this.#announcer, clock, pause: slices.pause(), monotonicMs },
+      ...{ name, published, announcer: this.#announcer, clock, pause: pacing.pause(), monotonicMs },
     });
     this.#fleet = new Fleet({
       ...{ name, beaconId, routes: this.#routes, random, complain },
@@ -150,7 +150,7 @@ export class Directory {
       claimAgain: (nodeId) => this.#announcer.changed(nodeId),
     });
     this.#loader = new SnapshotLoader({
-      ...{ fleet: this.#fleet, routes: this.#routes, clock, pause: slices.pause(), monotonicMs },
+      ...{ fleet: this.#fleet, routes: this.#routes, clock, pause: pacing.pause(), monotonicMs },
       follow: (number) => parts.peers.follow(number),
     });
     this.#teller = new Teller({

@@ -9,7 +9,7 @@
 import { differingRanges, rangeOf } from "../../shared/claim-digest.ts";
 import { NO_PEER } from "../../shared/routes.ts";
 import { type RouteTableOwner, TABLE_FULL } from "../../shared/routes-owner.ts";
-import type { Pause } from "./slices.ts";
+import type { Pause } from "../kit/pacing.ts";
 import type { WaitingClaims } from "./waiting-claims.ts";
 
 /** Steps of a sweep between two looks at the clock: some 0.1 ms where many routes are withdrawn. */

@@ -2,7 +2,7 @@
  * Reads the directory's log, entry by entry. Entries that are missing show in what their beacons
  * publish next: a number is left out, or the sums of their claims differ (fleet.ts).
  */
-import type { Pause } from "./slices.ts";
+import type { Pause } from "../kit/pacing.ts";
 import { type LogEntry, NO_ENTRY, READ_COUNT, type Store } from "./store.ts";
 
 /** The log holds what was written in so long: a beacon that was away for longer needs snapshots. */

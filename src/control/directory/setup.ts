@@ -3,7 +3,7 @@ import { setTimeout } from "node:timers/promises";
 import type { Logger } from "pino";
 import { MonotonicClock } from "../../../ffi/clock.ts";
 import type { SocketAddress } from "../../../ffi/endpoint.ts";
-import { hostPort } from "../../../ffi/socket.ts";
+import { hostPort } from "../../../ffi/host-port.ts";
 import { ConfigError } from "../../config/units.ts";
 import { Arrivals } from "../../shared/arrivals.ts";
 import { ARRIVALS_NOTED, HASH_SECRET, type SharedMemory } from "../../shared/memory.ts";

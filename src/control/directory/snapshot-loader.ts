@@ -3,11 +3,11 @@
  * routes.
  */
 import { isIn } from "../../shared/claim-digest.ts";
+import type { Pause } from "../kit/pacing.ts";
 import type { FleetClock } from "./clock.ts";
 import type { SnapshotName } from "./entries.ts";
 import type { Fleet, Followed } from "./fleet.ts";
 import type { Claimer, FleetRoutes } from "./fleet-routes.ts";
-import type { Pause } from "./slices.ts";
 import { decodePart, PART_BYTES_MAX, type Part, partKey } from "./snapshots.ts";
 import type { Store } from "./store.ts";
 

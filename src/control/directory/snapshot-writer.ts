@@ -5,10 +5,10 @@
 import { ALL_RANGES, CLAIM_RANGES, countRanges, isIn } from "../../shared/claim-digest.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
 import type { RouteTableOwner } from "../../shared/routes-owner.ts";
+import type { Pause } from "../kit/pacing.ts";
 import type { Announcer } from "./announcer.ts";
 import type { FleetClock } from "./clock.ts";
 import type { Claims, SnapshotName } from "./entries.ts";
-import type { Pause } from "./slices.ts";
 import { beginPart, encodeNodes, PART_NODES_MAX, type PartHead, partKey } from "./snapshots.ts";
 import type { Store } from "./store.ts";
 

@@ -8,7 +8,7 @@
  *   {prefix}:probe         never written; what a write comes to is tried on it
  */
 import * as v from "valibot";
-import { hostPort } from "../../../ffi/socket.ts";
+import { hostPort } from "../../../ffi/host-port.ts";
 import type { HostPort } from "../../config/units.ts";
 import { bytesOfBase64 } from "../keys/keys.ts";
 import { Connection } from "./connection.ts";

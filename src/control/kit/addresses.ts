@@ -1,6 +1,6 @@
 /** Addresses of beacons and nodes as text, in one form each. */
 import { ENDPOINT_WORDS, socketAddressOf } from "../../../ffi/endpoint.ts";
-import { hostPort } from "../../../ffi/socket.ts";
+import { hostPort } from "../../../ffi/host-port.ts";
 
 export const withoutZone = (address: string): string => address.replace(/%.*$/, "");
 

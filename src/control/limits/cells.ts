@@ -3,7 +3,6 @@
  * limit in CELL_LIMITS, of the cell among its, and its time in ns on CLOCK_MONOTONIC, a float. The
  * successor has the same secret of hashes, so cells mean the same to it.
  */
-import { setTimeout as sleep } from "node:timers/promises";
 import { CoarseClock } from "../../../ffi/clock.ts";
 import {
   ANSWER_LIMIT,
@@ -19,6 +18,7 @@ import {
 import { SOURCE_LINE_FLOATS } from "../../shared/memory.ts";
 import type { SendSection } from "../feature.ts";
 import { BODY_BYTES_MAX, FormatError } from "../hand-over/channel.ts";
+import { Pacing } from "../kit/pacing.ts";
 
 const CELL_BYTES = 16;
 /**
@@ -125,9 +125,10 @@ export function adoptCell(
 /** Sends all cells that are ahead of now. */
 export async function writeCells(memory: LimitMemory, send: SendSection): Promise<void> {
   const nowNs = new CoarseClock().nowNs();
+  const pause = new Pacing().pause();
   for (const body of cellBodies(memory, nowNs, new CellEntries())) {
     if (body.length > 0) await send("cells", body);
-    await sleep(1); // others have their turn
+    await pause();
   }
 }
 

@@ -15,13 +15,11 @@ import { PEER_PLACES, PEERS_MAX } from "../../shared/memory.ts";
 import { isLearned } from "../../shared/peers.ts";
 import { NO_PEER } from "../../shared/routes.ts";
 import { type RouteTableOwner, TABLE_FULL } from "../../shared/routes-owner.ts";
+import { Pacing, type Pause } from "../kit/pacing.ts";
 import type { OtherRoutes } from "./context.ts";
 
-/** Routes changed without a pause: about 0.3 ms. */
-const SLICE_ROUTES = 2048;
-const PAUSE_MS = 1;
-/** Nodes sorted without a pause: about 0.4 ms for the longest list. */
-const SLICE_NODES = 16_384;
+/** Routes changed between two looks at the clock: some hundredths of a millisecond. */
+const ROUTES_PER_LOOK = 256;
 const NO_NODES = new Int32Array(0);
 
 interface Pending {
@@ -95,21 +93,18 @@ export class Announcements {
 
   async #applyPending(): Promise<void> {
     this.#applying = true;
-    let sorted = 0;
+    const pause = new Pacing().pause();
     for (const [peer, { nodeIds, done }] of this.#pending) {
       this.#pending.delete(peer);
-      sorted += nodeIds.length;
-      await this.#apply(peer, sortedSet(nodeIds));
+      await this.#apply(peer, sortedSet(nodeIds), pause);
       for (const settle of done) settle();
-      if (sorted < SLICE_NODES) continue;
-      sorted = 0;
-      await Bun.sleep(PAUSE_MS);
+      await pause();
     }
     this.#applying = false;
   }
 
   /** @param after sorted, without duplicates */
-  async #apply(peer: number, after: Int32Array): Promise<void> {
+  async #apply(peer: number, after: Int32Array, pause: Pause): Promise<void> {
     const before = this.#lists[peer]!;
     const reclaim = this.table.routesOf(peer) < before.length;
     let changed = 0;
@@ -122,7 +117,7 @@ export class Announcements {
         else if (changes) this.#claim(after[a]!, peer, order > 0);
         if (order <= 0) b++;
         if (order >= 0) a++;
-        if (changes && ++changed % SLICE_ROUTES === 0) await Bun.sleep(PAUSE_MS);
+        if (changes && ++changed % ROUTES_PER_LOOK === 0) await pause();
       }
     }
     this.#lists[peer] = after;

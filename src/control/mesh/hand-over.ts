@@ -9,7 +9,6 @@
  *   claims     the endpoint of a peer in the directory; of each node 12 bytes: its id, and the time
  *              of the claim as a float
  */
-import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
 import { ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
@@ -19,6 +18,7 @@ import type { HandOverPhase, HandOverSections, SendSection } from "../feature.ts
 import { BODY_BYTES_MAX, FormatError } from "../hand-over/channel.ts";
 import { count, readJson, text, wordsOf } from "../hand-over/format.ts";
 import { addressText } from "../kit/addresses.ts";
+import { Pacing } from "../kit/pacing.ts";
 import type { Mesh } from "./mesh.ts";
 import type { Peer } from "./peers.ts";
 
@@ -252,6 +252,7 @@ export class MeshSections implements HandOverSections {
     }));
     if (peers.length === 0) return;
     const byNumber = new Map(peers.map((peer) => [peer.number, peer]));
+    const pause = new Pacing().pause();
     for (let from = 0; from < routes.sweepSteps; from += SLICE_STEPS) {
       const end = Math.min(from + SLICE_STEPS, routes.sweepSteps);
       routes.visit(from, end, (nodeId, number, claimedMs) => {
@@ -267,7 +268,7 @@ export class MeshSections implements HandOverSections {
         };
         for (const body of writeClaims(claims)) await send("claims", body);
       }
-      await sleep(1); // yield to other work
+      await pause();
     }
   }
 

@@ -6,7 +6,7 @@ import {
   isLinkLocal,
   isLoopback,
 } from "../../../ffi/endpoint.ts";
-import { hostPort } from "../../../ffi/socket.ts";
+import { hostPort } from "../../../ffi/host-port.ts";
 import { ConfigError, isWildcard, parseHostNamePort } from "../../config/units.ts";
 import { addressText, withoutZone } from "../kit/addresses.ts";
 import { type HostAddress, hostAddresses } from "../sockets/source-addresses.ts";

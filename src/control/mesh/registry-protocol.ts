@@ -5,7 +5,7 @@
  * The registry is not trusted: answers are limited in bytes, and checked by schema before use.
  */
 import * as v from "valibot";
-import { hostPort } from "../../../ffi/socket.ts";
+import { hostPort } from "../../../ffi/host-port.ts";
 import type { HostPort } from "../../config/units.ts";
 import { NameError } from "../kit/names.ts";
 

@@ -9,9 +9,10 @@ import { HAS_KEY, IS_SELF } from "../../shared/slots.ts";
 import type { HandOverPhase, HandOverSections, SendSection } from "../feature.ts";
 import { BODY_BYTES_MAX, FormatError } from "../hand-over/channel.ts";
 import { wordsOf } from "../hand-over/format.ts";
+import type { Pause } from "../kit/pacing.ts";
 import type { Nodes } from "./feature.ts";
 import { RECORD_WORDS_WITH_KEY, readRecords, writeRecord, writeRecordKey } from "./record.ts";
-import { restingPause, SLOTS_PER_SLICE, scanNodes } from "./scan.ts";
+import { SLOTS_PER_SLICE, scanNodes, scanPause } from "./scan.ts";
 
 const NODES_MESSAGE_BYTES =
   Math.floor(BODY_BYTES_MAX / (RECORD_WORDS_WITH_KEY * 4)) * RECORD_WORDS_WITH_KEY * 4;
@@ -57,11 +58,11 @@ export class NodeSections implements HandOverSections {
     for (let first = 0; first < removed.length; first += REMOVED_MAX)
       await send("removed", bytesOf(Int32Array.from(removed.slice(first, first + REMOVED_MAX))));
     if (phase === "sealed") return;
-    await this.#writeNodes(send, phase === "stopped" ? () => Promise.resolve() : restingPause());
+    await this.#writeNodes(send, phase === "stopped" ? () => undefined : scanPause());
   }
 
   /** Sends the nodes that were refreshed since this began the last time. */
-  async #writeNodes(send: SendSection, pause: () => Promise<void>): Promise<void> {
+  async #writeNodes(send: SendSection, pause: Pause): Promise<void> {
     const { memory, nodes } = this.service.host;
     const { words } = memory;
     this.#words = new Int32Array(SLICES_COLLECTED * SLOTS_PER_SLICE * RECORD_WORDS_WITH_KEY);

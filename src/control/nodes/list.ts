@@ -13,7 +13,7 @@ import { PROBES_MAX } from "../../shared/open-addressing.ts";
 import { isWithin, type Prefix, prefixWords } from "../../shared/prefixes.ts";
 import { IS_BRIDGED, IS_SELF, SLOT_SEEN_S, WANTS_DEST } from "../../shared/slots.ts";
 import { addressText } from "../kit/addresses.ts";
-import { ENTRY_SEEN_S, restingPause, type ScanOptions, scanNodes } from "./scan.ts";
+import { ENTRY_SEEN_S, type ScanOptions, scanNodes, scanPause } from "./scan.ts";
 
 /** A page of so many is a megabyte of JSON. */
 export const PAGE_NODES_MAX = 10_000;
@@ -70,7 +70,7 @@ export class NodeList {
   constructor(
     private readonly memory: SharedMemory,
     private readonly nodes: NodeTableOwner,
-    private readonly pause: () => NonNullable<ScanOptions["pause"]> = restingPause,
+    private readonly pause: () => NonNullable<ScanOptions["pause"]> = scanPause,
   ) {}
 
   /**

@@ -14,6 +14,7 @@
 import { ENDPOINT_WORDS } from "../../../ffi/endpoint.ts";
 import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 import { PROBES_MAX } from "../../shared/open-addressing.ts";
+import { Pacing, type Pause } from "../kit/pacing.ts";
 
 /**
  * Words of an entry as a visitor gets it: the endpoint, with the node's flags in the free half of
@@ -43,22 +44,15 @@ export interface ScanOptions {
    * What to wait for before each slice but the first. Default: now and then some milliseconds, in
    * which others have the core.
    */
-  readonly pause?: () => Promise<unknown> | undefined;
+  readonly pause?: Pause;
   /** Ends the scan before its next slice. */
   readonly signal?: AbortSignal;
   /** Only nodes that were refreshed at this clock second or later. */
   readonly sinceS?: number;
 }
 
-/** The pauses that a scan makes by itself. */
-export function restingPause(): () => Promise<void> {
-  let restedMs = performance.now();
-  return async () => {
-    if (performance.now() - restedMs < WORK_MS) return;
-    await new Promise((resume) => setTimeout(resume, REST_MS));
-    restedMs = performance.now();
-  };
-}
+/** Returns the pause of a scan at its own pace. */
+export const scanPause = (): Pause => new Pacing({ workMs: WORK_MS, freeMs: REST_MS }).pause();
 
 /**
  * Calls `visit` for every node, with its id, signed. It misses no node that is in the table from
@@ -71,7 +65,7 @@ export function restingPause(): () => Promise<void> {
 export async function scanNodes(
   nodes: NodeTableOwner,
   visit: NodeVisitor,
-  { pause = restingPause(), signal, sinceS }: ScanOptions = {},
+  { pause = scanPause(), signal, sinceS }: ScanOptions = {},
 ): Promise<boolean> {
   const entry = new Int32Array(ENTRY_WORDS);
   /** Who stood in the last slots when the scan of the shard began there. */

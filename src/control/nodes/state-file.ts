@@ -55,6 +55,7 @@ import { GRANTS_REQUIRED, type SharedMemory } from "../../shared/memory.ts";
 import { ADDED, NODE_LIMIT } from "../../shared/nodes.ts";
 import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 import { IS_SELF, SLOT_SEEN_S } from "../../shared/slots.ts";
+import type { Pause } from "../kit/pacing.ts";
 import { type Files, NO_ANSWER, type OpenFile, plainFiles } from "./files.ts";
 import {
   RECORD_WORDS,
@@ -63,7 +64,7 @@ import {
   writeRecord,
   writeRecordKey,
 } from "./record.ts";
-import { ENTRY_SEEN_S, restingPause, SLOTS_PER_SLICE, scanNodes } from "./scan.ts";
+import { ENTRY_SEEN_S, SLOTS_PER_SLICE, scanNodes, scanPause } from "./scan.ts";
 import {
   ForeignFileError,
   isState,
@@ -211,7 +212,7 @@ export class StateFile {
    */
   save(nowS: number): Promise<SaveResult | undefined> {
     if (this.#last) return Promise.resolve(undefined);
-    this.#saving ??= this.#write(nowS, restingPause(), this.#stop.signal).finally(() => {
+    this.#saving ??= this.#write(nowS, scanPause(), this.#stop.signal).finally(() => {
       this.#saving = undefined;
     });
     return this.#saving;
@@ -237,7 +238,7 @@ export class StateFile {
   /** @returns undefined if the signal stopped it; the old file is as it was then */
   async #write(
     nowS: number,
-    pause: () => Promise<void>,
+    pause: Pause,
     signal: AbortSignal | undefined,
   ): Promise<SaveResult | undefined> {
     let temporary: string | undefined;
@@ -281,7 +282,7 @@ export class StateFile {
   async #writeTable(
     file: OpenFile,
     nowS: number,
-    pause: () => Promise<void>,
+    pause: Pause,
     signal: AbortSignal | undefined,
   ): Promise<Written | undefined> {
     const withKeys = Atomics.load(this.memory.words, this.memory.rulesAt + GRANTS_REQUIRED) !== 0;

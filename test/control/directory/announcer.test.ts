@@ -9,7 +9,7 @@ import {
   encodeEntry,
   TIME_STEP_MS,
 } from "../../../src/control/directory/entries.ts";
-import type { Pause } from "../../../src/control/directory/slices.ts";
+import type { Pause } from "../../../src/control/kit/pacing.ts";
 import type { RouteTableOwner } from "../../../src/shared/routes-owner.ts";
 import { BOOT_MS, host } from "./fleet-parts.ts";
 

@@ -963,7 +963,7 @@ describe("saves that meet", () => {
 
   test("the last one makes no pauses", async () => {
     const { file } = slow();
-    const timers = spyOn(globalThis, "setTimeout");
+    const timers = spyOn(Bun, "sleep");
     try {
       await file.save(1);
       const pauses = timers.mock.calls.length;

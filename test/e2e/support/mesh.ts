@@ -2,7 +2,8 @@
 
 import { AF_INET6 } from "../../../ffi/abi.ts";
 import { EADDRINUSE, SyscallError } from "../../../ffi/errno.ts";
-import { hostPort, UdpSocket } from "../../../ffi/socket.ts";
+import { hostPort } from "../../../ffi/host-port.ts";
+import { UdpSocket } from "../../../ffi/socket.ts";
 import type { PeerStats, Stats } from "../../../src/beacon.ts";
 import type { NodeIdentity } from "../../support/pilot-node.ts";
 import { sum, sumByName, UNLIMITED_FLAGS } from "./beacon.ts";

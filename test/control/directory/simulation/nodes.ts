@@ -4,7 +4,7 @@
  */
 
 import type { OwnNodes } from "../../../../src/control/directory/fleet-routes.ts";
-import type { Pause } from "../../../../src/control/directory/slices.ts";
+import type { Pause } from "../../../../src/control/kit/pacing.ts";
 import type { Chance } from "./chance.ts";
 
 /** Nodes that are gone through without a pause. */

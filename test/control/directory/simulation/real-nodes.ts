@@ -3,7 +3,7 @@
  * takes shard locks meanwhile, and records nodes of its own, the residents: these schedules are not
  * reproducible.
  */
-import type { Pause } from "../../../../src/control/directory/slices.ts";
+import type { Pause } from "../../../../src/control/kit/pacing.ts";
 import { scanNodes } from "../../../../src/control/nodes/scan.ts";
 import { Arrivals } from "../../../../src/shared/arrivals.ts";
 import {

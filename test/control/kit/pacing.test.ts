@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { Slices } from "../../../src/control/directory/slices.ts";
+import { Pacing } from "../../../src/control/kit/pacing.ts";
 
 /**
  * Time that stands still while nobody sleeps or works, and the slices that were worked, in their
@@ -12,7 +12,7 @@ function made() {
     new Promise<void>((wake) => {
       sleepers.push({ untilMs: nowMs + ms, wake });
     });
-  const slices = new Slices(() => nowMs, slept);
+  const slices = new Pacing({ nowMs: () => nowMs, sleep: slept });
   return {
     slices,
     work: (ms: number) => {
