@@ -11,7 +11,8 @@ import { malformedColumn, RECEIVED_BYTES } from "../shared/counters.ts";
 import { LocalAddresses } from "../shared/local-addresses.ts";
 import type { SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
-import { type MessageTaker, PacketHandler, REPLY_BYTES } from "./packets.ts";
+import { type MessageTaker, PacketHandler } from "./packets.ts";
+import { REPLY_BYTES } from "./replies.ts";
 import { RUNS_MAX, Runs } from "./runs.ts";
 import { Sender } from "./sender.ts";
 

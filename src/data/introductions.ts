@@ -9,7 +9,8 @@ import { allocatePacketMemory, SendBatch } from "../../ffi/mmsg.ts";
 import { LocalAddresses } from "../shared/local-addresses.ts";
 import type { SharedMemory } from "../shared/memory.ts";
 import type { NodeTable } from "../shared/nodes.ts";
-import { PacketHandler, REPLY_BYTES } from "./packets.ts";
+import { Admission } from "./admission.ts";
+import { REPLY_BYTES, Replies } from "./replies.ts";
 import { Runs } from "./runs.ts";
 import { Sender } from "./sender.ts";
 
@@ -23,7 +24,9 @@ export interface IntroductionOptions {
 }
 
 export class Introductions {
-  readonly #handler: PacketHandler;
+  readonly #replies: Replies;
+  readonly #sender: Sender;
+  readonly #admission: Admission;
 
   /** @param nodes the main thread's */
   constructor(
@@ -34,30 +37,19 @@ export class Introductions {
     clock: Clock = new CoarseClock(),
   ) {
     const packets = allocatePacketMemory(0, RUNS * REPLY_BYTES);
-    const nobody = { put: () => false };
+    const { grantsRow: counterRow, bridgeWords: threadWords } = memory;
     const sender = new Sender(
       new SendBatch(calls, fd, family, RUNS, packets, new LocalAddresses(memory)),
       new Runs(RUNS),
       nodes.slots,
       memory,
-      memory.grantsRow,
+      counterRow,
       { offload: false, mayWait: false }, // the main thread has other things to do
     );
-    this.#handler = new PacketHandler({
-      beaconId: 0,
-      memory,
-      nodes,
-      packets,
-      repliesAt: 0,
-      source: { readSource: () => {}, readLocalAddress: () => false }, // nothing is received
-      sender,
-      clock,
-      gossip: nobody,
-      frames: nobody,
-      grants: nobody,
-      threadWords: memory.bridgeWords,
-      counterRow: memory.grantsRow,
-    });
+    this.#sender = sender;
+    this.#admission = new Admission(memory, counterRow, clock);
+    const parts = { memory, nodes, packets, repliesAt: 0, sender, threadWords, counterRow };
+    this.#replies = new Replies(parts, this.#admission, () => sender.flush());
   }
 
   /**
@@ -66,7 +58,9 @@ export class Introductions {
    * @param requesterId of the node at that endpoint
    */
   introduce(requester: Int32Array, requesterId: number, targetId: number): void {
-    this.#handler.introduce(requester, requesterId | 0, targetId | 0);
-    this.#handler.flush();
+    if (!this.#replies.findTarget(requesterId | 0, targetId | 0)) return;
+    this.#replies.introduce(requester, requesterId | 0, targetId | 0);
+    this.#sender.flush();
+    this.#admission.nextBatch();
   }
 }

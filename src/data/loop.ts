@@ -31,7 +31,8 @@ import {
   workerLock,
 } from "../shared/memory.ts";
 import { NodeTable } from "../shared/nodes.ts";
-import { PacketHandler, REPLY_BYTES } from "./packets.ts";
+import { PacketHandler } from "./packets.ts";
+import { REPLY_BYTES } from "./replies.ts";
 import { RUNS_MAX, Runs } from "./runs.ts";
 import { Sender } from "./sender.ts";
 

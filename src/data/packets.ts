@@ -10,12 +10,9 @@ import {
   ENDPOINT_PORT_MASK,
   ENDPOINT_WORDS,
   hasNoPort,
-  isIPv4,
   setLocalNumber,
 } from "../../ffi/endpoint.ts";
-import type { FixedMemory } from "../../ffi/libc.ts";
 import {
-  ADDRESS_MESSAGE_BYTES_MAX,
   DELIVER_AT,
   DISCOVER,
   DISCOVER_BYTES,
@@ -25,7 +22,6 @@ import {
   FIRST_ID_AT,
   MESSAGE_NAMES,
   NODE_KEY_AT,
-  PUNCH_COMMAND,
   PUNCH_REQUEST,
   PUNCH_REQUEST_BYTES,
   PUNCH_REQUEST_WITH_GRANT_BYTES,
@@ -51,8 +47,6 @@ import {
   KEYS_REFUSED,
   malformedColumn,
   PUNCHES_BRIDGED,
-  PUNCHES_SENT,
-  PUNCHES_TARGET_UNKNOWN,
   RECEIVED_AT,
   REFUSAL_REASONS,
   REFUSED_AT,
@@ -68,18 +62,16 @@ import {
   GRANTS_REQUIRED,
   LAST_REJECTED_SOURCE,
   LAST_REJECTION,
-  LAST_UNKNOWN_TARGET,
-  type SharedMemory,
   STRANGERS_BELIEVED,
 } from "../shared/memory.ts";
 import { HELD, KEY_REFUSED, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
 import { isLearned, PeerTable } from "../shared/peers.ts";
-import { IPV4_PAIR, IPV6_PAIR, MIXED_PAIR, PunchWatch } from "../shared/punch-watch.ts";
 import { RouteTable } from "../shared/routes.ts";
 import { IS_BRIDGED, IS_PEER, WANTS_DEST } from "../shared/slots.ts";
 import { Admission, DISCOVER_BREAKER, PUNCH_BREAKER, RELAY_BREAKER } from "./admission.ts";
 import { GossipAllowance } from "./gossip-allowance.ts";
-import { NO_SLOT, REPLY, TO_NODE, TO_PEER } from "./runs.ts";
+import { Replies, type ReplyParts } from "./replies.ts";
+import { TO_NODE, TO_PEER } from "./runs.ts";
 import type { Sender } from "./sender.ts";
 
 const MALFORMED_SHORT = malformedColumn("short");
@@ -99,7 +91,6 @@ const RELAY_ADDRESS_LIMITED = nodeDrop("relay_address_limit");
 const RELAY_OFF = nodeDrop("relay_off");
 const PUNCH_LIMITED = nodeDrop("punch_limit");
 const PUNCH_OFF = nodeDrop("punch_off");
-const TARGET_UNKNOWN = nodeDrop("target_unknown");
 const DISCOVER_OFF = nodeDrop("discover_off");
 const NEW_NODE_LIMITED = nodeDrop("new_node_limit");
 const ENDPOINT_HELD = nodeDrop("endpoint_hold");
@@ -112,11 +103,6 @@ const REFUSED_DENIED_ENDPOINT = REFUSED_AT + REFUSAL_REASONS.indexOf("denied_end
 
 /** Flags of destinations that get a Relay with its 9-byte head, not a RelayDeliver. */
 const KEEPS_HEAD = WANTS_DEST | IS_PEER;
-
-/** Packet memory for one reply, a reply a run. */
-export const REPLY_BYTES = 32;
-if (REPLY_BYTES < ADDRESS_MESSAGE_BYTES_MAX)
-  throw new Error("REPLY_BYTES is too small for an IPv6 address");
 
 /** Where the packets of a batch come from. */
 export interface PacketSource {
@@ -140,16 +126,9 @@ export interface MessageTaker {
 }
 
 /** What a handler works with. */
-export interface HandlerParts {
+export interface HandlerParts extends ReplyParts {
   readonly beaconId: number;
-  readonly memory: SharedMemory;
-  readonly nodes: NodeTable;
-  /** The memory that the packets are in. */
-  readonly packets: FixedMemory;
-  /** Where in it there is room for REPLY_BYTES a run. */
-  readonly repliesAt: number;
   readonly source: PacketSource;
-  readonly sender: Sender;
   readonly clock: Clock;
   /** Takes the gossip of peers. */
   readonly gossip: MessageTaker;
@@ -157,11 +136,6 @@ export interface HandlerParts {
   readonly frames: MessageTaker;
   /** Takes punch requests whose grants are to be verified. */
   readonly grants: MessageTaker;
-  /**
-   * The first of this thread's words in the shared memory, and its first column among the counters.
-   */
-  readonly threadWords: number;
-  readonly counterRow: number;
 }
 
 export class PacketHandler {
@@ -216,7 +190,7 @@ export class PacketHandler {
   readonly #packetSource: PacketSource;
   readonly #sender: Sender;
   readonly #admission: Admission;
-  readonly #punchWatch: PunchWatch;
+  readonly #replies: Replies;
   readonly #drops: DropLog;
   readonly #gossip: MessageTaker;
   readonly #gossipAllowance: GossipAllowance;
@@ -225,7 +199,6 @@ export class PacketHandler {
   readonly #grants: MessageTaker;
   /** The label of frames: the node that they are for. */
   readonly #frameLabel = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
-  readonly #repliesAt: number;
   readonly #words: Int32Array;
   /** The word that is not 0 while punch requests need grants. */
   readonly #grantsRequired: number;
@@ -244,7 +217,7 @@ export class PacketHandler {
     this.#packetSource = parts.source;
     this.#sender = parts.sender;
     this.#admission = new Admission(parts.memory, parts.counterRow, parts.clock);
-    this.#punchWatch = new PunchWatch(parts.memory);
+    this.#replies = new Replies(parts, this.#admission, () => this.#send());
     this.#drops = new DropLog(parts.memory, parts.counterRow);
     this.#gossip = parts.gossip;
     this.#gossipAllowance = new GossipAllowance(parts.clock);
@@ -252,7 +225,6 @@ export class PacketHandler {
     this.#frames = parts.frames;
     this.#grants = parts.grants;
     this.#grantsRequired = parts.memory.rulesAt + GRANTS_REQUIRED;
-    this.#repliesAt = parts.repliesAt;
     this.#words = parts.memory.words;
     this.#threadWords = parts.threadWords;
     this.#counters = parts.memory.counters;
@@ -422,7 +394,8 @@ export class PacketHandler {
     // Once a run: who relays on instead of talking directly will start one, whoever else's packets
     // go the same way.
     const senderId = this.#view.getInt32(at + FIRST_ID_AT);
-    if (this.#punchWatch.mayWatch(senderId, destId)) this.#punchWatch.relayed(senderId, destId);
+    if (this.#replies.punchWatch.mayWatch(senderId, destId))
+      this.#replies.punchWatch.relayed(senderId, destId);
     const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
     const run = runs.start(kind, slot, version, flags, bytes - cut, sender.mergeBytesMax(slot));
     this.#rewrite(at, flags);
@@ -622,7 +595,7 @@ export class PacketHandler {
     // Id 0 asks for its address before it has an id; a node that finds no room gets no answer.
     if (nodeId !== 0 && !this.#record(nodeId, type === DISCOVER_EX ? WANTS_DEST : 0)) return;
     if (nodeId !== 0 && bytes >= DISCOVER_WITH_KEY_BYTES) this.#keepKey(nodeId, at + NODE_KEY_AT);
-    this.#reply(DISCOVER_REPLY, this.#source, this.#source);
+    this.#replies.send(DISCOVER_REPLY, this.#source, this.#source);
   }
 
   /** Keeps the key of a node, for as long as grants are asked for. */
@@ -656,11 +629,11 @@ export class PacketHandler {
       this.#count(GRANT_MISSING);
       return;
     }
-    if (!this.#readPunchTarget(targetId, requesterId)) return;
+    if (!this.#replies.findTarget(requesterId, targetId)) return;
     if (needsGrant) {
       if (!this.#handOver(at)) this.#count(GRANT_OVERLOAD);
     } else {
-      this.#tellBothEnds(requesterId, targetId);
+      this.#replies.introduce(this.#source, requesterId, targetId);
     }
   }
 
@@ -672,46 +645,6 @@ export class PacketHandler {
     return (
       this.#admission.grant() &&
       this.#grants.put(this.#source, this.#view, at, PUNCH_REQUEST_WITH_GRANT_BYTES)
-    );
-  }
-
-  /**
-   * Tells a requester and its target of each other: for a PunchRequest of before, whose grant is
-   * good. Leaves with `flush`.
-   * @param requesterId signed, as the target's id
-   */
-  introduce(requester: Int32Array, requesterId: number, targetId: number): void {
-    this.#source.set(requester);
-    if (this.#readPunchTarget(targetId, requesterId)) this.#tellBothEnds(requesterId, targetId);
-  }
-
-  /** Reads where the target of a punch is. @returns false, counted, if it cannot be told */
-  #readPunchTarget(targetId: number, requesterId: number): boolean {
-    const slot = this.#nodes.find(targetId);
-    if (slot < 0 || this.#readTarget(slot, targetId) < 0) {
-      this.#count(PUNCHES_TARGET_UNKNOWN);
-      this.#drops.note(targetId, requesterId, TARGET_UNKNOWN);
-      this.#words[this.#threadWords + LAST_UNKNOWN_TARGET] = targetId;
-      return false;
-    }
-    if ((this.#target[0]! & IS_BRIDGED) !== 0) {
-      this.#count(PUNCHES_BRIDGED);
-      return false;
-    }
-    return true;
-  }
-
-  #tellBothEnds(requesterId: number, targetId: number): void {
-    this.#count(PUNCHES_SENT);
-    const requesterKnows = this.#reply(PUNCH_COMMAND, this.#target, this.#source);
-    const targetKnows = this.#reply(PUNCH_COMMAND, this.#source, this.#target);
-    if (!requesterKnows || !targetKnows) return;
-    const isV4 = isIPv4(this.#source, 0);
-    const isMixed = isV4 !== isIPv4(this.#target, 0);
-    this.#punchWatch.watch(
-      requesterId,
-      targetId,
-      isMixed ? MIXED_PAIR : isV4 ? IPV4_PAIR : IPV6_PAIR,
     );
   }
 
@@ -763,23 +696,6 @@ export class PacketHandler {
     this.#count(REFUSED_AT + result - NODE_LIMIT);
     this.#drops.note(nodeId, 0, NOT_RECORDED[result - NODE_LIMIT]!);
     return false;
-  }
-
-  /** Tells `to` about the endpoint `about`. @returns false if it was told too much */
-  #reply(
-    type: typeof DISCOVER_REPLY | typeof PUNCH_COMMAND,
-    about: Int32Array,
-    to: Int32Array,
-  ): boolean {
-    if (!this.#admission.answer(to)) return false;
-    const { runs, batch } = this.#sender;
-    if (runs.count === runs.capacity) this.#send();
-    const replyAt = this.#repliesAt + runs.count * REPLY_BYTES;
-    const replyBytes = writeAddressMessage(type, about, 0, this.#bytes, replyAt);
-    const run = runs.start(REPLY, NO_SLOT, -1, 0, replyBytes, 0);
-    batch.setDestination(run, to, 0);
-    batch.setPiece(run, 0, replyAt, replyBytes);
-    return true;
   }
 
   /** Notes that the Relay or PunchRequest at `at` was dropped: whose it is, and whom it is for. */

@@ -1,7 +1,7 @@
 /** Where the nodes' public keys are known, and how one of a library's user answers for them. */
 import { quoted } from "../../config/units.ts";
 import type { KeyFunction } from "../feature.ts";
-import type { RegistryErrorCode } from "../mesh/registry-protocol.ts";
+import type { RegistryErrorCode } from "../registry/protocol.ts";
 
 /** How long a function may take: a node waits, and would not wait much longer. */
 const KEY_MS = 5_000;

@@ -23,7 +23,7 @@ import {
   RegistryError,
   readAnswer,
   WRONG_PROGRAM,
-} from "../mesh/registry-protocol.ts";
+} from "../registry/protocol.ts";
 import {
   bytesOfBase64,
   type KeySource,

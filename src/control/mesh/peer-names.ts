@@ -4,9 +4,9 @@
  */
 import { ConfigError, type HostPort, parseHostNamePort, shown } from "../../config/units.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
+import type { ListedBeacon } from "../registry/round.ts";
 import type { MeshContext } from "./context.ts";
 import type { MeshNames } from "./hand-over.ts";
-import type { ListedBeacon } from "./registry.ts";
 import { Resolver } from "./resolver.ts";
 
 /** Maximum number of addresses of a host name that a successor receives. */

@@ -1,9 +1,9 @@
 /** Rounds with the registry: each registers this beacon and lists the others. */
 import { parseHostNamePort } from "../../config/units.ts";
 import type { PeriodicTask } from "../kit/periodic-task.ts";
+import { ofRegistry, RegistryError } from "../registry/protocol.ts";
+import { type ListedBeacon, registryRound, skippedText } from "../registry/round.ts";
 import type { MeshContext } from "./context.ts";
-import { type ListedBeacon, registryRound, skippedText } from "./registry.ts";
-import { ofRegistry, RegistryError } from "./registry-protocol.ts";
 
 /** Share of the interval by which rounds vary: beacons that start together do not stay in step. */
 const JITTER = 0.1;

@@ -7,7 +7,7 @@ import {
   RegistryKeys,
   type RegistryKeysOptions,
 } from "../../../src/control/keys/registry-keys.ts";
-import { FRAME_BYTES_MAX } from "../../../src/control/mesh/registry-protocol.ts";
+import { FRAME_BYTES_MAX } from "../../../src/control/registry/protocol.ts";
 import { installed } from "../../e2e/support/program.ts";
 import { inTime, until } from "../../e2e/support/wait.ts";
 import { openFds } from "../../support/fds.ts";

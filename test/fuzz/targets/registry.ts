@@ -7,7 +7,7 @@ import {
   type Question,
   RegistryError,
   readAnswer,
-} from "../../../src/control/mesh/registry-protocol.ts";
+} from "../../../src/control/registry/protocol.ts";
 import type { Choices } from "../choices.ts";
 import { jsonValue, mutateBytes, mutateText } from "../mutate.ts";
 import { fail, mustBe, type Seen, type Target } from "../target.ts";

@@ -19,7 +19,7 @@ import {
   type Question,
   RegistryError,
   readAnswer,
-} from "./registry-protocol.ts";
+} from "./protocol.ts";
 
 /** Timeout of connecting and both answers together. */
 const ROUND_MS = 10_000;

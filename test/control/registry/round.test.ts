@@ -3,17 +3,17 @@ import { getEventListeners } from "node:events";
 import { join } from "node:path";
 import fc from "fast-check";
 import {
-  type RegistryOptions,
-  type RegistryRound,
-  registryRound,
-  skippedText,
-} from "../../../src/control/mesh/registry.ts";
-import {
   FRAME_BYTES_MAX,
   FrameReader,
   RegistryError,
   type RegistryErrorCode,
-} from "../../../src/control/mesh/registry-protocol.ts";
+} from "../../../src/control/registry/protocol.ts";
+import {
+  type RegistryOptions,
+  type RegistryRound,
+  registryRound,
+  skippedText,
+} from "../../../src/control/registry/round.ts";
 import { installed } from "../../e2e/support/program.ts";
 import { inTime, until } from "../../e2e/support/wait.ts";
 import { openFds } from "../../support/fds.ts";
@@ -554,7 +554,7 @@ test("an error of advertise comes through, and the connection is closed", async 
 });
 
 test("nothing is left of rounds that keeps a process alive, or ends it with an error", async () => {
-  const source = join(import.meta.dir, "../../../src/control/mesh/registry.ts");
+  const source = join(import.meta.dir, "../../../src/control/registry/round.ts");
   const script = `
     import { registryRound } from ${JSON.stringify(source)};
     const round = (port, signal) =>
