@@ -66,6 +66,7 @@ import {
 } from "../shared/memory.ts";
 import { HELD, KEY_REFUSED, NODE_LIMIT, type NodeTable } from "../shared/nodes.ts";
 import { isLearned, PeerTable } from "../shared/peers.ts";
+import type { PunchWatch } from "../shared/punch-watch.ts";
 import { RouteTable } from "../shared/routes.ts";
 import { IS_BRIDGED, IS_PEER, WANTS_DEST } from "../shared/slots.ts";
 import { Admission, DISCOVER_BREAKER, PUNCH_BREAKER, RELAY_BREAKER } from "./admission.ts";
@@ -191,6 +192,7 @@ export class PacketHandler {
   readonly #sender: Sender;
   readonly #admission: Admission;
   readonly #replies: Replies;
+  readonly #punchWatch: PunchWatch;
   readonly #drops: DropLog;
   readonly #gossip: MessageTaker;
   readonly #gossipAllowance: GossipAllowance;
@@ -218,6 +220,7 @@ export class PacketHandler {
     this.#sender = parts.sender;
     this.#admission = new Admission(parts.memory, parts.counterRow, parts.clock);
     this.#replies = new Replies(parts, this.#admission, () => this.#send());
+    this.#punchWatch = this.#replies.punchWatch;
     this.#drops = new DropLog(parts.memory, parts.counterRow);
     this.#gossip = parts.gossip;
     this.#gossipAllowance = new GossipAllowance(parts.clock);
@@ -394,8 +397,7 @@ export class PacketHandler {
     // Once a run: who relays on instead of talking directly will start one, whoever else's packets
     // go the same way.
     const senderId = this.#view.getInt32(at + FIRST_ID_AT);
-    if (this.#replies.punchWatch.mayWatch(senderId, destId))
-      this.#replies.punchWatch.relayed(senderId, destId);
+    if (this.#punchWatch.mayWatch(senderId, destId)) this.#punchWatch.relayed(senderId, destId);
     const cut = (flags & KEEPS_HEAD) === 0 ? DELIVER_AT : 0;
     const run = runs.start(kind, slot, version, flags, bytes - cut, sender.mergeBytesMax(slot));
     this.#rewrite(at, flags);
