@@ -9,7 +9,7 @@ import { Moves } from "../../bench/harness/moves.ts";
 import { MovableClock } from "../../bench/rig/chaos/clock.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { describeImplementations, RedisServers } from "../support/redis.ts";
-import { Fleet, type FleetBeacon } from "./support/directory.ts";
+import { Fleet, type FleetBeacon, untilReached } from "./support/directory.ts";
 import { installed } from "./support/program.ts";
 import { TEST_TIMEOUT_MS, until, untilEqual } from "./support/wait.ts";
 
@@ -88,6 +88,32 @@ describeImplementations((implementation) => {
           expect(beacon.nodes + routesOf(beacon)).toBe(nodesOf(SHAPE));
           expect(beacon.directory.state).toBe("ok");
         }
+      },
+    );
+  }
+
+  for (const [title, days] of [
+    ["ahead", 31],
+    ["behind", -31],
+  ] as const) {
+    test.skipIf(needs !== "")(
+      `a beacon that starts follows a fleet that began while the server's clock was 31 days ${title}${needs}`,
+      async () => {
+        const clock = MovableClock.make(mkdtempSync(join(folder, "clock-")))!;
+        clock.move(days * 86_400);
+        const server = await servers.start({ env: clock.env });
+        const fleet = new Fleet({ directory: `redis://${server.name}` });
+        open.push(fleet);
+        const [first] = await fleet.startAll(2);
+        const node = await first!.udp();
+        clock.move(0);
+        const late = await fleet.start();
+        await fleet.untilWhole();
+        await untilReached(late, node);
+        await untilReached(first!, await late.udp());
+        for (const { directory } of fleet.beacons)
+          expect(directory).toMatchObject({ state: "ok", entriesMalformed: 0 });
+        expect(late.warnings(/days off its server's clock/)).toHaveLength(1);
       },
     );
   }

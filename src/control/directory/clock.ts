@@ -12,9 +12,10 @@
 import { stepped } from "./entries.ts";
 
 /**
- * What is dated so far ahead is malformed: no clock is as wrong, and all clocks would follow it.
+ * Limit of an entry's time ahead of this clock. What is dated later is malformed: all clocks would
+ * follow it.
  */
-const AHEAD_MS_MAX = 30 * 86_400_000;
+export const AHEAD_MS_MAX = 30 * 86_400_000;
 /** A raise by less is not worth another offset: it is how much the network's delay varies. */
 const RAISE_MS = 0.25;
 /** Offsets that are kept: several minutes of drift. */
@@ -53,7 +54,7 @@ export class FleetClock {
     return this.#hasBegun;
   }
 
-  /** Sets the time, once. */
+  /** Sets the time, before any is compared. */
   begin(timeMs: number): void {
     this.#hasBegun = true;
     this.#offsets = [{ fromMs: Number.NEGATIVE_INFINITY, ms: timeMs - this.monotonicMs() }];

@@ -11,11 +11,11 @@ import { NO_MARK } from "../../shared/routes-owner.ts";
 import { Pacing, type Pause } from "../kit/pacing.ts";
 import { Announcer } from "./announcer.ts";
 import { Beat } from "./beat.ts";
+import { AHEAD_MS_MAX } from "./clock.ts";
 import { Condition } from "./condition.ts";
 import { Contested } from "./contested.ts";
 import {
   ASK,
-  CHANGES,
   type Changes,
   decodeEntry,
   type Entry,
@@ -37,6 +37,7 @@ import type { LogEntry, Store } from "./store.ts";
 import { StoreError } from "./store-error.ts";
 import { Teller } from "./teller.ts";
 
+const DAY_MS = 86_400_000;
 /** The server's time is asked so often for each connection: the quickest answer is the best. */
 const CLOCK_SAMPLES = 3;
 /** Between two tries to connect, at random up to: doubled each time. */
@@ -434,9 +435,9 @@ export class Directory {
   }
 
   /**
-   * The fleet's time is that of the log's last entry, and what has passed since on the server's
-   * clock; or else the server's. Before what was written meanwhile is read: nodes of this beacon's
-   * own are compared with its claims.
+   * Sets the clock to the fleet's time: that of the log's last entry, and what has passed since on
+   * the server's clock; or else the server's. Before what was written meanwhile is read: nodes of
+   * this beacon's own are compared with its claims.
    */
   async #setClock(store: Store, { id, bytes }: LogEntry): Promise<void> {
     const { clock, monotonicMs } = this.parts;
@@ -449,13 +450,40 @@ export class Directory {
     }
     const serverMs = monotonicMs() + offsetMs;
     const entry = bytes && decodeEntry(bytes);
-    const passedMs = Math.max(0, serverMs - Number.parseInt(id, 10));
-    const { hasBegun } = clock;
-    if (!hasBegun) clock.begin(serverMs);
-    if (entry === undefined || entry.kind === ASK || clock.isTooFarAhead(entry.timeMs)) return;
-    const fleetMs = entry.timeMs + passedMs;
-    if (hasBegun) clock.raise(fleetMs);
-    else clock.begin(Math.max(serverMs, fleetMs));
+    const sinceMs = Math.max(0, serverMs - Number.parseInt(id, 10));
+    const passedMs = sinceMs > AHEAD_MS_MAX ? 0 : sinceMs; // else the server's clock was set
+    const fleetMs = entry === undefined || entry.kind === ASK ? undefined : entry.timeMs + passedMs;
+    if (clock.hasBegun) {
+      // Half the round trip may be missing from each estimate: it must not add up with each.
+      if (fleetMs !== undefined && !clock.isTooFarAhead(fleetMs))
+        clock.raise(fleetMs - leastMs / 2);
+      return;
+    }
+    if (fleetMs === undefined || Math.abs(fleetMs - serverMs) <= AHEAD_MS_MAX) {
+      clock.begin(Math.max(serverMs, fleetMs ?? 0));
+      return;
+    }
+    // The server's clock was wrong when the fleet began, or is now; or somebody forged the entry.
+    const isFleets = await this.#isTimeOfMost(store, fleetMs);
+    clock.begin(isFleets ? fleetMs : serverMs);
+    if (isFleets === undefined) return;
+    const days = Math.round((fleetMs - serverMs) / DAY_MS);
+    this.parts.complain(
+      "clock",
+      `the directory's log is ${days} days off its server's clock, and ${isFleets ? "so are most leases: the fleet's time is kept" : "most leases are not: the log's last entry is ignored"}; set the server's clock by NTP`,
+    );
+  }
+
+  /** Returns whether most leases are of about this time; undefined if there are none. */
+  async #isTimeOfMost(store: Store, timeMs: number): Promise<boolean | undefined> {
+    let [near, all] = [0, 0];
+    for (const bytes of (await store.beacons(LEASES_MAX)).values()) {
+      const lease = decodeEntry(bytes);
+      if (lease?.kind !== LEASE) continue;
+      all++;
+      if (Math.abs(lease.timeMs - timeMs) <= AHEAD_MS_MAX) near++;
+    }
+    return all === 0 ? undefined : 2 * near > all;
   }
 
   /** Who is there. Not where the log goes on: it tells in its order, and of earlier starts, too. */
@@ -520,7 +548,7 @@ export class Directory {
     if (entry.name === this.parts.name && this.#announcer.wasMine(entry.epoch)) return;
     const behindMs = this.parts.clock.raise(entry.timeMs);
     if (behindMs === 0) return;
-    if (entry.kind === CHANGES) this.#claimsFromFuture += entry.claims.nodeIds.length;
+    this.#claimsFromFuture++;
     this.parts.complain(
       "clock",
       `the clock of ${entry.name} is ${(behindMs / 1000).toFixed(1)} s ahead of this beacon's, which follows it: routes stay right; was a host suspended, or the directory's server set to another time?`,

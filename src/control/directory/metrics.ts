@@ -99,7 +99,7 @@ const COUNTERS: readonly Shown<DirectoryStats>[] = [
   },
   {
     name: "beacon_directory_claims_from_future_total",
-    help: "Claims dated over a second ahead of this beacon's clock, which followed.",
+    help: "Entries dated over a second ahead of this beacon's clock, which followed.",
     values: ({ claimsFromFuture }) => claimsFromFuture,
   },
   {
