@@ -45,7 +45,7 @@ interface ProbeFlags {
   readonly json?: true;
 }
 
-/** What commands are made with: the program, where they write, and who gets their exit code. */
+/** The program, the console that its commands write to, and the receiver of exit codes. */
 interface Adding {
   readonly program: Command;
   readonly out: Console;
@@ -84,7 +84,7 @@ export function createProgram(
   return program;
 }
 
-/** Adds a command that ends with what its action returns. */
+/** Adds a command with the flag `--json`. */
 const add = ({ program }: Adding, name: CommandName): Command =>
   program
     .command(name)
@@ -110,7 +110,7 @@ const ask = (adding: Adding, name: CommandName, yes = "done", no = "the beacon r
 
 const apiOf = ({ out }: Adding, options: Asking): Api => Api.from(options, out.env);
 
-/** Commands that read. */
+/** Adds the commands that ask a running beacon and change nothing. */
 function addReading(adding: Adding): void {
   const { out, end } = adding;
   ask(adding, "status", "healthy and ready, whatever it warns of", "not").action(
@@ -160,7 +160,7 @@ when the beacon is started anew. NO_COLOR in the environment leaves colours out.
     );
 }
 
-/** Commands that change something. */
+/** Adds the commands that change a running beacon. */
 function addChanging(adding: Adding): void {
   const { out, end } = adding;
   ask(adding, "disconnect")

@@ -118,7 +118,7 @@ export function serveHttp(
   };
 }
 
-/** Paths that anybody may read who reaches the port. */
+/** Paths for any client that reaches the port. */
 function openPaths(
   beacon: BeaconControl,
   guard: Guard,
@@ -170,7 +170,7 @@ function readingPaths(
   return reads;
 }
 
-/** Paths of the admin API that change something, and need the token. */
+/** Paths of the admin API that change something and require the token. */
 function changingPaths(observed: Observed, log: Logger): Readonly<Record<string, Handler>> {
   const { beacon } = observed;
   return {
