@@ -673,7 +673,7 @@ export class Directory {
 
   #withdraw(number: number): void {
     this.parts.peers.unfollow(number);
-    void this.#sweep(number);
+    this.#sweep(number).catch((error: unknown) => this.#broke(error));
   }
 
   #sweep(number: number): Promise<void> {

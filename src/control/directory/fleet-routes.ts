@@ -155,8 +155,9 @@ export class FleetRoutes {
     mark: number,
     isToGo: (nodeId: number) => boolean = () => true,
   ): Promise<void> {
-    this.#swept = this.#swept.then(() => this.#sweep(number, mark, isToGo));
-    return this.#swept;
+    const swept = this.#swept.then(() => this.#sweep(number, mark, isToGo));
+    this.#swept = swept.catch(() => {}); // the caller's error; the next sweep runs all the same
+    return swept;
   }
 
   /** Settles when no sweep is under way. */

@@ -245,6 +245,19 @@ describe("gossip of peers that are not in the directory", () => {
 });
 
 describe("sweeps", () => {
+  test("run although the one before threw", async () => {
+    const { claim, routes, a, table } = fleet();
+    claim(5, a, 1000);
+    const failing = routes.sweep(a.number, NO_MARK, () => {
+      throw new Error("no luck");
+    });
+    const next = routes.sweep(a.number, NO_MARK);
+    await expect(failing).rejects.toThrow("no luck");
+    await next;
+    await routes.swept();
+    expect(table.find(5)).toBe(NO_PEER);
+  });
+
   test("withdraw what lacks the mark, or everything; what waits for a node has its route then", async () => {
     const { routes, claim, table, a, z } = fleet();
     for (let id = 1; id <= 20; id++) claim(id, { ...a, mark: 1 + (id & 1) }, 1000);
