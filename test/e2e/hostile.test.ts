@@ -171,7 +171,7 @@ describe("random datagrams", () => {
     // Gossip of unlisted beacons is logged now and then, and so is a full table.
     const told = lines.slice(linesBefore);
     expect(
-      told.filter((line) => !/"msg":"(gossip from \S+ is rejected|node table full): /.test(line)),
+      told.filter((line) => !/"msg":"(gossip from \S+ rejected|node table full): /.test(line)),
     ).toEqual([]);
     expect(told.length).toBeLessThan(100);
     expect(await malformed.discover(0)).toEqual({ type: "discoverReply", ...malformed.address });
