@@ -40,17 +40,12 @@ export const SK_MEMINFO_VARS = 9;
 export const SCM_RIGHTS = 1;
 export const IPPROTO_TCP = 6;
 export const TCP_DEFER_ACCEPT = 9;
-/**
- * Type of a control message of SOL_SOCKET that carries the sender's struct ucred { pid; uid; gid }.
- */
+/** Control message of SOL_SOCKET with the sender's struct ucred { pid; uid; gid }. */
 export const SCM_CREDENTIALS = 2;
 export const SO_PASSCRED = 16;
 export const IPPROTO_IPV6 = 41;
 export const IPV6_V6ONLY = 26;
-/**
- * setsockopt level IP, and the option and control message that carry a datagram's local address:
- * <bits/in.h>, ip(7), ipv6(7).
- */
+/** IP level, option and control message of a datagram's local address: ip(7), ipv6(7). */
 export const IPPROTO_IP = 0;
 export const IP_PKTINFO = 8;
 export const IPV6_RECVPKTINFO = 49;
@@ -74,15 +69,9 @@ export const MSG_CMSG_CLOEXEC = 0x4000_0000;
 
 /** The most messages one sendmmsg or recvmmsg takes: UIO_MAXIOV, <linux/uio.h>. */
 export const MESSAGES_MAX = 1024;
-/**
- * The most segments of one merged send that every kernel since 4.18 takes: UDP_MAX_SEGMENTS,
- * <linux/udp.h>.
- */
+/** Segments of one merged send that every kernel since 4.18 accepts (UDP_MAX_SEGMENTS). */
 export const SEGMENTS_MAX = 64;
-/**
- * The largest UDP payload over IPv4: 65,535 less 20 bytes of IP and 8 bytes of UDP header (RFC 768,
- * RFC 791).
- */
+/** Largest UDP payload over IPv4: 65,535 less 20 bytes of IP and 8 of UDP (RFC 768, 791). */
 export const UDP_PAYLOAD_MAX = 65_507;
 
 // struct mmsghdr { struct msghdr { name*, namelen, iov*, iovlen, control*, controllen, flags }, len

@@ -51,18 +51,12 @@ export const bpf = {
     instruction(0x15, k, skipTrue, skipFalse),
   jumpIfAtLeast: (k: number, skipTrue: number, skipFalse: number) =>
     instruction(0x35, k, skipTrue, skipFalse),
-  /**
-   * Return k, or A: the index of the socket. An index beyond the group means: choose by the flow's
-   * hash.
-   */
+  /** Return k, or A: the socket's index. An index beyond the group falls back to the flow hash. */
   return: (k: number) => instruction(0x06, k),
   returnA: () => instruction(0x16, 0),
 } as const;
 
-/**
- * An index that no group has: the kernel falls back to its hash over the flow's addresses and
- * ports.
- */
+/** An index that no group has: the kernel falls back to its hash of the flow. */
 export const SOCKET_BY_FLOW = 0xffff_ffff;
 
 /**

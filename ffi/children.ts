@@ -30,10 +30,7 @@ export function becomeSubreaper(): void {
 
 const info = new Int32Array(new ArrayBuffer(SIGINFO_BYTES));
 
-/**
- * A child that has ended and that nothing has waited for yet; undefined if there is none. Leaves it
- * to `reap`.
- */
+/** Returns a child that has ended and is not reaped yet, if any; leaves it to `reap`. */
 export function endedChild(): number | undefined {
   info[SIGINFO_PID_WORD] = 0; // which the call leaves as it is if there is none
   if (libc.waitid(P_ALL, 0, ptr(info), WEXITED | WNOHANG | WNOWAIT) < 0) return undefined; // ECHILD

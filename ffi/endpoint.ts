@@ -35,10 +35,7 @@ export function nameBytes(family: Family): number {
   return family === AF_INET ? SOCKADDR_IN_BYTES : SOCKADDR_IN6_BYTES;
 }
 
-/**
- * Copies the sockaddr at `name[nameAt]` into the endpoint at `endpoint[at]`, without local address
- * and flags.
- */
+/** Copies the sockaddr at `name[nameAt]` to `endpoint[at]`, without local address and flags. */
 export function endpointFromName(
   family: Family,
   name: Int32Array,
@@ -88,10 +85,7 @@ export function isIPv4(endpoint: Int32Array, at: number): boolean {
   return endpoint[at + 1] === 0 && endpoint[at + 2] === 0 && endpoint[at + 3] === MAPPED_WORD;
 }
 
-/**
- * Whether the endpoint at `endpoint[at]` is link-local, in fe80::/10 (RFC 4291, 2.5.6): good on one
- * interface only.
- */
+/** Returns whether `endpoint[at]` is link-local, in fe80::/10 (RFC 4291, 2.5.6). */
 export function isLinkLocal(endpoint: Int32Array, at: number): boolean {
   return (endpoint[at + 1]! & 0xc0ff) === 0x80fe;
 }

@@ -57,10 +57,7 @@ type ErrnoName =
   | "EMFILE"
   | "ENFILE";
 
-/**
- * The name of an errno ("EADDRINUSE"), or "errno 1234" for a number that this platform does not
- * name.
- */
+/** Returns an errno's name ("EADDRINUSE"), or "errno 1234" if this platform has none. */
 export function errnoName(errno: number): string {
   return getSystemErrorMap().get(-errno)?.[0] ?? `errno ${errno}`;
 }

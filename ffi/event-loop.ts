@@ -80,9 +80,7 @@ function listenersOf(epoll: string): Watched[] {
   })).filter(({ fd }) => ListeningSocket.is(fd));
 }
 
-/**
- * Puts `socket` under the number of the watched one, which that closes, and watches it as that was.
- */
+/** Puts `socket` under the watched socket's number, closing that one, and watches it. */
 function replace({ epollFd, fd, events, data }: Watched, socket: ListeningSocket): void {
   if (libc.dup3(socket.fd, fd, O_CLOEXEC) < 0) throw new SyscallError("dup3", errno());
   const event = new DataView(new ArrayBuffer(EVENT_BYTES));

@@ -137,10 +137,7 @@ export class ListeningSocket {
     if (libc.listen(this.fd, BACKLOG) < 0) throw new SyscallError("listen", errno());
   }
 
-  /**
-   * Has it stop listening, for all processes that have it, so that its port can be bound anew;
-   * those that wait in its queue are reset.
-   */
+  /** Stops listening in all processes that share it. Queued connections are reset. */
   stopListening(): void {
     libc.shutdown(this.fd, SHUT_RD);
   }

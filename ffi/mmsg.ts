@@ -58,10 +58,7 @@ import {
 } from "./endpoint.ts";
 import { allocateFixed, type FixedMemory, type PacketCalls } from "./libc.ts";
 
-/**
- * Room for the control messages of one received message, a cache line: UDP_GRO takes 24 bytes,
- * IPV6_PKTINFO 40.
- */
+/** Bytes for one message's control messages: UDP_GRO needs 24, IPV6_PKTINFO 40. */
 const RECEIVE_CONTROL_BYTES = 64;
 /** CMSG_SPACE of the control message of a merged send, a u16. */
 const SEGMENT_CONTROL_BYTES = 24;
@@ -125,10 +122,7 @@ class StructMemory {
   }
 }
 
-/**
- * Allocates packet memory for a receive batch of `messages`, and `extraBytes` behind it for the
- * caller's own packets.
- */
+/** Allocates packet memory for `messages`, and `extraBytes` behind it for the caller. */
 export function allocatePacketMemory(messages: number, extraBytes: number): FixedMemory {
   return allocateFixed(messages * RECEIVE_BUFFER_BYTES + extraBytes);
 }
@@ -223,10 +217,7 @@ export class ReceiveBatch {
     return this.#words[this.#headers + m * MMSGHDR_WORDS + MSG_LEN_WORD]!;
   }
 
-  /**
-   * Whether message m came from somewhere; what a receive returns after UdpSocket.stopReceiving did
-   * not.
-   */
+  /** Returns whether message m has a sender; what returns after `stopReceiving` has none. */
   hasSender(m: number): boolean {
     return this.#words[this.#headers + m * MMSGHDR_WORDS + MSG_NAMELEN_WORD]! !== 0;
   }
@@ -236,10 +227,7 @@ export class ReceiveBatch {
     return (this.#words[this.#headers + m * MMSGHDR_WORDS + MSG_FLAGS_WORD]! & MSG_TRUNC) !== 0;
   }
 
-  /**
-   * Size of the segments that were merged into message m (the last may be shorter), or 0 if it is
-   * not merged.
-   */
+  /** Returns the segment size of message m (the last may be shorter), or 0 if not merged. */
   segmentBytes(m: number): number {
     const controlBytes = this.#words[this.#headers + m * MMSGHDR_WORDS + MSG_CONTROLLEN_WORD]!;
     return controlBytes === 0 ? 0 : groSegmentBytes(this.#words, this.#controlAt(m), controlBytes);
@@ -368,10 +356,7 @@ export class SendBatch {
   readonly #controlsLow: number;
   readonly #packetsLow: number;
   readonly #sourceBytes: number;
-  /**
-   * Whether message m leaves from an address of its own, 0 or 1, and the number of the address in
-   * its control block.
-   */
+  /** By message: 1 if it leaves from an address of its own, and that address's number. */
   readonly #hasSource: Uint8Array;
   readonly #written: Uint8Array;
 
@@ -430,9 +415,7 @@ export class SendBatch {
     }
   }
 
-  /**
-   * Addresses message m to the endpoint at `endpoint[at]`, from the local address that it names.
-   */
+  /** Addresses message m to `endpoint[at]`, from the local address that the endpoint names. */
   setDestination(m: number, endpoint: Int32Array, at: number): void {
     nameFromEndpoint(this.family, endpoint, at, this.#words, this.#nameWords + m * NAME_WORDS);
     const local = endpoint[at]! & ENDPOINT_LOCAL_MASK;
@@ -477,10 +460,7 @@ export class SendBatch {
     return (base - this.#packetsLow) | 0;
   }
 
-  /**
-   * Completes message m: `pieces` of them, to be cut every `segmentBytes`; with one piece nothing
-   * is cut.
-   */
+  /** Completes message m: `pieces` of them, cut every `segmentBytes`. */
   finish(m: number, pieces: number, segmentBytes: number): void {
     this.#setPieces(m, 0, pieces);
     if (pieces > 1)

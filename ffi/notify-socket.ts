@@ -36,10 +36,7 @@ import { allocateFixed, errno, type FixedMemory, libc } from "./libc.ts";
 
 /** As systemd's own bound, NOTIFY_BUFFER_MAX; a longer one is cut, and dropped. */
 const TEXT_BYTES_MAX = 4096;
-/**
- * Room for credentials and for the files that a sender may attach (BARRIER=1 has one), which are
- * closed.
- */
+/** Bytes for credentials and attached files (BARRIER=1 has one), which are closed. */
 const CONTROL_BYTES = 1024;
 const IOVEC_AT = 64;
 const CONTROL_AT = 96;
@@ -83,10 +80,7 @@ export class NotifySocket {
     return new NotifySocket(fd, `@${new TextDecoder().decode(chosen)}`);
   }
 
-  /**
-   * The next notification, undefined if there is none now; never waits. Datagrams that are too long
-   * are skipped.
-   */
+  /** Returns the next notification, if any; never waits. Skips datagrams that are too long. */
   receive(): Notification | undefined {
     const words = this.#words;
     for (;;) {

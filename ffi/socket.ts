@@ -1,6 +1,4 @@
-/**
- * UDP sockets: open, bind, options, close. Every failed call is a SyscallError that names the call.
- */
+/** UDP sockets: open, bind, options, close. A failed call is a SyscallError that names it. */
 
 import {
   AF_INET,

@@ -2,10 +2,7 @@
 import { CPU_CLOCK_OF_THREAD, SYS_GETTID, TIMESPEC_BYTES } from "./abi.ts";
 import { libc } from "./libc.ts";
 
-/**
- * The calling thread's number in the kernel: gettid(2). By way of syscall(2), for glibc has had the
- * function only since 2.30.
- */
+/** Returns the thread's number: gettid(2), by syscall(2), as glibc has it since 2.30 only. */
 export function threadId(): number {
   return Number(libc.syscall(SYS_GETTID));
 }

@@ -8,9 +8,7 @@ import { libc } from "./libc.ts";
 /** A pipe that poll(2) calls writable takes as many bytes without a wait: PIPE_BUF. */
 export const TRY_WRITE_BYTES_MAX = 4096;
 
-/**
- * Writes a short text to a file, pipe or terminal, or drops it where a write would wait or fails.
- */
+/** Writes a short text to a file, pipe or terminal; drops it if the write would block. */
 export function tryWrite(fd: number, text: string): void {
   const bytes = Buffer.from(text).subarray(0, TRY_WRITE_BYTES_MAX);
   // struct pollfd { int fd; short events; short revents }

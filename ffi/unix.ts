@@ -10,10 +10,7 @@ import {
 import { SyscallError } from "./errno.ts";
 import { errno, libc } from "./libc.ts";
 
-/**
- * The longest path or abstract name: either shares sun_path with one NUL, a path before it, a name
- * behind it.
- */
+/** Longest path or abstract name: either shares sun_path with one NUL. */
 export const UNIX_ADDRESS_BYTES_MAX = SUN_PATH_BYTES - 1;
 
 /**
@@ -39,10 +36,7 @@ export function sendUnixDatagram(address: string, bytes: Uint8Array): void {
   }
 }
 
-/**
- * `address` as a sockaddr_un, as long as bind and sendto want it: an abstract name ends where the
- * sockaddr ends.
- */
+/** Returns `address` as a sockaddr_un; an abstract name ends where the sockaddr ends. */
 function unixName(address: string): Uint8Array {
   const isAbstract = address.startsWith("@");
   const text = Buffer.from(isAbstract ? address.slice(1) : address);

@@ -34,18 +34,12 @@ export {
   reloadedConfig,
 } from "./settings.ts";
 
-/**
- * What the command line asks for: to run, or to print a text that ends in a newline and exit with
- * 0.
- */
+/** The command line's request: run, or print a text and exit with 0. */
 export type CommandLine =
   | { readonly kind: "run"; readonly config: Config; readonly places: Places }
   | { readonly kind: "print"; readonly text: string };
 
-/**
- * Where each value came from that is no default, as a message says it: `--workers 2`; a secret's is
- * masked.
- */
+/** Source of each value that is no default, as in messages: `--workers 2`; secrets masked. */
 export type Places = Readonly<Partial<Record<Property, string>>>;
 
 const HELP_COLUMNS = 100;
@@ -287,10 +281,7 @@ function readFileLevel(path: string): Level {
   );
 }
 
-/**
- * The first level that has a property decides it. Throws a ConfigError when what was decided does
- * not go together.
- */
+/** The first level with a property decides it. @throws ConfigError for options that conflict */
 function settle(levels: readonly Level[]): Config {
   const defaults = readLevel(
     (setting) => setting.default,

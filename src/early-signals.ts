@@ -27,10 +27,7 @@ export class EarlySignals {
     return new EarlySignals();
   }
 
-  /**
-   * Calls the handlers of the signals that arrived so far, and of each one that arrives from now
-   * on.
-   */
+  /** Calls the handlers for past and future signals. */
   deliverTo(handlers: SignalHandlers): void {
     this.#handlers = handlers;
     for (const signal of this.#pending) handlers[signal]();

@@ -1,15 +1,9 @@
-/**
- * The entry: runs the command that the first argument names, or else the server. Loads no more than
- * it runs.
- */
+/** The entry: runs the command of the first argument, or the server; loads only that. */
 import { isCommand, SUPERVISE } from "./config/commands.ts";
 import { EarlySignals } from "./early-signals.ts";
 
 const [word, ...args] = process.argv.slice(2);
-/**
- * A container's entry point is `beacon supervise`, behind which its user may write any other
- * command.
- */
+/** A container's entry point is `beacon supervise`; any command may follow it. */
 const command = word === SUPERVISE && isCommand(args[0]) ? args : [word ?? "", ...args];
 if (isCommand(command[0]) && command[0] !== SUPERVISE) {
   const { run } = await import("./cli/main.ts");

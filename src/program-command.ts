@@ -1,7 +1,4 @@
-/**
- * The command that started this process, without its arguments: to be asked for before the working
- * directory changes.
- */
+/** This process's command without arguments; read before the working directory changes. */
 import { resolve } from "node:path";
 
 /** A compiled program's own modules lie here. */

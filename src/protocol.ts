@@ -67,10 +67,7 @@ export const DELIVER_AT = RELAY_BYTES - RELAY_DELIVER_BYTES;
  * FIRST_ID_AT, its node ids start at SYNC_BYTES.
  */
 export const SYNC_COUNT_AT = 5;
-/**
- * A signed Sync has so many bytes more behind its node ids, which beacons without a key take no
- * notice of: see gossip-signature.ts.
- */
+/** Extra bytes of a signed Sync, which beacons without a key ignore: gossip-signature.ts. */
 export const SYNC_TRAILER_BYTES = 8 + 8 + 32;
 
 /** The longest DiscoverReply or PunchCommand: an IPv6 one. */
@@ -115,10 +112,7 @@ export function writeAddressMessage(
   return next - to;
 }
 
-/**
- * The type byte and the ids of a Relay become those of a RelayDeliver, `DELIVER_AT` bytes on, in
- * place.
- */
+/** Rewrites a Relay's head to a RelayDeliver's, `DELIVER_AT` bytes further, in place. */
 export function rewriteToDeliver(packets: DataView, at: number): void {
   const senderId = packets.getInt32(at + FIRST_ID_AT);
   packets.setUint8(at + DELIVER_AT, RELAY_DELIVER);

@@ -17,17 +17,12 @@ import type { EarlySignals } from "./early-signals.ts";
 import { programCommand } from "./program-command.ts";
 import { SUPERVISOR_VARIABLE } from "./supervise/variable.ts";
 
-/**
- * Exit codes: 1, the beacon could not start or ended by itself; 2, the configuration is bad, or a
- * file that it names.
- */
+/** Exit codes: 1, the start failed or the beacon ended; 2, bad configuration or file. */
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 /** One Ctrl-C can arrive twice: from the terminal, and passed on by npm or timeout(1). */
 const SAME_SIGNAL_MS = 500;
-/**
- * How long a beacon that was asked twice to stop may take for its last gossip and its state file.
- */
+/** Timeout in ms of last gossip and state file after a second request to stop. */
 const HURRY_MS = 1000;
 /** Time that a service manager is asked to allow beyond the time to drain. */
 const CLOSE_MS_MAX = 30_000;
@@ -67,9 +62,7 @@ export async function serve(signals: EarlySignals): Promise<never> {
   process.exit(await server.run());
 }
 
-/**
- * Not process.stdout, which makes a pipe non-blocking for all processes that share it (Bun 1.4.5).
- */
+/** Not process.stdout, which makes a shared pipe non-blocking (Bun 1.4.5). */
 function print(fd: number, text: string): void {
   try {
     writeFileSync(fd, text);
@@ -161,10 +154,7 @@ class Server {
     }, watchdogMs / 2);
   }
 
-  /**
-   * Ends with `beacon supervise`: whatever starts that again starts another server, which needs the
-   * ports.
-   */
+  /** Ends with `beacon supervise`, whose successor's server needs the ports. */
   #watchSupervisor(): void {
     const pid = Number(process.env[SUPERVISOR_VARIABLE] ?? "");
     if (!(pid > 0)) return;
@@ -177,10 +167,7 @@ class Server {
     }, SUPERVISOR_CHECK_MS);
   }
 
-  /**
-   * Drains and closes; called again, it closes at once. A beacon that does not serve yet has
-   * nothing to drain.
-   */
+  /** Drains and closes; a second call closes at once, as does one before it serves. */
   stop(): void {
     // nothing has begun; the process before goes on
     if (this.takeOver && !this.takeOver.isServing) process.exit(0);
@@ -195,10 +182,7 @@ class Server {
     }
   }
 
-  /**
-   * Reads the configuration again: same arguments and environment, but the files they name may say
-   * something else now.
-   */
+  /** Reads the configuration again: same arguments, files anew. */
   reload(): void {
     if (this.#stopMs !== undefined) return;
     if (this.#beacon.isUpgrading) {

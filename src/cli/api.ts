@@ -9,10 +9,7 @@ import {
 } from "../config/units.ts";
 import { printable } from "./text.ts";
 
-/**
- * Refusals of beacons that put no version on them. What else has none is a proxy's, or of no
- * beacon.
- */
+/** Refusals of beacons without an API version; others without one come from a proxy. */
 const IS_OLDER_BEACONS =
   /^(?:the admin token|too many wrong tokens|not found: there are|only \w+ is answered)/;
 
@@ -27,10 +24,7 @@ const TIMEOUT_MS = 15_000;
 export const UPGRADE_TIMEOUT_MS = 180_000;
 /** Lines come once a second. */
 const SILENCE_MS = 10_000;
-/**
- * A page of 10,000 nodes is a tenth of it. Whatever is at the other end fills no more memory than
- * that.
- */
+/** Limit of an answer's size: ten pages of 10,000 nodes. */
 const ANSWER_BYTES_MAX = 16 << 20;
 const TOKEN_FILE_BYTES_MAX = 4096;
 const ERROR_CHARS_MAX = 200;
@@ -259,10 +253,7 @@ function oneLine(text: string): string {
   return printable(text.trim().slice(0, ERROR_CHARS_MAX));
 }
 
-/**
- * Of an address at which something else is, or of a proxy that cannot or may not pass on what it
- * gets.
- */
+/** Error for an address with another service, or a proxy that does not pass requests on. */
 function notBeacon(url: URL, status: number): ApiError {
   const kind = status === 200 ? "" : ` (${status})`;
   return new ApiError(

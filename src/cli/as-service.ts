@@ -1,7 +1,4 @@
-/**
- * `check-config --as-service`: the same check as a systemd service's user, with the service's
- * environment and view of the file system.
- */
+/** `check-config --as-service`: the check as a systemd service's user and mounts. */
 import { readFileSync } from "node:fs";
 import { EXIT_USAGE } from "./console.ts";
 

@@ -1,6 +1,4 @@
-/**
- * `beacon disconnect`, `drain` and `upgrade`: what changes a beacon, and so needs its admin token.
- */
+/** `beacon disconnect`, `drain` and `upgrade`: changes, which need the admin token. */
 import { type Api, UPGRADE_TIMEOUT_MS } from "./api.ts";
 import { type Console, EXIT_OK } from "./console.ts";
 

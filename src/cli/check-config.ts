@@ -1,7 +1,4 @@
-/**
- * `beacon check-config`: what the server would make of its flags, its environment and its files,
- * without serving.
- */
+/** `beacon check-config`: checks flags, environment and files without serving. */
 import { accessSync, constants, existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { ConfigError, shown } from "../config/units.ts";
@@ -69,10 +66,7 @@ export async function checkConfig(
   return code;
 }
 
-/**
- * Reads the files with the code of the server's start. Returns errors, and mistakes that the server
- * serves with.
- */
+/** Reads the files as the server's start does. Returns errors, and warnings. */
 async function checkFiles(
   config: Config,
 ): Promise<{ problems: string[]; warnings: readonly string[] }> {

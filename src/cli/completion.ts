@@ -1,16 +1,10 @@
-/**
- * What shells need to complete `beacon`: made from the commands that there are and the server's
- * flags.
- */
+/** Shell completion of `beacon`, made from its commands and the server's flags. */
 import type { Argument, Command, Option } from "commander";
 import { commands } from "../config/commands.ts";
 import { settings, valueForm } from "../settings.ts";
 import { createProgram, type Shell } from "./program.ts";
 
-/**
- * Parts of an option's `<a|b>` that stand for something else; the others are to be typed as they
- * are.
- */
+/** Parts of an option's `<a|b>` that are placeholders; the others are literal values. */
 const PLACEHOLDERS = /^(address|count|duration|host:port|level|list|number|path|size|token|url)$/;
 
 /** Something that can be typed. */

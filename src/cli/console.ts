@@ -1,7 +1,4 @@
-/**
- * Where a command reads its surroundings and writes to: the process, or what a test puts in its
- * place.
- */
+/** A command's environment and output: the process, or a test's replacement. */
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { jsonLine, printable } from "./text.ts";
@@ -30,10 +27,7 @@ export const EXIT_UNREACHABLE = 3;
 /** The admin token is missing or wrong. */
 export const EXIT_FORBIDDEN = 4;
 
-/**
- * How long a reader that is slow, of a pipe that does not wait, is waited for before the next
- * attempt.
- */
+/** Retry interval in ms while a slow reader leaves its pipe full. */
 const FULL_WAIT_MS = 5;
 
 export const processConsole: Console = {
@@ -46,10 +40,7 @@ export const processConsole: Console = {
   raw: (text) => write(1, text),
 };
 
-/**
- * At once and whole, so that the process may end behind it. A reader that has gone (`| head`) ends
- * the process, as it would any other.
- */
+/** Writes at once and whole. A reader that has gone (`| head`) ends the process. */
 function write(fd: number, text: string): void {
   let bytes: Uint8Array = new TextEncoder().encode(text);
   while (bytes.length > 0) {

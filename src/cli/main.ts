@@ -20,10 +20,7 @@ const EXIT_OF: Readonly<Record<Trouble, number>> = {
   refused: EXIT_NO,
 };
 
-/**
- * A proxy of the environment is the way to others; at this host it would lead nowhere, or to the
- * proxy's own loopback.
- */
+/** Hosts of this machine, which no proxy of the environment reaches. */
 const OWN_HOSTS = "localhost,127.0.0.1,::1,[::1]";
 
 /**

@@ -1,7 +1,4 @@
-/**
- * The commands beside the server, as commander has them: their names, arguments and options, and
- * what each runs.
- */
+/** The commands: names, arguments and options for commander, and what each runs. */
 import { Argument, Command, InvalidArgumentError, Option } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
 import { type CommandName, commands } from "../config/commands.ts";

@@ -1,7 +1,4 @@
-/**
- * A beacon's numbers as the API tells them, checked before anybody counts with them: whoever
- * answers may be no beacon, or a later one.
- */
+/** Statistics of the API, validated before use: the other end may be any server. */
 import * as v from "valibot";
 import type { Stats } from "../features.ts";
 import { ApiError } from "./api.ts";

@@ -1,7 +1,4 @@
-/**
- * How numbers and words are shown to people, and what comes from others made harmless to a
- * terminal.
- */
+/** Formats numbers and words for people, and removes control characters of others. */
 
 /** What moves a cursor, changes colours, breaks a line or turns the direction of writing. */
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;

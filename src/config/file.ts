@@ -1,21 +1,12 @@
-/**
- * Files that options come from, of bounded size: the config file, one JSON object, and what it may
- * hold.
- */
+/** Files that options come from, of bounded size; the config file is one JSON object. */
 import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { duplicateKey } from "./duplicate-key.ts";
 import { ConfigError, quoted, shown } from "./units.ts";
 
-/**
- * Options are a page at most; the bound keeps a wrong path (a log, a device) from filling the
- * memory.
- */
+/** Limit of the config file; keeps a wrong path (a log, a device) from filling memory. */
 const CONFIG_FILE_BYTES_MAX = 1024 * 1024;
 
-/**
- * What nearly every file fits into; more is taken as it is needed, as the bound may be many times
- * that.
- */
+/** Fits nearly every file; larger files are read in steps. */
 const FIRST_READ_BYTES = 16 * 1024;
 
 /** The object that the file holds. Throws a ConfigError that names the file. */
@@ -41,10 +32,7 @@ export function readJsonObject(path: string): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-/**
- * A JSON value as it would stand on the command line; what has no such form becomes text that none
- * accepts.
- */
+/** Returns a JSON value as command-line text; other values become text that is refused. */
 export function jsonText(value: unknown): string {
   if (typeof value === "string") return value;
   if (typeof value === "boolean") return value ? "on" : "off";
@@ -59,10 +47,7 @@ export function jsonShown(value: unknown): string {
   return Array.isArray(value) ? "[...]" : "{...}";
 }
 
-/**
- * The bytes of the file, `bytesMax` at most. Throws a ConfigError that names it; `what` says what
- * it is for.
- */
+/** Reads a file of at most `bytesMax`. @throws ConfigError that names it; `what` is its role */
 export function readBounded(path: string, what: string, bytesMax: number): Uint8Array {
   let bytes: Uint8Array;
   try {
@@ -93,10 +78,7 @@ export function isExposed(
   return ((statSync(path, { throwIfNoEntry: false })?.mode ?? 0) & OTHERS) !== 0;
 }
 
-/**
- * Reads in steps instead of trusting the size, which is 0 for a pipe or /dev/stdin and for all of
- * /proc.
- */
+/** Reads in steps: the size is 0 for a pipe, /dev/stdin and all of /proc. */
 function readAtMost(bytesMax: number, path: string): Uint8Array {
   const fd = openSync(path, "r");
   try {

@@ -16,10 +16,7 @@ import {
   withReason,
 } from "./units.ts";
 
-/**
- * Most of a limit that is a number a second: far above what a machine can do, so as good as none,
- * and still measured.
- */
+/** Highest rate limit: far above any machine's rate, and still measured. */
 const RATE_MAX = 1_000_000_000;
 
 const TOKEN_CHARS_MAX = 1024;

@@ -1,7 +1,4 @@
-/**
- * Relative paths: resolved against the directory that the process was started in, which may be gone
- * by the time of a reload.
- */
+/** Relative paths, resolved against the start directory, which may be gone at a reload. */
 import { existsSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
 import { ConfigError } from "./units.ts";
@@ -28,10 +25,7 @@ export function pathFromStart(path: string): string {
   return resolve(startFolder, path);
 }
 
-/**
- * Where a new process with the same relative paths has to start; undefined if that directory is
- * gone.
- */
+/** Returns the start directory for a new process; undefined if that directory is gone. */
 export function folderForSuccessor(): string | undefined {
   return startFolder !== undefined && existsSync(startFolder) ? startFolder : undefined;
 }

@@ -6,18 +6,12 @@
 import { isIPv4, isIPv6 } from "node:net";
 import ipaddr from "ipaddr.js";
 
-/**
- * A setting that cannot be used. The message is one line: where it stands, what it is, what would
- * be right.
- */
+/** A bad setting. The message is one line: where it stands, its value, what is accepted. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
 }
 
-/**
- * Long enough for any sensible path or address, short enough for one line of a terminal or a
- * journal.
- */
+/** Long enough for a path or address, short enough for one line of a terminal. */
 const SHOWN_CHARS_MAX = 100;
 
 /** As DNS has it (RFC 1123), with the underscore that some networks use all the same. */
@@ -43,10 +37,7 @@ const unitBytes = new Map([
   ["GiB", 1024 ** 3],
 ]);
 
-/**
- * Text from outside, made fit for a message: plain words as they are, anything else quoted; at most
- * 100 characters.
- */
+/** Makes foreign text fit for a message: plain words as they are, others quoted; cut at 100. */
 export function shown(text: string): string {
   return /^[\w.,:;/%@+=*~[\]-]+$/.test(text) ? cut(text) : quoted(text);
 }
@@ -100,19 +91,13 @@ export function withReason<T>(read: () => T, tell: (reason: string) => string): 
 }
 
 export interface HostPort {
-  /**
-   * An address without brackets, or a name where names are taken; "" is every address of both
-   * families.
-   */
+  /** An address without brackets, or a name; "" is every address of both families. */
   readonly host: string;
   /** 0 to 65535; 0 lets the kernel pick one. */
   readonly port: number;
 }
 
-/**
- * Splits ":9001", "0.0.0.0:9001" or "[::1]:9001". Throws a ConfigError for names, zones and short
- * forms.
- */
+/** Splits ":9001", "0.0.0.0:9001" or "[::1]:9001". @throws ConfigError for names and zones */
 export function parseHostPort(text: string): HostPort {
   const address = splitHostPort(
     text,
@@ -155,10 +140,7 @@ export function parseHostNamePort(text: string): HostPort {
 
 /** The port of Redis and of Valkey. */
 const DIRECTORY_PORT = 6379;
-/**
- * A primary and its replicas, or the nodes of a cluster; each is tried, and costs a time-out when
- * it is down.
- */
+/** Limit of servers: each is tried, and costs a timeout while it is down. */
 const DIRECTORY_SERVERS_MAX = 16;
 /** More than any server is set up with; by default it has 16. */
 const DIRECTORY_DATABASE_MAX = 65_535;
@@ -207,10 +189,7 @@ function withDirectoryPort(entry: string): string {
   return /^(?:\[[^\]]*\]|[^:]+)$/.test(entry) ? `${entry}:${DIRECTORY_PORT}` : entry;
 }
 
-/**
- * What parseHostPort and parseHostNamePort have in common. `form` is the reason where the text is
- * nothing of the kind.
- */
+/** Shared part of parseHostPort and parseHostNamePort. `form` is the reason of a refusal. */
 function splitHostPort(
   text: string,
   portMin: number,

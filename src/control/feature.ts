@@ -121,10 +121,7 @@ export interface Predecessor {
   readonly maySave: boolean;
   /** Local addresses, each under the number that its endpoints carry. */
   readonly locals: readonly (readonly [number, readonly number[]])[];
-  /**
-   * Reports that the workers are ready, and waits until the old process has stopped receiving or is
-   * dead. Its last sections have been read then.
-   */
+  /** Reports that workers are ready; waits until the old process stopped or died. */
   waitForTurn(): Promise<void>;
 }
 

@@ -142,10 +142,7 @@ export class Admission {
     );
   }
 
-  /**
-   * Whether one more grant is verified. What is not is for the caller to count: this is no limit of
-   * the operator's.
-   */
+  /** Whether to verify one more grant. The caller counts refusals: no operator set this. */
   grant(): boolean {
     return this.#grants.take(EVERYBODY, 1, this.#now()) === 1;
   }

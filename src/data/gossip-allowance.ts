@@ -8,24 +8,15 @@
 import type { Clock } from "../../ffi/clock.ts";
 import { PEER_PLACES } from "../shared/memory.ts";
 
-/**
- * Three times what a peer says at the shortest of gossip intervals, 100 ms; and a second's worth at
- * once.
- */
+/** Interval of a peer's gossip: three times the shortest gossip interval, 100 ms. */
 const PEER_INTERVAL_NS = Math.round(1e9 / 30);
 const PEER_BURST = 30;
-/**
- * LEARNED_PEERS_MAX strangers that gossip every ten seconds are all heard, and learned, within the
- * first ten.
- */
+/** Interval that admits LEARNED_PEERS_MAX unlisted beacons within ten seconds. */
 const STRANGERS_INTERVAL_NS = 1e9 / 4;
 const STRANGERS_BURST = 8;
 
 export class GossipAllowance {
-  /**
-   * When what was let through will have been paid for: by peer, by peer of known instance, and the
-   * strangers'.
-   */
+  /** Time by which admitted gossip is paid for: by peer, by known instance, and unlisted. */
   readonly #paidNs = new Float64Array(2 * PEER_PLACES + 1);
 
   constructor(private readonly clock: Clock) {}

@@ -39,9 +39,7 @@ import { Sender } from "./sender.ts";
 /** A parked worker looks so often whether it is to go on; a heartbeat each. */
 const PARKED_MS = 1;
 
-/**
- * Receive calls that may fail in a row, with an error that may pass, before the worker gives up.
- */
+/** Limit of failed receive calls in a row before the worker gives up. */
 const RECEIVE_ERRORS_MAX = 1000;
 
 const MALFORMED_EMPTY = malformedColumn("empty");

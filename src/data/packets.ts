@@ -1,7 +1,4 @@
-/**
- * What happens to one packet: parsed, routed, rewritten in place and put into a run, all before the
- * next one is looked at.
- */
+/** One packet: parsed, routed, rewritten in place, and put into a run. */
 
 import { MESSAGES_MAX } from "../../ffi/abi.ts";
 import type { Clock } from "../../ffi/clock.ts";
@@ -107,9 +104,7 @@ const KEEPS_HEAD = WANTS_DEST | IS_PEER;
 
 /** Where the packets of a batch come from. */
 export interface PacketSource {
-  /**
-   * Copies the endpoint that message m came from to `endpoint`, without local address and flags.
-   */
+  /** Copies the sender's endpoint of message m, without local address and flags. */
   readSource(m: number, endpoint: Int32Array): void;
   /** As ReceiveBatch.readLocalAddress. */
   readLocalAddress(m: number, address: Int32Array): boolean;
@@ -153,10 +148,7 @@ export class PacketHandler {
   readonly #target = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
   /** The local address that a packet was sent to. */
   readonly #local = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
-  /**
-   * The slot whose endpoint is in `#target`, and the endpoint's version, which no other endpoint of
-   * this slot has; -1 for none.
-   */
+  /** Slot and version of the endpoint in `#target`; -1 for none. */
   #targetSlot = -1;
   #targetVersion = -1;
   /**
@@ -168,18 +160,12 @@ export class PacketHandler {
   #burstEnd = 0;
   /** Keeps the compiler from leaving out loads. */
   #touched = 0;
-  /**
-   * The message of this batch whose source was last looked for among the peers, -1 for none, and
-   * which one that is, -1 for none.
-   */
+  /** Message of this batch whose source was looked up last, and its peer; -1 for none. */
   #peerCheckedMessage = -1;
   #fromPeer = -1;
   /** Packets of this message. */
   #messagePackets = 1;
-  /**
-   * The message of this batch for which the limit on Relays was last asked, -1 for none, and how
-   * many more of it are let in.
-   */
+  /** Message of this batch that the relay limit admitted last, and its packets left. */
   #allowedMessage = -1;
   #allowance = 0;
 
@@ -234,19 +220,13 @@ export class PacketHandler {
     this.#row = parts.counterRow;
   }
 
-  /**
-   * From now on the packets come from this node, which has proven its id, each in a message of its
-   * own.
-   */
+  /** The packets that follow come from this proven node, each in a message of its own. */
   speaksFor(nodeId: number): void {
     this.#provenId = nodeId;
     this.#allowedMessage = -1;
   }
 
-  /**
-   * Has the processor fetch the slot that the packet at `at` will need; for each packet of a batch
-   * before the first is handled.
-   */
+  /** Prefetches the slot of the packet at `at`, before the first packet of a batch. */
   touch(at: number): void {
     const isRelay = this.#view.getUint8(at) === RELAY;
     this.#touched ^= isRelay
@@ -254,10 +234,7 @@ export class PacketHandler {
       : this.#nodes.touchToRecord(this.#view.getInt32(at + FIRST_ID_AT));
   }
 
-  /**
-   * Handles the packets of `segmentBytes`, the last may be shorter, that make up message m: `bytes`
-   * at `at`.
-   */
+  /** Handles message m, of `bytes` at `at`: packets of `segmentBytes`, the last shorter. */
   handleSegments(at: number, bytes: number, segmentBytes: number, m: number): void {
     const end = at + bytes;
     this.#messagePackets = Math.ceil(bytes / segmentBytes);
@@ -268,10 +245,7 @@ export class PacketHandler {
     this.#messagePackets = 1;
   }
 
-  /**
-   * Handles the packet of `bytes` (at least 1) at `at` in the packet memory, from message m of the
-   * batch.
-   */
+  /** Handles the packet of `bytes` (at least 1) at `at`, from message m of the batch. */
   handle(at: number, bytes: number, m: number): void {
     const type = this.#view.getUint8(at);
     if (type >= MESSAGE_NAMES.length) {
@@ -305,10 +279,7 @@ export class PacketHandler {
     }
   }
 
-  /**
-   * Whether the Relay at `at`, of message m, is let in. All of its packets are of one source, so
-   * the limit is asked once.
-   */
+  /** Whether to admit the Relay at `at`. Packets of message m share a source: asked once. */
   #letsIn(at: number, m: number): boolean {
     const admission = this.#admission;
     if (admission.isBroken(RELAY_BREAKER)) {
@@ -407,10 +378,7 @@ export class PacketHandler {
     else this.#burstRun = -1;
   }
 
-  /**
-   * The next Relay to the same destination may join this run; on the way to a peer, only if it
-   * comes from the same source.
-   */
+  /** Lets the next Relay to this destination join the run; to a peer, from this source only. */
   #remember(destId: number, run: number, m: number): void {
     this.#burstDestId = destId;
     this.#burstRun = run;

@@ -35,9 +35,7 @@ export interface ReplyParts {
   /** Where in it there is room for REPLY_BYTES a run. */
   readonly repliesAt: number;
   readonly sender: Sender;
-  /**
-   * The first of this thread's words in the shared memory, and its first column among the counters.
-   */
+  /** First of this thread's words in shared memory, and first column of its counters. */
   readonly threadWords: number;
   readonly counterRow: number;
 }

@@ -28,10 +28,7 @@ export const NO_SLOT = -1;
 export const RUNS_MAX = 256;
 if (RUNS_MAX > 256) throw new Error("a run's number must fit into a byte of the map");
 
-/**
- * Entries of the map from slot to newest run; a power of two, several times the runs of a batch. 1
- * KiB: it stays cached.
- */
+/** Entries of the map from slot to newest run; a power of two. 1 KiB stays cached. */
 const MAP_ENTRIES = 1024;
 const MAP_SHIFT = 32 - Math.log2(MAP_ENTRIES);
 
@@ -92,10 +89,7 @@ export class Runs {
     if (this.#goesTo(this.#map[entry ^ 1]!, slot)) this.#map[entry ^ 1] = run;
   }
 
-  /**
-   * The slot's entry if it has one, else the one to take: a vacant one, or, if there is none,
-   * somebody's.
-   */
+  /** Returns the slot's entry, a vacant one, or one to replace. */
   #entryOf(slot: number): number {
     // Fibonacci hashing: all slots are multiples of 16
     const entry = Math.imul(slot, 0x9e37_79b1) >>> MAP_SHIFT;
@@ -130,9 +124,7 @@ export class Runs {
     return Math.min(segments, Math.floor((UDP_PAYLOAD_MAX - this.bytes[run]!) / packetBytes));
   }
 
-  /**
-   * Adds that many packets to a run, at most what `room` says, at the places behind its last one.
-   */
+  /** Adds packets to a run, at most `room`, behind its last one. */
   joinSeries(run: number, packets: number, packetBytes: number): void {
     this.packets[run]! += packets;
     this.bytes[run]! += packets * packetBytes;

@@ -161,10 +161,7 @@ export class Sender {
     return taken;
   }
 
-  /**
-   * The kernel refused a run: send its packets one by one where that may help, else count them as
-   * dropped.
-   */
+  /** Sends a refused run's packets one by one where that may help, else counts them. */
   #refused(run: number, errno: number): void {
     const { runs } = this;
     const packets = runs.packets[run]!;
@@ -201,10 +198,7 @@ export class Sender {
     this.#bytes -= bytes;
   }
 
-  /**
-   * What goes to a peer still names its node; what goes to a node stands under the slot, which
-   * hardly ever is another's by now.
-   */
+  /** Notes a drop: a peer's packet names its node; a node's is found by its slot. */
   #note(run: number, piece: number, reason: number): void {
     const at = this.batch.pieceAt(run, piece);
     const isForPeer = this.runs.kind[run] === TO_PEER;

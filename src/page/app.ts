@@ -1,7 +1,4 @@
-/**
- * The page: follows one beacon's numbers and shows what happens now, and what happened in the last
- * ten minutes.
- */
+/** The page: follows one beacon's statistics, and charts the last ten minutes. */
 import type { Stats } from "../features.ts";
 import { type Rates, ratesBetween } from "../view/rates.ts";
 import { sumOf } from "../view/totals.ts";

@@ -4,10 +4,7 @@ import { create, setText } from "./dom.ts";
 import { type History, WINDOW_S } from "./history.ts";
 
 const HEIGHT = 150;
-/**
- * What charts span, and how far apart their ticks are, in seconds: no more than there is to show,
- * so that the first minute is no thin line.
- */
+/** Spans of charts and distances of ticks in seconds; short at first. */
 const SPANS = [
   { spanS: 60, tickS: 15 },
   { spanS: 120, tickS: 30 },

@@ -1,7 +1,4 @@
-/**
- * What the page does to its document. Everything that is shown is set as text, so nothing that
- * comes from the network is ever markup.
- */
+/** The page's access to its document: everything is set as text, never as markup. */
 
 /** @throws Error if the page has no such element */
 export function byId<T extends HTMLElement = HTMLElement>(id: string): T {
@@ -33,10 +30,7 @@ export function showNotice(element: HTMLElement, text: string): void {
   setText(element, text);
 }
 
-/**
- * Shows texts as a list's items, or hides the list where there are none. An item that stays is left
- * alone.
- */
+/** Shows texts as a list, hidden if empty; leaves items that stay. */
 export function showNotices(list: HTMLElement, texts: readonly string[]): void {
   list.hidden = texts.length === 0;
   while (list.children.length > texts.length) list.lastElementChild!.remove();

@@ -1,7 +1,4 @@
-/**
- * Follows the beacon's numbers for as long as the page is open, whatever becomes of the connection
- * or of the beacon.
- */
+/** Follows the beacon's statistics across lost connections and restarts. */
 import type { Stats } from "../features.ts";
 import { authorization, forgetToken, hasToken } from "./token.ts";
 

@@ -1,6 +1,4 @@
-/**
- * The head of the page, and the tiles: what the beacon is, how it is, and what it does this second.
- */
+/** The page's head and tiles: identity, condition, present rates. */
 
 import { hostPort } from "../../ffi/host-port.ts";
 import type { Stats } from "../features.ts";

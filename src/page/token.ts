@@ -1,7 +1,4 @@
-/**
- * The admin token, for those who look from elsewhere: asked for when it is needed, kept while the
- * tab is open.
- */
+/** The admin token for remote readers: asked when needed, kept while the tab is open. */
 import { byId, setText } from "./dom.ts";
 
 /** By path: behind one proxy, other beacons share the origin, and this token is not theirs. */

@@ -46,10 +46,7 @@ export class ArrivalNotes {
     Atomics.store(words, this.#head, (head + 1) | 0);
   }
 
-  /**
-   * Notes that there may be nodes that nobody noted: the same as if so many had come at once that
-   * some were lost.
-   */
+  /** Notes that unnoted nodes may exist, as if ids were lost. */
   lose(): void {
     Atomics.add(this.#words, this.#head, ARRIVALS_RING);
   }
@@ -57,18 +54,13 @@ export class ArrivalNotes {
 
 /** What a drain came to. */
 export interface Drained {
-  /**
-   * Ids were lost: only who looks through the whole table now has seen all that were added so far.
-   */
+  /** Ids were lost: only a scan of the whole table sees all added nodes. */
   readonly lost: boolean;
   /** There are ids that were not visited. */
   readonly more: boolean;
 }
 
-/**
- * What all threads noted; for one reader, on the main thread. It sees what is noted from now on:
- * what is there already is in the table.
- */
+/** Arrivals of all threads, for one reader on the main thread; from now on. */
 export class Arrivals {
   readonly #words: Int32Array;
   readonly #rows: readonly number[];

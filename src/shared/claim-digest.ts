@@ -28,10 +28,7 @@ export const rangeOf = (nodeId: number): number => Math.imul(nodeId, SPREAD) >>>
 export const isIn = (ranges: number, nodeId: number): boolean =>
   ((ranges >>> rangeOf(nodeId)) & 1) === 1;
 
-/**
- * A date, and the words that it consists of: a conversion of numbers beyond 32 bits takes several
- * times as long.
- */
+/** A date and its words: integer conversion beyond 32 bits takes several times longer. */
 const date = new Float64Array(1);
 const bits = new Int32Array(date.buffer);
 

@@ -72,10 +72,7 @@ export const LIMITS = [
 ] as const;
 export type Limit = (typeof LIMITS)[number];
 
-/**
- * What an operator can switch off of the packets' ways; the order is that of the bits in the rules'
- * word BREAKERS.
- */
+/** Packet services that an operator can switch off; order of the bits in BREAKERS. */
 export const BREAKERS = ["discover", "punch", "relay"] as const;
 
 /**
@@ -278,9 +275,7 @@ export const SEGMENTS_SENT = COLUMN.offloadSegments + DIRECTIONS.indexOf("sent")
 export const BATCH_AT = reserve(BATCH_BUCKETS.length);
 export const BATCH_MESSAGES = reserve(1);
 
-/**
- * Floats from one row to the next: whole cache lines, so that workers do not slow each other down.
- */
+/** Floats of a row: whole cache lines, so that workers do not slow each other down. */
 export const COUNTER_ROW = Math.ceil(columns / 8) * 8;
 
 /** Offset of a reason in its list, for code that counts it. */

@@ -38,10 +38,7 @@ export class HeardTimes {
     return this.isNoted ? this.#floats[this.memory.heard(slot)]! : 0;
   }
 
-  /**
-   * As NodeTable's. By a word: a double would first have to be made an integer, which waits for it
-   * (Bun 1.4.5).
-   */
+  /** As NodeTable's, by a word: a double waits for its conversion (Bun 1.4.5). */
   touch(slot: number): number {
     return this.isNoted ? this.#words[2 * this.memory.heard(slot)]! : 0;
   }

@@ -25,10 +25,7 @@ export const NEW_NODE_LIMIT = limitNumber("new_node");
 export const ANSWER_LIMIT = limitNumber("answer");
 export const ENDPOINT_HOLD = limitNumber("endpoint_hold");
 
-/**
- * Grants that are verified: as many as the host can spare, whatever the operator allows of punch
- * requests.
- */
+/** Grants to verify: as many as the host can spare; no operator's limit. */
 export const GRANT_RATE = LIMITS.length;
 
 function limitNumber(limit: Limit): number {
@@ -46,10 +43,7 @@ export interface LimitMemory {
   readonly floats: Float64Array;
   /** First float of a limit's rate. */
   rate(limit: number): number;
-  /**
-   * First float of the lines that a limit's sources share, and how many lines they are: a power of
-   * two.
-   */
+  /** First float of a limit's lines for sources, and their number, a power of two. */
   sources(limit: number): { readonly at: number; readonly lines: number };
 }
 
@@ -119,9 +113,7 @@ export class RateLimit {
     return intervalNs === 0 ? 0 : Math.round(1e9 / intervalNs);
   }
 
-  /**
-   * How much of its burst a source has used up, 0 to 1; at 1, packets are dropped. Changes nothing.
-   */
+  /** Used part of a source's burst, 0 to 1; at 1, packets are dropped. Changes nothing. */
   used(source: number, nowNs: number): number {
     const floats = this.floats;
     const intervalNs = floats[this.rate + INTERVAL_NS]!;

@@ -8,10 +8,7 @@
  * between them into another array of the same type, which for all it knows is the same memory.
  */
 
-/**
- * Whether the processor makes loads in the order that the program has them: x86 does (Intel SDM 3A,
- * 8.2.2; AMD64 APM 2, 7.2), arm64 does not.
- */
+/** Whether loads keep program order: on x86 (Intel SDM 3A, 8.2.2), not on arm64. */
 export const LOADS_IN_ORDER = process.arch === "x64";
 
 /** A word, loaded after all that stands before this and before all that stands behind it. */

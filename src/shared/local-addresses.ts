@@ -56,9 +56,7 @@ export class LocalAddresses implements LocalAddressList {
     return Atomics.load(this.words, this.at(LOCAL_NUMBERS_END - 1)) !== VACANT;
   }
 
-  /**
-   * A copy of the address with this number, as an endpoint with port 0; undefined if there is none.
-   */
+  /** Returns a copy of the address as an endpoint with port 0; undefined if there is none. */
   address(number: number): Int32Array | undefined {
     const at = this.at(number);
     if (number === 0 || Atomics.load(this.words, at) !== VALID) return undefined;

@@ -106,10 +106,7 @@ export class Mailbox {
     return true;
   }
 
-  /**
-   * Where the ring has the word that is put in after `count` others. For the main thread only while
-   * the ring is not empty.
-   */
+  /** Word of the ring after `count` others; on the main thread only while it is not empty. */
   protected offset(count: number): number {
     return (count - Atomics.load(this.words, this.#begun)) & (this.#ringWords - 1);
   }
@@ -120,9 +117,7 @@ export class MailboxReader extends Mailbox {
   /** Words taken and perhaps not yet released. */
   #taken = Atomics.load(this.words, this.tail);
 
-  /**
-   * The oldest message not taken yet, or undefined. It stays where it is until `release`.
-   */
+  /** Returns the oldest message not taken yet; it stays in place until `release`. */
   take(): Mail | undefined {
     const words = this.words;
     const head = Atomics.load(words, this.head);

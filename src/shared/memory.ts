@@ -36,21 +36,13 @@ const LINE_WORDS = 64 / 4;
  * line.
  */
 const SLOTS_PER_ENTRY = 2;
-/**
- * So that a shard that gets more than its share of a small table still has room, and no search
- * meets its own start.
- */
+/** So that an overfull shard of a small table has room, and no search meets its start. */
 const SLOTS_MIN = 1024;
 
-/**
- * Slots of a shard of which it is noted together whether any was ever used: 4 KiB, which is a page
- * of most kernels.
- */
+/** Slots that share a word for "was ever used": 4 KiB, a page of most kernels. */
 export const GROUP_SLOTS = 64;
 
-/**
- * Endpoints of peer beacons. A mesh in which everybody tells everybody is of tens, not hundreds.
- */
+/** Limit of peers: a full mesh has tens of beacons. */
 export const PEERS_MAX = 128;
 /**
  * Endpoints of learned peers, strangers whose gossip is believed: the lowest of their numbers is
@@ -68,10 +60,7 @@ export const ROUTE_WORDS = 2;
 export const PUNCH_PLACES = 2 ** 14;
 /** Words of such a pair's place. */
 export const PUNCH_WORDS = 4;
-/**
- * Words of the filter before them, each of 16 bits in two epochs: with all places taken, a fifth of
- * the bits of an epoch are set.
- */
+/** Words of the filter, 16 bits in two epochs: a fifth of the bits at most are set. */
 export const PUNCH_FILTER_WORDS = 2 ** 12;
 /** Words of a local address: its state and an endpoint's, rounded up. */
 export const LOCAL_ADDRESS_WORDS = 8;
@@ -113,10 +102,7 @@ export interface MemoryShape {
 export const STOPPING = 0;
 /** Every worker leaves its loop. */
 export const STOP = 1;
-/**
- * Every worker sleeps in its loop, with nothing in hand, until this changes: another process
- * receives from its socket.
- */
+/** Workers sleep, with nothing in hand: another process receives from their sockets. */
 export const PARK = 2;
 /** Seconds on the main thread's monotonic clock, from 1. */
 export const CLOCK_S = 1;
@@ -146,10 +132,7 @@ export const PUNCH_WATCH = 5;
  * read arrivals then, and looks through the table after that.
  */
 export const ARRIVALS_NOTED = 6;
-/**
- * Lists of prefixes, see prefixes.ts: where no node may be, whose punch requests are not limited,
- * and what is no host's address.
- */
+/** Lists of prefixes (prefixes.ts): denied endpoints, unlimited punchers, no hosts. */
 export const DENIED_ENDPOINTS = 0;
 export const PUNCH_ALLOWED = 1;
 export const NO_HOSTS = 2;
@@ -182,9 +165,7 @@ const SOURCE_LINES: Readonly<Record<Limit, number>> = {
   endpoint_hold: 0,
 };
 
-/**
- * A row of drops: sets, a power of two; entries of a set, which is a cache line; words of an entry.
- */
+/** A row of drops: sets, a power of two; entries of a set, a cache line; words of one. */
 export const DROP_SETS = 1024;
 export const DROP_SET_ENTRIES = 4;
 export const DROP_ENTRY_WORDS = LINE_WORDS / DROP_SET_ENTRIES;
@@ -195,19 +176,12 @@ const DROP_ROW_WORDS = DROP_SETS * LINE_WORDS;
 export const LAST_UNKNOWN_TARGET = 0;
 /** +1 at every step of its loop, so at least at every receive timeout. */
 export const HEARTBEAT = 1;
-/**
- * Why gossip was last rejected, as 1 + the offset into GOSSIP_REJECTIONS, and whose: an endpoint.
- */
+/** Last rejected gossip: 1 + offset into GOSSIP_REJECTIONS, and its source endpoint. */
 export const LAST_REJECTION = 2;
 export const LAST_REJECTED_SOURCE = 3;
-/**
- * Its thread's number in the kernel, whose CPU time the main thread asks for; behind
- * LAST_REJECTED_SOURCE's words.
- */
+/** The thread's number in the kernel, for its CPU time; behind LAST_REJECTED_SOURCE. */
 export const THREAD_ID = 9;
-/**
- * Not 0 once it saw PARK and is parked; the main thread sets it to 0 before. Behind the endpoint.
- */
+/** Not 0 once the worker saw PARK; the main thread clears it. Behind the endpoint. */
 export const IS_PARKED = 10;
 
 // Shard words, from `shardWords(shard)`.
@@ -247,10 +221,7 @@ export const ROUTE_REMOVALS = 0;
 // writer.
 /** Words ever put in; only the worker writes it. */
 export const MAILBOX_HEAD = 0;
-/**
- * How many those were when the ring was last begun; only the worker writes it, too, and only while
- * the ring is empty.
- */
+/** Count when the ring was last begun; written by the worker while the ring is empty. */
 export const MAILBOX_BEGUN = 1;
 /** Words ever taken out; only the main thread writes it. */
 export const MAILBOX_TAIL = LINE_WORDS;
@@ -420,10 +391,7 @@ export class SharedMemory {
     return this.#ratesAt / 2 + limit * RATE_FLOATS;
   }
 
-  /**
-   * First float of the lines that a limit's sources share, in `floats`, and how many lines they
-   * are.
-   */
+  /** First float of a limit's lines for sources, and their number. */
   sources(limit: number): { readonly at: number; readonly lines: number } {
     return { at: this.#sourcesAt[limit]! / 2, lines: this.#sourceLines[limit]! };
   }
@@ -436,10 +404,7 @@ export class SharedMemory {
     return this.#arrivalsAt + row * ARRIVALS_ROW_WORDS;
   }
 
-  /**
-   * The word that is not 0 once any slot of the group was used that slot `index` of the shard is
-   * in.
-   */
+  /** Word that is not 0 once any slot of the group with slot `index` was used. */
   groupWord(shard: number, index: number): number {
     return this.#groupsAt + shard * this.#groupsPerShard + Math.floor(index / GROUP_SLOTS);
   }

@@ -24,10 +24,7 @@ export interface NodeEntry {
   readonly endpoint: Int32Array;
   readonly seenS: number;
   readonly wantsDest: boolean;
-  /**
-   * Connected through the bridge. Then the endpoint is the one heard by UDP, with port 0 if there
-   * was none.
-   */
+  /** On the bridge: then the endpoint is the one seen by UDP, with port 0 if none. */
   readonly isBridged: boolean;
 }
 
@@ -36,10 +33,7 @@ const NO_ENDPOINT = new Int32Array(ENDPOINT_WORDS);
 
 export class NodeTableOwner extends NodeTable {
   readonly #scratch = new Int32Array(ENDPOINT_WORDS);
-  /**
-   * Told of each node, by its signed id, that was removed, whatever for; after the lock was
-   * released, so it may be there again.
-   */
+  /** Called with each removed node's signed id, after the lock: it may be back already. */
   removed: ((nodeId: number) => void) | undefined;
 
   /**
@@ -288,10 +282,7 @@ export class NodeTableOwner extends NodeTable {
     return nodeId;
   }
 
-  /**
-   * Every node, in no order, without holding any lock; for tools and tests, not for the packet
-   * path.
-   */
+  /** Yields every node, in no order, without locks; for tools and tests. */
   *entries(): Generator<NodeEntry> {
     const words = this.words;
     for (let shard = 0; shard < this.shards; shard++) {

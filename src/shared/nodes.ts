@@ -39,9 +39,7 @@ import {
 import { FINDS_MAX, searchSlots } from "./open-addressing.ts";
 import { HAS_KEY, IS_BRIDGED, SLOT_ID, SLOT_SEEN_S, SLOT_WORDS, Slots } from "./slots.ts";
 
-/**
- * Tries of the lock without a pause: some 10 µs, far longer than a writer holds it while it runs.
- */
+/** Spins before a pause: some 10 µs, far longer than a running writer holds a lock. */
 const LOCK_SPINS_MAX = 1000;
 /**
  * Then the holder is off its core or dead. A worker waits, up to a second; the supervisor frees a
@@ -67,10 +65,7 @@ export const NODE_LIMIT = 4;
 export const SHARD_FULL = 5;
 export const CONTENDED = 6;
 
-/**
- * What `keepKey` did: the key is the node's, the node is not there or not known to be, or it has
- * another key.
- */
+/** Results of `keepKey`: kept; node absent or not verified; or it has another key. */
 export const KEY_KEPT = 0;
 export const KEY_IGNORED = 1;
 export const KEY_REFUSED = 2;
@@ -232,10 +227,7 @@ export class NodeTable {
     return isBridged || nowS - this.words[slot + SLOT_SEEN_S]! < holdS;
   }
 
-  /**
-   * Whether the slot's endpoint is the one at `endpoint[at]`; a slot without a local address is at
-   * any.
-   */
+  /** Whether the slot is at `endpoint[at]`; without a local address it is at any. */
   #isAtLocked(slot: number, endpoint: Int32Array, at: number): boolean {
     const words = this.words;
     const copy = this.slots.endpointAt(slot);

@@ -17,10 +17,7 @@
  */
 export const PROBES_MAX = 512;
 
-/**
- * Searches for an id that is not found while removals may have moved it: each of a series may spoil
- * one.
- */
+/** Retries of a search that a removal may have spoilt. */
 export const FINDS_MAX = 16;
 
 /**
@@ -57,10 +54,7 @@ export interface Area {
   readonly first: number;
   readonly end: number;
   readonly slotWords: number;
-  /**
-   * Word that is odd while a removal goes on, and another one after it: a search may have missed an
-   * id then.
-   */
+  /** Word that is odd during a removal and changes with each: a search may have missed. */
   readonly removals: number;
   homeOf(id: number): number;
   /** Makes a vacant slot hold what `slot` holds, its id last. */

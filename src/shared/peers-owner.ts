@@ -36,28 +36,20 @@ export class PeerTableOwner extends PeerTable {
     return peer;
   }
 
-  /**
-   * Has packets to a peer leave from the local address that the endpoint at `endpoint[at]`, which
-   * is the peer's, names.
-   */
+  /** Sends to a peer from the local address that its endpoint at `endpoint[at]` names. */
   setLocal(peer: number, endpoint: Int32Array, at: number): void {
     const slot = this.slot(peer);
     if (localNumber(this.words, this.slots.endpointAt(slot)) !== localNumber(endpoint, at))
       this.slots.publish(slot, endpoint, at, IS_PEER);
   }
 
-  /**
-   * Notes which instance its signed gossip named, upper and lower half; 0 for none.
-   */
+  /** Notes the instance of its signed gossip, upper and lower half; 0 for none. */
   setInstance(peer: number, upper: number, lower: number): void {
     this.words[this.instancesAt + 2 * peer] = upper;
     this.words[this.instancesAt + 2 * peer + 1] = lower;
   }
 
-  /**
-   * From now on, what comes from its endpoint comes from no peer. What goes there still may. Main
-   * thread only.
-   */
+  /** Stops treating its endpoint as a peer's source; packets still go there. */
   disown(peer: number): void {
     Atomics.store(this.words, this.keysAt + peer, 0);
   }

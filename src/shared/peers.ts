@@ -13,10 +13,7 @@ import { ENDPOINT_PORT_MASK, ENDPOINT_WORDS } from "../../ffi/endpoint.ts";
 import { LEARNED_END, PEERS_END, PEERS_MAX, type SharedMemory } from "./memory.ts";
 import { SLOT_WORDS, Slots } from "./slots.ts";
 
-/**
- * Whether a peer is a stranger whose gossip is believed, and none that was configured or
- * registered.
- */
+/** Whether a peer is an unlisted beacon whose gossip is accepted. */
 export const isLearned = (peer: number): boolean => peer >= PEERS_MAX;
 
 export class PeerTable {
@@ -77,10 +74,7 @@ export class PeerTable {
     return differs === 0;
   }
 
-  /**
-   * Whether the 8 bytes at `at` are the instance that it named, which nobody knows who does not
-   * hear it.
-   */
+  /** Whether the 8 bytes at `at` are its instance, which only its receivers know. */
   hasInstance(peer: number, view: DataView, at: number): boolean {
     const words = this.words;
     const upper = words[this.instancesAt + 2 * peer]!;
@@ -89,10 +83,7 @@ export class PeerTable {
   }
 }
 
-/**
- * Not 0, which is a vacant place. The port's half of the word is the upper one, an IPv4 address is
- * all of the fourth.
- */
+/** Not 0, which is vacant. Mixes the port with the address words. */
 export function peerKey(endpoint: Int32Array, at: number): number {
   const port = endpoint[at]! & ENDPOINT_PORT_MASK;
   return (port ^ endpoint[at + 1]! ^ endpoint[at + 2]! ^ endpoint[at + 3]! ^ endpoint[at + 4]!) | 1;

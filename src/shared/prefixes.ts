@@ -56,10 +56,7 @@ export class PrefixListOwner extends PrefixList {
   }
 }
 
-/**
- * Whether the endpoint at `endpoint[at]` has an address in the prefix at `words[prefix]`, as
- * prefixWords has it.
- */
+/** Whether `endpoint[at]` is in the prefix at `words[prefix]` (prefixWords). */
 export function isWithin(
   endpoint: Int32Array,
   at: number,

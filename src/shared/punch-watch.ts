@@ -34,10 +34,7 @@ import {
 
 /** How long a pair is watched. */
 export const WATCH_S = 60;
-/**
- * How long a pair may relay before its punch counts as failed: daemons' own tries take two or three
- * seconds.
- */
+/** Seconds of relays before a punch counts as failed: daemons try two or three. */
 export const SETTLE_S = 5;
 
 /** Address families of a pair's two endpoints. */
@@ -54,10 +51,7 @@ const SET_SHIFT = 32 - Math.log2(PUNCH_PLACES / SET_PLACES);
 // Words of a place. The two ids, the lower one first, as signed numbers.
 const LOW_ID = 0;
 const HIGH_ID = 1;
-/**
- * The clock second in which the watch began, 0 for a vacant place; negative while the rest is being
- * written.
- */
+/** Clock second in which the watch began; 0 vacant, negative while being written. */
 const SINCE_S = 2;
 /** Address family, and whether the pair relayed. */
 const STATE = 3;
@@ -69,10 +63,7 @@ const EPOCH_BITS = 16;
 const FILTER_MASK = PUNCH_FILTER_WORDS * EPOCH_BITS - 1;
 /** A bit, in either epoch. */
 const EITHER = 1 | (1 << EPOCH_BITS);
-/**
- * So much later than the clock said may a pair be entered: the clock moves on meanwhile, and a
- * thread may be off its core.
- */
+/** Seconds that an entry may be late: the clock advances, a thread may be preempted. */
 const LATE_S = 2;
 
 export class PunchWatch {
@@ -92,10 +83,7 @@ export class PunchWatch {
     this.places = memory.punchPlacesAt;
   }
 
-  /**
-   * Whether a Relay from one node to another may be of a pair that is watched: asked before
-   * `relayed`.
-   */
+  /** Whether a Relay may be of a watched pair; asked before `relayed`. */
   mayWatch(senderId: number, destId: number): boolean {
     const bit = (senderId ^ destId) & FILTER_MASK;
     return ((this.words[this.filter + (bit >>> 4)]! >>> (bit & 15)) & EITHER) !== 0;
@@ -204,10 +192,7 @@ export class PunchWatchOwner extends PunchWatch {
     return Atomics.exchange(this.words, this.at + PUNCH_UNWATCHED, 0);
   }
 
-  /**
-   * Two threads may enter one pair at the same time, if both ends ask: the one that is left last
-   * counts, for both.
-   */
+  /** Both ends may be entered at once: the last entry left counts for both. */
   #isThereAgain(place: number, hasRelayed: boolean): boolean {
     const words = this.words;
     const set = place - ((place - this.places) % SET_WORDS);

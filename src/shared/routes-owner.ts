@@ -11,17 +11,11 @@ import { NO_PEER, PEER, type RouteMemory, RouteTable } from "./routes.ts";
 /** In place of a peer's number: there is no room for another route. */
 export const TABLE_FULL = -2;
 
-/**
- * Marks are bytes: this is that of a claim whose claimer gave none, and in place of one, for
- * `sweep`, that of no route.
- */
+/** Mark of claims without one, and in `sweep` of no route; marks are bytes. */
 export const UNMARKED = 0;
 export const NO_MARK = -1;
 
-/**
- * What is kept of each slot's claim, by the slot's index; nothing while only the last
- * to claim counts.
- */
+/** Data of each slot's claim, by the slot's index; absent while the last claim counts. */
 interface Claims {
   /** When it was made. */
   readonly timesMs: Float64Array;
@@ -66,9 +60,7 @@ export class RouteTableOwner extends RouteTable {
     };
   }
 
-  /**
-   * From now on it is kept when claims are made; those until now count as made at 0.
-   */
+  /** Keeps the dates of claims from now on; earlier ones count as made at 0. */
   keepClaims(): void {
     this.#claims ??= {
       timesMs: new Float64Array(this.slots),
@@ -184,10 +176,7 @@ export class RouteTableOwner extends RouteTable {
     }
   }
 
-  /**
-   * A part of going through the table, likewise: calls `visit` for each route, for some of them
-   * twice.
-   */
+  /** Visits each route of a part of the table, some of them twice. */
   visit(
     from: number,
     end: number,

@@ -59,10 +59,7 @@ export class RouteTable {
     return peer === NO_PEER ? this.#findDespiteRemovals(id) : peer;
   }
 
-  /**
-   * The same for a node that was not found at first look: has it no route, or did a removal hide
-   * it?
-   */
+  /** Finds a node that was missed at first: is there no route, or did a removal hide it? */
   #findDespiteRemovals(id: number): number {
     const removals = this.#removals;
     for (let attempt = 0; attempt < FINDS_MAX; attempt++) {

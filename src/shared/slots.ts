@@ -30,23 +30,14 @@ if (COPIES + 2 * ENDPOINT_WORDS !== SLOT_WORDS)
 export const WANTS_DEST = 1;
 /** Flag: not a node but a peer beacon, which gets Relays as they are. */
 export const IS_PEER = 2;
-/**
- * Flag: the node is connected through the WebSocket bridge, and gets its packets there, whatever
- * its endpoint.
- */
+/** Flag: the node is on the WebSocket bridge and gets its packets there. */
 export const IS_BRIDGED = 4;
 /** Flag: the node's public key is known, and stands where the memory's `nodeKey` says. */
 export const HAS_KEY = 8;
-/**
- * Flag: not a node but this beacon itself, which looks whether it is reached
- * (src/control/mesh/self-check.ts).
- */
+/** Flag: this beacon itself, for its self-check (src/control/mesh/self-check.ts). */
 export const IS_SELF = 16;
 
-/**
- * A reader tries again when a writer changed the entry twice within the few nanoseconds of the
- * read.
- */
+/** Retries of a read during which a writer changed the entry twice. */
 const READS_MAX = 16;
 
 /** Slots, named by the index of their first word in the shared memory. */
@@ -58,18 +49,12 @@ export class Slots {
     return this.words[slot + VERSION]!;
   }
 
-  /**
-   * Largest packet that may be merged on the way to this slot's endpoint, 0 while no limit is
-   * known.
-   */
+  /** Largest packet to merge on the way to this endpoint; 0 while unknown. */
   mergeLimit(slot: number): number {
     return this.words[slot + MERGE_LIMIT]!;
   }
 
-  /**
-   * Notes that packets over `bytes` cannot be merged on the way to this endpoint, 0 for no limit. A
-   * hint.
-   */
+  /** Notes that packets above `bytes` cannot be merged to this endpoint; 0 for no limit. */
   limitMerge(slot: number, bytes: number): void {
     this.words[slot + MERGE_LIMIT] = bytes;
   }

@@ -18,26 +18,15 @@ import { childPids, hasVariable } from "./processes.ts";
 import { RESTARTS_MAX, Restarts } from "./restarts.ts";
 import { SUPERVISOR_VARIABLE } from "./variable.ts";
 
-/**
- * A raw descriptor cannot be waited for (Bun 1.4.5): notifications and orphans are looked for this
- * often.
- */
+/** Interval in ms: a raw descriptor cannot be awaited (Bun 1.4.5). */
 const TICK_MS = 50;
-/**
- * As WatchdogSec of the systemd unit. Counted in ticks: a container that was paused is not taken
- * for one that hangs.
- */
+/** As WatchdogSec of the unit, in ticks: a paused container does not count as hung. */
 const WATCHDOG_MS = 30_000;
-/**
- * A successor whose predecessor died serves within 30 s to prepare and 5 s to cut over, or never.
- */
+/** Timeout in ms of a successor without predecessor: 30 s to prepare, 5 s to cut over. */
 const HEIR_MS = 40_000;
 /** Of notifications and of orphans, in one go; the rest waits for the next. */
 const BATCH_MAX = 1000;
-/**
- * Exit codes that the server ends with on purpose: it was asked to end, or its configuration is
- * bad.
- */
+/** Exit codes on purpose: asked to end, or bad configuration. */
 const EXITS_ON_PURPOSE = [0, 2];
 const EXIT_FAILED = 1;
 const STDERR_FD = 2;
@@ -74,17 +63,12 @@ class Supervision {
   readonly #finish: (code: number) => void;
   readonly #socket = NotifySocket.bind();
   readonly #outer = process.env["NOTIFY_SOCKET"] || undefined;
-  /**
-   * In µs, as text: what is asked of this process, if that is watched, is asked of the serving one.
-   */
+  /** Watchdog interval in µs, as text, passed on to the serving process. */
   readonly #watchdogUs: string;
   readonly #watchdogTicks: number;
   readonly #restarts = new Restarts();
   #serving: Serving | undefined;
-  /**
-   * Processes beside the serving one that said that they serve: a successor whose predecessor died,
-   * or the reverse.
-   */
+  /** Processes besides the serving one that reported ready. */
   readonly #readyHeirs = new Set<number>();
   /** Whether such a process is waited for, as the serving one died. */
   #awaitsHeir = false;
@@ -257,9 +241,7 @@ class Supervision {
     if (this.#isStopping) kill(pid, "SIGTERM"); // which its predecessor got, and not it
   }
 
-  /**
-   * To the service manager of this process. What it misses is in the next notification, or in none.
-   */
+  /** Passes lines to this process's own service manager. */
   #passOn(lines: readonly string[]): void {
     if (this.#outer === undefined || lines.length === 0) return;
     try {

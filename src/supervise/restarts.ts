@@ -1,15 +1,9 @@
-/**
- * When a serving process that crashed is replaced: quickly at first, then ever later, and not for
- * ever.
- */
+/** Restarts of a crashed server: quickly at first, then later, and not for ever. */
 
 /** Before the first restart; doubled for each that follows, up to the longest. */
 const DELAY_MS = 100;
 const DELAY_MS_MAX = 5000;
-/**
- * Restarts in a row, some 30 s. What starts containers and services has a back-off of its own, and
- * its operator looks there.
- */
+/** Limit of restarts in a row, some 30 s: container managers have back-offs of their own. */
 export const RESTARTS_MAX = 10;
 /** A process that served for so long has not failed to start. */
 export const STEADY_MS = 10_000;

@@ -1,5 +1,2 @@
-/**
- * Names the process id of `beacon supervise` to the serving process, which ends once that process
- * has.
- */
+/** Process id of `beacon supervise`, with which the serving process ends. */
 export const SUPERVISOR_VARIABLE = "BEACON_SUPERVISOR_PID";

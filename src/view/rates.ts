@@ -1,7 +1,4 @@
-/**
- * What happens now: the difference of two readings of a beacon's numbers, as people want to see it.
- * For the page and the command line.
- */
+/** Rates: the difference of two readings, for the page and the command line. */
 import type { Counts } from "../control/kit/metrics.ts";
 import type { WorkerStats } from "../control/workers/metrics.ts";
 import type { PacketStats } from "../control/workers/packet-stats.ts";
@@ -18,14 +15,9 @@ export interface Rates {
   readonly bytesOut: number;
   /** Relays that went on, by tier: local, peer, bridged. */
   readonly relays: Counts;
-  /**
-   * Packets that went no further, by reason; only reasons that occurred, the most frequent first.
-   */
+  /** Dropped packets by reason, most frequent first; only reasons that occurred. */
   readonly drops: Counts;
-  /**
-   * The beacon's share of a core, of all threads: above 1 it uses more than one. null if the beacon
-   * does not know.
-   */
+  /** Share of a core, of all threads; above 1 it uses several. null if unknown. */
   readonly cores: number | null;
   readonly workers: readonly WorkerRates[];
 }

@@ -180,8 +180,9 @@ describeImplementations((implementation) => {
   });
 
   // What takes long, with one of them.
-  describe.skipIf(implementation === VALKEY && REDIS.program !== undefined)(
-    "with a fleet of its own each",
+  const isDone = implementation === VALKEY && REDIS.program !== undefined;
+  describe.skipIf(isDone)(
+    `with a fleet of its own each${isDone ? " (needs Redis to be missing)" : ""}`,
     () => {
       /** All at a time: they wait most of the time. */
       const alone = (

@@ -1,7 +1,4 @@
-/**
- * What a probe sends, and reads of what comes back: the formats of src/protocol.ts from a node's
- * side.
- */
+/** Messages of a probe: the formats of src/protocol.ts from a node's side. */
 
 import { hostPort } from "../../../ffi/host-port.ts";
 import {

@@ -68,10 +68,7 @@ export interface Probed {
 export const PAYLOAD_BYTES_MIN = 12;
 const NONCE_BYTES = 8;
 
-/**
- * Ids from here on: nodes are numbered from 1 up. Two of 268 million meet another node's as good as
- * never.
- */
+/** First id of probe nodes; two of 268 million ids hardly ever meet another node's. */
 const ID_MIN = 0xf000_0000;
 /** Before nobody is said to be there. */
 const ATTEMPTS = 3;
@@ -202,10 +199,7 @@ async function punch(
   return { ok, requesterWasTold, targetWasTold, attempts };
 }
 
-/**
- * From the one node to the other, through the beacon. What comes back otherwise than it was sent is
- * lost.
- */
+/** Sends relays between the two nodes. A relay that comes back changed counts as lost. */
 async function timeRelays(
   [sender, receiver]: readonly [Node, Node],
   { count, intervalMs, sizeBytes, timeoutMs }: ProbeOptions,

@@ -6,10 +6,7 @@ import type { SocketAddress } from "./probe.ts";
 export type Reader<T> = (bytes: Buffer) => T | undefined;
 
 export class ProbeSocket {
-  /**
-   * The last error that the kernel told: "ECONNREFUSED" when the other end has nothing at that
-   * port.
-   */
+  /** Last error of the kernel: "ECONNREFUSED" if the port is closed. */
   error: string | undefined;
   #receive: (bytes: Buffer) => void = () => {};
   #endWait: () => void = () => {};
@@ -57,10 +54,7 @@ export class ProbeSocket {
     this.#receive = take;
   }
 
-  /**
-   * What `read` makes of the first datagram that it knows, or undefined when none comes in time, or
-   * the kernel says that none will.
-   */
+  /** Returns what `read` makes of the next known datagram; undefined after the timeout. */
   next<T>(read: Reader<T>, timeoutMs: number): Promise<T | undefined> {
     return new Promise((resolve) => {
       const done = (value: T | undefined) => {

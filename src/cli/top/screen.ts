@@ -1,7 +1,4 @@
-/**
- * A terminal that is borrowed: its alternate screen, without a cursor, keys as they are pressed;
- * given back however the program ends.
- */
+/** Borrows the terminal: alternate screen, no cursor, raw keys; always given back. */
 import type { Size } from "./view.ts";
 
 // alternate screen; no cursor; no wrapping at the edge

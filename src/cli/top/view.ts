@@ -1,7 +1,4 @@
-/**
- * What `beacon top` shows: numbers in, lines out, and nothing else, so that it is tried without a
- * terminal.
- */
+/** What `beacon top` shows: lines from numbers, a pure function. */
 
 import { hostPort } from "../../../ffi/host-port.ts";
 import type { Stats } from "../../features.ts";

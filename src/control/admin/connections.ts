@@ -60,9 +60,7 @@ export class Connections {
     return this.#all.size;
   }
 
-  /**
-   * Whether an answer is owed to one of them, or a client has connected and asked for nothing yet.
-   */
+  /** Whether an answer is owed, or a client has connected and sent no request yet. */
   get areBusy(): boolean {
     for (const { waitsFor } of this.#all) if (waitsFor !== "next") return true;
     return false;

@@ -1,7 +1,4 @@
-/**
- * All about one node: where it is, what came of what was for it or from it, and what the next relay
- * to it would come to.
- */
+/** Explains one node: where it is, its last drops, and what its next relay would meet. */
 import {
   ENDPOINT_FLAGS_MASK,
   ENDPOINT_WORDS,

@@ -22,10 +22,7 @@ import { Admin, AdminToken } from "./token.ts";
 
 /** Retries of a removal from a locked shard: one second with `LOCK_RETRY_MS` between them. */
 const DISCONNECT_RETRIES_MAX = 100;
-/**
- * Wait of an upgrade for clients that have connected and sent no request yet: what a request may
- * take.
- */
+/** Timeout in ms of an upgrade for clients that have sent no request yet. */
 const REQUEST_MS_MAX = 10_000;
 const POLL_MS = 5;
 

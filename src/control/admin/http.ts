@@ -58,10 +58,7 @@ export interface HttpPlace {
   readonly filesMax: number;
 }
 
-/**
- * Of the admin API: raised when something that it has shown is shown otherwise, or no more. What is
- * added raises nothing.
- */
+/** Version of the admin API: raised when something shown changes or disappears. */
 export const API_VERSION = 1;
 
 /** nginx otherwise holds back lines until its buffer of 4 or 8 KiB is full. */
@@ -201,19 +198,13 @@ function mapped<From, To>(
   return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, to(value)]));
 }
 
-/**
- * An answer that says of which version of the API it is, so that a client can tell it from a
- * proxy's.
- */
+/** Marks an answer with the API version, so that clients can tell it from a proxy's. */
 function versioned(answer: Response): Response {
   answer.headers.set("beacon-api", String(API_VERSION));
   return answer;
 }
 
-/**
- * Refuses pages of other origins; answers requests for which `isFree` holds, and bearers of the
- * admin token.
- */
+/** Refuses pages of other origins; admits requests that are free, and token bearers. */
 function guarded(handler: Handler, admin: Admin, isFree: typeof isOwn): Handler {
   const answer: Handler = async (request, address) => {
     if (isCrossOrigin(request))

@@ -31,10 +31,7 @@ export type RoutedRequest = Request & { readonly params: Readonly<Record<string,
 /** @param address the client's, an IP literal */
 export type Handler = (request: RoutedRequest, address: string) => Response | Promise<Response>;
 
-/**
- * Handlers by path, in which a part that begins with a colon stands for any. HEAD is answered as
- * GET.
- */
+/** Handlers by path; a part with a colon matches any. HEAD is answered as GET. */
 export interface Routes {
   readonly get: Readonly<Record<string, Handler>>;
   readonly post: Readonly<Record<string, Handler>>;
@@ -54,10 +51,7 @@ export class HttpListener {
   readonly #connections: Connections;
   readonly #http = createHttpServer({ maxHeaderSize: HEADER_BYTES_MAX });
   readonly #bySocket = new WeakMap<Socket, Connection>();
-  /**
-   * Ends when the last answer that a connection is owed has left; they are made one after the
-   * other.
-   */
+  /** Settles when a connection's last owed answer has left; they are made in order. */
   readonly #turns = new WeakMap<Connection, Promise<void>>();
   #server: NetServer | undefined;
   #isSuspended = false;
@@ -78,10 +72,7 @@ export class HttpListener {
     this.#listen();
   }
 
-  /**
-   * Accepts no more connections, and ends each with its next answer. The queue is another process's
-   * to accept.
-   */
+  /** Accepts no more connections, and closes each after its next answer. */
   suspend(): void {
     this.#isSuspended = true;
     this.#server?.close();

@@ -1,7 +1,4 @@
-/**
- * The page's files as text. To be imported when they are first asked for: under `bun run` that
- * bundles them, in a binary they are there.
- */
+/** The page's files as text; imported on first use, since `bun run` bundles them then. */
 import { bundledPage } from "./page-bundle.ts" with { type: "macro" };
 
 export const pageFiles: ReturnType<typeof bundledPage> = bundledPage();

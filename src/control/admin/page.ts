@@ -5,10 +5,7 @@
 import type { Logger } from "pino";
 import { text } from "../kit/answers.ts";
 
-/**
- * The page loads, runs and asks nothing but what this server has, and nobody shows it within a page
- * of his own.
- */
+/** The page loads only from this server, runs nothing inline, and cannot be framed. */
 const HEADERS = {
   "content-security-policy":
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

@@ -1,7 +1,4 @@
-/**
- * The admin token, which authorises changes through HTTP, and reading for requests that are not
- * this host's own.
- */
+/** The admin token: authorises changes through HTTP, and reads from other hosts. */
 import { createHash, randomInt, timingSafeEqual } from "node:crypto";
 import type { Logger } from "pino";
 import { type Clock, CoarseClock } from "../../../ffi/clock.ts";
@@ -63,10 +60,7 @@ function hashOf(token: string): Buffer {
   return createHash("sha256").update(token).digest();
 }
 
-/**
- * What a request with or without a token comes to; "none": no token was configured, and nothing can
- * be changed.
- */
+/** Result of a token check; "none": no token is configured, so nothing can be changed. */
 export type Permission = "granted" | "none" | "wrong" | "limited";
 
 export class Admin {

@@ -53,10 +53,7 @@ const CLOSE_POLICY = 1008;
 const CLOSE_SERVICE_RESTART = 1012;
 const CLOSE_TRY_AGAIN_LATER = 1013;
 
-/**
- * How handshakes end: well, or refused; or the other end left before, or the node's key or a place
- * could not be had, or it was switched off.
- */
+/** Outcomes of a handshake: success, refusal, client gone, no key, no room, switched off. */
 const AUTH_OUTCOMES = [
   "ok",
   ...HANDSHAKE_REFUSALS,

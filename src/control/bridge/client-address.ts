@@ -49,10 +49,7 @@ function addressIn(entry: string): string | undefined {
   return parseAddress(bracketed ?? withPort ?? text)?.toString();
 }
 
-/**
- * As the configuration has addresses: in full, an IPv4-mapped one as IPv4. Anything else is
- * undefined.
- */
+/** Parses an address in full, IPv4-mapped as IPv4; undefined for anything else. */
 function parseAddress(text: string): ReturnType<typeof parseAddressPrefix>[0] | undefined {
   if (text.includes("/")) return undefined;
   try {

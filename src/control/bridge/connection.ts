@@ -17,18 +17,12 @@ export class Connection {
   /** Once it is open. */
   socket!: BridgeSocket;
   challenge: Challenge | undefined;
-  /**
-   * Frames for it that are sent with the next flush of the outbox, and bytes that wait for it to
-   * read.
-   */
+  /** Frames for the next flush of the outbox, and bytes that the client has not read yet. */
   readonly pending: Uint8Array[] = [];
   bufferedBytes = 0;
   /** Whether the socket is closed. */
   isGone = false;
-  /**
-   * When it was opened, last heard and last pinged, or when it began to close, on the clock of
-   * performance.now.
-   */
+  /** Times by performance.now: opened, last received, last pinged, closing since. */
   openedMs = 0;
   heardMs = 0;
   pingedMs = 0;

@@ -26,10 +26,7 @@ const SOURCE_LINES = 2 ** 14;
 const UNPROVEN_PART = 1 / 4;
 /** And of those, the part that may come from one address. */
 const SOURCE_PART = 1 / 4;
-/**
- * Where there is no room, whoever has owed a reply for so long makes some: a node replies within
- * its round trip.
- */
+/** Age in ms at which a pending handshake may be evicted: a node replies in a round trip. */
 const PATIENCE_MS = 2_000;
 
 /** What can change while it runs. */
@@ -45,10 +42,7 @@ export interface DoorOptions {
 export class Door {
   /** Upgrades that would have been refused by address. */
   shadowed = 0;
-  /**
-   * Connections that have proven nothing, those that have waited longest first, but those whose
-   * proof is being looked at.
-   */
+  /** Unproven connections, oldest first, except those whose proof is being verified. */
   readonly #waiting = new Set<Connection>();
   /** All that have proven nothing, by the hash of their address, and together. */
   readonly #unproven = new Map<number, number>();
@@ -71,10 +65,7 @@ export class Door {
     this.#failures.set(options.failureLimit, options.failureLimit * BURST_S);
   }
 
-  /**
-   * Whether one more connection from there is too much for its address. One that is not is counted
-   * as an upgrade.
-   */
+  /** Returns whether the address is over its limit; counts an upgrade otherwise. */
   isLimited({ endpoint }: Connection): boolean {
     if (isLoopback(endpoint, 0)) return false;
     const source = this.#sourceOf(endpoint);

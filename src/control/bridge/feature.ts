@@ -16,14 +16,9 @@ import { Bridge, type BridgeOptions } from "./bridge.ts";
 import { BRIDGE, PACKETS, type Stats, stats } from "./metrics.ts";
 import { type BridgeConfig, bridgeOptions } from "./options.ts";
 
-/**
- * Files that a beacon has open beside WebSockets: 64 sockets at most, some for each worker, 128 to
- * spare; HTTP, the state file, what Bun needs.
- */
+/** Files besides WebSockets: 64 sockets, some a worker, HTTP, the state file, 128 spare. */
 const FILES_BESIDE_WSS = 512;
-/**
- * Time over which nodes are sent away after an upgrade, so that they do not all come back at once.
- */
+/** Period in ms over which nodes are disconnected after an upgrade, to spread reconnects. */
 const SEND_AWAY_MS = 3000;
 
 type Options = BridgeOptions | undefined;

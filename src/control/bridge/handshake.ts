@@ -24,18 +24,12 @@ export const NONCE_MS = 30_000;
 
 const NONCE_BYTES = 32;
 const NODE_ID_MAX = 2 ** 32 - 1;
-/**
- * 64 bytes in standard base64 with its padding; the last digit holds two bits, and the four behind
- * them are zero.
- */
+/** 64 bytes in base64 with padding; the last digit holds two bits and four zeros. */
 const SIGNATURE = /^[A-Za-z\d+/]{85}[AQgw]==$/;
 
 /** Why a node is refused, as the metric names it. */
 export const HANDSHAKE_REFUSALS = [
-  /**
-   * No auth_reply: too long, not JSON, of another shape, or its signature is not 64 bytes in
-   * base64.
-   */
+  /** No auth_reply: too long, not JSON, wrong shape, or a signature that is not 64 bytes. */
   "malformed",
   /** An auth_reply whose node_id is no whole number from 1 to 4294967295. */
   "node_id",
@@ -57,16 +51,10 @@ export type Proof =
   | { readonly nodeId: number; readonly refusal?: undefined }
   | { readonly nodeId?: undefined; readonly refusal: HandshakeRefusal };
 
-/**
- * Tells a node's public key; undefined: there is no such node. Rejects when it cannot tell at the
- * moment.
- */
+/** Returns a node's public key, or undefined for an unknown node. Rejects if unavailable. */
 export type KeyOf = (nodeId: number) => Promise<Uint8Array | undefined>;
 
-/**
- * What is used of a reply. Looked through in this order, so that a node_id counts only in an
- * auth_reply.
- */
+/** Fields of a reply, in this order, so that a node_id counts only in an auth_reply. */
 const authReply = v.object({
   type: v.literal("auth_reply"),
   node_id: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(NODE_ID_MAX)),

@@ -24,10 +24,7 @@ const SHARE = 1 / 8;
 const SLOW_READER = nodeDrop("slow_reader");
 
 export class Outbox {
-  /**
-   * Frames that the connections took, that were dropped because their node did not read, and
-   * because it had just left.
-   */
+  /** Frames sent, dropped because the node did not read, and dropped because it left. */
   sent = 0;
   dropped = 0;
   gone = 0;

@@ -42,10 +42,7 @@ export interface ServerOptions {
   readonly tls: TlsFiles | undefined;
 }
 
-/**
- * The last answer on its connection: one that is no node's is not kept, or somebody would keep many
- * with a request now and then.
- */
+/** Closes the connection after an answer to a client that is no node. */
 function last(response: Response): Response {
   response.headers.set("connection", "close");
   return response;
@@ -60,9 +57,7 @@ export class BridgeServer {
   /** The one that accepts connections, if any does. */
   #server: Bun.Server<Connection> | undefined;
   readonly #port: number;
-  /**
-   * Whether `#server` goes by options that are no longer in force, or is missing against its will.
-   */
+  /** Whether `#server` runs with outdated options, or should run and does not. */
   #isStale = false;
   /** Whether it accepts no connections because files are short. */
   #isPaused = false;
@@ -184,10 +179,7 @@ export class BridgeServer {
     return server;
   }
 
-  /**
-   * Without the socket: connections that nobody has accepted yet are reset when such a server
-   * stops.
-   */
+  /** Serves without the listening socket: stopping such a server resets queued connections. */
   #serveAlone(): Bun.Server<Connection> {
     this.socket.close();
     this.#stopAccepting();

@@ -9,28 +9,19 @@ import type { FleetClock } from "./clock.ts";
 import { CHANGES, CHANGES_MAX, type Changes, EPOCHS_PER_MS, TIME_STEP_MS } from "./entries.ts";
 import type { OwnNodes } from "./fleet-routes.ts";
 
-/**
- * Nodes whose change is not published yet: two seconds of the fastest. Beyond that a snapshot is
- * less work for everybody.
- */
+/** Limit of unpublished nodes: two seconds at full rate; beyond, a snapshot is cheaper. */
 export const UNTOLD_MAX = 131_072;
 /** Starts that are remembered: the log, in which they may be found, is a minute long. */
 const EPOCHS_MAX = 1024;
 /** In the table of published claims all nodes lead to one peer: this beacon. */
 export const SELF = 0;
-/**
- * Dates older than this are published in whole seconds, as a snapshot says no more of those of 1.5
- * days (ageOf in entries.ts).
- */
+/** Age in ms from which dates are published in whole seconds, as in snapshots. */
 const OLD_MS = 86_400_000;
 /** Calls of `roundOld`, one a second, in which it goes through all that is published. */
 const ROUND_CALLS = 3600;
 /** Steps of a sweep between two looks at the clock. */
 const SLICE_STEPS = 512;
-/**
- * Nodes between two looks at the clock: each of a table's first claims finds pages that were never
- * written, 25 µs each.
- */
+/** Nodes between two looks at the clock: first claims touch new pages, 25 µs each. */
 const SLICE_NODES = 8;
 /** What is collected for longer is left to the next entry. */
 const COLLECT_MS = 0.5;
@@ -39,10 +30,7 @@ export interface AnnouncerParts {
   readonly name: string;
   /** Other beacons' claims. */
   readonly table: RouteTableOwner;
-  /**
-   * What this beacon published: a table that keeps claims, with room for all its nodes and
-   * UNTOLD_MAX that went.
-   */
+  /** Published claims: room for all nodes of this beacon and UNTOLD_MAX removed ones. */
   readonly published: RouteTableOwner;
   readonly own: OwnNodes;
   readonly clock: FleetClock;
@@ -52,9 +40,7 @@ export interface AnnouncerParts {
 }
 
 export class Announcer {
-  /**
-   * Which start this is; 0 before the first. All that was published before does not count any more.
-   */
+  /** Number of this start; 0 before the first. Publications of earlier starts are void. */
   epoch = 0;
   /** The last changes that the directory has. */
   seq = 0;
@@ -63,10 +49,7 @@ export class Announcer {
   readonly #epochs = new Set<number>();
   /** The latest start by this beacon's name that is not this process's. */
   #othersEpoch = 0;
-  /**
-   * Nodes that came or went, which of the two shows when it is published; and the earliest date of
-   * their claim.
-   */
+  /** Changed nodes, and the earliest date of their claim. */
   readonly #untold = new Map<number, number>();
   #underWay: Changes | undefined;
   /** The epoch of which all nodes are in the table of published claims, and nothing else. */
@@ -99,10 +82,7 @@ export class Announcer {
     this.#underWay = undefined;
   }
 
-  /**
-   * Another process has this beacon's name, or had it: whatever the clock says, the next start is
-   * the later one.
-   */
+  /** Another process has this beacon's name: the next start must be later than its start. */
   outbid(epoch: number): void {
     this.#othersEpoch = Math.max(this.#othersEpoch, epoch);
   }
@@ -147,10 +127,7 @@ export class Announcer {
     this.#underWay = undefined;
   }
 
-  /**
-   * The date by which this beacon has a node: when it was last heard, and no earlier than was
-   * published. -1 if it is not here.
-   */
+  /** Date of a node here: last received, at least what was published; -1 if it is not here. */
   ownMs(nodeId: number): number {
     const { own, clock } = this.parts;
     const heardMs = own.heardMs(nodeId);
@@ -163,18 +140,12 @@ export class Announcer {
     return this.parts.published.claimedMs(nodeId);
   }
 
-  /**
-   * Whether the table of published claims is whole, and so its sums and snapshots of it are right
-   * as of `seq`.
-   */
+  /** Whether the published table is complete, so that its sums and snapshots hold at `seq`. */
   get isWhole(): boolean {
     return this.epoch !== 0 && this.#wholeEpoch === this.epoch;
   }
 
-  /**
-   * The sums of all that is published, as of `seq` (claim-digest.ts); undefined while that is not
-   * whole.
-   */
+  /** Sums of all published claims at `seq` (claim-digest.ts); undefined while incomplete. */
   get sums(): Int32Array | undefined {
     return this.isWhole && this.#underWay === undefined
       ? this.parts.published.sumsOf(SELF)
@@ -207,10 +178,7 @@ export class Announcer {
     this.#wholeEpoch = epoch;
   }
 
-  /**
-   * Publishes nodes again whose dates have become old, in whole seconds. To be called once a
-   * second.
-   */
+  /** Republishes nodes whose dates became old, in whole seconds. Called once a second. */
   roundOld(): void {
     const { published, clock } = this.parts;
     const oldMs = clock.nowMs() - OLD_MS;

@@ -11,19 +11,13 @@
  */
 import { stepped } from "./entries.ts";
 
-/**
- * Limit of an entry's time ahead of this clock. What is dated later is malformed: all clocks would
- * follow it.
- */
+/** Limit of an entry's time ahead of this clock; all clocks would follow a later one. */
 export const AHEAD_MS_MAX = 30 * 86_400_000;
 /** A raise by less is not worth another offset: it is how much the network's delay varies. */
 const RAISE_MS = 0.25;
 /** Offsets that are kept: several minutes of drift. */
 const OFFSETS_MAX = 64;
-/**
- * A raise by more is logged and counted: no clock drifts so far between two entries, unless its
- * host was suspended.
- */
+/** A larger raise is logged and counted: only a suspended host drifts so far. */
 const JUMP_MS = 1000;
 
 /** Time less CLOCK_MONOTONIC, from a moment on. */

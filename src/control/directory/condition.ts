@@ -15,10 +15,7 @@ export class Condition {
 
   constructor(
     private readonly monotonicMs: () => number,
-    /**
-     * One kind of call may be refused, and others not: it takes so long without a failure until all
-     * is well.
-     */
+    /** Time without a failure until the state is ok again: one kind of call may fail alone. */
     private readonly sureMs: number,
   ) {
     this.#sinceMs = monotonicMs();

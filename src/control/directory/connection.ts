@@ -18,10 +18,7 @@ import {
 } from "./store-error.ts";
 import type { Target } from "./target.ts";
 
-/**
- * Long enough for a server on another continent and a SYN that is sent three times (after 1 s and 3
- * s).
- */
+/** Timeout for a server on another continent, with SYNs lost at 1 s and 3 s. */
 const CONNECT_MS = 5_000;
 /** How much of that is for finding out why there is no connection. */
 const WHY_PART = 0.2;
@@ -104,10 +101,7 @@ export class Connection {
     }
   }
 
-  /**
-   * The server answered something that is no answer to `command`: who knows what the next one
-   * belongs to.
-   */
+  /** Error for an answer that does not fit `command`; the connection is unusable then. */
   misunderstood(command: string): StoreError {
     const reason = ofServer(this.name, "malformed", `answers ${command} wrongly: ${WRONG_PROGRAM}`);
     this.close(reason);
@@ -134,10 +128,7 @@ export class Connection {
   }
 }
 
-/**
- * Nothing is queued, and no connection comes back by itself: whoever holds it decides what is still
- * to be said.
- */
+/** Makes a client without queue or reconnection: the caller decides what to send again. */
 function clientOf(server: Target, login: Login, timeoutMs: number): Bun.RedisClient {
   const { address, port, servername } = server;
   const { tls, ca, user, password } = login;

@@ -47,10 +47,7 @@ const RETRY_MS_MAX = 2000;
 const SAID_MS = 60_000;
 /** Who ends does not wait longer for the server to take its leave. */
 const LEAVE_MS_MAX = 1000;
-/**
- * A lease that was renewed so many leases ago is nobody's; after as many more, its field is
- * removed.
- */
+/** Leases after which a silent beacon is gone; after as many more its field is removed. */
 const DEAD_LEASES = 3;
 /** Fields of the hash that are looked at. */
 const LEASES_MAX = 4 * PEERS_MAX;
@@ -224,10 +221,7 @@ export class Directory {
     return this.#condition.remark ?? (this.#isAlone ? ALONE : undefined);
   }
 
-  /**
-   * Whether there are other beacons, and none of them has been in this directory for a lease's
-   * time.
-   */
+  /** Whether there are peers, and none of them was in this directory for a lease's time. */
   get #isAlone(): boolean {
     const { leaseMs, peers, monotonicMs } = this.parts;
     return monotonicMs() - this.#inCompanyMs > leaseMs && peers.notFollowed() > 0;
@@ -408,10 +402,7 @@ export class Directory {
     );
   }
 
-  /**
-   * Tells what there is to tell, and takes leave. If the server does not take it, the others find
-   * out when the lease ends.
-   */
+  /** Publishes what is pending, then leaves. If the server refuses, the lease expires. */
   async #finish(store: Store, telling: Promise<void>): Promise<void> {
     const { sleep } = this.parts;
     const inTime = async (done: Promise<unknown>) => {
@@ -555,10 +546,7 @@ export class Directory {
     );
   }
 
-  /**
-   * What is of no time that can be malformed: no start of the beacon's own could be later, and no
-   * clock goes back.
-   */
+  /** Decodes an entry; one with a time that no clock can have shown yet is malformed. */
   #decode(bytes: Uint8Array, extra?: Uint8Array): Entry | undefined {
     const { clock } = this.parts;
     const entry = decodeEntry(bytes, extra);
@@ -648,10 +636,7 @@ export class Directory {
     }
   }
 
-  /**
-   * Of several names for one place, that of the latest start has it: the others are the beacon's
-   * old ones, or wrong.
-   */
+  /** Of several names for one place, the latest start has it; the others are outdated. */
   #numbers(): ReadonlyMap<Followed, number | undefined> {
     const numbers = new Map<Followed, number | undefined>();
     const latest = new Map<number, Followed>();

@@ -30,10 +30,7 @@ export const LEASE = 2;
 export const ASK = 3;
 const VERSION = 1;
 
-/**
- * Claims and gone ids of one entry, together: what is applied in one go, in less than a
- * millisecond.
- */
+/** Claims and removed ids of one entry: applied at once, in less than a millisecond. */
 export const CHANGES_MAX = 1024;
 /** An epoch is the time of its start, in ms, times this, and something random. */
 export const EPOCHS_PER_MS = 1024;
@@ -43,10 +40,7 @@ export const NAME_BYTES_MAX = 255 + 6;
 export const PARTS_MAX = 1024;
 /** Times are exact in a float64, and two beacons compare the same ones. */
 export const TIME_STEP_MS = 1 / 16;
-/**
- * Ages from here on are of whole seconds, which their other bits count: 1.5 days and 68 years have
- * room.
- */
+/** Ages from here on count whole seconds: 1.5 days and 68 years fit. */
 const AGE_SECONDS = 0x8000_0000;
 const SUMS = CLAIM_RANGES * SUM_WORDS;
 
@@ -282,10 +276,7 @@ class Writer {
   }
 }
 
-/**
- * Takes values one behind the other; once one is missing, or is not what it must be, nothing is
- * good any more.
- */
+/** Reads values in order; after a missing or invalid one, everything is invalid. */
 class Reader {
   readonly #view: DataView;
   #at = 0;

@@ -10,9 +10,7 @@ import { DirectorySetup } from "./setup.ts";
 import { type Stats, stats } from "./stats.ts";
 import { storeOptions } from "./store-options.ts";
 
-/**
- * For its mistakes alone: the files are read again for each connection, as a password may change.
- */
+/** Only validates: each connection reads the files again, as a password may change. */
 function read(config: DirectoryConfig, reading: Reading<void>): void {
   if (config.directory === "off") return;
   if (storeOptions(config).authFileExposed)

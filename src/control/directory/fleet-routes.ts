@@ -34,10 +34,7 @@ export interface Claimer {
   /** What its claims are marked with, so that those that a snapshot no longer names are found. */
   readonly mark: number;
   readonly waiting: WaitingClaims;
-  /**
-   * Ranges of node ids in which claims of it were refused since their last snapshot began to load,
-   * for lack of room.
-   */
+  /** Ranges of node ids with claims refused for lack of room since their last snapshot. */
   incomplete: number;
 }
 
@@ -46,20 +43,14 @@ export interface FleetRoutesParts {
   readonly own: OwnNodes;
   /** This beacon's name. */
   readonly name: string;
-  /**
-   * The date by which this beacon has a node of its own, and the one that it published, if any; -1
-   * for none.
-   */
+  /** Date of an own node here, and the published one, if any; -1 for none. */
   readonly ownMs: (nodeId: number) => number;
   readonly publishedMs: (nodeId: number) => number;
   /** The beacon that has a peer number; undefined if the directory does not know it. */
   readonly claimerAt: (number: number) => Claimer | undefined;
   /** The beacons with claims that wait. */
   readonly waiters: () => readonly Claimer[];
-  /**
-   * A node has to be published again: with the date by which this beacon has it, or a later one
-   * than `afterMs`.
-   */
+  /** Publishes a node again, by its own date or one later than `afterMs`. */
   readonly claimAgain: (nodeId: number, afterMs: number) => void;
   /** A claim of this beacon was refused, because too many wait. */
   readonly tooManyWait: (claimer: Claimer) => void;
@@ -112,10 +103,7 @@ export class FleetRoutes {
     }
   }
 
-  /**
-   * A peer that is not in the directory is about to have a node's route: the claim that had it
-   * waits.
-   */
+  /** A gossip-only peer is about to get a node's route: the claim that had it waits. */
   displace(nodeId: number): void {
     const { table, claimerAt } = this.parts;
     const number = table.holder(nodeId);
@@ -146,10 +134,7 @@ export class FleetRoutes {
     return missing > Math.min(table.room, waiting.room) ? ranges & ~claimer.incomplete : ranges;
   }
 
-  /**
-   * Withdraws those of a beacon's claims that lack this mark and are to go. One sweep at a time:
-   * many beacons may go at once.
-   */
+  /** Withdraws a beacon's claims without this mark that are to go. One sweep at a time. */
   sweep(
     number: number,
     mark: number,
@@ -183,10 +168,7 @@ export class FleetRoutes {
     claimerAt(number)?.waiting.sweep(mark, isToGo);
   }
 
-  /**
-   * The later of this claim and the one that has the route has it from now on, and the other one
-   * waits.
-   */
+  /** Gives the route to the later of this claim and the holder's; the other one waits. */
   #stand(nodeId: number, claimer: Claimer, timeMs: number, mark: number): void {
     const { table, claimerAt } = this.parts;
     const holder = table.holder(nodeId);

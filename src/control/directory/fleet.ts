@@ -38,15 +38,9 @@ export const RESYNC_REASONS = [
 ] as const;
 export type ResyncReason = (typeof RESYNC_REASONS)[number];
 
-/**
- * Nodes changed behind the snapshot that a beacon needs, some 60 bytes each; more, and it needs a
- * later one.
- */
+/** Limit of nodes changed after the needed snapshot, 60 bytes each; beyond, a later one. */
 const KEPT_MAX = 65_536;
-/**
- * Those who miss the same ask within so long of each other, so that most hear another one's
- * question first.
- */
+/** Spread of asks in ms: most beacons read another one's ask before they write theirs. */
 const ASK_SPREAD_MS = 250;
 /** Nobody answered: the same is asked again, after twice as long each time. */
 const ASK_AGAIN_MS = 1000;
@@ -60,10 +54,7 @@ const LEASE_MS_DEFAULT = 10_000;
 const FIRST_MARK = UNMARKED + 1;
 const MARKS = 255;
 
-/**
- * A beacon that diverges again and again is reloaded after so long, doubled each time: what it says
- * of itself may be wrong.
- */
+/** Delay of the reload of a beacon that diverges repeatedly, doubled each time. */
 const DIVERGED_MS = 1000;
 const DIVERGED_MS_MAX = 300_000;
 
@@ -83,10 +74,7 @@ export class Followed {
   #last: number | undefined;
   /** A snapshot has to have all changes until this one. */
   #needed: number | undefined;
-  /**
-   * By node, the last change behind `needed` that names it: it holds before a snapshot of before
-   * it.
-   */
+  /** Per node, the last change after `needed`: it outranks an older snapshot. */
   readonly #changed = new Map<number, number>();
   /** What is to be loaded; whether it is being loaded. */
   wanted: SnapshotName | undefined;
@@ -230,10 +218,7 @@ export class Fleet {
     else if (entry.kind === LEASE) this.#hearLease(beacon, entry, nowMs);
   }
 
-  /**
-   * A lease that was found in the directory, not heard: it tells who is there, not how far they
-   * are.
-   */
+  /** A lease found in the directory, not read from the log: who is there, not how far. */
   find(lease: Lease, nowMs: number): void {
     if (lease.name === this.parts.name || lease.isLeaving) return;
     const beacon = this.#beaconOf(lease, nowMs);
@@ -282,10 +267,7 @@ export class Fleet {
     }
   }
 
-  /**
-   * Whose snapshots are to be asked for now; they count as asked. Without a number, a snapshot
-   * can't be loaded.
-   */
+  /** Returns the beacons whose snapshots are needed now, and counts them as asked. */
   toAsk(nowMs: number): readonly Followed[] {
     const asked: Followed[] = [];
     for (const beacon of this.beacons.values()) {
@@ -388,10 +370,7 @@ export class Fleet {
     );
   }
 
-  /**
-   * Does all stand that the beacon claims, and nothing else? What does not is reloaded, range by
-   * range.
-   */
+  /** Compares standing claims with a lease's sums; reloads the ranges that differ. */
   #compare(beacon: Followed & Claimer, { sums, seq, nodes }: Lease, nowMs: number): void {
     const { routes, complain } = this.parts;
     if (sums === undefined || nowMs < beacon.compareAtMs) return;
@@ -416,10 +395,7 @@ export class Fleet {
     this.fallBehind(beacon, "diverged", nowMs, ranges);
   }
 
-  /**
-   * Nothing can be routed to that beacon as yet; others may route to it what this one has: that is
-   * settled now.
-   */
+  /** Settles claims of a beacon without a number: other beacons may route to it already. */
   #contest({ name, claims: { nodeIds, timesMs } }: Changes): void {
     for (let i = 0; i < nodeIds.length; i++)
       this.parts.routes.contest(nodeIds[i]!, name, timesMs[i]!);

@@ -1,17 +1,11 @@
-/**
- * The log as operators see it: its size, its age, and whether the clock that numbers its entries is
- * steady.
- */
+/** The log for operators: size, age, and whether its server's clock is steady. */
 import type { FleetClock } from "./clock.ts";
 import { ASK, decodeEntry, type Entry } from "./entries.ts";
 import type { LogSize, Store } from "./store.ts";
 
 /** Interval of measurements: each costs the server some microseconds, for every beacon. */
 const MEASURE_MS = 60_000;
-/**
- * Smallest step of the server's clock that counts: entries of one writer come no more unsteadily
- * than this.
- */
+/** Smallest step of the server's clock that counts; entries of one writer jitter less. */
 const STEP_MS = 1_500;
 
 export interface LogHealthParts {
@@ -58,10 +52,7 @@ export class LogHealth {
     this.#difference = undefined;
   }
 
-  /**
-   * An entry was read. A step changes its id against both clocks; a late reading, or a writer's
-   * wrong stamp, against one.
-   */
+  /** Compares an entry's id with two clocks: a step differs from both, a late read from one. */
   heard(id: string, entry: Entry): void {
     const stampMs = stampOf(entry);
     if (stampMs === undefined) return;

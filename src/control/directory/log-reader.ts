@@ -12,10 +12,7 @@ const MARK_MS = 3000;
 
 export interface LogReaderParts {
   readonly monotonicMs: () => number;
-  /**
-   * To be waited for between two readings, so that a beacon does not read more often the more
-   * others write.
-   */
+  /** Awaited between two reads, so that busy writers cause no more reads. */
   readonly beat: () => Promise<void>;
   /** To be waited for between two entries. */
   readonly pause: Pause;
@@ -29,10 +26,7 @@ export class LogReader {
   #until: string | undefined;
   /** Ids that had been read at past moments, oldest first. */
   #marks: { readonly atMs: number; readonly id: string }[] = [];
-  /**
-   * Entries that this beacon wrote since it began to read there, and those of them that it has
-   * read.
-   */
+  /** Entries that this beacon wrote since it began to read here, and those it has read. */
   #ownWritten = 0;
   #ownHeard = 0;
 
@@ -104,10 +98,7 @@ export class LogReader {
       this.#marks.push({ atMs: nowMs, id: this.#until! });
   }
 
-  /**
-   * Nothing is behind the last entry that was read, although this beacon wrote there: another log
-   * may be there, with lower ids.
-   */
+  /** Looks for a new log: nothing follows the last entry, though this beacon wrote since. */
   async #findAnother(store: Store): Promise<void> {
     this.#ownHeard = 0;
     this.#ownWritten = 0;

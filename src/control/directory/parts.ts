@@ -6,10 +6,7 @@ import type { Store } from "./store.ts";
 
 /** The mesh, as the directory needs it. */
 export interface FleetPeers {
-  /**
-   * The fleet's beacons by name: they are to be peers, beside those from elsewhere. First called
-   * once it is known who they are, or cannot be.
-   */
+  /** Makes the fleet's beacons peers, by name, besides others. First called once known. */
   setFleet(names: readonly string[]): void;
   /** The peer number of the beacon with this name; undefined while it has none. */
   numberOf(name: string): number | undefined;

@@ -8,10 +8,7 @@ import type { Followed } from "./fleet.ts";
 
 /** A log without a lease for this share of one is one that was away. */
 const SILENT_SHARE = 2;
-/**
- * Beacons see at different times that the server is back: the last to try waits for a connection
- * that hangs, and once more.
- */
+/** Time in which all beacons see that the server is back: a hung connection, and another. */
 const BACK_MS = 10_000;
 
 export interface PresenceParts {
@@ -22,19 +19,13 @@ export interface PresenceParts {
 }
 
 export class Presence {
-  /**
-   * When the server was entered again, or took nothing, or had something in its log again, in its
-   * time: beacons that said nothing since …
-   */
+  /** Time of the last return of the server or the log: older silence does not count. */
   #backMs = 0;
   /** … count as heard until then. */
   #patientUntilMs: number;
   /** When there was something in the log. */
   #lastHeardMs: number;
-  /**
-   * What was written into the log until then has been heard. It stands still while the log is not
-   * read, and while nobody can write there.
-   */
+  /** Everything written until this moment was read; stalls while nothing can be read. */
   #heardUntilMs: number;
 
   constructor(private readonly parts: PresenceParts) {

@@ -23,10 +23,7 @@ import { StoreError } from "./store-error.ts";
 import { type DirectoryStoreOptions, storeOptions } from "./store-options.ts";
 
 const MIB = 1 << 20;
-/**
- * Nodes that came, taken from the workers in one go: some tenths of a millisecond, and 200,000 a
- * second.
- */
+/** Arrivals taken in one go: some tenths of a millisecond, and 200,000 a second. */
 const ARRIVALS_MAX = 4096;
 
 const monotonic = new MonotonicClock();

@@ -1,7 +1,4 @@
-/**
- * Loads other beacons' snapshots: a part at a time, a slice at a time, while the workers read the
- * routes.
- */
+/** Loads other beacons' snapshots, part by part, while workers read the routes. */
 import { isIn } from "../../shared/claim-digest.ts";
 import type { Pause } from "../kit/pacing.ts";
 import type { FleetClock } from "./clock.ts";
@@ -11,10 +8,7 @@ import type { Claimer, FleetRoutes } from "./fleet-routes.ts";
 import { decodePart, PART_BYTES_MAX, type Part, partKey } from "./snapshots.ts";
 import type { Store } from "./store.ts";
 
-/**
- * Claims between two looks at the clock: each of a table's first claims finds pages that nobody has
- * written yet, and takes 25 µs.
- */
+/** Claims between two looks at the clock: first claims touch new pages, 25 µs each. */
 const SLICE_CLAIMS = 8;
 
 export interface SnapshotLoaderParts {

@@ -1,7 +1,4 @@
-/**
- * Writes this beacon's snapshots into the directory, when somebody asks for one and the last does
- * not do.
- */
+/** Writes this beacon's snapshots into the directory when a beacon asks for one. */
 import { ALL_RANGES, CLAIM_RANGES, countRanges, isIn } from "../../shared/claim-digest.ts";
 import { PEERS_MAX } from "../../shared/memory.ts";
 import type { RouteTableOwner } from "../../shared/routes-owner.ts";
@@ -16,23 +13,14 @@ import type { Store } from "./store.ts";
 const READABLE_MS = 60_000;
 /** Nobody is sent to one that might be gone before it is read. */
 const NAMED_MS = READABLE_MS / 2;
-/**
- * After a snapshot, so many times as long as it took passes before the next: asking costs this
- * beacon a third of a core at most.
- */
+/** Rest after a snapshot, times its duration: asking costs a third of a core at most. */
 const REST = 2;
 const REST_MS_MIN = 250;
-/**
- * Nodes between two pauses while a part is encoded: some 0.2 ms the first time, as who writes one
- * snapshot a day has no compiled code.
- */
+/** Nodes between two pauses while encoding: 0.2 ms while the code is not compiled. */
 const SLICE_NODES = 1024;
 /** Steps through the table between two looks at the clock. */
 const SLICE_STEPS = 512;
-/**
- * Nodes that come while the table is gone through, and those that removals move to where they are
- * seen again.
- */
+/** Room for nodes that arrive, or that removals move, while the table is scanned. */
 const ROOM_TO_GROW = 1.1;
 /** Of so many ranges a snapshot of all is hardly more work, and serves everybody. */
 const RANGES_MAX = CLAIM_RANGES / 4;
@@ -63,10 +51,7 @@ export class SnapshotWriter {
 
   constructor(private readonly parts: SnapshotWriterParts) {}
 
-  /**
-   * Another beacon needs a snapshot of some ranges of node ids with all that was published until
-   * now.
-   */
+  /** Notes that another beacon needs a snapshot of these ranges, of all published so far. */
   ask(ranges: number, asker: string): void {
     // It could not load the last ones: they may be damaged.
     if (this.#answered.has(asker)) [this.#last, this.#lastRanged] = [undefined, undefined];

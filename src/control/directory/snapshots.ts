@@ -70,10 +70,7 @@ export function beginPart(head: PartHead, nodes: number): Uint8Array<ArrayBuffer
   return bytes;
 }
 
-/**
- * Puts some of its nodes into a part: of its claims those from `from` on, `end` being behind the
- * last.
- */
+/** Encodes claims `from` to `end` of a beacon into a part of its snapshot. */
 export function encodeNodes(
   bytes: Uint8Array<ArrayBuffer>,
   { timeMs }: PartHead,

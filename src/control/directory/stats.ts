@@ -19,10 +19,7 @@ export const DIRECTORY_STATES = [
 ] as const;
 export type DirectoryState = (typeof DIRECTORY_STATES)[number];
 
-/**
- * following: its routes are as it tells them. behind: they wait for a snapshot. no_address: there
- * is none that it is reached at.
- */
+/** following: in step. behind: a snapshot is needed. no_address: the name does not resolve. */
 export const BEACON_STATES = ["following", "behind", "no_address"] as const;
 
 export const beaconStats = {
@@ -46,10 +43,7 @@ export const directoryStats = {
   stateS: number,
   beacons: list(v.strictObject(beaconStats)),
   roundTripS: optional,
-  /**
-   * The log, as measured within the last minute; null: not measured, or the server's user lacks the
-   * right.
-   */
+  /** Log figures of the last minute; null if not measured, or the user lacks the right. */
   logEntries: optional,
   logBytes: optional,
   /** Seconds since its oldest entry was written. */

@@ -1,7 +1,4 @@
-/**
- * How the directory's server fails, in one word that a metric can carry, and in one line for the
- * log.
- */
+/** Failures of the directory's server: a word for metrics, and a line for the log. */
 import { quoted } from "../../config/units.ts";
 
 /**
@@ -24,10 +21,7 @@ export const STORE_FAILURES = [
 ] as const;
 export type StoreFailure = (typeof STORE_FAILURES)[number];
 
-/**
- * A server that fails. The message is one line, which never holds the password: which server, what
- * happened, and what to do.
- */
+/** A server's failure. The message, which never holds the password, says what to do. */
 export class StoreError extends Error {
   override readonly name = "StoreError";
 
@@ -138,10 +132,7 @@ function verdictOf(command: string, text: string): Verdict {
   return { failure: "refused", advice };
 }
 
-/**
- * Text of the server, for a message. A server repeats what it does not understand, the password
- * among it, or a part of that.
- */
+/** Quotes text of the server, which may repeat the password, or a part of it. */
 export function heard({ secret }: ServerName, text: string): string {
   const said = text.replace(/,? with args beginning with.*/s, "").trim();
   const shown = quoted(said);

@@ -5,10 +5,7 @@ import { certificatesIn } from "../kit/certificates.ts";
 import type { DirectoryConfig } from "./options.ts";
 import type { StoreOptions } from "./store.ts";
 
-/**
- * Many lists of certificates; the system's whole one has 200 to 300 KiB. The bound keeps a wrong
- * path from being read whole.
- */
+/** Limit of the CA file: the system's whole list has 200 to 300 KiB. */
 const CA_BYTES_MAX = 1 << 20;
 /** A user and a password; the same. */
 const AUTH_BYTES_MAX = 4096;

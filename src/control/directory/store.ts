@@ -18,17 +18,11 @@ import { targetOf } from "./target.ts";
 
 /** Entries of one reading. */
 export const READ_COUNT = 256;
-/**
- * How long a reading waits for its first entry: short, as it is also how a connection that has died
- * shows.
- */
+/** Timeout in ms of a read without entries; it also reveals a dead connection. */
 const READ_WAIT_MS = 2_000;
 /** Fields asked for at once. */
 const SCAN_COUNT = 256;
-/**
- * How often: a hash that shrank has room for many times its fields, and is gone through all the
- * same.
- */
+/** Scans of a hash at least: one that shrank still has room for many fields. */
 const SCANS_MIN = 16;
 const SCANS_FACTOR = 4;
 
@@ -72,15 +66,9 @@ export interface Store {
   /** The first entry, and the last one; NO_ENTRY if there is none. */
   first(): Promise<LogEntry>;
   last(): Promise<LogEntry>;
-  /**
-   * Up to READ_COUNT entries behind `after`, oldest first; waits up to 2 s for the first; [] if
-   * none came.
-   */
+  /** Reads up to READ_COUNT entries after `after`; waits up to 2 s for the first. */
   read(after: string): Promise<readonly LogEntry[]>;
-  /**
-   * Every beacon's lease by its name, without those that are not base64. At most `max`; if there
-   * are more, `onTooMany` is told.
-   */
+  /** Returns leases by name, at most `max`; calls `onTooMany` if there are more. */
   beacons(max: number, onTooMany?: () => void): Promise<ReadonlyMap<string, Uint8Array>>;
   setBeacon(name: string, lease: Uint8Array): Promise<void>;
   removeBeacon(name: string): Promise<void>;
@@ -145,10 +133,7 @@ const hello = v.object({ mode: v.optional(v.string()), role: v.optional(v.string
 
 class RedisStore implements Store {
   readonly ended: Promise<StoreError>;
-  /**
-   * One for commands, one that waits for entries: a server answers what came on a connection in
-   * order.
-   */
+  /** One connection for commands, one that waits for entries: answers come in order. */
   readonly #commands: Connection;
   readonly #reader: Connection;
   readonly #prefix: string;
@@ -327,10 +312,7 @@ class RedisStore implements Store {
     return checked(this.#commands, command, schema, await this.#commands.ask(command, args));
   }
 
-  /**
-   * Asks for a number that is of use, and not needed: any error that the server returns is
-   * undefined, and no log is 0.
-   */
+  /** Asks for an optional number: undefined if the server refuses, 0 without a log. */
   async #askIfAllowed(command: string, args: string[]): Promise<number | undefined> {
     const send = (client: Bun.RedisClient) =>
       client.send(command, args).catch((error: { code?: string }) => {

@@ -1,7 +1,4 @@
-/**
- * The address of a server, looked up anew for each connection of a store: Bun's client would go by
- * a name for 30 s after it moved.
- */
+/** A server's address, resolved for each connection: Bun's client caches it for 30 s. */
 import { isIP } from "node:net";
 import type { HostPort } from "../../config/units.ts";
 import { connectTo, type Found, lookupName, NameError } from "../kit/names.ts";
@@ -43,10 +40,7 @@ export async function targetOf(
   return { address: address ?? addresses[0]!, port, servername: host };
 }
 
-/**
- * The first of several addresses that takes a connection; undefined if none does in time. Never
- * rejects.
- */
+/** Returns the first of several addresses that accepts; undefined after the timeout. */
 async function reachable(
   server: HostPort,
   found: Found,

@@ -1,7 +1,4 @@
-/**
- * What this beacon says in the directory's log: its changes, its lease, and what it asks. And when
- * it must not, and when it begins anew.
- */
+/** Writes this beacon's changes, lease and asks to the log; decides when to be silent. */
 import type { Announcer } from "./announcer.ts";
 import type { Condition } from "./condition.ts";
 import { ASK, type Entry, encodeEntry, encodeExtra, LEASE, type Lease } from "./entries.ts";
@@ -62,10 +59,7 @@ export class Teller {
     this.#fullSinceMs = undefined;
   }
 
-  /**
-   * This beacon is to have said something behind that moment: then the log shows whether it goes on
-   * there.
-   */
+  /** Requests an entry after that moment, which shows whether the log advances there. */
   speakBehind(momentMs: number): void {
     const hasPassed = this.parts.beacon.monotonicMs() > momentMs;
     if (hasPassed && this.#renewedMs <= momentMs) this.#renewAtMs = 0;
@@ -138,10 +132,7 @@ export class Teller {
     await store.removeBeacon(this.parts.beacon.name);
   }
 
-  /**
-   * What one call is refused, the next may not be. But who is full for a lease's time may have a
-   * successor among those that are named.
-   */
+  /** Whether to go on after a refusal. After a lease's time of `full`, try other servers. */
   #maySucceedHere({ failure, endsConnection }: StoreError): boolean {
     const { monotonicMs, leaseMs } = this.parts.beacon;
     if (failure !== "full") return !endsConnection;
@@ -207,10 +198,7 @@ export class Teller {
     };
   }
 
-  /**
-   * Whether no other process speaks in this beacon's name; if one did until now, this one begins
-   * anew.
-   */
+  /** Whether no other process has this beacon's name; after a rival, restarts. */
   #maySpeak(): boolean {
     const { isSilent, monotonicMs, leaseMs } = this.parts.beacon;
     if (isSilent?.()) {

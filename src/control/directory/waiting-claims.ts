@@ -1,13 +1,7 @@
-/**
- * Claims of one beacon to nodes that another beacon claims as of later: they stand until withdrawn,
- * and have no route meanwhile.
- */
+/** A beacon's claims to nodes that another beacon claims later: no route until then. */
 import { ClaimSums } from "../../shared/claim-digest.ts";
 
-/**
- * Some 100 bytes each. The owner withdraws a claim once it has read the later one, so usually a
- * handful wait.
- */
+/** Limit of waiting claims, 100 bytes each; owners withdraw outdated ones quickly. */
 export const WAITING_MAX = 16_384;
 
 export interface WaitingClaim {

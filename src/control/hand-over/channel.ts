@@ -1,7 +1,4 @@
-/**
- * What two beacons' processes say to each other while one hands over to the other: messages over a
- * pair of Unix sockets, and waiting for them.
- */
+/** The channel of a hand-over: messages over a pair of Unix sockets, with timeouts. */
 import { isClosed, MESSAGE_BYTES_MAX, type UnixChannel } from "../../../ffi/unix-channel.ts";
 
 /**

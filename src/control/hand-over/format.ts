@@ -83,10 +83,7 @@ export function wordsOf(body: Uint8Array, each: number, of: string): Int32Array<
 
 const SECTION_HEAD_BYTES = 4;
 
-/**
- * Frames a section's message: version and length of its name, 2 bytes each, the name, zeros up to a
- * multiple of 8, the body.
- */
+/** Frames a section: version, length of its name (2 bytes each), name, padding to 8, body. */
 export function frameSection(name: string, version: number, body: Uint8Array): Uint8Array {
   const bodyAt = bodyAtOf(Buffer.byteLength(name));
   const bytes = Buffer.alloc(bodyAt + body.length);

@@ -29,21 +29,12 @@ import {
 import { type Started, type Successor, start } from "./successor.ts";
 
 const PREPARE_MS = 30_000;
-/**
- * From the last step before this process stops receiving: to take what changed, to let workers run,
- * to open ports.
- */
+/** Timeout in ms of the cut-over: final changes, workers, ports. */
 const CUT_OVER_MS = 5_000;
-/**
- * Rounds of telling what changed: each is shorter than the one before, and one of a second is as
- * short as the table's clock lets it be.
- */
+/** Limit of rounds; each is shorter, and the table's clock has a second's resolution. */
 const ROUNDS_MAX = 4;
 const ROUND_MS = 1000;
-/**
- * An upgrade that did not come about; the message says why. The beacon goes on as if nothing had
- * been.
- */
+/** A failed upgrade; the message says why. This beacon goes on as before. */
 export class UpgradeError extends Error {
   override readonly name = "UpgradeError";
 }
@@ -56,9 +47,7 @@ export interface Upgraded {
 
 /** The workers' threads, as an upgrade stops and restarts them. */
 export interface ParkedWorkers {
-  /**
-   * Whether another process has the sockets, too: nothing may be done to them that it would feel.
-   */
+  /** Whether another process shares the sockets: no change to them may affect it. */
   sharesSockets: boolean;
   park(): Promise<void>;
   unpark(): void;
@@ -131,9 +120,7 @@ export class HandOver {
     return this.#cancel.signal;
   }
 
-  /**
-   * How the other process ended: its exit code, or the signal that killed it. Settles when it has.
-   */
+  /** Returns the other process's exit code or signal, once it has ended. */
   async ended(): Promise<string> {
     const { child } = this.#started!;
     await child.exited;
@@ -293,9 +280,7 @@ const encoded = (value: object): Uint8Array => new TextEncoder().encode(JSON.str
 const isKind = (section: string): section is (typeof SECTION_KINDS)[number] =>
   (SECTION_KINDS as readonly string[]).includes(section);
 
-/**
- * Whether every version reads a service's sections, and not only those that say so in `prepared`.
- */
+/** Whether every version reads these sections, not only those that announce it. */
 const hasKinds = ({ sections }: HandOverSections): boolean => Object.keys(sections).every(isKind);
 
 /** The other process has closed its end, or is dead. */

@@ -9,26 +9,17 @@ const CHANNEL_FD = 3;
 
 /** How the process that takes over is started. */
 export interface Successor {
-  /**
-   * A program and its arguments, as for execve. It has to give `TakeOver.fromEnvironment()` to its
-   * beacon's `listen`.
-   */
+  /** Program and arguments; it passes `TakeOver.fromEnvironment()` to `listen`. */
   readonly command: readonly string[];
   /** Its working directory; this process's unless given. */
   readonly folder?: string | undefined;
   /** How long it may take until it is ready to serve; 30 s unless given. */
   readonly prepareMs?: number;
-  /**
-   * Is called once it serves, before it hears that it does so alone: the place to tell a service
-   * manager whom to watch.
-   */
+  /** Called once it serves, before it learns so: names it to a service manager. */
   readonly onServing?: (pid: number) => void;
   /** Is called when that process died all the same and this one serves again. */
   readonly onServingAgain?: () => void;
-  /**
-   * Why no process may take over from this one, for as long as it runs; the message says what to
-   * do.
-   */
+  /** Why no process can take over from this one; the message says what to do. */
   readonly obstacle?: string | undefined;
 }
 

@@ -49,10 +49,7 @@ export class TakeOver {
     this.committed = this.#committed.promise;
   }
 
-  /**
-   * The take-over that this process was started for, if it was. The variable that says so is
-   * removed: it is for nobody else.
-   */
+  /** Returns this process's take-over, if it was started for one; removes the variable. */
   static fromEnvironment(env: Record<string, string | undefined>): TakeOver | undefined {
     const fd = env[CHANNEL_VARIABLE] ?? "";
     delete env[CHANNEL_VARIABLE];
@@ -112,10 +109,7 @@ export class TakeOver {
     return this.#isWhole;
   }
 
-  /**
-   * Reports that this process is ready to receive, and reads what changes, until it is to receive:
-   * the old process has stopped, or is dead.
-   */
+  /** Reports that this process is ready, then reads changes until its turn. */
   async #waitForTurn(version: string): Promise<void> {
     if (!this.#isLeft) return;
     await this.channel.sendJson("prepared", { version, ...PREPARED });
@@ -159,10 +153,7 @@ export class TakeOver {
     }
   }
 
-  /**
-   * Hands a message to its section. One that this version does not know is skipped: its feature
-   * starts cold.
-   */
+  /** Passes a message to its section; skips unknown ones, whose feature starts cold. */
   async #read({ kind, body, fds }: Message): Promise<void> {
     const isOwnKind = (SECTION_KINDS as readonly string[]).includes(kind);
     if (!isOwnKind && kind !== "section")

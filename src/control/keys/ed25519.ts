@@ -16,9 +16,7 @@ export async function importKey(stored: Uint8Array): Promise<CryptoKey | undefin
   }
 }
 
-/**
- * The y of all points whose order divides 8, as they are encoded, and 0 and 1 also as p and p + 1.
- */
+/** Encoded y of all points of an order that divides 8; 0 and 1 also as p and p + 1. */
 const SMALL_ORDER_Y = new Set([
   "0000000000000000000000000000000000000000000000000000000000000000",
   "0100000000000000000000000000000000000000000000000000000000000000",
@@ -29,10 +27,7 @@ const SMALL_ORDER_Y = new Set([
   "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
 ]);
 
-/**
- * Whether anybody can sign for this key, without a secret: the platform lets such signatures pass
- * (Bun 1.4.5).
- */
+/** Whether signatures for this key need no secret: the platform accepts those (Bun 1.4.5). */
 function hasSmallOrder(key: Uint8Array): boolean {
   const y = Buffer.from(key);
   y[31]! &= 0x7f; // the sign of x

@@ -1,7 +1,4 @@
-/**
- * The nodes' keys from a JSON file, for whoever runs no registry: node id to base64 of the key,
- * `{"42":"<base64>", …}`.
- */
+/** Nodes' keys from a JSON file: `{"42":"<base64>", …}`. */
 import { duplicateKey } from "../../config/duplicate-key.ts";
 import { readBounded } from "../../config/file.ts";
 import { ConfigError, quoted, shown, withReason } from "../../config/units.ts";
@@ -12,10 +9,7 @@ const FILE_BYTES_MAX = 64 * 1024 * 1024;
 const KEY_BYTES = 32;
 const NODE_ID_MAX = 2 ** 32 - 1;
 
-/**
- * Keys lie side by side, found by searching the sorted ids: 36 bytes a node, and nothing for the
- * collector to walk.
- */
+/** Keys in one array, found by sorted id: 36 bytes a node, nothing for the collector. */
 export class FileKeys implements KeySource {
   readonly #nodeIds: Uint32Array;
   readonly #keys: Uint8Array;

@@ -17,16 +17,11 @@ export interface KeySource {
    * @throws KeySourceError when the source cannot say at the moment
    */
   keyOf(nodeId: number): Promise<Uint8Array | undefined>;
-  /**
-   * Ends all that goes on; questions that are open reject with KeySourceError. Safe more than once.
-   */
+  /** Ends all lookups; open ones reject with KeySourceError. Safe more than once. */
   close(): void;
 }
 
-/**
- * Why a key could not be had, in one word that a metric can carry: how a registry fails, or another
- * source.
- */
+/** Why a key is unavailable, in a word for metrics. */
 export type KeySourceErrorCode = RegistryErrorCode | "busy" | "failed";
 
 /** A source that cannot say. The message is one line for the log: what failed, and what to do. */

@@ -50,9 +50,7 @@ export interface RegistryKeysOptions {
   readonly registry: HostPort;
   /** How long connecting may take, the look-up of a name included. Default: 5000. */
   readonly connectMs?: number;
-  /**
-   * How long the registry may take for an answer once it has given the one before. Default: 5000.
-   */
+  /** Timeout in ms for an answer after the one before. Default: 5000. */
   readonly answerMs?: number;
   /** How long a key is known without being asked for again. Default: 60000. */
   readonly foundMs?: number;
@@ -62,9 +60,7 @@ export interface RegistryKeysOptions {
   readonly inFlightMax?: number;
   /** Nodes that wait until they can be asked for. Default: 16384. */
   readonly queueMax?: number;
-  /**
-   * Keys that are known at once, and as many nodes that the registry does not know. Default: 65536.
-   */
+  /** Limit of cached keys, and of cached unknown nodes. Default: 65536. */
   readonly keptMax?: number;
 }
 
@@ -313,10 +309,7 @@ class LookupConnection {
 /** What was learnt a short while ago, by id. When it is full, the oldest goes. */
 export class RecentAnswers<Value> {
   readonly #entries = new Map<number, { readonly value: Value; readonly untilMs: number }>();
-  /**
-   * The ids in a ring, oldest first from #oldest on: a Map is slow to find its first entry where
-   * many before it were deleted.
-   */
+  /** Ids in a ring, oldest at #oldest: a Map finds its first entry slowly after deletions. */
   readonly #order: number[] = [];
   #oldest = 0;
 

@@ -1,7 +1,4 @@
-/**
- * Answers of the beacon's HTTP servers. No cache keeps them, no browser guesses their type, no page
- * of another origin embeds them.
- */
+/** HTTP answers: not cached, not sniffed, not embedded by pages of other origins. */
 
 const HEADERS = {
   "cache-control": "no-store",

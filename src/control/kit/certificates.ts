@@ -4,9 +4,7 @@ import { createSecureContext } from "node:tls";
 import { readBounded } from "../../config/file.ts";
 import { ConfigError, shown } from "../../config/units.ts";
 
-/**
- * A chain of certificates has some thousand; the bound keeps a wrong path from being read whole.
- */
+/** Limit of a PEM file; a chain has some thousand bytes. */
 const PEM_BYTES_MAX = 1 << 20;
 
 /** PEM texts, which belong together. */
@@ -37,10 +35,7 @@ export function readTlsFiles(certPath: string, keyPath: string): TlsFiles {
   return { cert, key };
 }
 
-/**
- * A warning is due when less than this part of a certificate's time is left: nine days of ninety,
- * 14 hours of six days.
- */
+/** Part of a certificate's lifetime in which to warn: nine days of ninety. */
 const EXPIRY_WARNING_PART = 0.1;
 
 /** @returns a sentence about a certificate that clients refuse now or soon, else undefined */

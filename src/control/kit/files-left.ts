@@ -9,16 +9,10 @@
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { SpareFiles } from "./spare-files.ts";
 
-/**
- * Files held back, and the number left at which they are short; less where the process may open
- * few.
- */
+/** Files held back, and the number left at which files are short; fewer on small hosts. */
 const SPARE_MAX = 64;
 const SPARE_PART = 1 / 16;
-/**
- * Files without which a beacon cannot serve (Bun 1.4.5: 16 of its own, and 2 a worker), and some to
- * spare.
- */
+/** Files that a beacon needs: Bun's own 16, two a worker (Bun 1.4.5), and spare ones. */
 const FILES_MIN = 64;
 const FILES_PER_WORKER = 4;
 
@@ -67,10 +61,7 @@ export function partOfFiles(filesMax: number, part: number, max: number): number
   return Math.min(max, Math.floor(filesMax * part));
 }
 
-/**
- * Files that this process may have open at once, connections included; Infinity if the system does
- * not tell.
- */
+/** Returns this process's limit of open files; Infinity if unknown. */
 export function openFilesMax(): number {
   try {
     // getrlimit(2), which Bun does not have

@@ -3,9 +3,7 @@
 /** Counts by the value of a label: message type, reason or outcome. */
 export type Counts = Readonly<Record<string, number>>;
 
-/**
- * One metric: a number, if there is one, or, with a label, a number for each value of the label.
- */
+/** A metric: a number, or with a label a number for each of its values. */
 export interface Shown<From, Values = Counts | number | null> {
   readonly name: string;
   readonly help: string;

@@ -36,10 +36,7 @@ type Family = 4 | 6;
 export interface Found {
   /** At least one, each once, in the order to try them. */
   readonly addresses: readonly string[];
-  /**
-   * The family for which no name server gave an answer: the name may have addresses of that family
-   * too.
-   */
+  /** The family without an answer: the name may have addresses of it too. */
   readonly unanswered?: Family;
 }
 
@@ -170,10 +167,7 @@ function textOf(file: string): string {
   }
 }
 
-/**
- * Addresses of a name in the text of /etc/hosts (hosts(5)), but for those with a zone, which no
- * peer or server has.
- */
+/** Addresses of a name in /etc/hosts (hosts(5)), except those with a zone. */
 function addressesInHosts(text: string, host: string): string[] {
   const wanted = host.toLowerCase();
   return text.split("\n").flatMap((line) => {

@@ -21,10 +21,7 @@ import { BODY_BYTES_MAX, FormatError } from "../hand-over/channel.ts";
 import { Pacing } from "../kit/pacing.ts";
 
 const CELL_BYTES = 16;
-/**
- * Limits that have cells. A limit's place is its number in a message, whatever its number in
- * memory; so new ones go to the end.
- */
+/** Limits with cells. A limit's position is its number in messages: append new ones. */
 export const CELL_LIMITS: readonly number[] = [
   RELAY_LIMIT,
   PUNCH_SOURCE_LIMIT,
@@ -81,9 +78,7 @@ export function readCells(
   }
 }
 
-/**
- * No limit lets a cell be further ahead than its burst, and none has one of more than some seconds.
- */
+/** Limit of a cell's time ahead: no burst is longer than some seconds. */
 const AHEAD_NS_MAX = 3600e9;
 
 /**

@@ -21,10 +21,7 @@ import {
 import { type Prefix, PrefixListOwner } from "../../shared/prefixes.ts";
 import type { LimitsConfig } from "./options.ts";
 
-/**
- * Addresses that are nobody's or everybody's: this network, multicast, broadcast, unspecified (RFC
- * 6890, RFC 5771, RFC 4291).
- */
+/** Addresses of no host: this network, multicast, broadcast (RFC 6890, 5771, 4291). */
 const NEVER_ENDPOINTS = ["0.0.0.0/8", "224.0.0.0/4", "255.255.255.255", "::", "ff00::/8"];
 
 /**
@@ -38,10 +35,7 @@ const PUNCH_SOURCE_BURST_S = 10;
 const PUNCH_BURST_S = 1;
 const ANSWER_BURST_S = 1;
 
-/**
- * The overall limit on punch requests grows so that each node can make one in this time, the
- * shorter of daemons' heartbeats.
- */
+/** The overall punch limit grows so that each node can make one request in this time. */
 const PUNCH_EVERY_S = 30;
 /** And is never below that: a small fleet may begin all at once. */
 const PUNCH_LIMIT_MIN = 100;

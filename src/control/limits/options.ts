@@ -2,10 +2,7 @@
 import { addressPrefix, duration, listOf, onOff, orWord, rate } from "../../config/kinds.ts";
 import type { OptionGroups, ValuesOf } from "../../config/option.ts";
 
-/**
- * As many fit into the shared memory, where workers look through all of them
- * (src/shared/prefixes.ts).
- */
+/** Prefixes that fit into shared memory; workers compare each (src/shared/prefixes.ts). */
 export const PREFIXES_MAX = 128;
 
 export const limitsOptions = {

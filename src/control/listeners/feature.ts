@@ -1,6 +1,4 @@
-/**
- * Listening TCP sockets of HTTP and the bridge, and the files that are left for their connections.
- */
+/** Listening sockets of HTTP and the bridge, and files for their connections. */
 import * as v from "valibot";
 import type { ListeningSocket, ListenOptions } from "../../../ffi/listening-socket.ts";
 import type {
@@ -73,9 +71,7 @@ class Listeners implements Service {
     this.filesAreShort = this.#files?.areShort() ?? false;
   }
 
-  /**
-   * Sends the sockets: the successor accepts what waits in their queues, so no connection is reset.
-   */
+  /** Sends the sockets: the successor accepts queued connections, so none is reset. */
   async #write(phase: HandOverPhase, send: SendSection): Promise<void> {
     const sockets = this.sockets.inheritable;
     if (phase !== "closing" || sockets.length === 0) return;

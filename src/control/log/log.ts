@@ -31,10 +31,7 @@ export function droppedLogLines(): number {
   return standardOutput?.dropped ?? 0;
 }
 
-/**
- * A pino logger. When the reader of standard output stalls or goes, or the disk under it fills,
- * lines are lost and nothing else.
- */
+/** A pino logger. A stalled reader or a full disk loses lines, and nothing else. */
 export function createLogger(options: LoggerOptions): Logger {
   const { level, format } = options;
   const colorize =
@@ -63,10 +60,7 @@ export function createLogger(options: LoggerOptions): Logger {
   return loggerTo(standardOutput);
 }
 
-/**
- * pino-pretty as a function, not as its stream: that hands lines on later, after the process may
- * have gone.
- */
+/** pino-pretty as a function: its stream delivers lines late, after the process ended. */
 function prettyLines(lines: LineWriter, colorize: boolean): LineWriter {
   const pretty = prettyFactory({
     colorize,

@@ -1,7 +1,4 @@
-/**
- * Entry of the thread that writes lines to a file descriptor (output.ts): each write may block for
- * as long as its reader does.
- */
+/** Thread that writes lines to a descriptor (output.ts); a write may block for long. */
 import { writeSync } from "node:fs";
 import { isMainThread, workerData } from "node:worker_threads";
 import { FAILS, GONE, LineRing, WRITES } from "./line-ring.ts";
@@ -12,10 +9,7 @@ export interface OutputThreadData {
   readonly fd: number;
 }
 
-/**
- * Bytes of a write: a quarter of a pipe, so that the main thread sees progress while the reader is
- * slow.
- */
+/** Bytes of a write: a quarter of a pipe, so that a slow reader shows progress. */
 const WRITE_BYTES_MAX = 16 * 1024;
 /** Retry interval for a descriptor that another process made non-blocking. */
 const FULL_WAIT_MS = 10;

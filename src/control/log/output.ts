@@ -42,10 +42,7 @@ export class Output {
     private readonly noticeOf: (lines: number) => string,
   ) {}
 
-  /**
-   * Writes a whole line, with its newline. It never waits and never throws: a line that finds no
-   * room is dropped.
-   */
+  /** Writes a line with its newline. Never waits or throws; drops it without room. */
   write(line: string): void {
     this.#thread ??= this.#start();
     this.#report();

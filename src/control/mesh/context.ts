@@ -72,9 +72,6 @@ export interface MeshContext extends MeshDeps {
   ) => PeriodicTask;
 }
 
-/**
- * Whether gossip of unlisted beacons is accepted: only if the operator chose it, since any host can
- * send it.
- */
+/** Whether to accept gossip of unlisted beacons: by choice only, as any host can send it. */
 export const acceptsUnlisted = ({ gossipStrict }: Pick<MeshReads, "gossipStrict">): boolean =>
   gossipStrict === "off";

@@ -24,10 +24,7 @@ if (HMAC_AT + HMAC_BYTES !== SYNC_TRAILER_BYTES)
 /** Maximum difference between a peer's clock and this host's; hosts without NTP need as much. */
 export const CLOCK_DIFFERENCE_MS_MAX = 60_000;
 
-/**
- * Maximum number of remembered starts: eight of each peer. Each start of a beacon with the key adds
- * one.
- */
+/** Limit of remembered starts: eight of each peer. */
 export const INSTANCES_MAX = 8 * PEERS_MAX;
 
 const STEP_BITS = 16n;
@@ -42,10 +39,7 @@ export const nextInstance = (instance: bigint): bigint =>
 
 const startOf = (instance: bigint): bigint => instance >> STEP_BITS;
 
-/**
- * Why gossip is rejected. A duplicate is the last accepted message on another path; it causes no
- * warning.
- */
+/** Why gossip is rejected. A duplicate is the last message by another path; no warning. */
 export const SIGNATURE_REFUSALS = [
   "unsigned",
   "forged",

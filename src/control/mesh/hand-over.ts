@@ -44,10 +44,7 @@ export const namesSchema = v.object({
 });
 export type MeshNames = v.InferOutput<typeof namesSchema>;
 
-/**
- * Of each instance: its 16 hex digits, the source address, the time of its last message, and ms
- * since its arrival.
- */
+/** Per instance: 16 hex digits, source address, time of the last message, ms since then. */
 export const instancesSchema = v.array(
   v.tuple([v.pipe(v.string(), v.regex(/^[0-9a-f]{1,16}$/)), text, count, count]),
 );
@@ -239,10 +236,7 @@ export class MeshSections implements HandOverSections {
     }
   }
 
-  /**
-   * Sends the claims of the directory's beacons, once: the successor reads later changes in the
-   * directory itself.
-   */
+  /** Sends the claims of the directory's beacons once; changes come from the directory. */
   async #writeClaims(send: SendSection): Promise<void> {
     const { routes } = this;
     const peers = this.mesh.peers.followed().map(({ number, endpoint }) => ({

@@ -14,10 +14,7 @@ import type { NameOf, OptionGroups, ValuesOf } from "../../config/option.ts";
 import { ConfigError } from "../../config/units.ts";
 import type { NodesConfig } from "../nodes/options.ts";
 
-/**
- * Every beacon tells every other about its nodes, so a mesh is small; a longer list is something
- * else.
- */
+/** Limit of peers: every beacon gossips to every other, so a mesh is small. */
 const PEERS_MAX = 128;
 
 export const meshOptions = {
@@ -72,10 +69,7 @@ export const meshOptions = {
       help: "Most nodes that count of one peer's gossip.",
       reloadable: true,
     },
-    /**
-     * Whether gossip is taken from peers alone; "auto" is "on" where peers or a directory are
-     * configured, and no registry is.
-     */
+    /** Whether only peers' gossip is accepted; "auto": with peers or a directory, no registry. */
     gossipStrict: {
       flag: "gossip-strict",
       kind: oneOf(["on", "off", "auto"]),

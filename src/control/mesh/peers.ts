@@ -39,10 +39,7 @@ export class Peers {
   #addresses = new Map<string, readonly string[]>();
   readonly #resolving: PeriodicTask;
   #sourcesWereOn: boolean;
-  /**
-   * Whether the directory's beacons are still unknown. Gossip waits for them: else a peer of the
-   * directory takes old nodes for new ones.
-   */
+  /** Whether the directory's beacons are unknown yet: gossip waits, or would claim old nodes. */
   isFleetAwaited: boolean;
 
   constructor(

@@ -9,10 +9,7 @@ import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 export const TICK_MS = 1000;
 /** The whole table is looked through once in a tenth of the time to live, at least this often. */
 const SWEEP_S_MAX = 30;
-/**
- * Slots looked at under one hold of a shard's lock: some 10 µs, which is what a Discover may have
- * to wait.
- */
+/** Slots per lock: some 10 µs, the longest wait of a Discover. */
 const SLOTS_PER_LOCK = 512;
 
 export class Reaper {

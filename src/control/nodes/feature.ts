@@ -103,9 +103,7 @@ export class Nodes implements Service {
     this.#full.tick();
   }
 
-  /**
-   * A node that expired here would stay at the successor, which owns the state file from here on.
-   */
+  /** Holds removals: the successor would keep such a node, and owns the state file now. */
   async hold(): Promise<void> {
     this.reaper.isPaused = true;
     const { nodes } = this.host;

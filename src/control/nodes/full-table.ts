@@ -1,10 +1,7 @@
 /** Warns while a table has no room: once a minute in the log, and to whoever reads `warning`. */
 import type { ThrottledLog } from "../kit/throttled-log.ts";
 
-/**
- * Ticks of about a second over which refusals are summed: gossip is refused once a round, which
- * lasts at most a minute.
- */
+/** Window in ticks of a second for refusals: gossip comes once a minute at least. */
 const WINDOW_TICKS = 61;
 
 export interface FullTableOptions {

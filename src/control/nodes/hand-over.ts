@@ -128,10 +128,7 @@ export class NodeSections implements HandOverSections {
     }
   }
 
-  /**
-   * The shards' locks are free: this process's workers are parked, and the old one has a table of
-   * its own.
-   */
+  /** Needs no locks: workers are parked, and the old process has a table of its own. */
   #readRemoved(body: Uint8Array): void {
     for (const nodeId of wordsOf(body, 1, "removed nodes")) this.service.host.nodes.remove(nodeId);
   }

@@ -17,10 +17,7 @@ import { ENTRY_SEEN_S, type ScanOptions, scanNodes, scanPause } from "./scan.ts"
 
 /** A page of so many is a megabyte of JSON. */
 export const PAGE_NODES_MAX = 10_000;
-/**
- * Pages that may wait for the one that is being made: more than operators ask for, and few enough
- * to wait for.
- */
+/** Limit of pages that wait for the one in progress. */
 export const WAITING_PAGES_MAX = 8;
 
 /** What is asked for; a node has to pass all filters that are given. */
@@ -55,10 +52,7 @@ export interface NodePage {
   readonly nodes: readonly ListedNode[];
 }
 
-/**
- * A node as a scan shows it: its endpoint with the node's flags, and behind it the second in which
- * it was last heard.
- */
+/** Filters an entry of a scan: endpoint with flags, then the second it was last seen. */
 type Filter = (entry: Int32Array, nowS: number) => boolean;
 
 export class NodeList {

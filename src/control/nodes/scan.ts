@@ -16,10 +16,7 @@ import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
 import { PROBES_MAX } from "../../shared/open-addressing.ts";
 import { Pacing, type Pause } from "../kit/pacing.ts";
 
-/**
- * Words of an entry as a visitor gets it: the endpoint, with the node's flags in the free half of
- * its first word …
- */
+/** Words of an entry for visitors: the endpoint, with the node's flags in its first word … */
 const ENTRY_WORDS = ENDPOINT_WORDS + 1;
 /** … and the clock second of the node's last refresh. */
 export const ENTRY_SEEN_S = ENDPOINT_WORDS;
@@ -29,10 +26,7 @@ export const ENTRY_SEEN_S = ENDPOINT_WORDS;
  * node, and half a millisecond in the first slices of a process, before the code is compiled.
  */
 export const SLOTS_PER_SLICE = 256;
-/**
- * A scan rests for so long after so much work: it takes a tenth of a core, and a million slots half
- * a second.
- */
+/** Rest in ms after WORK_MS: a scan uses a tenth of a core, and half a second a million. */
 const REST_MS = 4;
 const WORK_MS = 0.4;
 
@@ -40,10 +34,7 @@ const WORK_MS = 0.4;
 export type NodeVisitor = (nodeId: number, entry: Int32Array) => void;
 
 export interface ScanOptions {
-  /**
-   * What to wait for before each slice but the first. Default: now and then some milliseconds, in
-   * which others have the core.
-   */
+  /** Awaited before each slice but the first. Default: scanPause. */
   readonly pause?: Pause;
   /** Ends the scan before its next slice. */
   readonly signal?: AbortSignal;

@@ -84,10 +84,7 @@ const COUNT_AT = 24;
 const CHECKSUM_AT = 28;
 const HEADER_BYTES = 32;
 
-/**
- * Twice the most that --max-nodes can be: a file with more is none of ours, and is not read through
- * to see that.
- */
+/** Twice the limit of --max-nodes: a file with more entries is foreign, and not read. */
 const ENTRIES_MAX = 2 ** 25;
 /** What is written or read at a time: so many slices of a scan, if every slot holds a node. */
 const CHUNK_WORDS = 32 * SLOTS_PER_SLICE * RECORD_WORDS_WITH_KEY;
@@ -112,9 +109,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   EIO: "that disk fails: look at the kernel's log",
 };
 
-/**
- * A state file that could not be saved. The message is one line: what failed, why, and what to do.
- */
+/** A failed save. The message is one line: what failed, why, and what to do. */
 export class StateFileError extends Error {
   override readonly name = "StateFileError";
 }
@@ -535,10 +530,7 @@ async function readHeader(file: OpenFile, fileBytes: number): Promise<Header> {
   return found;
 }
 
-/**
- * The entries, a chunk of whole ones at a time, each good until the next. It ends early if the file
- * does.
- */
+/** Yields whole entries in chunks, each valid until the next; ends early with the file. */
 async function* recordsIn(
   file: OpenFile,
   { count, recordWords }: Pick<Header, "count" | "recordWords">,

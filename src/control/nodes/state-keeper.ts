@@ -1,6 +1,4 @@
-/**
- * Keeps the node table in its state file: read at start, written again and again, and at the end.
- */
+/** Keeps the node table in its state file: reads it at start, saves it regularly. */
 import type { Logger } from "pino";
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import type { NodeTableOwner } from "../../shared/nodes-owner.ts";
@@ -10,14 +8,9 @@ import { type LoadOptions, type SaveResult, StateFile, StateFileError } from "./
 import { checkStatePath } from "./state-path.ts";
 import type { ThreadFiles } from "./thread-files.ts";
 
-/**
- * Interval of the line that says what the start waits for: a healthy disk takes less than a second.
- */
+/** Interval in ms of the line about a slow start; a healthy disk takes under a second. */
 const WAIT_NOTICE_MS = 5000;
-/**
- * How long a stop may take that a slow file system answers, less than a service manager is asked
- * for (30 s).
- */
+/** Timeout in ms of the last save, below the 30 s asked of a service manager. */
 const STOP_MS_MAX = 20_000;
 
 export class StateKeeper {

@@ -104,9 +104,7 @@ export class ThreadFiles implements Files {
     return this.#isGivenUp;
   }
 
-  /**
-   * Whether a call was not answered in time, and still is not: those behind it would not be either.
-   */
+  /** Whether a call is overdue and still unanswered: those behind it would be, too. */
   get #isStalled(): boolean {
     return this.#isGivenUp || this.#unanswered > this.#waiting.size;
   }

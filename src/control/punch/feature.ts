@@ -21,10 +21,7 @@ import { PunchOutcomes, punchedPairs } from "./outcomes.ts";
 
 const stats = {
   punchedPairs: v.strictObject(punchedPairs),
-  /**
-   * What came of punch requests whose grants the main thread verified; null if they were never
-   * required.
-   */
+  /** Outcomes of punch requests verified on the main thread; null if never required. */
   grants: v.nullable(packetSchema),
 };
 type PunchStats = StatsOf<typeof stats>;

@@ -1,17 +1,11 @@
-/**
- * What became of punches: counts the pairs of nodes that were watched, direct and relayed, by
- * address family.
- */
+/** Outcomes of punches: watched pairs, direct and relayed, by address family. */
 import { CLOCK_S, type SharedMemory } from "../../shared/memory.ts";
 import { PUNCH_FAMILIES, PunchWatchOwner } from "../../shared/punch-watch.ts";
 import { counts, number, type StatsOf } from "../kit/schema.ts";
 
 /** By the address family of the two endpoints: "ipv4", "ipv6" or "mixed". */
 export const punchedPairs = {
-  /**
-   * Pairs that did not relay through this beacon from the fifth second after their punch to the end
-   * of a minute.
-   */
+  /** Pairs that did not relay here from the fifth second after their punch to the 60th. */
   direct: counts,
   /** Pairs that did. */
   relayed: counts,

@@ -1,6 +1,4 @@
-/**
- * The public port: its sockets, how the kernel spreads packets over them, and the source addresses.
- */
+/** The public port: sockets, how the kernel spreads packets over them, source addresses. */
 import { attachReusePortProgram } from "../../../ffi/bpf.ts";
 import {
   LOCAL_NUMBERS_END,
@@ -54,10 +52,7 @@ export class Sockets implements Service {
     setLocalNumber(endpoint, 0, this.#localNumbers[localNumber(endpoint, 0)]!);
   }
 
-  /**
-   * The local addresses by number, for a successor. Those added later are left to the kernel there,
-   * until the node's next Discover.
-   */
+  /** Local addresses by number, for a successor; the kernel chooses for later ones. */
   get locals(): [number, number[]][] {
     const locals = new LocalAddresses(this.host.memory);
     return Array.from({ length: LOCAL_NUMBERS_END }, (_, number) => number).flatMap((number) => {

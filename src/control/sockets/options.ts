@@ -37,10 +37,7 @@ export const socketsOptions = {
       default: "on",
       help: "Steer a node's registrations to the worker that owns its entry.",
     },
-    /**
-     * Whether packets leave from the address that their destination sent to; "auto" is "on" where the
-     * host has several.
-     */
+    /** Whether packets leave from the address they were sent to; "auto": with several. */
     sourceAddress: {
       flag: "source-address",
       kind: oneOf(["on", "off", "auto"]),

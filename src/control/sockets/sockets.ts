@@ -29,10 +29,7 @@ export interface BeaconSockets {
   readonly sendBufferBytes: number;
   /** Whether the kernel merges and cuts datagrams for us; false if it can't or was not asked to. */
   readonly offload: boolean;
-  /**
-   * Whether packets to an endpoint can leave from these sockets: whether it is of an address family
-   * that they serve.
-   */
+  /** Whether these sockets serve the endpoint's address family. */
   reaches(endpoint: Int32Array): boolean;
 }
 

@@ -26,10 +26,7 @@ import { LocalAddresses } from "../../shared/local-addresses.ts";
 import type { SharedMemory } from "../../shared/memory.ts";
 import type { SocketsConfig } from "./options.ts";
 
-/**
- * Pause between two looks at the host's addresses, at least and as a multiple of what the last one
- * cost.
- */
+/** Minimum interval in ms of looks at the host's addresses, and its multiple of their cost. */
 const LOOK_MS = 1000;
 const PAUSE_PER_COST = 1000;
 
@@ -57,10 +54,7 @@ export function hostAddresses(
   );
 }
 
-/**
- * Whether the kernel may choose another source than what a packet was sent to: there are two of a
- * kind that it chooses from.
- */
+/** Whether the kernel may choose another source address: it has two of one kind. */
 export function hasSeveral(addresses: readonly HostAddress[]): boolean {
   const kinds = new Map<string, string>();
   for (const { text, endpoint, link } of addresses) {

@@ -8,10 +8,7 @@ import { sockets } from "../sockets/feature.ts";
 import type { SocketsConfig } from "../sockets/options.ts";
 import { workers } from "../workers/feature.ts";
 
-/**
- * Time that a process stays after its hand-over: for answers under way, and to serve again if its
- * successor dies at once.
- */
+/** Time after a hand-over: for open answers, and in case the successor dies at once. */
 const RETIRE_MS = 1000;
 
 export class Upgrades {

@@ -13,22 +13,14 @@ import { sendUnixDatagram } from "../../../ffi/unix.ts";
  */
 const STATUS_LENGTH_MAX = 600;
 
-/**
- * A day: WATCHDOG_USEC can be years, but a timer takes at most 24 days and fires at once for more.
- */
+/** A day: WATCHDOG_USEC can be years, but timers fire at once above 24 days. */
 const WATCHDOG_MS_MAX = 24 * 3600 * 1000;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/**
- * A service manager, told one thing a call. No call throws or waits; what fails is one warning, the
- * first time.
- */
+/** A service manager. No call throws or waits; the first failure is a warning. */
 export class ServiceManager {
-  /**
-   * A state that failed to get through. It goes with the next notification: else a start would
-   * never end.
-   */
+  /** A state that was not delivered; sent with the next notification. */
   #untold: readonly string[] = [];
   #warned = false;
 
@@ -43,10 +35,7 @@ export class ServiceManager {
     readonly watchdogMs: number | undefined,
   ) {}
 
-  /**
-   * The service manager that NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID name; set but empty
-   * counts as unset.
-   */
+  /** The service manager of NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID; empty is unset. */
   static fromEnvironment(env: Environment, log: Logger): ServiceManager {
     const address = env["NOTIFY_SOCKET"] || undefined;
     if (address === undefined) return new ServiceManager(log, undefined, undefined);

@@ -1,7 +1,4 @@
-/**
- * Whether what watches this process would follow a hand-over: if not, it takes it for the end of
- * the service.
- */
+/** Whether this process's watcher would follow a hand-over, or take it for an exit. */
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 

@@ -1,7 +1,4 @@
-/**
- * Empties the workers' mailboxes, on the main thread: wakes as soon as something is put in, and
- * hands it out.
- */
+/** Empties the workers' mailboxes on the main thread, as soon as mail arrives. */
 import { type Mail, MailboxReader } from "../../shared/mailbox.ts";
 import { MAIL, type SharedMemory } from "../../shared/memory.ts";
 

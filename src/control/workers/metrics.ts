@@ -9,15 +9,9 @@ const worker = v.strictObject({
   worker: number,
   alive: v.boolean(),
   restarts: number,
-  /**
-   * Datagrams that the kernel dropped at this worker's socket, mostly because its buffer was full;
-   * null if it does not tell.
-   */
+  /** Datagrams dropped at this worker's socket, mostly for a full buffer; null if unknown. */
   socketReceiveDrops: optional,
-  /**
-   * Seconds of CPU that its thread has used; null while it has none, or if that cannot be read. A
-   * worker that was replaced starts anew.
-   */
+  /** CPU seconds of its thread; null if unknown. Restarts with a replaced worker. */
   cpuS: optional,
   ...packetSchema.entries,
 });

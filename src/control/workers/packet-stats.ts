@@ -1,7 +1,4 @@
-/**
- * What was counted of packets: read out of shared memory, in the shape that statistics and metrics
- * have.
- */
+/** Packet counters, read from shared memory, for statistics and metrics. */
 import * as v from "valibot";
 import {
   BATCH_AT,
@@ -28,18 +25,12 @@ type Counted = {
     : typeof number;
 };
 
-/**
- * What was counted of packets since the beacon started, by a worker, for the WebSocket bridge, or
- * for punches with grants.
- */
+/** Packets since the start, of a worker, the WebSocket bridge, or punch grants. */
 export const packetSchema = v.strictObject({
   ...(Object.fromEntries(
     DECLARED.map(([property, { values }]) => [property, values ? counts : number]),
   ) as Counted),
-  /**
-   * Messages a receive call brought: `buckets[i]` calls brought at most `bounds[i]`, and more than
-   * the bound before.
-   */
+  /** Messages per receive call: `buckets[i]` calls with at most `bounds[i]` messages. */
   receiveBatch: v.strictObject({
     bounds: list(number),
     buckets: list(number),
@@ -71,10 +62,7 @@ export function packetStats(memory: SharedMemory, row: number): PacketStats {
   };
 }
 
-/**
- * Counted by each worker, for the WebSocket bridge, and for grants; their label `worker` is
- * "bridge" or "grants" then.
- */
+/** Metrics of each worker, the bridge and grants: label `worker` "bridge" or "grants". */
 export const PACKET_METRICS: readonly Shown<PacketStats>[] = DECLARED.map(
   ([property, { name, help, label }]) => ({
     ...{ name, help, ...(label && { label }) },

@@ -77,10 +77,7 @@ interface Place {
 export class Supervisor {
   /** Workers replaced so far, by worker. */
   readonly restarts: number[];
-  /**
-   * Whether another process has the sockets, too, or ever had: nothing may be done to them that it
-   * would feel.
-   */
+  /** Whether another process shares, or shared, the sockets: nothing may affect it. */
   sharesSockets = false;
   readonly #places: Place[];
   /** Whose thread starts in the place of a dead one. */
@@ -185,10 +182,7 @@ export class Supervisor {
     return threadCpuS(this.memory.words[this.memory.workerWords(worker) + THREAD_ID]!) ?? null;
   }
 
-  /**
-   * To be called about every second: a worker that hangs is killed, and so replaced; one that could
-   * not be replaced is now, if it can.
-   */
+  /** Called once a second: kills a hung worker, retries a failed replacement. */
   tick(): void {
     this.#fillVacant();
     for (const place of this.#places) {
@@ -207,10 +201,7 @@ export class Supervisor {
     }
   }
 
-  /**
-   * Kills a worker as a crash would, wherever it is in its loop. It is replaced like any other that
-   * died.
-   */
+  /** Kills a worker as a crash would; it is replaced. */
   kill(worker: number): void {
     void this.#places[worker]?.thread?.terminate();
   }
@@ -258,10 +249,7 @@ export class Supervisor {
     this.#fillVacant();
   }
 
-  /**
-   * Starts threads in the places of dead ones, one after the other, so that none takes the files of
-   * another.
-   */
+  /** Replaces dead threads one by one, so that none takes another's files. */
   #fillVacant(): void {
     if (this.#replacing) return;
     this.spare.hold();
