@@ -130,10 +130,7 @@ export const TIMEVAL_BYTES = 16;
 export const CLOCK_MONOTONIC = 1;
 export const CLOCK_MONOTONIC_COARSE = 6;
 export const TIMESPEC_BYTES = 16;
-/**
- * Lower bits of the number of a thread's CPU clock, below the thread's own number:
- * CPUCLOCK_PERTHREAD | CPUCLOCK_SCHED, <linux/posix-timers.h>.
- */
+/** Low bits of a thread's CPU clock number: CPUCLOCK_PERTHREAD | CPUCLOCK_SCHED. */
 export const CPU_CLOCK_OF_THREAD = 6;
 
 /** Number of the call gettid: <asm/unistd.h>, which is not the same for all. */

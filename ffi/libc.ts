@@ -33,18 +33,12 @@ const { symbols: libc } = dlopen("libc.so.6", {
   __errno_location: { args: [], returns: "ptr" },
 });
 
-/**
- * The errno of the call that just failed. It belongs to the calling thread and is overwritten by
- * the next libc call, so read it at once, and only after a failure.
- */
+/** Returns errno: of this thread, right after a failed call, before the next one. */
 export function errno(): number {
   return read.i32(libc.__errno_location() as Pointer, 0);
 }
 
-/**
- * CLOCK_MONOTONIC in microseconds, which other processes of this host read too. process.hrtime is
- * no substitute: in Bun (1.4.5) it starts with the process.
- */
+/** CLOCK_MONOTONIC in µs, as in other processes; process.hrtime starts with the process. */
 export function monotonicUs(): number {
   const timespec = new BigInt64Array(new ArrayBuffer(TIMESPEC_BYTES));
   libc.clock_gettime(CLOCK_MONOTONIC, timespec); // fails for unknown clocks only

@@ -62,21 +62,14 @@ import { allocateFixed, type FixedMemory, type PacketCalls } from "./libc.ts";
 const RECEIVE_CONTROL_BYTES = 64;
 /** CMSG_SPACE of the control message of a merged send, a u16. */
 const SEGMENT_CONTROL_BYTES = 24;
-/**
- * CMSG_LEN, not CMSG_SPACE, of each family's source address, which comes last: Linux copies up to
- * 36 bytes of control messages to its stack and allocates memory for more (____sys_sendmsg in
- * net/socket.c).
- */
+/** CMSG_LEN, not CMSG_SPACE, of a source address, the last one: Linux allocates above 36 bytes. */
 const SOURCE_CONTROL_BYTES = CMSG_HEADER_BYTES + IN_PKTINFO_BYTES;
 const SOURCE6_CONTROL_BYTES = CMSG_HEADER_BYTES + IN6_PKTINFO_BYTES;
 /** Room for both of a sent message, a cache line. */
 const SEND_CONTROL_WORDS = 64 / 4;
 if (SEGMENT_CONTROL_BYTES + SOURCE6_CONTROL_BYTES > SEND_CONTROL_WORDS * 4)
   throw new Error("a message's control messages need more than a cache line");
-/**
- * Iovecs reserved for each message of a send. One more than can be used, so that the first iovecs
- * of neighbouring messages, often the only ones used, do not all fall into the same few cache sets.
- */
+/** Iovecs of a message, one more than usable, so that first iovecs spread over cache sets. */
 const IOVECS_PER_MESSAGE = SEGMENTS_MAX + 1;
 
 /**

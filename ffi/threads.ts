@@ -7,10 +7,7 @@ export function threadId(): number {
   return Number(libc.syscall(SYS_GETTID));
 }
 
-/**
- * Seconds of CPU that a thread of this process has used; undefined if there is no such thread. Its
- * clock has a number that follows from the thread's: the one that pthread_getcpuclockid(3) returns.
- */
+/** Returns a thread's CPU seconds, by the clock of pthread_getcpuclockid(3), if it exists. */
 export function threadCpuS(threadId: number): number | undefined {
   const timespec = new BigInt64Array(new ArrayBuffer(TIMESPEC_BYTES));
   if (libc.clock_gettime((~threadId << 3) | CPU_CLOCK_OF_THREAD, timespec) < 0) return undefined;

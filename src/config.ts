@@ -72,10 +72,7 @@ type Level = ReadonlyMap<Property, { readonly value: unknown; readonly where: st
 /** What runs when nothing is given. Reading it checks every default against its own range. */
 export const defaultConfig: Config = Object.freeze(settle([]));
 
-/**
- * Reads the arguments (without the program's name), the environment and the config file that they
- * name. Prints nothing and never exits. Throws a ConfigError for whatever cannot be used.
- */
+/** Reads arguments, environment and config file. Never prints or exits. @throws ConfigError */
 export function parseCommandLine(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
@@ -228,10 +225,7 @@ function hasSecret(args: readonly string[]): boolean {
   );
 }
 
-/**
- * Reads from one source whatever `find` has (text, or any value that JSON can hold), checks it, and
- * refuses two flags of one property that disagree.
- */
+/** Reads and checks one source's values; refuses two flags of a property that disagree. */
 function readLevel<T>(
   find: (setting: Setting) => T | undefined,
   place: (setting: Setting, written: T) => string,

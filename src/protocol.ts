@@ -62,10 +62,7 @@ export const SECOND_ID_AT = 5;
 /** A Relay becomes a RelayDeliver in place by starting this many bytes later. */
 export const DELIVER_AT = RELAY_BYTES - RELAY_DELIVER_BYTES;
 
-/**
- * Offset of a Sync's count of node ids, from the message's first byte; its beacon id is at
- * FIRST_ID_AT, its node ids start at SYNC_BYTES.
- */
+/** Offset of a Sync's count; the beacon id is at FIRST_ID_AT, node ids at SYNC_BYTES. */
 export const SYNC_COUNT_AT = 5;
 /** Extra bytes of a signed Sync, which beacons without a key ignore: gossip-signature.ts. */
 export const SYNC_TRAILER_BYTES = 8 + 8 + 32;

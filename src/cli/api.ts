@@ -29,11 +29,7 @@ const ANSWER_BYTES_MAX = 16 << 20;
 const TOKEN_FILE_BYTES_MAX = 4096;
 const ERROR_CHARS_MAX = 200;
 
-/**
- * What went wrong.
- * unreachable: no beacon answers, or none that is understood. forbidden: the token is missing or
- * wrong. refused: the beacon answers no.
- */
+/** unreachable: no beacon answers. forbidden: wrong token. refused: the beacon says no. */
 export type Trouble = "unreachable" | "forbidden" | "refused";
 
 export class ApiError extends Error {

@@ -8,10 +8,7 @@ export function printable(text: string): string {
   return text.replace(UNPRINTABLE, "?");
 }
 
-/**
- * A value as one line of JSON that is harmless to a terminal, too: JSON by itself leaves C1
- * controls and bidirectional marks as they are.
- */
+/** A value as one line of JSON without terminal controls, which JSON leaves in place. */
 export function jsonLine(value: unknown): string {
   return JSON.stringify(value).replace(
     UNPRINTABLE,

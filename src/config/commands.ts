@@ -1,7 +1,4 @@
-/**
- * The words that may stand behind `beacon` in place of flags: what it does instead of serving.
- * Apart, so that the server loads no more of them.
- */
+/** Words that may stand behind `beacon` in place of flags; apart, as the server needs no more. */
 
 export const commands = {
   status: "How a beacon does: health, rates, drops, peers, workers",

@@ -7,10 +7,7 @@ export interface Kind<T> {
   readonly form: string;
   /** Reads text; returns what it cannot read for `schema` to refuse, or throws a ConfigError. */
   parse(text: string): unknown;
-  /**
-   * Reads a JSON value that is not a string. Without this it means what its text would (5 is "5",
-   * true is "on"), which is wrong for a kind that accepts any text.
-   */
+  /** Reads a JSON value that is no string. Default: as its text (5 is "5", true is "on"). */
   fromJson?(value: unknown): unknown;
   /** Checks a value, however it came. Its messages are reasons: "must be a whole number …". */
   readonly schema: v.GenericSchema<unknown, T>;

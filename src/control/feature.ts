@@ -193,10 +193,7 @@ export interface Service {
   readonly handOver?: HandOverSections;
 }
 
-/**
- * What a service hands over in an upgrade: named messages, each with a version. A successor skips
- * those whose name or version it does not know, and starts cold where none came.
- */
+/** Named, versioned messages of a hand-over. Unknown ones are skipped; missing: a cold start. */
 export interface HandOverSections {
   readonly sections: Readonly<Record<string, Section>>;
   write(phase: HandOverPhase, send: SendSection): void | Promise<void>;

@@ -151,10 +151,7 @@ export class PacketHandler {
   /** Slot and version of the endpoint in `#target`; -1 for none. */
   #targetSlot = -1;
   #targetVersion = -1;
-  /**
-   * Destination of the last Relay, its run, -1 if there is none that takes more or the node may
-   * have changed, and up to which message of the batch that holds.
-   */
+  /** Last Relay's destination, its run (-1: none to join), and the message it holds up to. */
   #burstDestId = 0;
   #burstRun = -1;
   #burstEnd = 0;
@@ -301,11 +298,7 @@ export class PacketHandler {
     return false;
   }
 
-  /**
-   * Returns how many of the packets of message m the limits admit. Peers speak for many nodes: they
-   * are exempt, and use up nothing of what other nodes at their address may send. Learned peers are
-   * limited.
-   */
+  /** Returns how many packets of message m the limits admit; peers are exempt, learned not. */
   #askFor(m: number): number {
     const packets = this.#messagePackets;
     if (!this.#admission.limitsRelays) return packets;

@@ -21,10 +21,7 @@ export const REPLY = 2;
 /** Slot of a run that belongs to no node: a reply. */
 export const NO_SLOT = -1;
 
-/**
- * Most runs of a batch, and so messages of a send call: more would save little, the call's own cost
- * is a hundredth of what 256 messages cost. A batch that needs more is sent in parts.
- */
+/** Limit of runs of a batch: above 256 messages a call saves nothing. More go in parts. */
 export const RUNS_MAX = 256;
 if (RUNS_MAX > 256) throw new Error("a run's number must fit into a byte of the map");
 

@@ -34,10 +34,7 @@ export const DROP_REASONS = [
 ] as const;
 export type DropReason = (typeof DROP_REASONS)[number];
 
-/**
- * Gossip that changed nothing: cut short, of a count that it does not hold, from no peer, from this
- * beacon itself, too much of a peer's, of strangers', or of all.
- */
+/** Gossip without effect: short, wrong count, no peer, from itself, or over an allowance. */
 export const GOSSIP_REJECTIONS = [
   "short",
   "count",
@@ -49,10 +46,7 @@ export const GOSSIP_REJECTIONS = [
 ] as const;
 export type GossipRejection = (typeof GOSSIP_REJECTIONS)[number];
 
-/**
- * Why a Discover or PunchRequest recorded no node; the first three in the order of the node table's
- * results. The last: it came from an address at which no node may be, and nothing was answered.
- */
+/** Why no node was recorded; the first three in the order of the node table's results. */
 export const REFUSAL_REASONS = [
   "node_limit",
   "shard_full",
@@ -114,10 +108,7 @@ interface PacketCounter {
   readonly values?: readonly string[];
 }
 
-/**
- * All counters, by the property that statistics know them by. What the kernel took counts as sent,
- * and what the connection of a bridged node took.
- */
+/** All counters, by their property in statistics. Sent: what a kernel or connection took. */
 export const PACKET_COUNTERS = {
   /** "unknown" are types that the protocol does not have. */
   packetsReceived: {

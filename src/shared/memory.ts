@@ -66,10 +66,7 @@ export const PUNCH_FILTER_WORDS = 2 ** 12;
 export const LOCAL_ADDRESS_WORDS = 8;
 /** Words of a node's Ed25519 public key. */
 export const NODE_KEY_WORDS = 8;
-/**
- * What a worker's mailboxes hold: gossip of peers; frames for nodes behind the WebSocket bridge;
- * punch requests whose grants are to be verified.
- */
+/** Mailboxes: peers' gossip; frames for bridged nodes; punch requests to verify. */
 export const GOSSIP = 0;
 export const FRAMES = 1;
 export const GRANTS = 2;
@@ -188,10 +185,7 @@ export const IS_PARKED = 10;
 /** Who holds the shard's lock: 0 nobody, 1 the main thread, 2 + i worker i. */
 export const SHARD_LOCK = 0;
 export const SHARD_NODES = 1;
-/**
- * +1 when a removal begins and +1 when it is done: while it is odd, or if it changed, a search may
- * have missed a node. Every search reads it, so it has a line to itself.
- */
+/** Odd during a removal, and changed by it: searches check it. A cache line of its own. */
 export const SHARD_REMOVALS = LINE_WORDS;
 const SHARD_WORDS = 2 * LINE_WORDS;
 

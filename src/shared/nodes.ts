@@ -53,10 +53,7 @@ export const NOT_ENTERED = -2;
 /** Retry interval of the main thread for a locked shard: a few scheduler slices (4 ms each). */
 export const LOCK_RETRY_MS = 10;
 
-/**
- * What `record` or `bridge` did. HELD: the node stays where it is, as if nothing had come. From
- * NODE_LIMIT on, nothing was recorded; the order is that of REFUSAL_REASONS.
- */
+/** Results of `record` and `bridge`. From NODE_LIMIT on, in the order of REFUSAL_REASONS. */
 export const REFRESHED = 0;
 export const MOVED = 1;
 export const ADDED = 2;

@@ -11,10 +11,7 @@
  * one, and a search for an absent id walks hundreds.
  */
 
-/**
- * The longest search. At half load a chain of 100 slots is already one in many millions; reaching
- * this means an area so full that it must refuse.
- */
+/** Longest search. At half load a chain of 100 slots is one in many millions. */
 export const PROBES_MAX = 512;
 
 /** Retries of a search that a removal may have spoilt. */

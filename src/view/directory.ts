@@ -8,10 +8,7 @@ type Shown =
   | ("state" | "stateS" | "server" | "roundTripS" | "beacons" | "lag")
   | ("logEntries" | "logBytes" | "logOldestS");
 
-/**
- * "ok at 192.0.2.10:6379, round trip 0.4 ms; 3 other beacons, 1 not in step; 2400 routes to their
- * 2410 nodes; 99% of changes within 0.05 s; log of 1500 entries, 0.4 MB, 61 s"
- */
+/** "ok at 192.0.2.10:6379, round trip 0.4 ms; 3 other beacons, 1 not in step; 2400 routes …" */
 export function directoryText(directory: Pick<DirectoryStats, Shown>): string {
   const { state, stateS, server, roundTripS, beacons, lag } = directory;
   const since = state === "ok" ? "" : ` for ${Math.floor(stateS)} s`;

@@ -138,10 +138,7 @@ async function ask(
   return undefined;
 }
 
-/**
- * One at a time. An answer names no question, so after one that did not come the next is asked from
- * another port, where a late one does not reach it.
- */
+/** One at a time. An answer names no question: after a loss, the next uses another port. */
 async function timeDiscovers(
   open: () => Promise<ProbeSocket>,
   { count, intervalMs, timeoutMs }: ProbeOptions,

@@ -16,10 +16,7 @@ const FILE_BYTES_MAX = 4096;
 const CHARS_MIN = 16;
 const TOKEN = /^[!-~]+$/;
 
-/**
- * Wrong tokens a second from one address, ten at once, before they are not even called wrong. A
- * right one always counts: 16 characters are not guessed.
- */
+/** Wrong tokens a second from an address, ten at once; a right one always counts. */
 const WRONG_PER_S = 1;
 const WRONG_BURST = 10;
 /** 64 KiB. */

@@ -4,10 +4,7 @@ import type { Challenge } from "./handshake.ts";
 
 export type BridgeSocket = Bun.ServerWebSocket<Connection>;
 
-/**
- * challenged: the node has to prove who it is. verifying: it has replied. open: it is the node's
- * connection. closing: nothing that comes from it counts any more.
- */
+/** challenged: must prove its id. verifying: replied. open: the node's. closing: ignored. */
 export type ConnectionState = "challenged" | "verifying" | "open" | "closing";
 
 export class Connection {

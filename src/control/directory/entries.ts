@@ -100,10 +100,7 @@ export type Entry = Changes | Lease | Ask;
 /** A time as entries hold it. */
 export const stepped = (timeMs: number): number => Math.floor(timeMs / TIME_STEP_MS) * TIME_STEP_MS;
 
-/**
- * How long before `timeMs` a claim was made: in TIME_STEP_MS, or for old ones in whole seconds,
- * after which `claimedMs` still has the same second.
- */
+/** Age of a claim at `timeMs`: in TIME_STEP_MS, or in whole seconds for old ones. */
 export function ageOf(claimedMs: number, timeMs: number): number {
   const steps = Math.max(0, Math.round((timeMs - claimedMs) / TIME_STEP_MS));
   if (steps < AGE_SECONDS) return steps;

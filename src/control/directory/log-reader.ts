@@ -45,10 +45,7 @@ export class LogReader {
     return false;
   }
 
-  /**
-   * The id that the log is to be trimmed to: of the last entry that this beacon had read LOG_MS
-   * ago. It depends on no clock but this host's monotonic one.
-   */
+  /** Id to trim the log to: the last entry read LOG_MS ago, by this host's monotonic clock. */
   get trimTo(): string {
     const untilMs = this.parts.monotonicMs() - LOG_MS;
     const after = this.#marks.findIndex(({ atMs }) => atMs > untilMs);

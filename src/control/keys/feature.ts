@@ -14,10 +14,7 @@ type Config = KeysConfig & {
   readonly registry: string;
 };
 
-/**
- * The source that a configuration asks for; undefined if nothing needs keys, or nothing knows them.
- * A key file is read anew. A source that would be the same stays, with what it knows and is asked.
- */
+/** Returns the key source; undefined if none is needed or known. Keeps an equal one. */
 function read(
   { wss, requirePunchGrant, wssKeys, registry }: Config,
   reading: Reading<Source>,

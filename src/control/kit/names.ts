@@ -230,10 +230,7 @@ export interface TlsClientOptions {
   readonly servername?: string | undefined;
 }
 
-/**
- * Opens a TCP connection, with TLS if there are options for it. Tries a name's addresses in turn;
- * fails with the NameError of a name that has none.
- */
+/** Opens a TCP connection, with TLS if `tls`; tries a name's addresses in turn. */
 export function connectTo(
   { host, port }: HostPort,
   tls?: TlsClientOptions,

@@ -7,10 +7,7 @@
 const WORK_MS = 0.25;
 const FREE_MS = 1;
 
-/**
- * Waits for the next slice once this one is over; returns undefined while it lasts. To be called
- * again and again during the work, every few hundredths of a millisecond.
- */
+/** Waits for the next slice, or returns undefined during one. Call it every few 10 µs. */
 export type Pause = () => Promise<unknown> | undefined;
 
 interface PacingOptions {

@@ -81,10 +81,7 @@ export function readCells(
 /** Limit of a cell's time ahead: no burst is longer than some seconds. */
 const AHEAD_NS_MAX = 3600e9;
 
-/**
- * Yields message bodies with the cells that are ahead of now: one body or more a limit, the last of
- * them possibly empty. A body is good until the next one.
- */
+/** Yields bodies with the cells ahead of now, each valid until the next one. */
 export function* cellBodies(
   memory: LimitMemory,
   nowNs: number,

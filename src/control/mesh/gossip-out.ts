@@ -79,10 +79,7 @@ export class GossipOut {
     await this.#sendToAll();
   }
 
-  /**
-   * Sends to each peer by the first of its addresses that sent gossip, else by all of them: the
-   * kernel may accept packets that no host receives. Ends if the socket's buffer stays full.
-   */
+  /** Sends by each peer's first address that sent gossip, else by all. Ends on a full buffer. */
   async #sendToAll(): Promise<void> {
     this.#rounds++;
     const sent = new Set<Peer>();

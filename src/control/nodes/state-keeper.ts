@@ -85,10 +85,7 @@ export class StateKeeper {
     this.#maySave = maySave;
   }
 
-  /**
-   * Saves nothing until `release`, as the file is about to be another process's; not at the end
-   * either. Returns when no save goes on, or when its file system has not answered for ten seconds.
-   */
+  /** Saves nothing until `release`, not at the end either. Returns once no save runs. */
   async hold(): Promise<void> {
     this.#isHeld = true;
     this.files.hurry();
@@ -101,10 +98,7 @@ export class StateKeeper {
     this.files.relax();
   }
 
-  /**
-   * Saves a last time, fast. To be called when nobody writes to the table any more. Returns when
-   * that is done, or when the file system has not answered for ten seconds.
-   */
+  /** Saves a last time, fast, once no thread writes to the table; 10 s at most. */
   async stop(): Promise<void> {
     const { files } = this;
     files.hurry();

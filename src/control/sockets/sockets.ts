@@ -9,10 +9,7 @@ import type { HostPort } from "../../config/units.ts";
 export const RECEIVE_TIMEOUT_MS = 100;
 /** The same while workers are about to be parked: the kernel rounds it up to a tick, 1 to 10 ms. */
 const QUICK_RECEIVE_TIMEOUT_MS = 1;
-/**
- * How long a send may wait for the socket's buffer to drain. At 1 Gbit/s a full 4 MiB buffer takes
- * 34 ms; a wait that outlasts this means that nothing drains.
- */
+/** Timeout of a send: at 1 Gbit/s a full 4 MiB buffer drains in 34 ms. */
 const SEND_TIMEOUT_MS = 50;
 
 export interface SocketOptions {

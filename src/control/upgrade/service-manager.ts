@@ -7,10 +7,7 @@ import type { Logger } from "pino";
 import { monotonicUs } from "../../../ffi/libc.ts";
 import { sendUnixDatagram } from "../../../ffi/unix.ts";
 
-/**
- * Most UTF-16 units of a status; a unit is at most 3 bytes of UTF-8. systemd ignores a notification
- * of more than 4096 bytes (NOTIFY_BUFFER_MAX), and one may hold two statuses.
- */
+/** Limit of a status in UTF-16 units: systemd ignores notifications above 4096 bytes. */
 const STATUS_LENGTH_MAX = 600;
 
 /** A day: WATCHDOG_USEC can be years, but timers fire at once above 24 days. */
@@ -28,10 +25,7 @@ export class ServiceManager {
     private readonly log: Logger,
     /** As sendUnixDatagram takes it; undefined when there is nobody to tell. */
     private readonly address: string | undefined,
-    /**
-     * How long the service manager waits for a `watchdog()` before it kills us, in ms; half of it
-     * is a good interval. Undefined when it does not wait for any.
-     */
+    /** Watchdog timeout in ms; call `watchdog()` twice as often. Undefined without one. */
     readonly watchdogMs: number | undefined,
   ) {}
 

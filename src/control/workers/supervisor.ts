@@ -24,11 +24,7 @@ import { SpareFiles } from "../kit/spare-files.ts";
 const RESTARTS_MAX = 5;
 const RESTARTS_WINDOW_MS = 60_000;
 
-/**
- * A worker whose loop took no step for so many ticks hangs: a step takes 100 ms without traffic,
- * and a batch with a full send buffer some more. Ticks and not time, so that a host that slept
- * finds no worker late.
- */
+/** Ticks without a step of a hung worker, whose step takes 100 ms; not time, as hosts sleep. */
 const STALLED_TICKS_MAX = 10;
 
 /** A worker leaves its loop within a batch; one that has not by now never will by itself. */
