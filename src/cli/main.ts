@@ -23,10 +23,7 @@ const EXIT_OF: Readonly<Record<Trouble, number>> = {
 /** Hosts of this machine, which no proxy of the environment reaches. */
 const OWN_HOSTS = "localhost,127.0.0.1,::1,[::1]";
 
-/**
- * @param args the command's name and what is behind it
- * @returns the exit code
- */
+/** @param args the command's name and what is behind it @returns the exit code */
 export async function run(args: readonly string[], out: Console = processConsole): Promise<number> {
   const { env } = process;
   const direct = [env["no_proxy"] || env["NO_PROXY"], OWN_HOSTS].filter(Boolean).join(",");

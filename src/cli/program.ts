@@ -49,10 +49,7 @@ interface Adding {
   readonly end: (code: number) => void;
 }
 
-/**
- * @param out where commands write to
- * @param end gets the exit code of the command that ran
- */
+/** @param out where commands write to @param end gets the exit code of the command that ran */
 export function createProgram(
   out: Console = processConsole,
   end: (code: number) => void = () => {},

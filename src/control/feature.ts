@@ -25,10 +25,7 @@ export interface Feature<Config, Files, S extends Service> {
   /** Unique; the feature's name in log lines and errors. */
   readonly name: string;
   readonly options?: OptionGroups;
-  /**
-   * Checks options that are correct alone, against each other.
-   * @throws ConfigError
-   */
+  /** Checks options that are correct alone, against each other. @throws ConfigError */
   check?(config: Config, nameOf: NameOf<Config>, given: Given): void;
   /**
    * Reads the files that options name: at the start, at a reload, and for `check-config`. Opens

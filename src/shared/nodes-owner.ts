@@ -36,9 +36,7 @@ export class NodeTableOwner extends NodeTable {
   /** Called with each removed node's signed id, after the lock: it may be back already. */
   removed: ((nodeId: number) => void) | undefined;
 
-  /**
-   * @returns a copy of the 32 bytes of a node's public key, or undefined if it has none.
-   */
+  /** @returns a copy of the 32 bytes of a node's public key, or undefined if it has none. */
   keyOf(nodeId: number): Uint8Array | undefined {
     const slot = this.find(nodeId);
     if (slot < 0 || this.slots.read(slot, nodeId, this.#scratch, 0) < 0) return undefined;

@@ -7,10 +7,7 @@ import { IS_PEER, SLOT_ID } from "./slots.ts";
 const NO_ENDPOINT = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
 
 export class PeerTableOwner extends PeerTable {
-  /**
-   * Adds a peer, which is not in the table.
-   * @returns its number, or -1 if there are PEERS_MAX
-   */
+  /** Adds a peer, which is not in the table. @returns its number, or -1 if there are PEERS_MAX */
   add(endpoint: Int32Array, at: number): number {
     return this.#addIn(0, PEERS_MAX, this.end, endpoint, at);
   }

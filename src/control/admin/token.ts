@@ -77,10 +77,7 @@ export class Admin {
     this.#wrong.set(WRONG_PER_S, WRONG_BURST);
   }
 
-  /**
-   * @param authorization the header, or null
-   * @param address whose request it is
-   */
+  /** @param authorization the header, or null @param address whose request it is */
   permission(authorization: string | null, address: string): Permission {
     if (this.token === undefined) return "none";
     const source = addressHash(endpointOf(address, 0), 0, this.#secret);

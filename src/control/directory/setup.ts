@@ -50,9 +50,7 @@ export class DirectorySetup {
     this.#published.keepClaims();
   }
 
-  /**
-   * @param disconnect ends a node's connection to the bridge, if it has one
-   */
+  /** @param disconnect ends a node's connection to the bridge, if it has one */
   open(
     config: DirectoryConfig,
     address: SocketAddress,

@@ -313,10 +313,7 @@ export class RecentAnswers<Value> {
   readonly #order: number[] = [];
   #oldest = 0;
 
-  /**
-   * @param lifeMs for which an answer is kept
-   * @param sizeMax how many are kept at once
-   */
+  /** @param lifeMs for which an answer is kept @param sizeMax how many are kept at once */
   constructor(
     private readonly lifeMs: number,
     private readonly sizeMax: number,

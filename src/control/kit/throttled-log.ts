@@ -11,10 +11,7 @@ export class ThrottledLog {
     private readonly nowMs: () => number = () => performance.now(),
   ) {}
 
-  /**
-   * @param about one of few words, not a name from outside
-   * @param fields of the log line
-   */
+  /** @param about one of few words, not a name from outside @param fields of the log line */
   warn(about: string, message: string, fields: object = {}): void {
     const nowMs = this.nowMs();
     if (nowMs - (this.#lastMs.get(about) ?? Number.NEGATIVE_INFINITY) < COMPLAINT_MS) return;

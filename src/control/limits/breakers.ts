@@ -35,10 +35,7 @@ export class Breakers {
     return Object.fromEntries(bridge ? [...states, [BRIDGE, bridge.isOff ? "off" : "on"]] : states);
   }
 
-  /**
-   * @param who asks for it, for the log
-   * @returns false if there is nothing of that name
-   */
+  /** @param who asks for it, for the log @returns false if there is nothing of that name */
   switch(name: string, on: boolean, who: string): boolean {
     const bit = (BREAKERS as readonly string[]).indexOf(name);
     if (bit >= 0) this.#bits = on ? this.#bits & ~(1 << bit) : this.#bits | (1 << bit);

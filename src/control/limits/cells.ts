@@ -59,10 +59,7 @@ export class CellEntries {
   }
 }
 
-/**
- * Calls `visit` for each cell, with the limit's number in memory.
- * @throws FormatError
- */
+/** Calls `visit` for each cell, with the limit's number in memory. @throws FormatError */
 export function readCells(
   body: Uint8Array,
   visit: (limit: number, cell: number, timeNs: number) => void,

@@ -34,9 +34,7 @@ export class Output {
   #reported = 0;
   #noticeTimer: Timer | undefined;
 
-  /**
-   * @param noticeOf makes the line that reports so many dropped lines, with its newline
-   */
+  /** @param noticeOf makes the line that reports so many dropped lines, with its newline */
   constructor(
     private readonly fd: number,
     private readonly noticeOf: (lines: number) => string,

@@ -148,10 +148,7 @@ export class GossipSender {
     this.#message.setInt32(SYNC_BYTES + 4 * this.#nodes++, nodeId);
   }
 
-  /**
-   * Sends the message.
-   * @returns 0, or the errno of the kernel
-   */
+  /** Sends the message. @returns 0, or the errno of the kernel */
   async send(endpoint: Int32Array): Promise<number> {
     for (let attempt = 1; ; attempt++) {
       this.#send.setDestination(0, endpoint, 0);

@@ -38,10 +38,7 @@ export interface NodeRecord {
   keyAt: number;
 }
 
-/**
- * Writes a record at `words[at]`.
- * @param entry of scanNodes
- */
+/** Writes a record at `words[at]`. @param entry of scanNodes */
 export function writeRecord(
   words: Int32Array,
   at: number,

@@ -111,10 +111,7 @@ export interface Question<Answer> {
 
 const refusal = v.object({ type: v.literal("error"), error: v.string() });
 
-/**
- * Returns the registry's answer, or its reason for refusing.
- * @throws RegistryError "invalid"
- */
+/** Returns the registry's answer, or its reason for refusing. @throws RegistryError "invalid" */
 export function readAnswer<Answer>(
   json: Uint8Array,
   { request: { type }, answer: schema, expected }: Question<Answer>,
