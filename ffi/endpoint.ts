@@ -119,10 +119,7 @@ export interface SocketAddress {
   readonly family: "IPv4" | "IPv6";
 }
 
-/**
- * Endpoint words of an IP literal and port, for set-up code, not for the packet path.
- * @throws Error when `address` is no IP literal
- */
+/** Endpoint words of an IP literal and port; not for the packet path. @throws Error */
 export function endpointOf(address: string, port: number): Int32Array {
   const words = new Int32Array(new ArrayBuffer(ENDPOINT_WORDS * 4));
   const parsed = ipaddr.parse(address);

@@ -99,10 +99,7 @@ export class ListeningSocket {
     }
   }
 
-  /**
-   * Takes over a file that another process opened.
-   * @returns undefined, and the file is closed, if it is no socket that listens
-   */
+  /** Adopts another process's file; closes it and returns undefined if no socket listens there. */
   static adopt(fd: number): ListeningSocket | undefined {
     const family = option(fd, SO_DOMAIN);
     if ((family === AF_INET || family === AF_INET6) && option(fd, SO_ACCEPTCONN) === 1)

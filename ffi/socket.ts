@@ -98,10 +98,7 @@ export class UdpSocket {
     return socketAddressOf(endpoint, 0);
   }
 
-  /**
-   * Lets an IPv6 socket bound to :: take IPv4 too, as ::ffff:a.b.c.d.
-   * @throws SyscallError setsockopt
-   */
+  /** Lets an IPv6 socket bound to :: take IPv4 too, as ::ffff:a.b.c.d. @throws SyscallError */
   setDualStack(on: boolean): void {
     this.#setOption(IPPROTO_IPV6, IPV6_V6ONLY, on ? 0 : 1, "IPV6_V6ONLY");
   }
@@ -123,10 +120,7 @@ export class UdpSocket {
     else this.#setOption(IPPROTO_IPV6, IPV6_RECVPKTINFO, Number(on), "IPV6_RECVPKTINFO");
   }
 
-  /**
-   * Lets other sockets of this user, which set it too, share the port.
-   * @throws SyscallError setsockopt
-   */
+  /** Lets other such sockets of this user share the port. @throws SyscallError setsockopt */
   setReusePort(): void {
     this.#setOption(SOL_SOCKET, SO_REUSEPORT, 1, "SO_REUSEPORT");
   }
@@ -146,10 +140,7 @@ export class UdpSocket {
     };
   }
 
-  /**
-   * How long a receive or a send may block before it fails with EAGAIN.
-   * @throws SyscallError setsockopt
-   */
+  /** Time after which a receive or a send fails with EAGAIN. @throws SyscallError setsockopt */
   setTimeouts(receiveMs: number, sendMs: number): void {
     this.#setTimeout(SO_RCVTIMEO, receiveMs, "SO_RCVTIMEO");
     this.#setTimeout(SO_SNDTIMEO, sendMs, "SO_SNDTIMEO");

@@ -68,10 +68,7 @@ export class UnixChannel {
     this.#storePointer(IOVEC_AT / 4 + IOV_BASE_WORD, DATA_AT);
   }
 
-  /**
-   * Both ends, closed at exec unless handed on as standard files are.
-   * @throws SyscallError socketpair: EMFILE, ENFILE
-   */
+  /** Both ends, closed at exec unless handed on. @throws SyscallError EMFILE, ENFILE */
   static pair(): [UnixChannel, UnixChannel] {
     const fds = new Int32Array(new ArrayBuffer(8));
     if (libc.socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ptr(fds)) < 0) {

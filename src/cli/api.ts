@@ -108,10 +108,7 @@ export class Api {
     return parsed(await this.#text("POST", path, timeoutMs), this.url);
   }
 
-  /**
-   * What a page beside the API says: for /healthz and /readyz, which answer 503 as readily as 200.
-   * @throws ApiError
-   */
+  /** Text and status of /healthz or /readyz, of which 503 is an answer. @throws ApiError */
   async plain(path: string): Promise<{ ok: boolean; text: string }> {
     const response = await this.#fetch("GET", path, AbortSignal.timeout(TIMEOUT_MS));
     if (response.status !== 200 && response.status !== 503)

@@ -86,10 +86,7 @@ export function statsOf(value: unknown, url: URL): Stats {
   return checked(statsSchema, value, url) as unknown as Stats;
 }
 
-/**
- * The value as the schema has it.
- * @throws ApiError that names the first place where it is otherwise
- */
+/** The value as the schema has it. @throws ApiError that names the first wrong place */
 export function checked<T extends v.GenericSchema>(
   schema: T,
   value: unknown,

@@ -9,10 +9,7 @@ export interface DuplicateKey {
 /** Strings and what gives them their place; numbers and words are skipped. */
 const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|[{}[\],\n]/g;
 
-/**
- * Finds the first key that an object has twice, whatever its depth and however it is escaped.
- * @param json a text that `JSON.parse` accepts
- */
+/** Finds the first key that an object has twice, at any depth. @param json valid JSON */
 export function duplicateKey(json: string): DuplicateKey | undefined {
   /** The lines of the keys of each object that is open; undefined for an array. */
   const open: (Map<string, number> | undefined)[] = [];

@@ -14,10 +14,7 @@ function currentFolder(): string | undefined {
   }
 }
 
-/**
- * The absolute path.
- * @throws ConfigError for a relative one if the process was started in a removed directory
- */
+/** The absolute path. @throws ConfigError for a relative one from a removed directory */
 export function pathFromStart(path: string): string {
   if (isAbsolute(path)) return path;
   if (startFolder === undefined)

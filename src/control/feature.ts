@@ -153,10 +153,7 @@ export interface BeaconControl {
  * `start`, where it ends the start.
  */
 export interface Service {
-  /**
-   * Fills tables before the first packet is read.
-   * @param isWhole whether the predecessor's are complete
-   */
+  /** Fills tables before the first packet. @param isWhole whether the predecessor's are */
   restore?(isWhole: boolean): Promise<void>;
   start?(): void | Promise<void>;
   /** Runs about once a second. */
@@ -171,15 +168,9 @@ export interface Service {
   suspend?(): void;
   /** The upgrade failed: undoes `hold` and `suspend`. */
   resume?(): void;
-  /**
-   * The successor serves: ends what nodes and clients still have here.
-   * @param signal ends the wait
-   */
+  /** The successor serves: ends what clients have here. @param signal ends the wait */
   retire?(signal: AbortSignal): Promise<unknown>;
-  /**
-   * Releases everything. Called once, also if `start` never was.
-   * @param isReplaced whether a successor serves
-   */
+  /** Releases everything, once, started or not. @param isReplaced a successor serves */
   stop?(isReplaced: boolean): unknown;
   /** The values of the feature's `stats`. */
   stats?(): object;

@@ -120,10 +120,7 @@ export class Admission {
     return this.#isShadowed(this.#relayLimit, packets - taken) ? packets : taken;
   }
 
-  /**
-   * Counts a dropped Relay.
-   * @returns the limit that refused it: RELAY_LIMIT or RELAY_ADDRESS_LIMIT
-   */
+  /** Counts a dropped Relay. @returns RELAY_LIMIT or RELAY_ADDRESS_LIMIT, which refused it */
   relayLimited(): number {
     this.#counters[this.row + LIMITED_AT + this.#relayLimit]!++;
     return this.#relayLimit;

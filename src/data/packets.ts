@@ -388,10 +388,7 @@ export class PacketHandler {
     this.#drops.note(nodeId, senderId, BRIDGE_FULL);
   }
 
-  /**
-   * Reads a slot's endpoint, unless it is the one read last and nothing has changed.
-   * @returns as Slots.read
-   */
+  /** Reads a slot's endpoint, unless it is the last one, unchanged. @returns as Slots.read */
   #readTarget(slot: number, id: number): number {
     const { slots } = this.#nodes;
     if (slot === this.#targetSlot && slots.version(slot) === this.#targetVersion)
@@ -600,10 +597,7 @@ export class PacketHandler {
     }
   }
 
-  /**
-   * Hands a PunchRequest over for its grant to be verified.
-   * @returns whether there is room for one more
-   */
+  /** Hands a PunchRequest to the main thread. @returns whether there is room for it */
   #handOver(at: number): boolean {
     return (
       this.#admission.grant() &&
@@ -611,10 +605,7 @@ export class PacketHandler {
     );
   }
 
-  /**
-   * Reads whom message m, with a node's packet at `at`, came from.
-   * @returns false, counted, if nothing could, or may, be sent there
-   */
+  /** Reads message m's source. @returns false, counted, if it cannot or may not be sent to */
   #readSource(at: number, m: number): boolean {
     this.#packetSource.readSource(m, this.#source);
     if (hasNoPort(this.#source, 0)) {

@@ -98,10 +98,7 @@ export class Runs {
       : entry;
   }
 
-  /**
-   * Adds a packet to a run if it can still take one of this size.
-   * @returns its place in the run, or -1
-   */
+  /** Adds a packet of this size to a run. @returns its place, or -1 if it does not fit */
   join(run: number, packetBytes: number): number {
     const place = this.packets[run]!;
     if (packetBytes > this.joinBytesMax[run]! || packetBytes === 0) return -1;

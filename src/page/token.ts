@@ -19,10 +19,7 @@ export function forgetToken(): void {
   sessionStorage.removeItem(KEY);
 }
 
-/**
- * Shows the form until there is a token.
- * @param why the last one did not do, or why one is needed
- */
+/** Shows the form until there is a token. @param why it is needed, or the last one failed */
 export async function askForToken(why: string): Promise<void> {
   const form = byId<HTMLFormElement>("token-form");
   const input = byId<HTMLInputElement>("token");

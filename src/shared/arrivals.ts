@@ -74,10 +74,7 @@ export class Arrivals {
     this.#tails = Int32Array.from(this.#rows, (_, row) => this.#head(row));
   }
 
-  /**
-   * Visits ids, signed, each thread's in the order in which it noted them.
-   * @param max how many at most
-   */
+  /** Visits ids, signed, in each thread's order. @param max how many at most */
   drain(visit: (nodeId: number) => void, max: number): Drained {
     const rows = this.#rows.length;
     let lost = false;

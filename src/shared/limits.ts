@@ -140,10 +140,7 @@ export class RateLimit {
 
 /** A limit in the hands of the main thread, which alone changes the rate. */
 export class RateLimitOwner extends RateLimit {
-  /**
-   * A limit that no other thread knows of, and that lets in everything at first.
-   * @param lines that its sources share
-   */
+  /** A limit of this thread alone, open at first. @param lines that its sources share */
   static ofThisThread(lines: number): RateLimitOwner {
     const floats = new Float64Array((1 + lines) * SOURCE_LINE_FLOATS);
     return new RateLimitOwner(
@@ -152,10 +149,7 @@ export class RateLimitOwner extends RateLimit {
     );
   }
 
-  /**
-   * @param perSecond 0 for no limit
-   * @param burst packets that a source may send at once after a pause
-   */
+  /** @param perSecond 0 for no limit @param burst packets at once after a pause */
   set(perSecond: number, burst: number): void {
     // A whole number, as times are: sums of them are exact.
     const intervalNs = perSecond === 0 ? 0 : Math.max(1, Math.round(1e9 / perSecond));

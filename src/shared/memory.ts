@@ -390,10 +390,7 @@ export class SharedMemory {
     return { at: this.#sourcesAt[limit]! / 2, lines: this.#sourceLines[limit]! };
   }
 
-  /**
-   * First word of the arrivals that one thread notes.
-   * @param row its number in the shard locks, less the main thread's
-   */
+  /** First word of a thread's arrivals. @param row its number in the shard locks */
   arrivals(row: number): number {
     return this.#arrivalsAt + row * ARRIVALS_ROW_WORDS;
   }

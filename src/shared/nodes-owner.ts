@@ -108,10 +108,7 @@ export class NodeTableOwner extends NodeTable {
     return false;
   }
 
-  /**
-   * Removes a node, bridged or not.
-   * @returns how many were removed, 0 if it is not there, or -1 if the lock could not be had
-   */
+  /** Removes a node, bridged or not. @returns 1, 0 if it is absent, -1 if it is locked */
   remove(nodeId: number): number {
     return this.removeUnlessHeardSince(nodeId, Infinity);
   }

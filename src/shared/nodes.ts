@@ -103,10 +103,7 @@ export class NodeTable {
     this.slots = new Slots(memory.words);
   }
 
-  /**
-   * @returns the slot of a node, for the methods below, or -1. Use it at once: a removal may move
-   * the node.
-   */
+  /** @returns a node's slot, or -1. Use it at once: a removal may move the node. */
   find(nodeId: number): number {
     const words = this.words;
     const id = nodeId | 0;

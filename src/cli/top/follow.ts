@@ -8,10 +8,7 @@ export type News = { readonly stats: Stats } | { readonly lost: string };
 
 const RETRY_MS = 1000;
 
-/**
- * Once a second; without end.
- * @throws ApiError when the beacon cannot be reached from the beginning
- */
+/** Yields once a second, without end. @throws ApiError if the beacon is never reached */
 export async function* follow(api: Api, retryMs = RETRY_MS): AsyncGenerator<News, never> {
   let wasThere = false;
   for (;;) {

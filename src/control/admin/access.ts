@@ -16,10 +16,7 @@ const PROXY_HEADER =
 
 type Headers = Pick<globalThis.Headers, "get" | "keys">;
 
-/**
- * Whether a request comes from a program of this host, for itself.
- * @param address of the client, an IP literal
- */
+/** Whether a program of this host asks for itself. @param address client's IP literal */
 export function isOwn({ headers }: { readonly headers: Headers }, address: string): boolean {
   return (
     isLoopbackAddress(address) &&

@@ -72,10 +72,7 @@ export class Connections {
     return false;
   }
 
-  /**
-   * Takes a connection in, if need be in the place of another.
-   * @returns undefined if there is no room
-   */
+  /** Admits a connection, if need be in place of another; undefined if there is no room. */
   admit(socket: Socket): Connection | undefined {
     const address = socket.remoteAddress;
     if (address === undefined) return undefined; // it has left already

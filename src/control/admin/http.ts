@@ -41,10 +41,7 @@ export interface HttpServer {
   suspend(): void;
   /** Accepts connections again. */
   resume(): void;
-  /**
-   * To be called about every second.
-   * @param filesAreShort whether there are too few for more connections
-   */
+  /** Called once a second. @param filesAreShort whether too few are left for connections */
   tick(filesAreShort: boolean): void;
   stop(): Promise<void>;
 }

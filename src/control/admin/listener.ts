@@ -90,10 +90,7 @@ export class HttpListener {
     return this.#connections.areBusy;
   }
 
-  /**
-   * To be called about every second.
-   * @param filesAreShort whether there are too few for more connections
-   */
+  /** Called once a second. @param filesAreShort whether too few are left for connections */
   tick(filesAreShort: boolean): void {
     this.#connections.tick(filesAreShort);
     if (this.#server !== undefined || this.#isSuspended) return;
@@ -268,10 +265,7 @@ function decoded(part: string): string {
   }
 }
 
-/**
- * Writes an answer, and returns when the kernel has all of it, or the client has left.
- * @param waits is called with what the server waits for meanwhile
- */
+/** Writes an answer; returns once the kernel has it. @param waits gets what is waited for */
 async function send(
   answer: Response,
   isHead: boolean,

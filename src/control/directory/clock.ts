@@ -32,10 +32,7 @@ export class FleetClock {
   /** Whether another beacon's time was compared since `begin`. */
   #isCompared = false;
 
-  /**
-   * @param monotonicMs CLOCK_MONOTONIC
-   * @param wallMs this host's own time, a guess until `begin`
-   */
+  /** @param monotonicMs CLOCK_MONOTONIC @param wallMs host's time, a guess until `begin` */
   constructor(
     private readonly monotonicMs: () => number,
     wallMs: number,
@@ -54,10 +51,7 @@ export class FleetClock {
     this.#offsets = [{ fromMs: Number.NEGATIVE_INFINITY, ms: timeMs - this.monotonicMs() }];
   }
 
-  /**
-   * Another beacon's clock showed this time, just now or a while ago.
-   * @returns by how much this one was behind, if by a jump; else 0
-   */
+  /** Another beacon's clock showed this time. @returns ms that this one jumped, or 0 */
   raise(timeMs: number): number {
     const fromMs = this.monotonicMs();
     const behindMs = timeMs - fromMs - this.#offsets.at(-1)!.ms;

@@ -50,10 +50,7 @@ export class Condition {
     this.#set("internal_error", `${message}: report it, with the log's line`);
   }
 
-  /**
-   * The server was entered, or somebody else lets this beacon speak again.
-   * @param problem why it must not speak
-   */
+  /** The server was entered, or a rival left. @param problem why this beacon is silent */
   entered(problem: string | undefined): void {
     if (OF_CALLS.includes(this.#state)) this.went(problem);
     else this.#setWell(problem);

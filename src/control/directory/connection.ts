@@ -66,11 +66,7 @@ export class Connection {
     }
   }
 
-  /**
-   * Asks with texts.
-   * @param waitMs how long the server waits before it answers.
-   * @throws StoreError
-   */
+  /** Asks with texts. @param waitMs time the server may wait @throws StoreError */
   ask(command: string, args: readonly string[] = [], waitMs = 0): Promise<unknown> {
     return this.run(command, (client) => client.send(command, [...args]), waitMs);
   }

@@ -187,10 +187,7 @@ export class Directory {
     this.#announcer.came(nodeId);
   }
 
-  /**
-   * A peer without the directory is about to have a node's route.
-   * @param isNew whether its gossip did not name the node before
-   */
+  /** A gossip-only peer gets a node's route. @param isNew whether it did not name the node */
   claimedByGossip(nodeId: number, isNew: boolean): void {
     this.#routes.displace(nodeId);
     if (isNew) this.#contested.claimed(nodeId);

@@ -333,10 +333,7 @@ class RedisStore implements Store {
   }
 }
 
-/**
- * Looks whether the server is one that can be written to, and chooses the database.
- * @throws StoreError
- */
+/** Checks that the server can be written to; selects the database. @throws StoreError */
 async function enter(
   connection: Connection,
   name: ServerName,

@@ -145,10 +145,7 @@ export class HandOver {
     for (const service of services) service.resume?.();
   }
 
-  /**
-   * Has the other process know all that this one knows, or knew a moment ago.
-   * @returns the other's version
-   */
+  /** Sends the new process all that this one knows. @returns the other's version */
   async #prepare(): Promise<string> {
     const untilMs = performance.now() + (this.successor.prepareMs ?? PREPARE_MS);
     const fds = this.deps.sockets.map(({ fd }) => fd);

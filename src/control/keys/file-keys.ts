@@ -21,10 +21,7 @@ export class FileKeys implements KeySource {
       this.#keys.set(nodeKey(nodeId, keys[nodeId]), KEY_BYTES * i);
   }
 
-  /**
-   * Reads the file and checks all of it.
-   * @throws ConfigError that names the file and the first entry that is wrong
-   */
+  /** Reads and checks the file. @throws ConfigError that names it and the first bad entry */
   static read(path: string): FileKeys {
     const bytes = readBounded(path, "the key file", FILE_BYTES_MAX);
     return withReason(

@@ -42,10 +42,7 @@ export function sourceClosed(): KeySourceError {
   return new KeySourceError("closed", "no keys are looked up any more: their source is closed");
 }
 
-/**
- * @returns the bytes, or undefined if `text` is anything but their standard base64, with its
- * padding
- */
+/** @returns the bytes; undefined unless `text` is their standard base64 with padding */
 export function bytesOfBase64(text: string): Uint8Array | undefined {
   const bytes = Buffer.from(text, "base64"); // takes almost anything
   return bytes.toString("base64") === text ? new Uint8Array(bytes) : undefined;

@@ -14,10 +14,7 @@ export class SpareFiles {
     } catch {} // EMFILE or ENFILE: another time
   }
 
-  /**
-   * Closes all, for somebody who needs `count` and is not alone.
-   * @returns false if there are not that many, and nothing changed
-   */
+  /** Closes all if there are `count`. @returns false, and changes nothing, otherwise */
   release(count: number): boolean {
     if (count > this.#fds.length) return false;
     this.close();

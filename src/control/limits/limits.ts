@@ -97,10 +97,7 @@ export class Limits {
   }
 }
 
-/**
- * @param text for parseAddressPrefix, or "*" for all addresses
- * @throws ConfigError, as parseAddressPrefix
- */
+/** @param text for parseAddressPrefix, or "*" @throws ConfigError, as parseAddressPrefix */
 export function prefixOf(text: string): Prefix {
   if (text === "*") return { bytes: new Uint8Array(16), bits: 0 };
   const [address, bits] = parseAddressPrefix(text);

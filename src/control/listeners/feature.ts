@@ -39,10 +39,7 @@ class Listeners implements Service {
       );
   }
 
-  /**
-   * Opens a socket, or returns the one of the old process.
-   * @throws Error that names the address, the reason and what to do
-   */
+  /** Opens a socket, or returns the inherited one. @throws Error that says what to do */
   async open(
     name: ListenerName,
     address: string,

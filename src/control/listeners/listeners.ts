@@ -21,10 +21,7 @@ export class Listeners {
     { readonly address: string; readonly socket: ListeningSocket }
   >();
 
-  /**
-   * Opens a socket, or takes over the one that listens there.
-   * @throws SyscallError as ListeningSocket.open
-   */
+  /** Opens a socket, or adopts the inherited one. @throws SyscallError */
   open(name: ListenerName, address: string, options?: ListenOptions): ListeningSocket {
     const inherited = this.#sockets.get(name);
     if (inherited?.address === address) return inherited.socket;

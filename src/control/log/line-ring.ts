@@ -79,10 +79,7 @@ export class LineRing {
     }
   }
 
-  /**
-   * Copies what comes next to `out`: whole lines, or a part of one that is longer than `out`.
-   * @returns how many bytes
-   */
+  /** Copies whole lines, or a part of a longer one, to `out`. @returns how many bytes */
   peek(out: Uint8Array): number {
     const length = Math.min(this.usedBytes, out.length);
     const at = (Atomics.load(this.#words, TAIL) >>> 0) % RING_BYTES;

@@ -72,10 +72,7 @@ export class Announcements {
     return this.announce(peer, NO_NODES);
   }
 
-  /**
-   * Leaves a peer's nodes and routes to the directory.
-   * @returns settles when no list of the peer is pending
-   */
+  /** Leaves a peer's nodes to the directory. @returns once no list of it is pending */
   async release(peer: number): Promise<void> {
     this.#released.add(peer);
     await this.announce(peer, this.#lists[peer]!.slice());

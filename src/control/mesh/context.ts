@@ -38,10 +38,7 @@ export interface OtherRoutes {
   readonly routesRefused: number;
   /** Withdraws the routes of a peer number that another peer is about to get. */
   forget(number: number): Promise<void>;
-  /**
-   * A peer's gossip is about to claim a node's route.
-   * @param isNew whether the peer's previous list lacks the node
-   */
+  /** Gossip is about to claim a route. @param isNew whether the last list lacks the node */
   claimedByGossip(nodeId: number, isNew: boolean): void;
   /** A route of gossip was withdrawn. */
   withdrawnByGossip(nodeId: number): void;

@@ -17,10 +17,7 @@ export interface GossipKeys {
 
 export const NO_GOSSIP_KEYS: GossipKeys = { keys: [], exposed: false };
 
-/**
- * Reads and checks the file.
- * @throws ConfigError that names the file and the line, never its content
- */
+/** Reads and checks the file. @throws ConfigError that names file and line, not content */
 export function readGossipKeys(path: string | "off"): GossipKeys {
   if (path === "off") return NO_GOSSIP_KEYS;
   const text = new TextDecoder().decode(readBounded(path, "the gossip key file", FILE_BYTES_MAX));

@@ -7,10 +7,7 @@ import type { MeshConfig } from "./options.ts";
 /** A few of the longest tokens; the bound keeps a wrong path from being read whole. */
 const FILE_BYTES_MAX = 4096;
 
-/**
- * @returns the token of the file, or the option; "" for none
- * @throws ConfigError that names the file, and never what is in it
- */
+/** @returns the file's or option's token, or "" @throws ConfigError that names the file */
 export function readAdminToken({
   registryAdminToken,
   registryAdminTokenFile: path,

@@ -167,10 +167,7 @@ export class SelfCheck {
     });
   }
 
-  /**
-   * Adds the own node to the table, or refreshes it.
-   * @returns false if the table is full, which is logged, or the shard is locked
-   */
+  /** Adds or refreshes the own node. @returns false, logged, if there is no room or lock */
   #record(): boolean {
     const { memory, nodes } = this.deps;
     if (this.#ownId === 0 || this.#slot() === "taken") this.#ownId = this.#freeId();

@@ -54,10 +54,7 @@ export class Reaper {
     return removed;
   }
 
-  /**
-   * Removes nodes not refreshed since `beforeS` from the slots that are due.
-   * @returns how many were removed
-   */
+  /** Removes nodes not refreshed since `beforeS` from the due slots. @returns how many */
   #sweep(shard: number, beforeS: number): number {
     const { slotsPerShard } = this.nodes;
     let due = Math.min(this.#due[shard]! + this.#slotsPerTick, slotsPerShard);

@@ -60,10 +60,7 @@ export function writeRecordKey(words: Int32Array, at: number, key: Uint8Array | 
   words[at + ENDPOINT_AT]! |= HAS_KEY;
 }
 
-/**
- * Yields the records in `words`, each in the same object.
- * @param recordWords with keys or without
- */
+/** Yields the records in `words`, each in one object. @param recordWords their size */
 export function* readRecords(words: Int32Array, recordWords: number): Generator<NodeRecord> {
   const endpoint = new Int32Array(ENDPOINT_WORDS);
   const record: NodeRecord = { nodeId: 0, endpoint, flags: 0, ageS: 0, hasKey: false, keyAt: 0 };

@@ -77,10 +77,7 @@ export class StateKeeper {
     return this.#maySave;
   }
 
-  /**
-   * Takes the place of `load` for a table that came from elsewhere.
-   * @param maySave as it was there
-   */
+  /** Replaces `load` for a table from elsewhere. @param maySave as it was there */
   adopt(maySave: boolean): void {
     this.#maySave = maySave;
   }

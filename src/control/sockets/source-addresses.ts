@@ -37,10 +37,7 @@ export interface HostAddress {
   readonly link: string;
 }
 
-/**
- * The addresses of this host's interfaces that are up.
- * @throws Error where the host does not list them, as in a sandbox without netlink sockets
- */
+/** Addresses of the interfaces that are up. @throws Error without netlink sockets */
 export function hostAddresses(
   interfaces: NodeJS.Dict<NetworkInterfaceInfo[]> = networkInterfaces(),
 ): readonly HostAddress[] {

@@ -58,10 +58,7 @@ export class ServiceManager {
     this.#tellState(["RELOADING=1", `MONOTONIC_USEC=${monotonicUs()}`]);
   }
 
-  /**
-   * The beacon is about to end.
-   * @param extendMs how long that may take from now on, whatever the unit allows
-   */
+  /** The beacon is about to end. @param extendMs how long that may take, in any unit */
   stopping(status: string, extendMs: number): void {
     const extendUs = Math.ceil(extendMs * 1000);
     this.#tellState(["STOPPING=1", `EXTEND_TIMEOUT_USEC=${extendUs}`, statusLine(status)]);

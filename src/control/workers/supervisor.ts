@@ -80,10 +80,7 @@ export class Supervisor {
   #replacing: Place | undefined;
   #stopping = false;
 
-  /**
-   * @param workerEntry the file that a worker thread runs
-   * @param spare files for a thread that starts
-   */
+  /** @param workerEntry file of a worker thread @param spare files for a starting thread */
   constructor(
     private readonly workerEntry: URL,
     private readonly memory: SharedMemory,
