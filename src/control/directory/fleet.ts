@@ -187,6 +187,8 @@ export interface FleetParts {
 
 export class Fleet {
   readonly beacons = new Map<string, Followed>();
+  /** The beacon found last by each number: a change asks for one with each claim. */
+  readonly #atNumber: (Followed | undefined)[] = [];
   readonly resyncs = Object.fromEntries(RESYNC_REASONS.map((reason) => [reason, 0])) as Record<
     ResyncReason,
     number
@@ -239,8 +241,14 @@ export class Fleet {
 
   /** The beacon whose claims lead to a peer number. */
   claimerAt(number: number): Claimer | undefined {
-    for (const beacon of this.beacons.values())
-      if (beacon.number === number) return beacon as Followed & Claimer;
+    const last = this.#atNumber[number];
+    if (last?.number === number && this.beacons.get(last.name) === last)
+      return last as Followed & Claimer;
+    for (const beacon of this.beacons.values()) {
+      if (beacon.number !== number) continue;
+      this.#atNumber[number] = beacon;
+      return beacon as Followed & Claimer;
+    }
     return undefined;
   }
 
