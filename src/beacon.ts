@@ -185,7 +185,7 @@ export class Beacon implements BeaconControl {
 
   /**
    * Applies the options that may change while the beacon runs, and reads files anew.
-   * @throws ConfigError for a bad option or file, also beside options that stay; nothing has changed
+   * @throws ConfigError for a bad option or file, or a conflict; nothing has changed then
    */
   reconfigure(options: Partial<Config>): ConfigChanges {
     const wanted = validateConfig(options, this.#given);

@@ -34,7 +34,7 @@ export interface Option<T = unknown> {
   readonly secretPart?: RegExp;
 }
 
-/** A feature's options: by heading of the help text, and by the property that code knows them by. */
+/** A feature's options, by heading of the help text, and by property. */
 export type OptionGroups = Readonly<Record<string, Readonly<Record<string, Option>>>>;
 
 type Tables<Groups> = Groups[keyof Groups];

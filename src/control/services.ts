@@ -79,7 +79,7 @@ export class InForce<Config> {
     return this.#files;
   }
 
-  /** Reads the files of a configuration, and puts both in force. @throws ConfigError; nothing has changed then */
+  /** Reads a configuration's files, and applies both, or neither. @throws ConfigError */
   use(config: Config): void {
     const files = new FeatureFiles(this.features, config, this.given, this.#files);
     const known = new Set(this.#files?.warnings); // each once, however often files are read

@@ -7,8 +7,8 @@ import { STORE_FAILURES } from "./store-error.ts";
 
 /**
  * duplicate: another process that began later has this beacon's name, and so this one tells
- * nothing. internal_error: a mistake of this program; the directory is started anew. The others: why
- * there is no server.
+ * nothing. internal_error: a mistake of this program; the directory is started anew. The others:
+ * why there is no server.
  */
 export const DIRECTORY_STATES = [
   "ok",
