@@ -17,9 +17,9 @@ export const UNIX_ADDRESS_BYTES_MAX = SUN_PATH_BYTES - 1;
  * Sends `bytes` as one datagram, from a socket of its own without a name. Never waits.
  * @param address a path, or "@name" for an abstract name
  * @throws RangeError for an address that fits in no sockaddr: empty, too long, or with a NUL in it
- * @throws SyscallError socket: EMFILE, ENFILE; sendto: ENOENT when there is no such socket,
- * ECONNREFUSED when nobody
- *   holds it, EACCES, EAGAIN when the receiver's queue is full, EMSGSIZE, EPROTOTYPE when it is no datagram socket
+ * @throws SyscallError socket: EMFILE, ENFILE; sendto: ENOENT without such a socket, ECONNREFUSED
+ * without a holder, EACCES, EAGAIN when the receiver's queue is full, EMSGSIZE, EPROTOTYPE when it is
+ * no datagram socket
  */
 export function sendUnixDatagram(address: string, bytes: Uint8Array): void {
   const name = unixName(address);
